@@ -1,0 +1,40 @@
+"""What every command shares: the common options, logging, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from aupipe.errors import AupipeError
+
+DONE, FAILED, USAGE, SET_ASIDE = 0, 1, 2, 3
+
+
+def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with `--set` and `--dry-run`. `examples` are shown below the options by `--help`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{name}.py", description=summary, epilog=f"examples:\n{examples}", allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override a setting, repeatable; the value is YAML",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is already done; start nothing")
+    return parser
+
+
+def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
+    """Parse, run `body`, and turn an AupipeError into one sentence and its exit code."""
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        return body(args)
+    except AupipeError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        return 130

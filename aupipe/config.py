@@ -1,0 +1,92 @@
+"""Configuration: frozen pydantic sections, YAML below, `--set a.b=value` on top. Unknown keys are refused by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aupipe.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every configuration section: immutable, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Resources(Section):
+    """What a job may take of the cluster."""
+
+    gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[str] = ()) -> SectionT:
+    """The section that `data` with `overrides` applied describes.
+
+    Args:
+        data: nested keys, as read from YAML.
+        overrides: `a.b=value` strings; the value is parsed as YAML.
+
+    Raises:
+        ConfigError: naming every bad key, with the nearest known one.
+    """
+    merged = merge({}, data)
+    for item in overrides:
+        merged = merge(merged, parse_override(item))
+    try:
+        return section.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(section, error)) from None
+
+
+def parse_override(item: str) -> dict[str, Any]:
+    """`a.b=value` as the nested mapping {a: {b: value}}."""
+    dotted, equals, text = item.partition("=")
+    if not equals or not all(dotted.split(".")):
+        raise ConfigError(f"--set {item!r} is not of the form key=value, as in --set detector.min_score=0.7")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item!r}: the value is not YAML ({error})".replace("\n", " ")) from None
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return value
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `top` laid over it; mappings are merged, all else is replaced."""
+    result = dict(base)
+    for key, value in top.items():
+        below = result.get(key)
+        result[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return result
+
+
+def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that a section takes."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, Section):
+                yield from known_keys(inner, f"{prefix}{name}.")
+
+
+def _explain(section: type[Section], error: ValidationError) -> str:
+    """One sentence a problem, with dotted keys."""
+    keys = list(known_keys(section))
+    parts = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if not isinstance(part, str) or part.isidentifier())
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+            parts.append(f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}")
+        else:
+            parts.append(f"setting {key!r}: {problem['msg'].lower()} (got {problem['input']!r})")
+    return "; ".join(parts)

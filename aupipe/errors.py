@@ -1,0 +1,57 @@
+"""One tree of errors. A message says what is wrong, where, and what to do; `exit_code` is what a job ends with."""
+
+from __future__ import annotations
+
+
+class AupipeError(Exception):
+    """Something that aupipe can name. The job ends with `exit_code` and the message as one sentence."""
+
+    exit_code = 1
+
+
+class ConfigError(AupipeError):
+    """The command line or configuration is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be used: files missing, another AU order, shapes that do not fit."""
+
+
+class DatasetError(ConfigError):
+    """A data set or store is not laid out as it must be, or holds nothing to work on."""
+
+
+class ManifestError(ConfigError):
+    """A manifest lacks a column or holds a value that cannot be meant."""
+
+
+class MediaError(AupipeError):
+    """One input cannot be read as video. `reason` is the code that stands in videos.parquet."""
+
+    reason = "unreadable"
+
+
+class NotFoundError(MediaError):
+    reason = "not_found"
+
+
+class PermissionDeniedError(MediaError):
+    reason = "permission_denied"
+
+
+class NotAVideoError(MediaError):
+    reason = "not_a_video"
+
+
+class NoVideoStreamError(MediaError):
+    reason = "no_video_stream"
+
+
+class NoFramesError(MediaError):
+    reason = "no_frames"
+
+
+class DecoderMissingError(MediaError):
+    reason = "codec_not_supported"

@@ -1,0 +1,1 @@
+"""The only place that imports Ray: each module takes a plain specification, runs plain functions on the cluster, returns counts."""

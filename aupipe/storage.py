@@ -1,0 +1,105 @@
+"""Files by name below one root, on local disk or any fsspec URI. A file is there whole or not at all.
+
+Local writes go to a temporary name, are synced and renamed; remote writes are one PUT.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from aupipe.errors import ConfigError
+
+_TEMPORARY = ".tmp-"
+
+
+def is_uri(path: str) -> bool:
+    """Whether `path` names a protocol, as in s3://bucket/key."""
+    return "://" in path
+
+
+class Storage:
+    """The files below one root. Names are relative, with forward slashes. Picklable."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root).rstrip("/") or "/"
+        if not is_uri(self.root):
+            self.root = os.path.abspath(os.path.expanduser(self.root))
+        try:
+            self._filesystem, self._base = url_to_fs(self.root)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"{self.root}: {error}") from None
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self._filesystem, LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """The full path or URI of `name`."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self._filesystem.exists(self._inner(name)))
+
+    def names(self, folder: str = "", suffix: str = "") -> list[str]:
+        """Names of all complete files below `folder`, sorted; [] if it is not there."""
+        top = self._inner(folder)
+        if not self._filesystem.exists(top):
+            return []
+        self._filesystem.invalidate_cache(top)
+        found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
+        return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
+
+    def size(self, name: str) -> int:
+        return int(self._filesystem.size(self._inner(name)))
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._filesystem.cat_file(self._inner(name)))
+
+    def open(self, name: str) -> Any:
+        """A seekable binary file for reading (range reads where the file is remote)."""
+        return self._filesystem.open(self._inner(name), "rb")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write the whole file so that a reader, or a crash, never sees half of it."""
+        target = self._inner(name)
+        if not self.local:
+            self._filesystem.pipe_file(target, data)
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        if self._filesystem.exists(self._inner(name)):
+            self._filesystem.rm_file(self._inner(name))
+
+    def delete_leftovers(self) -> int:
+        """Delete temporary files that a killed process left (local only). Returns how many."""
+        if not self.local or not os.path.isdir(self._base):
+            return 0
+        left = [path for path in Path(self._base).rglob(f"{_TEMPORARY}*") if path.is_file()]
+        for path in left:
+            path.unlink()
+        return len(left)
+
+    def _inner(self, name: str) -> str:
+        if ".." in name.split("/"):
+            raise ConfigError(f"{name!r} would leave {self.root}")
+        return f"{self._base}/{name}" if name else str(self._base)
+
+
+def open_input(uri: str) -> Any:
+    """A seekable binary file for reading any path or URI, by range where it is remote."""
+    return fsspec.open(uri, "rb").open()

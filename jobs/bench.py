@@ -1,0 +1,8 @@
+"""`python jobs/bench.py --help` says what it does and takes."""
+
+import sys
+
+from aupipe.commands.bench import main
+
+if __name__ == "__main__":
+    sys.exit(main())
