@@ -26,11 +26,11 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default since 2.59, stated so that client and head agree
     quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
     else:
+        # RAY_AUTH_MODE is read when ray is imported; unset, a local Ray makes its own token (~/.ray/auth_token).
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # jobs print their own progress
