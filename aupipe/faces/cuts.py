@@ -1,0 +1,25 @@
+"""Shot cuts between neighbouring frames, from small grey pictures. A cut depends on its two frames alone."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_SIDE = 32
+_MAX_CORRELATION = 0.5
+_MIN_CHANGE = 10.0  # grey levels; below it two dark or flat pictures have no meaningful correlation
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """(32, 32) float32 grey picture of a frame (H, W, 3) uint8 RGB."""
+    small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+
+def is_cut(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether another shot begins: the picture's layout, not only its brightness, has changed."""
+    a, b = before - before.mean(), now - now.mean()
+    if float(np.abs(a - b).mean()) < _MIN_CHANGE:
+        return False
+    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) < _MAX_CORRELATION * norm
