@@ -1,19 +1,27 @@
-"""The columns of a face store and the sidecar `store.json`.
+"""The columns of a face store and its card, `store.json`.
 
-Parquet, zstd, row groups of about `ROW_GROUP_ROWS` rows, ordered by video then frame, one folder a split:
-`STORE/split=train/…parquet`, `STORE/split=validation/…parquet`, `STORE/store.json`.
+STORE/split=train/00000-….parquet    zstd, row groups of ROW_GROUP_ROWS rows, ordered by video, person, frame
+STORE/split=validation/…
+STORE/audio/VIDEO.parquet            where there is sound: waveform, rate, start time
+STORE/store.json                     the card, written last: a folder without it is no store
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pyarrow as pa
 
 from aupipe import facs
+from aupipe.config import Section
 
 SCHEMA_VERSION = "1"
 ROW_GROUP_ROWS = 256
+# 8,192 crops are about 30 MB of Aff-Wild2's own JPEGs and 80 MB of ours (quality 95, 4:4:4).
+FILE_ROWS = 32 * ROW_GROUP_ROWS
 SPLITS = ("train", "validation")
 CROP_SIZE_PX = 112
+CARD = "store.json"
 
 SCHEMA = pa.schema(
     [
@@ -29,3 +37,72 @@ SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)},
 )
+
+# All that samplers, folds and thresholds need: no images.
+LABEL_COLUMNS = ("video_id", "person", "frame", "time_s", "au", "expression", "identity")
+
+AUDIO_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),  # base id; both people of a _left/_right pair share it
+        ("rate", pa.int32()),  # samples a second
+        ("start_s", pa.float64()),  # media time of the first sample
+        ("waveform", pa.list_(pa.float32())),  # one channel after the other: (channels × samples), −1 … 1
+        ("channels", pa.int32()),
+    ],
+    metadata={"schema_version": SCHEMA_VERSION},
+)
+
+
+class Run(Section):
+    """Consecutive rows of one person of one video in a file."""
+
+    video_id: str
+    person: str
+    rows: int
+
+
+class Part(Section):
+    """One Parquet file of the store."""
+
+    name: str
+    split: str
+    rows: int
+    runs: tuple[Run, ...]
+
+
+class SplitCounts(Section):
+    """What a split holds. AU counts are over known labels only."""
+
+    videos: int = 0  # base videos
+    rows: int = 0
+    au_rows: int = 0  # rows with at least one known AU
+    au_valid: dict[str, int] = dict.fromkeys(facs.AUS, 0)
+    au_positives: dict[str, int] = dict.fromkeys(facs.AUS, 0)
+    expression_rows: int = 0
+    expressions: tuple[int, ...] = (0,) * len(facs.EXPRESSIONS)
+
+
+class StoreHeader(Section):
+    """What is known of a store before any row is written."""
+
+    edition: str
+    source: str
+    licence: str
+    template: tuple[tuple[float, float], ...]  # 5 × (x, y) in crop pixels: eyes, nose tip, mouth corners
+    template_source: Literal["arcface", "measured", "assumed"]
+    n_expressions: int
+    settings: dict[str, str | int | float | bool | None]  # how it was made: leak filter, detector …
+
+
+class StoreCard(StoreHeader):
+    """store.json."""
+
+    schema_version: str = SCHEMA_VERSION
+    au_order: tuple[str, ...] = facs.AUS
+    splits: dict[str, SplitCounts]
+    positive_rates: dict[str, float | None]  # AU → positives / known, of train; None where nothing is known
+    annotations: dict[str, int]  # "au.rows" = "au.kept" + every other "au.…"; the same for "expr."
+    dropped: dict[str, int]  # the part of `annotations` that is not in the store, and images left over
+    mismatches: dict[str, dict[str, int]]  # "VIDEO" or "VIDEO_left" → what was dropped → count
+    bad_lines: tuple[str, ...] = ()  # "FILE:LINE what is wrong", the first few
+    parts: tuple[Part, ...]

@@ -1,0 +1,127 @@
+"""Reading a face store: by row group for training, by label columns (no images) for samplers, folds and thresholds.
+
+Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Part, StoreCard
+from aupipe.storage import Storage
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowGroup:
+    """The unit of reading: about 256 consecutive rows of a split."""
+
+    split: str
+    file: str  # name below the store
+    group: int  # number of the row group in the file
+    start: int  # number of its first row in the split
+    rows: int
+    tracks: tuple[tuple[str, str], ...]  # (video_id, person) of its rows, in order
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """The base videos of its rows, in order."""
+        return tuple(dict.fromkeys(video for video, _ in self.tracks))
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreIndex:
+    """A face store, opened by its card alone. Picklable; files are opened when rows are read."""
+
+    storage: Storage
+    card: StoreCard
+
+    @classmethod
+    def open(cls, uri: str) -> StoreIndex:
+        """The store at a path or URI.
+
+        Raises:
+            DatasetError: there is no store, or one of another schema or AU order.
+        """
+        storage = Storage(uri)
+        if not storage.exists(CARD):
+            raise DatasetError(f"{uri} is not a face store: it has no {CARD}; make one with preprocess.py --out {uri}")
+        try:
+            card = StoreCard.model_validate_json(storage.read(CARD))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DatasetError(f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); rebuild it") from None
+        if card.schema_version != SCHEMA_VERSION or card.au_order != facs.AUS:
+            raise DatasetError(
+                f"{uri} has schema {card.schema_version} and AUs {','.join(card.au_order)}, "
+                f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}: run preprocess.py again"
+            )
+        return cls(storage, card)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.card.splits)
+
+    @property
+    def template(self) -> npt.NDArray[np.float32]:
+        """(5, 2) points of the crops: left eye, right eye, nose tip, left and right mouth corner, pixels."""
+        return np.asarray(self.card.template, dtype=np.float32)
+
+    def rows(self, split: str) -> int:
+        return self.card.splits[self._known(split)].rows
+
+    def row_groups(self, split: str) -> list[RowGroup]:
+        """The row groups of a split, in row order."""
+        groups: list[RowGroup] = []
+        start = 0
+        for part in self._parts(split):
+            ends = np.cumsum([run.rows for run in part.runs])
+            for first in range(0, part.rows, ROW_GROUP_ROWS):
+                count = min(ROW_GROUP_ROWS, part.rows - first)
+                low, high = np.searchsorted(ends, [first, first + count - 1], side="right")
+                tracks = tuple((run.video_id, run.person) for run in part.runs[low : high + 1])
+                groups.append(RowGroup(split, part.name, first // ROW_GROUP_ROWS, start + first, count, tracks))
+            start += part.rows
+        return groups
+
+    def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one row group (all columns, or those named)."""
+        file = _parquet(self.storage, row_group.file)
+        return file.read_row_group(row_group.group, columns=None if columns is None else list(columns))
+
+    def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
+        """All rows of a split without their images: row i of the table is row i of the split."""
+        self._known(split)
+        tables = [_parquet(self.storage, part.name).read(columns=list(columns)) for part in self._parts(split)]
+        if not tables:
+            return SCHEMA.empty_table().select(list(columns))
+        return pa.concat_tables(tables).combine_chunks()
+
+    def _parts(self, split: str) -> list[Part]:
+        self._known(split)
+        return [part for part in self.card.parts if part.split == split]
+
+    def _known(self, split: str) -> str:
+        if split not in self.card.splits:
+            raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join(self.splits)}")
+        return split
+
+
+@functools.lru_cache(maxsize=16)
+def _open(root: str, name: str) -> pq.ParquetFile:
+    return pq.ParquetFile(Storage(root).open(name), pre_buffer=True)
+
+
+def _parquet(storage: Storage, name: str) -> pq.ParquetFile:
+    """An open file; the last few stay open, because a plan reads several row groups of a file in a row."""
+    return _open(storage.root, name)

@@ -1,0 +1,237 @@
+"""Writing a face store: tables of one person's rows in, Parquet parts and the card out.
+
+A part is named after what went into it, and its bytes depend on nothing else, so writing one twice is harmless. What a
+part holds and what was left out of it stand in its own footer; the card is made of the footers alone. So a part that is
+there is done, and a run that was killed needs no ledger to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aupipe import facs
+from aupipe.facestore.schema import (
+    CARD,
+    ROW_GROUP_ROWS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    Part,
+    Run,
+    SplitCounts,
+    StoreCard,
+    StoreHeader,
+)
+from aupipe.storage import Storage
+
+_FOOTER = b"aupipe"
+MAX_BAD_LINES = 100
+
+
+def rows(
+    *,
+    video_id: str,
+    person: str = "",
+    frames: Sequence[int] | npt.NDArray[np.integer],
+    images: Sequence[bytes],
+    au: npt.NDArray[np.integer],
+    expression: npt.NDArray[np.integer],
+    time_s: npt.NDArray[np.floating] | None = None,
+    identity: str | None = None,
+    source: str,
+) -> pa.Table:
+    """The rows of one person in one video, as a table of `SCHEMA`.
+
+    Args:
+        frames: (N,) 1-based, ascending.
+        images: N JPEG files.
+        au: (N, 12) of 0, 1, −1.
+        expression: (N,) class index or −1.
+        time_s: (N,) media time, NaN where unknown; None if nothing is known.
+    """
+    count = len(images)
+    flat = pa.array(np.ascontiguousarray(au, dtype=np.int8).reshape(-1))
+    return pa.table(
+        [
+            pa.repeat(video_id, count),
+            pa.repeat(person, count),
+            pa.array(frames, pa.int32()),
+            pa.nulls(count, pa.float64()) if time_s is None else pa.array(time_s, pa.float64(), from_pandas=True),
+            pa.array(images, pa.binary()),
+            pa.FixedSizeListArray.from_arrays(flat, len(facs.AUS)),
+            pa.array(expression, pa.int8()),
+            pa.repeat(pa.scalar(identity, pa.string()), count),
+            pa.repeat(source, count),
+        ],
+        schema=SCHEMA,
+    )
+
+
+class PartBuilder:
+    """One Parquet file in memory. Memory is that of the finished file plus one row group."""
+
+    def __init__(self) -> None:
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=["video_id", "person", "identity", "source"],
+            write_statistics=["video_id", "frame"],
+        )
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._runs: list[dict[str, str | int]] = []
+        self._counts = SplitCounts().model_dump(exclude={"videos"})
+        self._tallies: dict[str, Counter[str]] = {}
+        self._bad_lines: list[str] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows of one person of one video (see `rows`)."""
+        if not table.num_rows:
+            return
+        self._count(table)
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self._flush(self._pending_rows - self._pending_rows % ROW_GROUP_ROWS)
+
+    def tally(self, track: str, counts: Mapping[str, int], bad_lines: Iterable[str] = ()) -> None:
+        """Note what became of the annotation rows of `track` (VIDEO, VIDEO_left …).
+
+        Args:
+            counts: "au.rows" and "expr.rows" (all there are), "au.kept" and "expr.kept" (in the store), other keys: left
+                out, by reason.
+            bad_lines: "FILE:LINE what is wrong".
+        """
+        self._tallies.setdefault(track, Counter()).update(counts)
+        self._bad_lines.extend(bad_lines)
+
+    def finish(self) -> bytes:
+        """The whole file."""
+        self._flush(self._pending_rows)
+        footer = {
+            "runs": self._runs,
+            "counts": self._counts,
+            "tallies": {track: dict(sorted(c.items())) for track, c in self._tallies.items()},
+            "bad_lines": self._bad_lines[:MAX_BAD_LINES],
+        }
+        self._writer.add_key_value_metadata({_FOOTER.decode(): json.dumps(footer, sort_keys=True)})
+        self._writer.close()
+        return bytes(self._sink.getvalue())
+
+    def _flush(self, count: int) -> None:
+        """Write the first `count` pending rows as row groups of ROW_GROUP_ROWS, the last one possibly smaller."""
+        if not count:
+            return
+        pending = pa.concat_tables(self._pending)
+        self._writer.write_table(pending.slice(0, count), row_group_size=ROW_GROUP_ROWS)
+        rest = pending.slice(count)
+        self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+
+    def _count(self, table: pa.Table) -> None:
+        video_id, person = table["video_id"][0].as_py(), table["person"][0].as_py()
+        last = self._runs[-1] if self._runs else None
+        if last and (last["video_id"], last["person"]) == (video_id, person):
+            last["rows"] = int(last["rows"]) + table.num_rows
+        else:
+            self._runs.append({"video_id": video_id, "person": person, "rows": table.num_rows})
+        au = labels(table)
+        expression = table["expression"].to_numpy()
+        known = expression[expression >= 0]
+        counts = self._counts
+        counts["rows"] += table.num_rows
+        counts["au_rows"] += int((au != facs.UNKNOWN).any(axis=1).sum())
+        for column, name in enumerate(facs.AUS):
+            counts["au_valid"][name] += int((au[:, column] != facs.UNKNOWN).sum())
+            counts["au_positives"][name] += int((au[:, column] == 1).sum())
+        counts["expression_rows"] += len(known)
+        counts["expressions"] = [
+            int(before + now)
+            for before, now in zip(
+                counts["expressions"], np.bincount(known, minlength=len(facs.EXPRESSIONS)), strict=True
+            )
+        ]
+
+
+def labels(table: pa.Table) -> npt.NDArray[np.int8]:
+    """The `au` column as (rows, 12) int8."""
+    column = table["au"].combine_chunks()
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int8).reshape(-1, len(facs.AUS))
+
+
+def part_name(split: str, ordinal: int, *keys: str) -> str:
+    """The name of the `ordinal`-th part of a split. `keys` say all that its bytes depend on."""
+    digest = hashlib.sha256("\0".join((SCHEMA_VERSION, split, *keys)).encode()).hexdigest()[:16]
+    return f"split={split}/{ordinal:05d}-{digest}.parquet"
+
+
+def finish(storage: Storage, header: StoreHeader, names: Sequence[str]) -> StoreCard:
+    """Make the card out of the footers of the parts `names`, delete parts that are not among them, write store.json."""
+    kept = set(names)
+    for name in storage.names("", ".parquet"):
+        if name.startswith("split=") and name not in kept:
+            storage.delete(name)
+    parts: list[Part] = []
+    counts: dict[str, dict[str, Any]] = {}
+    videos: dict[str, set[str]] = {}
+    tallies: dict[str, Counter[str]] = {}
+    bad_lines: list[str] = []
+    for name in sorted(names):
+        split = name.partition("/")[0].removeprefix("split=")
+        footer = _footer(storage, name)
+        runs = tuple(Run(**run) for run in footer["runs"])
+        parts.append(Part(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
+        counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]
+        videos.setdefault(split, set()).update(run.video_id for run in runs)
+        for track, tally in footer["tallies"].items():
+            tallies.setdefault(track, Counter()).update(tally)
+        bad_lines.extend(footer["bad_lines"])
+    splits = {split: SplitCounts(videos=len(videos[split]), **count) for split, count in counts.items()}
+    train = splits.get("train", SplitCounts())
+    total: Counter[str] = sum(tallies.values(), Counter())
+    card = StoreCard(
+        **header.model_dump(),
+        splits=splits,
+        positive_rates={
+            au: train.au_positives[au] / train.au_valid[au] if train.au_valid[au] else None for au in facs.AUS
+        },
+        annotations=dict(sorted(total.items())),
+        dropped=_dropped(total),
+        mismatches={track: found for track, tally in sorted(tallies.items()) if (found := _dropped(tally))},
+        bad_lines=tuple(bad_lines[:MAX_BAD_LINES]),
+        parts=tuple(parts),
+    )
+    storage.write(CARD, card.model_dump_json(indent=1).encode())
+    return card
+
+
+def _dropped(tally: Mapping[str, int]) -> dict[str, int]:
+    return {key: count for key, count in sorted(tally.items()) if count and not key.endswith((".rows", ".kept"))}
+
+
+def _footer(storage: Storage, name: str) -> dict[str, Any]:
+    with storage.open(name) as file:
+        return json.loads(pq.ParquetFile(file).metadata.metadata[_FOOTER])
+
+
+def _add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    """Nested counts added up."""
+    result: dict[str, Any] = {}
+    for key, value in left.items():
+        other = right[key]
+        if isinstance(value, dict):
+            result[key] = {name: value[name] + other[name] for name in value}
+        elif isinstance(value, list):
+            result[key] = [a + b for a, b in zip(value, other, strict=True)]
+        else:
+            result[key] = value + other
+    return result
