@@ -1,0 +1,129 @@
+"""A trained model on disk: a folder with `model.safetensors` (weights) and `model.json` (its card). No pickle.
+
+The card holds all that is needed to use the model without its recipe: configuration, AU order, input size and
+normalisation, the crops' five-point template, thresholds, smoothing, and what it was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import Field, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+
+import aupipe
+from aupipe import facs
+from aupipe.config import Section
+from aupipe.errors import CheckpointError
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import System
+from aupipe.storage import Storage
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+
+Point = tuple[float, float]
+
+
+class Smoothing(Section):
+    radius: int = Field(default=0, ge=0)  # frames on either side of the box mean
+
+
+class TrainingCard(Section):
+    """What the weights come from."""
+
+    recipe: str = ""
+    data: str = ""  # the store
+    source: str = ""  # where the store's crops come from
+    licence: str = ""
+    seed: int = 0
+    split: str = ""
+    videos: tuple[str, ...] = ()  # every video whose frames were learnt from
+    held_out_videos: tuple[str, ...] = ()  # those that thresholds and smoothing were fitted on
+    thresholds_from: str = "0.5"
+    command: str = ""
+
+
+class Card(Section):
+    model: ModelConfig
+    input: InputSpec
+    template: tuple[Point, Point, Point, Point, Point]  # of the crops learnt from, pixels of a 112×112 crop
+    au_order: tuple[str, ...] = facs.AUS
+    thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
+    smoothing: Smoothing = Smoothing()
+    training: TrainingCard = TrainingCard()
+    aupipe_version: str = aupipe.__version__
+    weights_sha256: str = ""  # of model.safetensors; filled in by `save`
+
+    @field_validator("thresholds")
+    @classmethod
+    def _every_au(cls, thresholds: dict[str, float]) -> dict[str, float]:
+        if tuple(thresholds) != facs.AUS:
+            raise ValueError(f"one threshold for each of {', '.join(facs.AUS)}, in that order, is needed")
+        return thresholds
+
+    @property
+    def sha256(self) -> str:
+        """Names the model in every output: weights and configuration, whatever the thresholds."""
+        described = json.dumps([self.model.model_dump(mode="json"), self.input.model_dump(mode="json")], sort_keys=True)
+        return hashlib.sha256((self.weights_sha256 + described).encode()).hexdigest()
+
+
+def save(folder: Storage, system: System, card: Card) -> Card:
+    """Write the checkpoint; the card comes last, so a folder with a card is complete. Returns the card as written."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
+    weights = safetensors.save(tensors)
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    folder.write(WEIGHTS, weights)
+    folder.write(CARD, card.model_dump_json(indent=1).encode())
+    return card
+
+
+def load_card(path: str) -> Card:
+    """The card of the checkpoint at `path` (folder or URI).
+
+    Raises:
+        CheckpointError: there is none, it is not ours, or its AU order is not `facs.AUS`.
+    """
+    folder = Storage(path)
+    missing = [name for name in (CARD, WEIGHTS) if not folder.exists(name)]
+    if missing:
+        raise CheckpointError(f"{path} is no checkpoint: {' and '.join(missing)} missing; give the folder RUN/best")
+    try:
+        described = json.loads(folder.read(CARD))
+    except ValueError as error:
+        raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); write the checkpoint again") from None
+    order = described.get("au_order") if isinstance(described, dict) else None
+    if order != list(facs.AUS):
+        raise CheckpointError(
+            f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: train it again"
+        )
+    try:
+        return Card.model_validate(described)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise CheckpointError(
+            f"{path}/{CARD}: {where}: {problem['msg']}; written by another version of aupipe?"
+        ) from None
+
+
+def load(path: str) -> tuple[System, Card]:
+    """The system in eval mode and its card, from a folder or URI.
+
+    Raises:
+        CheckpointError: as `load_card`; or the weights are damaged or do not fit the configuration.
+    """
+    card = load_card(path)
+    weights = Storage(path).read(WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+        raise CheckpointError(f"{path}/{WEIGHTS} is not the file its card was written with; copy the checkpoint again")
+    system = build(card.model, card.input)
+    try:
+        system.load_state_dict(safetensors.load(weights), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}/{WEIGHTS} does not fit the model that its card describes: {text}") from None
+    return system.eval(), card

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from aupipe import facs
+from aupipe.errors import CheckpointError
+from aupipe.models import checkpoint
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+TEMPLATE = ((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module, checkpoint.Card]:
+    torch.manual_seed(0)
+    card = checkpoint.Card(
+        model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32), input=InputSpec(size_px=64),
+        template=TEMPLATE, thresholds=dict.fromkeys(facs.AUS, 0.5) | {"AU15": 0.37},
+        smoothing=checkpoint.Smoothing(radius=3),
+    )  # fmt: skip
+    system = build(card.model, card.input)
+    system(torch.randn(4, 3, 64, 64))  # moves the batch-norm buffers off their initial values
+    return tmp_path, system, checkpoint.save(Storage(tmp_path), system, card)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(card | changes))
+
+
+def test_round_trip_gives_the_same_model_and_card(saved: tuple) -> None:
+    folder, system, card = saved
+    loaded, read = checkpoint.load(str(folder))
+    assert read == card
+    assert read.thresholds["AU15"] == 0.37
+    assert not loaded.training
+    for (name, a), (_, b) in zip(system.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    frames = torch.randn(2, 3, 64, 64)
+    assert torch.equal(system.eval()(frames)["au"], loaded(frames)["au"])
+    assert sorted(p.name for p in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_hash_names_weights_and_configuration_not_thresholds(saved: tuple) -> None:
+    folder, system, card = saved
+    assert card.model_copy(update={"thresholds": dict.fromkeys(facs.AUS, 0.1)}).sha256 == card.sha256
+    assert card.model_copy(update={"input": InputSpec(size_px=65)}).sha256 != card.sha256
+    next(system.parameters()).data += 1
+    assert checkpoint.save(Storage(folder), system, card).sha256 != card.sha256
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.json and model\.safetensors missing"):
+        checkpoint.load(str(tmp_path / "nowhere"))
+
+
+def test_other_au_order_is_refused(saved: tuple) -> None:
+    folder, *_ = saved
+    edit(folder, au_order=[facs.AUS[1], facs.AUS[0], *facs.AUS[2:]])
+    with pytest.raises(CheckpointError, match="order"):
+        checkpoint.load(str(folder))
+
+
+def test_damaged_weights_are_refused(saved: tuple) -> None:
+    folder, *_ = saved
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match="is not the file"):
+        checkpoint.load(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(saved: tuple) -> None:
+    folder, _, card = saved
+    edit(folder, model=card.model.model_dump() | {"width": 32})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load(str(folder))
+
+
+@pytest.mark.parametrize("change", [{"thresholds": {"AU01": 0.5}}, {"colour": 1}, {"template": [[0, 0]]}])
+def test_malformed_cards_are_refused(saved: tuple, change: dict) -> None:
+    folder, *_ = saved
+    edit(folder, **change)
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        checkpoint.load(str(folder))

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from aupipe.models.inputs import InputSpec
+
+pytestmark = pytest.mark.unit
+
+
+def test_values_are_scaled_and_normalised_per_channel() -> None:
+    crops = torch.zeros(1, 112, 112, 3, dtype=torch.uint8)
+    crops[..., 0], crops[..., 1], crops[..., 2] = 0, 51, 255
+    out = InputSpec(mean=(0.5, 0.2, 0.0), std=(0.5, 0.2, 1.0)).prepare(crops)
+    assert out.shape == (1, 3, 112, 112)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out[0, :, 3, 4], torch.tensor([-1.0, 0.0, 1.0]))
+
+
+def test_resize_keeps_range_and_does_not_depend_on_the_batch() -> None:
+    crops = torch.randint(0, 256, (3, 112, 112, 3), dtype=torch.uint8)
+    for size in (64, 299):
+        spec = InputSpec(size_px=size, mean=(0, 0, 0), std=(1, 1, 1))
+        out = spec.prepare(crops)
+        assert out.shape == (3, 3, size, size)
+        assert out.min() >= 0
+        assert out.max() <= 1
+        assert torch.equal(spec.prepare(crops[1:2])[0], out[1])
+
+
+def test_axes_are_not_mixed_up() -> None:
+    crops = torch.zeros(1, 112, 112, 3, dtype=torch.uint8)
+    crops[0, 10, 100, 1] = 255  # row 10, column 100, green
+    out = InputSpec(mean=(0, 0, 0), std=(1, 1, 1)).prepare(crops)
+    assert out.nonzero().tolist() == [[0, 1, 10, 100]]
