@@ -1,0 +1,59 @@
+"""The settings of an annotation job, and the keys that say which of its results they change."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+
+from pydantic import Field, field_validator
+
+from aupipe import facs
+from aupipe.config import Resources, Section
+from aupipe.faces.align import AlignmentConfig
+from aupipe.faces.detect import DetectorConfig
+from aupipe.faces.track import TrackingConfig
+
+
+class SmoothingConfig(Section):
+    """Box mean over time."""
+
+    radius: int | None = Field(None, ge=0)  # frames on each side; None: as the checkpoint says
+
+
+class EventsConfig(Section):
+    """When consecutive positive frames are one event."""
+
+    max_gap_s: float = Field(0.2, ge=0)  # missed or negative frames this short do not end an event
+    min_duration_s: float = Field(0.0, ge=0)  # shorter events are left out
+
+
+class AnnotateConfig(Section):
+    """Everything that `annotate.py --set` takes."""
+
+    detector: DetectorConfig = DetectorConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    smoothing: SmoothingConfig = SmoothingConfig()
+    thresholds: dict[str, float] = {}  # per AU, over those of the checkpoint
+    events: EventsConfig = EventsConfig()
+    segment_s: float = Field(20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
+    batch_size: int = Field(64, ge=1)  # crops per encoder call; the last batch is padded
+    rows_per_file: int = Field(500_000, ge=1)  # rows of a frames file, before the next one begins
+    resources: Resources = Resources()
+
+    @field_validator("thresholds")
+    @classmethod
+    def _known_aus(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, threshold in value.items():
+            if name not in facs.AUS:
+                near = difflib.get_close_matches(name, facs.AUS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"unknown AU {name!r}; the nearest known one is {near!r}")
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"{name}={threshold} is not a probability")
+        return value
+
+
+def key_of(*parts: object) -> str:
+    """sha256 over JSON of the parts: equal keys mean equal results."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
