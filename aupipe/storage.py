@@ -56,6 +56,16 @@ class Storage:
         found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
+    def children(self, folder: str = "") -> tuple[list[str], list[str]]:
+        """The plain names of the folders and of the files that lie directly in `folder`, sorted; a cheap look."""
+        top = self._inner(folder)
+        if self.local:
+            with os.scandir(top) as entries:
+                found = [(entry.name, entry.is_dir()) for entry in entries]
+        else:
+            found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in self._filesystem.ls(top)]
+        return sorted(name for name, folder in found if folder), sorted(name for name, folder in found if not folder)
+
     def size(self, name: str) -> int:
         return int(self._filesystem.size(self._inner(name)))
 
