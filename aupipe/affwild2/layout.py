@@ -1,0 +1,236 @@
+"""Where things lie in a downloaded Aff-Wild2: annotation files by task and split, crops, videos, test lists.
+
+Nothing of the outer shape is taken for granted but the folder names that the organisers gave: packs are unpacked side
+by side, one below the other, or into folders of the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+from aupipe.storage import Storage
+
+TASKS = ("au", "expr")
+_SPLIT_FOLDERS = {"train_set": "train", "training_set": "train", "validation_set": "validation"}
+_VIDEO_SUFFIXES = (".mp4", ".avi")
+_MAX_DEPTH = 4
+_PERSON = re.compile(r"(?P<video>.+)_(?P<person>left|right)")
+
+
+@dataclass(frozen=True)
+class Edition:
+    """What tells an edition's annotations apart from another's."""
+
+    au: str  # folder of the AU task
+    expr: str  # folder of the expression task
+    classes: tuple[str, ...]
+
+
+EDITIONS: Mapping[str, Edition] = {
+    "abaw2": Edition("AU_Set", "EXPR_Set", facs.EXPRESSIONS_ABAW2),
+    "abaw5": Edition("AU_Detection_Challenge", "EXPR_Classification_Challenge", facs.EXPRESSIONS),  # ABAW3 to 5
+    "abaw6": Edition("AU_Detection_Challenge", "EXPR_Recognition_Challenge", facs.EXPRESSIONS),  # ABAW6 and later
+}
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotation file: one person in one video, one task. The folder it lies in is its split."""
+
+    name: str  # below the root
+    task: str  # au | expr
+    split: str  # train | validation
+
+
+@dataclass(frozen=True)
+class Track:
+    """One person in one video: what the data set calls VIDEO, VIDEO_left or VIDEO_right."""
+
+    name: str
+    annotations: Mapping[str, Annotation]  # by task
+    crops: tuple[str, ...]  # folders of NNNNN.jpg, below the root; usually one or none
+    video: str | None  # the base video's file, below the root
+
+    @property
+    def video_id(self) -> str:
+        return split_person(self.name)[0]
+
+    @property
+    def person(self) -> str:
+        return split_person(self.name)[1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An Aff-Wild2 folder, understood."""
+
+    root: str
+    edition: str
+    tracks: tuple[Track, ...]  # those with an annotation file, by name
+    unannotated: tuple[str, ...]  # names of crop folders without annotation: test videos, mostly
+    videos: Mapping[str, str]  # base video → file below the root
+    test_lists: tuple[str, ...]
+    ambiguous: tuple[str, ...]  # video files passed over, because another of the same name is taken
+
+
+def split_person(name: str) -> tuple[str, str]:
+    """(base video, "" | "left" | "right"). Only an ending counts: `a_left_b` is a video of that name."""
+    match = _PERSON.fullmatch(name)
+    return (match["video"], match["person"]) if match else (name, "")
+
+
+def read_layout(root: str, edition: str | None = None) -> Layout:
+    """Find everything below `root`.
+
+    Args:
+        edition: key of EDITIONS; default: the one whose folders are there.
+
+    Raises:
+        DatasetError: no annotations, those of several editions, or a video in both splits of a task.
+    """
+    storage = Storage(root)
+    if not storage.exists():
+        raise DatasetError(f"--data {root}: no such folder")
+    found = _Found()
+    _walk(storage, "", _MAX_DEPTH, found)
+    edition = _edition(root, edition, found)
+    annotations = _annotations(storage, EDITIONS[edition], found)
+    videos: dict[str, str] = {}
+    ambiguous = []
+    for name in sorted(found.videos):
+        stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        if videos.setdefault(stem, name) != name:
+            ambiguous.append(name)
+    names = sorted({track for by_track in annotations.values() for track in by_track})
+    tracks = tuple(
+        Track(
+            name=name,
+            annotations={task: by_track[name] for task, by_track in annotations.items() if name in by_track},
+            crops=tuple(f"{pack}/{name}" for pack in found.packs if name in found.packs[pack]),
+            video=videos.get(name) or videos.get(split_person(name)[0]),
+        )
+        for name in names
+    )
+    unannotated = sorted({name for pack in found.packs.values() for name in pack} - set(names))
+    return Layout(
+        root=storage.root,
+        edition=edition,
+        tracks=tracks,
+        unannotated=tuple(unannotated),
+        videos=videos,
+        test_lists=tuple(sorted(found.test_lists)),
+        ambiguous=tuple(ambiguous),
+    )
+
+
+class _Found:
+    def __init__(self) -> None:
+        self.tasks: dict[str, list[str]] = {}  # folder name → where
+        self.packs: dict[str, frozenset[str]] = {}  # crop pack → track names
+        self.videos: list[str] = []
+        self.test_lists: list[str] = []
+
+
+_TASK_FOLDERS = {folder for edition in EDITIONS.values() for folder in (edition.au, edition.expr)}
+
+
+def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
+    """Look through `folder`; what holds a file a frame is listed once and never entered."""
+    folders, files = storage.children(folder)
+    prefix = f"{folder}/" if folder else ""
+    for name in files:
+        if name.startswith("."):
+            continue
+        if name.lower().endswith(_VIDEO_SUFFIXES):
+            found.videos.append(prefix + name)
+        elif name.lower().endswith(".txt") and "test_set" in name.lower():
+            found.test_lists.append(prefix + name)
+    for name in folders:
+        if name.startswith("."):
+            continue
+        path = prefix + name
+        if name in _TASK_FOLDERS:
+            found.tasks.setdefault(name, []).append(path)
+        elif name.startswith("cropped_aligned"):
+            found.packs |= _packs(storage, path)
+        elif not name.startswith("cropped") and depth:  # cropped/ holds the same faces, not aligned
+            _walk(storage, path, depth - 1, found)
+
+
+def _packs(storage: Storage, path: str) -> dict[str, frozenset[str]]:
+    """The crop pack at `path`: unpacking often leaves it one folder deeper than meant."""
+    folders = [name for name in storage.children(path)[0] if not name.startswith(".")]
+    inner = [name for name in folders if name.startswith("cropped_aligned")]
+    packs = {path: frozenset(folders) - set(inner)}
+    for name in inner:
+        packs |= _packs(storage, f"{path}/{name}")
+    return packs
+
+
+def _edition(root: str, asked: str | None, found: _Found) -> str:
+    if asked is not None:
+        edition = EDITIONS[asked]
+        if edition.au not in found.tasks and edition.expr not in found.tasks:
+            raise DatasetError(f"{root}: data.edition={asked} needs a folder {edition.au} or {edition.expr}")
+        return asked
+    old = {"AU_Set", "EXPR_Set"} & set(found.tasks)
+    new = set(found.tasks) - old
+    if not old and not new:
+        raise DatasetError(
+            f"{root} is no Aff-Wild2 folder: nothing in it is named {', '.join(sorted(_TASK_FOLDERS))}; "
+            "give the folder that holds the annotations and cropped_aligned or the videos"
+        )
+    if old and new:
+        raise DatasetError(
+            f"{root} holds annotations of two editions ({', '.join(sorted(old | new))}); "
+            "choose with --set data.edition=abaw2 or abaw5"
+        )
+    if old:
+        return "abaw2"
+    if {"EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"} <= new:
+        raise DatasetError(
+            f"{root} holds annotations of ABAW3–5 and ABAW6; choose with --set data.edition=abaw5 or abaw6"
+        )
+    return "abaw6" if "EXPR_Recognition_Challenge" in new else "abaw5"
+
+
+def _annotations(storage: Storage, edition: Edition, found: _Found) -> dict[str, dict[str, Annotation]]:
+    """task → track → file."""
+    result: dict[str, dict[str, Annotation]] = {}
+    for task, folder in zip(TASKS, (edition.au, edition.expr), strict=True):
+        places = found.tasks.get(folder, [])
+        if len(places) > 1:
+            where = " and ".join(storage.path(place) for place in places)
+            raise DatasetError(f"the annotations {folder} are there twice, in {where}; leave one in the data folder")
+        by_track: dict[str, Annotation] = {}
+        for annotation in (a for place in places for a in _files(storage, place, task)):
+            track = annotation.name.rsplit("/", 1)[-1].removesuffix(".txt")
+            other = by_track.setdefault(track, annotation)
+            if other is not annotation:
+                raise DatasetError(
+                    f"video {track} is in two splits: {storage.path(other.name)} and {storage.path(annotation.name)}; "
+                    "delete the one that your edition does not have"
+                )
+        if by_track:
+            result[task] = by_track
+    if not result:
+        raise DatasetError(f"{storage.root}: Train_Set and Validation_Set hold no annotation file; unpack them again")
+    splits = {annotation.split for by_track in result.values() for annotation in by_track.values()}
+    for split, folder in (("train", "Train_Set"), ("validation", "Validation_Set")):
+        if split not in splits:
+            raise DatasetError(f"{storage.root}: the {split} split is empty; put annotation files into {folder}")
+    return result
+
+
+def _files(storage: Storage, place: str, task: str) -> Iterator[Annotation]:
+    for folder in storage.children(place)[0]:
+        split = _SPLIT_FOLDERS.get(folder.lower())
+        if split is None:
+            continue
+        for name in storage.children(f"{place}/{folder}")[1]:
+            if name.endswith(".txt") and not name.startswith("."):
+                yield Annotation(f"{place}/{folder}/{name}", task, split)
