@@ -1,0 +1,36 @@
+"""Events: stretches in which an AU of a face is on, with onset, apex and offset in media time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from aupipe import facs
+from aupipe.annotation.finalise import gap_times_s
+from aupipe.annotation.schema import EVENTS, PROB
+from aupipe.annotation.settings import EventsConfig
+
+
+def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:
+    """The events in the decided frames table of one video, by face, AU and onset."""
+    ids = frames["face_id"].fill_null(-1).to_numpy()
+    times = gap_times_s(frames)
+    rows: list[dict[str, object]] = []
+    video_id = frames["video_id"][0].as_py() if len(frames) else ""
+    for face in np.unique(ids[ids >= 0]).tolist():
+        mine = np.flatnonzero(ids == face)
+        for au, prob in zip(facs.AUS, PROB, strict=True):
+            on = mine[np.asarray(frames[au].fill_null(False).to_numpy(zero_copy_only=False), bool)[mine]]
+            if not len(on):
+                continue
+            probability = np.asarray(frames[prob].to_numpy(zero_copy_only=False))
+            for run in np.split(on, np.flatnonzero(np.diff(times[on]) > config.max_gap_s) + 1):
+                onset, offset = times[run[0]], times[run[-1]]
+                if offset - onset >= config.min_duration_s:
+                    peak = run[np.argmax(probability[run])]
+                    rows.append({
+                        "video_id": video_id, "face_id": face, "au": au,
+                        "onset_s": onset, "apex_s": times[peak], "offset_s": offset,
+                        "peak": probability[peak], "mean": probability[run].mean(),
+                    })  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=EVENTS)

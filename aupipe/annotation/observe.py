@@ -1,0 +1,127 @@
+"""Observe: decode, detect, align and encode a segment. What it leaves of a frame depends on that frame and ±R others."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from aupipe.annotation.plan import Segment
+from aupipe.annotation.schema import OBSERVED
+from aupipe.faces.align import CROP_SIZE_PX, crop, neighbours, smooth_landmarks
+from aupipe.faces.cuts import is_cut, thumbnail
+from aupipe.faces.detect import NO_FACES, Detections, Detector
+from aupipe.media.frames import Frame, frames
+
+PART_CROPS = 512  # crops held before they go on to the encoder: what bounds a worker's memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of rows of a segment with its crops.
+
+    Attributes:
+        rows: OBSERVED without embeddings.
+        crops: (M, 112, 112, 3) uint8 RGB, one for each row with status ok, in order.
+        number: 0-based within the segment.
+        last: the segment ends here.
+    """
+
+    rows: pa.Table
+    crops: np.ndarray
+    number: int
+    last: bool
+
+
+@dataclass
+class _Seen:
+    frame: Frame
+    faces: Detections
+    links: np.ndarray
+    cut: bool
+
+
+def observe(segment: Segment, detector: Detector, smoothing_radius: int, template: np.ndarray) -> Iterator[Part]:
+    """The rows and crops of the frames that the segment owns, in parts of bounded size.
+
+    Raises:
+        MediaError: the video cannot be opened.
+    """
+    rows: list[dict[str, object]] = []
+    crops: list[np.ndarray] = []
+    number = 0
+    for seen, points in _aligned(segment, detector, smoothing_radius):
+        index = seen.frame.index
+        if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
+            continue
+        for row, crop_points in _rows(seen, points, detector.config.min_face_px):
+            rows.append(row)
+            if crop_points is not None and seen.frame.image is not None:
+                crops.append(crop(seen.frame.image, crop_points, template))
+        if len(crops) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
+            yield _part(rows, crops, number, last=False)
+            rows, crops, number = [], [], number + 1
+    yield _part(rows, crops, number, last=True)
+
+
+def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
+    """`rows` with the embeddings (M, E) float32 of those with status ok."""
+    has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()])
+    width = embeddings.shape[1]
+    offsets = np.concatenate([[0], np.cumsum(has_crop) * width]).astype(np.int32)
+    column = pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(embeddings.reshape(-1), pa.float32()), mask=pa.array(~has_crop)
+    )
+    return rows.append_column(OBSERVED.field("embedding"), column)
+
+
+def _aligned(segment: Segment, detector: Detector, radius: int) -> Iterator[tuple[_Seen, np.ndarray]]:
+    """Each decoded frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are known."""
+    window: deque[_Seen] = deque(maxlen=2 * radius + 1)
+    before: np.ndarray | None = None
+    waiting = 0  # frames at the window's end that are not given out yet
+    for frame in frames(segment.uri, segment.span()):
+        faces, now = (NO_FACES, None) if frame.image is None else (detector.detect(frame.image), thumbnail(frame.image))
+        cut = before is not None and now is not None and is_cut(before, now)
+        linked = bool(window) and not cut
+        links = neighbours(window[-1].faces, faces) if linked else np.full(len(faces), -1)
+        window.append(_Seen(frame, faces, links, cut))
+        before = now  # a lost frame hides a cut: to look past it would make rows depend on where segments begin
+        waiting += 1
+        if waiting > radius:
+            yield _smoothed(window, len(window) - waiting, radius)
+            waiting -= 1
+    while waiting:
+        yield _smoothed(window, len(window) - waiting, radius)
+        waiting -= 1
+
+
+def _smoothed(window: Sequence[_Seen], at: int, radius: int) -> tuple[_Seen, np.ndarray]:
+    seen = window[at]
+    return seen, smooth_landmarks([s.faces for s in window], [s.links for s in window], at, radius)
+
+
+def _rows(seen: _Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
+    """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
+    frame, faces = seen.frame, seen.faces
+    base = {"frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt}
+    if len(faces) == 0:
+        yield base | {"status": "decode_error" if frame.image is None else "no_face"}, None
+    for face in range(len(faces)):
+        x, y, width, height = faces.boxes[face].tolist()
+        large_enough = min(width, height) >= min_face_px
+        yield base | {
+            "status": "ok" if large_enough else "face_too_small",
+            "detector_score": float(faces.scores[face]),
+            "box_x": x, "box_y": y, "box_w": width, "box_h": height,
+            "landmarks": faces.landmarks[face].reshape(-1).tolist(),
+        }, points[face] if large_enough else None  # fmt: skip
+
+
+def _part(rows: list[dict[str, object]], crops: list[np.ndarray], number: int, last: bool) -> Part:
+    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    stacked = np.stack(crops) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    return Part(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)
