@@ -13,6 +13,8 @@ class TimmBackbone(nn.Module):
     """A timm network without pooling and classifier, with random weights.
 
     Attributes:
+        name: timm's.
+        classifiers: names of the layers that were cut off, in state dicts of the whole network.
         channels: C.
         grid: (h, w) for inputs of `size_px`.
     """
@@ -24,6 +26,9 @@ class TimmBackbone(nn.Module):
         except RuntimeError:
             near = timm.list_models(f"{name[:6]}*")[:5]
             raise ConfigError(f"model.backbone: timm has no {name!r}; it has {', '.join(near) or 'others'} …") from None
+        cut = self.network.pretrained_cfg.get("classifier") or ()
+        self.name = name
+        self.classifiers: tuple[str, ...] = (cut,) if isinstance(cut, str) else tuple(cut)
         self.eval()
         with torch.no_grad():
             shape = tuple(self(torch.zeros(1, 3, size_px, size_px)).shape)

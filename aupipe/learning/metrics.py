@@ -1,0 +1,130 @@
+"""Scores of binary AU predictions, from counts that add up over batches, videos and workers.
+
+Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives, true negatives of each AU over
+its labelled entries. Labels of −1 count nowhere. A ratio without a denominator is 0 (scikit-learn's zero_division=0).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from aupipe import facs
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int8]
+Bools = npt.NDArray[np.bool_]
+
+
+def confusion(labels: Labels, predicted: Bools) -> Ints:
+    """Counts (12, 4) of labels (N, 12) in {0, 1, −1} and predictions (N, 12)."""
+    positive, negative = labels == 1, labels == 0
+    cells = (positive & predicted, negative & predicted, positive & ~predicted, negative & ~predicted)
+    return np.stack([cell.sum(axis=0, dtype=np.int64) for cell in cells], axis=-1)
+
+
+def confusion_by(codes: Ints, n_groups: int, labels: Labels, predicted: Bools) -> Ints:
+    """Counts (groups, 12, 4) of the rows of each group; codes (N,) in 0 … groups−1."""
+    result = np.zeros((n_groups, labels.shape[1], 4), dtype=np.int64)
+    positive, negative = labels == 1, labels == 0
+    cells = (positive & predicted, negative & predicted, positive & ~predicted, negative & ~predicted)
+    for cell, values in enumerate(cells):
+        np.add.at(result[..., cell], codes, values)
+    return result
+
+
+def f1(counts: Ints) -> Floats:
+    """F1 of the positive class of each AU (…, 12)."""
+    tp, fp, fn, _ = _cells(counts)
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def precision(counts: Ints) -> Floats:
+    tp, fp, _, _ = _cells(counts)
+    return _ratio(tp, tp + fp)
+
+
+def recall(counts: Ints) -> Floats:
+    tp, _, fn, _ = _cells(counts)
+    return _ratio(tp, tp + fn)
+
+
+def macro_f1(counts: Ints) -> Floats:
+    """The challenge's score (…): mean over AUs of the F1 of the positive class."""
+    return f1(counts).mean(axis=-1)
+
+
+def macro_f1_both_classes(counts: Ints) -> Floats:
+    """Mean over AUs and over both classes; some papers call this macro F1 too. Not comparable with `macro_f1`."""
+    return (f1(counts) + f1(counts[..., ::-1])).mean(axis=-1) / 2
+
+
+def acc_elem(counts: Ints) -> Floats:
+    """Share of labelled entries that are right (…)."""
+    tp, fp, fn, tn = (cell.sum(axis=-1) for cell in _cells(counts))
+    return _ratio(tp + tn, tp + fp + fn + tn)
+
+
+def acc_exact(labels: Labels, predicted: Bools) -> float:
+    """Share of fully labelled rows of which every AU is right."""
+    known = (labels != facs.UNKNOWN).all(axis=1)
+    right = ((labels == 1) == predicted).all(axis=1) & known
+    return float(_ratio(right.sum(), known.sum()))
+
+
+def abaw2_au(f1_score: float, accuracy: float) -> float:
+    """AU metric of ABAW 1 and 2."""
+    return 0.5 * f1_score + 0.5 * accuracy
+
+
+def abaw2_expression(f1_score: float, accuracy: float) -> float:
+    """Expression metric of ABAW 1 and 2."""
+    return 0.67 * f1_score + 0.33 * accuracy
+
+
+def expression_scores(labels: Labels, predicted: Ints, n_classes: int) -> tuple[float, float]:
+    """Macro F1 over classes and accuracy, of rows (N,) with a label ≥ 0."""
+    known = labels >= 0
+    truth, guess = labels[known].astype(np.int64), predicted[known]
+    table = np.bincount(truth * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
+    right = np.diag(table)
+    per_class = _ratio(2 * right, table.sum(axis=0) + table.sum(axis=1))
+    return float(per_class.mean()), float(_ratio(right.sum(), table.sum()))
+
+
+def all_ones(counts: Ints) -> Ints:
+    """Counts on the same labels of the constant prediction 1; its `macro_f1` is the floor under every score."""
+    tp, fp, fn, tn = _cells(counts)
+    none = np.zeros_like(tp)
+    return np.stack([tp + fn, fp + tn, none, none], axis=-1)
+
+
+def floor_prior(counts: Ints, rates: Floats) -> float:
+    """Expected macro F1 on the same labels of guessing 1 with probability `rates` (12,)."""
+    tp, fp, fn, tn = _cells(counts)
+    actual = _ratio(tp + fn, tp + fp + fn + tn)
+    return float(_ratio(2 * actual * rates, actual + rates).mean(axis=-1))
+
+
+def resample(per_video: Ints, draws: int = 1000, seed: int = 0) -> Ints:
+    """Bootstrap over videos: counts (draws, 12, 4) of as many videos drawn with replacement; per_video (V, 12, 4)."""
+    videos = len(per_video)
+    rng = np.random.default_rng(seed)
+    times_drawn = rng.multinomial(videos, np.full(videos, 1 / videos), size=draws)
+    return np.tensordot(times_drawn, per_video, axes=1).astype(np.int64)
+
+
+def interval95(values: Floats) -> tuple[float, float]:
+    """2.5 % and 97.5 % points."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _cells(counts: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    return counts[..., 0], counts[..., 1], counts[..., 2], counts[..., 3]
+
+
+def _ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
+    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    return np.divide(top, bottom, out=np.zeros(np.broadcast(top, bottom).shape), where=bottom > 0)

@@ -1,0 +1,42 @@
+"""Training state on disk: weights, optimiser and position. What a run that was stopped goes on from.
+
+There is no generator state in it: all randomness is seeded anew at every step from the position (see `engine`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import torch as safetensors
+from torch import nn
+
+WEIGHTS, OPTIMISER, POSITION = "model.safetensors", "optimiser.pt", "position.json"
+
+
+@dataclass
+class Position:
+    """Where a stage stands."""
+
+    epochs: int = 0  # complete ones
+    history: list[dict[str, float]] = field(default_factory=list)  # the metrics of each
+
+
+def save(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
+    safetensors.save_file(tensors, folder / WEIGHTS)
+    torch.save(optimiser.state_dict(), folder / OPTIMISER)
+    (folder / POSITION).write_text(json.dumps(asdict(position)))
+
+
+def load(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer) -> Position:
+    """Put weights and optimiser back as they were saved; returns the position."""
+    load_weights(folder, system)
+    optimiser.load_state_dict(torch.load(folder / OPTIMISER, map_location="cpu", weights_only=True))
+    return Position(**json.loads((folder / POSITION).read_text()))
+
+
+def load_weights(folder: Path, system: nn.Module) -> None:
+    system.load_state_dict(safetensors.load_file(folder / WEIGHTS), strict=True)
