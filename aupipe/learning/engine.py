@@ -69,12 +69,11 @@ def labelled_rows(index: StoreIndex, split: str) -> Selection:
     return Selection(split, np.flatnonzero(keep), labels[keep], tuple(videos))
 
 
-def build_system(recipe: Recipe, stage: str, *, load_weights: bool = True) -> System:
-    """The system as the stage starts it. With `load_weights` false its weights are random whatever `init` says."""
+def build_system(recipe: Recipe, stage: str, init: str) -> System:
+    """The system as the stage starts it, from the weights that `init` names."""
     torch.manual_seed(sampling.seed_of(recipe.seed, stage, "weights"))
     system = build(recipe.model, recipe.input)
-    if load_weights:
-        initialise(system, recipe.stages[stage].init, setting=f"stages.{stage}.init")
+    initialise(system, init, setting=f"stages.{stage}.init")
     return system
 
 

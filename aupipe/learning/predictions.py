@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.annotation.smoothing import box_mean
@@ -65,13 +66,16 @@ class Predictions:
         names, codes = np.unique(self.video_id.astype(str), return_inverse=True)
         return names.tolist(), codes
 
-    def to_table(self, decided: Bools) -> pa.Table:
-        """A table of `SCHEMA`; decided (N, 12)."""
+    def to_parquet(self, decided: Bools) -> bytes:
+        """A Parquet file of `SCHEMA`; decided (N, 12)."""
         columns = [pa.array(self.video_id, pa.string()), pa.array(self.person, pa.string()), pa.array(self.frame)]
         columns += [pa.array(column) for column in self.labels.T]
         columns += [pa.array(column.astype(np.float32)) for column in self.probabilities.T]
         columns += [pa.array(column) for column in decided.T]
-        return pa.table([c.cast(field.type) for c, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+        arrays = [column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(arrays, schema=SCHEMA), sink, compression="zstd")
+        return bytes(sink.getvalue())
 
     def _tracks(self) -> list[tuple[int, int]]:
         """[start, end) of rows of one person in consecutive frames."""

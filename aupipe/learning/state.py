@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import torch as safetensors
@@ -21,7 +22,7 @@ class Position:
     """Where a stage stands."""
 
     epochs: int = 0  # complete ones
-    history: list[dict[str, float]] = field(default_factory=list)  # the metrics of each
+    history: list[dict[str, Any]] = field(default_factory=list)  # the metrics of each
 
 
 def save(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
@@ -35,6 +36,10 @@ def load(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer) -> P
     """Put weights and optimiser back as they were saved; returns the position."""
     load_weights(folder, system)
     optimiser.load_state_dict(torch.load(folder / OPTIMISER, map_location="cpu", weights_only=True))
+    return read_position(folder)
+
+
+def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / POSITION).read_text()))
 
 

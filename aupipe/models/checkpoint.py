@@ -49,7 +49,7 @@ class TrainingCard(Section):
 class Card(Section):
     model: ModelConfig
     input: InputSpec
-    template: tuple[Point, Point, Point, Point, Point]  # of the crops learnt from, pixels of a 112×112 crop
+    template: tuple[Point, ...] = Field(min_length=5, max_length=5)  # of the crops learnt from, pixels of 112×112
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
     smoothing: Smoothing = Smoothing()
