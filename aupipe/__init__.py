@@ -1,7 +1,8 @@
 """aupipe: facial Action Units (AUs) from any archive of video, on Ray.
 
 Bytes become frames with media time (`media`), faces and 112×112 crops (`faces`), frame embeddings and AU logits
-(`models`), and tables (`annotation`). Training joins at the crops (`facestore`, `learning`). Only `pipelines` imports Ray.
+(`models`), and tables (`annotation`). Training joins at the crops (`facestore`, `learning`). Only `pipelines` imports
+Ray.
 
 Dimension letters used in every docstring: N frames or crops, B batch, S sequence length, E embedding width, T = 12 AUs,
 C expression classes, H and W pixels.

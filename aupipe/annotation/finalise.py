@@ -1,4 +1,4 @@
-"""Finalise, per video: `head` links faces and turns embeddings into AU probabilities, `decide` smooths and thresholds them.
+"""Finalise, per video: `head` links faces and makes embeddings AU probabilities, `decide` smooths and thresholds them.
 
 Decide reads only what head left in the frames table, so other thresholds need neither the video nor the embeddings.
 """
@@ -42,8 +42,8 @@ def head(video_id: str, observed: pa.Table, apply: Head, tracking: TrackingConfi
     status = np.array(observed["status"].to_pylist())
     raw = np.full((len(observed), len(facs.AUS)), np.nan, np.float32)
     times = gap_times_s(observed)
-    for rows in _tracks(ids):
-        rows = rows[status[rows] == "ok"]
+    for track in _tracks(ids):
+        rows = track[status[track] == "ok"]
         if len(rows):
             embeddings = np.array(observed["embedding"].take(pa.array(rows)).to_pylist(), np.float32)
             raw[rows] = apply(embeddings, times[rows])

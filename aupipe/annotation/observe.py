@@ -1,4 +1,4 @@
-"""Observe: decode, detect, align and encode a segment. What it leaves of a frame depends on that frame and ±R others."""
+"""Observe: decode, detect, align and encode a segment. Its rows for a frame depend on ±R others."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _aligned(segment: Segment, detector: Detector, radius: int) -> Iterator[tupl
     window: deque[_Seen] = deque(maxlen=2 * radius + 1)
     before: np.ndarray | None = None
     waiting = 0  # frames at the window's end that are not given out yet
-    for frame in frames(segment.uri, segment.span()):
+    for frame in frames(segment.uri, segment.span):
         faces, now = (NO_FACES, None) if frame.image is None else (detector.detect(frame.image), thumbnail(frame.image))
         cut = before is not None and now is not None and is_cut(before, now)
         linked = bool(window) and not cut

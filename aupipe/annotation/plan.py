@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from aupipe.storage import is_uri
 
 # A folder is searched for these; a file that is named outright is tried whatever its suffix.
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .mpe .m2v .ts .m2ts .mts .wmv .asf .flv .3gp .3g2 .ogv .mxf .vob .mjpeg .gif".split()
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".m2ts", ".mts", ".wmv"}
+    | {".asf", ".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".vob", ".mjpeg", ".gif"}
 )
 
 
@@ -35,8 +37,8 @@ class Segment:
     Attributes:
         number: 0-based, in time order.
         own_start, own_stop: indices of the frames whose rows it writes; own_stop None = to the end of the video.
-        first, pts, expected, seek_pts: the frames that it decodes, as in `media.frames.Span`. These are some more than
-            it owns, so that smoothing sees the same neighbours as it would without the cut.
+        span: the frames that it decodes: some more than it owns, so that smoothing sees the same neighbours as it
+            would without the cut.
     """
 
     uri: str
@@ -44,17 +46,7 @@ class Segment:
     number: int
     own_start: int
     own_stop: int | None
-    first: int
-    pts: list[int] | None
-    expected: int | None
-    seek_pts: int | None
-
-    def span(self) -> Span:
-        pts = None if self.pts is None else np.array(self.pts, np.int64)
-        return Span(first=self.first, pts=pts, expected=self.expected, seek_pts=self.seek_pts)
-
-    def bounds(self) -> tuple[int, int | None]:
-        return self.own_start, self.own_stop
+    span: Span
 
 
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
@@ -87,8 +79,7 @@ def cut_into_segments(video: Input, info: VideoInfo, segment_s: float, smoothing
     both sides. It seeks one key frame earlier, so that frames that lean on the group before (open GOP) are whole.
     """
     if info.pts is None or len(info.key_pts) == 0:
-        pts = None if info.pts is None else info.pts.tolist()
-        return [Segment(video.uri, video.video_id, 0, 0, None, 0, pts, info.frames_expected, None)]
+        return [Segment(video.uri, video.video_id, 0, 0, None, Span(info.frames_expected, info.pts is not None))]
     lead = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
     ticks = segment_s / float(info.time_base)
     cuts: list[int] = []  # places in key_pts
@@ -100,17 +91,15 @@ def cut_into_segments(video: Input, info: VideoInfo, segment_s: float, smoothing
     indices = [int(np.searchsorted(info.pts, info.key_pts[place])) for place in cuts]
     edges = [0, *(min(index + lead, len(info.pts)) for index in indices), len(info.pts)]
     segments = []
-    for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(edges)):
         if start == stop:
             continue
         final = number == len(edges) - 2
         first = 0 if number == 0 else indices[number - 1]
         seek = None if number == 0 else int(info.key_pts[cuts[number - 1] - 1])
         end = len(info.pts) if final else min(stop + lead, len(info.pts))
-        segments.append(
-            Segment(video.uri, video.video_id, number, start, None if final else stop, first,
-                    info.pts[first:end].tolist(), end - first, seek)
-        )  # fmt: skip
+        span = Span(end - first, True, first, int(info.pts[first]), int(info.pts[end - 1]), seek)
+        segments.append(Segment(video.uri, video.video_id, number, start, None if final else stop, span))
     return segments
 
 
@@ -121,5 +110,7 @@ def _search(argument: str) -> tuple[list[Input], int]:
     files = sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith("."))
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
-        raise ConfigError(f"{argument}: no video in this folder ({len(files)} other files); name a file to try it anyway")
+        raise ConfigError(
+            f"{argument}: no video in this folder ({len(files)} other files); name a file to try it anyway"
+        )
     return [Input(str(path), path.relative_to(top).as_posix()) for path in videos], len(files) - len(videos)

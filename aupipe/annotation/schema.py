@@ -1,4 +1,4 @@
-"""The tables of an annotation, as Arrow schemas. Plain Arrow types only; `schema_version` stands in the file metadata."""
+"""The tables of an annotation, as Arrow schemas: plain Arrow types, `schema_version` in the file metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _GEOMETRY = [
     ("status", pa.string()),
     ("detector_score", pa.float32()),
     *((name, pa.float32()) for name in BOX),  # pixels of the upright frame
-    ("landmarks", pa.list_(pa.float32(), 10)),  # x, y of left eye, right eye, nose tip, left, right mouth corner, as seen
+    (
+        "landmarks",
+        pa.list_(pa.float32(), 10),
+    ),  # x, y of left eye, right eye, nose tip, left, right mouth corner, as seen
 ]
 
 # One row a face a frame; one row for a frame without a face or not decoded.
@@ -90,7 +93,9 @@ OBSERVED = pa.schema(
 def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
     """The table as Parquet bytes; equal tables give equal bytes."""
     sink = io.BytesIO()
-    pq.write_table(table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd", row_group_size=65_536)
+    pq.write_table(
+        table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd", row_group_size=65_536
+    )
     return sink.getvalue()
 
 

@@ -18,14 +18,14 @@ from aupipe.faces.track import TrackingConfig
 class SmoothingConfig(Section):
     """Box mean over time."""
 
-    radius: int | None = Field(None, ge=0)  # frames on each side; None: as the checkpoint says
+    radius: int | None = Field(default=None, ge=0)  # frames on each side; None: as the checkpoint says
 
 
 class EventsConfig(Section):
     """When consecutive positive frames are one event."""
 
-    max_gap_s: float = Field(0.2, ge=0)  # missed or negative frames this short do not end an event
-    min_duration_s: float = Field(0.0, ge=0)  # shorter events are left out
+    max_gap_s: float = Field(default=0.2, ge=0)  # missed or negative frames this short do not end an event
+    min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are left out
 
 
 class AnnotateConfig(Section):
@@ -35,11 +35,11 @@ class AnnotateConfig(Section):
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
-    thresholds: dict[str, float] = {}  # per AU, over those of the checkpoint
+    thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoint
     events: EventsConfig = EventsConfig()
-    segment_s: float = Field(20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
-    batch_size: int = Field(64, ge=1)  # crops per encoder call; the last batch is padded
-    rows_per_file: int = Field(500_000, ge=1)  # rows of a frames file, before the next one begins
+    segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
+    batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
+    rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
     resources: Resources = Resources()
 
     @field_validator("thresholds")

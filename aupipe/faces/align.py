@@ -13,7 +13,7 @@ from aupipe.faces.detect import Detections
 
 CROP_SIZE_PX = 112
 
-# ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left and right mouth corner, as seen.
+# ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left, right mouth corner, as seen.
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
@@ -22,7 +22,9 @@ ARCFACE_TEMPLATE = np.array(
 class AlignmentConfig(Section):
     """How crops are cut. Part of the key of every annotation."""
 
-    smoothing_radius: int = Field(4, ge=0, le=25)  # R: landmarks are averaged over at most ±R neighbouring frames
+    smoothing_radius: int = Field(
+        default=4, ge=0, le=25
+    )  # R: landmarks are averaged over at most ±R neighbouring frames
 
 
 def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
@@ -82,9 +84,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return both / np.maximum(area_first[:, None] + area_second[None] - both, 1e-9)
 
 
-def smooth_landmarks(
-    detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, radius: int
-) -> np.ndarray:
+def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, radius: int) -> np.ndarray:
     """(n, 5, 2) landmarks of frame `at`, each averaged with those of its face in up to ±radius neighbouring frames.
 
     The kernel is binomial and symmetric: where the chain ends on one side it is cut on the other too, so that even
@@ -135,7 +135,7 @@ def _binomial(reach: int) -> np.ndarray:
 
 
 def _reduce(image: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the crop shows, reduced by area to the crop's scale, and the matrix that goes on from it."""
+    """The part of the image that the crop shows, reduced by area to its scale, and the matrix that goes on from it."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     inverse = np.linalg.inv(matrix[:, :2])

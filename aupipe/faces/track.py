@@ -17,8 +17,8 @@ _FAR = 1e6
 class TrackingConfig(Section):
     """When two detections are the same person."""
 
-    max_gap_s: float = Field(1.0, ge=0)  # a face may be missed this long and keep its id
-    max_step: float = Field(0.7, gt=0)  # how far it may move or grow, in face sizes and e-folds together
+    max_gap_s: float = Field(default=1.0, ge=0)  # a face may be missed this long and keep its id
+    max_step: float = Field(default=0.7, gt=0)  # how far it may move or grow, in face sizes and e-folds together
 
 
 @dataclass

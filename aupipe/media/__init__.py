@@ -1,1 +1,4 @@
-"""One video (path or URI) enters; what it holds (`probe`), its frames in presentation order with media time (`frames`) and its audio (`audio`) leave."""
+"""One video (path or URI) enters; what it holds (`probe`), its `frames` with media time and its `audio` leave.
+
+FFmpeg is used through PyAV, and only here.
+"""

@@ -22,7 +22,9 @@ from aupipe.storage import is_uri, open_input
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
 # so a playlist dressed as a video cannot lead FFmpeg to other files or hosts.
-FORMATS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp"
+FORMATS = (
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp"
+)
 
 # Media in which a key frame's time leads exactly to that key frame. Seeking in MPEG-PS and some AVI files loses the
 # whole group of the target.
@@ -60,7 +62,7 @@ def format_names(container: InputContainer) -> frozenset[str]:
 
 
 def media_time_s(pts: int, time_base: Any) -> float:
-    """Presentation time in seconds, by the arithmetic of PyAV's `frame.time`, so that both are equal to the last bit."""
+    """Presentation time in seconds, by the arithmetic of PyAV's `frame.time`: both are equal to the last bit."""
     return float(pts) * time_base.numerator / time_base.denominator
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from aupipe.media.container import media_time_s, open_video
-from aupipe.media.probe import packets_of
+from aupipe.media.probe import packets_of, probe
 
 
 @dataclass(frozen=True)
@@ -38,31 +40,37 @@ class Span:
     """A run of frames of one video, and how to get there.
 
     Attributes:
+        expected: how many frames it has.
+        exact: the container gives every frame a presentation time of its own. If not, the span is the whole video.
         first: index of the first frame.
-        pts: (n,) int64 presentation times of the frames, ascending; None if the container gives no exact times: then
-            the span is the whole video, and `expected` says how many frames it should have.
+        first_pts, last_pts: presentation times of the first and last frame, in ticks; None = no limit.
         seek_pts: a key frame's time at or before the first frame; None = decode from the start of the file.
     """
 
+    expected: int
+    exact: bool
     first: int = 0
-    pts: np.ndarray | None = None
-    expected: int | None = None
+    first_pts: int | None = None
+    last_pts: int | None = None
     seek_pts: int | None = None
 
 
 def frames(uri: str, span: Span | None = None) -> Iterator[Frame]:
-    """Every frame of the span (default: whatever the whole file gives), in order, once; lost ones without an image.
+    """Every frame of the span (default: the whole video), in presentation order, once; lost ones without an image.
 
     Raises:
         MediaError: the file cannot be opened as a video.
     """
-    span = span or Span()
+    if span is None:
+        info = probe(uri)
+        span = Span(info.frames_expected, info.pts is not None)
     with open_video(uri) as (container, stream):
-        decoded = _decode_from(container, stream, span)
-        if span.pts is None:
-            yield from _in_output_order(decoded, span.expected)
-        else:
-            yield from _by_time(decoded, span.first, span.pts, stream)
+        given = 0
+        for frame in (_by_time if span.exact else _in_output_order)(container, stream, span):
+            yield frame
+            given += 1
+        for place in range(given, span.expected):
+            yield Frame(span.first + place, None, None)
 
 
 def upright(frame: VideoFrame) -> np.ndarray:
@@ -72,7 +80,8 @@ def upright(frame: VideoFrame) -> np.ndarray:
     if side is None:
         return image
     # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
-    a, b, _, c, d = np.frombuffer(bytes(side), np.dtype("<i4" if sys.byteorder == "little" else ">i4"))[:5].tolist()
+    matrix = np.frombuffer(side, np.int32)  # type: ignore[call-overload] # a buffer, though its stub does not say so
+    a, b, _, c, d = matrix[:5].tolist()
     if abs(a) < abs(b):
         image, x_sign, y_sign = image.transpose(1, 0, 2), c, b
     else:
@@ -80,56 +89,62 @@ def upright(frame: VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1])
 
 
-def _by_time(decoded: Iterator[VideoFrame | None], first: int, pts: np.ndarray, stream: VideoStream) -> Iterator[Frame]:
-    """Match decoded frames with the times that the container promised; what is missing is a lost frame."""
-    expected = [int(t) for t in pts]
-    known = frozenset(expected)
+def _by_time(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
+    """Match what the decoder returns with the times of the packets that went in; what never comes out is lost."""
+    low = span.first_pts if span.first_pts is not None else -(2**63)
+    high = span.last_pts if span.last_pts is not None else 2**63
+    promised: list[int] = []  # heap: times of packets that went in, whose frames are still to come
+    index = span.first
     assert stream.time_base is not None  # a stream with exact times has one
-    cursor = 0
-    for frame in decoded:
-        if frame is None:
-            continue  # which frame was lost shows in the times of the others
+
+    def decoded() -> Iterator[VideoFrame]:
+        for packet in _packets(container, stream, span):
+            if packet.pts is not None and not packet.is_discard and low <= packet.pts <= high:
+                heapq.heappush(promised, packet.pts)
+            yield from (frame for frame in _decode(stream, packet) if frame is not None)
+        yield from (frame for frame in _decode(stream, None) if frame is not None)
+
+    for frame in decoded():
         time = frame.pts
-        if time is None or (time > expected[0] and time not in known and time < expected[-1]):
-            time = expected[cursor]  # it lost its time in a damaged packet: it takes the next free place
-        if time > expected[-1]:
+        if time is not None and time < low:
+            continue
+        if time is not None and time > high:
             break
-        if time < expected[cursor]:
-            continue  # before the span
-        while expected[cursor] < time:
-            yield Frame(first + cursor, media_time_s(expected[cursor], stream.time_base), None)
-            cursor += 1
-        yield Frame(first + cursor, media_time_s(time, stream.time_base), upright(frame), bool(frame.is_corrupt))
-        cursor += 1
-        if cursor == len(expected):
-            return
-    for place in range(cursor, len(expected)):
-        yield Frame(first + place, media_time_s(expected[place], stream.time_base), None)
-
-
-def _in_output_order(decoded: Iterator[VideoFrame | None], expected: int | None) -> Iterator[Frame]:
-    """Number frames as they come. A loss stands where the decoder refused a packet; losses it hid come last."""
-    index = 0
-    for frame in decoded:
-        if frame is None:
-            yield Frame(index, None, None)
-        else:
-            yield Frame(index, frame.time, upright(frame), bool(frame.is_corrupt))
+        if time not in promised:  # it lost its time in a damaged packet, or comes late: it takes the next free place
+            if not promised:
+                continue
+            time = promised[0]
+        while promised[0] < time:
+            yield Frame(index, media_time_s(heapq.heappop(promised), stream.time_base), None)
+            index += 1
+        heapq.heappop(promised)
+        yield Frame(index, media_time_s(time, stream.time_base), upright(frame), bool(frame.is_corrupt))
         index += 1
-    for place in range(index, expected or 0):
-        yield Frame(place, None, None)
+    while promised:
+        yield Frame(index, media_time_s(heapq.heappop(promised), stream.time_base), None)
+        index += 1
 
 
-def _decode_from(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[VideoFrame | None]:
-    """Decoded frames in presentation order; None for each packet that the decoder refused."""
+def _in_output_order(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
+    """Number frames as they come. A loss stands where the decoder refused a packet."""
+    index = span.first
+    for packet in chain(_packets(container, stream, span), [None]):
+        for frame in _decode(stream, packet):
+            if frame is None:
+                yield Frame(index, None, None)
+            else:
+                yield Frame(index, frame.time, upright(frame), bool(frame.is_corrupt))
+            index += 1
+
+
+def _packets(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Packet]:
     if span.seek_pts is not None and not _seek(container, stream, span.seek_pts):
         container.seek(0)
-    for packet in packets_of(container, stream):
-        yield from _decode(stream, packet)
-    yield from _decode(stream, None)
+    return packets_of(container, stream)
 
 
-def _decode(stream: VideoStream, packet: av.Packet | None) -> Iterator[VideoFrame | None]:
+def _decode(stream: VideoStream, packet: Packet | None) -> Iterator[VideoFrame | None]:
+    """The frames that a packet (None: the end) brings out; None if the decoder refuses it."""
     try:
         yield from stream.codec_context.decode(packet)
     except av.error.MemoryError:

@@ -73,7 +73,6 @@ def probe(uri: str) -> VideoInfo:
         cuttable = exact and bool(SEEKABLE_FORMATS & format_names(container))
         key_pts = np.sort(np.array([t for t, key in packets if key], np.int64)) if cuttable else np.zeros(0, np.int64)
         time_base = stream.time_base or Fraction(1, 1)
-        audio = container.streams.audio[0] if container.streams.audio else None
         return VideoInfo(
             codec=stream.codec_context.name,
             container=container.format.name,
@@ -82,17 +81,12 @@ def probe(uri: str) -> VideoInfo:
             rotation=_rotation(uri),
             time_base=time_base,
             start_s=float(min(times) * time_base) if times else None,
-            duration_s=float((max(times) - min(times) + np.median(steps)) * time_base) if len(times) > 1 else None,
+            duration_s=float(np.ptp(times) + np.median(steps)) * float(time_base) if len(times) > 1 else None,
             frames_expected=len(packets),
             pts=pts,
             key_pts=key_pts,
             variable_frame_rate=bool(len(steps)) and int(steps.max() - steps.min()) > 1,
-            audio=audio and AudioInfo(
-                codec=audio.codec_context.name,
-                rate_hz=audio.codec_context.sample_rate,
-                channels=audio.codec_context.channels,
-                start_s=float((audio.start_time or 0) * audio.time_base),
-            ),
+            audio=_audio(container),
         )  # fmt: skip
 
 
@@ -118,6 +112,14 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
             failures += 1
             continue
         return
+
+
+def _audio(container: InputContainer) -> AudioInfo | None:
+    for stream in container.streams.audio:
+        context = stream.codec_context
+        start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
+        return AudioInfo(context.name, context.sample_rate, context.channels, start)
+    return None
 
 
 def _rotation(uri: str) -> int:

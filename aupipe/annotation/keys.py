@@ -1,0 +1,56 @@
+"""Content keys: equal keys mean equal results, so what stands under a key is not computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import fsspec
+
+from aupipe.annotation.finalise import Decision
+from aupipe.annotation.plan import Segment
+from aupipe.annotation.schema import SCHEMA_VERSION
+from aupipe.annotation.settings import AnnotateConfig, key_of
+from aupipe.models.checkpoint import Card
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one job: of its model, its decision and the settings that matter to each step."""
+
+    card: Card
+    config: AnnotateConfig
+
+    @property
+    def decision(self) -> Decision:
+        """The checkpoint's thresholds and smoothing, with the job's settings over them."""
+        radius = self.config.smoothing.radius
+        return Decision(
+            {**self.card.thresholds, **self.config.thresholds}, self.card.smoothing.radius if radius is None else radius
+        )
+
+    def segment(self, fingerprint: str, segment: Segment) -> str:
+        """Of what observe leaves of a segment. It does not depend on the video's name."""
+        return key_of(self._observe(fingerprint), segment.own_start, segment.own_stop)
+
+    def head(self, fingerprint: str) -> str:
+        """Of a video's face ids and raw probabilities, however it was cut into segments."""
+        return key_of(self._observe(fingerprint), self.config.tracking.model_dump())
+
+    def decide(self, fingerprint: str) -> str:
+        """Of a video's final tables."""
+        decision = self.decision
+        events = self.config.events.model_dump()
+        return key_of(self.head(fingerprint), decision.thresholds, decision.smoothing_radius, events)
+
+    def _observe(self, fingerprint: str) -> str:
+        detector, alignment = self.config.detector.model_dump(), self.config.alignment.model_dump()
+        return key_of(SCHEMA_VERSION, fingerprint, self.card.sha256, self.card.template, detector, alignment)
+
+
+def stamp(uri: str) -> str:
+    """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": no file."""
+    try:
+        info = fsspec.core.url_to_fs(uri)[0].info(uri)
+    except (FileNotFoundError, PermissionError):
+        return ""
+    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime')}"

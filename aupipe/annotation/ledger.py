@@ -1,0 +1,141 @@
+"""What an output folder holds, as committed: each entry names its files and records its videos.
+
+    OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
+    OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
+    OUT/_work/observed/SEGMENT-00000[-last].parquet                     what observe leaves; each file commits itself
+
+Everything can be written twice without harm. A file that no entry names is a leftover of a killed run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe.annotation import schema
+from aupipe.annotation.settings import key_of
+from aupipe.storage import Storage
+
+_ENTRIES, _OBSERVED = "_work/ledger", "_work/observed"
+
+# A row of videos.parquet, with what decides whether it must be done again: stamp, head_key, decide_key.
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One commit: some videos, and the files with all their rows."""
+
+    name: str
+    generation: int  # of the run that wrote it; of two entries with the same video, the later generation counts
+    frames: list[str]
+    events: list[str]
+    videos: list[Record]
+
+
+@dataclass
+class Ledger:
+    """The committed state of one output folder."""
+
+    storage: Storage
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, storage: Storage) -> Ledger:
+        names = storage.names(_ENTRIES, ".json")
+        entries = [Entry(**json.loads(storage.read(name))) for name in names]
+        return cls(storage, {entry.name: entry for entry in entries})
+
+    @property
+    def next_generation(self) -> int:
+        return 1 + max((entry.generation for entry in self.entries.values()), default=0)
+
+    def current(self) -> dict[str, tuple[Record, Entry]]:
+        """The valid record of each video_id, and the entry that holds its rows."""
+        found: dict[str, tuple[Record, Entry]] = {}
+        for entry in sorted(self.entries.values(), key=lambda e: (e.generation, e.name)):
+            for record in entry.videos:
+                found[record["video_id"]] = (record, entry)
+        return found
+
+    def reconcile(self) -> None:
+        """Drop rows that a later run replaced, and every file that no entry names."""
+        current = self.current()
+        for entry in list(self.entries.values()):
+            valid = [r for r in entry.videos if current[r["video_id"]][1].name == entry.name]
+            if len(valid) == len(entry.videos):
+                continue
+            if valid:
+                ids = pa.array([record["video_id"] for record in valid])
+                frames = _only(read_all(self.storage, entry.frames, schema.FRAMES), ids)
+                events = _only(read_all(self.storage, entry.events, schema.EVENTS), ids)
+                rows_per_file = max(1, *(len(schema.from_parquet(self.storage.read(n))) for n in entry.frames))
+                rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
+                self.entries[rest.name] = rest
+            self.storage.delete(f"{_ENTRIES}/{entry.name}.json")
+            del self.entries[entry.name]
+        named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
+        for name in [*self.storage.names("frames"), *self.storage.names("events")]:
+            if name not in named:
+                self.storage.delete(name)
+        self.storage.delete_leftovers()
+
+
+def commit(
+    storage: Storage, frames: pa.Table, events: pa.Table, videos: Sequence[Record], generation: int, rows_per_file: int
+) -> Entry:
+    """Write the rows of some videos, in files of at most `rows_per_file` rows, then the entry that commits them."""
+    name = key_of([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
+    entry = Entry(
+        name, generation,
+        _write_all(storage, f"frames/{name}", frames, schema.FRAMES, rows_per_file),
+        _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file),
+        list(videos),
+    )  # fmt: skip
+    storage.write(f"{_ENTRIES}/{name}.json", json.dumps(entry.__dict__, indent=1).encode())
+    return entry
+
+
+def read_all(storage: Storage, names: Iterable[str], table_schema: pa.Schema) -> pa.Table:
+    """The rows of several files, in order."""
+    return pa.concat_tables([table_schema.empty_table(), *(schema.from_parquet(storage.read(n)) for n in names)])
+
+
+def write_observed(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
+    """Leave a part of a segment for finalise."""
+    name = f"{_OBSERVED}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
+    storage.write(name, schema.to_parquet(rows, schema.OBSERVED))
+
+
+def observed_segments(storage: Storage) -> dict[str, list[str]]:
+    """The files of every segment that is there whole, in order, by segment key."""
+    parts: dict[str, list[str]] = {}
+    for name in storage.names(_OBSERVED, ".parquet"):
+        parts.setdefault(name[len(_OBSERVED) + 1 :].split("-")[0], []).append(name)
+    return {
+        key: names for key, names in parts.items()
+        if names[-1].endswith(f"-{len(names) - 1:05d}-last.parquet")
+    }  # fmt: skip
+
+
+def delete_observed(storage: Storage) -> None:
+    """Delete what observe left."""
+    for name in storage.names(_OBSERVED):
+        storage.delete(name)
+
+
+def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:
+    names = []
+    for number, start in enumerate(range(0, max(len(table), 1), rows_per_file)):
+        names.append(f"{stem}-{number:05d}.parquet")
+        storage.write(names[-1], schema.to_parquet(table.slice(start, rows_per_file), table_schema))
+    return names
+
+
+def _only(table: pa.Table, video_ids: pa.Array) -> pa.Table:
+    return table.filter(pc.is_in(table["video_id"], value_set=video_ids))

@@ -1,0 +1,93 @@
+"""The end of a run: videos.parquet, run.json, and what the terminal says."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import av
+import cv2
+import pyarrow as pa
+import torch
+
+import aupipe
+from aupipe.annotation import schema
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.settings import key_of
+from aupipe.storage import Storage
+
+_VIDEOS, _RUN = "videos.parquet", "run.json"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        videos: the records of this run's inputs.
+        frames: those observed in this run.
+    """
+
+    out: str
+    videos: Sequence[Record]
+    frames: int
+    seconds: float
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(record["status"] for record in self.videos)
+
+    @property
+    def set_aside(self) -> int:
+        return self.statuses["quarantined"] + self.statuses["partial"]
+
+    @property
+    def usable(self) -> int:
+        return len(self.videos) - self.statuses["quarantined"]
+
+    def text(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {self.out}"]
+        aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
+        return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
+
+
+def write_videos(storage: Storage, books: Ledger, aside: dict[str, Record]) -> None:
+    """Write videos.parquet: what is committed, what this run set aside, and what earlier runs set aside."""
+    rows: dict[str, Record] = {}
+    if storage.exists(_VIDEOS):
+        earlier = schema.from_parquet(storage.read(_VIDEOS)).to_pylist()
+        rows = {row["video_id"]: row for row in earlier if row["status"] in ("quarantined", "duplicate")}
+    rows |= {video_id: record for video_id, (record, _) in books.current().items()}
+    rows |= aside
+    table = pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=schema.VIDEOS)
+    storage.write(_VIDEOS, schema.to_parquet(table, schema.VIDEOS))
+
+
+def write_run(storage: Storage, keys: Keys, checkpoint: str, command: Sequence[str], summary: Summary) -> None:
+    """Write run.json: which model and settings made the tables, and what this run did."""
+    described = {
+        "command": list(command),
+        "checkpoint": checkpoint,
+        "model": keys.card.model.name,
+        "model_sha256": keys.card.sha256,
+        "config": keys.config.model_dump(mode="json"),
+        "config_sha256": key_of(keys.config.model_dump(mode="json")),
+        "thresholds": keys.decision.thresholds,
+        "smoothing_radius": keys.decision.smoothing_radius,
+        "schema_version": schema.SCHEMA_VERSION,
+        "statuses": dict(summary.statuses),
+        "frames_observed": summary.frames,
+        "seconds": round(summary.seconds, 3),
+        "frames_per_s": round(summary.frames / summary.seconds, 3),
+        "versions": {
+            "aupipe": aupipe.__version__, "python": platform.python_version(), "torch": torch.__version__,
+            "ray": version("ray"), "av": av.__version__, "opencv": cv2.__version__, "pyarrow": pa.__version__,
+        },
+    }  # fmt: skip
+    storage.write(_RUN, json.dumps(described, indent=1).encode())

@@ -1,0 +1,84 @@
+"""What a run has to do, from the inputs and what is committed: each input is in exactly one place of the list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.ledger import Entry, Ledger, Record
+from aupipe.annotation.plan import Input, Segment
+
+
+@dataclass
+class WorkList:
+    """Records by video_id.
+
+    Attributes:
+        unchanged: nothing to do.
+        decide: head is done and committed in the entry; thresholds, smoothing or events have changed.
+        observe: to be decoded; the segments with their keys, in time order.
+        aside: quarantined, with the reason, or a duplicate.
+    """
+
+    unchanged: dict[str, Record] = field(default_factory=dict)
+    decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
+    observe: dict[str, tuple[Record, list[tuple[str, Segment]]]] = field(default_factory=dict)
+    aside: dict[str, Record] = field(default_factory=dict)
+
+    def quarantine(self, video_id: str, reason: str) -> None:
+        """Set a video aside that could not be observed after all."""
+        record, _ = self.observe.pop(video_id)
+        self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
+
+    def records(self) -> dict[str, Record]:
+        """The record of every input."""
+        return {
+            **self.unchanged, **self.aside,
+            **{key: record for key, (record, _) in self.decide.items()},
+            **{key: record for key, (record, _) in self.observe.items()},
+        }  # fmt: skip
+
+
+def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys: Keys) -> tuple[WorkList, list[Input]]:
+    """What can be said without opening a file, and the inputs that must be probed."""
+    work = WorkList()
+    to_probe = []
+    current = books.current()
+    for video in inputs:
+        record, entry = current.get(video.video_id, (None, None))
+        known = record is not None and record["uri"] == video.uri and record["stamp"] == stamps[video.video_id] != ""
+        if record is None or entry is None or not known or record["head_key"] != keys.head(record["fingerprint"]):
+            to_probe.append(video)
+        elif record["decide_key"] == keys.decide(record["fingerprint"]):
+            work.unchanged[video.video_id] = record
+        else:
+            renewed = record | {"decide_key": keys.decide(record["fingerprint"])}
+            work.decide[video.video_id] = (renewed, entry)
+    return work, to_probe
+
+
+def add_probed(
+    work: WorkList, probed: Iterable[tuple[Input, dict[str, Any]]], stamps: dict[str, str], keys: Keys
+) -> None:
+    """Add probed inputs, in order of video_id, to the list.
+
+    Args:
+        probed: for each input {"reason": …}, or {"record": …, "segments": [Segment, …]}.
+    """
+    first_with = {record["fingerprint"]: video_id for video_id, record in sorted(work.records().items(), reverse=True)}
+    for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
+        base: Record = {"uri": video.uri, "video_id": video.video_id, "stamp": stamps[video.video_id]}
+        if "reason" in result:
+            work.aside[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
+            continue
+        record = base | result["record"]
+        fingerprint = record["fingerprint"]
+        twin = first_with.setdefault(fingerprint, video.video_id)
+        if twin != video.video_id:
+            said = {"status": "duplicate", "duplicate_of": twin, "reason": f"duplicate: same bytes as {twin}"}
+            work.aside[video.video_id] = record | said
+            continue
+        record |= {"head_key": keys.head(fingerprint), "decide_key": keys.decide(fingerprint), "attempts": 1}
+        work.observe[video.video_id] = (record, [(keys.segment(fingerprint, s), s) for s in result["segments"]])
