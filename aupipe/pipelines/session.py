@@ -14,7 +14,7 @@ from aupipe.config import Resources
 
 
 @contextmanager
-def session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[None]:
+def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driver: bool = True) -> Iterator[None]:
     """A Ray connection for the length of the block; an existing one is used and left as it is.
 
     Inside `ray job submit` (RAY_ADDRESS is set) that cluster is joined; otherwise a local one starts.
@@ -22,11 +22,12 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator
     Args:
         num_cpus: logical CPUs of a local Ray; default: the machine's cores.
         dashboard: start the dashboard of a local Ray (Ray Tune needs it to release placement groups).
+        log_to_driver: show what workers log.
     """
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": True, "logging_level": logging.WARNING}
+    quiet = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)
     else:

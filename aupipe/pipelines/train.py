@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,13 @@ import ray.train.torch
 from aupipe import facs
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import calibration, engine, initialise, metrics, optim, run, sampling, scores, state
-from aupipe.learning.crops import CropReader
+from aupipe.learning import calibration, engine, initialise, optim, run, sampling, scores, state
 from aupipe.learning.recipe import Recipe
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.pipelines.evaluate import predict
 from aupipe.pipelines.session import gpus_per_worker, session
+from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -103,7 +101,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     # A report that is younger than one poll is lost if a worker dies; Ray's default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     history: list[dict[str, Any]] = []
-    with session():
+    with session(log_to_driver=False):
         for name in job.recipe.stages:
             if not folder.exists(f"{_best(name)}/{checkpoint.CARD}"):
                 _run_stage(job, index, name, history)
@@ -117,7 +115,7 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
     workers = _workers(job, name, bool(gpus))
     folder = Storage(job.out)
     trainer = ray.train.torch.TorchTrainer(
-        _worker,
+        run_epochs,
         train_loop_config={
             "recipe": job.recipe.model_dump(mode="json"),
             "stage": name,
@@ -132,13 +130,15 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
             name=name,
             storage_path=folder.path("stages"),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="macro_f1", checkpoint_score_order="max"
             ),  # the best, and always the newest
         ),
     )
     try:
-        result = trainer.fit()
+        with shown_epochs(folder, job.recipe.stages[name].epochs):
+            result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
     states = result.best_checkpoints or []
@@ -169,71 +169,6 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
         ),
     )
     checkpoint.save(Storage(folder.path(_best(name))), system, card)
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """What every Ray Train worker runs: the epochs of a stage that are still to do."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    recipe, stage = Recipe.model_validate(config["recipe"]), config["stage"]
-    settings = recipe.stages[stage]
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    reported = ray.train.get_checkpoint()
-    index, folder = StoreIndex.open(config["store"]), Storage(config["out"])
-    # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
-    system = engine.build_system(recipe, stage, config["init"] if rank == 0 and not reported else "random")
-    optimiser = optim.build(system, settings.optimiser)
-    position = state.Position()
-    if reported:
-        with reported.as_directory() as local:
-            position = state.load(Path(local), system, optimiser)
-    model = ray.train.torch.prepare_model(system)
-    device = ray.train.torch.get_device()
-    trainer = engine.Trainer(
-        recipe=recipe, stage=stage, index=index, model=model, optimiser=optimiser, rank=rank, world=world, device=device
-    )  # fmt: skip
-    validation = engine.labelled_rows(index, "validation")
-    reader = CropReader(index, "validation", keep_groups=1)
-    for epoch in range(position.epochs, settings.epochs):
-        begun = time.monotonic()
-        loss = trainer.train_epoch(epoch)
-        trained = time.monotonic()
-        counts = trainer.validate(reader, validation)
-        figures = {
-            "stage": stage,
-            "epoch": epoch,
-            "loss": loss,
-            "macro_f1": float(metrics.macro_f1(counts)),
-            "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
-            "train_s": round(trained - begun, 2),
-            "validation_s": round(time.monotonic() - trained, 2),
-            "workers": world,
-        }
-        position = state.Position(epoch + 1, [*position.history, figures])
-        if rank != 0:
-            ray.train.report(figures)
-            continue
-        with tempfile.TemporaryDirectory() as local:
-            state.save(Path(local), system, optimiser, position)
-            made = ray.train.Checkpoint.from_directory(local)
-            ray.train.report(figures, checkpoint=made, checkpoint_dir_name=f"epoch-{epoch:04d}")
-        run.write_metrics(folder, config["earlier"] + position.history)
-        _write_events(folder, stage, position)
-        logger.info("epoch=%d loss=%.4f macro_f1=%.4f", epoch, loss, figures["macro_f1"])
-
-
-def _write_events(folder: Storage, stage: str, position: state.Position) -> None:
-    """The last epoch for TensorBoard. `purge_step` hides what a crashed attempt at this epoch may have left."""
-    from tensorboardX import SummaryWriter
-
-    figures = position.history[-1]
-    with SummaryWriter(folder.path(f"tensorboard/{stage}"), purge_step=int(figures["epoch"])) as writer:
-        for key in ("loss", "macro_f1", "floor"):
-            writer.add_scalar(key, figures[key], int(figures["epoch"]))
 
 
 def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str, Any]]) -> dict[str, Any]:

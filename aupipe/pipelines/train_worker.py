@@ -1,0 +1,123 @@
+"""What every Ray Train worker runs, and how its epochs show on the driver's terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import engine, metrics, optim, run, state
+from aupipe.learning.crops import CropReader
+from aupipe.learning.recipe import Recipe
+from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+
+def run_epochs(config: dict[str, Any]) -> None:
+    """The epochs of a stage that are still to do; each ends with a report, and on rank 0 with a state."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    recipe, stage = Recipe.model_validate(config["recipe"]), config["stage"]
+    settings = recipe.stages[stage]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    reported = ray.train.get_checkpoint()
+    index, folder = StoreIndex.open(config["store"]), Storage(config["out"])
+    # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
+    system = engine.build_system(recipe, stage, config["init"] if rank == 0 and not reported else "random")
+    optimiser = optim.build(system, settings.optimiser)
+    position = state.Position()
+    if reported:
+        with reported.as_directory() as local:
+            position = state.load(Path(local), system, optimiser)
+    model = ray.train.torch.prepare_model(system)
+    device = ray.train.torch.get_device()
+    trainer = engine.Trainer(
+        recipe=recipe, stage=stage, index=index, model=model, optimiser=optimiser, rank=rank, world=world, device=device
+    )  # fmt: skip
+    validation = engine.labelled_rows(index, "validation")
+    reader = CropReader(index, "validation", keep_groups=1)
+    for epoch in range(position.epochs, settings.epochs):
+        begun = time.monotonic()
+        loss = trainer.train_epoch(epoch)
+        trained = time.monotonic()
+        counts = trainer.validate(reader, validation)
+        figures = {
+            "stage": stage,
+            "epoch": epoch,
+            "loss": loss,
+            "macro_f1": float(metrics.macro_f1(counts)),
+            "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
+            "train_s": round(trained - begun, 2),
+            "validation_s": round(time.monotonic() - trained, 2),
+            "workers": world,
+        }
+        position = state.Position(epoch + 1, [*position.history, figures])
+        if rank != 0:
+            ray.train.report(figures)
+            continue
+        with tempfile.TemporaryDirectory() as local:
+            state.save(Path(local), system, optimiser, position)
+            made = ray.train.Checkpoint.from_directory(local)
+            ray.train.report(figures, checkpoint=made, checkpoint_dir_name=f"epoch-{epoch:04d}")
+        run.write_metrics(folder, config["earlier"] + position.history)
+        _write_events(folder, stage, position)
+
+
+def _write_events(folder: Storage, stage: str, position: state.Position) -> None:
+    """The last epoch for TensorBoard. `purge_step` hides what a crashed attempt at this epoch may have left."""
+    from tensorboardX import SummaryWriter
+
+    figures = position.history[-1]
+    with SummaryWriter(folder.path(f"tensorboard/{stage}"), purge_step=int(figures["epoch"])) as writer:
+        for key in ("loss", "macro_f1", "floor"):
+            writer.add_scalar(key, figures[key], int(figures["epoch"]))
+
+
+@contextmanager
+def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
+    """Logs every new line of metrics.jsonl while the block runs. (What Ray Train's own actors log is mostly noise.)"""
+    stop = threading.Event()
+    lines = len(_read_metrics(folder))
+
+    def follow() -> None:
+        nonlocal lines
+        while True:
+            stopped = stop.wait(2)
+            history = _read_metrics(folder)
+            for line in history[lines:]:
+                left = (epochs - line["epoch"] - 1) * (line["train_s"] + line["validation_s"])
+                logger.info(
+                    "stage %s epoch %d of %d: loss %.4f, validation macro F1 %.3f (floor %.3f); %.0f s, about %.0f s left",
+                    line["stage"], line["epoch"] + 1, epochs, line["loss"], line["macro_f1"], line["floor"],
+                    line["train_s"] + line["validation_s"], left,
+                )  # fmt: skip
+            lines = max(lines, len(history))
+            if stopped:
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _read_metrics(folder: Storage) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.read(run.METRICS).splitlines()] if folder.exists(run.METRICS) else []
