@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,15 @@ class RowGroup:
     def video_ids(self) -> tuple[str, ...]:
         """The base videos of its rows, in order."""
         return tuple(dict.fromkeys(video for video, _ in self.tracks))
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """The sound of a base video: (channels, samples) float32 in −1 … 1, samples a second, media time of the first."""
+
+    waveform: npt.NDArray[np.float32]
+    rate_hz: int
+    start_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +116,18 @@ class StoreIndex:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
 
+    def audio(self, video_id: str) -> Audio | None:
+        """The sound of a base video; None where it has none."""
+        name = f"audio/{video_id}.parquet"
+        if not self.storage.exists(name):
+            return None
+        with self.storage.open(name) as file:
+            blocks = pq.read_table(file).to_pydict()
+        pairs = zip(blocks["waveform"], blocks["channels"], strict=True)
+        samples = [np.asarray(values, np.int16).reshape(channels, -1) for values, channels in pairs]
+        waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)
+        return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
+
     def _parts(self, split: str) -> list[Part]:
         self._known(split)
         return [part for part in self.card.parts if part.split == split]
@@ -115,6 +136,19 @@ class StoreIndex:
         if split not in self.card.splits:
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join(self.splits)}")
         return split
+
+
+def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:
+    """About `count` JPEGs spread evenly over parts, the same ones every time."""
+    groups = [(name, group) for name in sorted(names) for group in range(_parquet(storage, name).num_row_groups)]
+    if not groups:
+        return
+    chosen = np.unique(np.linspace(0, len(groups) - 1, num=min(len(groups), count // 8 + 1)).astype(int))
+    each = -(-count // len(chosen))
+    for name, group in (groups[i] for i in chosen):
+        images = _parquet(storage, name).read_row_group(group, columns=["image"])["image"]
+        for row in np.unique(np.linspace(0, len(images) - 1, num=min(each, len(images))).astype(int)):
+            yield images[int(row)].as_py()
 
 
 @functools.lru_cache(maxsize=16)

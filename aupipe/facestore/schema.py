@@ -41,13 +41,14 @@ SCHEMA = pa.schema(
 # All that samplers, folds and thresholds need: no images.
 LABEL_COLUMNS = ("video_id", "person", "frame", "time_s", "au", "expression", "identity")
 
+# One row a block of some seconds, without holes between them.
 AUDIO_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),  # base id; both people of a _left/_right pair share it
         ("rate", pa.int32()),  # samples a second
-        ("start_s", pa.float64()),  # media time of the first sample
-        ("waveform", pa.list_(pa.float32())),  # one channel after the other: (channels × samples), −1 … 1
-        ("channels", pa.int32()),
+        ("start_s", pa.float64()),  # media time of the block's first sample
+        ("channels", pa.int32()),  # 1 or 2
+        ("waveform", pa.list_(pa.int16())),  # (channels, samples) flattened
     ],
     metadata={"schema_version": SCHEMA_VERSION},
 )

@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupipe import facs
+from aupipe.errors import DatasetError
 from aupipe.facestore.schema import (
+    AUDIO_SCHEMA,
     CARD,
     ROW_GROUP_ROWS,
     SCHEMA,
@@ -30,6 +32,7 @@ from aupipe.facestore.schema import (
     StoreCard,
     StoreHeader,
 )
+from aupipe.media.audio import AudioBlock
 from aupipe.storage import Storage
 
 _FOOTER = b"aupipe"
@@ -108,8 +111,8 @@ class PartBuilder:
         """Note what became of the annotation rows of `track` (VIDEO, VIDEO_left …).
 
         Args:
-            counts: "au.rows" and "expr.rows" (all there are), "au.kept" and "expr.kept" (in the store), other keys: left
-                out, by reason.
+            counts: "au.rows" and "expr.rows" (all there are), "au.kept" and "expr.kept" (in the store), other keys:
+                left out, by reason.
             bad_lines: "FILE:LINE what is wrong".
         """
         self._tallies.setdefault(track, Counter()).update(counts)
@@ -168,14 +171,42 @@ def labels(table: pa.Table) -> npt.NDArray[np.int8]:
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int8).reshape(-1, len(facs.AUS))
 
 
+def audio_name(video_id: str) -> str:
+    return f"audio/{video_id}.parquet"
+
+
+def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes | None:
+    """The audio file of a base video; None where it has no sound."""
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, AUDIO_SCHEMA, compression="zstd") as writer:
+        empty = True
+        for block in blocks:
+            empty = False
+            row = [[video_id], [block.rate_hz], [block.start_s], [len(block.samples)], [block.samples.reshape(-1)]]
+            writer.write_table(pa.table(row, schema=AUDIO_SCHEMA))
+    return None if empty else bytes(sink.getvalue())
+
+
 def part_name(split: str, ordinal: int, *keys: str) -> str:
     """The name of the `ordinal`-th part of a split. `keys` say all that its bytes depend on."""
     digest = hashlib.sha256("\0".join((SCHEMA_VERSION, split, *keys)).encode()).hexdigest()[:16]
     return f"split={split}/{ordinal:05d}-{digest}.parquet"
 
 
-def finish(storage: Storage, header: StoreHeader, names: Sequence[str]) -> StoreCard:
-    """Make the card out of the footers of the parts `names`, delete parts that are not among them, write store.json."""
+def finish(
+    storage: Storage,
+    header: StoreHeader,
+    names: Sequence[str],
+    tallies: Mapping[str, Mapping[str, int]] | None = None,
+) -> StoreCard:
+    """Make the card out of the footers of the parts `names`, delete parts that are not among them, write store.json.
+
+    Args:
+        tallies: what is known of tracks beside what the parts tell, as in `PartBuilder.tally`.
+
+    Raises:
+        DatasetError: a split has parts but no rows.
+    """
     kept = set(names)
     for name in storage.names("", ".parquet"):
         if name.startswith("split=") and name not in kept:
@@ -183,7 +214,7 @@ def finish(storage: Storage, header: StoreHeader, names: Sequence[str]) -> Store
     parts: list[Part] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}
-    tallies: dict[str, Counter[str]] = {}
+    tracks = {track: Counter(tally) for track, tally in (tallies or {}).items()}
     bad_lines: list[str] = []
     for name in sorted(names):
         split = name.partition("/")[0].removeprefix("split=")
@@ -193,11 +224,15 @@ def finish(storage: Storage, header: StoreHeader, names: Sequence[str]) -> Store
         counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]
         videos.setdefault(split, set()).update(run.video_id for run in runs)
         for track, tally in footer["tallies"].items():
-            tallies.setdefault(track, Counter()).update(tally)
+            tracks.setdefault(track, Counter()).update(tally)
         bad_lines.extend(footer["bad_lines"])
     splits = {split: SplitCounts(videos=len(videos[split]), **count) for split, count in counts.items()}
     train = splits.get("train", SplitCounts())
-    total: Counter[str] = sum(tallies.values(), Counter())
+    total: Counter[str] = sum(tracks.values(), Counter())
+    for split, found in splits.items():
+        if not found.rows:
+            reasons = ", ".join(f"{key} {count}" for key, count in _dropped(total).items())
+            raise DatasetError(f"the {split} split is empty, nothing is left of its annotation rows ({reasons})")
     card = StoreCard(
         **header.model_dump(),
         splits=splits,
@@ -206,7 +241,7 @@ def finish(storage: Storage, header: StoreHeader, names: Sequence[str]) -> Store
         },
         annotations=dict(sorted(total.items())),
         dropped=_dropped(total),
-        mismatches={track: found for track, tally in sorted(tallies.items()) if (found := _dropped(tally))},
+        mismatches={track: lost for track, tally in sorted(tracks.items()) if (lost := _dropped(tally))},
         bad_lines=tuple(bad_lines[:MAX_BAD_LINES]),
         parts=tuple(parts),
     )

@@ -1,0 +1,165 @@
+"""One unit of the plan becomes one part of the store: labels read, crops packed as they are or cut from the video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aupipe import facs
+from aupipe.affwild2.labels import Labels, parse
+from aupipe.affwild2.plan import Piece, PieceTrack, Unit
+from aupipe.errors import MediaError
+from aupipe.facestore import jpeg
+from aupipe.facestore.schema import CROP_SIZE_PX
+from aupipe.facestore.write import PartBuilder, audio_file, rows
+from aupipe.media.audio import audio
+from aupipe.media.container import media_time_s
+from aupipe.media.probe import VideoInfo, probe
+from aupipe.storage import Storage
+
+KEPT = "kept"
+
+
+@dataclass
+class Wanted:
+    """The labelled rows of one person in a piece, and what became of each frame.
+
+    Attributes:
+        au: (n, 12); expression: (n,) int8, of rows piece.first … piece.stop − 1.
+        images: JPEG by row, 0-based within the piece.
+        outcome: (n,) why there is no image ("" = nobody asked for it), or KEPT.
+    """
+
+    track: PieceTrack
+    labels: dict[str, Labels]
+    au: npt.NDArray[np.int8]
+    expression: npt.NDArray[np.int8]
+    images: dict[int, bytes]
+    outcome: npt.NDArray[np.object_]
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """(n,) rows with a label of any task."""
+        return (self.au[:, 0] != facs.UNKNOWN) | (self.expression != facs.UNKNOWN)
+
+
+def wanted(storage: Storage, piece: Piece, track: PieceTrack) -> Wanted:
+    """What the annotation files say of a person in a piece."""
+    count = piece.stop - piece.first
+    au = np.full((count, len(facs.AUS)), facs.UNKNOWN, np.int8)
+    expression = np.full(count, facs.UNKNOWN, np.int8)
+    labels = {task: parse(task, storage.read(name), storage.path(name)) for task, name in track.annotations}
+    for task, found in labels.items():
+        values = found.values[piece.first : piece.stop]
+        (au if task == "au" else expression)[: len(values)] = values
+    return Wanted(track, labels, au, expression, {}, np.full(count, "", object))
+
+
+def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> bytes:
+    """The part of a unit, from the crops as they are. JPEG bytes are not touched."""
+    storage = Storage(root)
+    part = PartBuilder()
+    for piece in unit.pieces:
+        info = video_info(storage, piece.video)
+        for track in piece.tracks:
+            person = wanted(storage, piece, track)
+            _fetch(storage, piece, person)
+            add(part, piece, person, frame_times(piece, info), source)
+            _compare_with_container(part, piece, person, info)
+    return part.finish()
+
+
+def pack_audio(video_id: str, *, uri: str) -> bytes | None:
+    """The audio file of a base video; None where it has no sound, or cannot be opened (its rows say so, too)."""
+    try:
+        return audio_file(video_id, audio(uri))
+    except MediaError:
+        return None
+
+
+def add(part: PartBuilder, piece: Piece, person: Wanted, times: npt.NDArray[np.float64] | None, source: str) -> None:
+    """Append a person's rows that have an image, and account for every annotation row of the piece."""
+    kept = np.array(sorted(person.images), dtype=np.int64)
+    part.add(
+        rows(
+            video_id=piece.video_id,
+            person=person.track.person,
+            frames=piece.first + kept + 1,
+            images=[person.images[row] for row in kept],
+            au=person.au[kept],
+            expression=person.expression[kept],
+            time_s=None if times is None else times[kept],
+            source=source,
+        )
+    )
+    for task, labels in person.labels.items():
+        here = slice(piece.first, piece.stop)
+        bad, known = labels.bad[here], labels.known[here]
+        outcome = person.outcome[: len(known)]
+        tally = {f"{task}.rows": len(known), f"{task}.bad_line": int(bad.sum())}
+        tally[f"{task}.unknown"] = int((~known & ~bad).sum())
+        reasons, counts = np.unique(outcome[known].astype(str), return_counts=True)
+        tally |= {f"{task}.{reason}": int(count) for reason, count in zip(reasons, counts, strict=True)}
+        part.tally(person.track.name, tally, labels.problems if piece.first == 0 else ())
+
+
+def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | None:
+    """What the video holds; None if there is none; the reason if it cannot be read."""
+    if video is None:
+        return None
+    try:
+        return probe(storage.path(video))
+    except MediaError as error:
+        return error
+
+
+def frame_times(piece: Piece, info: VideoInfo | MediaError | None) -> npt.NDArray[np.float64] | None:
+    """(n,) media time of the piece's frames by their packets; None where no video says.
+
+    Annotations run on beyond the container's last frame now and then: those frames follow at its mean rate.
+    """
+    if not isinstance(info, VideoInfo) or info.pts is None or len(info.pts) < 2:
+        return None
+    known = np.array([media_time_s(int(pts), info.time_base) for pts in info.pts])
+    step = (known[-1] - known[0]) / (len(known) - 1)
+    beyond = known[-1] + step * np.arange(1, max(0, piece.stop - len(known)) + 1)
+    return np.concatenate([known, beyond])[piece.first : piece.stop]
+
+
+def _fetch(storage: Storage, piece: Piece, person: Wanted) -> None:
+    """Read the crops of the labelled rows."""
+    where: dict[str, str] = {}
+    for folder in reversed(person.track.crops):  # the first pack wins
+        where |= {name: f"{folder}/{name}" for name in storage.children(folder)[1]}
+    for row in np.flatnonzero(person.known).tolist():
+        path = where.get(f"{piece.first + row + 1:05d}.jpg")
+        if path is None:
+            person.outcome[row] = "no_crop"
+            continue
+        data = storage.read(path)
+        size = jpeg.size(data)
+        if size is None:
+            person.outcome[row] = "no_jpeg"
+        elif size != (CROP_SIZE_PX, CROP_SIZE_PX):
+            person.outcome[row] = "wrong_size"
+        else:
+            person.outcome[row] = KEPT
+            person.images[row] = data
+
+
+def _compare_with_container(
+    part: PartBuilder, piece: Piece, person: Wanted, info: VideoInfo | MediaError | None
+) -> None:
+    """Note, once a track, how the annotation's length and the container's differ."""
+    if piece.first or info is None:
+        return
+    if isinstance(info, MediaError):
+        part.tally(person.track.name, {f"video.{info.reason}": 1})
+        return
+    rows_of_track = max(len(labels.values) for labels in person.labels.values())
+    difference = rows_of_track - info.frames_expected
+    key = "video.rows_beyond_end" if difference > 0 else "video.frames_without_row"
+    if difference:
+        part.tally(person.track.name, {key: abs(difference)})

@@ -1,0 +1,127 @@
+"""One unit of the plan becomes one part of the store, from the videos: our detector, ArcFace's template."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aupipe.affwild2.pack import KEPT, Wanted, add, video_info, wanted
+from aupipe.affwild2.plan import Piece, Unit
+from aupipe.errors import MediaError
+from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
+from aupipe.faces.detect import Detections, Detector, DetectorConfig
+from aupipe.faces.follow import follow
+from aupipe.facestore import jpeg
+from aupipe.facestore.write import PartBuilder
+from aupipe.media.frames import Frame, Span, frames
+from aupipe.media.probe import VideoInfo
+from aupipe.storage import Storage
+
+SOURCE = "affwild2:videos"
+
+
+def pack_videos(unit: Unit, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig) -> bytes:
+    """The part of a unit, with crops cut from the frames that have a label."""
+    storage = Storage(root)
+    scissors = _Scissors(Detector(detector), alignment.smoothing_radius)
+    part = PartBuilder()
+    for piece in unit.pieces:
+        people = [wanted(storage, piece, track) for track in piece.tracks]
+        times = None
+        info = video_info(storage, piece.video)
+        if piece.video is None or not isinstance(info, VideoInfo):
+            reason = info.reason if isinstance(info, MediaError) else "no_video"
+            for person in people:
+                person.outcome[person.known] = reason
+        else:
+            times = scissors.cut(storage.path(piece.video), info, piece, people)
+        for person in people:
+            add(part, piece, person, times, SOURCE)
+    return part.finish()
+
+
+def pick(faces: Detections, people: tuple[str, ...], boundary_px: float) -> dict[str, int]:
+    """person → index of the face that is theirs. A person may have none.
+
+    One person alone has the largest face. `left` and `right` are people as seen in the picture: of the two largest
+    faces the left and the right one. A video with annotations for VIDEO and VIDEO_right calls the left one VIDEO. A
+    single face belongs to the person on whose side of `boundary_px` it lies.
+    """
+    if not len(faces):
+        return {}
+    largest = np.argsort(-faces.boxes[:, 2] * faces.boxes[:, 3], kind="stable")
+    if people == ("",):
+        return {"": int(largest[0])}
+    centres = faces.boxes[:, 0] + faces.boxes[:, 2] / 2
+    if len(faces) == 1:
+        sides = {"left" if centres[0] < boundary_px else "right": 0}
+    else:
+        left, right = sorted(largest[:2].tolist(), key=lambda face: centres[face])
+        sides = {"left": left, "right": right}
+    if "" in people:
+        sides[""] = sides.get("left" if "left" not in people else "right", -1)
+    return {person: face for person, face in sides.items() if person in people and face >= 0}
+
+
+@dataclass(frozen=True)
+class _Scissors:
+    detector: Detector
+    radius: int
+
+    def cut(self, uri: str, info: VideoInfo, piece: Piece, people: Sequence[Wanted]) -> npt.NDArray[np.float64]:
+        """Fill in images and outcomes of the piece from its stretch of the video. Returns its frames' times (n,)."""
+        known = np.any([person.known for person in people], axis=0)
+        for person in people:
+            person.outcome[person.known] = "no_frame"
+        times = np.full(len(known), np.nan)
+        near = np.convolve(known, np.ones(2 * self.radius + 1)) > 0  # starts `radius` frames before the piece
+        names = tuple(person.track.person for person in people)
+        middle = (info.height_px if info.rotation % 180 else info.width_px) / 2
+        start = piece.first - self.radius
+        stretch = _only(_stretch(uri, info, start, piece.stop + self.radius), start, near)
+        for seen, points in follow(stretch, self.detector, self.radius):
+            row = seen.frame.index - piece.first
+            if not 0 <= row < len(known):
+                continue
+            times[row] = np.nan if seen.frame.time_s is None else seen.frame.time_s
+            if seen.frame.image is None:
+                continue
+            faces = pick(seen.faces, names, middle)
+            for person in people:
+                if not person.known[row]:
+                    continue
+                face = faces.get(person.track.person)
+                if face is None:
+                    person.outcome[row] = "no_face"
+                else:
+                    person.images[row] = jpeg.encode(crop(seen.frame.image, points[face], ARCFACE_TEMPLATE))
+                    person.outcome[row] = KEPT
+        return times
+
+
+def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame]:
+    """Frames `first` … `stop` − 1 of a video, as far as it has them."""
+    first = max(0, first)
+    if info.pts is None:
+        whole = frames(uri, Span(info.frames_expected, exact=False))
+        yield from (frame for frame in whole if first <= frame.index < stop)
+        return
+    pts = info.pts[first:stop]
+    if not len(pts):
+        return
+    before = info.key_pts[info.key_pts <= pts[0]]
+    # One key frame earlier than needed: seeking to the group's own key frame can lose it (design.md, §1).
+    seek = int(before[-2]) if len(before) > 1 else None
+    yield from frames(uri, Span(len(pts), True, first, int(pts[0]), int(pts[-1]), seek))
+
+
+def _only(stretch: Iterator[Frame], start: int, near: npt.NDArray[np.bool_]) -> Iterator[Frame]:
+    """The frames, without picture where no label is near: nothing is detected there."""
+    for frame in stretch:
+        place = frame.index - start
+        keep = 0 <= place < len(near) and near[place]
+        yield frame if keep else dataclasses.replace(frame, image=None)

@@ -1,0 +1,172 @@
+"""Dividing an Aff-Wild2 folder into parts of a face store: what each part is made of, before any crop is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from aupipe.affwild2.labels import check_header
+from aupipe.affwild2.layout import TASKS, Layout, Track
+from aupipe.affwild2.splits import LeakFilter, official
+from aupipe.errors import DatasetError
+from aupipe.facestore.schema import FILE_ROWS, SPLITS
+from aupipe.facestore.write import part_name
+from aupipe.storage import Storage
+
+Source = Literal["crops", "videos"]
+
+
+@dataclass(frozen=True)
+class PieceTrack:
+    """One person of a piece."""
+
+    name: str
+    person: str
+    annotations: tuple[tuple[str, str], ...]  # (task, file below the root) whose labels count in this split
+    crops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Annotation rows `first` … `stop` − 1 (0-based; row r belongs to frame r + 1) of the people of one video."""
+
+    video_id: str
+    tracks: tuple[PieceTrack, ...]  # one where crops are packed; all of the video where it is decoded
+    video: str | None
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What becomes one part. `name` stands for all that it depends on."""
+
+    name: str
+    split: str
+    pieces: tuple[Piece, ...]
+
+    @property
+    def rows(self) -> int:
+        """Annotation rows to look at."""
+        return sum((piece.stop - piece.first) * len(piece.tracks) for piece in self.pieces)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts, and what is known before any is made.
+
+    Attributes:
+        tallies: track → reason → count: rows that the leak filter took away, images that no row belongs to.
+        leaked: base videos in train for one task and in validation for another.
+    """
+
+    units: tuple[Unit, ...]
+    tallies: Mapping[str, Mapping[str, int]]
+    leaked: frozenset[str]
+
+
+def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Mapping[str, object]) -> Plan:
+    """Units of at most FILE_ROWS annotation rows, by split, video, person, frame.
+
+    Args:
+        settings: what else the bytes of a part depend on (detector, alignment).
+
+    Raises:
+        DatasetError: an annotation file is none.
+    """
+    storage = Storage(layout.root)
+    splits, leaked = official(layout.tracks, leak)
+    lengths: dict[str, int] = {}  # annotation file → rows
+    digests: dict[str, str] = {}  # annotation file, crop folder or video → what its content is told by
+    tallies: dict[str, Counter[str]] = {}
+    for track in layout.tracks:
+        tally = tallies.setdefault(track.name, Counter())
+        for task, annotation in track.annotations.items():
+            data = storage.read(annotation.name)
+            rows = lengths[annotation.name] = check_header(task, data, storage.path(annotation.name))
+            digests[annotation.name] = hashlib.sha256(data).hexdigest()
+            if (track.name, task) not in splits:
+                tally.update({f"{task}.rows": rows, f"{task}.leak": rows})
+        if source == "crops":
+            _look_at_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
+        elif track.video:
+            digests[track.video] = str(storage.size(track.video))
+    units = []
+    for split in SPLITS:
+        pieces = _slices(_pieces(layout, split, splits, lengths, by_track=source == "crops"))
+        for ordinal, unit_pieces in enumerate(_pack(pieces)):
+            content = [digests.get(name) for name in sorted(_files(unit_pieces))]
+            key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
+            units.append(Unit(part_name(split, ordinal, key), split, unit_pieces))
+        if not any(unit.split == split for unit in units):
+            raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
+    return Plan(tuple(units), {name: tally for name, tally in tallies.items() if tally}, leaked)
+
+
+def _look_at_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
+    """Count images that have no row, and remember how many there are: a crop added later makes another part."""
+    for folder in track.crops:
+        files = storage.children(folder)[1]
+        digests[folder] = str(len(files))
+        for name in files:
+            stem = name.removesuffix(".jpg")
+            if name.startswith("."):
+                tally["images.stray"] += 1
+            elif not stem.isascii() or not stem.isdigit() or name == stem:
+                tally["images.no_frame_number"] += 1
+            elif not 1 <= int(stem) <= rows:
+                tally["images.without_row"] += 1
+
+
+def _pieces(
+    layout: Layout, split: str, splits: Mapping[tuple[str, str], str], lengths: Mapping[str, int], *, by_track: bool
+) -> Iterator[Piece]:
+    """Whole tracks, or whole base videos, of a split."""
+    groups: dict[tuple[str, str], list[Track]] = {}
+    for track in layout.tracks:
+        if any(splits.get((track.name, task)) == split for task in track.annotations):
+            groups.setdefault((track.video_id, track.person if by_track else ""), []).append(track)
+    for (video_id, _), tracks in sorted(groups.items()):
+        chosen = []
+        for track in sorted(tracks, key=lambda track: track.person):
+            names = [(t, track.annotations[t].name) for t in TASKS if splits.get((track.name, t)) == split]
+            chosen.append(PieceTrack(track.name, track.person, tuple(names), track.crops))
+        rows = max(lengths[name] for track in chosen for _, name in track.annotations)
+        yield Piece(video_id, tuple(chosen), tracks[0].video, 0, rows)
+
+
+def _slices(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Pieces of at most FILE_ROWS rows."""
+    for piece in pieces:
+        step = FILE_ROWS // len(piece.tracks)
+        for first in range(0, piece.stop, step):
+            yield dataclasses.replace(piece, first=first, stop=min(first + step, piece.stop))
+
+
+def _pack(pieces: Iterator[Piece]) -> Iterator[tuple[Piece, ...]]:
+    """Runs of pieces with at most FILE_ROWS rows together."""
+    held: list[Piece] = []
+    rows = 0
+    for piece in pieces:
+        more = (piece.stop - piece.first) * len(piece.tracks)
+        if held and rows + more > FILE_ROWS:
+            yield tuple(held)
+            held, rows = [], 0
+        held.append(piece)
+        rows += more
+    if held:
+        yield tuple(held)
+
+
+def _files(pieces: tuple[Piece, ...]) -> set[str]:
+    tracks = [track for piece in pieces for track in piece.tracks]
+    return (
+        {name for track in tracks for _, name in track.annotations}
+        | {folder for track in tracks for folder in track.crops}
+        | {piece.video for piece in pieces if piece.video}
+    )

@@ -1,0 +1,39 @@
+"""`preprocess.py`: Aff-Wild2 as downloaded in, a face store out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from aupipe.commands.job import DONE, make_parser, run
+
+_EXAMPLES = """\
+  python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store
+  python jobs/preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
+  python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `preprocess.py`. Returns the exit code."""
+    parser = make_parser("preprocess", "Pack a data set into a face store; the same command again goes on.", _EXAMPLES)
+    parser.add_argument("--data", required=True, help="the Aff-Wild2 folder as it was downloaded (path or URI)")
+    parser.add_argument("--out", required=True, help="the store (path or URI)")
+    parser.add_argument(
+        "--source",
+        choices=("crops", "videos"),
+        help="official crops, or ours from the videos (default: crops if any)",
+    )
+    return run(parser, _body, argv)
+
+
+def _body(args: argparse.Namespace) -> int:
+    from aupipe.affwild2 import job
+    from aupipe.config import load
+    from aupipe.pipelines.preprocess import preprocess
+
+    planned = job.prepare(args.data, args.out, args.source, load(job.PreprocessConfig, {}, args.overrides))
+    print(job.describe(planned))  # noqa: T201
+    if not args.dry_run:
+        print(job.summary(preprocess(planned), args.out))  # noqa: T201
+    return DONE

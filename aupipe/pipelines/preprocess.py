@@ -1,0 +1,51 @@
+"""Preprocessing as a Ray Data job: one row in, one finished file of the store out. What is there is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ray.data
+
+from aupipe.affwild2.job import FileTask, Job, complete, tasks
+from aupipe.facestore.schema import StoreCard
+from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.session import session
+from aupipe.storage import Storage
+
+# What a worker needs beside its imports: a part of our own crops (80 MB) twice, and a window of full frames.
+_WORKER_MEMORY = 512 * 2**20
+
+
+def preprocess(job: Job) -> StoreCard:
+    """Make the store of `job`, or what is missing of it."""
+    make_files(job.out, tasks(job))
+    return complete(job)
+
+
+def make_files(out: str, files: Sequence[FileTask]) -> int:
+    """Make every file that is not there yet, on the whole cluster. Returns how many that were.
+
+    A file is written whole or not at all, and its bytes depend on its task alone: the run can be killed at any time and
+    started again. A task raises on a bug only; bad input is counted inside its file.
+    """
+    storage = Storage(out)
+    storage.delete_leftovers()
+    there = set(storage.names())
+    todo = [file for file in files if file.name not in there]
+    if not todo:
+        return 0
+
+    def make(row: dict[str, int]) -> dict[str, int]:
+        file = todo[row["file"]]
+        data = file.make()
+        if data is not None:
+            storage.write(file.name, data)
+        return {"rows": file.rows}
+
+    progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
+    with session():
+        rows = ray.data.from_items([{"file": number} for number in range(len(todo))], override_num_blocks=len(todo))
+        for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
+            progress.add(done["rows"])
+    progress.finish()
+    return len(todo)

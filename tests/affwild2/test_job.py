@@ -1,0 +1,150 @@
+"""The whole of preprocessing without a cluster: every row of the store against what the tree says."""
+
+import pytest
+
+from aupipe import facs
+from aupipe.affwild2 import job as jobs
+from aupipe.config import load
+from aupipe.errors import DatasetError
+from aupipe.facestore.read import StoreIndex
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def make(tree, out, source="crops", overrides=()):
+    job = jobs.prepare(str(tree.root), str(out), source, load(jobs.PreprocessConfig, {}, overrides))
+    for task in jobs.tasks(job):
+        if (data := task.make()) is not None:
+            Storage(out).write(task.name, data)
+    card = jobs.complete(job)
+    return job, card, StoreIndex.open(str(out))
+
+
+def rows_of(index, split):
+    return [row for group in index.row_groups(split) for row in index.read(group).to_pylist()]
+
+
+def positives(row):
+    return [facs.AU_NUMBERS[i] for i, label in enumerate(row["au"]) if label == 1]
+
+
+def test_every_row_is_what_the_tree_says(tree, tmp_path):
+    _, card, index = make(tree, tmp_path / "store", overrides=["data.leak=off"])
+    train = rows_of(index, "train")
+    seven = tree.edition == "abaw2"
+    first = [
+        (row["frame"], positives(row) if max(row["au"]) >= 0 else None, row["expression"])
+        for row in train
+        if row["video_id"] == "10-30-1280x720"
+    ]
+    # row 4 says nothing, 5 and 12 have no crop, 8 is no JPEG, 9 has the wrong size
+    assert first == [
+        (1, [1], 0),
+        (2, [2, 25], 1),
+        (3, None, 2),
+        (6, None, 3),
+        (7, None, 3),
+        (10, [4], 6),
+        (11, None, 6),
+    ]
+    pair = [(row["person"], row["frame"], positives(row), row["expression"]) for row in train if row["person"]]
+    assert pair == [(p, f, [au], -1) for p, au in (("left", 6), ("right", 15)) for f in (1, 2, 3)]
+    assert [(row["frame"], row["expression"], max(row["au"])) for row in train if row["video_id"] == "video9"] == [
+        (frame, 5, -1) for frame in (1, 2, 3, 4)
+    ]
+    validation = [
+        (row["video_id"], row["frame"], positives(row), row["expression"]) for row in rows_of(index, "validation")
+    ]
+    assert validation == [("v2", 1, [10], 3), ("v2", 2, [10], 3), *(("video9", f, [7], -1) for f in (1, 2, 3, 4))]
+    assert {row["video_id"] for row in train} == {"10-30-1280x720", "a_left_b", "video9"}
+    for row in train:
+        name = row["video_id"] + (f"_{row['person']}" if row["person"] else "")
+        files = [
+            tree.root / pack / name / f"{row['frame']:05d}.jpg"
+            for pack in ("cropped_aligned", "cropped_aligned_new_50_vids")
+        ]
+        assert row["image"] == next(file for file in files if file.exists()).read_bytes()
+    assert (card.edition, card.n_expressions) == (tree.edition, 7 if seven else 8)
+    assert card.licence == "made by a test"
+    assert card.template_source == "assumed"  # there are no faces on grey squares
+
+
+def test_counts_add_up_to_the_rows_of_the_annotation_files(tree, tmp_path):
+    for leak in ("off", "drop_train", "drop_val", "consistent"):
+        _, card, _ = make(tree, tmp_path / leak, overrides=[f"data.leak={leak}"])
+        found = card.annotations
+        for task, rows in (("au", 10 + 6 + 4 + 2), ("expr", 12 + 4 + 2)):
+            assert found[f"{task}.rows"] == rows
+            parts = [count for key, count in found.items() if key.startswith(f"{task}.") and key != f"{task}.rows"]
+            assert sum(parts) == rows
+        assert found["au.kept"] == sum(split.au_rows for split in card.splits.values())
+        assert found["expr.kept"] == sum(split.expression_rows for split in card.splits.values())
+
+
+def test_mismatches_are_counted_by_track(tree, tmp_path):
+    _, card, _ = make(tree, tmp_path / "store")
+    assert card.mismatches["10-30-1280x720"] == {
+        "au.bad_line": 2, "au.no_crop": 1, "au.no_jpeg": 1, "au.unknown": 2, "au.wrong_size": 1,
+        "expr.bad_line": 1, "expr.no_crop": 1, "expr.no_jpeg": 1, "expr.unknown": 2,
+        "images.no_frame_number": 1, "images.stray": 1, "images.without_row": 1, "video.rows_beyond_end": 3,
+    }  # fmt: skip
+    assert card.mismatches["video9"]["expr.leak"] == 4
+    assert card.dropped["au.no_crop"] == 1
+    assert [line.split("/")[-1] for line in card.bad_lines] == [
+        "10-30-1280x720.txt:7 has 11 values instead of 12",
+        "10-30-1280x720.txt:8 has the label '2'; allowed are -1, 0, 1",
+        f"10-30-1280x720.txt:10 has the label '99'; allowed are -1, {', '.join(map(str, range(len(tree.classes))))}",
+    ]
+
+
+def test_time_is_the_containers_where_there_is_one(tree, tmp_path):
+    _, _, index = make(tree, tmp_path / "store")
+    times = {(row["video_id"], row["frame"]): row["time_s"] for row in rows_of(index, "train")}
+    assert times["10-30-1280x720", 3] == pytest.approx(2 / 25)
+    assert times["10-30-1280x720", 11] == pytest.approx(10 / 25)  # beyond the container's 9 frames, at its rate
+    assert all(row["time_s"] is None for row in rows_of(index, "validation"))
+
+
+def test_sound_is_kept_by_base_video(tree, tmp_path):
+    _, _, index = make(tree, tmp_path / "store")
+    sound = index.audio("10-30-1280x720")
+    assert sound.rate_hz == 16000
+    assert sound.waveform.shape[0] == 1
+    assert sound.waveform.shape[1] / sound.rate_hz == pytest.approx(9 / 25, abs=0.1)
+    assert 0.1 < abs(sound.waveform).max() < 0.5
+    assert index.audio("a_left_b") is None
+
+
+def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, tmp_path):
+    _, one, _ = make(tree, tmp_path / "one")
+    _, two, _ = make(tree, tmp_path / "two")
+    assert one == two
+    for part in one.parts:
+        assert (tmp_path / "one" / part.name).read_bytes() == (tmp_path / "two" / part.name).read_bytes()
+    tree.crop("v2", [3])
+    _, three, _ = make(tree, tmp_path / "one")
+    assert {part.name for part in three.parts if part.split == "train"} == {
+        p.name for p in one.parts if p.split == "train"
+    }
+    assert {part.name for part in three.parts if part.split == "validation"}.isdisjoint(part.name for part in one.parts)
+    assert set(Storage(tmp_path / "one").names("", ".parquet")) == {p.name for p in three.parts} | {
+        "audio/10-30-1280x720.parquet"
+    }
+
+
+def test_videos_without_faces_leave_an_empty_split_which_is_said(tree, tmp_path):
+    with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_face"):
+        make(tree, tmp_path / "store", source="videos")
+
+
+def test_a_long_video_is_cut_into_files_of_bounded_size(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("aupipe.affwild2.plan.FILE_ROWS", 5)
+    _, card, index = make(tree, tmp_path / "small")
+    monkeypatch.undo()
+    _, whole, big = make(tree, tmp_path / "whole")
+    assert len(card.parts) > len(whole.parts)
+    assert all(part.rows <= 5 for part in card.parts)
+    assert card.annotations == whole.annotations
+    for split in ("train", "validation"):
+        assert rows_of(index, split) == rows_of(big, split)
