@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,7 @@ from aupipe.media.probe import VideoInfo, probe
 from aupipe.storage import Storage
 
 KEPT = "kept"
+_STEP_ROWS = 1024  # crops held at a time
 
 
 @dataclass
@@ -50,11 +53,17 @@ def wanted(storage: Storage, piece: Piece, track: PieceTrack) -> Wanted:
     count = piece.stop - piece.first
     au = np.full((count, len(facs.AUS)), facs.UNKNOWN, np.int8)
     expression = np.full(count, facs.UNKNOWN, np.int8)
-    labels = {task: parse(task, storage.read(name), storage.path(name)) for task, name in track.annotations}
+    labels = {task: _labels(storage.root, task, name) for task, name in track.annotations}
     for task, found in labels.items():
         values = found.values[piece.first : piece.stop]
         (au if task == "au" else expression)[: len(values)] = values
     return Wanted(track, labels, au, expression, {}, np.full(count, "", object))
+
+
+@functools.lru_cache(maxsize=4)
+def _labels(root: str, task: str, name: str) -> Labels:
+    storage = Storage(root)
+    return parse(task, storage.read(name), storage.path(name))
 
 
 def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> bytes:
@@ -64,10 +73,12 @@ def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> byte
     for piece in unit.pieces:
         info = video_info(storage, piece.video)
         for track in piece.tracks:
-            person = wanted(storage, piece, track)
-            _fetch(storage, piece, person)
-            add(part, piece, person, frame_times(piece, info), source)
-            _compare_with_container(part, piece, person, info)
+            for first in range(piece.first, piece.stop, _STEP_ROWS):
+                step = dataclasses.replace(piece, first=first, stop=min(first + _STEP_ROWS, piece.stop))
+                person = wanted(storage, step, track)
+                _fetch(storage, step, person)
+                add(part, step, person, frame_times(step, info), source)
+                _compare_with_container(part, step, person, info)
     return part.finish()
 
 

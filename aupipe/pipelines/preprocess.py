@@ -42,10 +42,10 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
             storage.write(file.name, data)
         return {"rows": file.rows}
 
-    progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
     with session():
+        progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
         rows = ray.data.from_items([{"file": number} for number in range(len(todo))], override_num_blocks=len(todo))
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
             progress.add(done["rows"])
-    progress.finish()
+        progress.finish()
     return len(todo)
