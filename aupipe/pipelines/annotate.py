@@ -28,7 +28,7 @@ from aupipe.pipelines.session import gpus_per_worker, session
 from aupipe.storage import Storage
 
 _GROUP_VIDEOS = 64  # videos finalised by one task, at most
-_PARTS_PER_BATCH = 8  # parts of segments that the encoder packs together
+_PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,106 @@
+"""Frames: all of them, once, at the times that PyAV gives, upright, and damage costs only what it hit."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import decoded_times, scene, write_clip
+
+from aupipe.annotation.plan import Input, cut_into_segments
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+
+pytestmark = pytest.mark.unit
+
+IMAGES = scene(60, size=(96, 72), face=64)
+VARIABLE = [0, 33, 70, *(70 + 120 * i for i in range(1, 58))]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "times", "options"),
+    [
+        ("h264.mp4", "libx264", None, {"g": "12", "bf": "2"}),
+        ("open.mkv", "libx264", None, {"g": "12", "bf": "3", "x264-params": "open-gop=1"}),
+        ("hevc.mov", "libx265", None, {"g": "12", "x265-params": "log-level=none"}),
+        ("variable.mp4", "libx264", VARIABLE, {"g": "12", "bf": "2"}),
+        ("late.mp4", "libx264", [5000 + 40 * i for i in range(60)], {}),
+        ("vp9.webm", "libvpx-vp9", None, {"deadline": "realtime", "cpu-used": "8"}),
+        ("mpeg4.avi", "mpeg4", None, {"g": "12"}),
+        ("mpeg2.mpg", "mpeg2video", None, {"g": "12", "bf": "2"}),
+        ("mjpeg.avi", "mjpeg", None, {}),
+        ("one.mp4", "libx264", None, {}),
+    ],
+)
+def test_every_frame_once_at_its_media_time(
+    tmp_path: Path, name: str, codec: str, times: list[int] | None, options: dict[str, str]
+) -> None:
+    images = IMAGES[:1] if name == "one.mp4" else IMAGES
+    tick = Fraction(1, 25) if name.endswith((".avi", ".mpg")) else Fraction(1, 1000)
+    path = write_clip(tmp_path / name, images, codec=codec, times=times, tick=tick, options=options)
+    got = list(frames(str(path)))
+    assert [frame.time_s for frame in got] == decoded_times(path)
+    assert [frame.index for frame in got] == list(range(len(images)))
+    assert all(frame.image is not None and not frame.corrupt for frame in got)
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4"])
+def test_segments_give_the_same_frames_as_the_whole(tmp_path: Path, name: str) -> None:
+    options = {"g": "10", "bf": "3", "x264-params": "open-gop=1" if name == "open.mkv" else "open-gop=0"}
+    path = write_clip(tmp_path / name, IMAGES, times=VARIABLE if name == "variable.mp4" else None, options=options)
+    whole = list(frames(str(path)))
+    segments = cut_into_segments(Input(str(path), name), probe(str(path)), segment_s=0.5, smoothing_radius=2)
+    assert len(segments) > 2
+    for segment in segments:
+        part = list(frames(str(path), segment.span))
+        expected = whole[segment.span.first : segment.span.first + segment.span.expected]
+        assert [(f.index, f.time_s) for f in part] == [(f.index, f.time_s) for f in expected]
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(part, expected, strict=True))
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotated_pictures_are_turned_upright(tmp_path: Path, rotation: int) -> None:
+    upright = scene(3, size=(96, 64), face=48)
+    stored = [np.ascontiguousarray(np.rot90(image, -rotation // 90)) for image in upright]
+    options = {"crf": "1", "preset": "ultrafast"}
+    path = write_clip(tmp_path / "turned.mp4", stored, rotation=rotation, options=options)
+    assert probe(str(path)).rotation % 360 == rotation
+    for frame, image in zip(frames(str(path)), upright, strict=True):
+        assert frame.image is not None
+        assert np.abs(frame.image.astype(int) - image).mean() < 4
+
+
+def test_damage_costs_only_the_frames_it_hit(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", scene(120), options={"g": "12", "bf": "2", "crf": "18"})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2048] = np.random.default_rng(0).bytes(2048)
+    path.write_bytes(data)
+    got = list(frames(str(path)))
+    lost = [frame.index for frame in got if frame.image is None]
+    assert [frame.index for frame in got] == list(range(120))
+    assert [frame.time_s for frame in got] == [i * 40 / 1000 for i in range(120)]
+    assert 0 < len(lost) + sum(frame.corrupt for frame in got) <= 14
+    assert len(lost) <= 3
+    assert all(30 < index < 90 for index in lost)
+
+
+def test_a_truncated_file_keeps_what_is_there(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mkv", scene(120), options={"g": "12"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    got = list(frames(str(path)))
+    assert 40 < len(got) < 120
+    assert sum(frame.image is None for frame in got) <= 1
+
+
+def test_frames_that_an_edit_list_hides_are_not_presented(tmp_path: Path) -> None:
+    # A negative first time becomes an edit list in mp4: those frames are decoded but not shown.
+    path = write_clip(tmp_path / "edit.mp4", IMAGES, times=[40 * i - 200 for i in range(60)], options={"bf": "0"})
+    with av.open(str(path)) as container:
+        hidden = sum(packet.is_discard for packet in container.demux(video=0) if packet.size)
+    assert hidden == 5
+    assert [frame.time_s for frame in frames(str(path))] == decoded_times(path)
+    assert probe(str(path)).frames_expected == 55

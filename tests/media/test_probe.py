@@ -1,0 +1,84 @@
+"""Probe: what a file holds, and one named error for each way in which it is no video."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import scene, write_clip
+
+from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
+from aupipe.media.probe import fingerprint, probe
+
+pytestmark = pytest.mark.unit
+
+
+def test_what_a_clip_holds(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(30, size=(96, 72), face=64), options={"g": "10", "bf": "0"})
+    info = probe(str(path))
+    assert (info.codec, info.width_px, info.height_px, info.frames_expected) == ("h264", 96, 72, 30)
+    assert info.key_pts.tolist() == [0, 400 * 16, 800 * 16] or len(info.key_pts) == 3
+    assert info.start_s == 0
+    assert info.duration_s == pytest.approx(1.2)
+    assert not info.variable_frame_rate
+    assert info.audio is None
+
+
+def test_variable_rate_and_start_are_seen(tmp_path: Path) -> None:
+    times = [2000, 2033, 2070, 2200, 2240]
+    info = probe(str(write_clip(tmp_path / "a.mkv", scene(5, size=(96, 72), face=64), times=times)))
+    assert info.variable_frame_rate
+    assert info.start_s == pytest.approx(2.0)
+
+
+def test_audio_without_video_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(NoVideoStreamError, match=r"sound\.mp4"):
+        probe(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text", os.urandom(4096)])
+def test_what_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"x\.mp4"):
+        probe(str(path))
+
+
+def test_a_playlist_cannot_lead_elsewhere(tmp_path: Path) -> None:
+    target = write_clip(tmp_path / "real.mp4", scene(5, size=(96, 72), face=64))
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(NotAVideoError):
+        probe(str(playlist))
+    concat = tmp_path / "concat.mp4"
+    concat.write_text(f"ffconcat version 1.0\nfile {target}\n")
+    with pytest.raises(NotAVideoError):
+        probe(str(concat))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"gone\.mp4"):
+        probe(str(tmp_path / "gone.mp4"))
+
+
+def test_a_name_like_a_protocol_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "a.mp4", scene(5, size=(96, 72), face=64)).rename(tmp_path / "concat:a 'ü😀.mp4")
+    assert probe("concat:a 'ü😀.mp4").frames_expected == 5
+
+
+def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc" * 10_000_000)
+    assert fingerprint(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
