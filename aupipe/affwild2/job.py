@@ -59,7 +59,7 @@ class FileTask:
 
     name: str
     rows: int  # annotation rows that it takes a look at
-    make: Callable[[], bytes | None]  # its bytes; None: there is to be no such file
+    make: Callable[[], bytes]
 
 
 @dataclass(frozen=True)

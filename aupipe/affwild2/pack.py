@@ -82,12 +82,12 @@ def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> byte
     return part.finish()
 
 
-def pack_audio(video_id: str, *, uri: str) -> bytes | None:
-    """The audio file of a base video; None where it has no sound, or cannot be opened (its rows say so, too)."""
+def pack_audio(video_id: str, *, uri: str) -> bytes:
+    """The audio file of a base video; silent where it cannot be opened (its parts say why)."""
     try:
         return audio_file(video_id, audio(uri))
     except MediaError:
-        return None
+        return audio_file(video_id, ())
 
 
 def add(part: PartBuilder, piece: Piece, person: Wanted, times: npt.NDArray[np.float64] | None, source: str) -> None:

@@ -123,6 +123,8 @@ class StoreIndex:
             return None
         with self.storage.open(name) as file:
             blocks = pq.read_table(file).to_pydict()
+        if not blocks["rate"]:
+            return None
         pairs = zip(blocks["waveform"], blocks["channels"], strict=True)
         samples = [np.asarray(values, np.int16).reshape(channels, -1) for values, channels in pairs]
         waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)

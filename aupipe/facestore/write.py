@@ -175,16 +175,14 @@ def audio_name(video_id: str) -> str:
     return f"audio/{video_id}.parquet"
 
 
-def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes | None:
-    """The audio file of a base video; None where it has no sound."""
+def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes:
+    """The audio file of a base video; without rows where it has no sound."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, AUDIO_SCHEMA, compression="zstd") as writer:
-        empty = True
         for block in blocks:
-            empty = False
             row = [[video_id], [block.rate_hz], [block.start_s], [len(block.samples)], [block.samples.reshape(-1)]]
             writer.write_table(pa.table(row, schema=AUDIO_SCHEMA))
-    return None if empty else bytes(sink.getvalue())
+    return bytes(sink.getvalue())
 
 
 def part_name(split: str, ordinal: int, *keys: str) -> str:

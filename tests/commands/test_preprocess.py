@@ -1,0 +1,32 @@
+import pytest
+
+from aupipe.commands.preprocess import main
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, capsys):
+    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "store")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"preprocess.py: {tmp_path} is no Aff-Wild2 folder")
+    assert "give the folder that holds the annotations" in error
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path, capsys):
+    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "store"), "--set", "data.leek=off"]) == 2
+    assert "unknown setting 'data.leek'; the nearest known one is 'data.leak'" in capsys.readouterr().err
+
+
+def test_a_dry_run_plans_and_writes_nothing(tmp_path, capsys):
+    for split, video in (("Train_Set", "a"), ("Validation_Set", "b")):
+        folder = tmp_path / "data/annotations/EXPR_Set" / split
+        folder.mkdir(parents=True)
+        (folder / f"{video}.txt").write_text("Neutral,Anger\n0\n1\n")
+        (tmp_path / "data/cropped_aligned" / video).mkdir(parents=True)
+    assert main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "edition abaw2, 2 annotated tracks of 2 videos" in printed
+    assert "source crops: 4 annotation rows in 2 files, 0 of them done" in printed
+    assert not (tmp_path / "store").exists()
