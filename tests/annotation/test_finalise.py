@@ -1,0 +1,94 @@
+"""Finalise: ids, raw probabilities, decisions and events, from rows as observe leaves them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aupipe import facs
+from aupipe.annotation.events import find_events
+from aupipe.annotation.finalise import Decision, decide, head
+from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, to_parquet
+from aupipe.annotation.settings import EventsConfig
+from aupipe.faces.track import TrackingConfig
+
+pytestmark = pytest.mark.unit
+
+HALF = dict.fromkeys(facs.AUS, 0.5)
+
+
+def observed(rows: list[dict]) -> pa.Table:
+    """Rows with a face at x (None: no face) and an embedding that is 12 probabilities."""
+    full = []
+    for row in rows:
+        base = {"frame": row["frame"], "time_s": row["frame"] * 0.04, "cut": row.get("cut", False), "corrupt": False}
+        if row.get("x") is None:
+            full.append(base | {"status": row.get("status", "no_face")})
+        else:
+            box = {"box_x": row["x"], "box_y": 0.0, "box_w": 100.0, "box_h": 100.0, "detector_score": 0.9}
+            embedding = [row["p"]] * 12 if "p" in row else None
+            status = {"status": "ok" if embedding else "face_too_small"}
+            full.append(base | box | status | {"landmarks": [0.0] * 10, "embedding": embedding})
+    return pa.Table.from_pylist(full, schema=OBSERVED)
+
+
+def run(rows: list[dict], radius: int = 0) -> pa.Table:
+    table = head("v", observed(rows), lambda embeddings, times: embeddings, TrackingConfig())
+    return decide(table, Decision(HALF, radius))
+
+
+def test_every_frame_is_a_row_and_only_faces_have_probabilities() -> None:
+    table = run([
+        {"frame": 0, "x": 0.0, "p": 0.7}, {"frame": 0, "x": 500.0, "p": 0.2}, {"frame": 1},
+        {"frame": 2, "status": "decode_error"}, {"frame": 3, "x": 1.0, "p": 0.4}, {"frame": 3, "x": 499.0},
+    ])  # fmt: skip
+    assert table.schema.equals(FRAMES)
+    assert table["frame"].to_pylist() == [0, 0, 1, 2, 3, 3]
+    assert table["face_id"].to_pylist() == [0, 1, None, None, 0, 1]
+    assert table["status"].to_pylist() == ["ok", "ok", "no_face", "decode_error", "ok", "face_too_small"]
+    for names in (RAW, PROB):
+        assert table[names[0]].to_pylist() == pytest.approx([0.7, 0.2, None, None, 0.4, None])
+    assert table["AU26"].to_pylist() == [True, False, None, None, False, None]
+
+
+def test_smoothing_follows_the_face_and_gaps_count_as_missing() -> None:
+    rows = [{"frame": i, "x": 0.0, "p": 1.0} for i in (0, 1, 4)] + [{"frame": i, "x": 500.0, "p": 0.0} for i in (2, 3)]
+    table = run(sorted([*rows, {"frame": 4, "x": 500.0, "p": 0.6}], key=lambda r: r["frame"]), radius=1)
+    by_face = {face: table.filter(pa.compute.equal(table["face_id"], face))["AU01_prob"].to_pylist() for face in (0, 1)}
+    assert by_face[0] == pytest.approx([1, 1, 1])
+    assert by_face[1] == pytest.approx([0, 0.2, 0.3])
+
+
+def test_the_decision_is_made_at_the_stored_precision() -> None:
+    table = run([{"frame": 0, "x": 0.0, "p": 0.1}])
+    decided = decide(table, Decision(HALF | {"AU12": float(np.float32(0.1))}, 0))
+    assert decided["AU12"].to_pylist() == [True]  # a tie is positive
+    assert decided["AU10"].to_pylist() == [False]
+
+
+def test_deciding_again_equals_deciding_once() -> None:
+    rows = [{"frame": i, "x": 0.0, "p": (i % 7) / 7} for i in range(40)]
+    other = Decision(dict.fromkeys(facs.AUS, 0.3), 3)
+    again, once = decide(run(rows), other), decide(run(rows, radius=5), other)
+    assert again.equals(once)
+    assert to_parquet(again, FRAMES) == to_parquet(once, FRAMES)
+
+
+def test_events_bridge_short_gaps_and_stand_in_media_time() -> None:
+    on = {2, 3, 4, 6, 7, 20, 21}
+    rows = [{"frame": i, "x": 0.0, "p": 0.8 + i / 1000 if i in on else 0.1} for i in range(30)]
+    events = find_events(run(rows), EventsConfig(max_gap_s=0.1)).to_pylist()
+    mine = [event for event in events if event["au"] == "AU12"]
+    got = [time for e in mine for time in (e["onset_s"], e["apex_s"], e["offset_s"])]
+    assert got == pytest.approx([0.08, 0.28, 0.28, 0.8, 0.84, 0.84])
+    assert mine[0]["peak"] == pytest.approx(0.807)
+    assert mine[0]["mean"] == pytest.approx(np.mean([0.802, 0.803, 0.804, 0.806, 0.807]))
+    assert len(events) == 2 * 12
+    assert len(find_events(run(rows), EventsConfig(max_gap_s=0.1, min_duration_s=0.1))) == 12
+
+
+def test_a_video_without_a_face_has_no_events() -> None:
+    table = run([{"frame": i} for i in range(5)])
+    assert table["AU01_raw"].null_count == 5
+    assert len(find_events(table, EventsConfig())) == 0

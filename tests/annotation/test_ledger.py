@@ -1,0 +1,85 @@
+"""Ledger: what is committed stays, what is replaced or half written goes, and nothing stands twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from aupipe.annotation import ledger
+from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def rows(video_id: str, count: int) -> pa.Table:
+    return pa.Table.from_pylist([{"video_id": video_id, "frame": i, "status": "no_face"} for i in range(count)], FRAMES)
+
+
+def record(video_id: str, key: str = "k") -> Record:
+    return {"video_id": video_id, "decide_key": key, "fingerprint": f"f-{video_id}"}
+
+
+def commit(storage: Storage, counts: dict[str, int], generation: int, key: str = "k", rows_per_file: int = 100) -> None:
+    frames = pa.concat_tables([rows(video_id, count) for video_id, count in counts.items()])
+    records = [record(video_id, key) for video_id in counts]
+    ledger.commit(storage, frames, EVENTS.empty_table(), records, generation, rows_per_file)
+
+
+def content(storage: Storage) -> dict[str, int]:
+    table = ledger.read_all(storage, storage.names("frames"), FRAMES)
+    counts = table.group_by("video_id").aggregate([("frame", "count")]).to_pylist()
+    return {row["video_id"]: row["frame_count"] for row in counts}
+
+
+def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3, "b": 4}, generation=1)
+    commit(storage, {"b": 5}, generation=2, key="other")
+    books = Ledger.read(storage)
+    books.reconcile()
+    assert content(storage) == {"a": 3, "b": 5}
+    again = Ledger.read(storage)
+    again.reconcile()
+    assert {key: r["decide_key"] for key, (r, _) in again.current().items()} == {"a": "k", "b": "other"}
+    assert len(storage.names("frames")) == 2
+
+
+def test_files_without_an_entry_are_leftovers(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    storage.write("frames/half-00000.parquet", b"not even parquet")
+    (tmp_path / "frames" / ".tmp-123").write_bytes(b"x")
+    Ledger.read(storage).reconcile()
+    assert content(storage) == {"a": 3}
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == [storage.names("frames")[0].split("/")[1]]
+
+
+def test_writing_the_same_twice_changes_nothing(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    before = {name: storage.read(name) for name in storage.names()}
+    commit(storage, {"a": 3}, generation=1)
+    assert {name: storage.read(name) for name in storage.names()} == before
+
+
+def test_files_are_bounded(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 25}, generation=1, rows_per_file=10)
+    assert len(storage.names("frames")) == 3
+    assert content(storage) == {"a": 25}
+
+
+def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    part = OBSERVED.empty_table()
+    ledger.write_observed(storage, "aa", 0, False, part)
+    ledger.write_observed(storage, "aa", 1, True, part)
+    ledger.write_observed(storage, "bb", 0, False, part)
+    ledger.write_observed(storage, "cc", 1, True, part)
+    assert {key: len(names) for key, names in ledger.observed_segments(storage).items()} == {"aa": 2}
+    ledger.delete_observed(storage)
+    assert ledger.observed_segments(storage) == {}
