@@ -1,0 +1,112 @@
+"""Crops from videos: whose face is whose, which frames count, and that cutting a video leaves no trace."""
+
+import io
+
+import av
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe import facs
+from aupipe.affwild2 import pack_videos
+from aupipe.affwild2.plan import Piece, PieceTrack, Unit
+from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
+from aupipe.faces.detect import NO_FACES, Detections, DetectorConfig
+
+pytestmark = pytest.mark.unit
+
+RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
+class Blobs:
+    """A detector that takes bright squares for faces; best score first, as YuNet does."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def detect(self, image):
+        bright = (image.max(axis=2) > 150).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(bright)
+        boxes = stats[1:, :4].astype(np.float32)
+        if not len(boxes):
+            return NO_FACES
+        points = ARCFACE_TEMPLATE[None] / 112 * boxes[:, None, 2:] + boxes[:, None, :2]
+        return Detections(boxes, points.astype(np.float32), np.linspace(1, 0.9, len(boxes), dtype=np.float32))
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """20 frames of a red face on the left and a blue one on the right; frame 5 has none, frame 8 only the blue one."""
+    monkeypatch.setattr(pack_videos, "Detector", Blobs)
+    (tmp_path / "batch1").mkdir()
+    with av.open(str(tmp_path / "batch1/pair.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.gop_size = 320, 160, 4
+        for frame in range(1, 21):
+            picture = np.zeros((160, 320, 3), np.uint8)
+            if frame not in (5, 8):
+                picture[40:100, 40 + frame : 100 + frame] = RED
+            if frame != 5:
+                picture[40:100, 200 + frame : 260 + frame] = BLUE
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode())
+    lines = ["0," * 11 + "1"] * 22  # two rows more than frames
+    lines[1] = ",".join(["-1"] * 12)
+    for name in ("pair_left", "pair_right"):
+        (tmp_path / f"{name}.txt").write_text("\n".join([",".join(facs.AFFWILD2_AUS), *lines]))
+    return tmp_path
+
+
+def piece(first=0, stop=22, people=("left", "right")):
+    tracks = tuple(PieceTrack(f"pair_{p}", p, (("au", f"pair_{p}.txt"),), ()) for p in people)
+    return Piece("pair", tracks, "batch1/pair.mp4", first, stop)
+
+
+def packed(data, *pieces):
+    unit = Unit("part", "train", pieces)
+    made = pack_videos.pack_videos(unit, root=str(data), detector=DetectorConfig(), alignment=AlignmentConfig())
+    return pq.read_table(io.BytesIO(made)).to_pylist(), pq.ParquetFile(io.BytesIO(made)).metadata.metadata[b"aupipe"]
+
+
+def test_people_are_told_apart_by_position(data):
+    rows, footer = packed(data, piece())
+    assert [row["frame"] for row in rows if row["person"] == "left"] == [1, 3, 4, 6, 7, *range(9, 21)]
+    assert [row["frame"] for row in rows if row["person"] == "right"] == [1, 3, 4, 6, 7, *range(8, 21)]
+    for row in rows:
+        colour = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR_RGB)[56, 56].astype(int)
+        assert np.abs(colour - (RED if row["person"] == "left" else BLUE)).max() < 30
+        assert row["time_s"] == pytest.approx((row["frame"] - 1) / 25)
+    assert b'"pair_left": {"au.bad_line": 0, "au.kept": 17, "au.no_face": 2, "au.no_frame": 2' in footer
+
+
+def test_cutting_a_video_leaves_no_trace(data):
+    whole, _ = packed(data, piece())
+    cut, _ = packed(data, piece(0, 7), piece(7, 9), piece(9, 22))
+    assert sorted(cut, key=lambda row: (row["person"], row["frame"])) == whole
+
+
+@pytest.mark.parametrize(
+    ("xs", "people", "expected"),
+    [
+        ([10, 200], ("left", "right"), {"left": 0, "right": 1}),
+        ([200, 10], ("left", "right"), {"left": 1, "right": 0}),
+        ([200, 10], ("", "right"), {"": 1, "right": 0}),
+        ([10, 200], ("", "left"), {"": 1, "left": 0}),
+        ([200], ("left", "right"), {"right": 0}),
+        ([200], ("", "right"), {"right": 0}),
+        ([10], ("right",), {}),
+        ([], ("",), {}),
+        ([], ("left",), {}),
+    ],
+)
+def test_pick(xs, people, expected):
+    boxes = np.array([[x, 0, 50, 50] for x in xs], np.float32).reshape(-1, 4)
+    faces = Detections(boxes, np.zeros((len(xs), 5, 2), np.float32), np.ones(len(xs), np.float32))
+    assert pack_videos.pick(faces, people, 160) == expected
+
+
+def test_one_person_alone_has_the_largest_face():
+    boxes = np.array([[0, 0, 20, 20], [50, 0, 60, 60]], np.float32)
+    faces = Detections(boxes, np.zeros((2, 5, 2), np.float32), np.ones(2, np.float32))
+    assert pack_videos.pick(faces, ("",), 160) == {"": 1}

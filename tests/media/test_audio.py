@@ -1,0 +1,69 @@
+import itertools
+
+import av
+import numpy as np
+import pytest
+
+from aupipe.errors import NotFoundError
+from aupipe.media.audio import audio
+
+pytestmark = pytest.mark.unit
+
+RATE = 16000
+
+
+def film(path, blocks, channels=1):
+    """A video of 2 s at 25 frames/s; `blocks` are (start in samples, samples (n,)) of its sound."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        layout = "mono" if channels == 1 else "5.1"
+        tone = out.add_stream("pcm_s16le", rate=RATE, layout=layout)
+        for index in range(50):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), "rgb24")))
+        out.mux(stream.encode())
+        for start, wave in blocks:
+            frame = av.AudioFrame.from_ndarray(np.repeat(wave, channels)[None], format="s16", layout=layout)
+            frame.sample_rate, frame.pts = RATE, start
+            out.mux(tone.encode(frame))
+        out.mux(tone.encode())
+    return str(path)
+
+
+def test_blocks_follow_each_other_without_loss(tmp_path):
+    wave = (np.arange(2 * RATE) % 1000).astype(np.int16)
+    pieces = [(start, wave[start : start + 1000]) for start in range(0, len(wave), 1000)]
+    blocks = list(audio(film(tmp_path / "a.mkv", pieces), block_s=0.5))
+    assert len(blocks) > 2
+    assert (np.concatenate([block.samples for block in blocks], axis=1)[0] == wave).all()
+    for before, now in itertools.pairwise(blocks):
+        assert now.start_s == pytest.approx(before.start_s + before.samples.shape[1] / RATE)
+    assert blocks[0].rate_hz == RATE
+
+
+def test_a_hole_is_silence_and_a_late_start_is_kept(tmp_path):
+    wave = np.full(RATE // 2, 5000, np.int16)
+    blocks = list(audio(film(tmp_path / "a.mkv", [(RATE // 4, wave), (RATE * 5 // 4, wave)])))
+    sound = np.concatenate([block.samples for block in blocks], axis=1)[0]
+    assert blocks[0].start_s == pytest.approx(0.25)
+    assert len(sound) == pytest.approx(1.5 * RATE, abs=20)
+    assert (sound[: RATE // 2] == 5000).all()
+    assert (sound[RATE // 2 + 20 : RATE - 20] == 0).all()
+    assert (sound[RATE + 20 :] == 5000).all()
+
+
+def test_more_than_two_channels_become_two(tmp_path):
+    wave = np.full(RATE, 1000, np.int16)
+    (block,) = audio(film(tmp_path / "a.mkv", [(0, wave)], channels=6))
+    assert block.samples.shape == (2, RATE)
+
+
+def test_no_sound_and_no_file(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")))
+        out.mux(stream.encode())
+    assert list(audio(str(tmp_path / "a.mp4"))) == []
+    with pytest.raises(NotFoundError):
+        next(audio(str(tmp_path / "none.mp4")))
