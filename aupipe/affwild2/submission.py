@@ -1,0 +1,195 @@
+"""Challenge submissions of the AU task: probabilities per person in, the organisers' files out, checked before they go.
+
+ABAW3 takes one file a track: a header of AU names, then a line of 0/1 a frame. ABAW5 and later take a single file:
+header `image_location,AU1,…,AU26`, lines `TRACK/NNNNN.jpg,0,1,…` in the order of the organisers' sample file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+
+VIDEO_HEADER = ",".join(facs.AFFWILD2_AUS)
+SINGLE_HEADER = f"image_location,{VIDEO_HEADER}"
+MAX_GAP_S = 2.0
+_DEFAULT_FPS = 30.0
+_LOCATION = re.compile(r"(?P<track>[^/,]+)/(?P<frame>\d{5})\.jpg")
+_NAME_WITH_RATE = re.compile(r"[^-]+-(?P<fps>\d+(\.\d+)?)-\d+x\d+(_left|_right)?")
+
+
+@dataclass(frozen=True)
+class TrackPredictions:
+    """What is known of a track: probabilities (N, 12) of its frames (N,), 1-based and ascending."""
+
+    frames: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+
+
+def frame_rate(track: str) -> float:
+    """Frames a second by the name (`ID-FPS-WxH`), 30 where it does not say."""
+    match = _NAME_WITH_RATE.fullmatch(track)
+    return float(match["fps"]) if match else _DEFAULT_FPS
+
+
+def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDArray[np.float64]:
+    """(count, 12) probabilities of frames 1 … count.
+
+    A hole of at most `max_gap_frames` is interpolated; a longer one, the start and the tail take the nearest frame (of
+    two equally near ones the earlier); frames beyond `count` are cut off.
+    """
+    frames = known.frames
+    target = np.arange(1, count + 1)
+    after = np.clip(np.searchsorted(frames, target), 0, len(frames) - 1)
+    before = np.clip(np.searchsorted(frames, target, side="right") - 1, 0, len(frames) - 1)
+    gap = frames[after] - frames[before]
+    inside = (gap > 0) & (gap <= max_gap_frames) & (frames[before] < target) & (target < frames[after])
+    part = np.where(inside, (target - frames[before]) / np.maximum(gap, 1), 0.0)[:, None]
+    nearest = np.where(np.abs(target - frames[before]) <= np.abs(frames[after] - target), before, after)
+    low, high = known.probabilities[before], known.probabilities[after]
+    return np.where(inside[:, None], low + part * (high - low), known.probabilities[nearest])
+
+
+def decide(
+    predictions: Mapping[str, TrackPredictions], counts: Mapping[str, int], thresholds: npt.NDArray[np.floating]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """(count, 12) a track, in the order of `counts` (track → frames asked for).
+
+    Args:
+        thresholds: (12,); a probability at its threshold is positive.
+
+    Raises:
+        DatasetError: nothing is predicted for a track that is asked for.
+    """
+    result = {}
+    for track, count in counts.items():
+        if track not in predictions or not len(predictions[track].frames):
+            raise DatasetError(f"nothing is predicted for {track}, which the submission must hold; annotate it first")
+        filled = fill(predictions[track], count, MAX_GAP_S * frame_rate(track))
+        result[track] = filled >= thresholds
+    return result
+
+
+def read_order(sample: str) -> list[tuple[str, int]]:
+    """(track, frame) of every line of the organisers' sample file.
+
+    Raises:
+        DatasetError: a line does not begin with TRACK/NNNNN.jpg.
+    """
+    order = []
+    for number, line in enumerate(sample.splitlines()[1:], start=2):
+        match = _LOCATION.fullmatch(line.split(",")[0].strip())
+        if match is None:
+            raise DatasetError(f"the sample file's line {number} does not begin with TRACK/NNNNN.jpg: {line[:60]!r}")
+        order.append((match["track"], int(match["frame"])))
+    return order
+
+
+def frame_counts(order: Sequence[tuple[str, int]]) -> dict[str, int]:
+    """Track → last frame that is asked for, tracks in order of appearance."""
+    counts: dict[str, int] = {}
+    for track, frame in order:
+        counts[track] = max(frame, counts.get(track, 0))
+    return counts
+
+
+def write_single(order: Sequence[tuple[str, int]], decisions: Mapping[str, npt.NDArray[np.bool_]]) -> str:
+    """The single file of ABAW5 and later."""
+    lines = [f"{track}/{frame:05d}.jpg,{_line(decisions[track][frame - 1])}" for track, frame in order]
+    return "\n".join([SINGLE_HEADER, *lines]) + "\n"
+
+
+def write_track(decisions: npt.NDArray[np.bool_]) -> str:
+    """ABAW3's file TRACK.txt of one track (count, 12)."""
+    return "\n".join([VIDEO_HEADER, *map(_line, decisions)]) + "\n"
+
+
+def read_single(text: str, order: Sequence[tuple[str, int]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """Track → (count, 12), frames that are not asked for False.
+
+    Raises:
+        DatasetError: the file is not what the organisers take.
+    """
+    _refuse(check_single(text, order))
+    decisions = {track: np.zeros((count, len(facs.AUS)), bool) for track, count in frame_counts(order).items()}
+    for (track, frame), line in zip(order, text.splitlines()[1:], strict=True):
+        decisions[track][frame - 1] = [value == "1" for value in line.split(",")[1:]]
+    return decisions
+
+
+def read_track(text: str, count: int) -> npt.NDArray[np.bool_]:
+    """(count, 12) of one track's file.
+
+    Raises:
+        DatasetError: the file is not what the organisers take.
+    """
+    _refuse(check_track(text, count))
+    return np.array([[value == "1" for value in line.split(",")] for line in text.splitlines()[1:]], bool)
+
+
+def check_single(text: str, order: Sequence[tuple[str, int]]) -> list[str]:
+    """All that is wrong with a single file, line by line; [] if it can be sent."""
+    problems, lines = _head(text, SINGLE_HEADER)
+    expected = [f"{track}/{frame:05d}.jpg" for track, frame in order]
+    wanted, seen = set(expected), set()
+    for index, line in enumerate(lines):
+        location, _, values = line.partition(",")
+        where = f"line {index + 2}"
+        if location in seen:
+            problems.append(f"{where}: {location} stands there twice")
+        elif location not in wanted:
+            problems.append(f"{where}: {location!r} is not asked for")
+        elif index < len(expected) and location != expected[index]:
+            problems.append(f"{where}: {location} stands where {expected[index]} must")
+        seen.add(location)
+        problems.extend(_values(values, where))
+    missing = [location for location in expected if location not in seen]
+    if missing:
+        problems.append(f"{len(missing)} lines are missing, the first is {missing[0]}")
+    return problems
+
+
+def check_track(text: str, count: int) -> list[str]:
+    """All that is wrong with a track's file of `count` frames; [] if it can be sent."""
+    problems, lines = _head(text, VIDEO_HEADER)
+    for index, line in enumerate(lines):
+        problems.extend(_values(line, f"line {index + 2}"))
+    if len(lines) != count:
+        problems.append(f"{len(lines)} frames instead of {count}")
+    return problems
+
+
+def _line(row: npt.NDArray[np.bool_]) -> str:
+    return ",".join("1" if value else "0" for value in row)
+
+
+def _head(text: str, header: str) -> tuple[list[str], list[str]]:
+    """What is wrong with the file as a whole, and its lines after the header."""
+    problems = []
+    if "\r" in text or text.startswith("\ufeff"):
+        problems.append("the file has Windows line ends or a byte order mark; write plain text")
+    if not text.endswith("\n"):
+        problems.append("the last line is cut off: it has no line end")
+    first, *lines = text.lstrip("\ufeff").splitlines() or [""]
+    if first != header:
+        problems.append(f"line 1: the header is {first[:60]!r} instead of {header!r}")
+    return problems, lines
+
+
+def _values(text: str, where: str) -> list[str]:
+    values = text.split(",")
+    if len(values) != len(facs.AUS):
+        return [f"{where}: {len(values)} values instead of {len(facs.AUS)}"]
+    strange = [value for value in values if value not in {"0", "1"}]
+    return [f"{where}: {strange[0]!r} is neither 0 nor 1"] if strange else []
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise DatasetError(f"not a submission ({len(problems)} problems): {'; '.join(problems[:5])}")
