@@ -70,6 +70,7 @@ def write_clip(
         rotation: degrees counter-clockwise by which a player shall turn the pictures.
     """
     height, width = images[0].shape[:2]
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height = width, height

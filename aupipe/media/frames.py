@@ -17,6 +17,9 @@ from av.video.stream import VideoStream
 from aupipe.media.container import media_time_s, open_video
 from aupipe.media.probe import packets_of, probe
 
+# How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
+_REORDER_FRAMES = 4
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -93,36 +96,40 @@ def _by_time(container: InputContainer, stream: VideoStream, span: Span) -> Iter
     """Match what the decoder returns with the times of the packets that went in; what never comes out is lost."""
     low = span.first_pts if span.first_pts is not None else -(2**63)
     high = span.last_pts if span.last_pts is not None else 2**63
-    promised: list[int] = []  # heap: times of packets that went in, whose frames are still to come
+    promised: list[int] = []  # heap: times of packets that went in, whose frames have not been given out
+    held: dict[int, VideoFrame] = {}  # frames that came before an earlier one did: damage upsets a decoder's order
     index = span.first
     assert stream.time_base is not None  # a stream with exact times has one
 
-    def decoded() -> Iterator[VideoFrame]:
-        for packet in _packets(container, stream, span):
-            if packet.pts is not None and not packet.is_discard and low <= packet.pts <= high:
-                heapq.heappush(promised, packet.pts)
-            yield from (frame for frame in _decode(stream, packet) if frame is not None)
-        yield from (frame for frame in _decode(stream, None) if frame is not None)
+    def give() -> Frame:
+        nonlocal index
+        time = heapq.heappop(promised)
+        frame = held.pop(time, None)
+        image = None if frame is None else upright(frame)
+        index += 1
+        return Frame(
+            index - 1, media_time_s(time, stream.time_base), image, frame is not None and bool(frame.is_corrupt)
+        )
 
-    for frame in decoded():
-        time = frame.pts
-        if time is not None and time < low:
-            continue
-        if time is not None and time > high:
+    finished = False
+    for packet in chain(_packets(container, stream, span), [None]):
+        if packet is not None and packet.pts is not None and not packet.is_discard and low <= packet.pts <= high:
+            heapq.heappush(promised, packet.pts)
+        for frame in _decode(stream, packet):
+            if frame is None:
+                continue  # which one was lost shows in the times of the others
+            time = frame.pts
+            if time is None:  # it lost its time in a damaged packet: it takes the first free place
+                time = min((t for t in promised if t not in held), default=None)
+            if time in promised:
+                held[time] = frame
+            finished = finished or (time is not None and time > high)
+            while promised and (promised[0] in held or len(held) > _REORDER_FRAMES):
+                yield give()
+        if finished:
             break
-        if time not in promised:  # it lost its time in a damaged packet, or comes late: it takes the next free place
-            if not promised:
-                continue
-            time = promised[0]
-        while promised[0] < time:
-            yield Frame(index, media_time_s(heapq.heappop(promised), stream.time_base), None)
-            index += 1
-        heapq.heappop(promised)
-        yield Frame(index, media_time_s(time, stream.time_base), upright(frame), bool(frame.is_corrupt))
-        index += 1
     while promised:
-        yield Frame(index, media_time_s(heapq.heappop(promised), stream.time_base), None)
-        index += 1
+        yield give()
 
 
 def _in_output_order(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:

@@ -1,0 +1,47 @@
+# The two commands of the README are `make demo` and `make test`. Both first install what they need into ./.venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+# What `make demo` annotates. Default: a rendered clip of a person that the model was not trained on.
+VIDEO ?= $(firstword $(patsubst demo/data/annotations/AU_Detection_Challenge/Validation_Set/%.txt,demo/data/batch1/%.mp4,\
+           $(sort $(wildcard demo/data/annotations/AU_Detection_Challenge/Validation_Set/*.txt))))
+
+.PHONY: demo demo-annotate test test-slow lint install
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aupipe needs Python 3.10 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,dev]'
+	touch $@
+
+# Everything that the demo writes is under ./demo; each step goes on where it stopped.
+demo: install
+	$(BIN)/python jobs/synthesize.py --out demo/data
+	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
+	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run --workers 2
+	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/store --split validation --out demo/evaluation
+	$(MAKE) --no-print-directory demo-annotate
+
+demo-annotate:
+	$(BIN)/python jobs/annotate.py --input '$(VIDEO)' --checkpoint demo/run/best --out demo/annotation
+	$(BIN)/python -c 'import pyarrow.dataset as d; t = d.dataset("demo/annotation/frames").head(5).to_pandas(); \
+	  print("\nfirst rows of demo/annotation/frames:"); \
+	  print(t[["video_id", "frame", "time_s", "face_id", "status", "AU06_prob", "AU12_prob", "AU12", "AU25_prob", "AU25"]].to_string(index=False))'
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Tests that start, or kill parts of, a Ray of their own each get a pytest process of their own.
+test: lint
+	$(BIN)/pytest -m 'unit'
+	$(BIN)/pytest -m 'ray and not slow'
+	set -e; for file in $$(grep -lR --include='test_*.py' 'mark.cluster' tests | sort); do \
+	  $(BIN)/pytest -m 'cluster and not slow' $$file; done
+
+test-slow: install
+	set -e; for file in $$(grep -lR --include='test_*.py' 'mark.slow' tests | sort); do \
+	  $(BIN)/pytest -m slow $$file; done

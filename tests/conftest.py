@@ -1,0 +1,71 @@
+"""Shared fixtures: tiny face stores whose labels can be seen in the pixels."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import hypothesis
+import numpy as np
+import pytest
+
+from aupipe import facs
+from aupipe.facestore import write
+from aupipe.facestore.schema import StoreHeader
+from aupipe.storage import Storage
+
+# On shared cores an example may take any time; pytest-timeout catches what hangs.
+hypothesis.settings.register_profile("aupipe", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("aupipe")
+
+ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+
+MakeStore = Callable[..., str]
+
+
+def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
+    """A noisy JPEG with a white square for each AU that is on."""
+    image = rng.integers(60, 120, (112, 112, 3), dtype=np.uint8)
+    for number in np.flatnonzero(au == 1):
+        row, column = divmod(int(number), 4)
+        image[10 + row * 34 : 30 + row * 34, 6 + column * 26 : 26 + column * 26] = 255
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
+@pytest.fixture(scope="session")
+def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
+    """`make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)` → path of a face store of so many videos."""
+
+    def make(*, train: int = 8, validation: int = 3, frames: int = 24, seed: int = 0, unknown: float = 0.1) -> str:
+        folder: Path = tmp_path_factory.mktemp("store")
+        storage, rng, names = Storage(folder), np.random.default_rng(seed), []
+        for split, videos in (("train", train), ("validation", validation)):
+            part = write.PartBuilder()
+            for video in range(videos):
+                au = np.repeat(rng.random((-(-frames // 4), len(facs.AUS))) < 0.35, 4, axis=0)[:frames].astype(np.int8)
+                images = [crop(rng, row) for row in au]
+                au[rng.random(frames) < unknown] = facs.UNKNOWN
+                part.add(
+                    write.rows(
+                        video_id=f"{split}{video:02d}.mp4", frames=np.arange(1, frames + 1), images=images, au=au,
+                        expression=np.full(frames, facs.UNKNOWN), source="test",
+                    )
+                )  # fmt: skip
+            names.append(write.part_name(split, 0, f"{seed}"))
+            storage.write(names[-1], part.finish())
+        header = StoreHeader(
+            edition="abaw5", source="test", licence="CC0", template=ARCFACE, template_source="arcface",
+            n_expressions=8, settings={},
+        )  # fmt: skip
+        write.finish(storage, header, names)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray for all tests that need one; pipelines use it instead of starting their own."""
+    from aupipe.pipelines.session import session
+
+    with session(num_cpus=4):
+        yield

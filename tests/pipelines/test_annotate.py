@@ -1,0 +1,183 @@
+"""The annotation job on Ray, over clips that this test draws: nothing lost, nothing twice, bad input named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+import torch
+from clips import decoded_times, scene, write_clip
+
+from aupipe import facs
+from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS
+from aupipe.commands.annotate import main
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.checkpoint import Card, save
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model with random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    config, spec = ModelConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
+    template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
+    save(Storage(folder), build(config, spec).eval(), Card(model=config, input=spec, template=template))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four sound clips, a damaged one, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("archive")
+    short = {"g": "10", "bf": "2"}
+    write_clip(folder / "one.mp4", scene(50), options=short)
+    times = [int(1000 * t) for t in np.cumsum(np.random.default_rng(0).uniform(0.02, 0.12, 40))]
+    write_clip(folder / "variable.mkv", scene(40), times=times, options=short)
+    write_clip(folder / "two people.mp4", scene(30, size=(480, 240), people=(0.25, 0.75)), options=short)
+    write_clip(folder / "nobody.webm", scene(12, people=()), codec="libvpx-vp9", options={"deadline": "realtime"})
+    damaged = write_clip(folder / "deep" / "damaged.mp4", scene(100), options={"g": "12", "crf": "18"})
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2048] = np.random.default_rng(0).bytes(2048)
+    damaged.write_bytes(data)
+    (folder / "text.mp4").write_text("I am no video")
+    (folder / "copy of one.mp4").write_bytes((folder / "one.mp4").read_bytes())
+    return folder
+
+
+def tables(out: Path) -> tuple[pa.Table, pa.Table]:
+    """Frames and events, sorted, as a reader finds them."""
+    frames = (
+        pads.dataset(out / "frames").to_table().sort_by([(n, "ascending") for n in ("video_id", "frame", "face_id")])
+    )
+    order = [(name, "ascending") for name in ("video_id", "face_id", "au", "onset_s")]
+    return frames, pads.dataset(out / "events").to_table().sort_by(order)
+
+
+@pytest.fixture(scope="module")
+def annotated(ray_session: None, archive: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("annotation")
+    assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]) == 3
+    return out
+
+
+def test_every_frame_is_there_once_in_media_time(annotated: Path, archive: Path) -> None:
+    frames, events = tables(annotated)
+    assert frames.schema.equals(FRAMES)
+    assert events.schema.equals(EVENTS)
+    table = frames.to_pandas()
+    for name in ("one.mp4", "variable.mkv", "two people.mp4", "nobody.webm"):
+        mine = table[table.video_id == name].drop_duplicates("frame")
+        assert mine.time_s.tolist() == decoded_times(archive / name)
+        assert mine.frame.tolist() == list(range(len(mine)))
+    assert set(table[table.video_id == "nobody.webm"].status) == {"no_face"}
+    two = table[table.video_id == "two people.mp4"]
+    assert two.face_id.value_counts().to_dict() == {0: 30, 1: 30}
+    ok = table[table.status == "ok"]
+    assert ok[[f"{au}_raw" for au in facs.AUS]].notna().all(axis=None)
+    assert not table.duplicated(["video_id", "frame", "face_id"]).any()
+
+
+def test_one_record_a_video_says_how_it_went(annotated: Path) -> None:
+    table = pq.read_table(annotated / "videos.parquet")
+    assert table.schema.equals(VIDEOS)
+    records = {row["video_id"]: row for row in table.to_pylist()}
+    assert {key: row["status"] for key, row in records.items()} == {
+        "copy of one.mp4": "ok", "one.mp4": "duplicate", "variable.mkv": "ok", "two people.mp4": "ok",
+        "nobody.webm": "ok", "deep/damaged.mp4": records["deep/damaged.mp4"]["status"], "text.mp4": "quarantined",
+    }  # fmt: skip
+    assert records["one.mp4"]["duplicate_of"] == "copy of one.mp4"
+    assert records["text.mp4"]["reason"].startswith("not_a_video:")
+    assert records["variable.mkv"]["variable_frame_rate"]
+    damaged = records["deep/damaged.mp4"]
+    assert damaged["frames_decoded"] + damaged["frames_lost"] == damaged["frames_expected"] == 100
+    assert damaged["frames_lost"] + damaged["frames_corrupt"] > 0
+    run = json.loads((annotated / "run.json").read_text())
+    assert run["thresholds"] == dict.fromkeys(facs.AUS, 0.5)
+    assert not (annotated / "_work" / "observed").exists() or not list((annotated / "_work" / "observed").iterdir())
+
+
+def test_segments_and_batches_do_not_change_a_row(
+    annotated: Path, archive: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    cut = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(tmp_path), "--set", "segment_s=0.3"]
+    assert main(cut) == 3
+    assert all(a.equals(b) for a, b in zip(tables(tmp_path), tables(annotated), strict=True))
+
+
+def test_again_decodes_nothing_and_other_thresholds_only_decide(
+    annotated: Path, archive: Path, checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    inputs = [str(archive / name) for name in ("variable.mkv", "two people.mp4")]
+    command = ["--checkpoint", checkpoint, "--out", str(tmp_path), "--input", *inputs]
+    assert main(command) == 0
+    before = tables(tmp_path)[0]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert " 0 frames decoded" in capsys.readouterr().out
+    assert tables(tmp_path)[0].equals(before)
+    assert main([*command, "--set", "thresholds.AU12=0.0"]) == 0
+    assert " 0 frames decoded" in capsys.readouterr().out
+    after = tables(tmp_path)[0]
+    assert after.drop_columns(["AU12"]).equals(before.drop_columns(["AU12"]))
+    assert set(after["AU12"].to_pylist()) == {True}
+    assert main([*command, "--dry-run"]) == 0
+    assert "2 to decide again" in capsys.readouterr().out
+
+
+def test_a_turned_copy_has_the_same_faces(ray_session: None, checkpoint: str, tmp_path: Path) -> None:
+    images = scene(8)
+    lossless = {"crf": "0", "preset": "ultrafast"}
+    write_clip(tmp_path / "in" / "upright.mp4", images, options=lossless)
+    turned = [np.ascontiguousarray(np.rot90(image, -1)) for image in images]
+    write_clip(tmp_path / "in" / "turned.mp4", turned, rotation=90, options=lossless)
+    assert main(["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]) == 0
+    table = tables(tmp_path / "out")[0].to_pandas()
+    upright, rotated = (table[table.video_id == name].reset_index() for name in ("upright.mp4", "turned.mp4"))
+    np.testing.assert_allclose(upright.box_x, rotated.box_x, atol=1.0)
+    np.testing.assert_allclose(upright.AU12_raw, rotated.AU12_raw, atol=0.02)
+    records = {
+        row["video_id"]: row["rotation"] for row in pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist()
+    }
+    assert records == {"upright.mp4": 0, "turned.mp4": 90}
+
+
+def test_only_bad_input_fails(
+    ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = str(tmp_path / "gone.mp4")
+    assert main(["--input", gone, "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]) == 1
+    assert f"not_found: {gone}: no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"--input": "{tmp}/empty"}, "no video in this folder"),
+        ({"--checkpoint": "{tmp}/nothing"}, "is no checkpoint"),
+        ({"--set": "detector.min_scroe=0.5"}, "the nearest known one is 'detector.min_score'"),
+        ({"--set": "thresholds.AU3=0.5"}, "unknown AU 'AU3'"),
+        ({"--set": "detector.weights={tmp}/no.onnx"}, "no such file"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_2(
+    change: dict[str, str], said: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    options = {"--input": str(tmp_path / "x.mp4"), "--checkpoint": checkpoint, "--out": str(tmp_path / "out")} | change
+    arguments = [part.replace("{tmp}", str(tmp_path)) for pair in options.items() for part in pair]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
