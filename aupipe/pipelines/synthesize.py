@@ -1,4 +1,4 @@
-"""Synthesis as a Ray Data job: one row = one video, rendered and written by one task. Complete videos are left alone."""
+"""Synthesis as a Ray Data job: one row = one video, rendered and written by one task; complete ones stay."""
 
 from __future__ import annotations
 

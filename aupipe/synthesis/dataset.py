@@ -27,6 +27,7 @@ from aupipe.synthesis import rig
 from aupipe.synthesis.actions import LIPS_PARTED_DM
 from aupipe.synthesis.activations import PRESENT, VideoPlan, plan
 from aupipe.synthesis.clip import FPS, RenderConfig, crops, encode, perform
+from aupipe.synthesis.rig import Rig
 
 GENERATOR = "aupipe synthesize"
 CARD = "dataset.json"

@@ -1,0 +1,54 @@
+"""A rendered head is one that the detector finds, the same twice, and its mouth darkens when it opens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.synthesis import rig
+from aupipe.synthesis.actions import offset_weights
+from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.render import Renderer
+from aupipe.synthesis.scene import draw_scene, neck_weights, turned
+
+pytestmark = pytest.mark.unit
+
+
+def test_faces_are_found_and_pixels_repeat() -> None:
+    heads, detector = rig.load(), Detector(DetectorConfig())
+    pictures = []
+    for seed in (0, 1, 2, 2):
+        rng = np.random.default_rng(seed)
+        person, scene = draw_person(rng, heads), draw_scene(rng, 160)
+        pictures.append(Renderer(heads, person, scene, size_px=160, samples=4).frame(person.vertices, seed=7))
+        assert len(detector.detect(pictures[-1])) == 1
+    np.testing.assert_array_equal(pictures[2], pictures[3])
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5  # another person
+
+
+def test_an_action_shows_where_it_acts() -> None:
+    heads, rng = rig.load(), np.random.default_rng(4)
+    person, scene = draw_person(rng, heads), draw_scene(rng, 160)
+    renderer = Renderer(heads, person, scene, size_px=160, samples=4)
+    shut = renderer.frame(person.vertices, seed=0)
+    wide = renderer.frame(heads.shape(offset_weights({"AU26": 1.0}, 0.0), person.vertices), seed=0)
+    points = Detector(DetectorConfig()).detect(shut).landmarks[0]
+    change = np.abs(wide.astype(int) - shut).mean(2)
+
+    def around(point: np.ndarray) -> float:
+        x, y = point.round().astype(int)
+        return float(change[y - 5 : y + 6, x - 5 : x + 6].mean())
+
+    assert around(points[3:].mean(0)) > 15
+    assert max(around(points[0]), around(points[1])) < 5
+
+
+def test_the_head_turns_and_the_shoulders_stay() -> None:
+    heads = rig.load()
+    person = draw_person(np.random.default_rng(1), heads).vertices
+    weights = neck_weights(person)
+    moved = turned(person, np.array([0.4, 0.0, 0.0]), weights) - person
+    eyes = heads.parts["eyes"].vertices
+    assert (moved[eyes, 0] > 0.2).all()  # a yaw to the person's left moves the eyes there
+    assert np.abs(moved[person[:, 1] < -2.6]).max() < 1e-6
