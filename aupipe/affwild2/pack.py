@@ -82,10 +82,10 @@ def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> byte
     return part.finish()
 
 
-def pack_audio(video_id: str, *, uri: str) -> bytes:
+def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
     """The audio file of a base video; silent where it cannot be opened (its parts say why)."""
     try:
-        return audio_file(video_id, audio(uri))
+        return audio_file(video_id, audio(Storage(root).path(video)))
     except MediaError:
         return audio_file(video_id, ())
 

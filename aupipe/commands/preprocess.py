@@ -28,12 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _body(args: argparse.Namespace) -> int:
-    from aupipe.affwild2 import job
+    from aupipe.affwild2 import job as affwild2
     from aupipe.config import load
+    from aupipe.facestore.job import plan_text, summary_text
     from aupipe.pipelines.preprocess import preprocess
 
-    planned = job.prepare(args.data, args.out, args.source, load(job.PreprocessConfig, {}, args.overrides))
-    print(job.describe(planned))  # noqa: T201
+    job = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
+    print(plan_text(job))  # noqa: T201
     if not args.dry_run:
-        print(job.summary(preprocess(planned), args.out))  # noqa: T201
+        print(summary_text(preprocess(job), args.out))  # noqa: T201
     return DONE

@@ -36,6 +36,10 @@ class Template:
     source: Literal["arcface", "measured", "assumed"]
     faces: int  # crops in which the detector found a face
 
+    def as_tuples(self) -> tuple[tuple[float, float], ...]:
+        """The points as they stand in store.json."""
+        return tuple((float(x), float(y)) for x, y in self.points.astype(np.float64).round(4))
+
 
 def template_of(crops: Iterable[np.ndarray], detector: Detector) -> Template:
     """The template of foreign crops, each (112, 112, 3) uint8 RGB; ArcFace's, `assumed`, where no faces are found."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 
 import ray.data
 
-from aupipe.affwild2.job import FileTask, Job, complete, tasks
+from aupipe.facestore.job import FileTask, StoreJob
 from aupipe.facestore.schema import StoreCard
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
@@ -16,10 +17,10 @@ from aupipe.storage import Storage
 _WORKER_MEMORY = 512 * 2**20
 
 
-def preprocess(job: Job) -> StoreCard:
+def preprocess(job: StoreJob) -> StoreCard:
     """Make the store of `job`, or what is missing of it."""
-    make_files(job.out, tasks(job))
-    return complete(job)
+    make_files(job.out, job.files())
+    return job.complete()
 
 
 def make_files(out: str, files: Sequence[FileTask]) -> int:
@@ -35,14 +36,15 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
     if not todo:
         return 0
 
-    def make(row: dict[str, int]) -> dict[str, int]:
-        file = todo[row["file"]]
+    def make(row: dict[str, bytes]) -> dict[str, int]:
+        file: FileTask = pickle.loads(row["file"])
         storage.write(file.name, file.make())
         return {"rows": file.rows}
 
     with session():
         progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
-        rows = ray.data.from_items([{"file": number} for number in range(len(todo))], override_num_blocks=len(todo))
+        # A task travels with its row, not with the function: every worker would get all of them.
+        rows = ray.data.from_items([{"file": pickle.dumps(file)} for file in todo], override_num_blocks=len(todo))
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
             progress.add(done["rows"])
         progress.finish()

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.unit
 
 def make(tree, out, source="crops", overrides=()):
     job = jobs.prepare(str(tree.root), str(out), source, load(jobs.PreprocessConfig, {}, overrides))
-    for task in jobs.tasks(job):
+    for task in job.files():
         Storage(out).write(task.name, task.make())
-    card = jobs.complete(job)
+    card = job.complete()
     return job, card, StoreIndex.open(str(out))
 
 

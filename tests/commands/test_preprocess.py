@@ -28,5 +28,5 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path, capsys):
     assert main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "edition abaw2, 2 annotated tracks of 2 videos" in printed
-    assert "source crops: 4 annotation rows in 2 files, 0 of them done" in printed
+    assert "4 rows in 2 files, 0 of them done" in printed
     assert not (tmp_path / "store").exists()

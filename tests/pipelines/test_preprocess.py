@@ -46,9 +46,9 @@ def files(folder):
 
 def in_a_loop(tree, out):
     job = jobs.prepare(str(tree), str(out), None, jobs.PreprocessConfig())
-    for task in jobs.tasks(job):
+    for task in job.files():
         Storage(out).write(task.name, task.make())
-    jobs.complete(job)
+    job.complete()
 
 
 @pytest.mark.ray
