@@ -68,11 +68,9 @@ class Job:
         own = pack_videos, {"root": root, "detector": self.config.detector, "alignment": self.config.alignment}
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
-        videos = sorted({(track.video_id, track.video) for track in self.layout.tracks if track.video})
-        sound = [
-            (audio_name(name), functools.partial(pack_audio, name, root=root, video=video)) for name, video in videos
-        ]
-        return parts + [FileTask(name, 0, make) for name, make in sound]
+        videos = {track.video_id: track.video for track in self.layout.tracks if track.video}
+        sound = {name: functools.partial(pack_audio, name, root=root, video=file) for name, file in videos.items()}
+        return parts + [FileTask(audio_name(name), 0, make) for name, make in sorted(sound.items())]
 
     def complete(self) -> StoreCard:
         """Write the card, when all parts are there."""

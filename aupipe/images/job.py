@@ -1,0 +1,142 @@
+"""Preprocessing labelled images and identity sets without the cluster: the plan, the files to make, the card."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aupipe import facs
+from aupipe.config import Resources, Section
+from aupipe.errors import DatasetError, ManifestError
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.facestore.job import FileTask, measured_template
+from aupipe.facestore.schema import FILE_ROWS, StoreCard, StoreHeader
+from aupipe.facestore.write import finish, part_name
+from aupipe.images.manifest import SUFFIXES, read_folders, read_manifest
+from aupipe.images.pack import pack_records, pack_table
+from aupipe.images.records import IDX, REC, image_offsets
+from aupipe.storage import Storage
+
+Kind = Literal["manifest", "folders", "records"]
+
+
+class DataConfig(Section):
+    """What no file says of the images."""
+
+    licence: str = "not stated"
+
+
+class ImagesConfig(Section):
+    """All settings of preprocess.py for images."""
+
+    data: DataConfig = DataConfig()
+    detector: DetectorConfig = DetectorConfig()
+    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
+
+
+@dataclass(frozen=True)
+class ImagesJob:
+    """A planned run over the images of a table, or of a train.rec."""
+
+    out: str
+    root: str  # folder of the images
+    kind: Kind
+    images: pa.Table | npt.NDArray[np.int64]  # manifest.TABLE, or the records' offsets
+    stamp: str  # what tells the content of the images apart from another's
+    config: ImagesConfig
+
+    @property
+    def source(self) -> str:
+        return f"images:{self.kind}"
+
+    def files(self) -> list[FileTask]:
+        """All files of the store but the card."""
+        root, detector, source = self.root, self.config.detector, self.source
+        key = (self.source, self.stamp, self.config.detector.model_dump_json())
+        tasks = []
+        for split, first, count in self._slices():
+            make: Callable[[], bytes]
+            if isinstance(self.images, pa.Table):
+                rows = self.images.take(np.arange(first, first + count))  # a slice would travel with the whole table
+                make = functools.partial(pack_table, rows, root=root, detector=detector, source=source)
+            else:
+                offsets = self.images[first : first + count].copy()
+                make = functools.partial(
+                    pack_records, offsets, first=first + 1, root=root, detector=detector, source=source
+                )
+            name = part_name(split, first // FILE_ROWS, *key, str(first), str(count))
+            tasks.append(FileTask(name, count, make))
+        return tasks
+
+    def complete(self) -> StoreCard:
+        """Write the card, when all parts are there."""
+        parts = [file.name for file in self.files()]
+        template = measured_template(self.out, parts, Detector(self.config.detector))
+        expressions = self.images["expression"].to_numpy() if isinstance(self.images, pa.Table) else np.array([-1])
+        header = StoreHeader(
+            edition="images",
+            source=self.source,
+            licence=self.config.data.licence,
+            template=template.as_tuples(),
+            template_source=template.source,
+            n_expressions=len(facs.EXPRESSIONS) if expressions.max() >= 0 else 0,
+            settings={"min_score": self.config.detector.min_score},
+        )
+        return finish(Storage(self.out), header, parts)
+
+    def describe(self) -> list[str]:
+        """The plan in words."""
+        return [f"{self.root}: {len(self.images):,} images, source: {self.source}"]
+
+    def _slices(self) -> list[tuple[str, int, int]]:
+        """(split, first row, number of rows) a part."""
+        if not isinstance(self.images, pa.Table):
+            splits = {"train": (0, len(self.images))}
+        else:
+            names, starts, counts = np.unique(
+                self.images["split"].to_numpy(zero_copy_only=False).astype(str), return_index=True, return_counts=True
+            )
+            found = zip(names.tolist(), starts.tolist(), counts.tolist(), strict=True)
+            splits = {name: (start, start + count) for name, start, count in found}
+        return [
+            (split, first, min(FILE_ROWS, stop - first))
+            for split, (start, stop) in splits.items()
+            for first in range(start, stop, FILE_ROWS)
+        ]
+
+
+def is_images(data: str, source: str | None) -> bool:
+    """Whether `data` is a manifest, holds a train.rec, or is said to be images."""
+    return source == "images" or data.lower().endswith(SUFFIXES) or Storage(data).exists(REC)
+
+
+def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
+    """Read the manifest, the folders' names or the index, and plan the parts.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+        DatasetError: there are no images, or the record file is damaged.
+    """
+    if data.lower().endswith(SUFFIXES):
+        folder, _, name = data.rpartition("/")
+        storage = Storage(folder or ".")
+        if not storage.exists(name):
+            raise ManifestError(f"--data {data}: no such file")
+        stamp = hashlib.sha256(storage.read(name)).hexdigest()
+        return ImagesJob(out, storage.root, "manifest", read_manifest(storage, name), stamp, config)
+    storage = Storage(data)
+    if not storage.exists():
+        raise DatasetError(f"--data {data}: no such folder")
+    if storage.exists(REC):
+        stamp = hashlib.sha256(storage.read(IDX)).hexdigest()
+        return ImagesJob(out, storage.root, "records", image_offsets(storage), stamp, config)
+    table = read_folders(storage)
+    stamp = hashlib.sha256("\n".join(table["path"].to_pylist()).encode()).hexdigest()
+    return ImagesJob(out, storage.root, "folders", table, stamp, config)

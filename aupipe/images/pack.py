@@ -1,0 +1,120 @@
+"""Images become a part of the store: 112×112 JPEGs as they are, all else through our detector and aligner."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from aupipe import facs
+from aupipe.faces.align import ARCFACE_TEMPLATE, crop
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.facestore import jpeg
+from aupipe.facestore.schema import CROP_SIZE_PX
+from aupipe.facestore.write import PartBuilder, labels, rows
+from aupipe.images import records
+from aupipe.storage import Storage, is_uri, open_input
+
+KEPT = "kept"
+
+
+def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: str) -> bytes:
+    """The part of some rows of `manifest.TABLE`, which come by subject.
+
+    Args:
+        root: folder that relative paths start from.
+    """
+    finder = Detector(detector)
+    part = PartBuilder()
+    entries = table.select(["path", "subject", "number", "identity", "expression"]).to_pylist()
+    au = labels(table)
+    for subject, group in itertools.groupby(range(len(entries)), key=lambda row: entries[row]["subject"]):
+        images: list[bytes] = []
+        kept: list[int] = []
+        tally: Counter[str] = Counter()
+        for row in group:
+            image, outcome = as_crop(_read(root, entries[row]["path"]), finder)
+            tally.update({"images.rows": 1, f"images.{outcome}": 1})
+            if image is not None:
+                images.append(image)
+                kept.append(row)
+        # One table an identity: a subject has one, unless the manifest says otherwise.
+        for identity, same in itertools.groupby(range(len(kept)), key=lambda at: entries[kept[at]]["identity"]):
+            places = list(same)
+            chosen = [kept[at] for at in places]
+            part.add(
+                rows(
+                    video_id=subject,
+                    frames=[entries[row]["number"] for row in chosen],
+                    images=[images[at] for at in places],
+                    au=au[chosen],
+                    expression=np.array([entries[row]["expression"] for row in chosen]),
+                    identity=identity,
+                    source=source,
+                )
+            )
+        part.tally(subject, tally)
+    return part.finish()
+
+
+def pack_records(
+    offsets: npt.NDArray[np.int64], *, first: int, root: str, detector: DetectorConfig, source: str
+) -> bytes:
+    """The part of the records at `offsets` of a train.rec, numbered from `first`. The frame is the record's number."""
+    finder = Detector(detector)
+    part = PartBuilder()
+    tally: Counter[str] = Counter()
+    found = records.read(Storage(root), offsets, first)
+    for identity, group in itertools.groupby(found, key=lambda record: record.identity):
+        images, numbers = [], []
+        for record in group:
+            image, outcome = as_crop(record.image, finder)
+            tally.update({"images.rows": 1, f"images.{outcome}": 1})
+            if image is not None:
+                images.append(image)
+                numbers.append(record.number)
+        name = f"{identity:08d}"
+        part.add(_unlabelled(name, numbers, images, source))
+    part.tally(f"records {first} to {first + len(offsets) - 1}", tally)
+    return part.finish()
+
+
+def as_crop(data: bytes | None, detector: Detector) -> tuple[bytes | None, str]:
+    """(JPEG crop, KEPT), or (None, why there is none)."""
+    if data is None:
+        return None, "no_file"
+    if jpeg.size(data) == (CROP_SIZE_PX, CROP_SIZE_PX):
+        return data, KEPT
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        return None, "no_picture"
+    if image.shape[:2] == (CROP_SIZE_PX, CROP_SIZE_PX):
+        return jpeg.encode(image), KEPT
+    faces = detector.detect(image)
+    if not len(faces):
+        return None, "no_face"
+    largest = int(np.argmax(faces.boxes[:, 2] * faces.boxes[:, 3]))
+    return jpeg.encode(crop(image, faces.landmarks[largest], ARCFACE_TEMPLATE)), KEPT
+
+
+def _unlabelled(identity: str, numbers: Sequence[int], images: Sequence[bytes], source: str) -> pa.Table:
+    au = np.full((len(images), len(facs.AUS)), facs.UNKNOWN, np.int8)
+    expression = np.full(len(images), facs.UNKNOWN, np.int8)
+    return rows(
+        video_id=identity, frames=numbers, images=images, au=au, expression=expression, identity=identity, source=source
+    )
+
+
+def _read(root: str, path: str) -> bytes | None:
+    """The file's bytes; None if it is not there."""
+    full = path if is_uri(path) or path.startswith("/") else f"{root}/{path}"
+    try:
+        with open_input(full) as file:
+            return bytes(file.read())
+    except (FileNotFoundError, IsADirectoryError):
+        return None

@@ -1,0 +1,78 @@
+"""Images to a store without a cluster."""
+
+import cv2
+import numpy as np
+import pytest
+
+from aupipe.errors import DatasetError, ManifestError
+from aupipe.facestore import jpeg
+from aupipe.facestore.read import StoreIndex
+from aupipe.images import job as jobs
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+CROP = np.full((112, 112, 3), 90, np.uint8)
+
+
+def make(data, out):
+    job = jobs.prepare(str(data), str(out), jobs.ImagesConfig())
+    for file in job.files():
+        Storage(out).write(file.name, file.make())
+    return job.complete(), StoreIndex.open(str(out))
+
+
+def rows_of(index, split="train"):
+    return [row for group in index.row_groups(split) for row in index.read(group).to_pylist()]
+
+
+def test_a_manifest_becomes_a_store(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "path,subject,AU25,expression,identity,split\n"
+        "crop.jpg,s2,1,Fear,9,\n"
+        "crop.png,s1,0,,8,\n"
+        "wall.jpg,s1,1,,8,\n"
+        "text.jpg,s1,1,,8,\n"
+        "gone.jpg,s1,1,,8,\n"
+        f"{tmp_path}/crop.jpg,s3,-1,Neutral,,validation\n"
+    )
+    (tmp_path / "crop.jpg").write_bytes(jpeg.encode(CROP))
+    cv2.imwrite(str(tmp_path / "crop.png"), CROP)
+    cv2.imwrite(str(tmp_path / "wall.jpg"), np.full((300, 200, 3), 80, np.uint8))
+    (tmp_path / "text.jpg").write_text("no picture")
+    card, index = make(tmp_path / "m.csv", tmp_path / "store")
+    found = [(r["video_id"], r["frame"], r["au"][10], r["expression"], r["identity"]) for r in rows_of(index)]
+    assert found == [("s1", 1, 0, -1, "8"), ("s2", 1, 1, 3, "9")]
+    assert rows_of(index)[1]["image"] == jpeg.encode(CROP)
+    assert [row["identity"] for row in rows_of(index, "validation")] == [None]
+    assert card.annotations == {
+        "images.rows": 6, "images.kept": 3, "images.no_face": 1, "images.no_file": 1, "images.no_picture": 1,
+    }  # fmt: skip
+    assert card.mismatches == {"s1": {"images.no_face": 1, "images.no_file": 1, "images.no_picture": 1}}
+    assert (card.n_expressions, card.source) == (8, "images:manifest")
+
+
+def test_folders_become_identities(tmp_path):
+    for person in ("anna", "bert"):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "faces" / person / f"{number}.jpg").write_bytes(jpeg.encode(CROP + number))
+    card, index = make(tmp_path / "faces", tmp_path / "store")
+    assert [(row["identity"], row["frame"]) for row in rows_of(index)] == [
+        (p, n) for p in ("anna", "bert") for n in (1, 2, 3)
+    ]
+    assert card.n_expressions == 0
+    assert card.positive_rates["AU01"] is None
+
+
+def test_large_sets_are_cut_into_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "FILE_ROWS", 2)
+    test_folders_become_identities(tmp_path)
+    assert len(list(tmp_path.glob("store/split=train/*.parquet"))) == 3
+
+
+def test_what_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(ManifestError, match="no such file"):
+        jobs.prepare(str(tmp_path / "none.csv"), str(tmp_path), jobs.ImagesConfig())
+    with pytest.raises(DatasetError, match="no such folder"):
+        jobs.prepare(str(tmp_path / "none"), str(tmp_path), jobs.ImagesConfig())

@@ -1,0 +1,77 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe import facs
+from aupipe.errors import DatasetError, ManifestError
+from aupipe.images.manifest import read_folders, read_manifest
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def manifest(folder, text, name="m.csv"):
+    (folder / name).write_text(text)
+    return read_manifest(Storage(folder), name).to_pylist()
+
+
+def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
+    rows = manifest(
+        tmp_path,
+        "﻿path,subject,AU12,au1,AU17,expression,identity,split\r\n"
+        "b/1.jpg,002,1,0,1,Happiness,7,train\r\n"
+        "a/1.jpg,001,-1,1,1,,,\r\n"
+        "b/2.jpg,002,0,,1,3,7,validation\r\n"
+        "a/2.jpg,001,1.0,0.0,1,-1,,train\r\n",
+    )
+    assert [(row["path"], row["subject"], row["number"], row["split"]) for row in rows] == [
+        ("a/1.jpg", "001", 1, "train"), ("a/2.jpg", "001", 2, "train"), ("b/1.jpg", "002", 1, "train"),
+        ("b/2.jpg", "002", 2, "validation"),
+    ]  # fmt: skip
+    au = {
+        row["path"]: {name: label for name, label in zip(facs.AUS, row["au"], strict=True) if label >= 0}
+        for row in rows
+    }
+    assert au == {"a/1.jpg": {"AU01": 1}, "a/2.jpg": {"AU01": 0, "AU12": 1}, "b/1.jpg": {"AU01": 0, "AU12": 1},
+                  "b/2.jpg": {"AU12": 0}}  # fmt: skip
+    assert [row["expression"] for row in rows] == [-1, -1, 4, 3]
+    assert [row["identity"] for row in rows] == [None, None, "7", "7"]
+
+
+def test_parquet_says_the_same(tmp_path):
+    table = pa.table(
+        {"path": ["x.png"], "AU04": pa.array([1.0]), "expression": pa.array([2]), "subject": pa.array([5])}
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    (row,) = read_manifest(Storage(tmp_path), "m.parquet").to_pylist()
+    assert (row["subject"], row["expression"], row["au"][2]) == ("5", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,AU1\nx.jpg,1\n", r"m\.csv has no column `path`, only file, AU1"),
+        ("path,AU1\nx.jpg,1\ny.jpg,2\n", r"m\.csv:3 has AU1 '2'; allowed is 0, 1 or -1"),
+        ("path,expression\nx.jpg,Boredom\n", r"m\.csv:2 has expression 'Boredom'; allowed is"),
+        ("path,split\nx.jpg,test\n", r"m\.csv:2 has split 'test'; allowed is train or validation"),
+        ("path,AU1\nx.jpg,1\n,0\n", r"m\.csv:3 has no path"),
+        ("path,AU1\nx.jpg\n", r"m\.csv cannot be read"),
+        ("path\n", r"m\.csv names no image"),
+        ("", r"m\.csv cannot be read"),
+    ],
+)
+def test_a_bad_manifest_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(ManifestError, match=message):
+        manifest(tmp_path, text)
+
+
+def test_a_folder_is_a_person(tmp_path):
+    for name in ("anna/2.jpg", "anna/1.JPG", "bert/1.png", "bert/notes.txt", "bert/._1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    rows = read_folders(Storage(tmp_path)).to_pylist()
+    assert [(row["path"], row["identity"], row["number"]) for row in rows] == [
+        ("anna/1.JPG", "anna", 1), ("anna/2.jpg", "anna", 2), ("bert/1.png", "bert", 1),
+    ]  # fmt: skip
+    with pytest.raises(DatasetError, match="no folder in it holds images"):
+        read_folders(Storage(tmp_path / "anna"))
