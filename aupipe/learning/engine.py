@@ -160,8 +160,9 @@ def predict(system: System, inputs: InputSpec, reader: CropReader, rows: Ints, d
     for start in range(0, len(rows), PREDICT_BATCH):
         chosen = rows[start : start + PREDICT_BATCH]
         crops = reader.read(np.resize(chosen, PREDICT_BATCH))  # the last batch is filled up with its own rows
-        logits = system(inputs.prepare(crops.to(device)))["au"][: len(chosen)]
-        result[start : start + PREDICT_BATCH] = logits.sigmoid().cpu().numpy()
+        # The sigmoid of the whole batch: at the end of an odd length, vector code gives other last bits.
+        probabilities = system(inputs.prepare(crops.to(device)))["au"].sigmoid()[: len(chosen)]
+        result[start : start + PREDICT_BATCH] = probabilities.cpu().numpy()
     return result
 
 

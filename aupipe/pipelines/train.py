@@ -144,7 +144,9 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
     states = result.best_checkpoints or []
     best, figures = max(states, key=lambda pair: pair[1]["macro_f1"])
     newest, _ = max(states, key=lambda pair: pair[1]["epoch"])
-    logger.info("stage %s: best epoch %d, validation macro F1 %.3f at 0.5", name, figures["epoch"], figures["macro_f1"])
+    logger.info(
+        "stage %s: best epoch %d, validation macro F1 %.3f at 0.5", name, figures["epoch"] + 1, figures["macro_f1"]
+    )
     system = build(job.recipe.model, job.recipe.input)
     with newest.as_directory() as local:
         history = earlier + state.read_position(Path(local)).history

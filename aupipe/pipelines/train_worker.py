@@ -100,11 +100,11 @@ def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
             stopped = stop.wait(2)
             history = _read_metrics(folder)
             for line in history[lines:]:
-                left = (epochs - line["epoch"] - 1) * (line["train_s"] + line["validation_s"])
+                spent = line["train_s"] + line["validation_s"]
                 logger.info(
-                    "stage %s epoch %d of %d: loss %.4f, validation macro F1 %.3f (floor %.3f); %.0f s, about %.0f s left",
+                    "stage %s epoch %d of %d: loss %.4f, macro F1 %.3f (floor %.3f); %.0f s, about %.0f s left",
                     line["stage"], line["epoch"] + 1, epochs, line["loss"], line["macro_f1"], line["floor"],
-                    line["train_s"] + line["validation_s"], left,
+                    spent, spent * (epochs - line["epoch"] - 1),
                 )  # fmt: skip
             lines = max(lines, len(history))
             if stopped:

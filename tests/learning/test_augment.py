@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from aupipe.learning.augment import AugmentConfig, augment
+
+pytestmark = pytest.mark.unit
+
+
+def run(images: torch.Tensor, targets: torch.Tensor, seed: int = 0, **settings: object) -> tuple:
+    return augment(images, targets, AugmentConfig(**settings), torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(64, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def targets() -> torch.Tensor:
+    return torch.randint(-1, 2, (64, 12), generator=torch.Generator().manual_seed(2)).float()
+
+
+def test_nothing_asked_nothing_changed(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, labels = run(images, targets)
+    assert torch.equal(out, images)
+    assert torch.equal(labels, targets)
+
+
+def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: torch.Tensor) -> None:
+    settings = {
+        "flip": True, "brightness": 0.1, "contrast": 0.1, "channel_drop": 0.3, "rotation_turns": 0.1, "zoom": 0.1,
+        "shift": 0.05, "mixup_alpha": 0.4, "label_smoothing": 0.1,
+    }  # fmt: skip
+    torch.manual_seed(5)
+    first = run(images, targets, **settings)
+    torch.manual_seed(6)  # the global generator plays no part
+    again, other = run(images, targets, **settings), run(images, targets, seed=1, **settings)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+    assert first[0].min() >= 0
+    assert first[0].max() <= 1
+
+
+def test_flip_mirrors_about_half_of_the_images(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, labels = run(images, targets, flip=True)
+    kept = (out - images).abs().amax((1, 2, 3)) < 1e-4
+    mirrored = (out - images.flip(-1)).abs().amax((1, 2, 3)) < 1e-4
+    assert (kept ^ mirrored).all()
+    assert 16 < mirrored.sum() < 48
+    assert torch.equal(labels, targets)
+
+
+def test_channel_drop_blackens_one_channel(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, _ = run(images, targets, channel_drop=1.0)
+    black = out.amax((2, 3)) == 0
+    assert (black.sum(1) == 1).all()
+    assert black.any(0).all()
+
+
+def test_brightness_and_geometry_stay_in_bounds(images: torch.Tensor, targets: torch.Tensor) -> None:
+    grey = torch.full((64, 3, 8, 8), 0.5)
+    shift = run(grey, targets, brightness=0.1)[0][:, 0, 0, 0] - 0.5
+    assert shift.abs().max() <= 0.1
+    assert shift.std() > 0.03
+    flat = run(grey, targets, rotation_turns=0.1, zoom=0.1, shift=0.1)[0]
+    torch.testing.assert_close(flat, grey)  # nothing but the image itself is ever shown
+
+
+def test_mixup_mixes_labels_as_images_and_keeps_unknown_unknown(images: torch.Tensor) -> None:
+    flat = torch.zeros(64, 3, 4, 4)
+    flat[32:] = 1
+    targets = flat[:, 0, 0, :1].expand(64, 12).clone()
+    targets[:, 0] = -1
+    out, labels = run(flat, targets, mixup_alpha=0.4)
+    torch.testing.assert_close(out[:, 0, 0, 0], labels[:, 1])
+    assert ((labels[:, 1] > 0.01) & (labels[:, 1] < 0.99)).any()
+    assert (labels[:, 0] == -1).all()
+
+
+def test_label_smoothing_leaves_unknown_alone(images: torch.Tensor) -> None:
+    targets = torch.tensor([[0.0, 1.0, -1.0] * 4])
+    _, labels = run(images[:1], targets, label_smoothing=0.1)
+    torch.testing.assert_close(labels[0, :3], torch.tensor([0.05, 0.95, -1.0]))

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from aupipe.errors import CheckpointError, ConfigError
+from aupipe.learning import initialise
+from aupipe.models import checkpoint
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+MODEL = ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32)
+INPUT = InputSpec(size_px=64)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_random_leaves_the_system_as_built() -> None:
+    torch.manual_seed(3)
+    one = build(MODEL, INPUT)
+    torch.manual_seed(3)
+    two = build(MODEL, INPUT)
+    initialise.initialise(two, "random", setting="s")
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_file_gives_the_backbone_and_may_have_a_classifier(tmp_path: Path, suffix: str) -> None:
+    whole = timm.create_model("test_resnet", pretrained=False)
+    path = tmp_path / f"w{suffix}"
+    save_file(whole.state_dict(), path) if suffix == ".safetensors" else torch.save(whole.state_dict(), path)
+    initialise.check(str(path), setting="s", backbone="test_resnet")
+    system = build(MODEL, INPUT)
+    initialise.initialise(system, str(path), setting="s")
+    expected = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
+    got = system.encoder.backbone.network.state_dict()
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[k], v) for k, v in expected.items())
+
+
+def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    save_file({k: v for k, v in state.items() if k != "conv1.0.weight"}, tmp_path / "less.safetensors")
+    save_file({**state, "layer9.weight": torch.zeros(1)}, tmp_path / "more.safetensors")
+    for name, what in (("less", "conv1.0.weight"), ("more", "layer9.weight")):
+        with pytest.raises(CheckpointError, match=what):
+            initialise.initialise(build(MODEL, INPUT), str(tmp_path / f"{name}.safetensors"), setting="s")
+
+
+def test_missing_file_names_setting_layout_and_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.train\.init.*inception_v3.*--set stages\.train\.init=timm"):
+        initialise.check("weights/none.safetensors", setting="stages.train.init", backbone="inception_v3")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        initialise.check("nowhere", setting="s", backbone="x")
+
+
+def test_run_gives_the_whole_system(tmp_path: Path) -> None:
+    trained = build(MODEL, INPUT)
+    card = checkpoint.Card(model=MODEL, input=INPUT, template=((0, 0),) * 5)
+    checkpoint.save(Storage(tmp_path / "best"), trained, card)
+    for init in (tmp_path, tmp_path / "best"):
+        initialise.check(str(init), setting="s", backbone="x")
+        system = build(MODEL, INPUT)
+        initialise.initialise(system, str(init), setting="s")
+        assert same(system, trained)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        initialise.initialise(build(MODEL.model_copy(update={"width": 32}), INPUT), str(tmp_path), setting="s")
