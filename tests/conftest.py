@@ -1,5 +1,6 @@
 """Shared fixtures: tiny face stores whose labels can be seen in the pixels."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from aupipe import facs
 from aupipe.facestore import write
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
+
+# Threads that spin for a core slow tests down many times over where cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # On shared cores an example may take any time; pytest-timeout catches what hangs.
 hypothesis.settings.register_profile("aupipe", deadline=None, max_examples=50)
