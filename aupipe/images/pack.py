@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from aupipe import facs
+from aupipe.errors import DatasetError
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
@@ -69,8 +70,16 @@ def pack_records(
     finder = Detector(detector)
     part = PartBuilder()
     tally: Counter[str] = Counter()
-    found = records.read(Storage(root), offsets, first)
-    for identity, group in itertools.groupby(found, key=lambda record: record.identity):
+    problems: list[str] = []
+
+    def whole() -> Iterator[records.Record]:
+        for record in records.read(Storage(root), offsets, first):
+            if isinstance(record, DatasetError):
+                problems.append(str(record))
+            else:
+                yield record
+
+    for identity, group in itertools.groupby(whole(), key=lambda record: record.identity):
         images, numbers = [], []
         for record in group:
             image, outcome = as_crop(record.image, finder)
@@ -80,7 +89,8 @@ def pack_records(
                 numbers.append(record.number)
         name = f"{identity:08d}"
         part.add(_unlabelled(name, numbers, images, source))
-    part.tally(f"records {first} to {first + len(offsets) - 1}", tally)
+    tally.update({"images.rows": len(problems), "images.damaged": len(problems)})
+    part.tally(f"records {first} to {first + len(offsets) - 1}", tally, problems)
     return part.finish()
 
 

@@ -56,14 +56,18 @@ def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
     return by_number[1 : int(labels[0])]
 
 
-def read(storage: Storage, offsets: npt.NDArray[np.int64], first: int) -> Iterator[Record]:
-    """The records at these offsets; the first of them has the number `first`."""
+def read(storage: Storage, offsets: npt.NDArray[np.int64], first: int) -> Iterator[Record | DatasetError]:
+    """The records at these offsets, the first of them has the number `first`; what is wrong with a damaged one."""
     where = storage.path(REC)
     with storage.open(REC) as file:
         for number, offset in enumerate(offsets.tolist(), start=first):
             file.seek(offset)
-            labels, image = _unpack(_next(file, where), where)
-            yield Record(number, int(labels[0]), image)
+            try:
+                labels, image = _unpack(_next(file, where), where)
+            except DatasetError as error:
+                yield error
+            else:
+                yield Record(number, int(labels[0]), image)
 
 
 def _next(file: BinaryIO, where: str) -> bytes:

@@ -1,5 +1,7 @@
 """Images to a store without a cluster."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -63,6 +65,30 @@ def test_folders_become_identities(tmp_path):
     ]
     assert card.n_expressions == 0
     assert card.positive_rates["AU01"] is None
+
+
+def test_records_become_identities_and_a_damaged_one_costs_itself(tmp_path):
+    data, index = b"", []
+    for number, (labels, image) in enumerate(
+        [((5.0, 6.0), b""), *[((who,), jpeg.encode(CROP)) for who in (0, 0, 3, 3)]]
+    ):
+        body = struct.pack("<IfQQ", 2, 0, 0, 0) + struct.pack("<2f", *labels) if number == 0 else b""
+        body = body or struct.pack("<IfQQ", 0, labels[0], 0, 0)
+        index.append(f"{number}\t{len(data)}\n")
+        content = body + image
+        data += (
+            struct.pack("<II", 0xCED7230A if number != 2 else 1, len(content)) + content + b"\0" * (-len(content) % 4)
+        )
+    (tmp_path / "train.rec").write_bytes(data)
+    (tmp_path / "train.idx").write_text("".join(index))
+    card, index = make(tmp_path, tmp_path / "store")
+    assert [(row["identity"], row["frame"]) for row in rows_of(index)] == [
+        ("00000000", 1),
+        ("00000003", 3),
+        ("00000003", 4),
+    ]
+    assert card.annotations == {"images.rows": 4, "images.kept": 3, "images.damaged": 1}
+    assert "no record at byte" in card.bad_lines[0]
 
 
 def test_large_sets_are_cut_into_parts(tmp_path, monkeypatch):
