@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from aupipe.storage import Storage
 
 _FOOTER = b"aupipe"
 MAX_BAD_LINES = 100
+_FOOTERS_AT_A_TIME = 16  # they wait for the object store, not for the CPU
 
 
 def rows(
@@ -214,9 +216,11 @@ def finish(
     videos: dict[str, set[str]] = {}
     tracks = {track: Counter(tally) for track, tally in (tallies or {}).items()}
     bad_lines: list[str] = []
-    for name in sorted(names):
+    ordered = sorted(names)
+    with ThreadPoolExecutor(_FOOTERS_AT_A_TIME) as pool:
+        footers = list(pool.map(lambda name: _footer(storage, name), ordered))
+    for name, footer in zip(ordered, footers, strict=True):
         split = name.partition("/")[0].removeprefix("split=")
-        footer = _footer(storage, name)
         runs = tuple(Run(**run) for run in footer["runs"])
         parts.append(Part(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
         counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]

@@ -57,6 +57,14 @@ def test_an_empty_split_is_named(tree):
         read_layout(str(tree.root))
 
 
+def test_a_pack_may_lie_one_folder_deeper_than_meant(tree):
+    (tree.root / "cropped_aligned").rename(tree.root / "inner")
+    (tree.root / "packs" / "cropped_aligned").mkdir(parents=True)
+    (tree.root / "inner").rename(tree.root / "packs" / "cropped_aligned" / "cropped_aligned")
+    track = read_layout(str(tree.root)).tracks[0]
+    assert track.crops == ("packs/cropped_aligned/cropped_aligned/10-30-1280x720",)
+
+
 def test_another_folder_is_no_data_set(tmp_path):
     with pytest.raises(DatasetError, match="is no Aff-Wild2 folder"):
         read_layout(str(tmp_path))
