@@ -59,6 +59,11 @@ class Job:
     config: PreprocessConfig
 
     @property
+    def origin(self) -> str:
+        """What the store is made from."""
+        return f"affwild2:{self.source}"
+
+    @property
     def parts(self) -> list[str]:
         return [unit.name for unit in self.plan.units]
 
@@ -84,7 +89,7 @@ class Job:
             template = measured_template(self.out, self.parts, Detector(config.detector))
         header = StoreHeader(
             edition=self.layout.edition,
-            source=f"affwild2:{self.source}",
+            source=self.origin,
             licence=_licence(self.layout.root),
             template=template.as_tuples(),
             template_source=template.source,

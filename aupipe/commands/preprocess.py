@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _body(args: argparse.Namespace) -> int:
     from aupipe.affwild2 import job as affwild2
     from aupipe.config import load
-    from aupipe.facestore.job import StoreJob, plan_text, summary_text
+    from aupipe.facestore.job import StoreJob, check_out, plan_text, summary_text
     from aupipe.images import job as images
     from aupipe.pipelines.preprocess import preprocess
 
@@ -46,6 +46,7 @@ def _body(args: argparse.Namespace) -> int:
         job = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
     else:
         job = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
+    check_out(job)
     print(plan_text(job))  # noqa: T201
     if not args.dry_run:
         print(summary_text(preprocess(job), args.out))  # noqa: T201

@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from aupipe import facs
+from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
-from aupipe.facestore.read import sample_images
-from aupipe.facestore.schema import StoreCard
+from aupipe.facestore.read import StoreIndex, sample_images
+from aupipe.facestore.schema import CARD, StoreCard
 from aupipe.storage import Storage
 
 _SAMPLED_CROPS = 400
@@ -35,6 +36,10 @@ class StoreJob(Protocol):
     def out(self) -> str:
         """The store."""
 
+    @property
+    def origin(self) -> str:
+        """What the store is made from, as in `StoreHeader.source`."""
+
     def files(self) -> list[FileTask]:
         """All files of the store but the card."""
 
@@ -48,6 +53,19 @@ class StoreJob(Protocol):
 def measured_template(out: str, parts: Iterable[str], detector: Detector) -> Template:
     """The template of the foreign crops in these parts."""
     return template_of(_decoded(sample_images(Storage(out), list(parts), _SAMPLED_CROPS)), detector)
+
+
+def check_out(job: StoreJob) -> None:
+    """Whether the place of the store is free for it.
+
+    Raises:
+        ConfigError: a store made from something else is there, which the job would replace.
+    """
+    storage = Storage(job.out)
+    if storage.exists(CARD) and (origin := StoreIndex.open(job.out).card.source) != job.origin:
+        raise ConfigError(
+            f"--out {job.out} holds a store made from {origin}, not {job.origin}; name another folder, or delete it"
+        )
 
 
 def plan_text(job: StoreJob) -> str:

@@ -53,13 +53,14 @@ class ImagesJob:
     config: ImagesConfig
 
     @property
-    def source(self) -> str:
+    def origin(self) -> str:
+        """What the store is made from."""
         return f"images:{self.kind}"
 
     def files(self) -> list[FileTask]:
         """All files of the store but the card."""
-        root, detector, source = self.root, self.config.detector, self.source
-        key = (self.source, self.stamp, self.config.detector.model_dump_json())
+        root, detector, source = self.root, self.config.detector, self.origin
+        key = (self.origin, self.stamp, self.config.detector.model_dump_json())
         tasks = []
         for split, first, count in self._slices():
             make: Callable[[], bytes]
@@ -82,7 +83,7 @@ class ImagesJob:
         expressions = self.images["expression"].to_numpy() if isinstance(self.images, pa.Table) else np.array([-1])
         header = StoreHeader(
             edition="images",
-            source=self.source,
+            source=self.origin,
             licence=self.config.data.licence,
             template=template.as_tuples(),
             template_source=template.source,
@@ -93,7 +94,7 @@ class ImagesJob:
 
     def describe(self) -> list[str]:
         """The plan in words."""
-        return [f"{self.root}: {len(self.images):,} images, source: {self.source}"]
+        return [f"{self.root}: {len(self.images):,} images, source: {self.origin}"]
 
     def _slices(self) -> list[tuple[str, int, int]]:
         """(split, first row, number of rows) a part."""

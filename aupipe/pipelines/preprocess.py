@@ -9,6 +9,7 @@ import ray.data
 
 from aupipe.facestore.job import FileTask, StoreJob
 from aupipe.facestore.schema import StoreCard
+from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
@@ -18,9 +19,14 @@ _WORKER_MEMORY = 768 * 2**20
 
 
 def preprocess(job: StoreJob) -> StoreCard:
-    """Make the store of `job`, or what is missing of it."""
-    make_files(job.out, job.files())
-    return job.complete()
+    """Make the store of `job`, or what is missing of it.
+
+    Raises:
+        ConfigError: another run is writing it.
+    """
+    with claim(Storage(job.out)):
+        make_files(job.out, job.files())
+        return job.complete()
 
 
 def make_files(out: str, files: Sequence[FileTask]) -> int:

@@ -1,0 +1,75 @@
+"""One live run an output: a run beats in the folder that it writes, and a second one that hears it steps back.
+
+This keeps people from starting a job twice; it is no lock, and no result depends on it: what a job commits is the same
+whoever writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aupipe.errors import ConfigError
+from aupipe.storage import Storage
+
+BEAT = "_running.json"
+_EVERY_S = 15.0
+_STALE_S = 60.0
+
+
+@contextmanager
+def claim(storage: Storage) -> Iterator[None]:
+    """Hold `storage` for the length of the block.
+
+    Raises:
+        ConfigError: another run is writing there.
+    """
+    held = _held(storage)
+    if held is not None:
+        raise ConfigError(f"{storage.root} is being written by {held}; wait for it to end, or name another --out")
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(_EVERY_S):
+            _beat(storage)
+
+    _beat(storage)
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        storage.delete(BEAT)
+
+
+def _beat(storage: Storage) -> None:
+    storage.write(BEAT, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode())
+
+
+def _held(storage: Storage) -> str | None:
+    """Who is writing there; None if nobody is, or a run that died."""
+    if not storage.exists(BEAT):
+        return None
+    beat = json.loads(storage.read(BEAT))
+    age_s = time.time() - beat["time"]
+    here = beat["host"] == socket.gethostname()
+    if age_s > _STALE_S or (here and not _alive(beat["pid"])):
+        return None
+    return f"process {beat['pid']} on {beat['host']} (heard {max(age_s, 0):.0f} s ago)"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it is another user's
+    return True

@@ -1,0 +1,55 @@
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aupipe.errors import ConfigError
+from aupipe.pipelines import claim
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def beat(storage, host="elsewhere", pid=1, ago_s=0.0):
+    storage.write(claim.BEAT, json.dumps({"host": host, "pid": pid, "time": time.time() - ago_s}).encode())
+
+
+def test_a_second_run_steps_back_and_the_first_leaves_nothing(tmp_path):
+    storage = Storage(tmp_path)
+    with claim.claim(storage):
+        with pytest.raises(ConfigError, match=r"is being written by process \d+ on"), claim.claim(storage):
+            pass
+        assert storage.exists(claim.BEAT)
+    assert storage.names() == []
+
+
+def test_a_run_elsewhere_counts_as_dead_after_a_minute(tmp_path):
+    storage = Storage(tmp_path)
+    beat(storage, ago_s=50)
+    with pytest.raises(ConfigError, match="process 1 on elsewhere"), claim.claim(storage):
+        pass
+    beat(storage, ago_s=61)
+    with claim.claim(storage):
+        pass
+
+
+def test_a_process_that_died_here_holds_nothing(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    beat(Storage(tmp_path), host=socket.gethostname(), pid=dead.pid)
+    with claim.claim(Storage(tmp_path)):
+        pass
+
+
+def test_it_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "_EVERY_S", 0.02)
+    storage = Storage(tmp_path)
+    with claim.claim(storage):
+        first = storage.read(claim.BEAT)
+        until = time.monotonic() + 10
+        while storage.read(claim.BEAT) == first and time.monotonic() < until:
+            time.sleep(0.01)
+        assert storage.read(claim.BEAT) != first
