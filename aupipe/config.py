@@ -86,7 +86,10 @@ def _explain(section: type[Section], error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"] if not isinstance(part, str) or part.isidentifier())
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
-            parts.append(f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}")
+            parts.append(
+                f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}"
+            )
         else:
-            parts.append(f"setting {key!r}: {problem['msg'].lower()} (got {problem['input']!r})")
+            said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            parts.append(f"setting {key!r}: {said} (got {problem['input']!r})")
     return "; ".join(parts)

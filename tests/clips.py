@@ -91,3 +91,17 @@ def decoded_times(path: Path) -> list[float]:
     """`frame.time` of every frame, as plain PyAV decodes the file."""
     with av.open(str(path)) as container:
         return [frame.time for frame in container.decode(video=0)]
+
+
+def damage(path: Path, size: int = 2048, key_frame: bool = True) -> int:
+    """Overwrite the first `size` bytes of a frame in the middle of the file with noise. Returns that frame's number."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        times = sorted(packet.pts for packet in packets if packet.pts is not None)
+        hit = next(p for p in packets[len(packets) // 2 :] if p.is_keyframe == key_frame)
+        position, number = hit.pos, times.index(hit.pts)
+    assert position is not None
+    data = bytearray(path.read_bytes())
+    data[position : position + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(data)
+    return number

@@ -226,12 +226,17 @@ def counts_of(observed: pa.Table, frames_expected: int) -> Record:
     lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
     corrupt = np.unique(frame[observed["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
     total = len(np.unique(frame))
+    reasons = [
+        f"{code}: {len(frames)} of {frames_expected} ({_ranges(frames)})"
+        for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
+        if len(frames)
+    ]
     return {
         "frames_decoded": total - len(lost),
         "frames_lost": len(lost),
         "frames_corrupt": len(corrupt),
         "status": "partial" if len(lost) else "ok",
-        "reason": f"frames_lost: {len(lost)} of {frames_expected} ({_ranges(lost)})" if len(lost) else "",
+        "reason": "; ".join(reasons),
     }
 
 

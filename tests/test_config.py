@@ -1,0 +1,47 @@
+"""Configuration: YAML below, overrides on top, and every mistake named."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field
+
+from aupipe.config import Section, load, merge, parse_override
+from aupipe.errors import ConfigError
+
+pytestmark = pytest.mark.unit
+
+
+class Inner(Section):
+    rate: float = Field(default=0.1, gt=0)
+    name: str = "a"
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+    count: int = 1
+
+
+def test_overrides_lie_over_yaml() -> None:
+    got = load(Outer, {"inner": {"rate": 0.5}, "count": 3}, ["inner.name=b", "count=4", "inner.rate=3e-4"])
+    assert got == Outer(inner=Inner(rate=3e-4, name="b"), count=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("inner.rte=1", "unknown setting 'inner.rte'; the nearest known one is 'inner.rate'"),
+        ("inner.rate=-1", "setting 'inner.rate': should be greater than 0 (got -1)"),
+        ("count=many", "setting 'count': should be a valid integer"),
+        ("count", "not of the form key=value"),
+        ("count=[1", "not YAML"),
+    ],
+)
+def test_a_mistake_is_named(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Outer, {}, [override])
+    assert said in str(caught.value)
+
+
+def test_merge_and_parse() -> None:
+    assert parse_override("a.b=[1, x]") == {"a": {"b": [1, "x"]}}
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
