@@ -1,0 +1,37 @@
+import pytest
+
+from aupipe.errors import DatasetError
+from aupipe.facestore import read
+
+pytestmark = pytest.mark.unit
+
+
+def test_rows_come_back_in_order(tmp_path, build_store, tables):
+    index = build_store(tmp_path)
+    groups = index.row_groups("train")
+    assert [(g.group, g.start, g.rows) for g in groups] == [(0, 0, 256), (1, 256, 256), (2, 512, 193), (0, 705, 7)]
+    assert groups[0].tracks == (("a", ""),)
+    assert groups[1].tracks == (("a", ""), ("b", "left"), ("b", "right"))
+    assert groups[1].video_ids == ("a", "b")
+    together = [row for g in groups for row in index.read(g).to_pylist()]
+    assert together == [row for split, tables in tables if split == "train" for t in tables for row in t.to_pylist()]
+    assert index.read(groups[2], ["frame"]).column_names == ["frame"]
+
+
+def test_labels_have_no_images_and_the_numbers_of_the_split(tmp_path, build_store):
+    index = build_store(tmp_path)
+    table = index.labels("train")
+    assert table.num_rows == index.rows("train") == 712
+    assert "image" not in table.column_names
+    group = index.row_groups("train")[2]
+    assert table.slice(group.start, group.rows).to_pylist() == index.read(group, table.column_names).to_pylist()
+
+
+def test_a_folder_without_card_is_no_store(tmp_path):
+    with pytest.raises(DatasetError, match="not a face store"):
+        read.StoreIndex.open(str(tmp_path))
+
+
+def test_an_unknown_split_is_named(tmp_path, build_store):
+    with pytest.raises(DatasetError, match="no split 'test', only train, validation"):
+        build_store(tmp_path).row_groups("test")

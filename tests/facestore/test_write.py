@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+from aupipe.facestore import write
+from aupipe.facestore.schema import StoreHeader
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_card_counts_what_is_stored(tmp_path, build_store, tables):
+    index = build_store(tmp_path)
+    au = np.concatenate([write.labels(t) for split, tables in tables if split == "train" for t in tables])
+    train = index.card.splits["train"]
+    assert (train.videos, train.rows) == (3, 712)
+    assert train.au_valid == {name: int((au[:, i] >= 0).sum()) for i, name in enumerate(facs.AUS)}
+    assert train.au_positives == {name: int((au[:, i] == 1).sum()) for i, name in enumerate(facs.AUS)}
+    assert index.card.positive_rates["AU06"] == pytest.approx((au[:, 3] == 1).sum() / (au[:, 3] >= 0).sum())
+    expression = np.concatenate([t["expression"] for split, tables in tables if split == "train" for t in tables])
+    assert train.expressions == tuple(int((expression == c).sum()) for c in range(8))
+    assert index.card.dropped == {"au.no_crop": 6}
+    assert index.card.annotations == {"au.rows": 15, "au.kept": 9, "au.no_crop": 6}
+    assert index.card.mismatches == {"video": {"au.no_crop": 6}}
+    assert index.template.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
+
+
+def test_a_part_is_the_same_bytes_whenever_it_is_written(tables):
+    def one():
+        part = write.PartBuilder()
+        part.add(tables[0][1][2])
+        return part.finish()
+
+    assert one() == one()
+
+
+def test_what_the_card_does_not_name_is_deleted(tmp_path, build_store):
+    storage = Storage(tmp_path)
+    storage.write("split=train/00009-old.parquet", b"old")
+    build_store(tmp_path)
+    assert not storage.exists("split=train/00009-old.parquet")
+
+
+def test_an_empty_split_is_said_with_the_reasons(tmp_path):
+    storage = Storage(tmp_path)
+    part = write.PartBuilder()
+    part.tally("video", {"au.rows": 4, "au.no_crop": 4})
+    name = write.part_name("train", 0, "key")
+    storage.write(name, part.finish())
+    header = StoreHeader(
+        edition="abaw5", source="test", licence="", template=((0, 0),) * 5, template_source="assumed",
+        n_expressions=8, settings={},
+    )  # fmt: skip
+    with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_crop 4"):
+        write.finish(storage, header, [name])
+    assert not storage.exists("store.json")
