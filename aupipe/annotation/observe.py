@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +10,10 @@ import pyarrow as pa
 
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.schema import OBSERVED
-from aupipe.faces.align import CROP_SIZE_PX, crop, neighbours, smooth_landmarks
-from aupipe.faces.cuts import is_cut, thumbnail
-from aupipe.faces.detect import NO_FACES, Detections, Detector
-from aupipe.media.frames import Frame, frames
+from aupipe.faces.align import CROP_SIZE_PX, crop
+from aupipe.faces.detect import Detector
+from aupipe.faces.follow import Seen, follow
+from aupipe.media.frames import frames
 
 PART_CROPS = 512  # crops held before they go on to the encoder: what bounds a worker's memory
 
@@ -36,14 +35,6 @@ class Part:
     last: bool
 
 
-@dataclass
-class _Seen:
-    frame: Frame
-    faces: Detections
-    links: np.ndarray
-    cut: bool
-
-
 def observe(segment: Segment, detector: Detector, smoothing_radius: int, template: np.ndarray) -> Iterator[Part]:
     """The rows and crops of the frames that the segment owns, in parts of bounded size.
 
@@ -53,7 +44,7 @@ def observe(segment: Segment, detector: Detector, smoothing_radius: int, templat
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for seen, points in _aligned(segment, detector, smoothing_radius):
+    for seen, points in follow(frames(segment.uri, segment.span), detector, smoothing_radius):
         index = seen.frame.index
         if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
             continue
@@ -78,33 +69,7 @@ def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
     return rows.append_column(OBSERVED.field("embedding"), column)
 
 
-def _aligned(segment: Segment, detector: Detector, radius: int) -> Iterator[tuple[_Seen, np.ndarray]]:
-    """Each decoded frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are known."""
-    window: deque[_Seen] = deque(maxlen=2 * radius + 1)
-    before: np.ndarray | None = None
-    waiting = 0  # frames at the window's end that are not given out yet
-    for frame in frames(segment.uri, segment.span):
-        faces, now = (NO_FACES, None) if frame.image is None else (detector.detect(frame.image), thumbnail(frame.image))
-        cut = before is not None and now is not None and is_cut(before, now)
-        linked = bool(window) and not cut
-        links = neighbours(window[-1].faces, faces) if linked else np.full(len(faces), -1)
-        window.append(_Seen(frame, faces, links, cut))
-        before = now  # a lost frame hides a cut: to look past it would make rows depend on where segments begin
-        waiting += 1
-        if waiting > radius:
-            yield _smoothed(window, len(window) - waiting, radius)
-            waiting -= 1
-    while waiting:
-        yield _smoothed(window, len(window) - waiting, radius)
-        waiting -= 1
-
-
-def _smoothed(window: Sequence[_Seen], at: int, radius: int) -> tuple[_Seen, np.ndarray]:
-    seen = window[at]
-    return seen, smooth_landmarks([s.faces for s in window], [s.links for s in window], at, radius)
-
-
-def _rows(seen: _Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
+def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
     """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
     frame, faces = seen.frame, seen.faces
     base = {"frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt}

@@ -22,7 +22,9 @@ from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.faces.detect import weights_path
 from aupipe.models import checkpoint
+from aupipe.models.interfaces import System
 from aupipe.pipelines.annotate_stages import Decode, Encode, Finalise, Group, Probe, SegmentTask, read_probe
+from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import gpus_per_worker, session
 from aupipe.storage import Storage
@@ -62,6 +64,26 @@ def annotate(job: AnnotateJob) -> Summary:
     system, card = checkpoint.load(job.checkpoint)
     keys = Keys(card, job.config)
     storage = Storage(job.out)
+    with claim(storage):
+        return _run(job, inputs, keys, system, storage, start)
+
+
+def describe(job: AnnotateJob) -> str:
+    """What `annotate` would do, without starting Ray or opening a video."""
+    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    keys = Keys(checkpoint.load_card(job.checkpoint), job.config)
+    stamps = {video.video_id: stamp(video.uri) for video in inputs}
+    work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
+    return (
+        f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
+        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
+        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); {job.decoders} decoders; tables in {job.out}"
+    )
+
+
+def _run(
+    job: AnnotateJob, inputs: Sequence[Input], keys: Keys, system: System, storage: Storage, start: float
+) -> Summary:
     books = Ledger.read(storage)
     books.reconcile()
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
@@ -82,19 +104,6 @@ def annotate(job: AnnotateJob) -> Summary:
     summary = Summary(job.out, [records[v.video_id] for v in inputs], frames, time.monotonic() - start)
     write_run(storage, keys, job.checkpoint, job.command, summary)
     return summary
-
-
-def describe(job: AnnotateJob) -> str:
-    """What `annotate` would do, without starting Ray or opening a video."""
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
-    keys = Keys(checkpoint.load_card(job.checkpoint), job.config)
-    stamps = {video.video_id: stamp(video.uri) for video in inputs}
-    work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
-    return (
-        f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
-        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); {job.decoders} decoders; tables in {job.out}"
-    )
 
 
 def _probe(inputs: Sequence[Input], config: AnnotateConfig) -> list[tuple[Input, dict]]:
