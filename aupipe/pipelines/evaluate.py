@@ -57,8 +57,9 @@ def evaluate(job: EvaluateJob) -> str:
     """
     card = checkpoint.load_card(job.checkpoint)
     index = StoreIndex.open(job.store)
+    groups = index.row_groups(job.split)
     with session():
-        raw = predict(job.checkpoint, index, index.row_groups(job.split), job.config.resources)[job.split]
+        raw = predict(job.checkpoint, index, groups, job.config.resources)[job.split]
     thresholds = np.array([card.thresholds[au] for au in facs.AUS])
     result, text = scores.table(raw, card.smoothing.radius, thresholds)
     result |= {
