@@ -6,25 +6,23 @@ template = ArcFace's + (median on theirs − median on ours), both on crops enla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
 
-from aupipe.faces.align import ARCFACE_TEMPLATE, crop
+from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector
-from aupipe.faces.follow import follow
-from aupipe.media.frames import frames
 
 _ENLARGE = 2
-_MIN_FACES = 8  # fewer say nothing about a data set
+MIN_FACES = 8  # fewer say nothing about a data set
 SAME_PX = 2.0  # templates whose points differ by less on average are one
 
 # (5, 2) median of the points that YuNet sees on crops that we aligned to ArcFace's template: nose tip 3.5 px low, mouth
 # corners 2.2 px high. Measured on 19 real videos of about as many people (each person's pose moves points by 1.6 px) by
-#   measure_detector_bias(sorted(glob("shared/data/videos/*")), Detector(DetectorConfig()), every=10)
+#   bench.py detector_bias --input videos/
 SEEN_ON_ARCFACE = np.array([[37.96, 52.16], [74.10, 52.68], [55.43, 75.25], [41.08, 90.17], [70.74, 90.03]], np.float32)
 
 
@@ -44,7 +42,7 @@ class Template:
 def template_of(crops: Iterable[np.ndarray], detector: Detector) -> Template:
     """The template of foreign crops, each (112, 112, 3) uint8 RGB; ArcFace's, `assumed`, where no faces are found."""
     seen = seen_points(crops, detector)
-    if len(seen) < _MIN_FACES:
+    if len(seen) < MIN_FACES:
         return Template(ARCFACE_TEMPLATE, "assumed", len(seen))
     points = ARCFACE_TEMPLATE + np.median(seen, axis=0) - SEEN_ON_ARCFACE
     if distance(points, ARCFACE_TEMPLATE) < SAME_PX:
@@ -67,16 +65,3 @@ def seen_points(crops: Iterable[np.ndarray], detector: Detector) -> np.ndarray:
         if len(faces):
             points.append((faces.landmarks[0] + 0.5) / _ENLARGE - 0.5)  # pixel centres
     return np.stack(points) if points else np.zeros((0, 5, 2), np.float32)
-
-
-def measure_detector_bias(videos: Sequence[str], detector: Detector, radius: int = 4, every: int = 5) -> np.ndarray:
-    """(5, 2) what SEEN_ON_ARCFACE should be, by every `every`-th frame's largest face; each video has one vote."""
-
-    def ours(uri: str) -> Iterator[np.ndarray]:
-        for seen, points in follow(frames(uri), detector, radius):
-            if len(seen.faces) and seen.frame.image is not None and seen.frame.index % every == 0:
-                face = int(np.argmax(seen.faces.boxes[:, 2] * seen.faces.boxes[:, 3]))
-                yield crop(seen.frame.image, points[face], ARCFACE_TEMPLATE)
-
-    medians = [np.median(seen, axis=0) for uri in videos if len(seen := seen_points(ours(uri), detector)) >= _MIN_FACES]
-    return np.median(medians, axis=0)

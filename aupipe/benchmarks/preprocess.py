@@ -1,0 +1,89 @@
+"""How fast crops are packed into a store, and whether memory stays flat when there are more of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupipe import facs
+from aupipe.errors import AupipeError
+from aupipe.facestore import jpeg
+from aupipe.facestore.schema import CROP_SIZE_PX
+
+_FRAMES = 1000  # a generated video has
+_RUN = "import sys; from aupipe.commands.preprocess import main; sys.exit(main(sys.argv[1:]))"
+
+
+def measure(crops: int) -> dict[str, Any]:
+    """Rate of `preprocess.py` on so many generated crops, and its peak memory against that for a quarter of them.
+
+    The rate is that of the packing alone; `wall_s` is of the whole command, starting Ray included. Memory is the
+    proportional share (PSS) of every process of the command, Ray's own included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        quarter, whole = (_run(Path(folder) / str(count), count) for count in (crops // 4, crops))
+    return {
+        "crops": crops, **whole, "peak_mb_of_a_quarter": quarter["peak_mb"],
+        "growth": round(whole["peak_mb"] / quarter["peak_mb"] - 1, 3),
+    }  # fmt: skip
+
+
+def _run(folder: Path, crops: int) -> dict[str, float]:
+    _generate(folder / "data", crops)
+    command = [sys.executable, "-c", _RUN, "--data", str(folder / "data"), "--out", str(folder / "store")]
+    start, peak = time.monotonic(), 0
+    with open(folder / "log", "w+") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while run.poll() is None:
+                peak = max(peak, _session_kb(run.pid))
+                time.sleep(0.2)
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+        wall = time.monotonic() - start
+        log.seek(0)
+        text = log.read()
+    rate = re.search(r"([\d.]+) rows/s", text)
+    if run.returncode or rate is None:
+        raise AupipeError(f"preprocess.py ended with {run.returncode}: {text.strip().splitlines()[-1:]}")
+    return {"crops_per_s": float(rate[1]), "wall_s": round(wall, 1), "peak_mb": round(peak / 1024, 1)}
+
+
+def _generate(root: Path, crops: int) -> None:
+    """Videos of _FRAMES labelled crops each, every fourth for validation. One crop is as large as a real one (7 KB)."""
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.integers(0, 256, (28, 28, 3)), np.ones((4, 4, 1))).astype(np.uint8)[:CROP_SIZE_PX]
+    image = jpeg.encode(picture)
+    for video in range(max(2, -(-crops // _FRAMES))):
+        labels = root / "annotations/AU_Detection_Challenge" / ("Train_Set" if video % 4 else "Validation_Set")
+        folder = root / f"cropped_aligned/v{video}"
+        for path in (labels, folder):
+            path.mkdir(parents=True, exist_ok=True)
+        lines = [",".join(row) for row in rng.integers(0, 2, (_FRAMES, len(facs.AUS))).astype(str)]
+        (labels / f"v{video}.txt").write_text("\n".join([",".join(facs.AFFWILD2_AUS), *lines]))
+        for frame in range(1, _FRAMES + 1):
+            (folder / f"{frame:05d}.jpg").write_bytes(image)
+
+
+def _session_kb(session: int) -> int:
+    """PSS of all processes of a session."""
+    total = 0
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if os.getsid(int(process.name)) == session:
+                total += int(re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.M)[1])  # type: ignore[index]
+        except (ProcessLookupError, FileNotFoundError, PermissionError, TypeError):
+            continue  # it ended meanwhile
+    return total
