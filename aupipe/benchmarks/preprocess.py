@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from aupipe import facs
@@ -20,6 +21,7 @@ from aupipe.facestore import jpeg
 from aupipe.facestore.schema import CROP_SIZE_PX
 
 _FRAMES = 1000  # a generated video has
+_DETAIL = 20  # pixels of noise a side, enlarged: makes a JPEG of about 9 KB, a little more than a face does
 _RUN = "import sys; from aupipe.commands.preprocess import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -60,10 +62,10 @@ def _run(folder: Path, crops: int) -> dict[str, float]:
 
 
 def _generate(root: Path, crops: int) -> None:
-    """Videos of _FRAMES labelled crops each, every fourth for validation. One crop is as large as a real one (7 KB)."""
+    """Videos of _FRAMES labelled crops each, every fourth for validation."""
     rng = np.random.default_rng(0)
-    picture = np.kron(rng.integers(0, 256, (28, 28, 3)), np.ones((4, 4, 1))).astype(np.uint8)[:CROP_SIZE_PX]
-    image = jpeg.encode(picture)
+    noise = rng.integers(0, 256, (_DETAIL, _DETAIL, 3), dtype=np.uint8)
+    image = jpeg.encode(cv2.resize(noise, (CROP_SIZE_PX, CROP_SIZE_PX)))
     for video in range(max(2, -(-crops // _FRAMES))):
         labels = root / "annotations/AU_Detection_Challenge" / ("Train_Set" if video % 4 else "Validation_Set")
         folder = root / f"cropped_aligned/v{video}"
