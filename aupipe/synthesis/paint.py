@@ -1,4 +1,4 @@
-"""Skin, lips, brows, beard and hair as one picture of reflectance, spread round the head like a label round a tin.
+"""Skin, lips, brows, beard, hair and furrows as one picture of reflectance, spread round the head like a tin's label.
 
 The picture lies on cylinder coordinates of the base head: angle about the vertical axis (radians, 0 in front, + to the
 person's left) and height (dm). So brows and hair keep their place on every shape, and move with the skin.
@@ -6,11 +6,12 @@ person's left) and height (dm). So brows and hair keep their place on every shap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
-from scipy.interpolate import LinearNDInterpolator
 
 from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
 
@@ -18,6 +19,27 @@ TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
 LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the picture
 EYE_X_DM, EYE_HEIGHT_DM = 0.308, 7.284  # centre of an eye in the base shape
 RADIUS_DM = 0.9  # of the face about the axis: turns angles into lengths
+
+# Furrows that an AU at full intensity draws (FACS names them among the appearance changes): lines through points
+# (distance from the middle of the face, height), in dm on the base shape, on both sides.
+FURROWS: Mapping[str, tuple[tuple[tuple[float, float], ...], ...]] = {
+    "AU01": (
+        ((0.0, 7.72), (0.15, 7.70), (0.26, 7.66)), ((0.0, 7.82), (0.15, 7.80), (0.26, 7.77)),
+        ((0.0, 7.92), (0.14, 7.90)),
+    ),
+    "AU02": (((0.24, 7.68), (0.38, 7.72), (0.52, 7.66)), ((0.24, 7.79), (0.38, 7.82), (0.50, 7.77))),
+    "AU04": (((0.05, 7.38), (0.07, 7.48), (0.06, 7.60)), ((0.0, 7.33), (0.07, 7.34))),
+    "AU06": (
+        ((0.52, 7.30), (0.66, 7.38)), ((0.52, 7.27), (0.68, 7.28)), ((0.51, 7.24), (0.64, 7.17)),
+        ((0.16, 7.13), (0.28, 7.06), (0.44, 7.11)),
+    ),
+    "AU07": (((0.19, 7.20), (0.30, 7.16), (0.43, 7.20)),),
+    "AU10": (((0.14, 7.00), (0.20, 6.90), (0.27, 6.76)),),
+    "AU12": (((0.20, 6.88), (0.30, 6.74), (0.34, 6.58)), ((0.29, 6.62), (0.31, 6.54))),
+    "AU15": (((0.26, 6.54), (0.31, 6.46), (0.32, 6.36)),),
+    "AU23": (((0.0, 6.77), (0.0, 6.72)), ((0.07, 6.78), (0.06, 6.72)), ((0.06, 6.50), (0.07, 6.45))),
+    "AU24": (((0.0, 6.46), (0.10, 6.45), (0.17, 6.48)),),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +102,23 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
     return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32)
 
 
+def furrows(rng: np.random.Generator, traits: Traits) -> dict[str, Floats]:
+    """For each AU of FURROWS, (rows, columns) 0..1: the part of the light that its furrows swallow."""
+    rows, columns = TEXTURE_SIZE
+    depth = rng.uniform(0.35, 0.65) + 0.2 * traits.old
+    masks = {}
+    for au, lines in FURROWS.items():
+        mask = np.zeros(TEXTURE_SIZE, np.float32)
+        for side, line in product((-1, 1), lines):
+            across, height = (np.array(line) + rng.normal(0, 0.012, (len(line), 2))).T
+            x = (side * across / RADIUS_DM / (2 * np.pi) + 0.5) * columns
+            y = (HIGHEST_DM - height) / (HIGHEST_DM - LOWEST_DM) * rows
+            points = np.stack([x, y], 1).round().astype(np.int32)
+            cv2.polylines(mask, [points], isClosed=False, color=1.0, thickness=3, lineType=cv2.LINE_AA)
+        masks[au] = depth * cv2.GaussianBlur(mask, (0, 0), 1.3)
+    return masks
+
+
 def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:
     """(rows, columns) 0..1: stubble or beard below the nose, up to the sideburns; lips are painted over it."""
     jaw = _soft(6.78 - height + 0.9 * (np.abs(angle) - 0.9).clip(0), 0.12)
@@ -98,15 +137,16 @@ def _brows(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
 
 
 def _bake(rig: Rig, mask: Floats) -> Floats:
-    """(rows, columns): a vertex mask (V,) spread over the picture, linear within the triangles of the face."""
-    points = rig.parts["skin"].vertices
-    points = points[(rig.vertices[points, 2] > 1.0) & (rig.vertices[points, 1] > 6.0)]
-    spread = LinearNDInterpolator(np.stack(_cylinder(rig.vertices[points]), 1), mask[points], fill_value=0.0)
-    angle, height = _grid()
-    near = (np.abs(angle) < 0.8) & (height > 6.2) & (height < 7.6)
-    picture = np.zeros(TEXTURE_SIZE)
-    picture[near] = spread(angle[near], height[near])
-    return picture
+    """(rows, columns): a vertex mask (V,) spread over the picture, each triangle with its mean, edges softened."""
+    part = rig.parts["skin"]
+    triangles = part.vertices[part.faces]
+    values = mask[triangles].mean(1)
+    shift = 16  # sub-pixel steps in OpenCV's fixed-point coordinates (4 bits)
+    points = np.round(texture_coordinates(rig.vertices) * TEXTURE_SIZE[::-1] * shift).astype(np.int32)
+    picture = np.zeros(TEXTURE_SIZE, np.float32)
+    for number in np.flatnonzero(values > 0.02):
+        cv2.fillConvexPoly(picture, points[triangles[number]], float(values[number]), lineType=cv2.LINE_AA, shift=4)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5))
 
 
 def _cylinder(vertices: Floats) -> tuple[Floats, Floats]:

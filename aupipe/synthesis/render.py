@@ -5,6 +5,7 @@ Mitsuba 3 (Jakob et al. 2022), variant scalar_rgb: a CPU path tracer that needs 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,18 @@ class Renderer:
         self._mitsuba: Any = mitsuba
         self._rig, self._person, self._scene = rig, person, scene
         self._size_px, self._samples = size_px, samples
-        self._materials = {name: self._material(name) for name in rig.parts}
+        self._materials = {name: self._material(name) for name in rig.parts if name != "skin"}
+        face = np.max(list(person.furrows.values()), axis=0) > 0
+        rows, columns = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))
+        self._face = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        self._furrows = {name: mask[self._face] for name, mask in person.furrows.items()}
         self._uv = {name: texture_coordinates(rig.vertices[part.vertices]) for name, part in rig.parts.items()}
         self._uv["eyes"] = _eye_coordinates(rig)
 
-    def frame(self, vertices: Floats, seed: int) -> npt.NDArray[np.uint8]:
-        """(size, size, 3) uint8 RGB of the head with `vertices` (V, 3)."""
+    def frame(self, vertices: Floats, au: Mapping[str, float], seed: int) -> npt.NDArray[np.uint8]:
+        """(size, size, 3) uint8 RGB of the head with `vertices` (V, 3) and the furrows of `au` (intensities 0..1)."""
         mi = self._mitsuba
+        self._materials["skin"] = self._skin(au)
         view = self._scene.view_dm
         shift_x, shift_y = self._scene.shift * view
         target = [shift_x, shift_y - 0.12 * view, 0.0]
@@ -86,15 +92,19 @@ class Renderer:
         buffers.update()  # also computes the normals
         return mesh
 
+    def _skin(self, au: Mapping[str, float]) -> Any:
+        """The skin's material with furrows as deep as the AUs are strong."""
+        swallowed = sum((au.get(name, 0.0) * mask for name, mask in self._furrows.items()), np.float32(0))
+        picture = self._person.skin.copy()
+        picture[self._face] *= 1 - np.minimum(swallowed, 0.9)[..., None]
+        return self._diffuse(self._bitmap(picture))
+
     def _material(self, name: str) -> Any:
-        if name == "skin":
-            reflectance = self._bitmap(self._person.skin)
-        elif name == "eyes":
-            reflectance = self._bitmap(_eye_texture(self._person))
-        else:
-            reflectance = _rgb(self._person.colours[name])
-        diffuse = {"type": "diffuse", "reflectance": reflectance}
-        return self._mitsuba.load_dict({"type": "twosided", "front": diffuse})
+        texture = name == "eyes"
+        return self._diffuse(self._bitmap(_eye_texture(self._person)) if texture else _rgb(self._person.colours[name]))
+
+    def _diffuse(self, reflectance: dict[str, Any]) -> Any:
+        return self._mitsuba.load_dict({"type": "twosided", "front": {"type": "diffuse", "reflectance": reflectance}})
 
     def _bitmap(self, picture: Floats) -> dict[str, Any]:
         return {"type": "bitmap", "bitmap": self._mitsuba.Bitmap(picture), "raw": True, "wrap_mode": "clamp"}
