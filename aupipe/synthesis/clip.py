@@ -6,19 +6,20 @@ The crops come from the video as it decodes, through the detector and the aligne
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
-from itertools import pairwise
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from aupipe import facs
 from aupipe.config import Section
-from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop, neighbours, smooth_landmarks
+from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.follow import follow
+from aupipe.facestore import jpeg
 from aupipe.media.frames import frames
 from aupipe.synthesis import actions
 from aupipe.synthesis.activations import VideoPlan, present
@@ -83,21 +84,9 @@ def perform(
     return pictures, present(video.intensity, parted)
 
 
-def crops(uri: str, detection: DetectorConfig, alignment: AlignmentConfig) -> list[tuple[int, bytes]]:
+def crops(uri: str, detection: DetectorConfig, alignment: AlignmentConfig) -> Iterator[tuple[int, bytes]]:
     """(0-based frame, JPEG) of the best face in each frame of the video as decoded, aligned as all video is."""
-    detector = Detector(detection)
-    decoded = [(frame.index, frame.image) for frame in frames(uri) if frame.image is not None]
-    found = [detector.detect(image) for _, image in decoded]
-    links = [np.full(len(found[0]), -1), *(neighbours(a, b) for a, b in pairwise(found))]
-    cut = []
-    for at, (index, image) in enumerate(decoded):
-        if len(found[at]) and min(found[at].boxes[0, 2:]) >= detection.min_face_px:
-            points = smooth_landmarks(found, links, at, alignment.smoothing_radius)
-            cut.append((index, _jpeg(crop(image, points[0], ARCFACE_TEMPLATE))))
-    return cut
-
-
-def _jpeg(image: npt.NDArray[np.uint8]) -> bytes:
-    """JPEG at quality 95, 4:4:4, of (H, W, 3) uint8 RGB."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+    for seen, points in follow(frames(uri), Detector(detection), alignment.smoothing_radius):
+        image, faces = seen.frame.image, seen.faces
+        if image is not None and len(faces) and min(faces.boxes[0, 2:]) >= detection.min_face_px:
+            yield seen.frame.index, jpeg.encode(crop(image, points[0], ARCFACE_TEMPLATE))

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.ray
 SIZE = ["--videos", "3", "--seconds", "0.4"]
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = Storage(tmp_path / "first"), Storage(tmp_path / "second")
     assert main(["--out", first.root, *SIZE]) == 0
