@@ -15,13 +15,11 @@ import numpy.typing as npt
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.facestore import gaps
 
 VIDEO_HEADER = ",".join(facs.AFFWILD2_AUS)
 SINGLE_HEADER = f"image_location,{VIDEO_HEADER}"
-MAX_GAP_S = 2.0
-_DEFAULT_FPS = 30.0
 _LOCATION = re.compile(r"(?P<track>[^/,]+)/(?P<frame>\d{5})\.jpg")
-_NAME_WITH_RATE = re.compile(r"[^-]+-(?P<fps>\d+(\.\d+)?)-\d+x\d+(_left|_right)?")
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,6 @@ class TrackPredictions:
     probabilities: npt.NDArray[np.float64]
 
 
-def frame_rate(track: str) -> float:
-    """Frames a second by the name (`ID-FPS-WxH`), 30 where it does not say."""
-    match = _NAME_WITH_RATE.fullmatch(track)
-    return float(match["fps"]) if match else _DEFAULT_FPS
-
-
 def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDArray[np.float64]:
     """(count, 12) probabilities of frames 1 … count.
 
@@ -46,14 +38,11 @@ def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDAr
     """
     frames = known.frames
     target = np.arange(1, count + 1)
+    lines = gaps.interpolate(target, frames, known.probabilities, np.diff(frames) <= max_gap_frames)
     after = np.clip(np.searchsorted(frames, target), 0, len(frames) - 1)
-    before = np.clip(np.searchsorted(frames, target, side="right") - 1, 0, len(frames) - 1)
-    gap = frames[after] - frames[before]
-    inside = (gap > 0) & (gap <= max_gap_frames) & (frames[before] < target) & (target < frames[after])
-    part = np.where(inside, (target - frames[before]) / np.maximum(gap, 1), 0.0)[:, None]
+    before = np.clip(after - 1, 0, len(frames) - 1)
     nearest = np.where(np.abs(target - frames[before]) <= np.abs(frames[after] - target), before, after)
-    low, high = known.probabilities[before], known.probabilities[after]
-    return np.where(inside[:, None], low + part * (high - low), known.probabilities[nearest])
+    return np.where(np.isnan(lines), known.probabilities[nearest], lines)
 
 
 def decide(
@@ -71,7 +60,7 @@ def decide(
     for track, count in counts.items():
         if track not in predictions or not len(predictions[track].frames):
             raise DatasetError(f"nothing is predicted for {track}, which the submission must hold; annotate it first")
-        filled = fill(predictions[track], count, MAX_GAP_S * frame_rate(track))
+        filled = fill(predictions[track], count, gaps.MAX_GAP_S * gaps.frame_rate(track))
         result[track] = filled >= thresholds
     return result
 

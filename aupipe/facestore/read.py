@@ -1,6 +1,7 @@
 """Reading a face store: by row group for training, by label columns (no images) for samplers, folds and thresholds.
 
-Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame.
+Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame. The split `all` is every split of the
+store, one after the other, with row numbers of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from aupipe.errors import DatasetError
 from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Part, StoreCard
 from aupipe.storage import Storage
 
+ALL = "all"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowGroup:
     """The unit of reading: about 256 consecutive rows of a split."""
 
-    split: str
+    split: str  # which it was asked for as a part of; its rows are numbered in that
     file: str  # name below the store
     group: int  # number of the row group in the file
     start: int  # number of its first row in the split
@@ -87,7 +90,7 @@ class StoreIndex:
         return np.asarray(self.card.template, dtype=np.float32)
 
     def rows(self, split: str) -> int:
-        return self.card.splits[self._known(split)].rows
+        return sum(part.rows for part in self._parts(split))
 
     def row_groups(self, split: str) -> list[RowGroup]:
         """The row groups of a split, in row order."""
@@ -110,7 +113,6 @@ class StoreIndex:
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """All rows of a split without their images: row i of the table is row i of the split."""
-        self._known(split)
         tables = [_parquet(self.storage, part.name).read(columns=list(columns)) for part in self._parts(split)]
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
@@ -131,13 +133,9 @@ class StoreIndex:
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
 
     def _parts(self, split: str) -> list[Part]:
-        self._known(split)
-        return [part for part in self.card.parts if part.split == split]
-
-    def _known(self, split: str) -> str:
-        if split not in self.card.splits:
-            raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join(self.splits)}")
-        return split
+        if split not in (*self.splits, ALL):
+            raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")
+        return [part for part in self.card.parts if split in (part.split, ALL)]
 
 
 def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:

@@ -44,11 +44,6 @@ def test_what_is_known_stays_and_nothing_leaves_its_range(frames, count, gap, ra
             assert filled[frame - 1] == pytest.approx(row)
 
 
-def test_the_rate_is_in_the_name_or_thirty():
-    names = ("10-25-1280x720", "10-25-1280x720_left", "video12", "105", "1-30-1280x720_x")
-    assert [sub.frame_rate(name) for name in names] == [25, 25, 30, 30, 30]
-
-
 def test_a_track_without_predictions_is_named():
     with pytest.raises(DatasetError, match="nothing is predicted for b_left"):
         sub.decide({"a": known([1], [0.7])}, {"a": 3, "b_left": 2}, np.full(12, 0.5))

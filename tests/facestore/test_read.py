@@ -33,5 +33,13 @@ def test_a_folder_without_card_is_no_store(tmp_path):
 
 
 def test_an_unknown_split_is_named(tmp_path, build_store):
-    with pytest.raises(DatasetError, match="no split 'test', only train, validation"):
+    with pytest.raises(DatasetError, match="no split 'test', only train, validation, all"):
         build_store(tmp_path).row_groups("test")
+
+
+def test_all_splits_are_numbered_as_one(tmp_path, build_store):
+    index = build_store(tmp_path)
+    table, groups = index.labels(read.ALL), index.row_groups(read.ALL)
+    assert table.num_rows == index.rows(read.ALL) == index.rows("train") + index.rows("validation")
+    assert table.slice(index.rows("train")).to_pylist() == index.labels("validation").to_pylist()
+    assert table.slice(groups[-1].start).to_pylist() == index.read(groups[-1], table.column_names).to_pylist()
