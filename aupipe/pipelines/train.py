@@ -141,14 +141,12 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
-    states = result.best_checkpoints or []
-    best, figures = max(states, key=lambda pair: pair[1]["macro_f1"])
-    newest, _ = max(states, key=lambda pair: pair[1]["epoch"])
+    best, figures = max(result.best_checkpoints, key=lambda pair: pair[1]["macro_f1"])
     logger.info(
         "stage %s: best epoch %d, validation macro F1 %.3f at 0.5", name, figures["epoch"] + 1, figures["macro_f1"]
     )
     system = build(job.recipe.model, job.recipe.input)
-    with newest.as_directory() as local:
+    with result.checkpoint.as_directory() as local:  # the newest
         history = earlier + state.read_position(Path(local)).history
     folder.write(f"stages/{name}/history.json", json.dumps(history).encode())
     with best.as_directory() as local:

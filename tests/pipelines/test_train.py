@@ -1,0 +1,113 @@
+"""Training as a user runs it: killed twice, the same command ends in the bits of a run that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aupipe.commands import evaluate, train
+from aupipe.models import checkpoint
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 8
+SETTINGS = [
+    "model.width=16", "model.heads=2", "model.mlp_width=16", "model.dropout=0.2", "input.size_px=32",
+    "stages.train.batch=8", f"stages.train.epochs={EPOCHS}", "stages.train.data.held_out=0.25",
+]  # fmt: skip
+
+
+def arguments(store: str, out: Path) -> list[str]:
+    chosen = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--out", str(out), "--workers", "2"]
+    return chosen + [part for setting in SETTINGS for part in ("--set", setting)]
+
+
+def epochs_done(out: Path) -> int:
+    return len((out / "metrics.jsonl").read_text().splitlines()) if (out / "metrics.jsonl").exists() else 0
+
+
+def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
+    """Return in the middle of epoch `count` + 1."""
+    deadline = time.monotonic() + 240
+    while epochs_done(out) < count:
+        assert driver.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline, f"no {count} epochs in {out}"
+        time.sleep(0.02)
+
+
+def worker_of(driver: subprocess.Popen) -> int:
+    """The process id of a training worker below that driver."""
+    parents = {int(p.name): int((p / "stat").read_text().rpartition(")")[2].split()[1]) for p in processes()}
+    for pid in parents:
+        above = pid
+        while above in parents and above != driver.pid:
+            above = parents[above]
+        if above == driver.pid and b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("no training worker")
+
+
+def processes() -> list[Path]:
+    return [path for path in Path("/proc").iterdir() if path.name.isdigit() and (path / "stat").exists()]
+
+
+def without_times(out: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
+
+
+def test_killed_worker_and_killed_driver_change_nothing(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(train=5, validation=3, frames=16)
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    assert train.main(arguments(store, calm)) == 0
+
+    driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough)], cwd=ROOT)
+    try:
+        wait_for_epochs(rough, 2, driver)
+        os.kill(worker_of(driver), signal.SIGKILL)
+        wait_for_epochs(rough, 4, driver)
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert not (rough / "summary.json").exists()
+    assert train.main(arguments(store, rough)) == 0
+
+    assert [line["epoch"] for line in without_times(rough)] == list(range(EPOCHS))
+    assert without_times(rough) == without_times(calm)
+    for name in (f"stages/train/epoch-{EPOCHS - 1:04d}/model.safetensors", "best/model.safetensors"):
+        assert (rough / name).read_bytes() == (calm / name).read_bytes(), name
+    assert list((rough / "tensorboard" / "train").glob("events*"))
+
+    summary = json.loads((calm / "summary.json").read_text())
+    assert summary["stages"] == {"train": EPOCHS}
+    assert summary["floor"] > 0
+    _, card = checkpoint.load(str(calm / "best"))
+    assert len(card.training.held_out_videos) == 1
+    assert len(card.training.videos) == 4
+    assert card.training.thresholds_from == "held-out train videos"
+
+    capsys.readouterr()
+    assert train.main(arguments(store, calm)) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2
+
+    out = tmp_path / "scores"
+    assert evaluate.main(["--checkpoint", str(calm / "best"), "--data", store, "--out", str(out)]) == 0
+    table = capsys.readouterr().out
+    assert "floor" in table
+    assert "paired bootstrap over 3 videos" in table
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["macro_f1"] == pytest.approx(summary["macro_f1"])
+    assert scores["thresholds_from"] == "held-out train videos"
+    assert (out / "predictions.parquet").exists()
