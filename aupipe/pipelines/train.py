@@ -28,6 +28,7 @@ from aupipe.learning import calibration, engine, initialise, optim, run, samplin
 from aupipe.learning.recipe import Recipe
 from aupipe.models import checkpoint
 from aupipe.models.build import build
+from aupipe.pipelines.claim import claim
 from aupipe.pipelines.evaluate import predict
 from aupipe.pipelines.session import gpus_per_worker, session
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
@@ -101,7 +102,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     # A report that is younger than one poll is lost if a worker dies; Ray's default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     history: list[dict[str, Any]] = []
-    with session(log_to_driver=False):
+    with claim(folder), session(log_to_driver=False):
         for name in job.recipe.stages:
             if not folder.exists(f"{_best(name)}/{checkpoint.CARD}"):
                 _run_stage(job, index, name, history)

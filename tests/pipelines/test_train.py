@@ -16,7 +16,7 @@ import pytest
 from aupipe.commands import evaluate, train
 from aupipe.models import checkpoint
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 8
