@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from aupipe.errors import ConfigError
-from aupipe.media.frames import frames
-from aupipe.media.probe import probe
 from aupipe.storage import Storage
-from aupipe.synthesis.clip import FPS, encode
 from aupipe.synthesis.dataset import Spec, SynthesisConfig, check, claim, describe
 
 pytestmark = pytest.mark.unit
@@ -39,17 +35,3 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="new folder"):
         claim(spec(), Storage(tmp_path))
-
-
-def test_encoded_video_repeats_and_seeks(tmp_path: Path) -> None:
-    ramp = np.arange(40, dtype=np.uint8)[:, None, None, None] * 6
-    pictures = np.broadcast_to(ramp, (40, 64, 64, 3)).copy()
-    data = encode(pictures, 18)
-    assert data == encode(pictures, 18)
-    (tmp_path / "a.mp4").write_bytes(data)
-    info = probe(str(tmp_path / "a.mp4"))
-    assert info.codec == "h264"
-    shown = list(frames(str(tmp_path / "a.mp4")))
-    assert [f.time_s for f in shown] == pytest.approx([i / FPS for i in range(40)])
-    means = [f.image.mean() for f in shown if f.image is not None]
-    np.testing.assert_allclose(means, ramp.ravel(), atol=4)
