@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aupipe import facs
 from aupipe.affwild2.labels import parse
 from aupipe.affwild2.layout import EDITIONS
-from aupipe.config import Section
+from aupipe.config import Resources, Section
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
@@ -36,11 +36,12 @@ _SPLIT_FOLDERS = dict(zip(SPLITS, ("Train_Set", "Validation_Set"), strict=True))
 
 
 class SynthesisConfig(Section):
-    """What `--set` reaches. All of it is part of the key of a data set."""
+    """What `--set` reaches. All but the resources is part of the key of a data set."""
 
     render: RenderConfig = RenderConfig()
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
+    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Spec:
             "fps": FPS,
             "seed": self.seed,
             "edition": self.edition,
-            "config": self.config.model_dump(),
+            "config": self.config.model_dump(exclude={"resources"}),
             "au_order": list(facs.AUS),
             "present_from_intensity": PRESENT,
             "lips_parted_from_dm": LIPS_PARTED_DM,
