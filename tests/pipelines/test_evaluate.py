@@ -1,0 +1,58 @@
+"""Prediction on Ray equals prediction without it, row by row."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from aupipe import facs
+from aupipe.commands.evaluate import main
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import engine, metrics
+from aupipe.learning.crops import CropReader
+from aupipe.models import checkpoint
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.ray
+
+
+def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[..., str], tmp_path: Path) -> None:
+    store = make_store(train=1, validation=2, frames=280)
+    card = checkpoint.Card(
+        model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16), input=InputSpec(size_px=32),
+        template=((0, 0),) * 5, thresholds=dict.fromkeys(facs.AUS, 0.5) | {"AU12": 0.4},
+        smoothing=checkpoint.Smoothing(radius=2),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)
+    assert main(["--checkpoint", str(tmp_path / "best"), "--data", store, "--out", str(tmp_path / "out")]) == 0
+
+    index = StoreIndex.open(store)
+    system, _ = checkpoint.load(str(tmp_path / "best"))
+    reader = CropReader(index, "validation", keep_groups=3)
+    raw = engine.predict(system, card.input, reader, np.arange(560), torch.device("cpu"))
+    rows = pd.read_parquet(io.BytesIO((tmp_path / "out" / "predictions.parquet").read_bytes()))
+    assert rows[["video_id", "frame"]].to_numpy().tolist() == [
+        [f"validation{video:02d}.mp4", frame] for video in range(2) for frame in range(1, 281)
+    ]
+    found = rows[[f"{au}_prob" for au in facs.AUS]].to_numpy()
+    assert found[0] == pytest.approx(raw[:3].mean(0), abs=1e-6)
+    assert found[300] == pytest.approx(raw[298:303].mean(0), abs=1e-6)
+    labels = np.array(index.labels("validation")["au"].to_pylist(), dtype=np.int8)
+    decided = rows[list(facs.AUS)].to_numpy()
+    assert np.array_equal(decided[:, 6], rows["AU12_prob"] >= 0.4)
+
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["macro_f1"] == pytest.approx(float(metrics.macro_f1(metrics.confusion(labels, decided))))
+    assert (scores["split"], scores["n_videos"], scores["smoothing_radius"]) == ("validation", 2, 2)
+    assert scores["n_frames"] == int((labels >= 0).any(axis=1).sum())
+    assert scores["model_sha256"] == checkpoint.load_card(str(tmp_path / "best")).sha256
