@@ -18,7 +18,7 @@ install: .venv/.installed
 
 # Everything that the demo writes is under ./demo; each step goes on where it stopped.
 demo: install
-	$(BIN)/python jobs/synthesize.py --out demo/data
+	$(BIN)/python jobs/synthesize.py --out demo/data --videos 120 --seconds 1
 	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
 	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run --workers 2
 	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/store --split validation --out demo/evaluation

@@ -73,3 +73,11 @@ def ray_session() -> Iterator[None]:
 
     with session(num_cpus=4):
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test says what it needs: `make test` selects by these marks, so one without would never run."""
+    kinds = {"unit", "ray", "cluster"}
+    unmarked = sorted({item.location[0] for item in items if not kinds & {mark.name for mark in item.iter_markers()}})
+    if unmarked:
+        raise pytest.UsageError(f"no mark unit, ray or cluster in {', '.join(unmarked)}")
