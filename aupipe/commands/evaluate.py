@@ -1,4 +1,4 @@
-"""`evaluate.py`: a checkpoint and a labelled face store in, scores out."""
+"""`evaluate.py`: models, or predictions, and a labelled face store in; scores out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,30 @@ from aupipe.commands import job
 
 _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data demo/store --out demo/scores
+  evaluate.py --checkpoint fold*/best --data other --split all --set ensemble=vote --groups people.csv --out scores
+  evaluate.py --predictions submission.txt --data store --out scores
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = job.make_parser("evaluate", "Score a checkpoint on a split of a face store.", _EXAMPLES)
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="CKPT", help="model folder, as train.py leaves in RUN/best"
-    )
+    parser = job.make_parser("evaluate", "Score models, or predictions, on a split of a face store.", _EXAMPLES)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--checkpoint", nargs="+", action="extend", default=[], metavar="CKPT",
+        help="model folder, as train.py leaves in RUN/best; several decide together (--set ensemble=mean|vote)",
+    )  # fmt: skip
+    what.add_argument(
+        "--predictions", metavar="FILE",
+        help="a predictions.parquet, a challenge submission (.txt), or a folder of TRACK.txt, instead of a model",
+    )  # fmt: skip
     parser.add_argument("--data", required=True, metavar="STORE", help="face store, as preprocess.py leaves it")
-    parser.add_argument("--split", default="validation", help="split of the store (default: validation)")
+    parser.add_argument("--split", default="validation", help="validation (default), fold:K (0 … 3), train, all")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder or URI for scores.json, predictions.parquet"
+        "--groups", metavar="MANIFEST", help="CSV or Parquet: video_id and columns; scores by each value of each column"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder or URI for scores.json, scores.png, predictions.parquet"
     )
     return job.run(parser, _evaluate, argv)
 
@@ -31,10 +42,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     from aupipe.pipelines import evaluate
 
     plan = evaluate.EvaluateJob(
-        checkpoint=args.checkpoint,
+        checkpoints=tuple(args.checkpoint),
+        predictions=args.predictions,
         store=args.data,
         split=args.split,
         out=args.out,
+        groups=args.groups,
         config=load(evaluate.EvaluateConfig, {}, args.overrides),
     )
     print(evaluate.describe(plan) if args.dry_run else evaluate.evaluate(plan))  # noqa: T201

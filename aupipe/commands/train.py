@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, metavar="STORE", help="face store, as preprocess.py leaves it")
     parser.add_argument("--out", required=True, metavar="RUN", help="folder or URI: best/, metrics.jsonl, summary.json")
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one a CPU, at most 4")
-    parser.add_argument("--split", choices=["official"], default="official", help="official: train on the train folder")
+    parser.add_argument(
+        "--split", default="official", metavar="official|fold:K",
+        help="fold:K (0 … 3): learn from three of four folds of train and validation, score on the fourth",
+    )  # fmt: skip
     return job.run(parser, _train, argv)
 
 

@@ -52,7 +52,7 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
         ManifestError: the column path is missing, or a value cannot be meant: with the line.
     """
     where = storage.path(name)
-    columns = _texts(storage, name)
+    columns = text_columns(storage, name)
     if "path" not in columns:
         raise ManifestError(f"{where} has no column `path`, only {', '.join(columns)}; give each image's path there")
     paths = columns["path"]
@@ -111,7 +111,7 @@ def _table(
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 
 
-def _texts(storage: Storage, name: str) -> dict[str, list[str]]:
+def text_columns(storage: Storage, name: str) -> dict[str, list[str]]:
     """Every column as text, "" where nothing stands."""
     try:
         if name.lower().endswith(".parquet"):

@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.facestore.folds import held_out, video_positives
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import losses, metrics, optim, sampling
+from aupipe.learning import losses, metrics, optim, sampling, splits
 from aupipe.learning.augment import augment
 from aupipe.learning.crops import CropReader
 from aupipe.learning.initialise import initialise
-from aupipe.learning.metrics import Floats, Ints, Labels
+from aupipe.learning.metrics import Bools, Floats, Ints, Labels
 from aupipe.learning.predictions import au_labels
 from aupipe.learning.recipe import DataConfig, Recipe, Stage
 from aupipe.models.build import build
@@ -28,9 +31,9 @@ PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is pred
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a split to learn from or to score."""
+    """Rows to learn from or to score."""
 
-    split: str
+    pool: str  # the store's split in which they are numbered
     rows: Ints  # (N,) numbers of the rows, ascending
     labels: Labels  # (N, 12)
     videos: tuple[str, ...]  # whose rows they are
@@ -43,30 +46,41 @@ class Selection:
         return positives / np.maximum((self.labels != facs.UNKNOWN).sum(axis=0), 1)
 
 
-def training_rows(index: StoreIndex, data: DataConfig, split: str = "train") -> Selection:
-    """The rows a stage learns from: labelled, every n-th frame, not of a held-out video.
+def training_rows(index: StoreIndex, data: DataConfig, split: str = splits.OFFICIAL) -> Selection:
+    """The rows a stage learns from: labelled, every n-th frame, of the split's part to learn but for held-out videos.
 
     Raises:
         DatasetError: there are none.
     """
-    table = index.labels(split, ("video_id", "frame", "au"))
-    labels = au_labels(table)
-    video = np.asarray(table["video_id"].to_pylist(), dtype=object)
-    apart = sampling.held_out(video, data.held_out)
-    keep = (labels != facs.UNKNOWN).any(axis=1) & ~np.isin(video, list(apart))
+    part = splits.to_learn(index, split)
+    table = index.labels(part.pool, ("video_id", "frame", "au"))
+    inside = part.mask(table["video_id"])
+    apart = held_out(video_positives(table.filter(inside)), data.held_out)
+    keep = inside & ~splits.Part(part.pool, apart).mask(table["video_id"])
     keep &= sampling.every_nth(table["frame"].to_numpy().astype(np.int64), data.every_n)
-    if not keep.any():
-        raise DatasetError(f"{index.storage.root}: split {split!r} has no labelled row to learn from")
-    return Selection(split, np.flatnonzero(keep), labels[keep], tuple(sorted(set(video[keep]))), tuple(sorted(apart)))
+    return _selection(index, part.pool, table, keep, tuple(sorted(apart)))
 
 
 def labelled_rows(index: StoreIndex, split: str) -> Selection:
-    """Every row of a split with a known AU."""
-    table = index.labels(split, ("video_id", "au"))
+    """The labelled rows of the split's part to score.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    part = splits.to_score(index, split)
+    table = index.labels(part.pool, ("video_id", "au"))
+    return _selection(index, part.pool, table, part.mask(table["video_id"]))
+
+
+def _selection(
+    index: StoreIndex, pool: str, table: pa.Table, keep: Bools, held_out_videos: tuple[str, ...] = ()
+) -> Selection:
     labels = au_labels(table)
-    keep = (labels != facs.UNKNOWN).any(axis=1)
-    videos = sorted({video for video, kept in zip(table["video_id"].to_pylist(), keep, strict=True) if kept})
-    return Selection(split, np.flatnonzero(keep), labels[keep], tuple(videos))
+    rows = np.flatnonzero(keep & (labels != facs.UNKNOWN).any(axis=1))
+    if not len(rows):
+        raise DatasetError(f"{index.storage.root}: of split {pool!r} no labelled row is left to learn from or to score")
+    videos = tuple(sorted(pc.unique(table["video_id"].take(rows)).to_pylist()))
+    return Selection(pool, rows, labels[rows], videos, held_out_videos)
 
 
 def build_system(recipe: Recipe, stage: str, init: str) -> System:
@@ -89,7 +103,7 @@ class Trainer:
 
     def __init__(
         self, *, recipe: Recipe, stage: str, index: StoreIndex, model: nn.Module, optimiser: torch.optim.Optimizer,
-        rank: int, world: int, device: torch.device,
+        rank: int, world: int, device: torch.device, split: str = splits.OFFICIAL,
     ) -> None:  # fmt: skip
         """`model` is the system itself or a wrapper of it (DDP) with the same call."""
         self.settings: Stage = recipe.stages[stage]
@@ -98,8 +112,8 @@ class Trainer:
         self.model, self.optimiser = model, optimiser
         self.system = unwrap(model)
         self.rank, self.world, self.device = rank, world, device
-        self.selection = training_rows(index, self.settings.data)
-        self.reader = CropReader(index, "train", keep_groups=2 * self.settings.data.window_groups)
+        self.selection = training_rows(index, self.settings.data, split)
+        self.reader = CropReader(index, self.selection.pool, keep_groups=2 * self.settings.data.window_groups)
         self.loss = losses.build(self.settings.loss, self.selection.positive_rates)
         self.steps_per_epoch = sampling.steps(len(self.selection.rows), self.settings.batch)
         if not self.steps_per_epoch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,10 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.annotation.smoothing import box_mean
+from aupipe.errors import DatasetError
+from aupipe.facestore import gaps
 from aupipe.learning.metrics import Bools, Floats, Ints, Labels
+from aupipe.learning.sampling import track_edges
 
 SCHEMA = pa.schema(
     [("video_id", pa.string()), ("person", pa.string()), ("frame", pa.int32())]
@@ -33,32 +36,48 @@ class Predictions:
     frame: Ints
     labels: Labels  # (N, 12)
     probabilities: Floats  # (N, 12)
+    time_s: Floats | None = None  # (N,) media time, NaN where unknown; None: nothing is known
 
     @classmethod
     def of(cls, rows: pa.Table, probabilities: Floats) -> Predictions:
-        """From label columns of a face store and probabilities (N, 12) of the same rows."""
+        """From the label columns of a face store and probabilities (N, 12) of the same rows."""
         return cls(
             video_id=np.asarray(rows["video_id"].to_pylist(), dtype=object),
             person=np.asarray(rows["person"].to_pylist(), dtype=object),
             frame=rows["frame"].to_numpy().astype(np.int64),
             labels=au_labels(rows),
             probabilities=probabilities.astype(np.float64),
+            time_s=rows["time_s"].to_numpy(),
         )
 
     def of_videos(self, videos: Sequence[str] | frozenset[str]) -> Predictions:
         """The rows of these videos."""
-        keep = np.isin(self.video_id, list(videos))
+        return self.where(np.isin(self.video_id, list(videos)))
+
+    def where(self, keep: Bools) -> Predictions:
+        """The rows at which keep (N,) is True."""
+        times = None if self.time_s is None else self.time_s[keep]
         return Predictions(
-            self.video_id[keep], self.person[keep], self.frame[keep], self.labels[keep], self.probabilities[keep]
+            self.video_id[keep], self.person[keep], self.frame[keep], self.labels[keep], self.probabilities[keep], times
         )
 
+    def labelled(self) -> Bools:
+        """(N,) whether any AU of the row is known."""
+        return (self.labels != facs.UNKNOWN).any(axis=1)
+
     def smoothed(self, radius: int) -> Predictions:
-        """Box mean over time within each track; a missing frame, another person and another video end a track."""
+        """Box mean over time within each track, holes of at most `gaps.MAX_GAP_S` filled by a straight line.
+
+        A longer hole, another person and another video end a track.
+        """
         if radius == 0:
             return self
         result = np.empty_like(self.probabilities)
         for start, end in self._tracks():
-            result[start:end] = box_mean(self.probabilities[start:end], np.ones(end - start, dtype=bool), radius)
+            frames, values = self.frame[start:end], self.probabilities[start:end]
+            target = np.arange(frames[0], frames[-1] + 1)
+            dense = gaps.interpolate(target, frames, values, np.ones(len(frames) - 1, dtype=bool))
+            result[start:end] = box_mean(dense, np.ones(len(dense), dtype=bool), radius)[frames - frames[0]]
         return replace(self, probabilities=result)
 
     def video_codes(self) -> tuple[list[str], Ints]:
@@ -77,18 +96,49 @@ class Predictions:
         pq.write_table(pa.table(arrays, schema=SCHEMA), sink, compression="zstd")
         return bytes(sink.getvalue())
 
-    def _tracks(self) -> list[tuple[int, int]]:
-        """[start, end) of rows of one person in consecutive frames."""
-        if not len(self.frame):
-            return []
-        cut = np.diff(self.frame) != 1
-        for column in (self.video_id, self.person):
-            cut |= column[1:] != column[:-1]
-        edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(self.frame)]
-        return list(itertools.pairwise(edges))
+    def _tracks(self) -> Iterator[tuple[int, int]]:
+        """[start, end) of rows of one person without a long hole between them."""
+        for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
+            times = None if self.time_s is None else self.time_s[start:end]
+            shown_s = gaps.seconds(self.video_id[start], self.frame[start:end], times)
+            cuts = np.flatnonzero(np.diff(shown_s) > gaps.MAX_GAP_S) + 1 + start
+            yield from itertools.pairwise([start, *cuts.tolist(), end])
 
 
 def au_labels(rows: pa.Table) -> Labels:
     """The `au` column of face-store rows as (N, 12) int8."""
     flat = rows["au"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, dtype=np.int8).reshape(-1, len(facs.AUS))
+
+
+def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
+    """The labelled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
+
+    Args:
+        rows: label columns of a face store.
+        given: `video_id`, `person`, `frame`, decisions `AUxx` and, if there are any, probabilities `AUxx_prob` (else
+            the decisions stand for them). Rows that the store has no label for are passed over.
+
+    Raises:
+        DatasetError: a labelled row has no prediction: a score over the rest would flatter.
+    """
+    rows = rows.filter(pa.array((au_labels(rows) != facs.UNKNOWN).any(axis=1)))
+    place = {key: number for number, key in enumerate(_keys(given))}
+    wanted = _keys(rows)
+    missing = [key for key in wanted if key not in place]
+    if missing:
+        video, person, frame = missing[0]
+        raise DatasetError(
+            f"{len(missing):,} of {len(wanted):,} labelled rows have no prediction, the first is frame {frame} of "
+            f"{video} {person}".rstrip()
+            + "; predict them, or score a --split that is predicted whole"
+        )
+    chosen = given.take(np.array([place[key] for key in wanted], dtype=np.int64))
+    decided = np.stack([chosen[au].to_numpy() for au in facs.AUS], axis=1)
+    if f"{facs.AUS[0]}_prob" not in chosen.column_names:
+        return Predictions.of(rows, decided.astype(np.float64)), decided
+    return Predictions.of(rows, np.stack([chosen[f"{au}_prob"].to_numpy() for au in facs.AUS], axis=1)), decided
+
+
+def _keys(table: pa.Table) -> list[tuple[str, str, int]]:
+    return list(zip(*(table[name].to_pylist() for name in ("video_id", "person", "frame")), strict=True))

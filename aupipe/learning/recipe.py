@@ -20,10 +20,10 @@ from aupipe.models.inputs import InputSpec
 
 
 class DataConfig(Section):
-    """Which rows of the store's train split a stage learns from."""
+    """Which rows a stage learns from."""
 
     every_n: int = Field(default=1, ge=1)  # every n-th frame
-    held_out: float = Field(default=0.1, ge=0, lt=1)  # share of the videos kept for thresholds and smoothing
+    held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
     window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
 
 

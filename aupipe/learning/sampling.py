@@ -8,11 +8,14 @@ Ranks take slices of one global order, so the rows of a step do not depend on ho
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
-from aupipe.learning.metrics import Bools, Ints
+from aupipe import facs
+from aupipe.learning.metrics import Bools, Ints, Labels
+
+RARE = tuple(facs.AUS.index(au) for au in ("AU02", "AU15", "AU23", "AU24", "AU26"))
 
 
 def seed_of(*keys: int | str) -> int:
@@ -21,19 +24,58 @@ def seed_of(*keys: int | str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def held_out(videos: Iterable[str], fraction: float) -> frozenset[str]:
-    """The part of the videos that is kept from learning, to fit thresholds on: chosen by a hash of the name.
-
-    At least one if there are two and `fraction` is above 0; never all.
-    """
-    names = sorted(set(videos), key=lambda name: (seed_of("held out", name), name))
-    count = min(max(round(len(names) * fraction), 1), len(names) - 1) if fraction > 0 and len(names) > 1 else 0
-    return frozenset(names[:count])
-
-
 def every_nth(frames: Ints, n: int) -> Bools:
     """True for frames 1, n+1, 2n+1, … (N,), by their real numbers: gaps do not shift the pattern."""
     return (frames - 1) % n == 0
+
+
+def tenth_and_rare_fifth(edges: Ints, labels: Labels, offset: int = 0) -> Bools:
+    """One frame in ten, and one in five where a rare AU (2, 15, 23, 24, 26) is on: as Yu et al. (ABAW5, 2023) resample.
+
+    Frame i = 1, 2, … of a track, counted over the rows that are there, is kept if i mod 10 = 1, or i mod 5 = 1 and a
+    rare AU is on.
+
+    Args:
+        edges: of the tracks (see `track_edges`).
+        labels: (N, 12).
+        offset: shifts the pattern by so many frames; another one each epoch shows every frame in time.
+    """
+    index = np.arange(len(labels)) - np.repeat(edges[:-1], np.diff(edges)) + offset  # 0-based: i − 1
+    return (index % 10 == 0) | ((index % 5 == 0) & (labels[:, RARE] == 1).any(axis=1))
+
+
+def balanced_subset(positives: Ints, fraction: float) -> Ints:
+    """A part of the clips with more of the rarest AUs than chance gives; Tu et al. learn their prompts on such a part.
+
+    Greedy: the AU with least positives so far gets the clip with most of it, until the part is full. An AU that no clip
+    is left for is passed over; ties go to the first AU and the first clip.
+
+    Args:
+        positives: (clips, 12) positive frames.
+        fraction: of the clips, 0 … 1; at least one is taken.
+
+    Returns:
+        Numbers of the clips, ascending.
+    """
+    free = np.ones(len(positives), dtype=bool)
+    held = np.zeros(positives.shape[1], dtype=np.int64)
+    for _ in range(min(max(round(fraction * len(positives)), 1), len(positives))):
+        left = np.where(free[:, None], positives, -1)
+        wanting = left.max(axis=0) > 0
+        au = int(np.where(wanting, held, np.iinfo(np.int64).max).argmin())
+        clip = int(left[:, au].argmax())
+        free[clip] = False
+        held += positives[clip]
+    return np.flatnonzero(~free)
+
+
+def track_edges(*columns: npt.NDArray) -> Ints:
+    """Where tracks begin and, at the end, N: (tracks + 1,). A track ends where any of the columns (N,) changes."""
+    count = len(columns[0])
+    cut = np.zeros(max(count - 1, 0), dtype=bool)
+    for column in columns:
+        cut |= column[1:] != column[:-1]
+    return np.concatenate([[0], np.flatnonzero(cut) + 1, [count]]).astype(np.int64)[0 if count else 1 :]
 
 
 def epoch_order(groups: Ints, *, seed: int, epoch: int, window: int) -> Ints:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -24,12 +23,12 @@ import ray.train.torch
 from aupipe import facs
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import calibration, engine, initialise, optim, run, sampling, scores, state
+from aupipe.learning import calibration, engine, ensemble, initialise, optim, run, sampling, scores, splits, state
 from aupipe.learning.recipe import Recipe
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.pipelines.claim import claim
-from aupipe.pipelines.evaluate import predict
+from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import gpus_per_worker, session
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
@@ -46,7 +45,7 @@ class TrainJob:
     store: str
     out: str
     workers: int | None = None  # None: one a GPU, else one a CPU up to MAX_CPU_WORKERS
-    split: str = "official"
+    split: str = splits.OFFICIAL  # or fold:K
     command: str = ""
 
 
@@ -64,7 +63,7 @@ def describe(job: TrainJob) -> str:
         system = build(job.recipe.model, job.recipe.input)
         optim.build(system, stage.optimiser)
         sizes = [(p.numel(), p.requires_grad) for p in system.parameters()]
-        selection = engine.training_rows(index, stage.data)
+        selection = engine.training_rows(index, stage.data, job.split)
         steps = sampling.steps(len(selection.rows), stage.batch)
         if not steps:
             raise ConfigError(
@@ -76,7 +75,7 @@ def describe(job: TrainJob) -> str:
             f"({len(selection.held_out_videos)} more held out), {stage.epochs} epochs of {steps} steps of {stage.batch}"
             + (" (done)" if folder.exists(f"{_best(name)}/{checkpoint.CARD}") else "")
         )
-    lines.append(f"validation: {len(engine.labelled_rows(index, 'validation').rows):,} crops")
+    lines.append(f"validation: {len(engine.labelled_rows(index, job.split).rows):,} crops")
     return "\n".join(lines)
 
 
@@ -122,6 +121,7 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
             "stage": name,
             "init": _resolved_init(job, name),
             "store": job.store,
+            "split": job.split,
             "out": folder.root,
             "earlier": earlier,
         },
@@ -152,7 +152,7 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
     folder.write(f"stages/{name}/history.json", json.dumps(history).encode())
     with best.as_directory() as local:
         state.load_weights(Path(local), system)
-    selection = engine.training_rows(index, job.recipe.stages[name].data)
+    selection = engine.training_rows(index, job.recipe.stages[name].data, job.split)
     card = checkpoint.Card(
         model=job.recipe.model,
         input=job.recipe.input,
@@ -176,11 +176,11 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str,
     """Fit thresholds and smoothing to the last stage, write RUN/best, score it, write the summary."""
     folder = Storage(job.out)
     system, card = checkpoint.load(folder.path(_best(name)))
-    apart = set(card.training.held_out_videos)
-    groups = [group for group in index.row_groups("train") if apart & set(group.video_ids)]
-    found = predict(folder.path(_best(name)), index, groups + index.row_groups("validation"), job.recipe.resources)
-    if apart:
-        fitted = calibration.calibrate(found["train"].of_videos(frozenset(apart)))
+    scored = splits.to_score(index, job.split)
+    apart = splits.Part(splits.to_learn(index, job.split).pool, frozenset(card.training.held_out_videos))
+    found = predict(folder.path(_best(name)), index, (apart, scored), job.recipe.resources)
+    if apart.videos:
+        fitted = calibration.calibrate(found[apart])
         card = card.model_copy(
             update={
                 "thresholds": dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True)),
@@ -189,13 +189,12 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str,
             }
         )
     card = checkpoint.save(Storage(folder.path(run.BEST)), system, card)
-    thresholds = np.array([card.thresholds[au] for au in facs.AUS])
-    result, _ = scores.table(found["validation"], card.smoothing.radius, thresholds)
+    result = scores.report(ensemble.decide([member(card, found[scored])], "mean"))
     summary = {
         "recipe": job.recipe.name,
         "stages": {stage: sum(line["stage"] == stage for line in history) for stage in job.recipe.stages},
         "macro_f1": result["macro_f1"],
-        "macro_f1_by_step": result["stages"],
+        "macro_f1_by_step": {step: figures["macro_f1"] for step, figures in result["stages"].items()},
         "floor": result["floor"],
         "ci95": result["ci95"],
         "model_sha256": card.sha256,

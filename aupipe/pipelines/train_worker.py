@@ -47,10 +47,11 @@ def run_epochs(config: dict[str, Any]) -> None:
     model = ray.train.torch.prepare_model(system)
     device = ray.train.torch.get_device()
     trainer = engine.Trainer(
-        recipe=recipe, stage=stage, index=index, model=model, optimiser=optimiser, rank=rank, world=world, device=device
+        recipe=recipe, stage=stage, index=index, split=config["split"], model=model, optimiser=optimiser, rank=rank,
+        world=world, device=device,
     )  # fmt: skip
-    validation = engine.labelled_rows(index, "validation")
-    reader = CropReader(index, "validation", keep_groups=1)
+    validation = engine.labelled_rows(index, config["split"])
+    reader = CropReader(index, validation.pool, keep_groups=1)
     for epoch in range(position.epochs, settings.epochs):
         begun = time.monotonic()
         loss = trainer.train_epoch(epoch)

@@ -24,10 +24,32 @@ def predictions(tracks: list[tuple[str, str, list[int]]], seed: int = 0) -> Pred
     )
 
 
+def at_times(frames: list[int], values: list[float], time_s: list[float] | None = None) -> Predictions:
+    n = len(frames)
+    return Predictions(
+        np.full(n, "1-10-9x9", dtype=object), np.full(n, "", dtype=object), np.array(frames),
+        np.zeros((n, 12), np.int8), np.repeat(np.array(values)[:, None], 12, axis=1),
+        None if time_s is None else np.array(time_s),
+    )  # fmt: skip
+
+
+def test_short_holes_are_bridged_before_smoothing_and_long_ones_are_not() -> None:
+    # 10 frames a second by the name: a hole of 20 frames is 2 s.
+    short = at_times([1, 2, 4], [0.0, 0.0, 1.0]).smoothed(1).probabilities[:, 0]
+    assert short == pytest.approx([0, (0 + 0 + 0.5) / 3, (0.5 + 1) / 2])
+    assert at_times([1, 21], [0.0, 1.0]).smoothed(1).probabilities[0, 0] == pytest.approx(0.025)
+    assert at_times([1, 22], [0.0, 1.0]).smoothed(30).probabilities[:, 0].tolist() == [0, 1]
+    # Media time goes before the name.
+    assert at_times([1, 3], [0.0, 1.0], [0.0, 2.5]).smoothed(5).probabilities[:, 0].tolist() == [0, 1]
+    assert at_times([1, 41], [0.0, 1.0], [0.0, 1.5]).smoothed(1).probabilities[0, 0] == pytest.approx(0.0125)
+    # Where one frame has none, the rate in the name decides.
+    assert at_times([1, 3], [0.0, 1.0], [0.0, np.nan]).smoothed(1).probabilities[0, 0] == pytest.approx(0.25)
+
+
 TRACKS = [("a.mp4", "left", [1, 2, 3, 4]), ("a.mp4", "right", [5, 6]), ("b.mp4", "right", [7, 8, 9, 12, 13])]
 
 
-def test_smoothing_crosses_no_video_person_or_gap() -> None:
+def test_smoothing_crosses_no_video_or_person() -> None:
     raw = predictions(TRACKS)
     smooth = raw.smoothed(1).probabilities
     p = raw.probabilities
@@ -36,8 +58,7 @@ def test_smoothing_crosses_no_video_person_or_gap() -> None:
     assert smooth[3] == pytest.approx(p[2:4].mean(0))  # not into the other person
     assert smooth[4] == pytest.approx(p[4:6].mean(0))
     assert smooth[6] == pytest.approx(p[6:8].mean(0))  # frame 7 of another video
-    assert smooth[8] == pytest.approx(p[7:9].mean(0))  # not over the gap 9 … 12
-    assert smooth[9] == pytest.approx(p[9:11].mean(0))
+    assert smooth[8] == pytest.approx((p[7] + p[8] + (2 * p[8] + p[9]) / 3) / 3)  # frames 10 and 11 on a line
 
 
 def test_radius_zero_is_identity() -> None:

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aupipe import facs
 from aupipe.learning import sampling
 
 pytestmark = pytest.mark.unit
@@ -48,17 +49,6 @@ def test_ranks_share_the_global_batch_whatever_their_number() -> None:
     assert sampling.steps(5, 12) == 0
 
 
-def test_held_out_videos_are_a_fixed_share() -> None:
-    videos = [f"video{i}" for i in range(40)]
-    apart = sampling.held_out(videos, 0.1)
-    assert len(apart) == 4
-    assert apart == sampling.held_out(reversed(videos * 3), 0.1)
-    assert sampling.held_out(["a", "b"], 0.1) in ({"a"}, {"b"})
-    assert sampling.held_out(["a"], 0.1) == frozenset()
-    assert sampling.held_out(videos, 0) == frozenset()
-    assert len(sampling.held_out(["a", "b"], 0.99)) == 1
-
-
 def test_every_nth_goes_by_real_frame_numbers() -> None:
     frames = np.array([1, 2, 3, 6, 7, 8, 11, 13])
     assert frames[sampling.every_nth(frames, 5)].tolist() == [1, 6, 11]
@@ -68,3 +58,36 @@ def test_every_nth_goes_by_real_frame_numbers() -> None:
 def test_seeds_do_not_depend_on_the_process() -> None:
     assert sampling.seed_of(0, "order", 1) == 125578804223736978
     assert sampling.seed_of(0, "order", 1) != sampling.seed_of(0, "order", 2)
+
+
+tracks = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+@given(tracks, st.integers(0, 9), st.integers(0, 99))
+def test_resampling_is_the_formula(lengths: list[int], offset: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([-1, 0, 1], (sum(lengths), 12), p=[0.1, 0.8, 0.1]).astype(np.int8)
+    edges = np.concatenate([[0], np.cumsum(lengths)])
+    kept = iter(sampling.tenth_and_rare_fifth(edges, labels, offset))
+    for row, i in enumerate(i for length in lengths for i in range(1 + offset, length + 1 + offset)):
+        rare = 1 in [labels[row, facs.AUS.index(au)] for au in ("AU02", "AU15", "AU23", "AU24", "AU26")]
+        assert next(kept) == (i % 10 == 1 or (rare and i % 5 == 1))
+
+
+def test_subset_holds_more_of_rare_aus_than_its_share() -> None:
+    rng = np.random.default_rng(0)
+    positives = rng.poisson(256 * np.geomspace(0.6, 0.03, 12), (200, 12)) * (rng.random((200, 12)) < 0.3)
+    chosen = sampling.balanced_subset(positives, 0.2)
+    assert len(chosen) == len(set(chosen.tolist())) == 40
+    share = positives[chosen].sum(axis=0) / positives.sum(axis=0)
+    assert share[-2:].min() > 0.35
+    assert np.array_equal(chosen, sampling.balanced_subset(positives, 0.2))
+    assert sampling.balanced_subset(np.zeros((5, 12), int), 1.0).tolist() == [0, 1, 2, 3, 4]
+    assert len(sampling.balanced_subset(positives, 0.0)) == 1
+
+
+def test_tracks_end_where_a_column_changes() -> None:
+    video, person = np.array(list("aaabb"), dtype=object), np.array(list("lrrrr"), dtype=object)
+    assert sampling.track_edges(video, person).tolist() == [0, 1, 3, 5]
+    assert sampling.track_edges(video[:0]).tolist() == [0]
+    assert sampling.track_edges(video[:1]).tolist() == [0, 1]

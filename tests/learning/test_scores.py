@@ -5,7 +5,9 @@ import pytest
 
 from aupipe import facs
 from aupipe.learning import scores
+from aupipe.learning.ensemble import Decision, Member, decide
 from aupipe.learning.predictions import Predictions
+from aupipe.report import table
 
 pytestmark = pytest.mark.unit
 
@@ -24,31 +26,35 @@ def predictions(quality: float, videos: int = 14) -> Predictions:
     )
 
 
+def decision(quality: float, at: float) -> Decision:
+    rows = predictions(quality)
+    return Decision(rows, rows.probabilities >= at)
+
+
 def test_has_every_promised_key_and_is_json() -> None:
-    result, text = scores.table(predictions(0.5), 2, np.full(12, 0.4))
-    json.dumps(result)
+    result = scores.report(decide([Member(predictions(0.5), np.full(12, 0.4), 2)], "mean"))
+    text = table.text(json.loads(json.dumps(result)))
     promised = {"macro_f1", "per_au", "macro_f1_both_classes", "acc_elem", "acc_exact", "ci95", "floor", "n_frames",
-                "n_videos"}  # fmt: skip
+                "n_videos", "floor_prior", "expression", "metric_abaw2"}  # fmt: skip
     assert promised <= result.keys()
     assert list(result["per_au"]) == list(facs.AUS)
     assert {"f1", "precision", "recall", "threshold", "positives"} <= result["per_au"]["AU01"].keys()
     assert result["n_videos"] == 14
     assert result["n_frames"] == 14 * 30 - len(range(0, 14 * 30, 9))
-    assert result["stages"]["with_thresholds_and_smoothing"] == result["macro_f1"]
+    assert result["stages"]["with_thresholds_and_smoothing"]["macro_f1"] == result["macro_f1"]
     assert f"{result['floor']:.3f}" in text
     assert all(au in text for au in facs.AUS)
 
 
 def test_good_model_is_above_the_floor_and_chance_is_not() -> None:
-    thresholds = np.full(12, 0.5)
-    good = scores.scores(predictions(0.6), thresholds)
+    good = scores.scores(decision(0.6, 0.5))
     low, high = good["ci95"]["above_floor"]
     assert 0.3 < low < good["macro_f1"] - good["floor"] < high
-    chance = scores.scores(predictions(0.0), thresholds)
+    chance = scores.scores(decision(0.0, 0.5))
     assert chance["ci95"]["above_floor"][0] < 0.05
 
 
 def test_all_ones_scores_the_floor_and_its_paired_interval_is_zero() -> None:
-    ones = scores.scores(predictions(0.5), np.zeros(12))
+    ones = scores.scores(decision(0.5, 0))
     assert ones["macro_f1"] == ones["floor"]
     assert ones["ci95"]["above_floor"] == (0, 0)

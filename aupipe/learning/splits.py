@@ -1,0 +1,78 @@
+"""What `--split` names: the videos that a model learns from, and those it is scored on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe.errors import ConfigError
+from aupipe.facestore.folds import FOLDS, folds, video_positives
+from aupipe.facestore.read import ALL, RowGroup, StoreIndex
+from aupipe.learning.metrics import Bools
+
+OFFICIAL = "official"
+_FOLD = re.compile(r"fold:(\d+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some videos of a store."""
+
+    pool: str  # the store's split in which their rows are numbered
+    videos: frozenset[str] | None = None  # None: all of the pool
+
+    def mask(self, video_id: pa.ChunkedArray) -> Bools:
+        """(N,) which rows of the pool belong to it."""
+        if self.videos is None:
+            return np.ones(len(video_id), dtype=bool)
+        return pc.is_in(video_id, pa.array(sorted(self.videos), pa.string())).to_numpy(zero_copy_only=False)
+
+    def row_groups(self, index: StoreIndex) -> list[RowGroup]:
+        """Those that hold a row of it."""
+        groups = index.row_groups(self.pool)
+        return [group for group in groups if self.videos is None or self.videos & set(group.video_ids)]
+
+
+def to_learn(index: StoreIndex, split: str) -> Part:
+    """`official`: the train split; `fold:K`: the three other folds of the whole store.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    if split == OFFICIAL:
+        return Part("train")
+    fold, parts = _fold(index, split), _folds(index)
+    return Part(ALL, frozenset(video for video, part in parts.items() if part != fold))
+
+
+def to_score(index: StoreIndex, split: str) -> Part:
+    """`official`: the validation split; `fold:K`: that fold; `all`: the whole store; else the store's own split.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    if split == OFFICIAL:
+        return Part("validation")
+    if split in (*index.splits, ALL):
+        return Part(split)
+    fold, parts = _fold(index, split), _folds(index)
+    return Part(ALL, frozenset(video for video, part in parts.items() if part == fold))
+
+
+def _fold(index: StoreIndex, split: str) -> int:
+    match = _FOLD.fullmatch(split)
+    if match is None or int(match[1]) >= FOLDS:
+        raise ConfigError(
+            f"--split {split}: there are {OFFICIAL}, fold:0 … fold:{FOLDS - 1}, and to score also "
+            f"{', '.join((*index.splits, ALL))}"
+        )
+    return int(match[1])
+
+
+def _folds(index: StoreIndex) -> dict[str, int]:
+    """The fold of every base video of train and validation together."""
+    return folds(video_positives(index.labels(ALL, ("video_id", "au"))))

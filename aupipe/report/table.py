@@ -1,0 +1,57 @@
+"""Scores as lines of text for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TITLES = {
+    "raw_at_0.5": "raw 0.5", "with_thresholds": "thresholds", "with_thresholds_and_smoothing": "+ smoothing",
+    "as_given": "as given",
+}  # fmt: skip
+
+
+def text(result: dict[str, Any]) -> str:
+    """The table of a `scores.json`: every AU and the mean, at every stage, beside the floor."""
+    stages = result["stages"]
+    titles = ("floor", *(_TITLES[name] for name in stages))
+    lines = [f"{'F1':<10}" + "".join(f"{t:>14}" for t in titles) + f"{'95 %':>18}{'threshold':>11}{'positives':>11}"]
+    for au, own in result["per_au"].items():
+        threshold = "-" if own["threshold"] is None else f"{own['threshold']:.3f}"
+        row = [own["floor"], *(stage["per_au"][au] for stage in stages.values())]
+        lines.append(_row(au, row, own["ci95"]) + f"{threshold:>11}{own['positives']:11d}")
+    macro = [result["floor"], *(stage["macro_f1"] for stage in stages.values())]
+    lines.append(_row("macro", macro, result["ci95"]["macro_f1"]))
+    for column, groups in result.get("groups", {}).items():
+        lines.append(f"macro F1 by {column}:")
+        lines += [_group(value, scores) for value, scores in groups.items()]
+    low, high = result["ci95"]["above_floor"]
+    lines.append(
+        f"macro F1 above the floor (predict all ones): {result['macro_f1'] - result['floor']:+.3f}, "
+        f"95 % {low:+.3f} … {high:+.3f} (paired bootstrap over {result['n_videos']} videos); "
+        f"{result['n_frames']} frames"
+    )
+    if (tuned := result.get("validation_tuned")) is not None:
+        lines.append(
+            f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the very rows that are "
+            f"scored, so optimistic): {tuned['macro_f1']:.3f}"
+        )
+    if seen := result.get("seen_videos"):
+        lines.append(f"NOT a held-out score: {seen} of the {result['n_videos']} videos were learnt from or tuned on")
+    return "\n".join(lines)
+
+
+def _row(name: str, values: list[float], interval: tuple[float, float]) -> str:
+    return f"{name:<10}" + "".join(f"{value:14.3f}" for value in values) + f"{_range(interval):>18}"
+
+
+def _group(value: str, scores: dict[str, Any]) -> str:
+    missing = scores["aus_without_positives"]
+    return (
+        f"  {value:<16}{scores['macro_f1']:8.3f}  95 % {_range(scores['ci95'])}, floor {scores['floor']:.3f}, "
+        f"{scores['n_videos']} videos, {scores['n_frames']} frames"
+        + (f"; never on, so scored 0: {' '.join(missing)}" if missing else "")
+    )
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.3f} … {interval[1]:.3f}"

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aupipe.learning import clips
+
+pytestmark = pytest.mark.unit
+
+lengths = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+
+
+def tracks(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Frame numbers with gaps, and edges."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([np.cumsum(rng.integers(1, 4, n)) for n in sizes]), np.concatenate([[0], np.cumsum(sizes)])
+
+
+def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
+    return bool((np.diff(np.searchsorted(edges, found.rows, side="right"), axis=1) == 0).all())
+
+
+@given(lengths, st.integers(1, 12))
+def test_runs_and_blocks_bring_every_frame_as_new_once(sizes: list[int], size: int) -> None:
+    frames, edges = tracks(sizes)
+    for found in (clips.runs(frames, edges, size), clips.blocks(frames, edges, size)):
+        assert np.array_equal(np.sort(found.rows[found.new]), np.arange(sum(sizes)))
+        assert np.array_equal(found.frames, frames[found.rows])  # real numbers, gaps and all
+        assert (found.real | ~found.new).all()
+        assert of_one_track(found, edges)
+        for rows, real in zip(found.rows, found.real, strict=True):
+            assert (np.diff(rows[real]) == 1).all()
+            assert (rows[~real] == rows[real][-1]).all()  # padding repeats the last frame
+
+
+def test_runs_pad_and_blocks_step_back() -> None:
+    frames, edges = np.arange(1, 8), np.array([0, 7])
+    padded, back = clips.runs(frames, edges, 3), clips.blocks(frames, edges, 3)
+    assert padded.rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+    assert padded.new.tolist() == padded.real.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
+    assert back.rows.tolist() == [[0, 1, 2], [3, 4, 5], [4, 5, 6]]
+    assert back.real.all()
+    assert back.new.tolist() == [[True] * 3, [True] * 3, [False, False, True]]
+    short = clips.blocks(frames, edges, 9)  # a track shorter than a block is not lost
+    assert short.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6, 6, 6]]
+    assert short.new.sum() == 7
+
+
+@given(lengths, st.integers(1, 12), st.integers(1, 5), st.integers(0, 6), st.integers(0, 3))
+def test_windows_are_the_formula(sizes: list[int], size: int, stride: int, most: int, epoch: int) -> None:
+    frames, edges = tracks(sizes)
+    found = clips.windows(frames, edges, size, stride=stride, seed=1, epoch=epoch, max_offset=most)
+    assert of_one_track(found, edges)
+    assert np.array_equal(found.new, found.real)
+    for begin, length in zip(edges, sizes, strict=False):
+        starts = found.rows[(found.rows[:, 0] >= begin) & (found.rows[:, 0] < begin + length), 0] - begin
+        assert starts[0] <= most
+        assert (np.diff(starts) == stride).all()
+        last = max(length - size, 0)
+        assert last - stride < starts[-1] <= last
+        mine = found.rows[found.rows[:, 0] == begin + starts[0]][0] - begin
+        assert mine.tolist() == [min(starts[0] + i, length - 1) for i in range(size)]
+
+
+def test_window_starts_differ_by_epoch_and_track() -> None:
+    frames, edges = tracks([90] * 8)
+    firsts = [
+        clips.windows(frames, edges, 30, stride=10, seed=0, epoch=e, max_offset=10).rows[:, 0].tolist() for e in (0, 1)
+    ]
+    assert firsts[0] != firsts[1]
+    assert len({(row % 90) % 10 for row in firsts[0]}) > 2
