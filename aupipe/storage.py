@@ -110,6 +110,12 @@ class Storage:
         return f"{self._base}/{name}" if name else str(self._base)
 
 
+def of_file(path: str) -> tuple[Storage, str]:
+    """The folder that a file lies in, and the file's name there."""
+    folder, slash, name = path.rpartition("/")
+    return Storage(folder or slash or "."), name
+
+
 def open_input(uri: str) -> Any:
     """A seekable binary file for reading any path or URI, by range where it is remote."""
     return fsspec.open(uri, "rb").open()

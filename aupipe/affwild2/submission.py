@@ -18,7 +18,7 @@ from aupipe import facs
 from aupipe.affwild2.layout import split_person
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
-from aupipe.storage import Storage
+from aupipe.storage import Storage, of_file
 
 VIDEO_HEADER = ",".join(facs.AFFWILD2_AUS)
 SINGLE_HEADER = f"image_location,{VIDEO_HEADER}"
@@ -131,25 +131,26 @@ def read_files(uri: str) -> pa.Table:
     Raises:
         DatasetError: there is no such file, or it is not what the organisers take.
     """
-    folder, _, name = uri.rstrip("/").rpartition("/")
-    single = name.endswith(".txt")
-    storage = Storage((folder or ".") if single else uri)
-    names = [name] if single and storage.exists(name) else storage.names(suffix=".txt")
-    if not names or (single and names != [name]):
-        raise DatasetError(f"{uri}: no submission there; give a single file, or a folder of TRACK.txt files")
+    storage, name = of_file(uri) if uri.endswith(".txt") else (Storage(uri), "")
+    names = [each for each in [name] if storage.exists(each)] if name else storage.names(suffix=".txt")
+    if not names:
+        raise DatasetError(f"{uri}: no submission there; give a single .txt file, or a folder of TRACK.txt files")
     order: list[tuple[str, int]] = []
     decided: list[npt.NDArray[np.bool_]] = []
     for each in names:
-        text = storage.read(each).decode()
-        if text.startswith(VIDEO_HEADER):
-            rows = read_track(text, len(text.splitlines()) - 1)
-            order += [(each.removesuffix(".txt"), frame) for frame in range(1, len(rows) + 1)]
-            decided += list(rows)
-        else:
-            own = read_order(text)
-            tracks = read_single(text, own)
-            order += own
-            decided += [tracks[track][frame - 1] for track, frame in own]
+        text = storage.read(each).decode(errors="replace")
+        try:
+            if text.startswith(VIDEO_HEADER):
+                rows = read_track(text, len(text.splitlines()) - 1)
+                order += [(each.removesuffix(".txt"), frame) for frame in range(1, len(rows) + 1)]
+                decided += list(rows)
+            else:
+                own = read_order(text)
+                tracks = read_single(text, own)
+                order += own
+                decided += [tracks[track][frame - 1] for track, frame in own]
+        except DatasetError as error:
+            raise DatasetError(f"{storage.path(each)}: {error}") from None
     people = [split_person(track) for track, _ in order]
     columns = [[video for video, _ in people], [person for _, person in people], [frame for _, frame in order]]
     return pa.table([*columns, *np.array(decided).T], names=["video_id", "person", "frame", *facs.AUS])

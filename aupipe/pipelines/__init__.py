@@ -1,1 +1,2 @@
-"""The only place that imports Ray: each module takes a plain specification, runs plain functions on the cluster, returns counts."""
+"""The only place that imports Ray: each module takes a plain specification, runs plain functions on the cluster, and
+returns counts."""

@@ -12,12 +12,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.config import Resources, Section
-from aupipe.errors import ConfigError, DatasetError
+from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.facestore.read import StoreIndex
 from aupipe.images.manifest import text_columns
 from aupipe.learning import calibration, ensemble, groups, scores, splits
@@ -28,7 +29,7 @@ from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
 from aupipe.report import table
 from aupipe.report.scores import picture
-from aupipe.storage import Storage
+from aupipe.storage import Storage, of_file
 
 
 class ScoringConfig(Section):
@@ -127,9 +128,14 @@ def _plan(job: EvaluateJob) -> _Plan:
             f"{len(seen)} of the {len(scored)} videos of {job.split} were learnt from or tuned on, as {min(seen)}: "
             "score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
-    folder, _, name = (job.groups or "").rpartition("/")
-    manifest = text_columns(Storage(folder or "."), name) if job.groups else None
-    return _Plan(index, part, cards, seen, manifest)
+    return _Plan(index, part, cards, seen, _manifest(job.groups) if job.groups else None)
+
+
+def _manifest(path: str) -> dict[str, list[str]]:
+    storage, name = of_file(path)
+    if not storage.exists(name):
+        raise ManifestError(f"--groups {path}: no such file")
+    return text_columns(storage, name)
 
 
 def _members(job: EvaluateJob, plan: _Plan) -> list[Member]:
@@ -143,13 +149,13 @@ def _members(job: EvaluateJob, plan: _Plan) -> list[Member]:
 
 def _given(path: str, plan: _Plan) -> Decision:
     """What a file of predictions decides on the labelled rows of the part."""
-    folder, _, name = path.rpartition("/")
-    if name.endswith(".parquet"):
-        storage = Storage(folder or ".")
-        if not storage.exists(name):
-            raise DatasetError(f"{path}: no such file")
-        with storage.open(name) as file:
-            given = pq.read_table(file)
+    if path.endswith(".parquet"):
+        storage, name = of_file(path)
+        try:
+            with storage.open(name) as file:
+                given = pq.read_table(file)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise DatasetError(f"--predictions {path} cannot be read: {error}".replace("\n", " ")) from None
         if missing := {"video_id", "person", "frame", *facs.AUS} - set(given.column_names):
             raise DatasetError(f"{path} is no predictions.parquet: it has no column {', '.join(sorted(missing))}")
     else:

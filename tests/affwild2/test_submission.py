@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from aupipe import facs
 from aupipe.affwild2 import submission as sub
 from aupipe.errors import DatasetError
 
@@ -105,3 +106,24 @@ def test_the_checker_looks_at_the_file_as_a_whole():
 def test_a_sample_file_of_another_kind_is_refused():
     with pytest.raises(DatasetError, match="line 2 does not begin with TRACK"):
         sub.read_order("image_location\n00001.jpg\n")
+
+
+def test_files_of_either_kind_are_read_as_a_table(tmp_path):
+    (tmp_path / "all.txt").write_text(sub.write_single(ORDER, decisions()))
+    single = sub.read_files(str(tmp_path / "all.txt"))
+    assert single.select(["video_id", "person", "frame"]).to_pylist()[2:4] == [
+        {"video_id": "a", "person": "", "frame": 3}, {"video_id": "b", "person": "left", "frame": 1},
+    ]  # fmt: skip
+    (tmp_path / "each").mkdir()
+    for track, rows in decisions().items():
+        (tmp_path / "each" / f"{track}.txt").write_text(sub.write_track(rows))
+    assert sub.read_files(str(tmp_path / "each")).equals(single)
+    assert (
+        np.array([single[au].to_numpy() for au in facs.AUS]).T.tolist()
+        == np.concatenate([*decisions().values()]).tolist()
+    )
+    (tmp_path / "each" / "c.txt").write_text("notes\n1\n")
+    with pytest.raises(DatasetError, match=r"c\.txt: .*line 2"):
+        sub.read_files(str(tmp_path / "each"))
+    with pytest.raises(DatasetError, match="no submission there"):
+        sub.read_files(str(tmp_path / "none.txt"))

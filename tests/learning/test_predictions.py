@@ -3,11 +3,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aupipe import facs
+from aupipe.errors import DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning.predictions import Predictions
+from aupipe.learning.predictions import Predictions, match
 
 pytestmark = pytest.mark.unit
 
@@ -74,6 +77,24 @@ def test_parquet_has_the_named_columns() -> None:
     assert np.array_equal(frame[[f"{au}_label" for au in facs.AUS]].to_numpy(), raw.labels)
     assert frame[[f"{au}_prob" for au in facs.AUS]].to_numpy() == pytest.approx(raw.probabilities, abs=1e-7)
     assert np.array_equal(frame[list(facs.AUS)].to_numpy(), raw.probabilities >= 0.5)
+
+
+def test_a_written_table_is_matched_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
+    rows = StoreIndex.open(make_store(train=3, frames=8)).labels("train")
+    rng = np.random.default_rng(0)
+    raw = Predictions.of(rows, rng.random((24, 12)).astype(np.float32))
+    decided = rng.random((24, 12)) < 0.5
+    table = pq.read_table(io.BytesIO(raw.to_parquet(decided)))
+    found, same = match(rows, table.take(rng.permutation(24)))
+    known = raw.labelled()
+    assert 0 < known.sum() < 24
+    assert np.array_equal(found.probabilities, raw.probabilities[known])
+    assert np.array_equal(found.labels, raw.labels[known])
+    assert np.array_equal(same, decided[known])
+    bare = table.drop_columns([f"{au}_prob" for au in facs.AUS])
+    assert np.array_equal(match(rows, bare)[0].probabilities, decided[known])
+    with pytest.raises(DatasetError, match=f"1 of {known.sum()} labelled rows have no prediction"):
+        match(rows, table.filter(pa.array(np.arange(24) != np.flatnonzero(known)[3])))
 
 
 def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> None:
