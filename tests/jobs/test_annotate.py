@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.dataset as pads
@@ -52,34 +53,66 @@ def _workers_of(driver: int) -> list[int]:
     return [p for p, (_, line) in processes.items() if ("Decode" in line or "Encode" in line) and descends(p)]
 
 
-def _tables(out: Path) -> list:
+def _tables(out: Path) -> list[dict]:
+    """Rows in order, as a reader finds them."""
     order = [("video_id", "ascending"), ("frame", "ascending"), ("face_id", "ascending")]
     return pads.dataset(out / "frames").to_table().sort_by(order).to_pylist()
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing(tmp_path: Path) -> None:
+Command = Callable[[str], list[str]]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """`command(OUT)`: the job over six clips with a small model of random weights."""
+    folder = tmp_path_factory.mktemp("job")
     torch.manual_seed(0)
     config, spec = ModelConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
     template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
-    save(Storage(tmp_path / "model"), build(config, spec).eval(), Card(model=config, input=spec, template=template))
-    for number in range(8):
-        clip = tmp_path / "archive" / f"{number}.mp4"
-        write_clip(clip, scene(100, size=(480, 360), seed=number), options={"preset": "ultrafast"})
+    save(Storage(folder / "model"), build(config, spec).eval(), Card(model=config, input=spec, template=template))
+    for number in range(6):
+        images = scene(75, size=(480, 360), seed=number)
+        write_clip(folder / "archive" / f"{number}.mp4", images, options={"preset": "ultrafast"})
+    inputs = ["--input", str(folder / "archive"), "--checkpoint", str(folder / "model"), "--workers", "2"]
+    return lambda out: [sys.executable, str(JOB), *inputs, "--out", str(folder / out)]
 
-    def command(out: str) -> list[str]:
-        inputs = ["--input", str(tmp_path / "archive"), "--checkpoint", str(tmp_path / "model")]
-        return [sys.executable, str(JOB), *inputs, "--out", str(tmp_path / out), "--workers", "2"]
 
-    job = subprocess.Popen(command("killed"))
-    killed: set[int] = set()
-    deadline = time.monotonic() + 300
-    while job.poll() is None and len(killed) < 2 and time.monotonic() < deadline:
-        if list((tmp_path / "killed").glob("_work/observed/*.parquet")):  # it is in the middle now
-            for pid in [p for p in _workers_of(job.pid) if p not in killed][:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.add(pid)
-        time.sleep(0.3)
+@pytest.fixture(scope="module")
+def undisturbed(command: Command) -> list[dict]:
+    arguments = command("undisturbed")
+    assert subprocess.run(arguments, timeout=300, check=False).returncode == 0
+    return _tables(Path(arguments[-1]))
+
+
+def _start_and_wait_for_the_middle(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """The job, when it has left a first part of its work and is not done."""
+    job = subprocess.Popen(arguments, start_new_session=True)
+    deadline = time.monotonic() + 200
+    while not list(Path(arguments[-1]).glob("_work/observed/*.parquet")):
+        assert job.poll() is None, "the job ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return job
+
+
+def test_a_worker_killed_in_the_middle_costs_nothing(command: Command, undisturbed: list[dict]) -> None:
+    arguments = command("worker")
+    job = _start_and_wait_for_the_middle(arguments)
+    workers = _workers_of(job.pid)
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
     assert job.wait(timeout=300) == 0
-    assert killed, "the job ended before a worker could be killed"
-    assert subprocess.run(command("undisturbed"), timeout=300, check=False).returncode == 0
-    assert _tables(tmp_path / "killed") == _tables(tmp_path / "undisturbed")
+    assert _tables(Path(arguments[-1])) == undisturbed
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_after_the_whole_job_was_killed(command: Command, undisturbed: list[dict]) -> None:
+    arguments = command("driver")
+    job = _start_and_wait_for_the_middle(arguments)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    again = subprocess.run(arguments, timeout=300, check=False, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    decoded = int(again.stdout.split(" frames decoded")[0].split()[-1])
+    assert 0 < decoded < 6 * 75
+    assert _tables(Path(arguments[-1])) == undisturbed
