@@ -123,3 +123,14 @@ def test_fewer_rows_than_a_batch_and_an_unlabelled_store_are_refused(
         trainer(huge, index)
     with pytest.raises(DatasetError, match="no labelled row"):
         engine.training_rows(StoreIndex.open(make_store(train=2, validation=1, frames=4, unknown=1.1)), DataConfig())
+
+
+def test_paper_size_takes_a_whole_optimiser_step(index: StoreIndex) -> None:
+    overrides = ["stages.train.init=random", "stages.train.batch=2", "stages.train.data.every_n=1"]
+    one = trainer(recipe.read("multilabel_transformer", quick=False, overrides=overrides), index)
+    before = [weight.clone() for weight in one.system.parameters()]
+    optim.train_mode(one.model)
+    assert np.isfinite(one._step(np.array([0, 1]), 0, 0))
+    moved = [not torch.equal(a, b) for a, b in zip(before, one.system.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
+    assert one.optimiser.param_groups[0]["lr"] == 5e-5
