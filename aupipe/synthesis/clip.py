@@ -84,9 +84,21 @@ def perform(
     return pictures, present(video.intensity, parted)
 
 
-def crops(uri: str, detection: DetectorConfig, alignment: AlignmentConfig) -> Iterator[tuple[int, bytes]]:
-    """(0-based frame, JPEG) of the best face in each frame of the video as decoded, aligned as all video is."""
+def crops(
+    uri: str, places: int, detection: DetectorConfig, alignment: AlignmentConfig
+) -> Iterator[tuple[int, int, bytes]]:
+    """(place, 0-based frame, JPEG) of the best face at each place of each frame as decoded, aligned as all video is.
+
+    Args:
+        places: into how many equal parts, from left to right, the picture is divided; each shows one person.
+    """
     for seen, points in follow(frames(uri), Detector(detection), alignment.smoothing_radius):
         image, faces = seen.frame.image, seen.faces
-        if image is not None and len(faces) and min(faces.boxes[0, 2:]) >= detection.min_face_px:
-            yield seen.frame.index, jpeg.encode(crop(image, points[0], ARCFACE_TEMPLATE))
+        if image is None:
+            continue
+        centre = (faces.boxes[:, 0] + faces.boxes[:, 2] / 2) / image.shape[1]
+        large_enough = faces.boxes[:, 2:].min(axis=1) >= detection.min_face_px
+        for place in range(places):
+            here = np.flatnonzero(large_enough & ((np.clip(centre, 0, 1 - 1e-6) * places).astype(int) == place))
+            if len(here):  # the best comes first
+                yield place, seen.frame.index, jpeg.encode(crop(image, points[here[0]], ARCFACE_TEMPLATE))

@@ -1,15 +1,16 @@
 """A rendered data set on disk, laid out as Aff-Wild2 is: one video at a time, each complete or absent.
 
 DIR/batch1/VIDEO.mp4, DIR/cropped_aligned/VIDEO/NNNNN.jpg (1-based; none where no face was found), the annotation files
-of the edition, and DIR/dataset.json: what the set was made from, later also what is in it. A video's AU annotation is
-written last: where it is, the video is complete.
+of the edition, and DIR/dataset.json: what the set was made from, later also what is in it. A video of two people has
+crops and annotations under VIDEO_left and VIDEO_right. The last AU annotation of a video is its last file: where that
+is, the video is complete.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +46,19 @@ class SynthesisConfig(Section):
 
 
 @dataclass(frozen=True)
+class Clip:
+    """One video file: one person, or two side by side, the left one first."""
+
+    name: str
+    people: tuple[VideoPlan, ...]
+
+
+@dataclass(frozen=True)
 class Spec:
-    """Everything that the bytes of a data set depend on."""
+    """Everything that the bytes of a data set depend on. `pairs` of the `videos` show two people."""
 
     videos: int
+    pairs: int
     seconds: float
     seed: int
     edition: str
@@ -58,11 +68,20 @@ class Spec:
     def frames(self) -> int:
         return round(self.seconds * FPS)
 
-    def plans(self) -> list[VideoPlan]:
+    def clips(self) -> list[Clip]:
+        """The videos in order of name. Pairs are taken from the end of the splits in turn, train first."""
         size = self.config.render.size_px
-        names = [f"{i + 1:03d}-{FPS}-{size}x{size}" for i in range(self.videos)]
+        names = [f"{i + 1:03d}-{FPS}-{size}x{size}" for i in range(self.videos + self.pairs)]
         expressions = EDITIONS[self.edition].classes
-        return plan(seed=self.seed, names=names, frames=self.frames, fps=FPS, expressions=expressions)
+        people = plan(seed=self.seed, names=names, frames=self.frames, fps=FPS, expressions=expressions)
+        clips = []
+        for number in range(self.pairs):
+            mine = [person for person in people if person.split == SPLITS[number % len(SPLITS)]][-2:]
+            people = [person for person in people if person not in mine]
+            name = mine[0].name.replace(f"{size}x", f"{2 * size}x")
+            sides = zip(mine, ("left", "right"), strict=True)
+            clips.append(Clip(name, tuple(replace(person, name=f"{name}_{side}") for person, side in sides)))
+        return sorted([*clips, *(Clip(person.name, (person,)) for person in people)], key=lambda clip: clip.name)
 
     def card(self) -> dict[str, object]:
         """What stands in dataset.json from the start, and what a second run must agree with."""
@@ -72,6 +91,7 @@ class Spec:
             "rig": f"anny {rig.version()}",
             "licence": rig.LICENCE,
             "videos": self.videos,
+            "pairs": self.pairs,
             "seconds": self.seconds,
             "fps": FPS,
             "seed": self.seed,
@@ -81,7 +101,7 @@ class Spec:
             "present_from_intensity": PRESENT,
             "lips_parted_from_dm": LIPS_PARTED_DM,
             "template": ARCFACE_TEMPLATE.tolist(),
-            "identities": "one a video",
+            "identities": "each person in one video",
         }
 
 
@@ -115,31 +135,32 @@ def check(spec: Spec, storage: Storage) -> None:
             )
 
 
-def is_complete(video: VideoPlan, spec: Spec, storage: Storage) -> bool:
-    return storage.exists(_annotation("au", video, spec))
+def is_complete(clip: Clip, spec: Spec, storage: Storage) -> bool:
+    return storage.exists(_annotation("au", clip.people[-1], spec))
 
 
-def make_video(video: VideoPlan, spec: Spec, the_rig: Rig, storage: Storage) -> None:
+def make_video(clip: Clip, spec: Spec, the_rig: Rig, storage: Storage) -> None:
     """Render one video and write its files, the annotations last."""
     config = spec.config
-    pictures, au = perform(video, config.render, the_rig)
-    name = f"batch1/{video.name}.mp4"
-    storage.write(name, encode(pictures, config.render.crf))
-    for frame, picture in crops(storage.path(name), config.detector, config.alignment):
-        storage.write(f"cropped_aligned/{video.name}/{frame + 1:05d}.jpg", picture)
-    unknown = ~video.annotated
-    expression = np.where(unknown, facs.UNKNOWN, video.expression)
-    labels = np.where(unknown[:, None], facs.UNKNOWN, au.astype(np.int8))
-    classes = ",".join(EDITIONS[spec.edition].classes)
-    storage.write(_annotation("expr", video, spec), _lines(classes, expression[:, None]))
-    storage.write(_annotation("au", video, spec), _lines(",".join(facs.AFFWILD2_AUS), labels))
+    performed = [perform(person, config.render, the_rig) for person in clip.people]
+    name = f"batch1/{clip.name}.mp4"
+    storage.write(name, encode(np.concatenate([pictures for pictures, _ in performed], axis=2), config.render.crf))
+    for place, frame, picture in crops(storage.path(name), len(performed), config.detector, config.alignment):
+        storage.write(f"cropped_aligned/{clip.people[place].name}/{frame + 1:05d}.jpg", picture)
+    for person, (_, au) in zip(clip.people, performed, strict=True):
+        unknown = ~person.annotated
+        expression = np.where(unknown, facs.UNKNOWN, person.expression)
+        labels = np.where(unknown[:, None], facs.UNKNOWN, au.astype(np.int8))
+        classes = ",".join(EDITIONS[spec.edition].classes)
+        storage.write(_annotation("expr", person, spec), _lines(classes, expression[:, None]))
+        storage.write(_annotation("au", person, spec), _lines(",".join(facs.AFFWILD2_AUS), labels))
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds. annotated: frames with AU labels;  people_positive: videos where the AU occurs."""
+    """What one split holds. frames: of all people;  annotated: those with labels;  people_positive: who show the AU."""
 
-    videos: int
+    people: int
     frames: int
     crops: int
     annotated: int
@@ -147,23 +168,24 @@ class SplitCounts:
     people_positive: dict[str, int]
 
 
-def finish(spec: Spec, plans: Sequence[VideoPlan], storage: Storage) -> dict[str, SplitCounts]:
+def finish(spec: Spec, clips: Sequence[Clip], storage: Storage) -> dict[str, SplitCounts]:
     """Count what is there, by split, and write it into dataset.json."""
-    found = {split: _count([video for video in plans if video.split == split], spec, storage) for split in SPLITS}
+    people = [person for clip in clips for person in clip.people]
+    found = {split: _count([person for person in people if person.split == split], spec, storage) for split in SPLITS}
     storage.write(CARD, _json(spec.card() | {"splits": {split: asdict(counts) for split, counts in found.items()}}))
     return found
 
 
-def _count(videos: Sequence[VideoPlan], spec: Spec, storage: Storage) -> SplitCounts:
-    files = [_annotation("au", video, spec) for video in videos]
+def _count(people: Sequence[VideoPlan], spec: Spec, storage: Storage) -> SplitCounts:
+    files = [_annotation("au", person, spec) for person in people]
     labels = [parse("au", storage.read(file), file).values for file in files]
     known = [values[(values != facs.UNKNOWN).all(1)] for values in labels]
     positive = np.stack([(values == 1).sum(0) for values in known])
     annotated = sum(len(values) for values in known)
     return SplitCounts(
-        videos=len(videos),
+        people=len(people),
         frames=sum(len(values) for values in labels),
-        crops=sum(len(storage.names(f"cropped_aligned/{video.name}", ".jpg")) for video in videos),
+        crops=sum(len(storage.names(f"cropped_aligned/{person.name}", ".jpg")) for person in people),
         annotated=annotated,
         positive_rate=dict(zip(facs.AUS, (positive.sum(0) / annotated).round(4).tolist(), strict=True)),
         people_positive=dict(zip(facs.AUS, (positive > 0).sum(0).tolist(), strict=True)),
@@ -177,11 +199,12 @@ def describe(spec: Spec, storage: Storage) -> str:
         ConfigError: as `check`.
     """
     check(spec, storage)
-    plans = spec.plans()
-    done = sum(is_complete(video, spec, storage) for video in plans)
-    size, validation = spec.config.render.size_px, sum(video.split == "validation" for video in plans)
+    clips = spec.clips()
+    done = sum(is_complete(clip, spec, storage) for clip in clips)
+    size, validation = spec.config.render.size_px, sum(clip.people[0].split == "validation" for clip in clips)
     return (
-        f"{storage.root}: {len(plans)} videos of {spec.frames} frames, {size}×{size} at {FPS}/s, {validation} of them "
+        f"{storage.root}: {len(clips)} videos of {spec.frames} frames, {size}×{size} a person at {FPS}/s, {spec.pairs} "
+        f"of them of two people, {validation} "
         f"for validation, {done} done; edition {spec.edition}, seed {spec.seed}, rig anny {rig.version()}"
     )
 
@@ -192,15 +215,15 @@ def summary(found: Mapping[str, SplitCounts], out: str) -> str:
     for split, counts in found.items():
         rates = " ".join(f"{au} {rate:.3f}" for au, rate in counts.positive_rate.items())
         lines.append(
-            f"{split}: {counts.videos} videos, {counts.frames:,} frames, {counts.crops:,} with a face; {rates}"
+            f"{split}: {counts.people} people, {counts.frames:,} frames, {counts.crops:,} with a face; {rates}"
         )
     return "\n".join([*lines, f"data set: {out}"])
 
 
-def _annotation(task: str, video: VideoPlan, spec: Spec) -> str:
+def _annotation(task: str, person: VideoPlan, spec: Spec) -> str:
     edition = EDITIONS[spec.edition]
     folder = {"au": edition.au, "expr": edition.expr}[task]
-    return f"annotations/{folder}/{_SPLIT_FOLDERS[video.split]}/{video.name}.txt"
+    return f"annotations/{folder}/{_SPLIT_FOLDERS[person.split]}/{person.name}.txt"
 
 
 def _lines(header: str, rows: npt.NDArray[np.integer]) -> bytes:

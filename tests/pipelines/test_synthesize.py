@@ -14,7 +14,7 @@ from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray
 
-SIZE = ["--videos", "3", "--seconds", "0.4"]
+SIZE = ["--videos", "3", "--pairs", "1", "--seconds", "0.4"]
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -23,7 +23,7 @@ def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["--out", first.root, *SIZE]) == 0
     layout = read_layout(first.root)
     assert layout.edition == "abaw5"
-    assert [set(track.annotations) for track in layout.tracks] == [{"au", "expr"}] * 3
+    assert [set(track.annotations) for track in layout.tracks] == [{"au", "expr"}] * 4
     assert all(track.video and track.crops for track in layout.tracks)
     for track in layout.tracks:
         for task, annotation in track.annotations.items():
@@ -31,13 +31,17 @@ def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixtur
             assert len(labels.values) == 10
             assert not labels.problems
     card = json.loads(first.read("dataset.json"))
-    assert card["splits"]["train"]["videos"] == 2
-    assert card["splits"]["train"]["crops"] >= 18
+    assert card["splits"]["train"]["people"] == 3
+    assert card["splits"]["train"]["crops"] >= 27
+    left, right = (track for track in layout.tracks if track.person)
+    assert (left.person, right.person) == ("left", "right")
+    assert left.video == right.video
 
     # A run that was killed: one video lacks its last file, one has only half of its crops besides.
     assert main(["--out", second.root, *SIZE]) == 0
     names = second.names()
-    for name in [n for n in names if "AU_Detection" in n][:2] + [n for n in names if n.endswith("00003.jpg")][:1]:
+    last_files = [name for name in names if "AU_Detection" in name and "_left" not in name]
+    for name in (*last_files[:2], next(name for name in names if name.endswith("00003.jpg"))):
         second.delete(name)
     assert main(["--out", second.root, *SIZE, "--dry-run"]) == 0
     assert "1 done" in capsys.readouterr().out

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.unit
 
 
 def spec(seed: int = 0, **config: object) -> Spec:
-    return Spec(videos=6, seconds=0.6, seed=seed, edition="abaw5", config=SynthesisConfig.model_validate(config))
+    return Spec(
+        videos=6, pairs=0, seconds=0.6, seed=seed, edition="abaw5", config=SynthesisConfig.model_validate(config)
+    )
 
 
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
@@ -35,3 +37,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="new folder"):
         claim(spec(), Storage(tmp_path))
+
+
+def test_a_pair_is_two_people_of_one_split_in_one_file() -> None:
+    clips = Spec(videos=12, pairs=3, seconds=0.6, seed=0, edition="abaw5", config=SynthesisConfig()).clips()
+    assert len(clips) == 12
+    pairs = [clip for clip in clips if len(clip.people) == 2]
+    assert [clip.people[0].split for clip in sorted(pairs, key=lambda c: c.people[0].split)] == [
+        "train", "train", "validation",
+    ]  # fmt: skip
+    for clip in pairs:
+        assert [person.name for person in clip.people] == [f"{clip.name}_left", f"{clip.name}_right"]
+        assert clip.people[0].split == clip.people[1].split
+        assert clip.name.endswith("-320x160")
+    people = [person for clip in clips for person in clip.people]
+    assert len({person.seed for person in people}) == len({person.name for person in people}) == 15
