@@ -140,11 +140,8 @@ def _manifest(path: str) -> dict[str, list[str]]:
 
 def _members(job: EvaluateJob, plan: _Plan) -> list[Member]:
     with session():
-        pairs = zip(job.checkpoints, plan.cards, strict=True)
-        return [
-            member(card, predict(path, plan.index, (plan.part,), job.config.resources)[plan.part])
-            for path, card in pairs
-        ]
+        found = predict(job.checkpoints, plan.index, (plan.part,), job.config.resources)[plan.part]
+    return [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
 
 
 def _given(path: str, plan: _Plan) -> Decision:

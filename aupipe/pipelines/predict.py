@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,9 @@ GROUPS_PER_CALL = 4
 
 
 def predict(
-    checkpoint_folder: str, index: StoreIndex, parts: Collection[Part], resources: Resources
-) -> dict[Part, Predictions]:
-    """The probabilities of every row of each part, labelled or not. Runs inside a session.
+    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], resources: Resources
+) -> dict[Part, list[Predictions]]:
+    """What each model says of every row of each part, labelled or not. Runs inside a session.
 
     Raises:
         DatasetError: there are no rows.
@@ -40,13 +40,17 @@ def predict(
     data = ray.data.from_items([{"group": number} for number in range(len(groups))])
     data = data.map_batches(
         _Predictor,
-        fn_constructor_args=(checkpoint_folder, index, groups, bool(gpus)),
+        fn_constructor_args=(list(checkpoints), index, groups, bool(gpus)),
         batch_size=GROUPS_PER_CALL,
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, calls), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
     )
-    found = {groups[int(row["group"])]: _matrix(row["probabilities"]) for row in data.iter_rows()}
+    shape = (len(checkpoints), -1, len(facs.AUS))
+    found = {
+        groups[int(row["group"])]: np.frombuffer(row["probabilities"], dtype=np.float32).reshape(shape)
+        for row in data.iter_rows()
+    }
     return {part: _of_part(index, part, found) for part in parts}
 
 
@@ -55,17 +59,20 @@ def member(card: checkpoint.Card, raw: Predictions) -> Member:
     return Member(raw, np.array([card.thresholds[au] for au in facs.AUS]), card.smoothing.radius)
 
 
-def _of_part(index: StoreIndex, part: Part, found: dict[RowGroup, np.ndarray]) -> Predictions:
+def _of_part(index: StoreIndex, part: Part, found: dict[RowGroup, np.ndarray]) -> list[Predictions]:
+    """Of each model; `found` has (models, rows, 12) of each row group."""
     groups = part.row_groups(index)  # in row order
     rows = np.concatenate([group.start + np.arange(group.rows) for group in groups])
-    predictions = Predictions.of(index.labels(part.pool).take(rows), np.concatenate([found[g] for g in groups]))
-    return predictions if part.videos is None else predictions.of_videos(part.videos)
+    table = index.labels(part.pool).take(rows)
+    models = np.concatenate([found[group] for group in groups], axis=1)
+    predictions = [Predictions.of(table, probabilities) for probabilities in models]
+    return predictions if part.videos is None else [one.of_videos(part.videos) for one in predictions]
 
 
 class _Predictor:
-    """Holds the model on one worker."""
+    """Holds the models on one worker."""
 
-    def __init__(self, checkpoint_folder: str, index: StoreIndex, groups: list[RowGroup], gpu: bool) -> None:
+    def __init__(self, checkpoints: list[str], index: StoreIndex, groups: list[RowGroup], gpu: bool) -> None:
         import cv2
         import torch
 
@@ -75,19 +82,16 @@ class _Predictor:
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         device = torch.device("cuda" if gpu else "cpu")
-        system, card = checkpoint.load(checkpoint_folder)
+        loaded = [checkpoint.load(folder) for folder in checkpoints]
         self._groups = groups
         self._readers = {s: CropReader(index, s, keep_groups=1) for s in {group.split for group in groups}}
-        self._predict = partial(predict, system.to(device), card.input, device=device)
+        self._models = [partial(predict, system.to(device), card.input, device=device) for system, card in loaded]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         results = []
         for number in batch["group"]:
             group = self._groups[number]
             rows = group.start + np.arange(group.rows)
-            results.append(self._predict(reader=self._readers[group.split], rows=rows).astype(np.float32).tobytes())
+            each = [model(reader=self._readers[group.split], rows=rows) for model in self._models]
+            results.append(np.stack(each).astype(np.float32).tobytes())
         return {"group": batch["group"], "probabilities": results}
-
-
-def _matrix(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, dtype=np.float32).reshape(-1, len(facs.AUS))

@@ -178,9 +178,9 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str,
     system, card = checkpoint.load(folder.path(_best(name)))
     scored = splits.to_score(index, job.split)
     apart = splits.Part(splits.to_learn(index, job.split).pool, frozenset(card.training.held_out_videos))
-    found = predict(folder.path(_best(name)), index, (apart, scored), job.recipe.resources)
+    found = predict([folder.path(_best(name))], index, (apart, scored), job.recipe.resources)
     if apart.videos:
-        fitted = calibration.calibrate(found[apart])
+        fitted = calibration.calibrate(found[apart][0])
         card = card.model_copy(
             update={
                 "thresholds": dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True)),
@@ -189,7 +189,7 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str,
             }
         )
     card = checkpoint.save(Storage(folder.path(run.BEST)), system, card)
-    result = scores.report(ensemble.decide([member(card, found[scored])], "mean"))
+    result = scores.report(ensemble.decide([member(card, found[scored][0])], "mean"))
     summary = {
         "recipe": job.recipe.name,
         "stages": {stage: sum(line["stage"] == stage for line in history) for stage in job.recipe.stages},

@@ -47,7 +47,9 @@ def picture(result: dict[str, Any], title: str) -> bytes:
     axes.axvline(len(names) - 1.5, color="#bbbbbb", linewidth=0.8)
     axes.set(xticks=places, xticklabels=names, ylim=(0, 1), ylabel="F1 of the positive class", title=title)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend([bars.patches[0], floor], ["this run, 95 % over videos", "floor: all AUs, always"], loc="outside right upper")
+    figure.legend(
+        [bars.patches[0], floor], ["this run, 95 % over videos", "floor: all AUs, always"], loc="outside right upper"
+    )
     labels = ["Yu et al. 2023, each AU", *(f"{name}, macro" for name in PUBLISHED_MACRO)]
     figure.legend(published, labels, loc="outside right lower", title="published, Aff-Wild2 validation")
     buffer = io.BytesIO()

@@ -1,9 +1,15 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from aupipe import facs
+from aupipe.affwild2 import submission
 from aupipe.commands.evaluate import main
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning.predictions import Predictions
 from aupipe.models import checkpoint
 from aupipe.models.build import ModelConfig, build
 from aupipe.models.inputs import InputSpec
@@ -39,8 +45,67 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
     for arguments, said in (
         (["--checkpoint", str(tmp_path / "none"), "--data", store], "no checkpoint"),
         (["--checkpoint", trained, "--data", store, "--split", "test"], "validation"),
+        (["--checkpoint", trained, "--data", store, "--split", "fold:4"], "fold:3"),
         (["--checkpoint", trained, "--data", str(tmp_path)], "preprocess.py"),
         (["--checkpoint", trained, "--data", store, "--set", "resource.gpu=false"], "resources"),
+        (["--checkpoint", trained, trained, "--data", store, "--set", "ensemble=vote"], "odd"),
+        (["--checkpoint", trained, "--data", store, "--groups", "none.csv"], "no such file"),
+        (["--predictions", "none.parquet", "--data", store], "none.parquet"),
+        (["--predictions", "none.txt", "--data", store], "no submission"),
+        (["--predictions", "none.txt", "--data", store, "--set", "evaluate.tune=true"], "--checkpoint"),
     ):
         assert main([*arguments, *out]) == 2, arguments
-        assert said in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    for arguments in ([], ["--checkpoint", trained, "--predictions", "x.txt"]):
+        with pytest.raises(SystemExit, match="2"):
+            main([*arguments, "--data", store, *out])
+
+
+def test_videos_that_a_model_learnt_from_are_not_scored_unlabelled(
+    trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = make_store(train=3, validation=2, frames=10)
+    card = checkpoint.load_card(trained)
+    learnt = checkpoint.TrainingCard(videos=("train00.mp4",), held_out_videos=("train02.mp4",))
+    system, _ = checkpoint.load(trained)
+    checkpoint.save(Storage(trained), system, card.model_copy(update={"training": learnt}))
+    arguments = ["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(arguments) == 0
+    for split in ("train", "all"):
+        assert main([*arguments, "--split", split]) == 2
+        error = capsys.readouterr().err
+        assert "2 of the" in error
+        assert "train00.mp4" in error
+        assert "--set evaluate.allow_seen=true" in error
+        assert main([*arguments, "--split", split, "--set", "evaluate.allow_seen=true"]) == 0
+
+
+def test_a_submission_and_a_table_of_predictions_are_scored_without_a_model(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = make_store(train=2, validation=2, frames=40, unknown=0.2)
+    rows = StoreIndex.open(store).labels("validation")
+    truth = Predictions.of(rows, np.zeros((80, 12)))
+    decided = truth.labels == 1
+    order = list(zip(truth.video_id.tolist(), truth.frame.tolist(), strict=True))
+    by_video = {name: decided[truth.video_id == name] for name in dict.fromkeys(truth.video_id)}
+    (tmp_path / "submission.txt").write_text(submission.write_single(order, by_video))
+    (tmp_path / "predictions.parquet").write_bytes(truth.to_parquet(decided))
+    (tmp_path / "people.csv").write_text("video_id,gender\nvalidation00.mp4,w\nvalidation01.mp4,m\n")
+    for name in ("submission.txt", "predictions.parquet"):
+        out = tmp_path / name.partition(".")[0]
+        groups = ["--groups", str(tmp_path / "people.csv")]
+        assert main(["--predictions", str(tmp_path / name), "--data", store, "--out", str(out), *groups]) == 0
+        assert "macro F1 by gender:" in capsys.readouterr().out
+        scores = json.loads((out / "scores.json").read_text())
+        assert scores["macro_f1"] == scores["acc_exact"] == 1
+        assert scores["n_frames"] == int(truth.labelled().sum())
+        assert scores["per_au"]["AU01"]["threshold"] is None
+        assert set(scores["groups"]["gender"]) == {"w", "m"}
+        assert scores["stages"]["as_given"]["per_au"] == dict.fromkeys(facs.AUS, 1.0)
+        assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "submission.txt").write_text(submission.write_single(order[:-12], by_video))
+    assert main(["--predictions", str(tmp_path / "submission.txt"), "--data", store, "--out", str(tmp_path / "x")]) == 2
+    assert "labelled rows have no prediction" in capsys.readouterr().err

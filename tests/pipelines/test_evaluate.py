@@ -60,3 +60,41 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
         {"checkpoint": str(tmp_path / "best"), "sha256": card.sha256, "smoothing_radius": card.smoothing.radius}
     ]
     assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_models_folds_and_groups(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture, ray_session: None
+) -> None:
+    store = make_store(train=4, validation=4, frames=20)
+    members = []
+    for seed in range(3):
+        card = checkpoint.Card(
+            model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16), input=InputSpec(size_px=32),
+            template=((0, 0),) * 5, smoothing=checkpoint.Smoothing(radius=seed),
+            thresholds=dict.fromkeys(facs.AUS, 0.48 + 0.01 * seed),
+        )  # fmt: skip
+        torch.manual_seed(seed)
+        members.append(str(tmp_path / f"best{seed}"))
+        checkpoint.save(Storage(members[-1]), build(card.model, card.input), card)
+
+    def run(name: str, *arguments: str) -> tuple[dict, pd.DataFrame]:
+        out = tmp_path / name
+        assert main([*arguments, "--data", store, "--split", "fold:1", "--out", str(out)]) == 0
+        return json.loads((out / "scores.json").read_text()), pd.read_parquet(out / "predictions.parquet")
+
+    alone = [run(f"alone{seed}", "--checkpoint", path) for seed, path in enumerate(members)]
+    vote, voted = run("vote", "--checkpoint", *members, "--set", "ensemble=vote", "--set", "evaluate.tune=true")
+    mean, averaged = run("mean", "--checkpoint", *members)
+    aus, probabilities = list(facs.AUS), [f"{au}_prob" for au in facs.AUS]
+    votes = sum(rows[aus].to_numpy().astype(int) for _, rows in alone)
+    assert np.array_equal(voted[aus].to_numpy(), votes >= 2)
+    together = np.mean([rows[probabilities].to_numpy() for _, rows in alone], axis=0)
+    assert averaged[probabilities].to_numpy() == pytest.approx(together, abs=1e-6)
+    assert (vote["ensemble"], mean["ensemble"], len(vote["models"])) == ("vote", "mean", 3)
+    assert vote["validation_tuned"]["macro_f1"] >= mean["stages"]["raw_at_0.5"]["macro_f1"]
+    assert "validation_tuned" not in mean
+    assert vote["n_videos"] == averaged["video_id"].nunique() == 2
+
+    again, _ = run("again", "--predictions", str(tmp_path / "vote" / "predictions.parquet"))
+    for key in ("macro_f1", "acc_elem", "acc_exact", "n_frames", "ci95"):
+        assert again[key] == vote[key]
