@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.commands import evaluate, train
+from aupipe.commands import train
 from aupipe.models import checkpoint
 
 pytestmark = pytest.mark.cluster
@@ -100,14 +100,4 @@ def test_killed_worker_and_killed_driver_change_nothing(
     capsys.readouterr()
     assert train.main(arguments(store, calm)) == 0
     assert "finished already" in capsys.readouterr().out
-    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2
-
-    out = tmp_path / "scores"
-    assert evaluate.main(["--checkpoint", str(calm / "best"), "--data", store, "--out", str(out)]) == 0
-    table = capsys.readouterr().out
-    assert "floor" in table
-    assert "paired bootstrap over 3 videos" in table
-    scores = json.loads((out / "scores.json").read_text())
-    assert scores["macro_f1"] == pytest.approx(summary["macro_f1"])
-    assert scores["thresholds_from"] == "held-out train videos"
-    assert (out / "predictions.parquet").exists()
+    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2  # another run's folder
