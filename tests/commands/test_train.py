@@ -47,6 +47,9 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
         ([*QUICK, "--set", "stages.train.batch=9999"], "stages.train.batch"),
         ([*QUICK, "--set", "model.backbone=nonet"], "nonet"),
         ([*QUICK, "--workers", "0"], "--workers"),
+        ([*QUICK, "--split", "fold:4"], "fold:3"),
+        ([*QUICK, "--split", "train"], "--split train"),
+        ([*QUICK, "--set", "stages.train.data.held_out=0.6"], "stages.train.data.held_out"),
     ],
 )
 def test_wrong_configuration_exits_2_and_names_it(
