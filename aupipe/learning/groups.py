@@ -17,39 +17,54 @@ from aupipe.learning.scores import DRAWS, video_counts
 UNKNOWN = "unknown"  # the group of what the manifest does not say
 _KEY = ("video_id", "person")
 
+Manifest = Mapping[str, Sequence[str]]  # column → texts
 
-def by_column(decision: Decision, manifest: Mapping[str, Sequence[str]], where: str) -> dict[str, Any]:
+
+def check(manifest: Manifest, where: str) -> None:
+    """A manifest has `video_id`, `person` if people of one video differ, and any other columns, all as text.
+
+    Raises:
+        ManifestError: no `video_id`, no other column, or a video that is said to be two things; `where` names it.
+    """
+    if "video_id" not in manifest:
+        raise ManifestError(f"{where} has no column `video_id`, only {', '.join(manifest)}")
+    if not _columns(manifest):
+        raise ManifestError(f"{where} has no column to group by beside video_id; add one, as gender or site")
+    keys = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
+    for column in _columns(manifest):
+        said: dict[tuple[str, ...], str] = {}
+        for line, (key, value) in enumerate(zip(keys, manifest[column], strict=True), start=2):
+            if said.setdefault(key, value) != value:
+                raise ManifestError(f"{where}:{line}: {column} of {' '.join(key)} is {said[key]!r} and {value!r}")
+
+
+def by_column(decision: Decision, manifest: Manifest) -> dict[str, Any]:
     """Column → value → macro F1, its 95 % interval over videos, floor, counts.
 
     A group has a floor of its own, because F1 depends on how often an AU is on; compare what is above it. An AU that a
     group has no positive of scores 0 there, so those are named.
 
     Args:
-        manifest: `video_id`, if people of one video differ `person`, and any other columns, all as text.
-        where: what to call the manifest.
-
-    Raises:
-        ManifestError: no `video_id`, no other column, or a video that is said to be two things.
+        manifest: as `check` passes it.
     """
-    if "video_id" not in manifest:
-        raise ManifestError(f"{where} has no column `video_id`, only {', '.join(manifest)}")
-    columns = [name for name in manifest if name not in _KEY]
-    if not columns:
-        raise ManifestError(f"{where} has no column to group by beside video_id; add one, as gender or site")
     rows = decision.predictions
-    keyed = [name for name in _KEY if name in manifest]
-    ours = list(zip(*(getattr(rows, name).tolist() for name in keyed), strict=True))
-    theirs = list(zip(*(manifest[name] for name in keyed), strict=True))
+    ours = list(zip(*(getattr(rows, name).tolist() for name in _keys(manifest)), strict=True))
+    theirs = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
     result = {}
-    for column in columns:
-        said: dict[tuple[str, ...], str] = {}
-        for line, (key, value) in enumerate(zip(theirs, manifest[column], strict=True), start=2):
-            if said.setdefault(key, value) != value:
-                raise ManifestError(f"{where}:{line}: {column} of {' '.join(key)} is {said[key]!r} and {value!r}")
+    for column in _columns(manifest):
+        said = dict(zip(theirs, manifest[column], strict=True))
         values = np.array([said.get(key) or UNKNOWN for key in ours])
         present = np.unique(values[rows.labelled()])
         result[column] = {str(value): _scores(decision, values == value) for value in present}
     return result
+
+
+def _keys(manifest: Manifest) -> list[str]:
+    return [name for name in _KEY if name in manifest]
+
+
+def _columns(manifest: Manifest) -> list[str]:
+    return [name for name in manifest if name not in _KEY]
 
 
 def _scores(decision: Decision, keep: Bools) -> dict[str, Any]:

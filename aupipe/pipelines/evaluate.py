@@ -22,9 +22,10 @@ from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.facestore.read import StoreIndex
 from aupipe.images.manifest import text_columns
 from aupipe.learning import calibration, ensemble, groups, scores, splits
-from aupipe.learning.ensemble import Decision, How, Member
-from aupipe.learning.predictions import match
+from aupipe.learning.ensemble import Decision, How
+from aupipe.learning.predictions import au_labels, match
 from aupipe.models import checkpoint
+from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
 from aupipe.report import table
@@ -62,6 +63,7 @@ class _Plan:
 
     index: StoreIndex
     part: splits.Part
+    rows: int  # labelled ones
     cards: list[checkpoint.Card]
     seen: frozenset[str]  # scored videos that a model learnt from or was tuned on
     manifest: dict[str, list[str]] | None
@@ -74,11 +76,10 @@ def describe(job: EvaluateJob) -> str:
         ConfigError: as `evaluate`.
     """
     plan = _plan(job)
-    names = [f"{card.training.recipe or 'model'} {card.sha256[:12]}" for card in plan.cards]
-    what = f"{job.config.ensemble} of {', '.join(names)}" if len(names) > 1 else (names or [str(job.predictions)])[0]
-    rows = sum(group.rows for group in plan.part.row_groups(plan.index))
+    names = [f"{card.training.recipe or 'model'} {card.sha256[:12]}" for card in plan.cards] or [str(job.predictions)]
+    what = f"{job.config.ensemble} of {', '.join(names)}" if len(names) > 1 else names[0]
     done = " (done before; would be written again)" if Storage(job.out).exists("scores.json") else ""
-    return f"score {what} on {'' if plan.part.videos is None else 'at most '}{rows:,} crops of {job.split}{done}"
+    return f"score {what} on {plan.rows:,} labelled crops of {job.split}{done}"
 
 
 def evaluate(job: EvaluateJob) -> str:
@@ -88,26 +89,19 @@ def evaluate(job: EvaluateJob) -> str:
         ConfigError: something is wrong with what the job names; a vote could tie; a model has learnt from what it would
             be scored on.
     """
-    plan = _plan(job)
-    extra: dict[str, Any] = {}
-    if job.predictions is None:
-        members = _members(job, plan)
-        stages = ensemble.decide(members, job.config.ensemble)
-        if job.config.evaluate.tune:
-            extra["validation_tuned"] = _tuned(stages["raw_at_0.5"])
-    else:
-        stages = {"as_given": _given(job.predictions, plan)}
-    *_, final = stages.values()
-    if not final.predictions.labelled().any():
-        raise DatasetError(f"{job.store}: split {job.split} has no labelled row to score")
-    if plan.manifest is not None:
-        extra["groups"] = groups.by_column(final, plan.manifest, str(job.groups))
-    result = scores.report(stages) | extra | _origin(job, plan)
-    out = Storage(job.out)
-    out.write("predictions.parquet", final.predictions.to_parquet(final.decided))
-    title = f"{' + '.join(job.checkpoints) or job.predictions}, {job.split} of {job.store}: {result['n_videos']} videos"
-    out.write("scores.png", picture(result, title))
-    out.write("scores.json", json.dumps(result, indent=1).encode())
+    plan, out = _plan(job), Storage(job.out)
+    with claim(out):
+        stages, extra = _decisions(job, plan)
+        *_, final = stages.values()
+        if plan.manifest is not None:
+            extra["groups"] = groups.by_column(final, plan.manifest)
+        result = scores.report(stages) | extra | _origin(job, plan)
+        names = job.checkpoints or (str(job.predictions),)
+        what = names[0] if len(names) == 1 else f"{job.config.ensemble} of {len(names)} models"
+        title = f"{what}\n{job.split} of {job.store}, {result['n_videos']} videos"
+        out.write("predictions.parquet", final.predictions.to_parquet(final.decided))
+        out.write("scores.png", picture(result, title))
+        out.write("scores.json", json.dumps(result, indent=1).encode())
     return table.text(result)
 
 
@@ -119,8 +113,11 @@ def _plan(job: EvaluateJob) -> _Plan:
         ensemble.check(len(cards), job.config.ensemble)
     elif job.config.evaluate.tune:
         raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities: give --checkpoint")
-    scored = {video for group in part.row_groups(index) for video in group.video_ids}
-    scored = scored if part.videos is None else scored & part.videos
+    rows = index.labels(part.pool, ("video_id", "au"))
+    rows = rows.filter(part.mask(rows["video_id"]) & (au_labels(rows) != facs.UNKNOWN).any(axis=1))
+    if not len(rows):
+        raise DatasetError(f"{job.store}: split {job.split} has no labelled row to score; give another --split")
+    scored = set(rows["video_id"].unique().to_pylist())
     learnt = {video for card in cards for video in (*card.training.videos, *card.training.held_out_videos)}
     seen = frozenset(scored & learnt)
     if seen and not job.config.evaluate.allow_seen:
@@ -128,20 +125,30 @@ def _plan(job: EvaluateJob) -> _Plan:
             f"{len(seen)} of the {len(scored)} videos of {job.split} were learnt from or tuned on, as {min(seen)}: "
             "score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
-    return _Plan(index, part, cards, seen, _manifest(job.groups) if job.groups else None)
+    return _Plan(index, part, len(rows), cards, seen, _manifest(job.groups, scored) if job.groups else None)
 
 
-def _manifest(path: str) -> dict[str, list[str]]:
+def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
     storage, name = of_file(path)
     if not storage.exists(name):
         raise ManifestError(f"--groups {path}: no such file")
-    return text_columns(storage, name)
+    columns = text_columns(storage, name)
+    groups.check(columns, path)
+    if not scored & set(columns["video_id"]):
+        raise ManifestError(f"{path} names none of the videos that are scored, as {min(scored)}")
+    return columns
 
 
-def _members(job: EvaluateJob, plan: _Plan) -> list[Member]:
+def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict[str, Any]]:
+    """What is decided, by stage; and what else scores.json shall say of it."""
+    if job.predictions is not None:
+        return {"as_given": _given(job.predictions, plan)}, {}
     with session():
         found = predict(job.checkpoints, plan.index, (plan.part,), job.config.resources)[plan.part]
-    return [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
+    members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
+    stages = ensemble.decide(members, job.config.ensemble)
+    tuned = {"validation_tuned": _tuned(stages["raw_at_0.5"])} if job.config.evaluate.tune else {}
+    return stages, tuned
 
 
 def _given(path: str, plan: _Plan) -> Decision:
@@ -162,7 +169,7 @@ def _given(path: str, plan: _Plan) -> Decision:
 
 
 def _tuned(raw: Decision) -> dict[str, Any]:
-    """Optimistic by 0.02 to 0.03 on Aff-Wild2, so never the score."""
+    """Of the (mean) probability. Optimistic by 0.02 to 0.03 on Aff-Wild2, so never the score."""
     fitted = calibration.calibrate(raw.predictions)
     at = dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True))
     return {"macro_f1": fitted.macro_f1, "thresholds": at, "smoothing_radius": fitted.radius}

@@ -178,7 +178,8 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, history: list[dict[str,
     system, card = checkpoint.load(folder.path(_best(name)))
     scored = splits.to_score(index, job.split)
     apart = splits.Part(splits.to_learn(index, job.split).pool, frozenset(card.training.held_out_videos))
-    found = predict([folder.path(_best(name))], index, (apart, scored), job.recipe.resources)
+    parts = (apart, scored) if apart.videos else (scored,)
+    found = predict([folder.path(_best(name))], index, parts, job.recipe.resources)
     if apart.videos:
         fitted = calibration.calibrate(found[apart][0])
         card = card.model_copy(

@@ -31,9 +31,9 @@ def trained(tmp_path: Path) -> str:
 def test_dry_run_says_what_would_be_scored(
     trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    store = make_store(train=1, validation=2, frames=10)
+    store = make_store(train=1, validation=2, frames=10, unknown=0)
     assert main(["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert "20 crops of validation" in capsys.readouterr().out
+    assert "20 labelled crops of validation" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
@@ -109,3 +109,6 @@ def test_a_submission_and_a_table_of_predictions_are_scored_without_a_model(
     (tmp_path / "submission.txt").write_text(submission.write_single(order[:-12], by_video))
     assert main(["--predictions", str(tmp_path / "submission.txt"), "--data", store, "--out", str(tmp_path / "x")]) == 2
     assert "labelled rows have no prediction" in capsys.readouterr().err
+    (tmp_path / "people.csv").write_text("video_id,gender\nanother.mp4,w\n")
+    assert main(["--predictions", str(tmp_path / name), "--data", store, "--out", str(tmp_path / "x"), *groups]) == 2
+    assert "none of the videos" in capsys.readouterr().err

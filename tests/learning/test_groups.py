@@ -26,7 +26,7 @@ def decision() -> Decision:
 def test_groups_are_scored_apart_and_the_unsaid_is_a_group() -> None:
     one = decision()
     manifest = {"video_id": ["a", "b", "c", "f", "x"], "gender": ["w", "w", "m", "", "m"], "site": ["1"] * 5}
-    found = groups.by_column(one, manifest, "people.csv")
+    found = groups.by_column(one, manifest)
     assert list(found) == ["gender", "site"]
     assert list(found["gender"]) == ["m", "unknown", "w"]
     women = found["gender"]["w"]
@@ -42,7 +42,7 @@ def test_groups_are_scored_apart_and_the_unsaid_is_a_group() -> None:
 
 def test_people_of_one_video_can_differ() -> None:
     manifest = {"video_id": ["f", "f"], "person": ["left", "right"], "age": ["old", "young"]}
-    found = groups.by_column(decision(), manifest, "people.csv")["age"]
+    found = groups.by_column(decision(), manifest)["age"]
     assert found["old"]["n_frames"] + found["young"]["n_frames"] == 17
     assert found["old"]["n_videos"] == 1
 
@@ -57,4 +57,4 @@ def test_people_of_one_video_can_differ() -> None:
 )
 def test_a_manifest_that_cannot_be_meant_is_refused(manifest: dict[str, list[str]], said: str) -> None:
     with pytest.raises(ManifestError, match=said):
-        groups.by_column(decision(), manifest, "people.csv")
+        groups.check(manifest, "people.csv")
