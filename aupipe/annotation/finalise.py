@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from aupipe import facs
 from aupipe.annotation.schema import BOX, FRAMES, PROB, RAW
-from aupipe.annotation.smoothing import box_mean
+from aupipe.annotation.smoothing import smooth_track
 from aupipe.faces.track import TrackingConfig, face_ids
 
 # One track: embeddings (S, E) float32 and times (S,) float64 s in, probabilities (S, 12) out.
@@ -64,13 +64,12 @@ def decide(frames: pa.Table, decision: Decision) -> pa.Table:
     """The frames table of one video with `AUxx_prob` (raw, smoothed along each track) and `AUxx` (prob ≥ threshold)."""
     raw = np.stack([frames[name].to_numpy(zero_copy_only=False) for name in RAW], axis=1).astype(np.float64)
     ids = frames["face_id"].fill_null(-1).to_numpy()
-    index = frames["frame"].to_numpy()
+    index, times = frames["frame"].to_numpy(), gap_times_s(frames)
     smoothed = np.full(raw.shape, np.nan)
-    for rows in _tracks(ids):
-        place = index[rows] - index[rows[0]]
-        dense = np.full((place[-1] + 1, raw.shape[1]), np.nan)
-        dense[place] = raw[rows]
-        smoothed[rows] = box_mean(dense, ~np.isnan(dense[:, 0]), decision.smoothing_radius)[place]
+    for track in _tracks(ids):
+        rows = track[~np.isnan(raw[track, 0])]
+        if len(rows):
+            smoothed[rows] = smooth_track(index[rows], times[rows], raw[rows], decision.smoothing_radius)
     prob = smoothed.astype(np.float32)
     for au, name in enumerate(facs.AUS):
         # Compared at the precision that is stored, so that a reader of the table gets the same answer.

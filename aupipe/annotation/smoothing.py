@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+
+from aupipe.facestore import gaps
+
+
+def smooth_track(frames: np.ndarray, times_s: np.ndarray, values: np.ndarray, radius: int) -> np.ndarray:
+    """(N, K) box mean along one face's track, holes of at most `gaps.MAX_GAP_S` bridged by a straight line.
+
+    A longer hole is an end: nothing is averaged over it. Thresholds are fitted on what comes out of here too.
+
+    Args:
+        frames: (N,) frame numbers, ascending.
+        times_s: (N,) when they were shown.
+        values: (N, K), all of them known.
+        radius: frames on each side; 0 returns the values.
+    """
+    if radius == 0:
+        return values
+    result = np.empty_like(values)
+    ends = np.flatnonzero(np.diff(times_s) > gaps.MAX_GAP_S) + 1
+    for start, end in itertools.pairwise([0, *ends.tolist(), len(frames)]):
+        known = frames[start:end]
+        target = np.arange(known[0], known[-1] + 1)
+        dense = gaps.interpolate(target, known, values[start:end], np.ones(len(known) - 1, dtype=bool))
+        result[start:end] = box_mean(dense, np.ones(len(dense), dtype=bool), radius)[known - known[0]]
+    return result
 
 
 def box_mean(values: np.ndarray, valid: np.ndarray, radius: int) -> np.ndarray:

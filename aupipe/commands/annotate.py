@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--input",
+        type=job.location,
         nargs="+",
         action="extend",
         required=True,
@@ -27,10 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="video files, folders (searched for videos) or URIs; repeatable",
     )
     parser.add_argument(
-        "--checkpoint", required=True, metavar="CKPT", help="model folder, as train.py leaves it in RUN/best"
+        "--checkpoint",
+        type=job.location,
+        required=True,
+        metavar="CKPT",
+        help="model folder, as train.py leaves it in RUN/best",
     )
     parser.add_argument(
         "--out",
+        type=job.location,
         required=True,
         metavar="DIR",
         help="folder or URI for frames/, events/, videos.parquet, run.json; the same command again goes on",

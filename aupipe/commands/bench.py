@@ -22,9 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     alignment = names.add_parser("alignment", help="how much crops tremble, without and with smoothing")
-    alignment.add_argument("--input", nargs="+", required=True, metavar="PATH", help="videos or folders")
+    alignment.add_argument(
+        "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
+    )
     bias = names.add_parser("detector_bias", help="where the detector sees the points of crops that we aligned")
-    bias.add_argument("--input", nargs="+", required=True, metavar="PATH", help="videos or folders")
+    bias.add_argument("--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders")
     preprocess = names.add_parser("preprocess", help="how fast crops are packed, and with how much memory")
     preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="how many are generated")
     return job.run(parser, _bench, argv)

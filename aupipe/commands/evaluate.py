@@ -19,20 +19,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = job.make_parser("evaluate", "Score models, or predictions, on a split of a face store.", _EXAMPLES)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--checkpoint", nargs="+", action="extend", default=[], metavar="CKPT",
+        "--checkpoint", type=job.location, nargs="+", action="extend", default=[], metavar="CKPT",
         help="model folder, as train.py leaves in RUN/best; several decide together (--set ensemble=mean|vote)",
     )  # fmt: skip
     what.add_argument(
-        "--predictions", metavar="FILE",
+        "--predictions", type=job.location, metavar="FILE",
         help="a predictions.parquet, a challenge submission (.txt), or a folder of TRACK.txt, instead of a model",
     )  # fmt: skip
-    parser.add_argument("--data", required=True, metavar="STORE", help="face store, as preprocess.py leaves it")
+    parser.add_argument(
+        "--data", type=job.location, required=True, metavar="STORE", help="face store, as preprocess.py leaves it"
+    )
     parser.add_argument("--split", default="validation", help="validation (default), fold:K (0 … 3), train, all")
     parser.add_argument(
-        "--groups", metavar="MANIFEST", help="CSV or Parquet: video_id and columns; scores by each value of each column"
+        "--groups",
+        type=job.location,
+        metavar="MANIFEST",
+        help="CSV or Parquet: video_id and columns; scores by each value of each column",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder or URI for scores.json, scores.png, predictions.parquet"
+        "--out",
+        type=job.location,
+        required=True,
+        metavar="DIR",
+        help="folder or URI for scores.json, scores.png, predictions.parquet",
     )
     return job.run(parser, _evaluate, argv)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,11 @@ def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentPars
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and what is already done; start nothing")
     return parser
+
+
+def location(text: str) -> str:
+    """An option's path, made absolute: workers have working directories of their own. A URI stays as it is."""
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
 def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from aupipe.commands.job import DONE, make_parser, run
+from aupipe.commands import job
 
 _EXAMPLES = """\
   python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store
@@ -19,19 +19,22 @@ _EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `preprocess.py`. Returns the exit code."""
-    parser = make_parser("preprocess", "Pack a data set into a face store; the same command again goes on.", _EXAMPLES)
+    parser = job.make_parser(
+        "preprocess", "Pack a data set into a face store; the same command again goes on.", _EXAMPLES
+    )
     parser.add_argument(
         "--data",
+        type=job.location,
         required=True,
         help="the Aff-Wild2 folder as it was downloaded, a manifest (.csv, .parquet) of images, or a folder of images",
     )
-    parser.add_argument("--out", required=True, help="the store (path or URI)")
+    parser.add_argument("--out", type=job.location, required=True, help="the store (path or URI)")
     parser.add_argument(
         "--source",
         choices=("crops", "videos", "images"),
         help="Aff-Wild2: official crops, or ours from the videos (default: crops if any); images: a folder a person",
     )
-    return run(parser, _body, argv)
+    return job.run(parser, _body, argv)
 
 
 def _body(args: argparse.Namespace) -> int:
@@ -41,13 +44,13 @@ def _body(args: argparse.Namespace) -> int:
     from aupipe.images import job as images
     from aupipe.pipelines.preprocess import preprocess
 
-    job: StoreJob
+    plan: StoreJob
     if images.is_images(args.data, args.source):
-        job = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
+        plan = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
     else:
-        job = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
-    check_out(job)
-    print(plan_text(job))  # noqa: T201
+        plan = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
+    check_out(plan)
+    print(plan_text(plan))  # noqa: T201
     if not args.dry_run:
-        print(summary_text(preprocess(job), args.out))  # noqa: T201
-    return DONE
+        print(summary_text(preprocess(plan), args.out))  # noqa: T201
+    return job.DONE

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Render a labelled data set in the layout of Aff-Wild2; the same command again goes on.",
         _EXAMPLES,
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="the data set (path or URI)")
+    parser.add_argument("--out", type=job.location, required=True, metavar="DIR", help="the data set (path or URI)")
     parser.add_argument(
         "--videos", type=_count, default=96, metavar="N", help="clips, each of another person; a third for validation"
     )

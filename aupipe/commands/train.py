@@ -20,8 +20,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = job.make_parser("train", "Train a system on a face store with Ray Train.", _EXAMPLES)
     parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a recipe of aupipe, or a YAML file")
     parser.add_argument("--quick", action="store_true", help="the recipe's small variant, for rendered data on 2 cores")
-    parser.add_argument("--data", required=True, metavar="STORE", help="face store, as preprocess.py leaves it")
-    parser.add_argument("--out", required=True, metavar="RUN", help="folder or URI: best/, metrics.jsonl, summary.json")
+    parser.add_argument(
+        "--data", type=job.location, required=True, metavar="STORE", help="face store, as preprocess.py leaves it"
+    )
+    parser.add_argument(
+        "--out",
+        type=job.location,
+        required=True,
+        metavar="RUN",
+        help="folder or URI: best/, metrics.jsonl, summary.json",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one a CPU, at most 4")
     parser.add_argument(
         "--split", default="official", metavar="official|fold:K",

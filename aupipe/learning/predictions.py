@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupipe import facs
-from aupipe.annotation.smoothing import box_mean
+from aupipe.annotation.smoothing import smooth_track
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
 from aupipe.learning.metrics import Bools, Floats, Ints, Labels
@@ -68,16 +68,15 @@ class Predictions:
     def smoothed(self, radius: int) -> Predictions:
         """Box mean over time within each track, holes of at most `gaps.MAX_GAP_S` filled by a straight line.
 
-        A longer hole, another person and another video end a track.
+        A longer hole, another person and another video end a track; see `smooth_track`.
         """
         if radius == 0:
             return self
         result = np.empty_like(self.probabilities)
-        for start, end in self._tracks():
-            frames, values = self.frame[start:end], self.probabilities[start:end]
-            target = np.arange(frames[0], frames[-1] + 1)
-            dense = gaps.interpolate(target, frames, values, np.ones(len(frames) - 1, dtype=bool))
-            result[start:end] = box_mean(dense, np.ones(len(dense), dtype=bool), radius)[frames - frames[0]]
+        for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
+            frames, times = self.frame[start:end], None if self.time_s is None else self.time_s[start:end]
+            shown_s = gaps.seconds(self.video_id[start], frames, times)
+            result[start:end] = smooth_track(frames, shown_s, self.probabilities[start:end], radius)
         return replace(self, probabilities=result)
 
     def video_codes(self) -> tuple[list[str], Ints]:
@@ -95,14 +94,6 @@ class Predictions:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=SCHEMA), sink, compression="zstd")
         return bytes(sink.getvalue())
-
-    def _tracks(self) -> Iterator[tuple[int, int]]:
-        """[start, end) of rows of one person without a long hole between them."""
-        for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
-            times = None if self.time_s is None else self.time_s[start:end]
-            shown_s = gaps.seconds(self.video_id[start], self.frame[start:end], times)
-            cuts = np.flatnonzero(np.diff(shown_s) > gaps.MAX_GAP_S) + 1 + start
-            yield from itertools.pairwise([start, *cuts.tolist(), end])
 
 
 def au_labels(rows: pa.Table) -> Labels:

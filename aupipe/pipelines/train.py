@@ -100,6 +100,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     run.begin(folder, wanted)
     # A report that is younger than one poll is lost if a worker dies; Ray's default is 2 s.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same on the workers
     history: list[dict[str, Any]] = []
     with claim(folder), session(log_to_driver=False):
         for name in job.recipe.stages:
@@ -120,7 +121,7 @@ def _run_stage(job: TrainJob, index: StoreIndex, name: str, earlier: list[dict[s
             "recipe": job.recipe.model_dump(mode="json"),
             "stage": name,
             "init": _resolved_init(job, name),
-            "store": job.store,
+            "store": index.storage.root,
             "split": job.split,
             "out": folder.root,
             "earlier": earlier,

@@ -71,7 +71,8 @@ class Spec:
     def clips(self) -> list[Clip]:
         """The videos in order of name. Pairs are taken from the end of the splits in turn, train first."""
         size = self.config.render.size_px
-        names = [f"{i + 1:03d}-{FPS}-{size}x{size}" for i in range(self.videos + self.pairs)]
+        # The seed is part of the name: what was rendered with another seed is another video.
+        names = [f"{self.seed:02d}{i + 1:04d}-{FPS}-{size}x{size}" for i in range(self.videos + self.pairs)]
         expressions = EDITIONS[self.edition].classes
         people = plan(seed=self.seed, names=names, frames=self.frames, fps=FPS, expressions=expressions)
         clips = []

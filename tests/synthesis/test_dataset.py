@@ -49,6 +49,6 @@ def test_a_pair_is_two_people_of_one_split_in_one_file() -> None:
     for clip in pairs:
         assert [person.name for person in clip.people] == [f"{clip.name}_left", f"{clip.name}_right"]
         assert clip.people[0].split == clip.people[1].split
-        assert clip.name.endswith("-320x160")
+        assert clip.name.endswith("-25-320x160")
     people = [person for clip in clips for person in clip.people]
     assert len({person.seed for person in people}) == len({person.name for person in people}) == 15
