@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from aupipe.errors import ConfigError
 
-_TEMPORARY = ".tmp-"
+_TEMPORARY = ".aupipe-tmp-"
 
 
 def is_uri(path: str) -> bool:
@@ -89,6 +89,11 @@ class Storage:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        folder = os.open(os.path.dirname(target), os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or a power cut could keep a later rename and lose this one
+        finally:
+            os.close(folder)
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
@@ -118,4 +123,4 @@ def of_file(path: str) -> tuple[Storage, str]:
 
 def open_input(uri: str) -> Any:
     """A seekable binary file for reading any path or URI, by range where it is remote."""
-    return fsspec.open(uri, "rb").open()
+    return fsspec.open(uri, "rb").open() if is_uri(uri) else open(uri, "rb")  # to fsspec, "::" in a name means chaining

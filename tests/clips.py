@@ -63,6 +63,7 @@ def write_clip(
     tick: Fraction = Fraction(1, 1000),
     rotation: int | None = None,
     options: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
     """Encode frames at `times` (in ticks; default 25 a second) to a file; the suffix chooses the container.
 
@@ -71,7 +72,7 @@ def write_clip(
     """
     height, width = images[0].shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

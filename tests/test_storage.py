@@ -34,7 +34,7 @@ def test_write_read_list_delete(root: str, tmp_path: Path) -> None:
 def test_a_half_written_file_is_not_listed_and_is_cleaned_up(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write("a/x", b"1")
-    (tmp_path / "a" / ".tmp-dead").write_bytes(b"half")
+    (tmp_path / "a" / ".aupipe-tmp-dead").write_bytes(b"half")
     assert storage.names() == ["a/x"]
     assert storage.delete_leftovers() == 1
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import fsspec
@@ -10,7 +11,10 @@ from aupipe.annotation.finalise import Decision
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.settings import AnnotateConfig, key_of
+from aupipe.errors import ConfigError
+from aupipe.faces.detect import weights_sha256
 from aupipe.models.checkpoint import Card
+from aupipe.storage import is_uri
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,22 @@ class Keys:
         return key_of(self.head(fingerprint), decision.thresholds, decision.smoothing_radius, events)
 
     def _observe(self, fingerprint: str) -> str:
-        detector, alignment = self.config.detector.model_dump(), self.config.alignment.model_dump()
+        detector = self.config.detector.model_dump(exclude={"weights"}) | {
+            "sha256": weights_sha256(self.config.detector)
+        }
+        alignment = self.config.alignment.model_dump()
         return key_of(SCHEMA_VERSION, fingerprint, self.card.sha256, self.card.template, detector, alignment)
 
 
 def stamp(uri: str) -> str:
     """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": no file."""
     try:
+        if not is_uri(uri):
+            status = os.stat(uri)
+            return f"{status.st_size}:{status.st_mtime_ns}"
         info = fsspec.core.url_to_fs(uri)[0].info(uri)
-    except (FileNotFoundError, PermissionError):
+    except (OSError, UnicodeEncodeError):  # it is probed, and the reason said there
         return ""
-    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime')}"
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{uri}: {error}") from None
+    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"

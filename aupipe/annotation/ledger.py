@@ -10,7 +10,8 @@ Everything can be written twice without harm. A file that no entry names is a le
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from aupipe.annotation.settings import key_of
 from aupipe.storage import Storage
 
 _ENTRIES, _OBSERVED = "_work/ledger", "_work/observed"
+_OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # what `commit` names; nothing else is ever deleted
 
 # A row of videos.parquet, with what decides whether it must be done again: stamp, head_key, decide_key.
 Record = dict[str, Any]
@@ -47,9 +49,10 @@ class Ledger:
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
-        names = storage.names(_ENTRIES, ".json")
-        entries = [Entry(**json.loads(storage.read(name))) for name in names]
-        return cls(storage, {entry.name: entry for entry in entries})
+        """What is committed. An entry whose files are not all there (deleted by hand, a power cut) does not count."""
+        there = {*storage.names("frames"), *storage.names("events")}
+        entries = [Entry(**json.loads(storage.read(name))) for name in storage.names(_ENTRIES, ".json")]
+        return cls(storage, {e.name: e for e in entries if there.issuperset((*e.frames, *e.events))})
 
     @property
     def next_generation(self) -> int:
@@ -81,7 +84,7 @@ class Ledger:
             del self.entries[entry.name]
         named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
         for name in [*self.storage.names("frames"), *self.storage.names("events")]:
-            if name not in named:
+            if name not in named and _OURS.fullmatch(name):
                 self.storage.delete(name)
         self.storage.delete_leftovers()
 
@@ -123,10 +126,11 @@ def observed_segments(storage: Storage) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def delete_observed(storage: Storage) -> None:
-    """Delete what observe left."""
+def delete_observed(storage: Storage, segment_keys: Collection[str]) -> None:
+    """Delete what observe left of these segments."""
     for name in storage.names(_OBSERVED):
-        storage.delete(name)
+        if name[len(_OBSERVED) + 1 :].split("-")[0] in segment_keys:
+            storage.delete(name)
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
     A path that is not there is kept: it becomes a row that says so.
 
     Raises:
-        ConfigError: a folder without videos, or two inputs with one id.
+        ConfigError: a folder without videos, a pattern without matches, or two inputs with one id.
     """
     found: dict[str, Input] = {}
     passed_over = 0
@@ -98,19 +99,58 @@ def cut_into_segments(video: Input, info: VideoInfo, segment_s: float, smoothing
         first = 0 if number == 0 else indices[number - 1]
         seek = None if number == 0 else int(info.key_pts[cuts[number - 1] - 1])
         end = len(info.pts) if final else min(stop + lead, len(info.pts))
-        span = Span(end - first, True, first, int(info.pts[first]), int(info.pts[end - 1]), seek)
+        lost = info.missing if final else 0  # what the container counts but does not hold comes after all that it holds
+        span = Span(end - first + lost, True, first, int(info.pts[first]), int(info.pts[end - 1]), seek)
         segments.append(Segment(video.uri, video.video_id, number, start, None if final else stop, span))
     return segments
 
 
 def _search(argument: str) -> tuple[list[Input], int]:
-    if is_uri(argument) or not os.path.isdir(argument):
-        return [Input(argument, argument.rstrip("/").rsplit("/", 1)[-1])], 0
-    top = Path(argument)
-    files = sorted(path for path in top.rglob("*") if path.is_file() and not path.name.startswith("."))
-    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    """The videos that one argument names, and how many other files it passes over."""
+    if not argument:
+        raise ConfigError("--input '': an empty name")
+    if is_uri(argument) or os.path.lexists(argument):
+        if is_uri(argument) or not os.path.isdir(argument):
+            return [_input(argument, argument.rstrip("/").rsplit("/", 1)[-1])], 0
+        return _search_folder(argument)
+    if glob.has_magic(argument):
+        matches = [_search(match) for match in sorted(glob.glob(argument, recursive=True))]
+        if not matches:
+            raise ConfigError(f"{argument}: nothing matches this pattern")
+        return [video for videos, _ in matches for video in videos], sum(others for _, others in matches)
+    return [_input(argument, os.path.basename(argument))], 0
+
+
+def _search_folder(top: str) -> tuple[list[Input], int]:
+    """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
+    videos: list[Input] = []
+    others = 0
+    seen: set[str] = set()
+    unreadable: list[OSError] = []
+    for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            below.clear()
+            continue
+        seen.add(real)
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith("."):
+                continue
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+                videos.append(_input(path, Path(os.path.relpath(path, top)).as_posix()))
+            else:
+                others += 1
+    videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
     if not videos:
-        raise ConfigError(
-            f"{argument}: no video in this folder ({len(files)} other files); name a file to try it anyway"
-        )
-    return [Input(str(path), path.relative_to(top).as_posix()) for path in videos], len(files) - len(videos)
+        raise ConfigError(f"{top}: no video in this folder ({others} other files); name a file to try it anyway")
+    return videos, others
+
+
+def _input(uri: str, video_id: str) -> Input:
+    """Tables hold text: a name that is no UTF-8 gets its odd bytes written as \\x.., and cannot be opened by that."""
+
+    def as_text(name: str) -> str:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    return Input(as_text(uri), as_text(video_id))

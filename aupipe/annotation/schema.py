@@ -74,6 +74,7 @@ VIDEOS = pa.schema(
         ("work_s", pa.float64()),
         ("attempts", pa.int32()),
         ("duplicate_of", pa.string()),
+        ("model_sha256", pa.string()),  # of the model that its rows come from
     ],
     metadata=_METADATA,
 )

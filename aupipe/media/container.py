@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from av.video.stream import VideoStream
 
 from aupipe.errors import (
     DecoderMissingError,
+    MediaError,
     NotAVideoError,
     NotFoundError,
     NoVideoStreamError,
@@ -26,6 +28,10 @@ FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp"
 )
 
+# Containers whose packets carry presentation times. AVI has none: FFmpeg makes them up in decoding order, which is
+# wrong wherever frames are reordered.
+TIMED_FORMATS = frozenset({"mov", "matroska", "mpeg", "mpegts", "flv", "asf", "ogg", "mxf", "nut", "wtv"})
+
 # Media in which a key frame's time leads exactly to that key frame. Seeking in MPEG-PS and some AVI files loses the
 # whole group of the target.
 SEEKABLE_FORMATS = frozenset({"mov", "matroska"})
@@ -38,21 +44,16 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         MediaError: a subclass that says why, with the path.
     """
-    source: Any = None
+    source = _remote(uri) if is_uri(uri) else _local(uri)
     try:
-        source = open_input(uri) if is_uri(uri) else _check_local(uri)
         container = av.open(source, mode="r", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
-    except FileNotFoundError:
-        raise NotFoundError(f"{uri}: no such file") from None
-    except PermissionError:
-        raise PermissionDeniedError(f"{uri}: no permission to read it") from None
     except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
         raise NotAVideoError(f"{uri}: not a video file that FFmpeg knows") from None
     try:
         with container:
             yield container, _video_stream(container, uri)
     finally:
-        if source is not None and not isinstance(source, str):
+        if not isinstance(source, str):
             source.close()
 
 
@@ -66,11 +67,30 @@ def media_time_s(pts: int, time_base: Any) -> float:
     return float(pts) * time_base.numerator / time_base.denominator
 
 
-def _check_local(path: str) -> str:
-    if os.path.isdir(path):
-        raise NotAVideoError(f"{path}: a folder, not a video")
-    with open(path, "rb"):  # FFmpeg reports a missing permission as invalid data
-        return f"file:{os.path.abspath(path)}"  # without "file:", a name such as "concat:a|b" is a protocol to FFmpeg
+def _local(path: str) -> str:
+    """FFmpeg's name of a regular file that can be read. FFmpeg itself would report a missing permission as bad data."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+            raise NotAVideoError(f"{path}: a folder or device, not a video")
+        with open(path, "rb"):
+            return (
+                f"file:{os.path.abspath(path)}"  # without "file:", a name such as "concat:a|b" is a protocol to FFmpeg
+            )
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+    except PermissionError:
+        raise PermissionDeniedError(f"{path}: no permission to read it") from None
+    except OSError as error:
+        raise MediaError(f"{path}: {error.strerror}") from None
+
+
+def _remote(uri: str) -> Any:
+    try:
+        return open_input(uri)
+    except FileNotFoundError:
+        raise NotFoundError(f"{uri}: no such file") from None
+    except PermissionError:
+        raise PermissionDeniedError(f"{uri}: no permission to read it") from None
 
 
 def _video_stream(container: InputContainer, uri: str) -> VideoStream:

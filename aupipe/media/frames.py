@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from aupipe.media.container import media_time_s, open_video
-from aupipe.media.probe import packets_of, probe
+from aupipe.media.probe import is_presented, packets_of, probe
 
 # How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
 _REORDER_FRAMES = 4
@@ -113,7 +113,7 @@ def _by_time(container: InputContainer, stream: VideoStream, span: Span) -> Iter
 
     finished = False
     for packet in chain(_packets(container, stream, span), [None]):
-        if packet is not None and packet.pts is not None and not packet.is_discard and low <= packet.pts <= high:
+        if packet is not None and packet.pts is not None and is_presented(packet, stream) and low <= packet.pts <= high:
             heapq.heappush(promised, packet.pts)
         for frame in _decode(stream, packet):
             if frame is None:
@@ -162,10 +162,12 @@ def _decode(stream: VideoStream, packet: Packet | None) -> Iterator[VideoFrame |
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
     """Seek to the key frame at `pts`; whether the next packet is at or before it (an index can lie)."""
-    container.seek(pts, stream=stream, backward=True)
-    for packet in container.demux(stream):
+    try:
+        container.seek(pts, stream=stream, backward=True)
+        packet = next(iter(container.demux(stream)))
         starts = packet.pts is not None and packet.pts <= pts and packet.is_keyframe
         container.seek(pts, stream=stream, backward=True)
         stream.codec_context.flush_buffers()
-        return starts
-    return False
+    except (av.error.InvalidDataError, av.error.EOFError):  # damage just here: the frames are found from the start
+        return False
+    return starts

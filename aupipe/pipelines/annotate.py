@@ -17,10 +17,11 @@ from aupipe.annotation import ledger
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.plan import Input, find_inputs
+from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
-from aupipe.faces.detect import weights_path
+from aupipe.faces.detect import Detector
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import System
 from aupipe.pipelines.annotate_stages import Decode, Encode, Finalise, Group, Probe, SegmentTask, read_probe
@@ -60,7 +61,7 @@ def annotate(job: AnnotateJob) -> Summary:
     """
     start = time.monotonic()
     inputs, _ = find_inputs(job.inputs, job.limit)
-    weights_path(job.config.detector)
+    Detector(job.config.detector)  # or wrong weights would show on a worker
     system, card = checkpoint.load(job.checkpoint)
     keys = Keys(card, job.config)
     storage = Storage(job.out)
@@ -71,6 +72,7 @@ def annotate(job: AnnotateJob) -> Summary:
 def describe(job: AnnotateJob) -> str:
     """What `annotate` would do, without starting Ray or opening a video."""
     inputs, passed_over = find_inputs(job.inputs, job.limit)
+    Detector(job.config.detector)
     keys = Keys(checkpoint.load_card(job.checkpoint), job.config)
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
@@ -91,19 +93,30 @@ def _run(
     frames = 0
     if to_probe or work.decide:
         with session(num_cpus=job.decoders + 1):  # one more for the encoder, which mostly waits for decoders
-            add_probed(work, _probe(to_probe, job.config), stamps, keys)
+            add_probed(work, _probe(to_probe, job.config), stamps, books, keys)
             shared = ray.put(system)
             frames = _observe(work, keys, shared, job)
             _finalise(work, keys, shared, job, books.next_generation)
+        _withdraw(work, books, storage)
         books = Ledger.read(storage)
         books.reconcile()
     if not job.keep_intermediate:
-        ledger.delete_observed(storage)
+        ledger.delete_observed(storage, {key for _, segments in work.observe.values() for key, _ in segments})
     write_videos(storage, books, work.aside)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
     summary = Summary(job.out, [records[v.video_id] for v in inputs], frames, time.monotonic() - start)
     write_run(storage, keys, job.checkpoint, job.command, summary)
     return summary
+
+
+def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
+    """Commit that videos which earlier runs annotated cannot be done now: rows of what is no longer there must go."""
+    current = books.current()
+    gone = [record for video_id, record in sorted(work.aside.items()) if video_id in current]
+    if gone:
+        records = [{"fingerprint": "", "head_key": "", "decide_key": "", **record} for record in gone]
+        generation = Ledger.read(storage).next_generation
+        ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
 
 
 def _probe(inputs: Sequence[Input], config: AnnotateConfig) -> list[tuple[Input, dict]]:
@@ -123,7 +136,8 @@ def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob
     gpus = gpus_per_worker(job.config.resources)
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
-    parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=len(tasks)).flat_map(
+    blocks = min(len(tasks), max(64, 16 * job.decoders))  # enough to share the work out, few enough for many tiny clips
+    parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(job.config, np.array(keys.card.template, np.float32)),
         num_cpus=1, compute=TaskPoolStrategy(size=job.decoders),
     )  # fmt: skip

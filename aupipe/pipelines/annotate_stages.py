@@ -54,9 +54,12 @@ class Probe:
             info = probe(video.uri)
             record: Record = {
                 "fingerprint": fingerprint(video.uri),
-                "frames_expected": info.frames_expected, "duration_s": info.duration_s, "rotation": info.rotation,
+                "frames_expected": info.frames_expected,
+                "missing_s": info.missing_s,
+                "duration_s": info.duration_s,
+                "rotation": info.rotation,
                 "variable_frame_rate": info.variable_frame_rate,
-            }  # fmt: skip
+            }
         except HOSTILE as error:
             return {**row, "result": json.dumps({"reason": reason_of(error)})}
         segments = cut_into_segments(video, info, self._config.segment_s, self._config.alignment.smoothing_radius)
@@ -201,7 +204,7 @@ class Finalise:
                 frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
             else:
                 observed = ledger.read_all(self._storage, files, schema.OBSERVED)
-                record |= counts_of(observed, record["frames_expected"])
+                record |= counts_of(observed, record["frames_expected"], record["missing_s"])
                 frames = head(record["video_id"], observed, self._apply_head, self._config.tracking)
                 record["faces"] = len(frames["face_id"].drop_null().unique())
             tables.append(decide(frames, self._decision))
@@ -220,7 +223,7 @@ class Finalise:
             return logits[0].float().sigmoid().numpy()
 
 
-def counts_of(observed: pa.Table, frames_expected: int) -> Record:
+def counts_of(observed: pa.Table, frames_expected: int, missing_s: float) -> Record:
     """Decoded, lost and corrupt frames of a video, and the status and reason that follow."""
     frame = observed["frame"].to_numpy()
     lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
@@ -231,11 +234,13 @@ def counts_of(observed: pa.Table, frames_expected: int) -> Record:
         for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
         if len(frames)
     ]
+    if missing_s:
+        reasons.append(f"truncated: it ends {missing_s:.1f} s before the length that its container promises")
     return {
         "frames_decoded": total - len(lost),
         "frames_lost": len(lost),
         "frames_corrupt": len(corrupt),
-        "status": "partial" if len(lost) else "ok",
+        "status": "partial" if len(lost) or missing_s else "ok",
         "reason": "; ".join(reasons),
     }
 

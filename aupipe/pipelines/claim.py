@@ -38,7 +38,10 @@ def claim(storage: Storage) -> Iterator[None]:
         while not stop.wait(_EVERY_S):
             _beat(storage)
 
-    _beat(storage)
+    try:
+        _beat(storage)
+    except OSError as error:
+        raise ConfigError(f"{storage.root} cannot be written: {error.strerror or error}") from None
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -60,7 +63,8 @@ def _held(storage: Storage) -> str | None:
     beat = json.loads(storage.read(BEAT))
     age_s = time.time() - beat["time"]
     here = beat["host"] == socket.gethostname()
-    if age_s > _STALE_S or (here and not _alive(beat["pid"])):
+    # A container that was started again has the host name and often the process number of the one that died.
+    if age_s > _STALE_S or (here and (beat["pid"] == os.getpid() or not _alive(beat["pid"]))):
         return None
     return f"process {beat['pid']} on {beat['host']} (heard {max(age_s, 0):.0f} s ago)"
 

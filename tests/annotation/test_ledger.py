@@ -51,11 +51,14 @@ def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
 def test_files_without_an_entry_are_leftovers(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     commit(storage, {"a": 3}, generation=1)
-    storage.write("frames/half-00000.parquet", b"not even parquet")
-    (tmp_path / "frames" / ".tmp-123").write_bytes(b"x")
+    storage.write("frames/0123456789abcdef01234567-00000.parquet", b"not even parquet")
+    storage.write("frames/interview.mp4", b"somebody's video in a folder that happens to be called frames")
+    (tmp_path / "frames" / ".aupipe-tmp-123").write_bytes(b"x")
     Ledger.read(storage).reconcile()
-    assert content(storage) == {"a": 3}
-    assert [path.name for path in (tmp_path / "frames").iterdir()] == [storage.names("frames")[0].split("/")[1]]
+    (kept,) = storage.names("frames", ".parquet")
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == sorted(
+        [kept.split("/")[1], "interview.mp4"]
+    )
 
 
 def test_writing_the_same_twice_changes_nothing(tmp_path: Path) -> None:
@@ -64,6 +67,13 @@ def test_writing_the_same_twice_changes_nothing(tmp_path: Path) -> None:
     before = {name: storage.read(name) for name in storage.names()}
     commit(storage, {"a": 3}, generation=1)
     assert {name: storage.read(name) for name in storage.names()} == before
+
+
+def test_an_entry_whose_file_is_gone_does_not_count(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    storage.delete(storage.names("frames")[0])
+    assert Ledger.read(storage).current() == {}
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:
@@ -81,5 +91,7 @@ def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> N
     ledger.write_observed(storage, "bb", 0, False, part)
     ledger.write_observed(storage, "cc", 1, True, part)
     assert {key: len(names) for key, names in ledger.observed_segments(storage).items()} == {"aa": 2}
-    ledger.delete_observed(storage)
-    assert ledger.observed_segments(storage) == {}
+    ledger.delete_observed(storage, {"aa"})
+    assert sorted(storage.names("_work/observed")) == [
+        "_work/observed/bb-00000.parquet", "_work/observed/cc-00001-last.parquet",
+    ]  # fmt: skip

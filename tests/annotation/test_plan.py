@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +39,29 @@ def test_one_id_for_two_files_is_refused_naming_both(tmp_path: Path) -> None:
     assert len(find_inputs([str(tmp_path / "a.mp4")] * 2)[0]) == 1
 
 
+def test_a_pattern_names_what_it_matches(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mov", "odd[1].mp4"):
+        (tmp_path / name).touch()
+    assert [v.video_id for v in find_inputs([str(tmp_path / "*.mp4")])[0]] == ["a.mp4", "b.mp4", "odd[1].mp4"]
+    assert [v.video_id for v in find_inputs([str(tmp_path / "odd[1].mp4")])[0]] == ["odd[1].mp4"]
+    with pytest.raises(ConfigError, match="nothing matches"):
+        find_inputs([str(tmp_path / "*.avi")])
+    with pytest.raises(ConfigError, match="empty name"):
+        find_inputs([""])
+
+
+def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Path) -> None:
+    (tmp_path / "in" / "real").mkdir(parents=True)
+    (tmp_path / "in" / "real" / "a.mp4").touch()
+    (tmp_path / "in" / "real" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.mp4").touch()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9.mp4")).touch()
+    ids = [video.video_id for video in find_inputs([str(tmp_path / "in")])[0]]
+    assert ids == ["caf\\xe9.mp4", "link/b.mp4", "real/a.mp4"]
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
     with pytest.raises(ConfigError, match="no video in this folder"):
@@ -45,7 +69,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
-    return VideoInfo("h264", "mov", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, len(pts), pts, pts[keys], False, None)
+    return VideoInfo("h264", "mov", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, len(pts), 0, 0.0, pts, pts[keys], False, None)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6))
@@ -67,6 +91,8 @@ def test_segments_own_every_frame_once_and_decode_what_smoothing_needs(
 
 
 def test_a_video_without_an_exact_index_is_one_segment() -> None:
-    info = VideoInfo("mpeg1video", "mpeg", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, 500, None, np.zeros(0), False, None)
+    info = VideoInfo(
+        "mpeg1video", "mpeg", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, 500, 0, 0.0, None, np.zeros(0), False, None
+    )
     (segment,) = cut_into_segments(Input("x", "x"), info, 1.0, 4)
     assert (segment.own_start, segment.own_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)

@@ -86,12 +86,34 @@ def test_damage_costs_only_the_frames_it_hit(tmp_path: Path, key_frame: bool, si
     assert any(frame.image is None or frame.corrupt for frame in got)
 
 
+def test_avi_frames_come_in_the_order_of_the_picture(tmp_path: Path) -> None:
+    # FFmpeg makes times for AVI packets in decoding order; sorting by them would shuffle reordered frames.
+    images = [np.full((72, 96, 3), 4 * number + 8, np.uint8) for number in range(60)]
+    path = write_clip(tmp_path / "a.avi", images, tick=Fraction(1, 25), options={"g": "12", "bf": "3", "crf": "1"})
+    levels = [frame.image.mean() for frame in frames(str(path)) if frame.image is not None]
+    assert levels == sorted(levels)
+    assert len(levels) == 60
+
+
+def test_frames_that_the_index_counts_but_the_file_lacks_are_lost_frames(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(60), options={"g": "12"}, muxer={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    info = probe(str(path))
+    got = list(frames(str(path)))
+    assert info.frames_expected == len(got) == 60
+    assert [frame.index for frame in got] == list(range(60))
+    assert info.missing > 0
+    assert all(frame.image is None for frame in got[60 - info.missing :])
+    assert all(frame.image is not None for frame in got[:10])
+
+
 def test_a_truncated_file_keeps_what_is_there(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", scene(120), options={"g": "12"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     got = list(frames(str(path)))
     assert 40 < len(got) < 120
     assert sum(frame.image is None for frame in got) <= 1
+    assert probe(str(path)).missing_s > 1
 
 
 def test_frames_that_an_edit_list_hides_are_not_presented(tmp_path: Path) -> None:

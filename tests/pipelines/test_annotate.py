@@ -133,6 +133,29 @@ def test_again_decodes_nothing_and_other_thresholds_only_decide(
     assert "2 to decide again" in capsys.readouterr().out
 
 
+def test_what_is_gone_or_another_video_does_not_keep_old_rows(
+    ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out = tmp_path / "in" / "a.mp4", tmp_path / "out"
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--input"]
+    write_clip(clip, scene(6))
+    assert main([*command, str(clip)]) == 0
+    clip.touch()
+    assert main([*command, str(clip)]) == 0
+    assert " 0 frames decoded" in capsys.readouterr().out.splitlines()[-1]
+    write_clip(tmp_path / "other" / "a.mp4", scene(5))
+    assert main([*command, str(tmp_path / "other" / "a.mp4")]) == 2
+    assert "which this output has for" in capsys.readouterr().err
+    assert tables(out)[0].num_rows == 6
+    write_clip(clip, scene(4))
+    assert main([*command, str(clip)]) == 0
+    assert tables(out)[0].num_rows == 4
+    clip.unlink()
+    assert main([*command, str(clip)]) == 1
+    assert pq.read_table(out / "videos.parquet")["status"].to_pylist() == ["quarantined"]
+    assert tables(out)[0].num_rows == 0
+
+
 def test_a_turned_copy_has_the_same_faces(ray_session: None, checkpoint: str, tmp_path: Path) -> None:
     images = scene(8)
     lossless = {"crf": "0", "preset": "ultrafast"}
@@ -162,6 +185,8 @@ def test_only_bad_input_fails(
     ("change", "said"),
     [
         ({"--input": "{tmp}/empty"}, "no video in this folder"),
+        ({"--input": ""}, "an empty name"),
+        ({"--out": "{tmp}/file"}, "cannot be written"),
         ({"--checkpoint": "{tmp}/nothing"}, "is no checkpoint"),
         ({"--set": "detector.min_scroe=0.5"}, "the nearest known one is 'detector.min_score'"),
         ({"--set": "thresholds.AU3=0.5"}, "unknown AU 'AU3'"),
@@ -172,6 +197,7 @@ def test_wrong_use_is_one_sentence_and_exit_2(
     change: dict[str, str], said: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
     options = {"--input": str(tmp_path / "x.mp4"), "--checkpoint": checkpoint, "--out": str(tmp_path / "out")} | change
     arguments = [part.replace("{tmp}", str(tmp_path)) for pair in options.items() for part in pair]
     assert main(arguments) == 2
