@@ -48,8 +48,8 @@ class AnnotateJob:
     command: tuple[str, ...] = ()
 
     @property
-    def decoders(self) -> int:
-        """How many segments are decoded at a time."""
+    def local_decoders(self) -> int:
+        """How many segments are decoded at a time where the job starts a Ray of its own."""
         return self.workers or len(os.sched_getaffinity(0))
 
 
@@ -79,7 +79,7 @@ def describe(job: AnnotateJob) -> str:
     return (
         f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); {job.decoders} decoders; tables in {job.out}"
+        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); {job.local_decoders} decoders on this machine; tables in {job.out}"
     )
 
 
@@ -92,7 +92,7 @@ def _run(
     work, to_probe = triage(inputs, stamps, books, keys)
     frames = 0
     if to_probe or work.decide:
-        with session(num_cpus=job.decoders + 1):  # one more for the encoder, which mostly waits for decoders
+        with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             add_probed(work, _probe(to_probe, job.config), stamps, books, keys)
             shared = ray.put(system)
             frames = _observe(work, keys, shared, job)
@@ -127,6 +127,11 @@ def _probe(inputs: Sequence[Input], config: AnnotateConfig) -> list[tuple[Input,
     return [(video, by_id[video.video_id]) for video in inputs]
 
 
+def _decoders(job: AnnotateJob) -> int:
+    """How many segments are decoded at a time: as asked, or one a CPU of the cluster, one CPU left to the encoder."""
+    return job.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
+
+
 def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob) -> int:
     """Observe every segment that is not there yet; quarantine videos that fail. Returns the frames done."""
     done = ledger.observed_segments(Storage(job.out))
@@ -136,10 +141,12 @@ def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob
     gpus = gpus_per_worker(job.config.resources)
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
-    blocks = min(len(tasks), max(64, 16 * job.decoders))  # enough to share the work out, few enough for many tiny clips
+    blocks = min(
+        len(tasks), max(64, 16 * _decoders(job))
+    )  # enough to share the work out, few enough for many tiny clips
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(job.config, np.array(keys.card.template, np.float32)),
-        num_cpus=1, compute=TaskPoolStrategy(size=job.decoders),
+        num_cpus=1, compute=TaskPoolStrategy(size=_decoders(job)),
     )  # fmt: skip
     encoded = parts.map_batches(
         Encode, fn_constructor_args=(system, keys.card, job.out, job.config.batch_size, bool(gpus)),
@@ -168,7 +175,7 @@ def _finalise(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJo
         return
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
         Finalise, fn_constructor_args=(system, job.out, job.config, keys.decision),
-        num_cpus=1, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(job.decoders, len(groups)))),
+        num_cpus=1, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(_decoders(job), len(groups)))),
     )  # fmt: skip
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
     for row in rows.iter_rows():
