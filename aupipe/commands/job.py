@@ -29,7 +29,7 @@ def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentPars
 
 def location(text: str) -> str:
     """An option's path, made absolute: workers have working directories of their own. A URI stays as it is."""
-    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
+    return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
 def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:

@@ -79,7 +79,8 @@ def describe(job: AnnotateJob) -> str:
     return (
         f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); {job.local_decoders} decoders on this machine; tables in {job.out}"
+        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); "
+        f"{job.local_decoders} decoders on this machine; tables in {job.out}"
     )
 
 
