@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,8 @@ from aupipe.storage import Storage
 BEAT = "_running.json"
 _EVERY_S = 15.0
 _STALE_S = 60.0
+# A container that was started again has the host name, and often the process number, of the one that died.
+_PROCESS = uuid.uuid4().hex
 
 
 @contextmanager
@@ -53,7 +56,12 @@ def claim(storage: Storage) -> Iterator[None]:
 
 
 def _beat(storage: Storage) -> None:
-    storage.write(BEAT, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode())
+    storage.write(
+        BEAT,
+        json.dumps(
+            {"host": socket.gethostname(), "pid": os.getpid(), "process": _PROCESS, "time": time.time()}
+        ).encode(),
+    )
 
 
 def _held(storage: Storage) -> str | None:
@@ -63,8 +71,8 @@ def _held(storage: Storage) -> str | None:
     beat = json.loads(storage.read(BEAT))
     age_s = time.time() - beat["time"]
     here = beat["host"] == socket.gethostname()
-    # A container that was started again has the host name and often the process number of the one that died.
-    if age_s > _STALE_S or (here and (beat["pid"] == os.getpid() or not _alive(beat["pid"]))):
+    reborn = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS
+    if age_s > _STALE_S or (here and (reborn or not _alive(beat["pid"]))):
         return None
     return f"process {beat['pid']} on {beat['host']} (heard {max(age_s, 0):.0f} s ago)"
 

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_a_process_that_died_here_holds_nothing(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     beat(Storage(tmp_path), host=socket.gethostname(), pid=dead.pid)
+    with claim.claim(Storage(tmp_path)):
+        pass
+
+
+def test_a_container_started_again_does_not_take_its_own_dead_beat_for_another_run(tmp_path):
+    beat(Storage(tmp_path), host=socket.gethostname(), pid=os.getpid())
     with claim.claim(Storage(tmp_path)):
         pass
 
