@@ -78,7 +78,7 @@ def test_killed_on_the_way_it_ends_in_the_same_store(tree, tmp_path, monkeypatch
     assert 0 < len(parts(killed)) < 16, "the kill missed the middle"
     assert not (killed / "store.json").exists()
     (killed / "split=train").mkdir(exist_ok=True)
-    (killed / "split=train" / ".tmp-left").write_bytes(b"half a file")
+    (killed / "split=train" / ".aupipe-tmp-left").write_bytes(b"half a file")
     assert start().wait(timeout=120) == 0
     monkeypatch.setattr("aupipe.affwild2.plan.FILE_ROWS", 1)
     in_a_loop(tree, whole)
