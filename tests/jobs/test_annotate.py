@@ -114,5 +114,6 @@ def test_the_same_command_goes_on_after_the_whole_job_was_killed(command: Comman
     again = subprocess.run(arguments, timeout=300, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     decoded = int(again.stdout.split(" frames decoded")[0].split()[-1])
-    assert 0 < decoded < 6 * 75
+    # What was done stays done. Workers outlive their driver for a moment, so that even nothing may be left to do.
+    assert decoded < 6 * 75
     assert _tables(Path(arguments[-1])) == undisturbed
