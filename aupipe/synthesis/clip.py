@@ -1,4 +1,4 @@
-"""One clip: a plan performed by a person who never existed, rendered, encoded, and cut into aligned crops.
+"""One clip: a plan performed by a person who never existed, rendered and voiced, encoded, and cut into aligned crops.
 
 The crops come from the video as it decodes, through the detector and the aligner that every video goes through.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -25,8 +26,9 @@ from aupipe.synthesis import actions
 from aupipe.synthesis.activations import VideoPlan, present
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.render import Renderer
-from aupipe.synthesis.rig import Rig
+from aupipe.synthesis.rig import Floats, Rig
 from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene, neck_weights, turned
+from aupipe.synthesis.voice import RATE_HZ, speak
 
 FPS = 25
 
@@ -39,11 +41,12 @@ class RenderConfig(Section):
     crf: int = Field(default=18, ge=0, le=51)  # H.264's constant rate factor
 
 
-def encode(pictures: npt.NDArray[np.uint8], crf: int) -> bytes:
-    """(N, H, W, 3) uint8 RGB as an H.264 mp4 with a key frame every second; the same bytes every time.
+def encode(pictures: npt.NDArray[np.uint8], sound: npt.NDArray[np.int16], crf: int) -> bytes:
+    """(N, H, W, 3) uint8 RGB and (n,) mono sound as an mp4 with a key frame every second; the same bytes every time.
 
-    One thread, and x264 without its assembly: that reads past the picture's end, so its output hung on what lay there
-    in memory (libx264 of PyAV 18.1, 160 pixels wide). It costs 5 ms a frame.
+    H.264 in one thread, and x264 without its assembly: that reads past the picture's end, so its output hung on what
+    lay there in memory (libx264 of PyAV 18.1, 160 pixels wide). It costs 5 ms a frame. The sound is FLAC with fixed
+    predictors: whole numbers only, so no processor rounds otherwise, and no samples before the start as AAC has.
     """
     options = {"crf": str(crf), "preset": "veryfast", "x264-params": "no-asm=1"}
     file = io.BytesIO()
@@ -54,18 +57,35 @@ def encode(pictures: npt.NDArray[np.uint8], crf: int) -> bytes:
         stream.gop_size = FPS
         stream.time_base = Fraction(1, FPS)
         stream.thread_count = 1
+        speaker = container.add_stream("flac", rate=RATE_HZ, options={"lpc_type": "fixed"})
+        speaker.layout = "mono"
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = number
             container.mux(stream.encode(frame))
+            start, stop = number * RATE_HZ // FPS, (number + 1) * RATE_HZ // FPS
+            heard = av.AudioFrame.from_ndarray(sound[None, start:stop], format="s16", layout="mono")
+            heard.sample_rate, heard.pts, heard.time_base = RATE_HZ, start, Fraction(1, RATE_HZ)
+            container.mux(speaker.encode(heard))
         container.mux(stream.encode())
+        container.mux(speaker.encode())
     return file.getvalue()
 
 
-def perform(
-    video: VideoPlan, config: RenderConfig, the_rig: Rig
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """The pictures (N, H, W, 3) and AU labels (N, 12) of a video."""
+@dataclass(frozen=True)
+class Performance:
+    """What one person shows and says.
+
+    pictures: (N, H, W, 3);  au: (N, 12) labels;  sound: (n,) of N frames' time, 1 = full scale.
+    """
+
+    pictures: npt.NDArray[np.uint8]
+    au: npt.NDArray[np.bool_]
+    sound: Floats
+
+
+def perform(video: VideoPlan, config: RenderConfig, the_rig: Rig) -> Performance:
+    """Render and voice the plan of one person."""
     rng = np.random.default_rng(video.seed)
     count = len(video.intensity)
     person, scene = draw_person(rng, the_rig), draw_scene(rng, config.size_px)
@@ -74,14 +94,19 @@ def perform(
     renderer = Renderer(the_rig, person, scene, size_px=config.size_px, samples=config.samples)
     neck, lips = neck_weights(person.vertices), actions.lip_columns(the_rig)
     pictures = np.empty((count, config.size_px, config.size_px, 3), np.uint8)
-    parted = np.empty(count, bool)
+    opening_dm = np.empty(count)
     for frame in range(count):
         intensity = dict(zip(facs.AUS, video.intensity[frame].tolist(), strict=True))
         intensity |= {name: float(curve[frame]) for name, curve in movements.items()}
         face = the_rig.shape(actions.offset_weights(intensity, asymmetry), person.vertices)
-        parted[frame] = lips.gap(face) > actions.LIPS_PARTED_DM
+        opening_dm[frame] = lips.gap(face)
         pictures[frame] = renderer.frame(turned(face, pose[frame], neck), intensity, seed=(video.seed + frame) % 2**31)
-    return pictures, present(video.intensity, parted)
+    jaw = video.intensity[:, facs.AUS.index("AU26")]
+    return Performance(
+        pictures,
+        present(video.intensity, opening_dm > actions.LIPS_PARTED_DM),
+        speak(video.seed, opening_dm, jaw, FPS),
+    )
 
 
 def crops(

@@ -29,9 +29,10 @@ from aupipe.synthesis.actions import LIPS_PARTED_DM
 from aupipe.synthesis.activations import PRESENT, VideoPlan, plan
 from aupipe.synthesis.clip import FPS, RenderConfig, crops, encode, perform
 from aupipe.synthesis.rig import Rig
+from aupipe.synthesis.voice import samples
 
 GENERATOR = "aupipe synthesize"
-REVISION = 1  # raised when the same options come to give other bytes
+REVISION = 2  # raised when the same options come to give other bytes
 CARD = "dataset.json"
 _SPLIT_FOLDERS = dict(zip(SPLITS, ("Train_Set", "Validation_Set"), strict=True))
 
@@ -145,13 +146,14 @@ def make_video(clip: Clip, spec: Spec, the_rig: Rig, storage: Storage) -> None:
     config = spec.config
     performed = [perform(person, config.render, the_rig) for person in clip.people]
     name = f"batch1/{clip.name}.mp4"
-    storage.write(name, encode(np.concatenate([pictures for pictures, _ in performed], axis=2), config.render.crf))
+    pictures = np.concatenate([person.pictures for person in performed], axis=2)
+    storage.write(name, encode(pictures, samples([person.sound for person in performed]), config.render.crf))
     for place, frame, picture in crops(storage.path(name), len(performed), config.detector, config.alignment):
         storage.write(f"cropped_aligned/{clip.people[place].name}/{frame + 1:05d}.jpg", picture)
-    for person, (_, au) in zip(clip.people, performed, strict=True):
+    for person, performance in zip(clip.people, performed, strict=True):
         unknown = ~person.annotated
         expression = np.where(unknown, facs.UNKNOWN, person.expression)
-        labels = np.where(unknown[:, None], facs.UNKNOWN, au.astype(np.int8))
+        labels = np.where(unknown[:, None], facs.UNKNOWN, performance.au.astype(np.int8))
         classes = ",".join(EDITIONS[spec.edition].classes)
         storage.write(_annotation("expr", person, spec), _lines(classes, expression[:, None]))
         storage.write(_annotation("au", person, spec), _lines(",".join(facs.AFFWILD2_AUS), labels))

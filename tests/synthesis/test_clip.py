@@ -5,30 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from aupipe.media.audio import audio
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
 from aupipe.synthesis.clip import FPS, encode
+from aupipe.synthesis.voice import RATE_HZ
 
 pytestmark = pytest.mark.unit
+
+
+def noise(frames: int) -> npt.NDArray[np.int16]:
+    return np.random.default_rng(1).normal(0, 2000, frames * RATE_HZ // FPS).astype(np.int16)
 
 
 def test_the_bytes_repeat() -> None:
     rng = np.random.default_rng(0)
     smooth = rng.integers(0, 255, (12, 20, 20, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-    first = encode(smooth, 18)
+    first = encode(smooth, noise(12), 18)
     for _ in range(4):
         litter = [rng.integers(0, 255, size, dtype=np.uint8) for size in rng.integers(2000, 60000, 300)]
         del litter  # x264's assembly would now read it beyond the picture
-        assert encode(smooth, 18) == first
+        assert encode(smooth, noise(12), 18) == first
 
 
 def test_frames_and_key_frames(tmp_path: Path) -> None:
     ramp = np.arange(40, dtype=np.uint8) * 6
     path = tmp_path / "a.mp4"
-    path.write_bytes(encode(np.broadcast_to(ramp[:, None, None, None], (40, 64, 64, 3)).copy(), 18))
+    pictures = np.broadcast_to(ramp[:, None, None, None], (40, 64, 64, 3)).copy()
+    path.write_bytes(encode(pictures, noise(40), 18))
     assert probe(str(path)).codec == "h264"
     shown = list(frames(str(path)))
     assert [frame.time_s for frame in shown] == pytest.approx([number / FPS for number in range(40)])
     np.testing.assert_allclose([frame.image.mean() for frame in shown if frame.image is not None], ramp, atol=4)
+
+
+def test_sound_comes_back_sample_for_sample_from_time_zero(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encode(np.zeros((13, 64, 64, 3), np.uint8), noise(13), 18))
+    (block,) = audio(str(path))
+    assert (block.start_s, block.rate_hz) == (0.0, RATE_HZ)
+    np.testing.assert_array_equal(block.samples, noise(13)[None])
