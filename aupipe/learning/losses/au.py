@@ -21,7 +21,7 @@ TINY = 1e-12  # below it (1 − p_t)^γ is held constant: for γ < 1 its slope a
 class BceDice(nn.Module):
     """BCE + `dice` · dice, each Σ_t w_t (…) over AUs, then the mean over rows with a known AU.
 
-    Tallec et al.: Multi-label Classification with Transformers for Action Unit Detection (ABAW3, 2022), eq. 9-10 and the authors' code.
+    Tallec et al.: Multi-label Transformer for Action Unit Detection (ABAW3, 2022), eq. 9-10, and the authors' code.
     """
 
     weights: Tensor
