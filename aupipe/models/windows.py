@@ -1,0 +1,135 @@
+"""A sequence head over a whole track: windows of the length that it is made for, blended where they overlap.
+
+Evaluation and annotation both go through `run_head`. What it says of a frame depends on that track alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aupipe.facestore import gaps
+from aupipe.models.interfaces import SequenceHead
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# How logits become what is blended. Probabilities, since what is thresholded is then their mean, as it is with several
+# models, and a window that is very sure of itself outweighs no other.
+PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {"au": torch.sigmoid, "expr": lambda z: z.softmax(dim=-1)}
+
+_FRAMES_PER_CALL = 256  # every call has one shape: as many windows as this holds, at least one
+_MEL_MARGIN = 64  # columns of sound on either side of a window: more than a time-delay network looks back or ahead
+
+
+class Rows(Protocol):
+    """(N, E) rows that can be read a slice at a time; a tensor is one."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of S places over a track, in order of time.
+
+    Attributes:
+        rows: (W, S) the frame at each place; a short window is filled up with its last frame.
+        real: (W, S) False where it is filled up.
+        weights: (W, S) what is said there counts this much for that frame; 0 = it is there as context only.
+    """
+
+    rows: Ints
+    real: npt.NDArray[np.bool_]
+    weights: Floats
+
+
+def cover(time_s: Floats, length: int, overlap: float) -> Windows:
+    """Windows of `length` places such that every frame of a track has a weight.
+
+    A hole longer than `gaps.MAX_GAP_S` ends a window and starts the next; a stretch with fewer than `length` frames is
+    one window. The last window of a stretch holds its last `length` frames. Weights are a triangle, so that a frame at
+    the edge of one window is told by another in which it is further inside; with no overlap each window tells of the
+    frames that none before it held (blocks, the last of which is the last frames: Jin et al., ABAW2, ICCVW 2021).
+
+    Args:
+        time_s: (N,) media time, ascending; N ≥ 1.
+        overlap: part of a window that the next one shares, 0 ≤ overlap < 1.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap {overlap} is not in 0 ≤ overlap < 1")
+    step = max(1, length - round(length * overlap))
+    edges = [0, *(np.flatnonzero(np.diff(time_s) > gaps.MAX_GAP_S) + 1).tolist(), len(time_s)]
+    starts, stops, told = [], [], []
+    for first, end in pairwise(edges):
+        last = max(end - length, first)
+        mine = np.minimum(np.arange(first, last + step, step), last)
+        starts.append(mine)
+        stops.append(np.minimum(mine + length, end))
+        told.append(np.concatenate([mine[:1], stops[-1][:-1]]))
+    start, stop, new = (np.concatenate(each)[:, None] for each in (starts, stops, told))
+    rows = start + np.arange(length)
+    real = rows < stop
+    weights = rows >= new if step == length else np.minimum(rows - start + 1, stop - rows)
+    return Windows(np.minimum(rows, stop - 1), real, np.where(real, weights, 0).astype(np.float64))
+
+
+@torch.inference_mode()
+def run_head(
+    head: SequenceHead, features: Rows, time_s: Floats, *, overlap: float,
+    mel: Tensor | None = None, column: Ints | None = None,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Probabilities {"au": (N, 12)[, "expr": (N, C)]} float32 of the N frames of one track, on the CPU.
+
+    Args:
+        head: in eval mode.
+        features: (N, E) embeddings, on the head's device.
+        time_s: (N,) media time, ascending; N ≥ 1.
+        overlap: as in `cover`.
+        mel, column: for a head that hears: the log-mel spectrogram of the whole video (64, M) and the column of it at
+            each frame (N,), −1 where there is no sound. None: there is no sound at all.
+    """
+    windows = cover(time_s, head.length, overlap)
+    # A stretch of sound is as long as its window took, so windows of a head that hears go one by one.
+    group = 1 if head.hears else max(1, _FRAMES_PER_CALL // head.length)
+    total: dict[str, Tensor] = {}
+    weight = torch.zeros(len(time_s), dtype=torch.float64)
+    for first in range(0, len(windows.rows), group):
+        chosen = np.minimum(np.arange(first, first + group), len(windows.rows) - 1)  # filled up with the last window
+        there = np.arange(first, first + group) == chosen
+        rows, weights = windows.rows[chosen], windows.weights[chosen] * there[:, None]
+        low = int(rows.min())
+        embeddings = features[low : int(rows.max()) + 1][torch.from_numpy(rows - low)]
+        sound = _sound(mel, column[rows]) if head.hears and mel is not None and column is not None else (None, None)
+        real, time = torch.from_numpy(windows.real[chosen]), torch.from_numpy(time_s[rows])
+        logits = head(embeddings, *(x if x is None else x.to(embeddings.device) for x in (real, time, *sound)))
+        flat, counts = torch.from_numpy(rows).flatten(), torch.from_numpy(weights).flatten()
+        weight.index_add_(0, flat, counts)
+        for name, values in logits.items():
+            # Of the whole call, not of what is there: at the end of an odd length vector code gives other last bits.
+            said = PROBABILITIES[name](values.float()).cpu().double().flatten(0, 1)
+            told = total.setdefault(name, torch.zeros(len(time_s), said.shape[-1], dtype=torch.float64))
+            told.index_add_(0, flat, said * counts[:, None])
+    return {name: (told / weight[:, None]).float() for name, told in total.items()}
+
+
+def outputs(head: SequenceHead, width: int) -> dict[str, int]:
+    """Name → size of what the head says, found by asking it about one window of nothing; `width` is E."""
+    shape = (1, head.length)
+    with torch.inference_mode():
+        said = head(torch.zeros(*shape, width), torch.ones(shape, dtype=torch.bool), torch.zeros(shape).double())
+    return {name: values.shape[-1] for name, values in said.items()}
+
+
+def _sound(mel: Tensor, column: Ints) -> tuple[Tensor, Tensor]:
+    """The sound around a window (1, 64, M) and the column of it at each frame (1, S)."""
+    heard = column[column >= 0]
+    low = max(int(heard.min()) - _MEL_MARGIN, 0) if len(heard) else 0
+    high = int(heard.max()) + _MEL_MARGIN + 1 if len(heard) else 1
+    return mel[None, :, low:high], torch.from_numpy(np.where(column >= 0, column - low, -1))
