@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aupipe.errors import ConfigError
 
@@ -22,6 +22,12 @@ class Resources(Section):
     """What a job may take of the cluster."""
 
     gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
+
+
+class Inference(Section):
+    """How a model that looks over time is run over a track."""
+
+    overlap: float = Field(default=0.5, ge=0, lt=1)  # part of a window that the next one shares; 0: the papers' blocks
 
 
 SectionT = TypeVar("SectionT", bound=Section)
