@@ -13,15 +13,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from aupipe.config import Section
+from aupipe.models.backbone import Backbone, make
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
-from aupipe.models.timm_backbone import TimmBackbone
 from aupipe.models.transformer import DecoderLayer, EncoderLayer
 
 
 class MultilabelTransformerConfig(Section):
     name: Literal["multilabel_transformer"] = "multilabel_transformer"
-    backbone: str = "inception_v3"  # any timm model that gives C×h×w features
+    backbone: str = "inception_v3"  # any that `backbone.make` knows
     width: int = Field(default=128, ge=8)  # d
     heads: int = Field(default=8, ge=1)
     mlp_width: int = Field(default=512, ge=8)
@@ -84,7 +84,7 @@ class MultilabelEncoder(FrameEncoder):
 
     width = N_AUS
 
-    def __init__(self, *, backbone: TimmBackbone, image: ImageTokens, decoder: LabelDecoder) -> None:
+    def __init__(self, *, backbone: Backbone, image: ImageTokens, decoder: LabelDecoder) -> None:
         super().__init__()
         self.backbone = backbone
         self.image = image
@@ -102,11 +102,11 @@ class MultilabelEncoder(FrameEncoder):
 
 def build(config: MultilabelTransformerConfig, inputs: InputSpec) -> System:
     """The system with random weights, for inputs of that size."""
-    backbone = TimmBackbone(name=config.backbone, size_px=inputs.size_px)
+    backbone = make(config.backbone, inputs.size_px, map_only=True)
     tokens = backbone.grid[0] * backbone.grid[1]
     encoder = MultilabelEncoder(
         backbone=backbone,
         image=ImageTokens(config=config, channels=backbone.channels, tokens=tokens),
         decoder=LabelDecoder(config=config),
     )
-    return System(encoder=encoder, head=LogitsHead())
+    return System(encoder=encoder, head=LogitsHead({"au": N_AUS}))

@@ -1,0 +1,99 @@
+"""Action-unit relationship learning (ARL): one feature an AU, a graph of the most alike, one layer over the graph.
+
+Yu et al. (ABAW5, CVPR workshops 2023) take it from the first stage of Luo et al.: Learning Multi-dimensional Edge
+Feature-based AU Relation Graph (IJCAI 2022), whose code (CVI-SZU/ME-GraphAU) settles normalisation and initial weights.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from aupipe.models.interfaces import N_AUS
+
+
+class NodeFeatures(nn.Module):
+    """Map (B, C, h, w) → v (B, 12, C): v_i = mean over locations of ReLU(BN(W_i F + b_i))."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        # The twelve linear layers and their batch norms side by side: AU i has the channels i·C … (i+1)·C − 1.
+        self.project = nn.Conv2d(channels, N_AUS * channels, kernel_size=1)
+        self.norm = nn.BatchNorm2d(N_AUS * channels)
+        nn.init.normal_(self.project.weight, std=(2 / channels) ** 0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        per_location = self.norm(self.project(features)).relu()
+        return per_location.mean(dim=(-2, -1)).unflatten(-1, (N_AUS, -1))
+
+
+class FaceGraph(nn.Module):
+    """The directed graph of a face: every AU points to those whose features are most like its own.
+
+    Args:
+        neighbours: K.
+        count_self: an AU is a candidate for its own neighbour (as in Luo et al.'s code); else K others are taken.
+    """
+
+    def __init__(self, *, neighbours: int, count_self: bool) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.count_self = count_self
+
+    @torch.no_grad()
+    def forward(self, nodes: Tensor) -> Tensor:
+        """v (B, 12, C) → Â = D^−½ A D^−½ (B, 12, 12), float32; equal similarities can give more than K neighbours."""
+        with torch.autocast(nodes.device.type, enabled=False):  # in half precision near ties would be decided by chance
+            nodes = nodes.float()
+            similarity = nodes @ nodes.mT
+            if not self.count_self:
+                similarity.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+            threshold = similarity.topk(self.neighbours, dim=-1).values[..., -1:]
+            adjacency = (similarity >= threshold).float()
+            scale = adjacency.sum(dim=-1).rsqrt()
+            return scale[..., :, None] * adjacency * scale[..., None, :]
+
+
+class GraphLayer(nn.Module):
+    """v'_i = ReLU(v_i + BN(Â v W_v + v W_u)_i); BN has one scale a node, and statistics over channels too."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.neighbour = nn.Linear(channels, channels)
+        self.own = nn.Linear(channels, channels)
+        self.norm = nn.BatchNorm1d(N_AUS)
+        for layer in (self.neighbour, self.own):
+            nn.init.normal_(layer.weight, std=(2 / channels) ** 0.5)
+
+    def forward(self, nodes: Tensor, graph: Tensor) -> Tensor:
+        mixed = graph.to(nodes.dtype) @ self.neighbour(nodes) + self.own(nodes)
+        out: Tensor = (nodes + self.norm(mixed)).relu()
+        return out
+
+
+class ARL(nn.Module):
+    """Map (B, C, h, w) → AU features v' (B, 12, C) and AU logits (B, 12).
+
+    Args:
+        output: shared: one linear layer over all features, side by side (the paper); per_node: each AU from its own.
+    """
+
+    def __init__(
+        self, *, channels: int, neighbours: int, count_self: bool, output: Literal["shared", "per_node"]
+    ) -> None:
+        super().__init__()
+        self.nodes = NodeFeatures(channels=channels)
+        self.graph = FaceGraph(neighbours=neighbours, count_self=count_self)
+        self.layer = GraphLayer(channels=channels)
+        if output == "shared":
+            self.predict = nn.Sequential(nn.Flatten(), nn.Linear(N_AUS * channels, N_AUS))
+        else:
+            own = nn.Conv1d(N_AUS, N_AUS, kernel_size=channels, groups=N_AUS)  # twelve linear layers, C → 1
+            self.predict = nn.Sequential(own, nn.Flatten())
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        nodes = self.nodes(features)
+        related = self.layer(nodes, self.graph(nodes))
+        return related, self.predict(related)

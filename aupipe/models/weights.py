@@ -1,0 +1,46 @@
+"""Files of weights: a state dict as safetensors, or as torch.save leaves it. Nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from aupipe.errors import CheckpointError, ConfigError
+from aupipe.storage import open_input
+
+SUFFIX = ".safetensors"  # any other is taken for torch.save's
+
+
+def read(path: str) -> dict[str, Tensor]:
+    """Name → tensor, on the CPU, of the file at `path` (or URI); of a training checkpoint its `state_dict`.
+
+    Raises:
+        ConfigError: the file is not there.
+        CheckpointError: it holds anything but named tensors.
+    """
+    try:
+        with open_input(path) as file:
+            data = file.read()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
+    try:
+        loaded = safetensors.load(data) if path.endswith(SUFFIX) else _load(data)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no state dict of tensors alone ({' '.join(str(error).split())[:200]}); "
+            "write it again with torch.save(network.state_dict(), FILE) or as safetensors"
+        ) from None
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{path} holds no state dict: names with tensors are needed")
+    return dict(tensors)
+
+
+def _load(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
