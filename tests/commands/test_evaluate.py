@@ -11,8 +11,9 @@ from aupipe.commands.evaluate import main
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning.predictions import Predictions
 from aupipe.models import checkpoint
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def trained(tmp_path: Path) -> str:
     card = checkpoint.Card(
-        model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16), input=InputSpec(size_px=32),
+        model=MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16),
+        input=InputSpec(size_px=32),
         template=((0, 0),) * 5,
     )  # fmt: skip
     checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)

@@ -16,9 +16,10 @@ import torch
 from clips import scene, write_clip
 
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.checkpoint import Card, save
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.cluster
@@ -67,7 +68,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """`command(OUT)`: the job over six clips with a small model of random weights."""
     folder = tmp_path_factory.mktemp("job")
     torch.manual_seed(0)
-    config, spec = ModelConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
+    config, spec = MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
     template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
     save(Storage(folder / "model"), build(config, spec).eval(), Card(model=config, input=spec, template=template))
     for number in range(6):

@@ -7,8 +7,9 @@ import torch
 from aupipe import facs
 from aupipe.errors import CheckpointError
 from aupipe.models import checkpoint
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -20,7 +21,8 @@ TEMPLATE = ((38.3, 51.7), (73.5, 51.5), (56.0, 71.7), (41.5, 92.4), (70.7, 92.2)
 def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module, checkpoint.Card]:
     torch.manual_seed(0)
     card = checkpoint.Card(
-        model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32), input=InputSpec(size_px=64),
+        model=MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32),
+        input=InputSpec(size_px=64),
         template=TEMPLATE, thresholds=dict.fromkeys(facs.AUS, 0.5) | {"AU15": 0.37},
         smoothing=checkpoint.Smoothing(radius=3),
     )  # fmt: skip

@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from aupipe.errors import ConfigError
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder
+from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder, MultilabelTransformerConfig
 
 pytestmark = pytest.mark.unit
 
-PAPER = ModelConfig()
-TINY = ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32, dropout=0.1)
+PAPER = MultilabelTransformerConfig()
+TINY = MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32, dropout=0.1)
 
 
 def parameters(module: nn.Module) -> int:
@@ -96,6 +96,6 @@ def test_attention_maps_cover_the_face_and_sum_to_one() -> None:
 
 def test_unknown_backbone_and_flat_features_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="resnet9999"):
-        build(ModelConfig(backbone="resnet9999"), InputSpec())
+        build(MultilabelTransformerConfig(backbone="resnet9999"), InputSpec())
     with pytest.raises(ConfigError, match="test_vit"):
-        build(ModelConfig(backbone="test_vit"), InputSpec(size_px=160))
+        build(MultilabelTransformerConfig(backbone="test_vit"), InputSpec(size_px=160))

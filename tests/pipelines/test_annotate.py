@@ -17,9 +17,10 @@ from aupipe import facs
 from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.checkpoint import Card, save
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -30,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small model with random weights."""
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(0)
-    config, spec = ModelConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
+    config, spec = MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
     template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
     save(Storage(folder), build(config, spec).eval(), Card(model=config, input=spec, template=template))
     return str(folder)

@@ -18,8 +18,9 @@ from aupipe.facestore.read import StoreIndex
 from aupipe.learning import engine, metrics
 from aupipe.learning.crops import CropReader
 from aupipe.models import checkpoint
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.ray
 def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[..., str], tmp_path: Path) -> None:
     store = make_store(train=1, validation=2, frames=280)
     card = checkpoint.Card(
-        model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16), input=InputSpec(size_px=32),
+        model=MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16),
+        input=InputSpec(size_px=32),
         template=((0, 0),) * 5, thresholds=dict.fromkeys(facs.AUS, 0.5) | {"AU12": 0.4},
         smoothing=checkpoint.Smoothing(radius=2),
     )  # fmt: skip
@@ -69,7 +71,8 @@ def test_several_models_folds_and_groups(
     members = []
     for seed in range(3):
         card = checkpoint.Card(
-            model=ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16), input=InputSpec(size_px=32),
+            model=MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16),
+            input=InputSpec(size_px=32),
             template=((0, 0),) * 5, smoothing=checkpoint.Smoothing(radius=seed),
             thresholds=dict.fromkeys(facs.AUS, 0.48 + 0.01 * seed),
         )  # fmt: skip
