@@ -26,6 +26,7 @@ class Backbone(nn.Module):
         name: as in the configuration.
         network: the network itself; its state dict has the keys of the published weights.
         cut: names of the layers that were left out, in state dicts of the whole network.
+        added: names of the network's tensors that published weights lack: prompts.
         channels: C.
         grid: (h, w).
         pooled_width: E of `pooled`.
@@ -34,6 +35,7 @@ class Backbone(nn.Module):
     name: str
     network: nn.Module
     cut: tuple[str, ...]
+    added: tuple[str, ...] = ()
     channels: int
     grid: tuple[int, int]
     pooled_width: int

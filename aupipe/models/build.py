@@ -7,15 +7,28 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from aupipe.models import expression_transfer, multilabel_transformer, region_relation
+from aupipe.models import (
+    expression_transfer,
+    image_transformer,
+    multilabel_transformer,
+    region_relation,
+    video_transformer,
+)
 from aupipe.models.expression_transfer import ExpressionTransferConfig
+from aupipe.models.image_transformer import ImageTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.models.region_relation import RegionRelationConfig
+from aupipe.models.video_transformer import VideoTransformerConfig
 
 ModelConfig = Annotated[
-    MultilabelTransformerConfig | ExpressionTransferConfig | RegionRelationConfig, Field(discriminator="name")
+    MultilabelTransformerConfig
+    | ExpressionTransferConfig
+    | RegionRelationConfig
+    | ImageTransformerConfig
+    | VideoTransformerConfig,
+    Field(discriminator="name"),
 ]
 
 # `name` of a configuration → what builds it
@@ -23,6 +36,8 @@ BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {
     "multilabel_transformer": multilabel_transformer.build,
     "expression_transfer": expression_transfer.build,
     "region_relation": region_relation.build,
+    "image_transformer": image_transformer.build,
+    "video_transformer": video_transformer.build,
 }
 
 

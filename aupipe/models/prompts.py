@@ -1,0 +1,77 @@
+"""Deep visual prompts: learned tokens that every layer of a transformer sees, and that none hands on.
+
+Jia et al.: Visual Prompt Tuning (ECCV 2022), "deep"; for action units Tu et al.: Prompt Tuning for Facial Action Unit
+Detection in the Wild (2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aupipe.config import Section
+
+
+class PromptConfig(Section):
+    length: int = Field(default=10, ge=0)  # prompts a layer; 0 = none
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class PromptedLayers(nn.Sequential):
+    """Layers in turn over tokens (B, S, d), each with prompts of its own. In place of any `Sequential` of layers.
+
+    Layer i sees [first tokens; dropout(P_i); other tokens]; what it makes of the prompts is dropped. The layers keep
+    their names in a `Sequential`, so weights trained without prompts fit. The dropout follows this module's own mode,
+    whether the layers are frozen in eval mode or not.
+
+    Attributes:
+        prompts: (layers, length, d), without positions; None where length is 0.
+    """
+
+    prompts: nn.Parameter | None
+
+    def __init__(
+        self, layers: Iterable[nn.Module], *, config: PromptConfig | None, width: int, fan_in: int, first: int = 1
+    ) -> None:
+        """
+        Args:
+            config: None: no prompts, the layers alone.
+            width: d.
+            fan_in: number of values that a token of the input is made of; sets how large prompts begin.
+            first: tokens before the prompts: the CLS token, in some networks also registers.
+        """
+        super().__init__(*layers)
+        self.first = first
+        self.dropout = config.dropout if config else 0.0
+        self.register_parameter("prompts", None)
+        if config and config.length:
+            bound = math.sqrt(6 / (fan_in + width))
+            self.prompts = nn.Parameter(torch.empty(len(self), config.length, width).uniform_(-bound, bound))
+
+    def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
+        """`present` (B, S) bool, false where a token is padding, goes to layers that take it (see `prenorm`)."""
+        if self.prompts is not None and present is not None:
+            seen = present.new_ones(len(present), self.prompts.shape[1])
+            present = torch.cat([present[:, : self.first], seen, present[:, self.first :]], dim=1)
+        for number, layer in enumerate(self):
+            tokens = self._insert(tokens, number)
+            tokens = layer(tokens) if present is None else layer(tokens, present)
+            tokens = self._drop(tokens)
+        return tokens
+
+    def _insert(self, tokens: Tensor, number: int) -> Tensor:
+        if self.prompts is None:
+            return tokens
+        prompts = self.prompts[number].to(tokens.dtype).expand(len(tokens), -1, -1)
+        prompts = functional.dropout(prompts, self.dropout, self.training)
+        return torch.cat([tokens[:, : self.first], prompts, tokens[:, self.first :]], dim=1)
+
+    def _drop(self, tokens: Tensor) -> Tensor:
+        if self.prompts is None:
+            return tokens
+        return torch.cat([tokens[:, : self.first], tokens[:, self.first + self.prompts.shape[1] :]], dim=1)

@@ -1,0 +1,61 @@
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from aupipe.errors import ConfigError
+from aupipe.learning import initialise
+from aupipe.models.build import build
+from aupipe.models.image_transformer import ImageTransformerConfig
+from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import System, still
+
+pytestmark = pytest.mark.unit
+
+
+def system(**settings: Any) -> System:
+    torch.manual_seed(0)
+    config = ImageTransformerConfig.model_validate({"backbone": "test_vit"} | settings)
+    return build(config, InputSpec(size_px=64)).eval()
+
+
+def test_paper_size() -> None:
+    with torch.device("meta"):
+        model = build(ImageTransformerConfig(prompts={}), InputSpec(size_px=224))
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    assert sizes.pop("encoder.backbone.network.blocks.prompts") == 92_160
+    assert sum(size for name, size in sizes.items() if "backbone" in name) == 85_771_008
+    assert sizes["encoder.au.weight"] == 12 * 768
+
+
+def test_outputs_side_by_side_in_the_configurations_order() -> None:
+    frames = torch.randn(3, 1, 3, 64, 64)
+    model = system(outputs=("expr", "au"), expressions=7)
+    logits = model.encoder(frames[:, 0])
+    out = model(frames, *still(3))
+    assert model.encoder.width == 19
+    assert torch.equal(out["expr"][:, 0], logits[:, :7])
+    assert torch.equal(out["au"][:, 0], logits[:, 7:])
+
+
+def test_weights_of_timms_network_fit_with_and_without_prompts(tmp_path: Any) -> None:
+    torch.manual_seed(5)
+    published = timm.create_model("test_vit", num_classes=10, img_size=64).eval()
+    torch.save(published.state_dict(), tmp_path / "vit.pth")
+    frames = torch.randn(2, 3, 64, 64)
+    plain, prompted = system(), system(prompts={"length": 4})
+    for model in (plain, prompted):
+        given = initialise.initialise(model, str(tmp_path / "vit.pth"), setting="init")
+        assert "encoder.backbone.network.pos_embed" in given
+        assert not any(name.endswith("prompts") for name in given)
+    expected = published.forward_head(published.forward_features(frames), pre_logits=True)
+    for model, same in ((plain, True), (prompted, False)):
+        pooled = model.encoder.backbone.pooled(model.encoder.backbone(frames))
+        assert torch.allclose(pooled, expected, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("name", ["resnet18", "no_such_network"])
+def test_what_is_no_vision_transformer_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="Vision Transformer"):
+        system(backbone=name)
