@@ -11,6 +11,8 @@ from aupipe.commands import job
 
 _EXAMPLES = """\
   train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run
+  train.py --recipe region_relation --data store --out run --set ablation=arl
+  train.py --recipe region_relation --data store --out folds --folds --set fold.2.fusion=fixed
   train.py --recipe multilabel_transformer --data store --out run --workers 8 --set stages.train.init=timm
 the same command again goes on where it stopped"""
 
@@ -35,17 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--split", default="official", metavar="official|fold:K",
         help="fold:K (0 … 3): learn from three of four folds of train and validation, score on the fourth",
     )  # fmt: skip
+    parser.add_argument(
+        "--folds", action="store_true",
+        help="train on the official split and on each of the four folds, in RUN/official, RUN/fold-0 …; what shall "
+        "differ in the model of one: --set fold.official.KEY=…, --set fold.2.KEY=…",
+    )  # fmt: skip
     return job.run(parser, _train, argv)
 
 
 def _train(args: argparse.Namespace) -> int:
     from aupipe.errors import ConfigError
     from aupipe.learning import recipe
-    from aupipe.pipelines import train
+    from aupipe.pipelines import train, train_folds
+    from aupipe.pipelines.train_stage import TrainJob
 
     if args.workers is not None and args.workers < 1:
         raise ConfigError(f"--workers {args.workers}: at least 1 is needed")
-    plan = train.TrainJob(
+    plan = TrainJob(
         recipe=recipe.read(args.recipe, quick=args.quick, overrides=args.overrides),
         store=args.data,
         out=args.out,
@@ -53,13 +61,23 @@ def _train(args: argparse.Namespace) -> int:
         split=args.split,
         command=" ".join(sys.argv),
     )
+    if args.folds and args.split != "official":
+        raise ConfigError(f"--folds trains on every split; leave out --split {args.split}")
+    if plan.recipe.fold and not args.folds:
+        raise ConfigError("fold.K settings are for the runs of --folds; give --folds")
     if args.dry_run:
-        print(train.describe(plan))  # noqa: T201
+        print(train_folds.describe(plan) if args.folds else train.describe(plan))  # noqa: T201
+        return job.DONE
+    if args.folds:
+        table = train_folds.train_folds(plan)
+        print(train_folds.text(table))  # noqa: T201
+        print("checkpoints:", *(f"{each.out}/best" for each in train_folds.jobs(plan).values()))  # noqa: T201
         return job.DONE
     finished = train.is_finished(plan)
     summary = train.train(plan)
     if finished:
         print(f"{args.out} was finished already; nothing to do")  # noqa: T201
-    print(json.dumps({key: summary[key] for key in ("recipe", "stages", "macro_f1", "floor")}))  # noqa: T201
+    shown = ("recipe", "stages", "cross_validation", "macro_f1", "floor")
+    print(json.dumps({key: summary[key] for key in shown if summary.get(key)}))  # noqa: T201
     print(f"checkpoint: {args.out}/best")  # noqa: T201
     return job.DONE

@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on the model's device, from one seeded generator.
+"""Augmentation of whole batches on the model's device, from one seeded generator; one draw a clip, so a clip stays one.
 
-Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022); a horizontal flip is safe for labels
-because no AU of the twelve has a side.
+Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022) and Jin et al. (ABAW2, 2021); a horizontal
+flip is safe for labels because no AU of the twelve has a side.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from aupipe.config import Section
 
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
 
 class AugmentConfig(Section):
     """Zero or false leaves that kind out."""
@@ -22,21 +24,25 @@ class AugmentConfig(Section):
     flip: bool = False
     brightness: float = Field(default=0, ge=0, le=1)  # added, uniform in ±
     contrast: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the image's mean
+    saturation: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the pixel's grey
+    hue_turns: float = Field(default=0, ge=0, le=0.5)  # rotation about the grey axis, uniform in ±, 1 = 360°
     channel_drop: float = Field(default=0, ge=0, le=1)  # probability that one colour channel is set to 0
     rotation_turns: float = Field(default=0, ge=0, le=0.5)  # uniform in ±, 1 = 360°
     zoom: float = Field(default=0, ge=0, lt=1)  # scale 1 ±
     shift: float = Field(default=0, ge=0, lt=1)  # of the image's size, uniform in ±, each axis
+    smallest_crop: float = Field(default=1, gt=0, le=1)  # a random part of 1 … so much of the area, sides 3:4 … 4:3
     mixup_alpha: float = Field(default=0, ge=0)  # Beta(alpha, alpha)
     label_smoothing: float = Field(default=0, ge=0, lt=1)  # y ← (1 − s) y + s / 2
 
 
 def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Changed images (B, 3, H, W) in 0..1 and targets (B, 12) in 0..1 or −1.
+    """Changed images (B, S, 3, H, W) in 0..1 and targets (B, S, …); −1 stays unknown.
 
     `generator` lives on the CPU: the same seed gives the same draws on any device.
     """
-    images = _warp(images, config, generator)
-    images = _colour(images, config, generator)
+    draw = _Draw(len(images), images.shape[1], images.device, generator)
+    flat = _colour(_warp(images.flatten(0, 1), config, draw), config, draw)
+    images = flat.unflatten(0, images.shape[:2])
     if config.mixup_alpha:
         images, targets = _mixup(images, targets, config.mixup_alpha, generator)
     if config.label_smoothing:
@@ -45,51 +51,89 @@ def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: G
     return images, targets
 
 
-def _uniform(images: Tensor, amount: float, generator: Generator) -> Tensor:
-    """(B,) in ±amount, on the images' device."""
-    return ((torch.rand(len(images), generator=generator) * 2 - 1) * amount).to(images.device)
+class _Draw:
+    """One random number a clip, repeated for each of its frames: (B·S,) on the images' device."""
+
+    def __init__(self, clips: int, frames: int, device: torch.device, generator: Generator) -> None:
+        self._clips, self._frames, self._device, self._generator = clips, frames, device, generator
+
+    def between(self, low: float, high: float) -> Tensor:
+        return self._spread(low + (high - low) * torch.rand(self._clips, generator=self._generator))
+
+    def around_zero(self, amount: float) -> Tensor:
+        return self.between(-amount, amount)
+
+    def below(self, end: int) -> Tensor:
+        return self._spread(torch.randint(end, (self._clips,), generator=self._generator))
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return values.repeat_interleave(self._frames).to(self._device)
 
 
-def _warp(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Flip, rotation, zoom and shift as one affine warp; pixels from outside repeat the border."""
-    if not (config.flip or config.rotation_turns or config.zoom or config.shift):
+def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
+    """Flip, rotation, zoom, crop and shift as one affine warp; pixels from outside repeat the border."""
+    if not (config.flip or config.rotation_turns or config.zoom or config.shift or config.smallest_crop < 1):
         return images
-    angle = _uniform(images, config.rotation_turns * 2 * math.pi, generator)
-    scale = 1 + _uniform(images, config.zoom, generator)
+    angle = draw.around_zero(config.rotation_turns * 2 * math.pi)
+    wide = high = 1 + draw.around_zero(config.zoom)
     mirror = torch.ones_like(angle)
     if config.flip:
-        mirror[_uniform(images, 1, generator) < 0] = -1
-    x, y = (2 * _uniform(images, config.shift, generator) for _ in range(2))
-    cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    matrix = torch.stack([torch.stack([mirror * cos, -sin, x], -1), torch.stack([mirror * sin, cos, y], -1)], -2)
+        mirror[draw.around_zero(1) < 0] = -1
+    x, y = (2 * draw.around_zero(config.shift) for _ in range(2))
+    if config.smallest_crop < 1:
+        area, ratio = draw.between(config.smallest_crop, 1), torch.exp(draw.around_zero(math.log(4 / 3)))
+        crop_wide, crop_high = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+        x, y = x + (1 - crop_wide) * draw.around_zero(1), y + (1 - crop_high) * draw.around_zero(1)
+        wide, high = wide * crop_wide, high * crop_high
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rows = [[mirror * wide * cos, -high * sin, x], [mirror * wide * sin, high * cos, y]]
+    matrix = torch.stack([torch.stack(row, -1) for row in rows], -2)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _colour(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     if config.contrast:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        images = mean + (images - mean) * (1 + _uniform(images, config.contrast, generator))[:, None, None, None]
+        images = mean + (images - mean) * _each(1 + draw.around_zero(config.contrast))
+    if config.saturation:
+        grey = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        images = grey + (images - grey) * _each(1 + draw.around_zero(config.saturation))
+    if config.hue_turns:
+        images = _turned(images, draw.around_zero(config.hue_turns * 2 * math.pi))
     if config.brightness:
-        images = images + _uniform(images, config.brightness, generator)[:, None, None, None]
-    if config.contrast or config.brightness:
+        images = images + _each(draw.around_zero(config.brightness))
+    if config.contrast or config.saturation or config.hue_turns or config.brightness:
         images = images.clamp(0, 1)
     if config.channel_drop:
-        dropped = torch.rand(len(images), generator=generator) < config.channel_drop
-        channel = torch.randint(3, (len(images),), generator=generator)
-        keep = ~(functional.one_hot(channel, 3).bool() & dropped[:, None])
-        images = images * keep[..., None, None].to(images.device)
+        dropped = draw.between(0, 1) < config.channel_drop
+        keep = ~(functional.one_hot(draw.below(3), 3).bool() & dropped[:, None])
+        images = images * keep[..., None, None]
     return images
 
 
+def _turned(images: Tensor, angle: Tensor) -> Tensor:
+    """Colours rotated about the grey axis (1, 1, 1) by angle (N,) (Rodrigues' formula)."""
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None] / math.sqrt(3)
+    eye = torch.eye(3, device=images.device)
+    cross = eye.roll(1, 0) - eye.roll(-1, 0)
+    matrix = cos * eye + (1 - cos) / 3 + sin * cross
+    return torch.einsum("nij,njhw->nihw", matrix, images)
+
+
+def _each(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
 def _mixup(images: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Each image mixed with a random partner; a target is known where both are."""
+    """Each clip mixed with a random partner; a target (B, S, 12) is known where both are."""
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):  # torch's Beta takes no generator
         torch.manual_seed(seed)
         share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images.device)
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     known = (targets >= 0) & (targets[partner] >= 0)
-    mixed = share[:, None] * targets + (1 - share[:, None]) * targets[partner]
-    w = share[:, None, None, None]
-    return w * images + (1 - w) * images[partner], torch.where(known, mixed, -torch.ones_like(mixed))
+    part = share[:, None, None]
+    mixed = part * targets + (1 - part) * targets[partner]
+    part = part[..., None, None]
+    return part * images + (1 - part) * images[partner], torch.where(known, mixed, -torch.ones_like(mixed))

@@ -25,6 +25,18 @@ class Clips:
     real: Bools  # (C, S) False: padding, a repetition of the track's last frame
     new: Bools  # (C, S) what to learn from or to score
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: Ints) -> Clips:
+        return Clips(self.rows[chosen], self.frames[chosen], self.real[chosen], self.new[chosen])
+
+
+def single(frames: Ints) -> Clips:
+    """Every row by itself."""
+    true = np.ones((len(frames), 1), dtype=bool)
+    return Clips(np.arange(len(frames))[:, None], frames[:, None], true, true)
+
 
 def runs(frames: Ints, edges: Ints, size: int) -> Clips:
     """Consecutive clips of every track; the last is padded. Every frame is new once. (Tu et al., by their lab's code.)
@@ -48,16 +60,17 @@ def blocks(frames: Ints, edges: Ints, size: int) -> Clips:
     return _cut(frames, edges, size, starts)
 
 
-def windows(frames: Ints, edges: Ints, size: int, *, stride: int, seed: int, epoch: int, max_offset: int = 0) -> Clips:
-    """Windows to learn from, `stride` frames apart from a random start 0 … `max_offset` in every track; all is new.
+def windows(frames: Ints, edges: Ints, size: int, *, stride: int, seed: int, epoch: int) -> Clips:
+    """Windows to learn from, `stride` frames apart from a random start 0 … `stride` in every track; all of it is new.
 
-    Jin et al. (ABAW2, 2021) take size 30, stride 10, start 0 … 10. A track too short for its start gives one window.
+    Jin et al. (ABAW2, 2021) take size 30, stride 10. Their number does not depend on the start: what would go beyond
+    the end of a track is moved back.
     """
 
     def starts(track: int, length: int) -> Iterable[int]:
         last = max(length - size, 0)
-        first = seed_of(seed, "window", epoch, track) % (max_offset + 1)
-        return range(min(first, last), last + 1, stride)
+        first = seed_of(seed, "window", epoch, track) % (stride + 1)
+        return (min(first + start, last) for start in range(0, last + 1, stride))
 
     clips = _cut(frames, edges, size, starts)
     return replace(clips, new=clips.real)

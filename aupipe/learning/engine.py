@@ -2,182 +2,277 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
-from aupipe.errors import DatasetError
-from aupipe.facestore.folds import held_out, video_positives
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import losses, metrics, optim, sampling, splits
+from aupipe.learning import losses, metrics, optim, samples, sampling, splits
 from aupipe.learning.augment import augment
+from aupipe.learning.clips import Clips
 from aupipe.learning.crops import CropReader
-from aupipe.learning.initialise import initialise
-from aupipe.learning.metrics import Bools, Floats, Ints, Labels
-from aupipe.learning.predictions import au_labels
-from aupipe.learning.recipe import DataConfig, Recipe, Stage
+from aupipe.learning.initialise import check_learnt, initialise
+from aupipe.learning.metrics import Ints
+from aupipe.learning.predict import predict
+from aupipe.learning.recipe import AuTask, DataConfig, ExprTask, IdentityTask, Recipe, Stage
+from aupipe.learning.samples import Samples
+from aupipe.learning.sampling import Task
 from aupipe.models.build import build
-from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 
-PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
+MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
+
+
+class Learner(nn.Module):
+    """A system and the losses of a stage's tasks, whose parameters, if they have any, are learnt along with it.
+
+    Attributes:
+        encoder, head: the system's.
+        loss: task → module.
+    """
+
+    def __init__(self, system: System, loss: Mapping[Task, nn.Module]) -> None:
+        super().__init__()
+        self.encoder, self.head = system.encoder, system.head
+        self.loss = nn.ModuleDict({str(task): module for task, module in loss.items()})
+
+    @property
+    def system(self) -> System:
+        return System(encoder=self.encoder, head=self.head)
+
+    def forward(self, task: Task, frames: Tensor, targets: Tensor, mask: Tensor, time: Tensor) -> Tensor:
+        """The loss of a task.
+
+        Args:
+            frames: (B, S, 3, H, W), normalised.
+            targets: (B, S, 12) for au, else (B, S); −1 unknown.
+            mask, time: (B, S) as in `SequenceHead`.
+        """
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
+        with torch.set_grad_enabled(learns):
+            features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        found = features if task == "identity" else self.head(features, mask, time)[task]
+        with torch.autocast(found.device.type, enabled=False):
+            loss: Tensor = self.loss[task](found.flatten(0, 1).float(), targets.flatten(0, 1))
+        return loss
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Rows to learn from or to score."""
+class TaskData:
+    """What a task of a stage learns from and is scored on."""
 
-    pool: str  # the store's split in which they are numbered
-    rows: Ints  # (N,) numbers of the rows, ascending
-    labels: Labels  # (N, 12)
-    videos: tuple[str, ...]  # whose rows they are
-    held_out_videos: tuple[str, ...] = ()
-
-    @property
-    def positive_rates(self) -> Floats:
-        """(12,) of the known labels; an AU without a positive counts as having one."""
-        positives = np.maximum((self.labels == 1).sum(axis=0), 1)
-        return positives / np.maximum((self.labels != facs.UNKNOWN).sum(axis=0), 1)
+    index: StoreIndex
+    learnt: Samples
+    scored: Samples | None  # identities are not scored: those of the validation split are other people
 
 
-def training_rows(index: StoreIndex, data: DataConfig, split: str = splits.OFFICIAL) -> Selection:
-    """The rows a stage learns from: labelled, every n-th frame, of the split's part to learn but for held-out videos.
+def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
+    """The data of a stage's tasks.
 
     Raises:
-        DatasetError: there are none.
+        ConfigError: a store's crops follow another template.
+        DatasetError: nothing with a label is left.
     """
-    part = splits.to_learn(index, split)
-    table = index.labels(part.pool, ("video_id", "frame", "au"))
-    inside = part.mask(table["video_id"])
-    apart = held_out(video_positives(table.filter(inside)), data.held_out)
-    keep = inside & ~splits.Part(part.pool, apart).mask(table["video_id"])
-    keep &= sampling.every_nth(table["frame"].to_numpy().astype(np.int64), data.every_n)
-    return _selection(index, part.pool, table, keep, tuple(sorted(apart)))
+    found = {}
+    for name, task in recipe.stages[stage].tasks.named.items():
+        own = StoreIndex.open(task.data.store) if task.data.store else index
+        if np.abs(own.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
+            raise ConfigError(
+                f"stages.{stage}.tasks.{name}.data.store: the crops of {task.data.store} are aligned to another "
+                f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
+            )
+        learnt = samples.to_learn(own, task.data, name, split)
+        found[name] = TaskData(own, learnt, None if name == "identity" else samples.to_score(own, split, name))
+    return found
 
 
-def labelled_rows(index: StoreIndex, split: str) -> Selection:
-    """The labelled rows of the split's part to score.
+def build_learner(
+    recipe: Recipe, stage: str, data: Mapping[Task, TaskData], init: str | None
+) -> tuple[Learner, torch.optim.Optimizer]:
+    """The system as the stage starts it, with its losses, and the optimiser.
+
+    Args:
+        init: names the weights; None: they will be put in by the caller.
 
     Raises:
-        DatasetError: there are none.
+        ConfigError: weights that do not fit, or frozen parameters that come from nowhere.
     """
-    part = splits.to_score(index, split)
-    table = index.labels(part.pool, ("video_id", "au"))
-    return _selection(index, part.pool, table, part.mask(table["video_id"]))
-
-
-def _selection(
-    index: StoreIndex, pool: str, table: pa.Table, keep: Bools, held_out_videos: tuple[str, ...] = ()
-) -> Selection:
-    labels = au_labels(table)
-    rows = np.flatnonzero(keep & (labels != facs.UNKNOWN).any(axis=1))
-    if not len(rows):
-        raise DatasetError(f"{index.storage.root}: of split {pool!r} no labelled row is left to learn from or to score")
-    videos = tuple(sorted(pc.unique(table["video_id"].take(rows)).to_pylist()))
-    return Selection(pool, rows, labels[rows], videos, held_out_videos)
-
-
-def build_system(recipe: Recipe, stage: str, init: str) -> System:
-    """The system as the stage starts it, from the weights that `init` names."""
     torch.manual_seed(sampling.seed_of(recipe.seed, stage, "weights"))
-    system = build(recipe.model, recipe.input)
-    initialise(system, init, setting=f"stages.{stage}.init")
-    return system
+    system = build(recipe.model_of(stage), recipe.input)
+    named = recipe.stages[stage].tasks.named
+    learner = Learner(system, {name: _loss(task, data[name].learnt, system) for name, task in named.items()})
+    optimiser = optim.build(learner, recipe.stages[stage].optimiser)
+    if init is not None:
+        setting = f"stages.{stage}.init"
+        check_learnt(learner, initialise(system, init, setting=setting), setting=setting)
+    return learner, optimiser
 
 
-def unwrap(model: nn.Module) -> System:
-    """The system inside DDP's wrapper, or the model itself."""
-    system = model.module if isinstance(model, DistributedDataParallel) else model
-    assert isinstance(system, System)
-    return system
+def _loss(task: AuTask | ExprTask | IdentityTask, learnt: Samples, system: System) -> nn.Module:
+    if isinstance(task, AuTask):
+        return losses.build_au(task.loss, learnt.positive_rates)
+    if isinstance(task, ExprTask):
+        return losses.build_expr(task.loss)
+    return losses.build_identity(task.loss, identities=learnt.classes, width=system.encoder.width)
+
+
+def unwrap(model: nn.Module) -> Learner:
+    """The learner inside DDP's wrapper, or the model itself."""
+    learner = model.module if isinstance(model, DistributedDataParallel) else model
+    assert isinstance(learner, Learner)
+    return learner
 
 
 class Trainer:
-    """Learns a stage's rows epoch by epoch; every rank makes one."""
+    """Learns a stage's tasks epoch by epoch; every rank makes one."""
 
     def __init__(
-        self, *, recipe: Recipe, stage: str, index: StoreIndex, model: nn.Module, optimiser: torch.optim.Optimizer,
-        rank: int, world: int, device: torch.device, split: str = splits.OFFICIAL,
+        self, *, recipe: Recipe, stage: str, data: Mapping[Task, TaskData], model: nn.Module,
+        optimiser: torch.optim.Optimizer, rank: int, world: int, device: torch.device,
     ) -> None:  # fmt: skip
-        """`model` is the system itself or a wrapper of it (DDP) with the same call."""
+        """`model` is the learner itself or a wrapper of it (DDP) with the same call."""
         self.settings: Stage = recipe.stages[stage]
         self.seed = sampling.seed_of(recipe.seed, stage)
-        self.inputs = recipe.input
+        self.inputs, self.overlap = recipe.input, recipe.inference.overlap
         self.model, self.optimiser = model, optimiser
-        self.system = unwrap(model)
+        self.learner = unwrap(model)
         self.rank, self.world, self.device = rank, world, device
-        self.selection = training_rows(index, self.settings.data, split)
-        self.reader = CropReader(index, self.selection.pool, keep_groups=2 * self.settings.data.window_groups)
-        self.loss = losses.build(self.settings.loss, self.selection.positive_rates)
-        self.steps_per_epoch = sampling.steps(len(self.selection.rows), self.settings.batch)
-        if not self.steps_per_epoch:
-            raise DatasetError(f"{len(self.selection.rows)} rows are less than one batch of {self.settings.batch}")
+        self.data = data
+        self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
+        self.readers = {
+            name: CropReader(data[name].index, data[name].learnt.pool, keep_groups=2 * config.window_groups)
+            for name, config in self.tasks.items()
+        }
+        self.steps = {name: steps_of(data[name].learnt, config, self.settings) for name, config in self.tasks.items()}
+        self.steps_per_epoch = len(sampling.turns(self.steps, self.settings.alternate, epoch=0))
+        self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
 
     def train_epoch(self, epoch: int, first_step: int = 0) -> float:
         """Learn from step `first_step` of an epoch to its end; mean loss of those steps over all ranks."""
-        groups = self.reader.group_of(self.selection.rows)
-        window = self.settings.data.window_groups
-        order = sampling.epoch_order(groups, seed=self.seed, epoch=epoch, window=window)
         optim.train_mode(self.model)
+        turns = sampling.turns(self.steps, self.settings.alternate, epoch=epoch)
         total = 0.0
-        for step in range(first_step, self.steps_per_epoch):
-            picked = sampling.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
-            total += self._step(picked, epoch, step)
-        mean = total / max(self.steps_per_epoch - first_step, 1)
+        for number, (task, over, step) in enumerate(turns[first_step:], start=first_step):
+            total += self._step(task, over, step, epoch * self.steps_per_epoch + number)
+        mean = total / max(len(turns) - first_step, 1)
         return float(_sum_over_ranks(torch.tensor([mean], dtype=torch.float64), self.device)) / self.world
 
-    def _step(self, picked: Ints, epoch: int, step: int) -> float:
-        # Dropout and augmentation depend on the position alone, so going on from here needs no generator state.
-        torch.manual_seed(sampling.seed_of(self.seed, "step", epoch, step, self.rank))
-        generator = torch.Generator().manual_seed(sampling.seed_of(self.seed, "augment", epoch, step, self.rank))
-        crops = self.reader.read(self.selection.rows[picked]).to(self.device)
-        targets = torch.from_numpy(self.selection.labels[picked]).to(self.device, torch.float32)
-        images, targets = augment(self.inputs.scale(crops), targets, self.settings.augment, generator)
-        self._set_learning_rates(epoch * self.steps_per_epoch + step)
-        self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(self.inputs.normalise(images))["au"]
-        loss = self.loss(logits, targets)
-        loss.backward()
+    def _step(self, task: Task, over: int, step: int, number: int) -> float:
+        """Global step `number` of the stage: step `step` of pass `over` through a task's data."""
+        self._set_learning_rates(number)
+        self.optimiser.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
+        parts = self.settings.accumulate
+        share = self.settings.batch // self.world
+        total = 0.0
+        for part in range(parts):
+            first, last = share * part // parts, share * (part + 1) // parts
+            # Gradients of the ranks are added up once, with those of the last part.
+            waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if isinstance(self.model, DistributedDataParallel) and part + 1 < parts:
+                waits = self.model.no_sync()
+            with waits:
+                loss = self._part(task, over, step, (first, last)) * ((last - first) / share)
+                loss.backward()
+            total += float(loss.detach())
         if self.settings.optimiser.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimiser.clip_norm)
         self.optimiser.step()
-        return float(loss.detach())
+        return total
+
+    def _part(self, task: Task, over: int, step: int, part: tuple[int, int]) -> Tensor:
+        """The loss of clips `part` of this rank's share of a batch."""
+        # Dropout and augmentation depend on the position alone, so going on from here needs no generator state.
+        position = (self.seed, task, over, step, self.rank, *part)
+        torch.manual_seed(sampling.seed_of("step", *position))
+        generator = torch.Generator().manual_seed(sampling.seed_of("augment", *position))
+        cut, order = self._plan(task, over)
+        picked = sampling.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
+        chosen = cut.take(picked[slice(*part)])
+        learnt = self.data[task].learnt
+        crops = self.readers[task].read(learnt.rows[chosen.rows].ravel()).to(self.device)
+        images = self.inputs.scale(crops).unflatten(0, chosen.rows.shape)
+        known = learnt.targets[chosen.rows]
+        known[~chosen.new] = facs.UNKNOWN
+        targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
+        images, targets = augment(images, targets, self.settings.augment, generator)
+        mask = torch.from_numpy(chosen.real).to(self.device)
+        time = torch.from_numpy(learnt.time_s[chosen.rows]).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss: Tensor = self.model(task, self.inputs.normalise(images), targets, mask, time)
+        return loss
+
+    def _plan(self, task: Task, over: int) -> tuple[Clips, Ints]:
+        """The clips of a pass through a task's data, and their order."""
+        if (task, over) not in self._plans:
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
+            config, learnt = self.tasks[task], self.data[task].learnt
+            cut = learnt.clips(config, seed=self.seed, epoch=over)
+            groups = self.readers[task].group_of(learnt.rows[cut.rows[:, 0]])
+            order = sampling.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
+            self._plans[task, over] = (cut, order)
+        return self._plans[task, over]
 
     def _set_learning_rates(self, step: int) -> None:
-        for group, config in zip(self.optimiser.param_groups, self.settings.optimiser.groups, strict=True):
+        groups = self.settings.optimiser.groups
+        for group in self.optimiser.param_groups:
             group["lr"] = optim.learning_rate(
-                config.schedule, step=step, steps_per_epoch=self.steps_per_epoch, epochs=self.settings.epochs,
-                batch=self.settings.batch,
+                groups[group["number"]].schedule, step=step, steps_per_epoch=self.steps_per_epoch,
+                epochs=self.settings.epochs, batch=self.settings.batch,
             )  # fmt: skip
 
-    def validate(self, reader: CropReader, selection: Selection) -> Ints:
-        """Counts (12, 4) at threshold 0.5 over all ranks, each of which predicts its share of the rows."""
-        share = np.array_split(np.arange(len(selection.rows)), self.world)[self.rank]
-        _same_buffers(self.system)
-        probabilities = predict(self.system, self.inputs, reader, selection.rows[share], self.device)
-        counts = metrics.confusion(selection.labels[share], probabilities >= 0.5)
+    def validate(self) -> dict[str, Any]:
+        """Scores of every task that has any at threshold 0.5, over all ranks, each of which predicts its share."""
+        _same_buffers(self.learner)
+        figures: dict[str, Any] = {}
+        for task, data in self.data.items():
+            if data.scored is not None:
+                figures |= self._validated(task, data.index, data.scored)
+        return figures
+
+    def _validated(self, task: Task, index: StoreIndex, scored: Samples) -> dict[str, Any]:
+        tracks = np.array_split(np.arange(len(scored.edges) - 1), self.world)[self.rank]
+        reader = CropReader(index, scored.pool, keep_groups=2)
+        mine = slice(*scored.edges[[tracks[0], tracks[-1] + 1]]) if len(tracks) else slice(0, 0)
+        edges = scored.edges[tracks[0] : tracks[-1] + 2] - mine.start if len(tracks) else scored.edges[:1]
+        targets, rows, times = scored.targets[mine], scored.rows[mine], scored.time_s[mine]
+        system, device = self.learner.system, self.device
+        found = predict(system, self.inputs, reader, rows, edges, times, device, self.overlap)[task]
+        if task == "au":
+            counts = self._summed(metrics.confusion(targets, found >= 0.5))
+            floor = float(metrics.macro_f1(metrics.all_ones(counts)))
+            return {"macro_f1": float(metrics.macro_f1(counts)), "floor": floor}
+        table = self._summed(metrics.class_confusion(targets, found.argmax(axis=1), found.shape[1]))
+        f1, accuracy = metrics.class_scores(table)
+        return {"expr_macro_f1": f1, "expr_accuracy": accuracy, "expr_majority": metrics.majority(table)}
+
+    def _summed(self, counts: Ints) -> Ints:
         return _sum_over_ranks(torch.from_numpy(counts), self.device).cpu().numpy()
 
 
-@torch.no_grad()
-def predict(system: System, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device) -> Floats:
-    """AU probabilities (N, 12) of rows (N,), in batches of a fixed size, in full precision; leaves eval mode on."""
-    system.eval()
-    result = np.empty((len(rows), len(facs.AUS)))
-    for start in range(0, len(rows), PREDICT_BATCH):
-        chosen = rows[start : start + PREDICT_BATCH]
-        crops = reader.read(np.resize(chosen, PREDICT_BATCH))  # the last batch is filled up with its own rows
-        # The sigmoid of the whole batch: at the end of an odd length, vector code gives other last bits.
-        probabilities = system(inputs.prepare(crops.to(device)))["au"].sigmoid()[: len(chosen)]
-        result[start : start + PREDICT_BATCH] = probabilities.cpu().numpy()
-    return result
+def score(figures: Mapping[str, Any], loss: float) -> float:
+    """What the best epoch is chosen by: the mean macro F1 of the tasks; where none is scored, the loss, negated."""
+    found = [figures[key] for key in ("macro_f1", "expr_macro_f1") if key in figures]
+    return sum(found) / len(found) if found else -loss
+
+
+def steps_of(learnt: Samples, config: DataConfig, stage: Stage) -> int:
+    """Optimiser steps of a pass.
+
+    Raises:
+        DatasetError: there is not a whole batch.
+    """
+    clips = len(learnt.clips(config, seed=0, epoch=0))
+    if clips < stage.batch:
+        raise DatasetError(f"{clips} samples are less than one batch of {stage.batch}")
+    return sampling.steps(clips, stage.batch)
 
 
 def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:

@@ -69,4 +69,11 @@ def _vote(predictions: Sequence[Predictions], thresholds: Sequence[Floats]) -> D
 
 
 def _averaged(predictions: Sequence[Predictions]) -> Predictions:
-    return replace(predictions[0], probabilities=np.mean([p.probabilities for p in predictions], axis=0))
+    """Expressions are averaged where every member judges the same ones."""
+    found = [p.expressions for p in predictions if p.expressions is not None]
+    alike = len(found) == len(predictions) and len({values.shape for values in found}) == 1
+    return replace(
+        predictions[0],
+        probabilities=np.mean([p.probabilities for p in predictions], axis=0),
+        expressions=np.mean(found, axis=0) if alike else None,
+    )

@@ -83,14 +83,23 @@ def abaw2_expression(f1_score: float, accuracy: float) -> float:
     return 0.67 * f1_score + 0.33 * accuracy
 
 
-def expression_scores(labels: Labels, predicted: Ints, n_classes: int) -> tuple[float, float]:
-    """Macro F1 over classes and accuracy, of rows (N,) with a label ≥ 0."""
+def class_confusion(labels: npt.NDArray[np.integer], predicted: Ints, n_classes: int) -> Ints:
+    """Counts (C, C) of [label, prediction] of rows (N,) with a label ≥ 0."""
     known = labels >= 0
     truth, guess = labels[known].astype(np.int64), predicted[known]
-    table = np.bincount(truth * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
+    return np.bincount(truth * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_scores(table: Ints) -> tuple[float, float]:
+    """Macro F1 over classes and accuracy, of counts as `class_confusion` gives them."""
     right = np.diag(table)
     per_class = _ratio(2 * right, table.sum(axis=0) + table.sum(axis=1))
     return float(per_class.mean()), float(_ratio(right.sum(), table.sum()))
+
+
+def majority(table: Ints) -> float:
+    """Accuracy of always naming the most frequent class."""
+    return float(_ratio(table.sum(axis=1).max(), table.sum()))
 
 
 def all_ones(counts: Ints) -> Ints:

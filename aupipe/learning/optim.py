@@ -1,4 +1,4 @@
-"""AdamW with parameter groups, each with its own schedule. A parameter that no group names is frozen.
+"""Optimisers with parameter groups, each with its own schedule. A parameter that no group names is frozen.
 
 In TensorFlow Addons' AdamW, which Tallec et al. used, the decay is not multiplied by the learning rate; with their
 decay = learning rate, PyTorch's AdamW needs weight_decay = 1 under the same schedule.
@@ -42,43 +42,86 @@ class Cosine(Section):
     warmup_epochs: float = Field(default=1.0, ge=0)
 
 
-Schedule = Annotated[Exponential | Warmup | Cosine, Field(discriminator="kind")]
+class Milestones(Section):
+    """`lr`, multiplied by `factor` from each of these epochs on (counted from 0)."""
+
+    kind: Literal["milestones"]
+    lr: float = Field(gt=0)
+    epochs: tuple[int, ...] = ()
+    factor: float = Field(default=0.1, gt=0, le=1)
+
+
+class Restarts(Section):
+    """Cosines from `lr` to lowest · `lr`, one after the other; all ·`factor` from an epoch on (Tu et al.'s lab)."""
+
+    kind: Literal["restarts"]
+    lr: float = Field(gt=0)
+    period_epochs: int = Field(default=4, ge=1)
+    lowest: float = Field(default=0.1, ge=0, le=1)
+    drop_epoch: int = Field(default=16, ge=1)
+    factor: float = Field(default=0.1, gt=0, le=1)
+
+
+class Polynomial(Section):
+    """lr · (1 − step / steps)^power, down to 0 after the stage's last step (InsightFace's identity training)."""
+
+    kind: Literal["polynomial"]
+    lr: float = Field(gt=0)
+    power: float = Field(default=2, gt=0)
+
+
+Schedule = Annotated[Exponential | Warmup | Cosine | Milestones | Restarts | Polynomial, Field(discriminator="kind")]
 
 
 class ParameterGroup(Section):
     parameters: tuple[str, ...] = Field(min_length=1)  # prefixes of names, "" = all; the longest match of all decides
     schedule: Schedule
     weight_decay: float = Field(default=0.01, ge=0)
+    decay_norms: bool = True  # false: no decay on batch and layer norms
 
 
 class OptimiserConfig(Section):
+    kind: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd; no Nesterov
     groups: tuple[ParameterGroup, ...] = Field(min_length=1)
     clip_norm: float | None = Field(default=None, gt=0)  # of the whole gradient
 
 
 def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int, batch: int) -> float:
     """The rate of global step 0, 1, …"""
+    epoch, total = step // steps_per_epoch, epochs * steps_per_epoch
     if isinstance(schedule, Exponential):
-        return schedule.lr * schedule.factor ** (step // steps_per_epoch)
+        return schedule.lr * schedule.factor**epoch
+    if isinstance(schedule, Milestones):
+        return schedule.lr * schedule.factor ** sum(epoch >= milestone for milestone in schedule.epochs)
+    if isinstance(schedule, Polynomial):
+        return schedule.lr * (1 - step / total) ** schedule.power
+    if isinstance(schedule, Restarts):
+        part = step / steps_per_epoch % schedule.period_epochs / schedule.period_epochs
+        share = schedule.lowest + (1 - schedule.lowest) * 0.5 * (1 + math.cos(math.pi * part))
+        return schedule.lr * share * (schedule.factor if epoch >= schedule.drop_epoch else 1)
     if isinstance(schedule, Warmup):
         k, warmup = step + 1, schedule.warmup_epochs * steps_per_epoch
         scale = batch * schedule.tokens / 25000 * schedule.width**-0.5
         return scale * min(k**-0.5, k * warmup**-1.5)
-    warmup, total = schedule.warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
+    warmup = schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
         return schedule.lr * (step + 1) / max(warmup, 1)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def build(system: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+def build(learner: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     """The optimiser of the parameters that the groups name; `requires_grad` of all others is switched off.
+
+    Its groups are those of the configuration, one or two each: without `decay_norms`, norms are a group of their own.
+    Each has `number`, which of `config.groups` it belongs to.
 
     Raises:
         ConfigError: a prefix names no parameter.
     """
-    members: list[list[nn.Parameter]] = [[] for _ in config.groups]
+    members: list[list[tuple[str, nn.Parameter]]] = [[] for _ in config.groups]
     used: set[str] = set()
-    for name, parameter in system.named_parameters():
+    for name, parameter in learner.named_parameters():
         matches = [
             (len(prefix), number, prefix)
             for number, group in enumerate(config.groups)
@@ -88,17 +131,34 @@ def build(system: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
         parameter.requires_grad_(bool(matches))
         if matches:
             _, number, prefix = max(matches)
-            members[number].append(parameter)
+            members[number].append((name, parameter))
             used.add(prefix)
     unknown = [prefix for group in config.groups for prefix in group.parameters if prefix not in used]
     if unknown:
-        tops = sorted({".".join(name.split(".")[:2]) for name, _ in system.named_parameters()})
+        tops = sorted({".".join(name.split(".")[:2]) for name, _ in learner.named_parameters()})
         raise ConfigError(f"optimiser.groups: no parameter begins with {unknown[0]!r}; there are {', '.join(tops)}")
-    groups = [
-        {"params": parameters, "weight_decay": group.weight_decay}
-        for group, parameters in zip(config.groups, members, strict=True)
-    ]
+    norms = _norms(learner)
+    groups = []
+    for number, (group, named) in enumerate(zip(config.groups, members, strict=True)):
+        decayed = [parameter for name, parameter in named if group.decay_norms or name not in norms]
+        others = [parameter for name, parameter in named if not group.decay_norms and name in norms]
+        for parameters, decay in ((decayed, group.weight_decay), (others, 0.0)):
+            if parameters:
+                groups.append({"params": parameters, "weight_decay": decay, "number": number})
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=0.0)
+
+
+def _norms(learner: nn.Module) -> set[str]:
+    """Names of the parameters of normalisation layers."""
+    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+    return {
+        f"{name}.{inner}" if name else inner
+        for name, module in learner.named_modules()
+        if isinstance(module, kinds)
+        for inner, _ in module.named_parameters(recurse=False)
+    }
 
 
 def train_mode(system: nn.Module) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,12 @@ class Predictions:
     labels: Labels  # (N, 12)
     probabilities: Floats  # (N, 12)
     time_s: Floats | None = None  # (N,) media time, NaN where unknown; None: nothing is known
+    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not judge expressions
+    expressions: Floats | None = None  # (N, C) probabilities
 
     @classmethod
-    def of(cls, rows: pa.Table, probabilities: Floats) -> Predictions:
-        """From the label columns of a face store and probabilities (N, 12) of the same rows."""
+    def of(cls, rows: pa.Table, probabilities: Floats, expressions: Floats | None = None) -> Predictions:
+        """From the label columns of a face store and probabilities (N, 12), (N, C) of the same rows."""
         return cls(
             video_id=np.asarray(rows["video_id"].to_pylist(), dtype=object),
             person=np.asarray(rows["person"].to_pylist(), dtype=object),
@@ -48,6 +51,8 @@ class Predictions:
             labels=au_labels(rows),
             probabilities=probabilities.astype(np.float64),
             time_s=rows["time_s"].to_numpy(),
+            expression_labels=None if expressions is None else rows["expression"].to_numpy().astype(np.int64),
+            expressions=None if expressions is None else expressions.astype(np.float64),
         )
 
     def of_videos(self, videos: Sequence[str] | frozenset[str]) -> Predictions:
@@ -56,10 +61,9 @@ class Predictions:
 
     def where(self, keep: Bools) -> Predictions:
         """The rows at which keep (N,) is True."""
-        times = None if self.time_s is None else self.time_s[keep]
-        return Predictions(
-            self.video_id[keep], self.person[keep], self.frame[keep], self.labels[keep], self.probabilities[keep], times
-        )
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
+        return Predictions(**kept)
 
     def labelled(self) -> Bools:
         """(N,) whether any AU of the row is known."""
@@ -90,9 +94,17 @@ class Predictions:
         columns += [pa.array(column) for column in self.labels.T]
         columns += [pa.array(column.astype(np.float32)) for column in self.probabilities.T]
         columns += [pa.array(column) for column in decided.T]
-        arrays = [column.cast(field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        schema = SCHEMA
+        if self.expressions is not None:
+            names = [f"EXPR_{name}_prob" for name in facs.EXPRESSIONS[: self.expressions.shape[1]]]
+            schema = pa.schema(
+                [*SCHEMA, pa.field("EXPR_label", pa.int8()), *(pa.field(name, pa.float32()) for name in names)],
+                metadata=SCHEMA.metadata,
+            )
+            columns += [pa.array(self.expression_labels), *(pa.array(column) for column in self.expressions.T)]
+        arrays = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(arrays, schema=SCHEMA), sink, compression="zstd")
+        pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
         return bytes(sink.getvalue())
 
 

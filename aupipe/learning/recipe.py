@@ -2,43 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, TypeAdapter, model_validator
 
-from aupipe.config import Resources, Section, load, merge
+from aupipe.config import Inference, Resources, Section, load, merge, parse_override
 from aupipe.errors import ConfigError
 from aupipe.learning.augment import AugmentConfig
-from aupipe.learning.losses import LossConfig
+from aupipe.learning.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
 from aupipe.learning.optim import OptimiserConfig
+from aupipe.learning.sampling import Task
 from aupipe.models.build import ModelConfig
 from aupipe.models.inputs import InputSpec
 
+FROM_STAGE = "stage:"
+
 
 class DataConfig(Section):
-    """Which rows a stage learns from."""
+    """Which rows a task learns from."""
 
-    every_n: int = Field(default=1, ge=1)  # every n-th frame
+    store: str | None = None  # another face store than --data
+    every_n: int = Field(default=1, ge=1)  # every n-th frame …
+    rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
+    balance_classes: bool = False  # every class equally often, by drawing again
+    clip_frames: int = Field(default=1, ge=1)  # 1: single frames
+    clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
+    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
     held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
     window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
+    shuffled_labels: bool = False  # a check: what learns from such labels must stay at the floor
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DataConfig:
+        if self.balance_classes and self.clip_frames > 1:
+            raise ValueError("balance_classes draws single frames; set clip_frames=1")
+        if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
+            raise ValueError("subset chooses of clips side by side; leave out balance_classes and clip_stride")
+        return self
+
+
+class AuTask(Section):
+    loss: AuLossConfig
+    data: DataConfig = DataConfig()
+
+
+class ExprTask(Section):
+    loss: ExprLossConfig
+    data: DataConfig = DataConfig()
+
+
+class IdentityTask(Section):
+    loss: IdentityLossConfig
+    data: DataConfig = DataConfig()
+
+
+class Tasks(Section):
+    """What is learnt in a stage, one or several. Where tasks alternate, they do so in the order expr, identity, au."""
+
+    expr: ExprTask | None = None
+    identity: IdentityTask | None = None
+    au: AuTask | None = None
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Tasks:
+        if not self.named:
+            raise ValueError("at least one of au, expr, identity is needed")
+        return self
+
+    @property
+    def named(self) -> dict[Task, AuTask | ExprTask | IdentityTask]:
+        every: dict[Task, AuTask | ExprTask | IdentityTask | None] = {
+            "expr": self.expr,
+            "identity": self.identity,
+            "au": self.au,
+        }
+        return {name: task for name, task in every.items() if task is not None}
 
 
 class Stage(Section):
     """One training run. What is learnt are the parameters that `optimiser.groups` name; the rest is frozen."""
 
-    init: str = Field(
-        min_length=1
-    )  # random | timm (network!) | FILE of backbone weights | folder of a RUN or checkpoint
-    data: DataConfig = DataConfig()
+    init: str = Field(min_length=1)  # random | timm (network!) | FILE of weights | RUN or checkpoint | stage:NAME
+    model: dict[str, Any] = Field(default_factory=dict)  # laid over the recipe's model; or, of another name, its own
+    tasks: Tasks
+    alternate: Literal["epoch", "batch"] = "epoch"  # of several tasks: a pass over each in turn, or a batch of each
     augment: AugmentConfig = AugmentConfig()
-    loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig
     epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)  # over all workers
+    batch: int = Field(ge=1)  # clips, over all workers
+    accumulate: int = Field(default=1, ge=1)  # parts of a batch that go through the network one after the other
+    patience: int | None = Field(default=None, ge=1)  # stop after so many epochs without a better score
+    cross_validate: int | None = Field(default=None, ge=2)  # first score so many folds, disjoint in people
+
+    @model_validator(mode="after")
+    def _targets_can_be_mixed(self) -> Stage:
+        if set(self.tasks.named) != {"au"} and (self.augment.mixup_alpha or self.augment.label_smoothing):
+            raise ValueError("mixup and label smoothing are for the task au alone")
+        return self
 
 
 class Recipe(Section):
@@ -46,10 +110,43 @@ class Recipe(Section):
     seed: int = Field(default=0, ge=0)
     model: ModelConfig
     input: InputSpec
-    stages: dict[str, Stage] = Field(
-        min_length=1
-    )  # in order; each goes on with the weights of the one before if it says so
+    stages: dict[str, Stage] = Field(min_length=1)  # in order; the last one's result is the recipe's
+    fold: dict[str, dict[str, Any]] = Field(
+        default_factory=dict
+    )  # official | 0 … 3: laid over the model in that run of --folds
+    inference: Inference = Inference()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        for number, (name, stage) in enumerate(self.stages.items()):
+            self.model_of(name)
+            before = list(self.stages)[:number]
+            if stage.init.startswith(FROM_STAGE) and stage.init.removeprefix(FROM_STAGE) not in before:
+                raise ValueError(
+                    f"stages.{name}.init: {stage.init} names no earlier stage ({', '.join(before) or '–'})"
+                )
+        return self
+
+    def model_of(self, stage: str) -> ModelConfig:
+        """The recipe's model with the stage's changes; one of another name stands by itself."""
+        changes = self.stages[stage].model
+        other = changes.get("name", self.model.name) != self.model.name
+        described = changes if other else merge(self.model.model_dump(), changes)
+        config: ModelConfig = TypeAdapter(ModelConfig).validate_python(described)
+        return config
+
+    def needed(self) -> list[str]:
+        """The last stage and those that it starts from, in order."""
+        chain = [list(self.stages)[-1]]
+        while (init := self.stages[chain[0]].init).startswith(FROM_STAGE):
+            chain.insert(0, init.removeprefix(FROM_STAGE))
+        return chain
+
+    def for_fold(self, fold: str) -> Recipe:
+        """The recipe as that run of `--folds` trains it."""
+        described = self.model_dump(mode="json") | {"fold": {}}
+        return load(Recipe, merge(described, {"model": self.fold.get(fold, {})}))
 
 
 def known() -> list[str]:
@@ -59,18 +156,29 @@ def known() -> list[str]:
 
 
 def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name or file, with its `quick:` section laid over it if asked for, then the overrides.
+    """The recipe of that name or file; laid over it, if asked for, its `quick:` section, an ablation, the overrides.
+
+    `ablation=ROW` names one of the recipe's `ablations`, settings that are laid over it as a whole.
 
     Raises:
         ConfigError: no such recipe, no quick section, or a setting that cannot be.
     """
     data = _yaml(name_or_file)
-    light = data.pop("quick", None)
+    light, rows = data.pop("quick", None), data.pop("ablations", {})
     if quick:
         if not isinstance(light, dict):
             raise ConfigError(f"recipe {name_or_file} has no quick: section; leave out --quick")
         data = merge(data, light)
-    return load(Recipe, data, overrides)
+    chosen = [item for item in overrides if item.partition("=")[0] == "ablation"]
+    for item in chosen:
+        data = merge(data, _ablation(rows, str(parse_override(item)["ablation"]), name_or_file))
+    return load(Recipe, data, [item for item in overrides if item not in chosen])
+
+
+def _ablation(rows: Mapping[str, Any], row: str, name: str) -> dict[str, Any]:
+    if row not in rows:
+        raise ConfigError(f"ablation={row}: recipe {name} has {', '.join(rows) or 'no ablations'}")
+    return dict(rows[row] or {})
 
 
 def _yaml(name_or_file: str) -> dict[str, Any]:

@@ -8,12 +8,16 @@ Ranks take slices of one global order, so the rows of a step do not depend on ho
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
 from aupipe.learning.metrics import Bools, Ints, Labels
+
+Task = Literal["au", "expr", "identity"]
 
 RARE = tuple(facs.AUS.index(au) for au in ("AU02", "AU15", "AU23", "AU24", "AU26"))
 
@@ -29,19 +33,18 @@ def every_nth(frames: Ints, n: int) -> Bools:
     return (frames - 1) % n == 0
 
 
-def tenth_and_rare_fifth(edges: Ints, labels: Labels, offset: int = 0) -> Bools:
-    """One frame in ten, and one in five where a rare AU (2, 15, 23, 24, 26) is on: as Yu et al. (ABAW5, 2023) resample.
+def every_nth_and_rare(edges: Ints, labels: Labels, n: int, rare_n: int) -> Bools:
+    """One frame in n, and one in rare_n where a rare AU (2, 15, 23, 24, 26) is on; Yu et al. (ABAW5, 2023): 10 and 5.
 
-    Frame i = 1, 2, … of a track, counted over the rows that are there, is kept if i mod 10 = 1, or i mod 5 = 1 and a
-    rare AU is on.
+    Frame i = 1, 2, … of a track, counted over the rows that are there, is kept if i mod n = 1, or i mod rare_n = 1 and
+    a rare AU is on.
 
     Args:
         edges: of the tracks (see `track_edges`).
         labels: (N, 12).
-        offset: shifts the pattern by so many frames; another one each epoch shows every frame in time.
     """
-    index = np.arange(len(labels)) - np.repeat(edges[:-1], np.diff(edges)) + offset  # 0-based: i − 1
-    return (index % 10 == 0) | ((index % 5 == 0) & (labels[:, RARE] == 1).any(axis=1))
+    index = np.arange(len(labels)) - np.repeat(edges[:-1], np.diff(edges))  # 0-based: i − 1
+    return (index % n == 0) | ((index % rare_n == 0) & (labels[:, RARE] == 1).any(axis=1))
 
 
 def balanced_subset(positives: Ints, fraction: float) -> Ints:
@@ -97,6 +100,23 @@ def epoch_order(groups: Ints, *, seed: int, epoch: int, window: int) -> Ints:
 def steps(rows: int, batch: int) -> int:
     """Optimiser steps of an epoch: whole global batches only."""
     return rows // batch
+
+
+def turns(
+    steps: Mapping[Task, int], alternate: Literal["epoch", "batch"], *, epoch: int
+) -> list[tuple[Task, int, int]]:
+    """The (task, pass through its data, step of that pass) of every step of an epoch. (Jin et al., ABAW2 2021.)
+
+    Args:
+        steps: task → steps of a pass through its data, in the order in which they take turns.
+        alternate: epoch: a whole pass of each task, one after the other. batch: one step of each in turn, until the
+            last task is through; the others go on where the epoch before left them, over and over.
+    """
+    if alternate == "epoch":
+        return [(task, epoch, step) for task, count in steps.items() for step in range(count)]
+    leading = list(steps.values())[-1]
+    numbers = range(epoch * leading, (epoch + 1) * leading)
+    return [(task, *divmod(number, count)) for number in numbers for task, count in steps.items()]
 
 
 def rank_rows(order: Ints, *, step: int, batch: int, rank: int, world: int) -> Ints:

@@ -67,9 +67,28 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
             "with_acc_elem": metrics.abaw2_au(float(f1.mean()), elementwise),
             "with_acc_exact": metrics.abaw2_au(float(f1.mean()), exact),
         },
-        "expression": None,  # no system has an expression head
+        "expression": _expression(decision),
         "n_frames": int(decision.predictions.labelled().sum()),
         "n_videos": len(names),
+    }
+
+
+def _expression(decision: Decision) -> dict[str, float] | None:
+    """Of the most probable class at each row with a label; None of a model that does not judge expressions."""
+    found = decision.predictions
+    if found.expressions is None or found.expression_labels is None:
+        return None
+    # A model of seven classes knows no "Other": such rows are unknown to it.
+    classes = found.expressions.shape[1]
+    labels = np.where(found.expression_labels < classes, found.expression_labels, facs.UNKNOWN)
+    table = metrics.class_confusion(labels, found.expressions.argmax(axis=1), classes)
+    f1, accuracy = metrics.class_scores(table)
+    return {
+        "macro_f1": f1,
+        "accuracy": accuracy,
+        "metric_abaw2": metrics.abaw2_expression(f1, accuracy),
+        "majority": metrics.majority(table),
+        "n_frames": int(table.sum()),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aupipe import facs
 from aupipe.errors import ConfigError
 from aupipe.facestore.folds import FOLDS, folds, video_positives
 from aupipe.facestore.read import ALL, RowGroup, StoreIndex
@@ -16,6 +17,7 @@ from aupipe.learning.metrics import Bools
 
 OFFICIAL = "official"
 _FOLD = re.compile(r"fold:(\d+)")
+_PEOPLE = re.compile(r"people:(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,16 @@ class Part:
 
 
 def to_learn(index: StoreIndex, split: str) -> Part:
-    """`official`: the train split; `fold:K`: the three other folds of the whole store.
+    """`official`: the train split; `fold:K`: the three other folds of the whole store; `people:K/N`: see `people`.
 
     Raises:
         ConfigError: no such split.
     """
     if split == OFFICIAL:
         return Part("train")
+    if match := _PEOPLE.fullmatch(split):
+        parts = _people_folds(index, int(match[2]))
+        return Part("train", frozenset(video for video, part in parts.items() if part != int(match[1])))
     fold, parts = _fold(index, split), _folds(index)
     return Part(ALL, frozenset(video for video, part in parts.items() if part != fold))
 
@@ -59,8 +64,34 @@ def to_score(index: StoreIndex, split: str) -> Part:
         return Part("validation")
     if split in (*index.splits, ALL):
         return Part(split)
+    if match := _PEOPLE.fullmatch(split):
+        parts = _people_folds(index, int(match[2]))
+        return Part("train", frozenset(video for video, part in parts.items() if part == int(match[1])))
     fold, parts = _fold(index, split), _folds(index)
     return Part(ALL, frozenset(video for video, part in parts.items() if part == fold))
+
+
+def people(fold: int, folds: int) -> str:
+    """The split that learns from all people of the train split but those of a fold, and scores those.
+
+    A person is an `identity`, or a base video where nobody says who it is.
+    """
+    return f"people:{fold}/{folds}"
+
+
+def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
+    """The fold of every base video of the train split; a person's videos are in one, and expressions are balanced."""
+    table = index.labels("train", ("video_id", "identity", "expression"))
+    person = pc.coalesce(table["identity"], table["video_id"]).combine_chunks()
+    codes = person.dictionary_encode()
+    expression = table["expression"].to_numpy()
+    counts = np.zeros((len(codes.dictionary), len(facs.EXPRESSIONS) + 1), dtype=np.int64)
+    np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts what is unknown (−1)
+    fold_of = folds(dict(zip(codes.dictionary.to_pylist(), counts, strict=True)), count)
+    pairs = pa.table({"video": table["video_id"], "person": person}).group_by(["video", "person"]).aggregate([])
+    return {
+        video: fold_of[one] for video, one in zip(*(pairs[c].to_pylist() for c in ("video", "person")), strict=True)
+    }
 
 
 def _fold(index: StoreIndex, split: str) -> int:

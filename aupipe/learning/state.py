@@ -25,16 +25,24 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)  # the metrics of each
 
 
-def save(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
+def stalled(position: Position, patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no better score than the best before them."""
+    if patience is None or position.epochs <= patience:
+        return False
+    past = [line["score"] for line in position.history]
+    return max(past[-patience:]) <= max(past[:-patience])
+
+
+def save(folder: Path, learner: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.state_dict().items()}
     safetensors.save_file(tensors, folder / WEIGHTS)
     torch.save(optimiser.state_dict(), folder / OPTIMISER)
     (folder / POSITION).write_text(json.dumps(asdict(position)))
 
 
-def load(folder: Path, system: nn.Module, optimiser: torch.optim.Optimizer) -> Position:
+def load(folder: Path, learner: nn.Module, optimiser: torch.optim.Optimizer) -> Position:
     """Put weights and optimiser back as they were saved; returns the position."""
-    load_weights(folder, system)
+    load_weights(folder, learner)
     optimiser.load_state_dict(torch.load(folder / OPTIMISER, map_location="cpu", weights_only=True))
     return read_position(folder)
 
@@ -43,5 +51,11 @@ def read_position(folder: Path) -> Position:
     return Position(**json.loads((folder / POSITION).read_text()))
 
 
-def load_weights(folder: Path, system: nn.Module) -> None:
-    system.load_state_dict(safetensors.load_file(folder / WEIGHTS), strict=True)
+def load_weights(folder: Path, learner: nn.Module) -> None:
+    learner.load_state_dict(safetensors.load_file(folder / WEIGHTS), strict=True)
+
+
+def load_system(folder: Path, system: nn.Module) -> None:
+    """The weights without those of the losses."""
+    tensors = safetensors.load_file(folder / WEIGHTS)
+    system.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("loss.")}, strict=True)

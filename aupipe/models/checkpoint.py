@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import torch
 from pydantic import Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
@@ -17,6 +18,7 @@ import aupipe
 from aupipe import facs
 from aupipe.config import Section
 from aupipe.errors import CheckpointError
+from aupipe.models import windows
 from aupipe.models.build import ModelConfig, build
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
@@ -35,6 +37,7 @@ class TrainingCard(Section):
     """What the weights come from."""
 
     recipe: str = ""
+    stage: str = ""
     data: str = ""  # the store
     source: str = ""  # where the store's crops come from
     licence: str = ""
@@ -69,6 +72,13 @@ class Card(Section):
         """Names the model in every output: weights and configuration, whatever the thresholds."""
         described = json.dumps([self.model.model_dump(mode="json"), self.input.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256((self.weights_sha256 + described).encode()).hexdigest()
+
+
+def outputs(card: Card) -> dict[str, int]:
+    """What the model says: name → number of logits."""
+    with torch.device("meta"):
+        system = build(card.model, card.input).eval()
+        return windows.outputs(system.head, system.encoder.width)
 
 
 def save(folder: Storage, system: System, card: Card) -> Card:

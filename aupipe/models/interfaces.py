@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from aupipe import facs
+
+N_AUS = len(facs.AUS)
 
 
 class FrameEncoder(nn.Module):
@@ -21,15 +25,31 @@ class FrameEncoder(nn.Module):
 class SequenceHead(nn.Module):
     """Maps embeddings (B, S, E) to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
 
-    Called with `mask` (B, S) bool, true where a frame is there, and `time` (B, S) float64, seconds of media time.
+    Called with `mask` (B, S) bool, true where a frame is there, `time` (B, S) float64, seconds of media time, and,
+    where the head `hears`, `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64, the
+    column of it at each frame's time; −1 where there is no sound.
+
+    Attributes:
+        length: S that it is made for; 1 = it judges frames one by one.
+        hears: whether it wants sound.
     """
+
+    length: int = 1
+    hears: bool = False
 
 
 class LogitsHead(SequenceHead):
-    """Head of a system that judges frames one by one: its encoder is cut after the AU logits (E = 12)."""
+    """Head of a system that judges frames one by one: its encoder is cut after its logits."""
 
-    def forward(self, features: Tensor, mask: Tensor, time: Tensor) -> dict[str, Tensor]:
-        return {"au": features}
+    def __init__(self, outputs: Mapping[str, int]) -> None:
+        """`outputs`: name → number of logits, in the order in which the encoder's E logits hold them."""
+        super().__init__()
+        self.outputs = dict(outputs)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        return dict(zip(self.outputs, features.split(list(self.outputs.values()), dim=-1), strict=True))
 
 
 class System(nn.Module):
@@ -40,13 +60,16 @@ class System(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, frames: Tensor) -> dict[str, Tensor]:
-        """Logits {"au": (B, 12), …} of separate frames (B, 3, H, W): each is a sequence of one."""
-        features: Tensor = self.encoder(frames)
-        mask = torch.ones(len(frames), 1, dtype=torch.bool, device=frames.device)
-        time = torch.zeros(len(frames), 1, dtype=torch.float64, device=frames.device)
-        outputs: dict[str, Tensor] = self.head(features[:, None], mask, time)
-        return {name: logits[:, 0] for name, logits in outputs.items()}
+    def forward(
+        self, frames: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Logits {"au": (B, S, 12), …} of frames (B, S, 3, H, W); the rest as in `SequenceHead`."""
+        features: Tensor = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        outputs: dict[str, Tensor] = self.head(features, mask, time, mel, column)
+        return outputs
 
 
-N_AUS = len(facs.AUS)
+def still(frames: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """`mask` and `time` (N, 1) of N separate frames, each a sequence of one."""
+    mask = torch.ones(frames, 1, dtype=torch.bool, device=device)
+    return mask, torch.zeros(frames, 1, dtype=torch.float64, device=device)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.config import Resources, Section
+from aupipe.config import Inference, Resources, Section
 from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.facestore.read import StoreIndex
 from aupipe.images.manifest import text_columns
@@ -43,6 +43,7 @@ class EvaluateConfig(Section):
 
     ensemble: How = "mean"  # how several checkpoints decide together
     evaluate: ScoringConfig = ScoringConfig()
+    inference: Inference = Inference()
     resources: Resources = Resources()
 
 
@@ -109,6 +110,9 @@ def _plan(job: EvaluateJob) -> _Plan:
     index = StoreIndex.open(job.store)
     part = splits.to_score(index, job.split)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
+    for path, card in zip(job.checkpoints, cards, strict=True):
+        if "au" not in checkpoint.outputs(card):
+            raise ConfigError(f"{path} judges {', '.join(checkpoint.outputs(card))}, no AUs: give a later stage of it")
     if cards:
         ensemble.check(len(cards), job.config.ensemble)
     elif job.config.evaluate.tune:
@@ -144,7 +148,8 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
     if job.predictions is not None:
         return {"as_given": _given(job.predictions, plan)}, {}
     with session():
-        found = predict(job.checkpoints, plan.index, (plan.part,), job.config.resources)[plan.part]
+        config = job.config
+        found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
     members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
     stages = ensemble.decide(members, job.config.ensemble)
     tuned = {"validation_tuned": _tuned(stages["raw_at_0.5"])} if job.config.evaluate.tune else {}

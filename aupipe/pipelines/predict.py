@@ -1,57 +1,73 @@
-"""Prediction over a face store as a Ray Data job: row groups in, probabilities out, on a pool of model workers."""
+"""Prediction over a face store as a Ray Data job: runs of whole tracks in, probabilities out, on a pool of models."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
+from safetensors import numpy as safetensors
 
 from aupipe import facs
-from aupipe.config import Resources
+from aupipe.config import Inference, Resources
 from aupipe.errors import DatasetError
-from aupipe.facestore.read import RowGroup, StoreIndex
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import samples
 from aupipe.learning.ensemble import Member
+from aupipe.learning.metrics import Floats, Ints
 from aupipe.learning.predictions import Predictions
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.pipelines.session import gpus_per_worker
 
-GROUPS_PER_CALL = 4
+ROWS_PER_CALL = 1024  # about; a track is never cut
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some tracks of a part."""
+
+    pool: str
+    rows: Ints  # (N,) numbers in the pool
+    edges: Ints  # of the tracks
+    time_s: Floats  # (N,)
 
 
 def predict(
-    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], resources: Resources
+    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], inference: Inference, resources: Resources
 ) -> dict[Part, list[Predictions]]:
     """What each model says of every row of each part, labelled or not. Runs inside a session.
 
     Raises:
         DatasetError: there are no rows.
     """
-    groups = list(dict.fromkeys(group for part in parts for group in part.row_groups(index)))
-    if not groups:
+    tables = {part: _rows(index, part) for part in parts}
+    chunks = {part: _chunks(part.pool, table) for part, table in tables.items()}
+    every = [chunk for part in parts for chunk in chunks[part]]
+    if not every:
         raise DatasetError(f"{index.storage.root}: nothing to predict; the split is empty")
     gpus = gpus_per_worker(resources)
     slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
-    calls = -(-len(groups) // GROUPS_PER_CALL)
-    data = ray.data.from_items([{"group": number} for number in range(len(groups))])
-    data = data.map_batches(
+    data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
+    data = data.map(
         _Predictor,
-        fn_constructor_args=(list(checkpoints), index, groups, bool(gpus)),
-        batch_size=GROUPS_PER_CALL,
-        compute=ray.data.ActorPoolStrategy(size=max(min(slots, calls), 1)),
+        fn_constructor_args=(list(checkpoints), index, every, inference.overlap, bool(gpus)),
+        compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
     )
-    shape = (len(checkpoints), -1, len(facs.AUS))
-    found = {
-        groups[int(row["group"])]: np.frombuffer(row["probabilities"], dtype=np.float32).reshape(shape)
-        for row in data.iter_rows()
-    }
-    return {part: _of_part(index, part, found) for part in parts}
+    said = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
+    result, first = {}, 0
+    for part in parts:
+        mine = [said[number] for number in range(first, first + len(chunks[part]))]
+        first += len(mine)
+        result[part] = [_joined(tables[part], each) for each in zip(*mine, strict=True)]
+    return result
 
 
 def member(card: checkpoint.Card, raw: Predictions) -> Member:
@@ -59,39 +75,58 @@ def member(card: checkpoint.Card, raw: Predictions) -> Member:
     return Member(raw, np.array([card.thresholds[au] for au in facs.AUS]), card.smoothing.radius)
 
 
-def _of_part(index: StoreIndex, part: Part, found: dict[RowGroup, np.ndarray]) -> list[Predictions]:
-    """Of each model; `found` has (models, rows, 12) of each row group."""
-    groups = part.row_groups(index)  # in row order
-    rows = np.concatenate([group.start + np.arange(group.rows) for group in groups])
-    table = index.labels(part.pool).take(rows)
-    models = np.concatenate([found[group] for group in groups], axis=1)
-    predictions = [Predictions.of(table, probabilities) for probabilities in models]
-    return predictions if part.videos is None else [one.of_videos(part.videos) for one in predictions]
+def _rows(index: StoreIndex, part: Part) -> pa.Table:
+    """The rows of a part without images, with their number in its pool as `row`."""
+    table = index.labels(part.pool)
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    return table.filter(pa.array(part.mask(table["video_id"])))
+
+
+def _chunks(pool: str, table: pa.Table) -> list[_Chunk]:
+    """All tracks of these rows, about `ROWS_PER_CALL` rows together."""
+    edges, time_s = samples.tracks(table)
+    rows = table["row"].to_numpy()
+    chunks, first = [], 0
+    for last in range(1, len(edges)):
+        if edges[last] - edges[first] >= ROWS_PER_CALL or last == len(edges) - 1:
+            span = slice(int(edges[first]), int(edges[last]))
+            chunks.append(_Chunk(pool, rows[span], edges[first : last + 1] - edges[first], time_s[span]))
+            first = last
+    return chunks
+
+
+def _joined(table: pa.Table, chunks: Sequence[dict[str, np.ndarray]]) -> Predictions:
+    """What one model says of all chunks of a part."""
+    said = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return Predictions.of(table, said["au"], said.get("expr"))
 
 
 class _Predictor:
     """Holds the models on one worker."""
 
-    def __init__(self, checkpoints: list[str], index: StoreIndex, groups: list[RowGroup], gpu: bool) -> None:
+    def __init__(
+        self, checkpoints: list[str], index: StoreIndex, chunks: list[_Chunk], overlap: float, gpu: bool
+    ) -> None:
         import cv2
         import torch
 
         from aupipe.learning.crops import CropReader
-        from aupipe.learning.engine import predict
+        from aupipe.learning.predict import predict
 
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         device = torch.device("cuda" if gpu else "cpu")
+        self._chunks = chunks
+        self._readers = {pool: CropReader(index, pool, keep_groups=2) for pool in {chunk.pool for chunk in chunks}}
         loaded = [checkpoint.load(folder) for folder in checkpoints]
-        self._groups = groups
-        self._readers = {s: CropReader(index, s, keep_groups=1) for s in {group.split for group in groups}}
-        self._models = [partial(predict, system.to(device), card.input, device=device) for system, card in loaded]
+        self._models = [
+            partial(predict, system.to(device), card.input, device=device, overlap=overlap) for system, card in loaded
+        ]
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        results = []
-        for number in batch["group"]:
-            group = self._groups[number]
-            rows = group.start + np.arange(group.rows)
-            each = [model(reader=self._readers[group.split], rows=rows) for model in self._models]
-            results.append(np.stack(each).astype(np.float32).tobytes())
-        return {"group": batch["group"], "probabilities": results}
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        chunk = self._chunks[row["chunk"]]
+        said = [
+            model(reader=self._readers[chunk.pool], rows=chunk.rows, edges=chunk.edges, time_s=chunk.time_s)
+            for model in self._models
+        ]
+        return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}

@@ -16,8 +16,7 @@ import ray.train
 import ray.train.torch
 
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, metrics, optim, run, state
-from aupipe.learning.crops import CropReader
+from aupipe.learning import engine, run, state
 from aupipe.learning.recipe import Recipe
 from aupipe.storage import Storage
 
@@ -31,38 +30,41 @@ def run_epochs(config: dict[str, Any]) -> None:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    recipe, stage = Recipe.model_validate(config["recipe"]), config["stage"]
+    recipe, stage, name = Recipe.model_validate(config["recipe"]), config["stage"], config["name"]
     settings = recipe.stages[stage]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     reported = ray.train.get_checkpoint()
-    index, folder = StoreIndex.open(config["store"]), Storage(config["out"])
+    folder = Storage(config["out"])
+    data = engine.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
-    system = engine.build_system(recipe, stage, config["init"] if rank == 0 and not reported else "random")
-    optimiser = optim.build(system, settings.optimiser)
+    fetched = config["init"] if rank == 0 and not reported else None
+    learner, optimiser = engine.build_learner(recipe, stage, data, fetched)
     position = state.Position()
     if reported:
         with reported.as_directory() as local:
-            position = state.load(Path(local), system, optimiser)
-    model = ray.train.torch.prepare_model(system)
+            position = state.load(Path(local), learner, optimiser)
     device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        learner = learner.to(memory_format=torch.channels_last)
+    several = {"find_unused_parameters": len(data) > 1}  # a step leaves the heads of the other tasks alone
+    model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
     trainer = engine.Trainer(
-        recipe=recipe, stage=stage, index=index, split=config["split"], model=model, optimiser=optimiser, rank=rank,
-        world=world, device=device,
-    )  # fmt: skip
-    validation = engine.labelled_rows(index, config["split"])
-    reader = CropReader(index, validation.pool, keep_groups=1)
+        recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device
+    )
     for epoch in range(position.epochs, settings.epochs):
+        if state.stalled(position, settings.patience):
+            break
         begun = time.monotonic()
         loss = trainer.train_epoch(epoch)
         trained = time.monotonic()
-        counts = trainer.validate(reader, validation)
+        scores = trainer.validate()
         figures = {
-            "stage": stage,
+            "stage": name,
             "epoch": epoch,
             "loss": loss,
-            "macro_f1": float(metrics.macro_f1(counts)),
-            "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
+            "score": engine.score(scores, loss),
+            **scores,
             "train_s": round(trained - begun, 2),
             "validation_s": round(time.monotonic() - trained, 2),
             "workers": world,
@@ -72,11 +74,11 @@ def run_epochs(config: dict[str, Any]) -> None:
             ray.train.report(figures)
             continue
         with tempfile.TemporaryDirectory() as local:
-            state.save(Path(local), system, optimiser, position)
+            state.save(Path(local), learner, optimiser, position)
             made = ray.train.Checkpoint.from_directory(local)
             ray.train.report(figures, checkpoint=made, checkpoint_dir_name=f"epoch-{epoch:04d}")
         run.write_metrics(folder, config["earlier"] + position.history)
-        _write_events(folder, stage, position)
+        _write_events(folder, name, position)
 
 
 def _write_events(folder: Storage, stage: str, position: state.Position) -> None:
@@ -85,8 +87,9 @@ def _write_events(folder: Storage, stage: str, position: state.Position) -> None
 
     figures = position.history[-1]
     with SummaryWriter(folder.path(f"tensorboard/{stage}"), purge_step=int(figures["epoch"])) as writer:
-        for key in ("loss", "macro_f1", "floor"):
-            writer.add_scalar(key, figures[key], int(figures["epoch"]))
+        for key, value in figures.items():
+            if isinstance(value, float) and not key.endswith("_s"):
+                writer.add_scalar(key, value, int(figures["epoch"]))
 
 
 @contextmanager
@@ -103,8 +106,8 @@ def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
             for line in history[lines:]:
                 spent = line["train_s"] + line["validation_s"]
                 logger.info(
-                    "stage %s epoch %d of %d: loss %.4f, macro F1 %.3f (floor %.3f); %.0f s, about %.0f s left",
-                    line["stage"], line["epoch"] + 1, epochs, line["loss"], line["macro_f1"], line["floor"],
+                    "stage %s epoch %d of %d: loss %.4f%s; %.0f s, about %.0f s left",
+                    line["stage"], line["epoch"] + 1, epochs, line["loss"], _said(line),
                     spent, spent * (epochs - line["epoch"] - 1),
                 )  # fmt: skip
             lines = max(lines, len(history))
@@ -118,6 +121,13 @@ def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def _said(line: dict[str, Any]) -> str:
+    au = f", macro F1 {line['macro_f1']:.3f} (floor {line['floor']:.3f})" if "macro_f1" in line else ""
+    if "expr_accuracy" not in line:
+        return au
+    return f"{au}, expressions {line['expr_accuracy']:.3f} right (majority {line['expr_majority']:.3f})"
 
 
 def _read_metrics(folder: Storage) -> list[dict[str, Any]]:

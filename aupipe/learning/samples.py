@@ -1,0 +1,174 @@
+"""What a task of a stage learns from, and what it is scored on: rows of a store, their targets, and clips over them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+from aupipe.facestore import gaps
+from aupipe.facestore.folds import held_out, video_positives
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import clips, sampling, splits
+from aupipe.learning.clips import Clips
+from aupipe.learning.metrics import Bools, Floats, Ints
+from aupipe.learning.predictions import au_labels
+from aupipe.learning.recipe import DataConfig
+from aupipe.learning.sampling import Task
+
+Targets = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """R labelled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+
+    pool: str  # the store's split in which rows are numbered
+    rows: Ints  # (R,) numbers of the rows, ascending
+    frames: Ints  # (R,) real frame numbers
+    time_s: Floats  # (R,) media time; from the frame number where the store knows none
+    edges: Ints  # of the tracks (see `sampling.track_edges`)
+    targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
+    videos: tuple[str, ...]  # whose rows they are
+    held_out_videos: tuple[str, ...] = ()
+
+    @property
+    def positive_rates(self) -> Floats:
+        """(12,) of the known AU labels; an AU without a positive counts as having one."""
+        positives = np.maximum((self.targets == 1).sum(axis=0), 1)
+        return positives / np.maximum((self.targets != facs.UNKNOWN).sum(axis=0), 1)
+
+    @property
+    def classes(self) -> int:
+        """How many classes or identities there are."""
+        return int(self.targets.max()) + 1
+
+    def clips(self, data: DataConfig, *, seed: int, epoch: int) -> Clips:
+        """The clips of an epoch, in the rows' order; always as many."""
+        if data.balance_classes:
+            chosen = class_balanced(self.targets, seed=seed, epoch=epoch)
+            return clips.single(self.frames).take(chosen)
+        if data.clip_stride is not None:
+            return clips.windows(
+                self.frames, self.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch
+            )
+        cut = clips.runs(self.frames, self.edges, data.clip_frames)
+        if data.subset is None:
+            return cut
+        positives = ((self.targets[cut.rows] == 1) & cut.real[..., None]).sum(axis=1)
+        return cut.take(sampling.balanced_subset(positives, data.subset))
+
+
+def to_learn(index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL) -> Samples:
+    """The rows that a task learns from, of the split's part to learn but for held-out videos.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    part = splits.to_learn(index, split)
+    table = _table(index, part, task)
+    apart = held_out(video_positives(table), data.held_out)
+    table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
+    if data.rare_n is None:
+        # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.
+        table = table.filter(pa.array(sampling.every_nth(_frames(table), data.every_n)))
+        table = table.filter(_known(table, task))
+    else:
+        table = table.filter(_known(table, task))
+        kept = sampling.every_nth_and_rare(_edges(table), au_labels(table), data.every_n, data.rare_n)
+        table = table.filter(pa.array(kept))
+    return _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
+
+
+def to_score(index: StoreIndex, split: str, task: Task) -> Samples:
+    """The labelled rows of the split's part to score.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    part = splits.to_score(index, split)
+    table = _table(index, part, task)
+    return _samples(index, part.pool, table.filter(_known(table, task)), task)
+
+
+def class_balanced(targets: Targets, *, seed: int, epoch: int) -> Ints:
+    """Numbers (N,), ascending, of an epoch's samples: every class equally often, as many as there are samples (N,).
+
+    A rare class's samples come several times; of a frequent one, other samples come in every epoch.
+    """
+    rng = np.random.default_rng(sampling.seed_of(seed, "balance", epoch))
+    classes, chosen = np.unique(targets), []
+    for number, each in enumerate(classes):
+        members = rng.permutation(np.flatnonzero(targets == each))
+        wanted = len(targets) // len(classes) + (number < len(targets) % len(classes))
+        chosen.append(np.resize(members, wanted))
+    return np.sort(np.concatenate(chosen))
+
+
+def _table(index: StoreIndex, part: splits.Part, task: Task) -> pa.Table:
+    """The part's rows without images, with their number in the pool as `row` and, for identities, their `class`."""
+    table = index.labels(part.pool)
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    if task == "identity":
+        # Numbered over the whole pool, so that a class is the same person whatever is held out.
+        table = table.append_column("class", pc.rank(table["identity"], "ascending", tiebreaker="dense"))
+    return table.filter(pa.array(part.mask(table["video_id"])))
+
+
+def _known(table: pa.Table, task: Task) -> pa.Array:
+    if task == "au":
+        return pa.array((au_labels(table) != facs.UNKNOWN).any(axis=1))
+    return pc.greater_equal(table["expression"], 0) if task == "expr" else pc.is_valid(table["identity"])
+
+
+def _targets(table: pa.Table, task: Task) -> Targets:
+    if task == "au":
+        return au_labels(table)
+    return _ints(table["expression"]) if task == "expr" else _ints(table["class"]) - 1
+
+
+def _frames(table: pa.Table) -> Ints:
+    return _ints(table["frame"])
+
+
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return column.to_numpy().astype(np.int64)
+
+
+def tracks(table: pa.Table) -> tuple[Ints, Floats]:
+    """The edges of the tracks among rows of a store (see `sampling.track_edges`), and each row's media time (N,)."""
+    frames, edges, known_s = _frames(table), _edges(table), table["time_s"].to_numpy()
+    names = table["video_id"].take(edges[:-1]).to_pylist()
+    spans = zip(names, itertools.pairwise(edges.tolist()), strict=True)
+    time_s = [gaps.seconds(name, frames[a:b], known_s[a:b]) for name, (a, b) in spans]
+    return edges, np.concatenate([np.empty(0), *time_s])
+
+
+def _edges(table: pa.Table) -> Ints:
+    return sampling.track_edges(*(_codes(table[name]) for name in ("video_id", "person")))
+
+
+def _codes(column: pa.ChunkedArray) -> Bools:
+    return column.combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def _samples(
+    index: StoreIndex, pool: str, table: pa.Table, task: Task, apart: tuple[str, ...] = (), shuffled: bool = False
+) -> Samples:
+    if not len(table):
+        raise DatasetError(
+            f"{index.storage.root}: of split {pool!r} no row with a label for {task} is left to learn from or to score"
+        )
+    edges, time_s = tracks(table)
+    targets = _targets(table, task)
+    if shuffled:
+        targets = np.random.default_rng(0).permutation(targets)
+    videos = tuple(sorted(pc.unique(table["video_id"]).to_pylist()))
+    return Samples(pool, _ints(table["row"]), _frames(table), time_s, edges, targets, videos, apart)

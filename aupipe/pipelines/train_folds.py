@@ -1,0 +1,68 @@
+"""`train.py --folds`: the official split and the four folds, each a run of its own, and a table of them all.
+
+RUN/FOLD/          a run as `train` leaves it; FOLD is official, fold-0 … fold-3, and says what `fold.K.…` changed
+RUN/folds.json     every run that is finished, of this command and of earlier ones with other `fold.K.…`
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from aupipe.facestore.folds import FOLDS
+from aupipe.learning import run, splits
+from aupipe.pipelines import train
+from aupipe.pipelines.session import session
+from aupipe.pipelines.train_stage import TrainJob
+from aupipe.storage import Storage
+
+TABLE = "folds.json"
+
+
+def jobs(job: TrainJob) -> dict[str, TrainJob]:
+    """Name of its folder → run."""
+    found = {}
+    for fold in (splits.OFFICIAL, *map(str, range(FOLDS))):
+        split = fold if fold == splits.OFFICIAL else f"fold:{fold}"
+        changes = job.recipe.fold.get(fold, {})
+        name = ",".join([split.replace(":", "-"), *(f"{key}={value}" for key, value in sorted(changes.items()))])
+        out = Storage(job.out).path(name)
+        found[name] = replace(job, out=out, split=split, recipe=job.recipe.for_fold(fold))
+    return found
+
+
+def describe(job: TrainJob) -> str:
+    """The plans of all runs. Starts nothing."""
+    return "\n".join(train.describe(one) for one in jobs(job).values())
+
+
+def train_folds(job: TrainJob) -> dict[str, Any]:
+    """Train what is not trained yet; returns the table: run → macro F1 on its own left-out part, floor, checkpoint."""
+    out = Storage(job.out)
+    with session(log_to_driver=False):
+        for one in jobs(job).values():
+            train.train(one)
+    table: dict[str, Any] = {}
+    for name in sorted(out.children()[0]):
+        if not out.exists(f"{name}/{run.SUMMARY}"):
+            continue
+        summary = json.loads(out.read(f"{name}/{run.SUMMARY}"))
+        figures = {key: summary[key] for key in ("macro_f1", "macro_f1_by_step", "floor", "ci95")}
+        table[name] = figures | {"checkpoint": out.path(f"{name}/{run.BEST}")}
+    out.write(TABLE, json.dumps(table, indent=1).encode())
+    return table
+
+
+def text(table: dict[str, Any]) -> str:
+    """The table for a terminal: a row a fold, a column for each change that was tried."""
+    found: dict[str, dict[str, float]] = {}
+    for name, figures in table.items():
+        fold, _, change = name.partition(",")
+        found.setdefault(fold, {})[change or "recipe"] = figures["macro_f1"]
+    columns = sorted({change for row in found.values() for change in row})
+    lines = ["fold      " + "".join(f"{column:>20}" for column in columns)]
+    for fold, row in sorted(found.items(), key=lambda item: (item[0] != splits.OFFICIAL, item[0])):
+        cells = (f"{row[column]:20.3f}" if column in row else " " * 20 for column in columns)
+        lines.append(f"{fold:10}" + "".join(cells))
+    return "\n".join(lines)

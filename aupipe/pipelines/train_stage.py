@@ -1,0 +1,187 @@
+"""One stage as a Ray Train run: RUN/stages/NAME holds its newest and best states; once it is done, `best/` and
+`history.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from aupipe.errors import AupipeError, ConfigError
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import engine, splits, state
+from aupipe.learning.initialise import SUFFIXES, checkpoint_folder
+from aupipe.learning.recipe import FROM_STAGE, Recipe
+from aupipe.models import checkpoint
+from aupipe.models.build import build
+from aupipe.models.checkpoint import TrainingCard
+from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.train_worker import run_epochs, shown_epochs
+from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+MAX_WORKER_FAILURES = 3
+MAX_CPU_WORKERS = 4  # by default: beyond that, shares of a batch get small
+
+History = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    recipe: Recipe
+    store: str
+    out: str
+    workers: int | None = None  # None: one a GPU, else one a CPU up to MAX_CPU_WORKERS
+    split: str = splits.OFFICIAL  # or fold:K
+    command: str = ""
+
+
+def best(name: str) -> str:
+    """The checkpoint of a stage, below the run's folder."""
+    return f"stages/{name}/best"
+
+
+def history(job: TrainJob, name: str) -> History | None:
+    """The figures of all epochs up to the end of a stage that is done; None of one that is not."""
+    folder = Storage(job.out)
+    done = folder.exists(f"stages/{name}/history.json")
+    return json.loads(folder.read(f"stages/{name}/history.json")) if done else None
+
+
+def run_stage(job: TrainJob, stage: str, earlier: History) -> History:
+    """Train a stage, or the rest of it; returns the figures of all epochs so far, those of stages before included.
+
+    Raises:
+        AupipeError: training failed.
+    """
+    if (done := history(job, stage)) is None:
+        done = _run(job, stage, stage, earlier)
+    return done
+
+
+def cross_validate(job: TrainJob, stage: str, earlier: History) -> History:
+    """Train a stage once for every fold of people and score it on the people left out; figures as `run_stage`."""
+    count = job.recipe.stages[stage].cross_validate
+    if count is None or job.split != splits.OFFICIAL:
+        return earlier
+    for fold in range(count):
+        name = f"{stage}-people-{fold}"
+        if (done := history(job, name)) is None:
+            done = _run(replace(job, split=splits.people(fold, count)), stage, name, earlier)
+        earlier = done
+    return earlier
+
+
+def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
+    gpus = gpus_per_worker(job.recipe.resources)
+    folder = Storage(job.out)
+    trainer = ray.train.torch.TorchTrainer(
+        run_epochs,
+        train_loop_config={
+            "recipe": job.recipe.model_dump(mode="json"),
+            "stage": stage,
+            "name": name,
+            "init": _resolved_init(job, stage),
+            "store": job.store,
+            "split": job.split,
+            "out": folder.root,
+            "earlier": earlier,
+        },
+        scaling_config=ray.train.ScalingConfig(num_workers=_workers(job, stage, bool(gpus)), use_gpu=bool(gpus)),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=folder.path("stages"),
+            failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
+            logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),  # the best, and always the newest
+        ),
+    )
+    try:
+        with shown_epochs(folder, job.recipe.stages[stage].epochs):
+            result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from error
+    chosen, figures = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
+    logger.info("stage %s: best epoch %d, validation score %.3f", name, figures["epoch"] + 1, figures["score"])
+    with result.checkpoint.as_directory() as local:  # the newest
+        done = earlier + state.read_position(Path(local)).history
+    with chosen.as_directory() as local:
+        _save(job, stage, name, Path(local))
+    folder.write(f"stages/{name}/history.json", json.dumps(done).encode())
+    return done
+
+
+def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
+    """Write the stage's checkpoint from its best state."""
+    index = StoreIndex.open(job.store)
+    model = job.recipe.model_of(stage)
+    system = build(model, job.recipe.input)
+    state.load_system(local, system)
+    data = engine.task_data(job.recipe, stage, index, job.split)
+    before = _before(job, stage)
+    apart = {video for task in data.values() for video in task.learnt.held_out_videos}
+    seen = {video for task in data.values() for video in task.learnt.videos} | set(before.videos)
+    card = checkpoint.Card(
+        model=model,
+        input=job.recipe.input,
+        template=index.card.template,
+        training=TrainingCard(
+            recipe=job.recipe.name,
+            stage=stage,
+            data=job.store,
+            source=index.card.source,
+            licence="; ".join(dict.fromkeys(each for each in (index.card.licence, before.licence) if each)),
+            seed=job.recipe.seed,
+            split=job.split,
+            videos=tuple(sorted(seen)),
+            held_out_videos=tuple(sorted((apart | set(before.held_out_videos)) - seen)),
+            command=job.command,
+        ),
+    )
+    checkpoint.save(Storage(Storage(job.out).path(best(name))), system, card)
+
+
+def _before(job: TrainJob, stage: str) -> TrainingCard:
+    """What the weights that the stage started from had been trained on, as far as their card says."""
+    init = _resolved_init(job, stage)
+    if init in ("random", "timm") or init.endswith(SUFFIXES):
+        return TrainingCard()
+    return checkpoint.load_card(checkpoint_folder(init)).training
+
+
+def _resolved_init(job: TrainJob, stage: str) -> str:
+    """`stage:NAME` stands for the result of an earlier stage of this run."""
+    init = job.recipe.stages[stage].init
+    return Storage(job.out).path(best(init.removeprefix(FROM_STAGE))) if init.startswith(FROM_STAGE) else init
+
+
+def _workers(job: TrainJob, stage: str, gpu: bool) -> int:
+    batch = job.recipe.stages[stage].batch
+    if job.workers is None:
+        slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
+        most = slots if gpu else min(slots, MAX_CPU_WORKERS)
+        return max(n for n in range(1, max(most, 1) + 1) if batch % n == 0)
+    if batch % job.workers:
+        raise ConfigError(f"--workers {job.workers} cannot share a batch of {batch} evenly; set stages.{stage}.batch")
+    return job.workers
+
+
+def _cause(error: ray.train.TrainingFailedError) -> AupipeError:
+    """Our own error of a worker if there is one, else one that quotes the first."""
+    failures = list(getattr(error, "worker_failures", {}).values())
+    own = [failure for failure in failures if isinstance(failure, AupipeError)]
+    if own:
+        return own[0]
+    first = failures[0] if failures else error
+    return AupipeError(f"training failed after {MAX_WORKER_FAILURES} restarts: {type(first).__name__}: {first}")
