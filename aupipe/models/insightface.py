@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from safetensors import torch as safetensors
@@ -16,8 +17,6 @@ PUBLISHED = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "ir_se50")
 SIZE_PX = 112  # of the crops that all of them were trained on; the embedding's layer depends on it
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
-Shapes = dict[str, tuple[int, ...]]
-
 
 def read(path: str) -> tuple[str, dict[str, Tensor]]:
     """The network's name in `backbone.make` and its state dict, float32, from a .pth or .safetensors file or URI.
@@ -27,21 +26,31 @@ def read(path: str) -> tuple[str, dict[str, Tensor]]:
         CheckpointError: it is not, key for key and shape for shape, one of `PUBLISHED`.
     """
     tensors = weights.read(path)
+    name = recognise(tensors, where=path)
+    return name, {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+
+
+def recognise(tensors: Mapping[str, Tensor], *, where: str) -> str:
+    """Which of `PUBLISHED` has exactly these tensors.
+
+    Raises:
+        CheckpointError: none; naming the nearest one and what does not fit.
+    """
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     wanted = {name: _shapes(name) for name in PUBLISHED}
-    name = max(PUBLISHED, key=lambda name: len(wanted[name].items() & found.items()) / len(wanted[name]))
+    nearest = min(PUBLISHED, key=lambda name: len(wanted[name].items() ^ found.items()))
     problems = [
         f"{key} is {found.get(key, 'missing')}, not {shape}"
-        for key, shape in wanted[name].items()
+        for key, shape in wanted[nearest].items()
         if found.get(key) != shape
     ]
-    problems += [f"{key} is none of its tensors" for key in found if key not in wanted[name]]
+    problems += [f"{key} is none of its tensors" for key in found if key not in wanted[nearest]]
     if problems:
         raise CheckpointError(
-            f"{path} is none of {', '.join(PUBLISHED)} at {SIZE_PX} px; for {name}, the nearest, "
+            f"{where} is none of {', '.join(PUBLISHED)} at {SIZE_PX} px; for {nearest}, the nearest, "
             f"{'; '.join(problems[:3])}{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}"
         )
-    return name, {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+    return nearest
 
 
 def parameters(tensors: dict[str, Tensor]) -> int:
@@ -58,7 +67,7 @@ def write(path: str, name: str, tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _shapes(name: str) -> Shapes:
+def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         network = backbone.make(name, SIZE_PX).network
     return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}

@@ -5,6 +5,7 @@ from torch import nn
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import still
 from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder, MultilabelTransformerConfig
 
 pytestmark = pytest.mark.unit
@@ -25,10 +26,14 @@ def test_parameter_counts_of_the_paper() -> None:
     assert parameters(LabelDecoder(config=PAPER).layers[0]) == 264_576
     authors = LabelDecoder(config=PAPER.model_copy(update={"decoder_style": "authors"}))
     assert parameters(authors.layers[0]) == 396_544
+    assert parameters(authors) == 2 * 396_544 + 1_536 + 129
 
 
 def test_paper_model_has_64_tokens_of_2048_channels() -> None:
-    encoder = build(PAPER, InputSpec(size_px=299)).encoder
+    with torch.device("meta"):
+        encoder = build(PAPER, InputSpec(size_px=299)).encoder
+        tokens = encoder.image(encoder.eval().backbone(torch.zeros(1, 3, 299, 299)))
+    assert tokens.shape == (1, 64, 128)
     assert encoder.backbone.grid == (8, 8)
     assert encoder.backbone.channels == 2048
     assert parameters(encoder.backbone) == pytest.approx(21.8e6, rel=0.005)
@@ -77,14 +82,14 @@ def test_system_gives_twelve_logits_each_from_its_own_frame() -> None:
     torch.manual_seed(0)
     system = build(TINY, InputSpec(size_px=64)).eval()
     frames = torch.randn(4, 3, 64, 64)
-    logits = system(frames)["au"]
-    assert logits.shape == (4, 12)
+    logits = system(frames[:, None], *still(4))["au"]
+    assert logits.shape == (4, 1, 12)
+    assert torch.equal(system.encoder(frames), logits[:, 0])
+    sequence = system(frames[None], torch.ones(1, 4, dtype=torch.bool), torch.arange(4.0)[None])
+    assert torch.equal(sequence["au"][0], logits[:, 0])
     changed = frames.clone()
     changed[0] = 0
-    torch.testing.assert_close(system(changed)["au"][1:], logits[1:])
-    assert torch.equal(system.encoder(frames), logits)
-    sequence = system.head(logits[None], torch.ones(1, 4, dtype=torch.bool), torch.arange(4.0)[None])
-    assert torch.equal(sequence["au"][0], logits)
+    torch.testing.assert_close(system.encoder(changed)[1:], logits[1:, 0])
 
 
 def test_attention_maps_cover_the_face_and_sum_to_one() -> None:
