@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny face stores whose labels can be seen in the pixels."""
+"""Shared fixtures: tiny face stores whose labels can be seen in the pixels, and tiny models."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ hypothesis.settings.load_profile("aupipe")
 ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 
 MakeStore = Callable[..., str]
+MakeCheckpoint = Callable[..., str]
 
 
 def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
@@ -64,6 +65,39 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
         return str(folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """`make_checkpoint(seed=0, size_px=112, template=ARCFACE, threshold=0.5, radius=0)` → a model of random weights."""
+
+    def make(
+        *, seed: int = 0, size_px: int = 112, template: object = ARCFACE, threshold: float = 0.5, radius: int = 0
+    ) -> str:
+        import torch
+
+        from aupipe.models import checkpoint
+        from aupipe.models.build import build
+        from aupipe.models.inputs import InputSpec
+        from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
+
+        card = checkpoint.Card(
+            model=MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32),
+            input=InputSpec(size_px=size_px), template=template, thresholds=dict.fromkeys(facs.AUS, threshold),
+            smoothing=checkpoint.Smoothing(radius=radius),
+        )  # fmt: skip
+        torch.manual_seed(seed)
+        folder = Storage(tmp_path_factory.mktemp("checkpoint"))
+        checkpoint.save(folder, build(card.model, card.input).eval(), card)
+        return folder.root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_checkpoint: MakeCheckpoint) -> str:
+    """One such model."""
+    return make_checkpoint()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe import facs
-from aupipe.annotation.finalise import gap_times_s
 from aupipe.annotation.schema import EVENTS, PROB
 from aupipe.annotation.settings import EventsConfig
+from aupipe.annotation.tracks import gap_times_s
 
 
 def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:

@@ -7,29 +7,32 @@ from dataclasses import dataclass
 
 import fsspec
 
+from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.finalise import Decision
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.settings import AnnotateConfig, key_of
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import weights_sha256
-from aupipe.models.checkpoint import Card
 from aupipe.storage import is_uri
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one job: of its model, its decision and the settings that matter to each step."""
+    """The keys of one job: of its models, its decision and the settings that matter to each step."""
 
-    card: Card
+    models: Ensemble
     config: AnnotateConfig
 
     @property
     def decision(self) -> Decision:
-        """The checkpoint's thresholds and smoothing, with the job's settings over them."""
+        """The checkpoints' thresholds and smoothing, with the job's settings over them."""
+        cards = [member.card for member in self.models.members]
         radius = self.config.smoothing.radius
         return Decision(
-            {**self.card.thresholds, **self.config.thresholds}, self.card.smoothing.radius if radius is None else radius
+            self.config.ensemble,
+            tuple({**card.thresholds, **self.config.thresholds} for card in cards),
+            tuple(card.smoothing.radius if radius is None else radius for card in cards),
         )
 
     def segment(self, fingerprint: str, segment: Segment) -> str:
@@ -38,20 +41,22 @@ class Keys:
 
     def head(self, fingerprint: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""
-        return key_of(self._observe(fingerprint), self.config.tracking.model_dump())
+        overlap = self.config.inference.overlap if self.models.length > 1 else None
+        return key_of(self._observe(fingerprint), self.models.sha256, overlap, self.config.tracking.model_dump())
 
     def decide(self, fingerprint: str) -> str:
-        """Of a video's final tables."""
+        """Of a video's final tables. Both ways of deciding together read the same columns."""
         decision = self.decision
+        how = decision.how if len(decision.radii) > 1 else None
         events = self.config.events.model_dump()
-        return key_of(self.head(fingerprint), decision.thresholds, decision.smoothing_radius, events)
+        return key_of(self.head(fingerprint), how, decision.thresholds, decision.radii, events)
 
     def _observe(self, fingerprint: str) -> str:
         detector = self.config.detector.model_dump(exclude={"weights"}) | {
             "sha256": weights_sha256(self.config.detector)
         }
         alignment = self.config.alignment.model_dump()
-        return key_of(SCHEMA_VERSION, fingerprint, self.card.sha256, self.card.template, detector, alignment)
+        return key_of(SCHEMA_VERSION, fingerprint, self.models.encoders_key, detector, alignment)
 
 
 def stamp(uri: str) -> str:

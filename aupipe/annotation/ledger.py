@@ -2,7 +2,6 @@
 
     OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
     OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
-    OUT/_work/observed/SEGMENT-00000[-last].parquet                     what observe leaves; each file commits itself
 
 Everything can be written twice without harm. A file that no entry names is a leftover of a killed run.
 """
@@ -11,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +21,7 @@ from aupipe.annotation import schema
 from aupipe.annotation.settings import key_of
 from aupipe.storage import Storage
 
-_ENTRIES, _OBSERVED = "_work/ledger", "_work/observed"
+_ENTRIES = "_work/ledger"
 _OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # what `commit` names; nothing else is ever deleted
 
 # A row of videos.parquet, with what decides whether it must be done again: stamp, head_key, decide_key.
@@ -75,8 +74,8 @@ class Ledger:
                 continue
             if valid:
                 ids = pa.array([record["video_id"] for record in valid])
-                frames = _only(read_all(self.storage, entry.frames, schema.FRAMES), ids)
-                events = _only(read_all(self.storage, entry.events, schema.EVENTS), ids)
+                frames = _only(read_all(self.storage, entry.frames), ids)
+                events = _only(read_all(self.storage, entry.events), ids)
                 rows_per_file = max(1, *(len(schema.from_parquet(self.storage.read(n))) for n in entry.frames))
                 rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
                 self.entries[rest.name] = rest
@@ -96,7 +95,7 @@ def commit(
     name = key_of([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
     entry = Entry(
         name, generation,
-        _write_all(storage, f"frames/{name}", frames, schema.FRAMES, rows_per_file),
+        _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file),
         _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file),
         list(videos),
     )  # fmt: skip
@@ -104,33 +103,9 @@ def commit(
     return entry
 
 
-def read_all(storage: Storage, names: Iterable[str], table_schema: pa.Schema) -> pa.Table:
-    """The rows of several files, in order."""
-    return pa.concat_tables([table_schema.empty_table(), *(schema.from_parquet(storage.read(n)) for n in names)])
-
-
-def write_observed(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
-    """Leave a part of a segment for finalise."""
-    name = f"{_OBSERVED}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
-    storage.write(name, schema.to_parquet(rows, schema.OBSERVED))
-
-
-def observed_segments(storage: Storage) -> dict[str, list[str]]:
-    """The files of every segment that is there whole, in order, by segment key."""
-    parts: dict[str, list[str]] = {}
-    for name in storage.names(_OBSERVED, ".parquet"):
-        parts.setdefault(name[len(_OBSERVED) + 1 :].split("-")[0], []).append(name)
-    return {
-        key: names for key, names in parts.items()
-        if names[-1].endswith(f"-{len(names) - 1:05d}-last.parquet")
-    }  # fmt: skip
-
-
-def delete_observed(storage: Storage, segment_keys: Collection[str]) -> None:
-    """Delete what observe left of these segments."""
-    for name in storage.names(_OBSERVED):
-        if name[len(_OBSERVED) + 1 :].split("-")[0] in segment_keys:
-            storage.delete(name)
+def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
+    """The rows of the files of an entry, in order. An entry has one file at least, and all have the same columns."""
+    return pa.concat_tables([schema.from_parquet(storage.read(name)) for name in names])
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Observe: decode, detect, align and encode a segment. Its rows for a frame depend on ±R others."""
+"""Observe: decode, detect and align a segment. Its rows for a frame depend on ±R others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.plan import Segment
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import OBSERVED, list_column
 from aupipe.faces.align import CROP_SIZE_PX, crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.follow import Seen, follow
@@ -24,7 +24,7 @@ class Part:
 
     Attributes:
         rows: OBSERVED without embeddings.
-        crops: (M, 112, 112, 3) uint8 RGB, one for each row with status ok, in order.
+        crops: (M, T, 112, 112, 3) uint8 RGB, one on each template for each row with status ok, in order.
         number: 0-based within the segment.
         last: the segment ends here.
     """
@@ -35,8 +35,11 @@ class Part:
     last: bool
 
 
-def observe(segment: Segment, detector: Detector, smoothing_radius: int, template: np.ndarray) -> Iterator[Part]:
+def observe(segment: Segment, detector: Detector, smoothing_radius: int, templates: np.ndarray) -> Iterator[Part]:
     """The rows and crops of the frames that the segment owns, in parts of bounded size.
+
+    Args:
+        templates: (T, 5, 2); each face is cropped once for each.
 
     Raises:
         MediaError: the video cannot be opened.
@@ -51,22 +54,17 @@ def observe(segment: Segment, detector: Detector, smoothing_radius: int, templat
         for row, crop_points in _rows(seen, points, detector.config.min_face_px):
             rows.append(row)
             if crop_points is not None and seen.frame.image is not None:
-                crops.append(crop(seen.frame.image, crop_points, template))
-        if len(crops) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
-            yield _part(rows, crops, number, last=False)
+                crops.append(np.stack([crop(seen.frame.image, crop_points, template) for template in templates]))
+        if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
+            yield _part(rows, crops, len(templates), number, last=False)
             rows, crops, number = [], [], number + 1
-    yield _part(rows, crops, number, last=True)
+    yield _part(rows, crops, len(templates), number, last=True)
 
 
 def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
     """`rows` with the embeddings (M, E) float32 of those with status ok."""
     has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()])
-    width = embeddings.shape[1]
-    offsets = np.concatenate([[0], np.cumsum(has_crop) * width]).astype(np.int32)
-    column = pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(embeddings.reshape(-1), pa.float32()), mask=pa.array(~has_crop)
-    )
-    return rows.append_column(OBSERVED.field("embedding"), column)
+    return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
 
 
 def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
@@ -86,7 +84,7 @@ def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[di
         }, points[face] if large_enough else None  # fmt: skip
 
 
-def _part(rows: list[dict[str, object]], crops: list[np.ndarray], number: int, last: bool) -> Part:
+def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> Part:
     schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
-    stacked = np.stack(crops) if crops else np.zeros((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    stacked = np.stack(crops) if crops else np.zeros((0, templates, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     return Part(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -16,6 +17,7 @@ _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
 PROB = tuple(f"{au}_prob" for au in facs.AUS)  # smoothed
 BOX = ("box_x", "box_y", "box_w", "box_h")
+MEMBERS = "votes_raw"  # with several models: each one's `AUxx_raw`, model after model in run.json's order
 
 _GEOMETRY = [
     ("frame", pa.int32()),  # 0-based, in presentation order
@@ -41,6 +43,27 @@ FRAMES = pa.schema(
     ],
     metadata=_METADATA,
 )
+
+
+def expression_columns(classes: int) -> tuple[str, ...]:
+    """Names of the expression columns: the likeliest class, then each class's probability (not smoothed)."""
+    return ("EXPR", *(f"EXPR_{name}_prob" for name in facs.EXPRESSIONS[:classes])) if classes else ()
+
+
+def frames_schema(models: int = 1, classes: int = 0) -> pa.Schema:
+    """The frames table of `models` models that tell `classes` expressions: `FRAMES`, and columns after it."""
+    members = [pa.field(MEMBERS, pa.list_(pa.float32()))] if models > 1 else []
+    names = expression_columns(classes)
+    expressions = [pa.field(name, pa.string() if name == "EXPR" else pa.float32()) for name in names]
+    return pa.schema([*FRAMES, *members, *expressions], metadata=_METADATA)
+
+
+def schema_of(frames: pa.Table) -> pa.Schema:
+    """The schema of a frames table by its columns."""
+    names = set(frames.column_names)
+    classes = max(0, len(names & set(expression_columns(len(facs.EXPRESSIONS)))) - 1)
+    return frames_schema(2 if MEMBERS in names else 1, classes)
+
 
 EVENTS = pa.schema(
     [
@@ -74,12 +97,13 @@ VIDEOS = pa.schema(
         ("work_s", pa.float64()),
         ("attempts", pa.int32()),
         ("duplicate_of", pa.string()),
-        ("model_sha256", pa.string()),  # of the model that its rows come from
+        ("model_sha256", pa.string()),  # of the model, or models, that its rows come from
     ],
     metadata=_METADATA,
 )
 
-# What observe leaves of a part of a segment for finalise. Embeddings are null where there was no crop.
+# What observe leaves of a part of a segment for finalise. Embeddings (of several models, one after another) are null
+# where there was no crop.
 OBSERVED = pa.schema(
     [
         *_GEOMETRY,
@@ -98,6 +122,14 @@ def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
         table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd", row_group_size=65_536
     )
     return sink.getvalue()
+
+
+def list_column(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
+    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) is True, null elsewhere."""
+    offsets = np.concatenate([[0], np.cumsum(there) * values.shape[1]]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~there)
+    )
 
 
 def from_parquet(data: bytes) -> pa.Table:

@@ -13,12 +13,19 @@ from aupipe.config import Resources, Section
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.track import TrackingConfig
+from aupipe.learning.ensemble import How
 
 
 class SmoothingConfig(Section):
     """Box mean over time."""
 
-    radius: int | None = Field(default=None, ge=0)  # frames on each side; None: as the checkpoint says
+    radius: int | None = Field(default=None, ge=0)  # frames on each side; None: as each checkpoint says
+
+
+class InferenceConfig(Section):
+    """How a sequence head goes over a track."""
+
+    overlap: float = Field(default=0.5, ge=0, le=0.95)  # of its windows; 0: consecutive blocks, as the papers score
 
 
 class EventsConfig(Section):
@@ -34,8 +41,10 @@ class AnnotateConfig(Section):
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
+    ensemble: How = "mean"  # how several checkpoints decide together
+    inference: InferenceConfig = InferenceConfig()
     smoothing: SmoothingConfig = SmoothingConfig()
-    thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoint
+    thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
     events: EventsConfig = EventsConfig()
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 import aupipe
+from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
@@ -70,17 +71,24 @@ def write_videos(storage: Storage, books: Ledger, aside: dict[str, Record]) -> N
     storage.write(_VIDEOS, schema.to_parquet(table, schema.VIDEOS))
 
 
-def write_run(storage: Storage, keys: Keys, checkpoint: str, command: Sequence[str], summary: Summary) -> None:
+def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Summary) -> None:
     """Write run.json: which model and settings made the tables, and what this run did."""
+    decision, members = keys.decision, keys.models.members
+    thresholds = {au: sum(each[au] for each in decision.thresholds) / len(members) for au in facs.AUS}
     described = {
         "command": list(command),
-        "checkpoint": checkpoint,
-        "model": keys.card.model.name,
-        "model_sha256": keys.card.sha256,
+        "models": [
+            {
+                "checkpoint": member.checkpoint, "name": member.card.model.name, "sha256": member.card.sha256,
+                "thresholds": own, "smoothing_radius": radius,
+            }
+            for member, own, radius in zip(members, decision.thresholds, decision.radii, strict=True)
+        ],
+        "model_sha256": keys.models.sha256,
+        "ensemble": decision.how if len(members) > 1 else None,
         "config": keys.config.model_dump(mode="json"),
         "config_sha256": key_of(keys.config.model_dump(mode="json")),
-        "thresholds": keys.decision.thresholds,
-        "smoothing_radius": keys.decision.smoothing_radius,
+        "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,  # vote: each model's own
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
         "frames_observed": summary.frames,

@@ -104,5 +104,5 @@ def add_probed(
             work.aside[video.video_id] = record | said
             continue
         record |= {"head_key": keys.head(fingerprint), "decide_key": keys.decide(fingerprint), "attempts": 1}
-        record["model_sha256"] = keys.card.sha256
+        record["model_sha256"] = keys.models.sha256
         work.observe[video.video_id] = (record, [(keys.segment(fingerprint, s), s) for s in result["segments"]])

@@ -10,6 +10,7 @@ from aupipe.commands import job
 _EXAMPLES = """\
   annotate.py --input interview.mp4 --checkpoint demo/run/best --out annotation
   annotate.py --input archive/ more/*.mov --checkpoint demo/run/best --out annotation --set thresholds.AU12=0.3
+  annotate.py --input archive/ --checkpoint fold0/best fold1/best fold2/best --set ensemble=vote --out annotation
   ray job submit --working-dir . -- python jobs/annotate.py --input s3://bucket/a.mp4 \\
       --checkpoint s3://bucket/best --out s3://bucket/annotation"""
 
@@ -30,9 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint",
         type=job.location,
+        nargs="+",
+        action="extend",
         required=True,
         metavar="CKPT",
-        help="model folder, as train.py leaves it in RUN/best",
+        help="model folder, as train.py leaves it in RUN/best; several decide together (--set ensemble=mean|vote)",
     )
     parser.add_argument(
         "--out",
@@ -57,8 +60,8 @@ def _annotate(args: argparse.Namespace) -> int:
     from aupipe.pipelines.annotate import AnnotateJob, annotate, describe
 
     annotate_job = AnnotateJob(
-        inputs=tuple(args.input), checkpoint=args.checkpoint, out=args.out, workers=args.workers, limit=args.limit,
-        keep_intermediate=args.keep_intermediate, config=load(AnnotateConfig, {}, args.overrides),
+        inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
+        limit=args.limit, keep_intermediate=args.keep_intermediate, config=load(AnnotateConfig, {}, args.overrides),
         command=tuple(sys.argv),
     )  # fmt: skip
     if args.dry_run:

@@ -9,11 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from aupipe.annotation import ledger
+from aupipe.annotation import ensemble, ledger, observed
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.plan import Input, find_inputs
@@ -22,9 +21,8 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.faces.detect import Detector
-from aupipe.models import checkpoint
-from aupipe.models.interfaces import System
-from aupipe.pipelines.annotate_stages import Decode, Encode, Finalise, Group, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_finalise import Finalise, Group
+from aupipe.pipelines.annotate_observe import Decode, Encode, Probe, SegmentTask, read_probe
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import gpus_per_worker, session
@@ -39,7 +37,7 @@ class AnnotateJob:
     """What the command line asked for."""
 
     inputs: tuple[str, ...]
-    checkpoint: str
+    checkpoints: tuple[str, ...]
     out: str
     config: AnnotateConfig
     workers: int | None = None
@@ -62,31 +60,33 @@ def annotate(job: AnnotateJob) -> Summary:
     start = time.monotonic()
     inputs, _ = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)  # or wrong weights would show on a worker
-    system, card = checkpoint.load(job.checkpoint)
-    keys = Keys(card, job.config)
+    keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
     storage = Storage(job.out)
     with claim(storage):
-        return _run(job, inputs, keys, system, storage, start)
+        return _run(job, inputs, keys, storage, start)
 
 
 def describe(job: AnnotateJob) -> str:
     """What `annotate` would do, without starting Ray or opening a video."""
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)
-    keys = Keys(checkpoint.load_card(job.checkpoint), job.config)
+    keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
     return (
         f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"model {keys.card.sha256[:12]} ({keys.card.model.name}); "
+        f"{_models(keys)}; "
         f"{job.local_decoders} decoders on this machine; tables in {job.out}"
     )
 
 
-def _run(
-    job: AnnotateJob, inputs: Sequence[Input], keys: Keys, system: System, storage: Storage, start: float
-) -> Summary:
+def _models(keys: Keys) -> str:
+    named = [f"model {m.card.sha256[:12]} ({m.card.model.name})" for m in keys.models.members]
+    return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
+
+
+def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage, start: float) -> Summary:
     books = Ledger.read(storage)
     books.reconcile()
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
@@ -95,18 +95,18 @@ def _run(
     if to_probe or work.decide:
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             add_probed(work, _probe(to_probe, job.config), stamps, books, keys)
-            shared = ray.put(system)
+            shared = ray.put(keys.models)
             frames = _observe(work, keys, shared, job)
             _finalise(work, keys, shared, job, books.next_generation)
         _withdraw(work, books, storage)
         books = Ledger.read(storage)
         books.reconcile()
     if not job.keep_intermediate:
-        ledger.delete_observed(storage, {key for _, segments in work.observe.values() for key, _ in segments})
+        observed.delete(storage, {key for _, segments in work.observe.values() for key, _ in segments})
     write_videos(storage, books, work.aside)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
     summary = Summary(job.out, [records[v.video_id] for v in inputs], frames, time.monotonic() - start)
-    write_run(storage, keys, job.checkpoint, job.command, summary)
+    write_run(storage, keys, job.command, summary)
     return summary
 
 
@@ -133,9 +133,9 @@ def _decoders(job: AnnotateJob) -> int:
     return job.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
 
 
-def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob) -> int:
+def _observe(work: WorkList, keys: Keys, models: ray.ObjectRef, job: AnnotateJob) -> int:
     """Observe every segment that is not there yet; quarantine videos that fail. Returns the frames done."""
-    done = ledger.observed_segments(Storage(job.out))
+    done = observed.segments(Storage(job.out))
     tasks = [SegmentTask(key, s) for _, segments in work.observe.values() for key, s in segments if key not in done]
     if not tasks:
         return 0
@@ -146,11 +146,11 @@ def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob
         len(tasks), max(64, 16 * _decoders(job))
     )  # enough to share the work out, few enough for many tiny clips
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
-        Decode(job.config, np.array(keys.card.template, np.float32)),
+        Decode(job.config, keys.models.templates),
         num_cpus=1, compute=TaskPoolStrategy(size=_decoders(job)),
     )  # fmt: skip
     encoded = parts.map_batches(
-        Encode, fn_constructor_args=(system, keys.card, job.out, job.config.batch_size, bool(gpus)),
+        Encode, fn_constructor_args=(models, job.out, job.config.batch_size, bool(gpus)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
         compute=ActorPoolStrategy(size=1),
     )  # fmt: skip
@@ -169,13 +169,13 @@ def _observe(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob
     return frames
 
 
-def _finalise(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJob, generation: int) -> None:
+def _finalise(work: WorkList, keys: Keys, models: ray.ObjectRef, job: AnnotateJob, generation: int) -> None:
     """Head and decide for what was observed, decide alone for what only other thresholds touch."""
     groups = list(_groups(work, Storage(job.out), job.config.rows_per_file, generation))
     if not groups:
         return
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
-        Finalise, fn_constructor_args=(system, job.out, job.config, keys.decision),
+        Finalise, fn_constructor_args=(models, job.out, job.config, keys.decision),
         num_cpus=1, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(_decoders(job), len(groups)))),
     )  # fmt: skip
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
@@ -186,7 +186,7 @@ def _finalise(work: WorkList, keys: Keys, system: ray.ObjectRef, job: AnnotateJo
 
 def _groups(work: WorkList, storage: Storage, rows_per_file: int, generation: int) -> Iterator[Group]:
     """Videos whose tables go together: about a file's worth, since files must not be many and small."""
-    done = ledger.observed_segments(storage)
+    done = observed.segments(storage)
     group = Group([], [], [], generation)
     for _, (record, segments) in sorted(work.observe.items()):
         frames = sum(r["frames_expected"] for r in group.records)

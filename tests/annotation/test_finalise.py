@@ -9,7 +9,7 @@ import pytest
 from aupipe import facs
 from aupipe.annotation.events import find_events
 from aupipe.annotation.finalise import Decision, decide, head
-from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, to_parquet
+from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, frames_schema, to_parquet
 from aupipe.annotation.settings import EventsConfig
 from aupipe.faces.track import TrackingConfig
 
@@ -19,7 +19,7 @@ HALF = dict.fromkeys(facs.AUS, 0.5)
 
 
 def observed(rows: list[dict]) -> pa.Table:
-    """Rows with a face at x (None: no face) and an embedding that is 12 probabilities."""
+    """Rows with a face at x (None: no face), with status ok if they have a `p`."""
     full = []
     for row in rows:
         base = {"frame": row["frame"], "time_s": row["frame"] * 0.04, "cut": row.get("cut", False), "corrupt": False}
@@ -27,15 +27,29 @@ def observed(rows: list[dict]) -> pa.Table:
             full.append(base | {"status": row.get("status", "no_face")})
         else:
             box = {"box_x": row["x"], "box_y": 0.0, "box_w": 100.0, "box_h": 100.0, "detector_score": 0.9}
-            embedding = [row["p"]] * 12 if "p" in row else None
-            status = {"status": "ok" if embedding else "face_too_small"}
-            full.append(base | box | status | {"landmarks": [0.0] * 10, "embedding": embedding})
-    return pa.Table.from_pylist(full, schema=OBSERVED)
+            status = {"status": "ok" if "p" in row else "face_too_small"}
+            full.append(base | box | status | {"landmarks": [0.0] * 10})
+    return pa.Table.from_pylist(full, schema=OBSERVED).drop_columns(["embedding"])
+
+
+def raw(rows: list[dict], models: int = 1, classes: int = 0) -> pa.Table:
+    """What head makes of rows with a face at x whose models say `p`, one number a model, and expressions `e`."""
+    table = observed(rows)
+    said = {}
+    for number, row in enumerate(sorted((r for r in rows), key=lambda r: r["frame"])):
+        p = np.atleast_1d(row.get("p", np.nan))
+        said[number] = np.concatenate([np.repeat(p, len(facs.AUS)), row.get("e", [])])
+    return head(
+        "v", table, lambda at, times: np.stack([said[n] for n in at.tolist()]), models, classes, TrackingConfig()
+    )
+
+
+def alone(radius: int = 0, **thresholds: float) -> Decision:
+    return Decision("mean", (HALF | thresholds,), (radius,))
 
 
 def run(rows: list[dict], radius: int = 0) -> pa.Table:
-    table = head("v", observed(rows), lambda embeddings, times: embeddings, TrackingConfig())
-    return decide(table, Decision(HALF, radius))
+    return decide(raw(rows), alone(radius))
 
 
 def test_every_frame_is_a_row_and_only_faces_have_probabilities() -> None:
@@ -62,14 +76,14 @@ def test_smoothing_follows_the_face_and_gaps_count_as_missing() -> None:
 
 def test_the_decision_is_made_at_the_stored_precision() -> None:
     table = run([{"frame": 0, "x": 0.0, "p": 0.1}])
-    decided = decide(table, Decision(HALF | {"AU12": float(np.float32(0.1))}, 0))
+    decided = decide(table, alone(AU12=float(np.float32(0.1))))
     assert decided["AU12"].to_pylist() == [True]  # a tie is positive
     assert decided["AU10"].to_pylist() == [False]
 
 
 def test_deciding_again_equals_deciding_once() -> None:
     rows = [{"frame": i, "x": 0.0, "p": (i % 7) / 7} for i in range(40)]
-    other = Decision(dict.fromkeys(facs.AUS, 0.3), 3)
+    other = alone(3, **dict.fromkeys(facs.AUS, 0.3))
     again, once = decide(run(rows), other), decide(run(rows, radius=5), other)
     assert again.equals(once)
     assert to_parquet(again, FRAMES) == to_parquet(once, FRAMES)
@@ -92,3 +106,37 @@ def test_a_video_without_a_face_has_no_events() -> None:
     table = run([{"frame": i} for i in range(5)])
     assert table["AU01_raw"].null_count == 5
     assert len(find_events(table, EventsConfig())) == 0
+
+
+def test_models_decide_by_their_mean_or_each_by_itself() -> None:
+    rows = [{"frame": i, "x": 0.0, "p": (0.9, 0.4, 0.4)} for i in range(3)] + [{"frame": 3}]
+    table = raw(rows, models=3)
+    assert table.schema.equals(frames_schema(models=3))
+    assert table["AU01_raw"].to_pylist()[:1] == pytest.approx([1.7 / 3])
+    assert table["votes_raw"].to_pylist()[1] == pytest.approx([0.9] * 12 + [0.4] * 24)
+    assert table["votes_raw"].to_pylist()[3] is None
+    thresholds = (HALF, HALF, HALF | {"AU12": 0.3})
+    mean, vote = (decide(table, Decision(how, thresholds, (0, 0, 0))) for how in ("mean", "vote"))
+    for table in (mean, vote):
+        assert table["AU01_prob"].to_pylist() == pytest.approx([1.7 / 3] * 3 + [None])
+    assert mean["AU01"].to_pylist() == [True, True, True, None]
+    assert vote["AU01"].to_pylist() == [False, False, False, None]
+    assert vote["AU12"].to_pylist() == [True, True, True, None]
+    assert decide(mean, Decision("vote", thresholds, (0, 0, 0))).equals(vote)
+
+
+def test_each_model_smooths_for_itself() -> None:
+    rows = [{"frame": i, "x": 0.0, "p": (1.0 if i == 2 else 0.0,) * 2} for i in range(5)]
+    table = decide(raw(rows, models=2), Decision("mean", (HALF, HALF), (0, 1)))
+    assert table["AU01_prob"].to_pylist() == pytest.approx([0, 1 / 6, 4 / 6, 1 / 6, 0])
+
+
+def test_expressions_are_named_and_not_smoothed() -> None:
+    rows = [
+        {"frame": 0, "x": 0.0, "p": 0.1, "e": [0.2, 0.5, 0.3]}, {"frame": 1},
+        {"frame": 2, "x": 0.0, "p": 0.1, "e": [0.6, 0.2, 0.2]},
+    ]  # fmt: skip
+    table = decide(raw(rows, classes=3), alone(radius=1))
+    assert table.schema.equals(frames_schema(classes=3))
+    assert table["EXPR"].to_pylist() == ["Anger", None, "Neutral"]
+    assert table["EXPR_Disgust_prob"].to_pylist() == pytest.approx([0.3, None, 0.2])

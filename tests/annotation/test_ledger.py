@@ -9,7 +9,7 @@ import pytest
 
 from aupipe.annotation import ledger
 from aupipe.annotation.ledger import Ledger, Record
-from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ def commit(storage: Storage, counts: dict[str, int], generation: int, key: str =
 
 
 def content(storage: Storage) -> dict[str, int]:
-    table = ledger.read_all(storage, storage.names("frames"), FRAMES)
+    table = ledger.read_all(storage, storage.names("frames"))
     counts = table.group_by("video_id").aggregate([("frame", "count")]).to_pylist()
     return {row["video_id"]: row["frame_count"] for row in counts}
 
@@ -81,17 +81,3 @@ def test_files_are_bounded(tmp_path: Path) -> None:
     commit(storage, {"a": 25}, generation=1, rows_per_file=10)
     assert len(storage.names("frames")) == 3
     assert content(storage) == {"a": 25}
-
-
-def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
-    storage = Storage(tmp_path)
-    part = OBSERVED.empty_table()
-    ledger.write_observed(storage, "aa", 0, False, part)
-    ledger.write_observed(storage, "aa", 1, True, part)
-    ledger.write_observed(storage, "bb", 0, False, part)
-    ledger.write_observed(storage, "cc", 1, True, part)
-    assert {key: len(names) for key, names in ledger.observed_segments(storage).items()} == {"aa": 2}
-    ledger.delete_observed(storage, {"aa"})
-    assert sorted(storage.names("_work/observed")) == [
-        "_work/observed/bb-00000.parquet", "_work/observed/cc-00001-last.parquet",
-    ]  # fmt: skip

@@ -12,15 +12,7 @@ from pathlib import Path
 
 import pyarrow.dataset as pads
 import pytest
-import torch
 from clips import scene, write_clip
-
-from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models.build import build
-from aupipe.models.checkpoint import Card, save
-from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
-from aupipe.storage import Storage
 
 pytestmark = pytest.mark.cluster
 
@@ -64,17 +56,13 @@ Command = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """`command(OUT)`: the job over six clips with a small model of random weights."""
     folder = tmp_path_factory.mktemp("job")
-    torch.manual_seed(0)
-    config, spec = MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
-    template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
-    save(Storage(folder / "model"), build(config, spec).eval(), Card(model=config, input=spec, template=template))
     for number in range(6):
         images = scene(75, size=(480, 360), seed=number)
         write_clip(folder / "archive" / f"{number}.mp4", images, options={"preset": "ultrafast"})
-    inputs = ["--input", str(folder / "archive"), "--checkpoint", str(folder / "model"), "--workers", "2"]
+    inputs = ["--input", str(folder / "archive"), "--checkpoint", checkpoint, "--workers", "2"]
     return lambda out: [sys.executable, str(JOB), *inputs, "--out", str(folder / out)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +11,17 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-import torch
 from clips import damage, decoded_times, scene, write_clip
 
 from aupipe import facs
-from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS
+from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models.build import build
-from aupipe.models.checkpoint import Card, save
-from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
-from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small model with random weights."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    config, spec = MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32), InputSpec()
-    template = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
-    save(Storage(folder), build(config, spec).eval(), Card(model=config, input=spec, template=template))
-    return str(folder)
+MakeCheckpoint = Callable[..., str]
+ARCFACE = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +167,32 @@ def test_only_bad_input_fails(
     gone = str(tmp_path / "gone.mp4")
     assert main(["--input", gone, "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]) == 1
     assert f"not_found: {gone}: no such file" in capsys.readouterr().out
+
+
+def test_several_models_decide_together_on_one_decoding(
+    annotated: Path, archive: Path, make_checkpoint: MakeCheckpoint, checkpoint: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    small = make_checkpoint(seed=1, size_px=64, threshold=0.4, radius=2)
+    moved = make_checkpoint(seed=2, template=tuple((x, y + 5) for x, y in ARCFACE))
+    command = ["--input", str(archive / "two people.mp4"), "--out", str(tmp_path / "out"), "--checkpoint"]
+    assert main([*command, small, moved, checkpoint]) == 0
+    together = tables(tmp_path / "out")[0]
+    assert together.schema.equals(frames_schema(models=3))
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["ensemble"] == "mean"
+    assert run["thresholds"]["AU12"] == pytest.approx((0.4 + 0.5 + 0.5) / 3)
+    votes = np.array(together["votes_raw"].to_pylist(), np.float32).reshape(len(together), 3, 12)
+    np.testing.assert_allclose(together["AU12_raw"].to_numpy(), votes[:, :, 6].mean(axis=1), atol=1e-6)
+    alone = tables(annotated)[0]
+    alone = alone.filter(pa.compute.equal(alone["video_id"], "two people.mp4"))
+    (place,) = [n for n, model in enumerate(run["models"]) if model["checkpoint"] == checkpoint]
+    np.testing.assert_array_equal(votes[:, place, 6], alone["AU12_raw"].to_numpy())
+    capsys.readouterr()
+    assert main([*command, checkpoint, small, moved, "--set", "ensemble=vote"]) == 0
+    assert " 0 frames decoded" in capsys.readouterr().out
+    assert main([*command, checkpoint, small, checkpoint]) == 2
+    assert "are the same model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""The models of a job. They see the same faces, each on crops of its own template, and decide together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe import facs
+from aupipe.annotation.observed import Embeddings
+from aupipe.annotation.settings import key_of
+from aupipe.errors import CheckpointError
+from aupipe.faces import template
+from aupipe.learning import ensemble
+from aupipe.learning.ensemble import How
+from aupipe.models import checkpoint
+from aupipe.models.checkpoint import Card
+from aupipe.models.interfaces import System
+from aupipe.models.windows import outputs, run_head
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model.
+
+    Attributes:
+        encoder_sha256: names what its embeddings depend on; another head on the same encoder has the same.
+        template: which of the job's templates its crops lie on.
+        outputs: name → size of what its head says.
+    """
+
+    checkpoint: str
+    card: Card
+    system: System
+    encoder_sha256: str
+    template: int
+    outputs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """K models.
+
+    Attributes:
+        members: by sha256, so that the order on the command line makes no difference.
+        templates: (T, 5, 2) of the crops; models whose templates agree within `template.SAME_PX` share one.
+    """
+
+    members: tuple[Member, ...]
+    templates: np.ndarray
+
+    @property
+    def sha256(self) -> str:
+        """Names the models in every output: the model's own hash, or one over those of all."""
+        names = [member.card.sha256 for member in self.members]
+        return names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
+
+    @property
+    def encoders_key(self) -> str:
+        """Of all that embeddings depend on."""
+        return key_of(
+            [m.encoder_sha256 for m in self.members], [m.template for m in self.members], self.templates.tolist()
+        )
+
+    @property
+    def classes(self) -> int:
+        """How many expressions are told; 0 where no model tells any."""
+        return max(member.outputs.get("expr", 0) for member in self.members)
+
+    @property
+    def length(self) -> int:
+        """Of the longest sequence that a model looks at; 1: they all judge frames one by one."""
+        return max(member.system.head.length for member in self.members)
+
+
+def load(checkpoints: Sequence[str], how: How) -> Ensemble:
+    """The models at these places.
+
+    Raises:
+        ConfigError: a checkpoint cannot be read, is there twice or tells no AUs; or a vote could end in a tie.
+    """
+    ensemble.check(len(checkpoints), how)
+    loaded = sorted(((path, *checkpoint.load(path)) for path in checkpoints), key=lambda each: each[2].sha256)
+    for (first, _, card), (second, _, other) in pairwise(loaded):
+        if card.sha256 == other.sha256:
+            raise CheckpointError(f"{first} and {second} are the same model ({card.sha256[:12]}); name it once")
+    members: list[Member] = []
+    templates: list[np.ndarray] = []
+    for path, system, card in loaded:
+        points = np.array(card.template, np.float32)
+        near = [n for n, known in enumerate(templates) if template.distance(known, points) < template.SAME_PX]
+        templates += [] if near else [points]
+        place = near[0] if near else len(templates) - 1
+        told = outputs(system.head, system.encoder.width)
+        members.append(Member(path, card, system, _encoder_sha256(system, card), place, told))
+    _check_outputs(members)
+    return Ensemble(tuple(members), np.stack(templates))
+
+
+def tell(models: Ensemble, embeddings: Embeddings, rows: np.ndarray, time_s: np.ndarray, overlap: float) -> np.ndarray:
+    """Probabilities of one track: (S, K·12 + C) float32, each model's AUs, then the mean expression.
+
+    Args:
+        rows: (S,) the track's rows that have embeddings, in order of time.
+        time_s: (S,).
+        overlap: of the windows of a sequence head.
+    """
+    au: list[Tensor] = []
+    expressions: list[Tensor] = []
+    first = 0
+    for member in models.members:
+        width = member.system.encoder.width
+        said = run_head(member.system.head, embeddings.of(rows, first, width), time_s, overlap=overlap)
+        au.append(said["au"])
+        expressions += [said["expr"]] if "expr" in said else []
+        first += width
+    mean = [torch.stack(expressions).double().mean(dim=0).float()] if expressions else []
+    return torch.cat([*au, *mean], dim=1).numpy()
+
+
+def _encoder_sha256(system: System, card: Card) -> str:
+    """Over weights and configuration, that of the whole model, since it does not say where the encoder ends."""
+    digest = hashlib.sha256(key_of(card.model.model_dump(mode="json"), card.input.model_dump(mode="json")).encode())
+    for name, tensor in sorted(system.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _check_outputs(members: Sequence[Member]) -> None:
+    for member in members:
+        if member.outputs.get("au") != len(facs.AUS):
+            told = ", ".join(sorted(member.outputs))
+            raise CheckpointError(
+                f"{member.checkpoint} tells no Action Units (it tells: {told}); give the checkpoint of a stage that "
+                "learns them"
+            )
+    classes = {member.outputs["expr"]: member for member in members if "expr" in member.outputs}
+    if len(classes) > 1:
+        said = " and ".join(f"{member.checkpoint} tells {count}" for count, member in sorted(classes.items()))
+        raise CheckpointError(f"the models tell different numbers of expressions: {said}; name them in separate jobs")
+    if max(classes, default=0) > len(facs.EXPRESSIONS):
+        raise CheckpointError(f"{max(classes)} expressions have no names; aupipe knows {len(facs.EXPRESSIONS)}")

@@ -1,0 +1,95 @@
+"""What observe leaves for finalise, between the two phases only: rows with embeddings, in parts of bounded size.
+
+OUT/_work/observed/SEGMENT-00000[-last].parquet      each file commits itself; a segment is there when its last part is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from aupipe.annotation import schema
+from aupipe.storage import Storage
+
+_FOLDER = "_work/observed"
+_HELD_PARTS = 4  # of a video in memory; windows of a track lie in neighbouring parts
+
+
+def write(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
+    """Leave a part of a segment."""
+    name = f"{_FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
+    storage.write(name, schema.to_parquet(rows, schema.OBSERVED))
+
+
+def segments(storage: Storage) -> dict[str, list[str]]:
+    """The files of every segment that is there whole, in order, by segment key."""
+    parts: dict[str, list[str]] = {}
+    for name in storage.names(_FOLDER, ".parquet"):
+        parts.setdefault(_key(name), []).append(name)
+    return {
+        key: names for key, names in parts.items()
+        if names[-1].endswith(f"-{len(names) - 1:05d}-last.parquet")
+    }  # fmt: skip
+
+
+def delete(storage: Storage, segment_keys: Collection[str]) -> None:
+    """Delete what there is of these segments."""
+    for name in storage.names(_FOLDER):
+        if _key(name) in segment_keys:
+            storage.delete(name)
+
+
+class Embeddings:
+    """The embeddings of a video, of which only a few parts are in memory at a time."""
+
+    def __init__(self, storage: Storage, files: Sequence[str]) -> None:
+        self._storage, self._files = storage, list(files)
+        without = [field.name for field in schema.OBSERVED if field.name != "embedding"]
+        parts = [self._read(name, without) for name in self._files]
+        self.rows = pa.concat_tables(parts)  # OBSERVED of the whole video, ordered by frame, without the embeddings
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self._part = lru_cache(_HELD_PARTS)(self._load)
+
+    def of(self, rows: np.ndarray, first: int, width: int) -> Track:
+        """Numbers `first` to `first + width` of the embeddings of some rows (S,), ascending, all with status ok."""
+        return Track(self, rows, slice(first, first + width))
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, E) float32 of rows (n,), ascending."""
+        part = np.searchsorted(self._starts, rows, side="right") - 1
+        found = []
+        for number in np.unique(part).tolist():
+            place, values = self._part(number)
+            found.append(values[place[rows[part == number] - self._starts[number]]])
+        return np.concatenate(found)
+
+    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of a part: which embedding each row has, and the embeddings (m, E)."""
+        column = self._read(self._files[number], ["embedding"])["embedding"].combine_chunks()
+        there = column.is_valid().to_numpy(zero_copy_only=False)
+        values = column.flatten().to_numpy().reshape(int(there.sum()), -1)
+        return np.cumsum(there) - 1, values
+
+    def _read(self, name: str, columns: list[str]) -> pa.Table:
+        with self._storage.open(name) as file:
+            return pq.read_table(file, columns=columns)
+
+
+class Track:
+    """(S, E) embeddings of one track, read a slice at a time."""
+
+    def __init__(self, video: Embeddings, rows: np.ndarray, columns: slice) -> None:
+        self._video, self._rows, self._columns = video, rows, columns
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self._video.take(self._rows[rows])[:, self._columns]))
+
+
+def _key(name: str) -> str:
+    return name[len(_FOLDER) + 1 :].partition("-")[0]

@@ -1,0 +1,79 @@
+"""What finalising runs on workers: the tables of a group of videos, from what observe left or what is committed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+
+from aupipe.annotation import ensemble, ledger
+from aupipe.annotation.counts import counts_of
+from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.events import find_events
+from aupipe.annotation.finalise import Decision, decide, head
+from aupipe.annotation.ledger import Record
+from aupipe.annotation.observed import Embeddings
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.storage import Storage
+
+
+@dataclass(frozen=True)
+class Group:
+    """Videos whose tables are written together.
+
+    Attributes:
+        records: what is known of each before finalise.
+        observed: for each video the files that observe left, in order; empty where head is done and only decide is due:
+            then `committed` names the frames files that hold its rows.
+    """
+
+    records: list[Record]
+    observed: list[list[str]]
+    committed: list[str]
+    generation: int
+
+    def to_row(self) -> dict[str, Any]:
+        return {"group": json.dumps(asdict(self))}
+
+
+class Finalise:
+    """Head, decide and events for a group of videos; commits their tables."""
+
+    def __init__(self, models: ray.ObjectRef, out: str, config: AnnotateConfig, decision: Decision) -> None:
+        torch.set_num_threads(1)
+        self._models: Ensemble = ray.get(models)
+        self._storage, self._config, self._decision = Storage(out), config, decision
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        group = Group(**json.loads(row["group"]))
+        tables, records = [], []
+        before = ledger.read_all(self._storage, group.committed) if group.committed else None
+        for known, files in zip(group.records, group.observed, strict=True):
+            record = dict(known)
+            if before is not None:
+                frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
+            else:
+                frames = self._head(record, Embeddings(self._storage, files))
+            tables.append(decide(frames, self._decision))
+            records.append(record)
+        events = pa.concat_tables([find_events(table, self._config.events) for table in tables])
+        ledger.commit(
+            self._storage, pa.concat_tables(tables), events, records, group.generation, self._config.rows_per_file
+        )
+        return {"video_ids": json.dumps([record["video_id"] for record in records])}
+
+    def _head(self, record: Record, video: Embeddings) -> pa.Table:
+        """The frames table of a video; counts go into its record."""
+        tell = partial(ensemble.tell, self._models, video, overlap=self._config.inference.overlap)
+        frames = head(
+            record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.tracking
+        )
+        record |= counts_of(video.rows, record["frames_expected"], record["missing_s"])
+        record["faces"] = len(frames["face_id"].drop_null().unique())
+        return frames

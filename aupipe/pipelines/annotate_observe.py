@@ -1,0 +1,163 @@
+"""What observing runs on workers: probe a video, decode a segment, encode its crops."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from aupipe.annotation import observed
+from aupipe.annotation.encode import Encoders
+from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.ledger import Record
+from aupipe.annotation.observe import observe, with_embeddings
+from aupipe.annotation.plan import Input, Segment, cut_into_segments
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.errors import MediaError
+from aupipe.faces.align import CROP_SIZE_PX
+from aupipe.faces.detect import Detector
+from aupipe.media.frames import Span
+from aupipe.media.probe import fingerprint, probe
+from aupipe.storage import Storage
+
+# What damaged or hostile input can raise in a worker. Caught in `Probe` and `Decode`, nowhere else; all else is our
+# fault or the machine's, and must stop the job.
+HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
+
+
+def reason_of(error: BaseException) -> str:
+    """`code: what happened`, for videos.parquet."""
+    code = error.reason if isinstance(error, MediaError) else "decoder_failed"
+    return f"{code}: {' '.join(str(error).split())}"
+
+
+class Probe:
+    """A video's fingerprint, record and segments, or the reason why it has none."""
+
+    def __init__(self, config: AnnotateConfig) -> None:
+        self._config = config
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        video = Input(row["uri"], row["video_id"])
+        try:
+            info = probe(video.uri)
+            record: Record = {
+                "fingerprint": fingerprint(video.uri),
+                "frames_expected": info.frames_expected,
+                "missing_s": info.missing_s,
+                "duration_s": info.duration_s,
+                "rotation": info.rotation,
+                "variable_frame_rate": info.variable_frame_rate,
+            }
+        except HOSTILE as error:
+            return {**row, "result": json.dumps({"reason": reason_of(error)})}
+        segments = cut_into_segments(video, info, self._config.segment_s, self._config.alignment.smoothing_radius)
+        return {**row, "result": json.dumps({"record": record, "segments": [asdict(s) for s in segments]})}
+
+
+def read_probe(result: str) -> dict[str, Any]:
+    """What `Probe` said: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
+    said: dict[str, Any] = json.loads(result)
+    if "segments" in said:
+        said["segments"] = [_segment(fields) for fields in said["segments"]]
+    return said
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """A segment to observe, under the key of what comes out."""
+
+    key: str
+    segment: Segment
+
+    def to_row(self) -> dict[str, Any]:
+        return {"task": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> SegmentTask:
+        task = json.loads(row["task"])
+        return cls(task["key"], _segment(task["segment"]))
+
+
+class Decode:
+    """A segment's rows and crops, a part at a time. A part that could not be decoded carries the reason instead."""
+
+    def __init__(self, config: AnnotateConfig, templates: np.ndarray) -> None:
+        self._config, self._templates = config, templates
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        task = SegmentTask.from_row(row)
+        base = {
+            "key": task.key,
+            "video_id": task.segment.video_id,
+            "error": "",
+            "rows": b"",
+            "crops": b"",
+            "number": 0,
+            "last": True,
+        }
+        start = time.monotonic()
+        try:
+            detector = Detector(self._config.detector)
+            for part in observe(task.segment, detector, self._config.alignment.smoothing_radius, self._templates):
+                spent, start = time.monotonic() - start, time.monotonic()
+                yield base | {
+                    "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
+                    "last": part.last, "work_s": spent,
+                }  # fmt: skip
+        except HOSTILE as error:
+            yield base | {"error": reason_of(error), "work_s": time.monotonic() - start}
+
+
+class Encode:
+    """Embeds the crops of several parts, and leaves each part's rows for finalise."""
+
+    def __init__(self, models: ray.ObjectRef, out: str, batch_size: int, gpu: bool) -> None:
+        torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
+        loaded: Ensemble = ray.get(models)
+        self._encoders = Encoders(loaded, batch_size, torch.device("cuda" if gpu else "cpu"))
+        self._crop_shape = (len(loaded.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
+        self._storage = Storage(out)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        start = time.monotonic()
+        parts = batch.to_pylist()
+        crops = [np.frombuffer(part["crops"], np.uint8).reshape(-1, *self._crop_shape) for part in parts]
+        embeddings = self._encoders(np.concatenate(crops))
+        done = []
+        for part, count in zip(parts, (len(c) for c in crops), strict=True):
+            mine, embeddings = embeddings[:count], embeddings[count:]
+            frames = 0
+            if not part["error"]:
+                rows = with_embeddings(_from_ipc(part["rows"]), mine)
+                observed.write(self._storage, part["key"], part["number"], part["last"], rows)
+                frames = len(np.unique(rows["frame"].to_numpy()))
+            done.append(
+                {"video_id": part["video_id"], "error": part["error"], "frames": frames, "work_s": part["work_s"]}
+            )
+        share = (time.monotonic() - start) / max(len(done), 1)
+        return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
+
+
+def _segment(fields: dict[str, Any]) -> Segment:
+    return Segment(**{**fields, "span": Span(**fields["span"])})
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _from_ipc(data: bytes) -> pa.Table:
+    return pa.ipc.open_stream(data).read_all()

@@ -1,0 +1,55 @@
+"""Between the phases: a segment is there whole or not at all, and embeddings are read a few parts at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from aupipe.annotation import observed
+from aupipe.annotation.schema import OBSERVED
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def part(first: int, rows: int) -> pa.Table:
+    """Rows from frame `first` on; every third has no face. Embeddings are (frame, −frame, frame/2)."""
+    found = [
+        {"frame": i, "status": "no_face"} if i % 3 == 2 else {"frame": i, "status": "ok", "embedding": [i, -i, i / 2]}
+        for i in range(first, first + rows)
+    ]
+    return pa.Table.from_pylist(found, schema=OBSERVED)
+
+
+def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    empty = OBSERVED.empty_table()
+    for key, number, last in (("aa", 0, False), ("aa", 1, True), ("bb", 0, False), ("cc", 1, True)):
+        observed.write(storage, key, number, last, empty)
+    assert {key: len(names) for key, names in observed.segments(storage).items()} == {"aa": 2}
+    observed.delete(storage, {"aa"})
+    assert sorted(storage.names("_work/observed")) == [
+        "_work/observed/bb-00000.parquet", "_work/observed/cc-00001-last.parquet",
+    ]  # fmt: skip
+
+
+def test_embeddings_of_a_track_come_from_the_parts_that_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path)
+    for number in range(10):
+        observed.write(storage, "aa", number, number == 9, part(30 * number, 30))
+    video = observed.Embeddings(storage, observed.segments(storage)["aa"])
+    assert video.rows["frame"].to_pylist() == list(range(300))
+    assert "embedding" not in video.rows.column_names
+    rows = np.array([i for i in range(300) if i % 3 != 2])
+    loaded: list[int] = []
+    load = video._load
+    monkeypatch.setattr(video, "_part", lambda number: loaded.append(number) or load(number))
+    track = video.of(rows, 1, 2)
+    assert torch.equal(track[35:60], torch.from_numpy(np.stack([-rows, rows / 2], axis=1)[35:60]).float())
+    assert loaded == [1, 2]  # rows 52 to 88
