@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import timm
-import torch
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from aupipe.errors import CheckpointError, ConfigError
-from aupipe.models import checkpoint
+from aupipe.models import checkpoint, weights
 from aupipe.models.backbone import Backbone, FaceBackbone
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
@@ -50,7 +48,7 @@ def initialise(system: System, init: str, *, setting: str) -> set[str]:
         return set()
     if init == "timm" or init.endswith(SUFFIXES):
         backbone = _backbone(system, f"{setting}: {init}")
-        tensors = _download(backbone.name) if init == "timm" else _read(init)
+        tensors = _download(backbone.name) if init == "timm" else weights.read(init)
         _load_backbone(backbone, tensors, f"{setting}: {init}")
         names = {name for name in system.state_dict() if name.startswith("encoder.backbone.")}
         return {name for name in names if not name.endswith(backbone.added)}
@@ -110,14 +108,6 @@ def _wanted(backbone: Backbone, setting: str) -> str:
 
 def _download(name: str) -> dict[str, Tensor]:
     return timm.create_model(name, pretrained=True).state_dict()
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    if path.endswith(".safetensors"):
-        return safetensors.load(Storage(path).read(""))
-    with Storage(path).open("") as file:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    return dict(tensors.get("state_dict", tensors))
 
 
 def _load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], where: str) -> None:

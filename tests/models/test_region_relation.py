@@ -120,3 +120,17 @@ def test_any_backbone_by_name() -> None:
     settings = {"backbone": "test_resnet", "reduction": 8, "fusion_heads": 4, "fusion_mlp_width": 64}
     system = build(RegionRelationConfig(**settings), INPUT).eval()
     assert system.encoder(torch.randn(2, 3, 32, 32)).shape == (2, 12)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_mixed_precision_stays_close(row: str) -> None:
+    encoder = make(**ROWS[row][0]).encoder.eval()
+    frames = torch.randn(3, 3, 32, 32)
+    logits = encoder(frames)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = encoder(frames).float()
+    assert not torch.equal(rough, logits)
+    if encoder.config.arl:  # a face may change a neighbour where two are nearly as alike: compare the middle one
+        assert (rough - logits).abs().median() < 0.1
+    else:
+        torch.testing.assert_close(rough, logits, atol=0.1, rtol=0.1)
