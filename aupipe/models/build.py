@@ -11,6 +11,7 @@ from aupipe.models import (
     expression_transfer,
     image_transformer,
     multilabel_transformer,
+    multimodal,
     region_relation,
     video_transformer,
 )
@@ -19,6 +20,7 @@ from aupipe.models.image_transformer import ImageTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
+from aupipe.models.multimodal import MultimodalConfig
 from aupipe.models.region_relation import RegionRelationConfig
 from aupipe.models.video_transformer import VideoTransformerConfig
 
@@ -27,7 +29,8 @@ ModelConfig = Annotated[
     | ExpressionTransferConfig
     | RegionRelationConfig
     | ImageTransformerConfig
-    | VideoTransformerConfig,
+    | VideoTransformerConfig
+    | MultimodalConfig,
     Field(discriminator="name"),
 ]
 
@@ -38,6 +41,7 @@ BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {
     "region_relation": region_relation.build,
     "image_transformer": image_transformer.build,
     "video_transformer": video_transformer.build,
+    "multimodal": multimodal.build,
 }
 
 

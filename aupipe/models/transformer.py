@@ -14,15 +14,21 @@ LAYER_NORM_EPS = 1e-6
 
 
 class Attention(nn.Module):
-    """Multi-head scaled dot-product attention (eq. 1-3), every projection with a bias."""
+    """Multi-head scaled dot-product attention (eq. 1-3).
 
-    def __init__(self, *, width: int, heads: int) -> None:
+    Args:
+        inner: width of all heads together; d if not given.
+        bias: whether the projections have one.
+    """
+
+    def __init__(self, *, width: int, heads: int, inner: int | None = None, bias: bool = True) -> None:
         super().__init__()
+        inner = inner or width
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(width, inner, bias=bias)
+        self.value = nn.Linear(width, inner, bias=bias)
+        self.output = nn.Linear(inner, width, bias=bias)
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Queries (B, Q, d) look at keys (B, K, d).

@@ -1,0 +1,178 @@
+"""Multi-modal multi-task system: it sees each face, hears the sound around it and looks over 30 frames.
+
+Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition (ABAW2, 2021), in
+three steps that `stage` names; what the paper leaves open follows cheersking/ABAW2-CPICDIR2021.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from aupipe.config import Section
+from aupipe.models.backbone import Backbone, make
+from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import N_AUS, FrameEncoder, SequenceHead, System
+from aupipe.models.tdnn import NETWORKS
+from aupipe.models.transformer import LAYER_NORM_EPS, Attention
+
+Output = Literal["au", "expr"]
+
+
+class AudioConfig(Section):
+    tdnn: Literal["tdnn", "ftdnn"] = "tdnn"  # ftdnn: the authors' code
+    width: int = Field(default=512, ge=8)
+
+
+class SequenceConfig(Section):
+    frames: int = Field(default=30, ge=1)  # S
+    heads: int = Field(default=8, ge=1)
+    head_width: int = Field(default=64, ge=1)
+    mlp_width: int = Field(default=2048, ge=8)
+    hidden: int = Field(default=512, ge=8)  # between the transformer and the outputs
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class MultimodalConfig(Section):
+    name: Literal["multimodal"] = "multimodal"
+    stage: Literal["visual", "audio", "sequence"] = "sequence"
+    backbone: str = "iresnet100"  # any that `backbone.make` knows; the authors' last model has ir_se50
+    dropout: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
+    outputs: tuple[Output, ...] = ("au", "expr")  # none: an encoder alone, to learn identities
+    expressions: int = Field(default=7, ge=2)  # classes
+    sees: bool = True  # false: the audio step hears only
+    audio: AudioConfig = AudioConfig()
+    sequence: SequenceConfig = SequenceConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> MultimodalConfig:
+        if len(set(self.outputs)) < len(self.outputs):
+            raise ValueError("an output stands there twice")
+        if not self.outputs and self.stage != "visual":
+            raise ValueError(f"stage={self.stage} without outputs learns nothing; only stage=visual may have none")
+        if not self.sees and self.stage != "audio":
+            raise ValueError("sees=false goes with stage=audio")
+        return self
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name → number of logits."""
+        return {name: N_AUS if name == "au" else self.expressions for name in self.outputs}
+
+
+class EmbeddingEncoder(FrameEncoder):
+    """Frames (B, 3, H, W) → the backbone's embedding (B, E), not normalised to length 1."""
+
+    def __init__(self, *, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone, self.width = backbone, backbone.pooled_width
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.backbone.pooled(self.backbone(frames))
+
+
+class Outputs(nn.ModuleDict):
+    """(…, width) → {"au": (…, 12)[, "expr": (…, C)]}: a linear layer each."""
+
+    def __init__(self, width: int, sizes: dict[str, int]) -> None:
+        super().__init__({name: nn.Linear(width, size) for name, size in sizes.items()})
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: layer(x) for name, layer in self.items()}
+
+
+class VisualHead(SequenceHead):
+    """Step 1: one linear layer a task on the embedding."""
+
+    def __init__(self, *, width: int, sizes: dict[str, int]) -> None:
+        super().__init__()
+        self.visual = Outputs(width, sizes)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = self.visual(features)
+        return out
+
+
+class HearingHead(SequenceHead):
+    """A head with a time-delay network, whose vector at a frame's column is what the frame hears."""
+
+    hears = True
+
+    def __init__(self, *, config: MultimodalConfig) -> None:
+        super().__init__()
+        self.length = config.sequence.frames
+        self.audio_width = config.audio.width
+        self.tdnn = NETWORKS[config.audio.tdnn](width=config.audio.width)
+
+    def hear(self, features: Tensor, mel: Tensor | None, column: Tensor | None) -> Tensor:
+        """(B, S, audio width); zeros for a frame without sound. `features` (B, S, E) tell the shape."""
+        silence = features.new_zeros(*features.shape[:2], self.audio_width)
+        if mel is None or column is None or not mel.shape[-1]:
+            return silence
+        heard = self.tdnn(mel).transpose(1, 2)  # (B, M, audio width)
+        at = heard.gather(1, column.clamp(min=0)[..., None].expand(-1, -1, self.audio_width))
+        return torch.where(column[..., None] >= 0, at, silence)
+
+
+class AudioHead(HearingHead):
+    """Step 2: one linear layer a task on what a frame shows and what is heard at it, or on the sound alone."""
+
+    def __init__(self, *, config: MultimodalConfig, width: int) -> None:
+        super().__init__(config=config)
+        self.sees = config.sees
+        self.joint = Outputs(config.audio.width + width * config.sees, config.sizes)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        heard = self.hear(features, mel, column)
+        out: dict[str, Tensor] = self.joint(torch.cat([features, heard], dim=-1) if self.sees else heard)
+        return out
+
+
+class TransformerHead(HearingHead):
+    """Step 3: one post-norm transformer layer over what the frames show and what is heard, then outputs a frame."""
+
+    def __init__(self, *, config: MultimodalConfig, width: int) -> None:
+        super().__init__(config=config)
+        sizes, width = config.sequence, config.audio.width + width
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = Attention(width=width, heads=sizes.heads, inner=sizes.heads * sizes.head_width, bias=False)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(width, sizes.mlp_width), nn.ReLU(), nn.Linear(sizes.mlp_width, width))
+        self.mlp_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.hidden = nn.Sequential(nn.Linear(width, sizes.hidden), nn.BatchNorm1d(sizes.hidden), nn.ReLU())
+        self.sequence = Outputs(sizes.hidden, config.sizes)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        x = torch.cat([features, self.hear(features, mel, column)], dim=-1)
+        x = self.norm(self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x)))
+        padding = ~mask[:, None].expand(-1, x.shape[1], -1)
+        x = self.attention_norm(x + self.dropout(self.attention(x, x, padding)[0]))
+        x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        out: dict[str, Tensor] = self.sequence(self.hidden(x.flatten(0, 1)).unflatten(0, mask.shape))
+        return out
+
+
+def sinusoid(length: int, width: int) -> Tensor:
+    """Positions (length, width): sin and cos by turns (Vaswani et al.: Attention Is All You Need, NeurIPS 2017)."""
+    rate = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angle = torch.arange(length)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
+
+
+def build(config: MultimodalConfig, inputs: InputSpec) -> System:
+    """The system of that step with random weights, for inputs of that size."""
+    encoder = EmbeddingEncoder(backbone=make(config.backbone, inputs.size_px, dropout=config.dropout))
+    if config.stage == "visual":
+        return System(encoder=encoder, head=VisualHead(width=encoder.width, sizes=config.sizes))
+    head = AudioHead if config.stage == "audio" else TransformerHead
+    return System(encoder=encoder, head=head(config=config, width=encoder.width))

@@ -1,0 +1,165 @@
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from aupipe.learning import optim
+from aupipe.learning.optim import Milestones, OptimiserConfig, ParameterGroup
+from aupipe.models.build import build
+from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import System, still
+from aupipe.models.multimodal import MultimodalConfig, sinusoid
+
+pytestmark = pytest.mark.unit
+
+FRAMES, COLUMNS = 6, 60
+SMALL = {
+    "backbone": "iresnet_quick", "audio": {"width": 16},
+    "sequence": {"frames": 8, "heads": 2, "head_width": 8, "mlp_width": 32, "hidden": 16},
+}  # fmt: skip
+
+
+def system(**settings: Any) -> System:
+    torch.manual_seed(0)
+    return build(MultimodalConfig.model_validate(SMALL | settings), InputSpec(size_px=32)).eval()
+
+
+def inputs() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {
+        "frames": torch.randn(2, FRAMES, 3, 32, 32), "mask": torch.ones(2, FRAMES, dtype=torch.bool),
+        "time": torch.arange(FRAMES).double().expand(2, -1) / 30, "mel": torch.randn(2, 64, COLUMNS),
+        "column": (5 + 7 * torch.arange(FRAMES)).expand(2, -1).clone(),
+    }  # fmt: skip
+
+
+def test_paper_sizes() -> None:
+    with torch.device("meta"):
+        model = build(MultimodalConfig(), InputSpec())
+        visual = build(MultimodalConfig(stage="visual", backbone="ir_se50"), InputSpec())
+        audio = build(MultimodalConfig(stage="audio", outputs=("au",)), InputSpec())
+        deaf = build(MultimodalConfig(stage="audio", outputs=("au",), sees=False), InputSpec())
+    sizes = {name: tuple(p.shape) for name, p in model.head.named_parameters()}
+    assert sum(p.numel() for p in model.encoder.parameters()) == 65_155_648  # without the fixed scale of 512
+    assert sum(p.numel() for p in model.head.tdnn.parameters()) == 2_268_672
+    assert sizes["attention.query.weight"] == (512, 1024)
+    assert not any("attention." in name and "bias" in name for name in sizes)
+    assert sizes["mlp.0.weight"] == (2048, 1024)
+    assert sizes["hidden.0.weight"] == (512, 1024)
+    assert (sizes["sequence.au.weight"], sizes["sequence.expr.weight"]) == ((12, 512), (7, 512))
+    assert (model.head.length, model.encoder.width, visual.encoder.width) == (30, 512, 512)
+    assert [tuple(p.shape) for p in visual.head.parameters()] == [(12, 512), (12,), (7, 512), (7,)]
+    assert audio.head.joint["au"].weight.shape == (12, 1024)
+    assert deaf.head.joint["au"].weight.shape == (12, 512)
+
+
+@pytest.mark.parametrize("stage", ["visual", "audio", "sequence"])
+def test_every_step_tells_both_tasks_of_every_frame(stage: str) -> None:
+    out = system(stage=stage)(**inputs())
+    assert {name: tuple(values.shape) for name, values in out.items()} == {
+        "au": (2, FRAMES, 12),
+        "expr": (2, FRAMES, 7),
+    }
+    assert set(system(stage=stage, outputs=["au"])(**inputs())) == {"au"}
+
+
+@pytest.mark.parametrize("stage", ["audio", "sequence"])
+def test_sound_is_heard_at_a_frames_column_and_can_be_missing(stage: str) -> None:
+    model, given = system(stage=stage), inputs()
+    before = model(**given)["au"]
+    assert not torch.allclose(model(**given | {"mel": torch.zeros_like(given["mel"])})["au"], before, atol=1e-5)
+    silent = model(**given | {"mel": None, "column": None})["au"]
+    assert silent.isfinite().all()
+    nowhere = torch.full_like(given["column"], -1)
+    assert torch.equal(model(**given | {"column": nowhere})["au"], silent)
+    assert torch.equal(model(**given | {"mel": torch.zeros(2, 64, 0), "column": nowhere})["au"], silent)
+
+
+def test_a_frame_hears_its_own_surroundings_only() -> None:
+    model, given = system(stage="audio"), inputs()
+    before = model(**given)["au"]
+    given["mel"][:, :, 5 + 7 * 3] += 1
+    moved = (model(**given)["au"] != before).any(dim=-1)[0]
+    assert moved.tolist() == [False, False, True, True, True, False]  # 7 columns apart, seen 7 to either side
+    given = inputs()
+    given["column"][0, 2] = -1
+    moved = (model(**given)["au"] != before).any(dim=-1)
+    assert moved.nonzero().tolist() == [[0, 2]]
+
+
+def test_the_audio_only_step_does_not_see() -> None:
+    model, given = system(stage="audio", sees=False), inputs()
+    before = model(**given)["au"]
+    assert torch.equal(model(**given | {"frames": torch.zeros_like(given["frames"])})["au"], before)
+    assert not torch.allclose(model(**given | {"mel": -given["mel"]})["au"], before, atol=1e-5)
+
+
+def test_the_sequence_step_looks_over_frames_but_not_at_padding() -> None:
+    model, given = system(), inputs()
+    given["mask"][1, 4:] = False
+    before = model(**given)["au"]
+    padded = given["frames"].clone()
+    padded[1, 4:] = 9
+    assert torch.equal(model(**given | {"frames": padded})["au"][given["mask"]], before[given["mask"]])
+    other = given["frames"].clone()
+    other[0, 1] = 9
+    moved = (model(**given | {"frames": other})["au"] - before).abs().amax(dim=-1)
+    assert (moved[0] > 1e-7).all()
+    assert (moved[1] == 0).all()
+
+
+def test_weights_go_from_step_to_step_by_name() -> None:
+    steps = [set(system(stage=stage).state_dict()) for stage in ("visual", "audio", "sequence")]
+    encoder = {name for name in steps[0] if name.startswith("encoder.")}
+    tdnn = {name for name in steps[1] if name.startswith("head.tdnn.")}
+    assert steps[0] & steps[1] == steps[0] & steps[2] == encoder
+    assert steps[1] & steps[2] == encoder | tdnn
+
+
+def test_later_steps_leave_the_visual_model_bit_identical() -> None:
+    model = system(outputs=["au"])
+    group = ParameterGroup(parameters=("head",), schedule=Milestones(kind="milestones", lr=0.1), weight_decay=5e-5)
+    optimiser = optim.build(model, OptimiserConfig(kind="sgd", groups=(group,)))
+    for state in optimiser.param_groups:
+        state["lr"] = 0.1
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(2):
+        optim.train_mode(model)
+        optimiser.zero_grad(set_to_none=True)
+        model(**inputs())["au"].square().mean().backward()
+        optimiser.step()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
+
+
+def test_one_task_leaves_the_others_head_alone() -> None:
+    model = system(stage="visual").train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for task, other in (("expr", "au"), ("au", "expr"), ("expr", "au")):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        optimiser.zero_grad(set_to_none=True)
+        mask, time = still(4)
+        model(torch.randn(4, 1, 3, 32, 32), mask, time)[task].square().mean().backward()
+        optimiser.step()
+        moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert {f"head.visual.{task}.weight", "encoder.backbone.network.conv1.weight"} <= moved
+        assert not any(name.startswith(f"head.visual.{other}.") for name in moved)
+
+
+def test_an_encoder_alone_has_no_head() -> None:
+    model = system(stage="visual", outputs=[])
+    assert model(**inputs()) == {}
+    assert not list(model.head.parameters())
+    for wrong in ({"outputs": []}, {"outputs": ["au", "au"]}, {"sees": False}):
+        with pytest.raises(ValidationError):
+            system(**wrong)
+
+
+def test_positions_against_the_formula() -> None:
+    table = sinusoid(30, 6)
+    assert table.shape == (30, 6)
+    angle = torch.tensor(11 / 10000 ** (2 / 6))
+    torch.testing.assert_close(table[11, 2:4], torch.stack([angle.sin(), angle.cos()]))
+    assert sinusoid(4, 5).shape == (4, 5)
