@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from safetensors import torch as safetensors
@@ -67,6 +68,7 @@ def write(path: str, name: str, tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@cache
 def _shapes(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         network = backbone.make(name, SIZE_PX).network
