@@ -52,7 +52,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                 part.add(
                     write.rows(
                         video_id=f"{split}{video:02d}.mp4", frames=np.arange(1, frames + 1), images=images, au=au,
-                        expression=np.full(frames, facs.UNKNOWN), source="test",
+                        expression=np.where((au[:, 0] < 0), facs.UNKNOWN, au[:, 0] + 2 * au[:, 4]), source="test",
                     )
                 )  # fmt: skip
             names.append(write.part_name(split, 0, f"{seed}"))

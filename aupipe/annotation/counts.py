@@ -8,7 +8,7 @@ import pyarrow as pa
 from aupipe.annotation.ledger import Record
 
 
-def counts_of(observed: pa.Table, frames_expected: int, missing_s: float) -> Record:
+def counts_of(observed: pa.Table, frames_expected: int, missing_s: float, sound_lost: str = "") -> Record:
     """Decoded, lost and corrupt frames of a video, and the status and reason that follow."""
     frame = observed["frame"].to_numpy()
     lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
@@ -21,11 +21,13 @@ def counts_of(observed: pa.Table, frames_expected: int, missing_s: float) -> Rec
     ]
     if missing_s:
         reasons.append(f"truncated: it ends {missing_s:.1f} s before the length that its container promises")
+    if sound_lost:
+        reasons.append(sound_lost)
     return {
         "frames_decoded": total - len(lost),
         "frames_lost": len(lost),
         "frames_corrupt": len(corrupt),
-        "status": "partial" if len(lost) or missing_s else "ok",
+        "status": "partial" if len(lost) or missing_s or sound_lost else "ok",
         "reason": "; ".join(reasons),
     }
 

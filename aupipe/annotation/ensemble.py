@@ -14,6 +14,7 @@ from torch import Tensor
 from aupipe import facs
 from aupipe.annotation.observed import Embeddings
 from aupipe.annotation.settings import key_of
+from aupipe.annotation.sound import Sound
 from aupipe.errors import CheckpointError
 from aupipe.faces import template
 from aupipe.learning import ensemble
@@ -73,6 +74,11 @@ class Ensemble:
         return max(member.outputs.get("expr", 0) for member in self.members)
 
     @property
+    def hears(self) -> bool:
+        """Whether a model wants sound."""
+        return any(member.system.head.hears for member in self.members)
+
+    @property
     def length(self) -> int:
         """Of the longest sequence that a model looks at; 1: they all judge frames one by one."""
         return max(member.system.head.length for member in self.members)
@@ -102,7 +108,9 @@ def load(checkpoints: Sequence[str], how: How) -> Ensemble:
     return Ensemble(tuple(members), np.stack(templates))
 
 
-def tell(models: Ensemble, embeddings: Embeddings, rows: np.ndarray, time_s: np.ndarray, overlap: float) -> np.ndarray:
+def tell(
+    models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray, overlap: float
+) -> np.ndarray:
     """Probabilities of one track: (S, K·12 + C) float32, each model's AUs, then the mean expression.
 
     Args:
@@ -110,12 +118,19 @@ def tell(models: Ensemble, embeddings: Embeddings, rows: np.ndarray, time_s: np.
         time_s: (S,).
         overlap: of the windows of a sequence head.
     """
+    column = None
+    if sound is not None:
+        media_time_s = embeddings.rows["time_s"].to_numpy(zero_copy_only=False)[
+            rows
+        ]  # null = NaN: no sound known there
+        column = sound.columns(media_time_s)
     au: list[Tensor] = []
     expressions: list[Tensor] = []
     first = 0
     for member in models.members:
         width = member.system.encoder.width
-        said = run_head(member.system.head, embeddings.of(rows, first, width), time_s, overlap=overlap)
+        of_model = embeddings.of(rows, first, width)
+        said = run_head(member.system.head, of_model, time_s, overlap=overlap, mel=sound, column=column)
         au.append(said["au"])
         expressions += [said["expr"]] if "expr" in said else []
         first += width

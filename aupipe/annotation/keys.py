@@ -39,6 +39,10 @@ class Keys:
         """Of what observe leaves of a segment. It does not depend on the video's name."""
         return key_of(self._observe(fingerprint), segment.own_start, segment.own_stop)
 
+    def sound(self, fingerprint: str) -> str:
+        """Of what a video sounds like; "" where no model listens."""
+        return key_of(SCHEMA_VERSION, fingerprint, "sound") if self.models.hears else ""
+
     def head(self, fingerprint: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""
         overlap = self.config.inference.overlap if self.models.length > 1 else None

@@ -17,20 +17,20 @@ from torch import Tensor
 from aupipe.annotation import schema
 from aupipe.storage import Storage
 
-_FOLDER = "_work/observed"
+FOLDER = "_work/observed"
 _HELD_PARTS = 4  # of a video in memory; windows of a track lie in neighbouring parts
 
 
 def write(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
     """Leave a part of a segment."""
-    name = f"{_FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
+    name = f"{FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
     storage.write(name, schema.to_parquet(rows, schema.OBSERVED))
 
 
 def segments(storage: Storage) -> dict[str, list[str]]:
     """The files of every segment that is there whole, in order, by segment key."""
     parts: dict[str, list[str]] = {}
-    for name in storage.names(_FOLDER, ".parquet"):
+    for name in storage.names(FOLDER, ".parquet"):
         parts.setdefault(_key(name), []).append(name)
     return {
         key: names for key, names in parts.items()
@@ -40,7 +40,7 @@ def segments(storage: Storage) -> dict[str, list[str]]:
 
 def delete(storage: Storage, segment_keys: Collection[str]) -> None:
     """Delete what there is of these segments."""
-    for name in storage.names(_FOLDER):
+    for name in storage.names(FOLDER):
         if _key(name) in segment_keys:
             storage.delete(name)
 
@@ -92,4 +92,4 @@ class Track:
 
 
 def _key(name: str) -> str:
-    return name[len(_FOLDER) + 1 :].partition("-")[0]
+    return name[len(FOLDER) + 1 :].partition("-")[0]

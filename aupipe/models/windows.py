@@ -35,6 +35,12 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
+class Columns(Protocol):
+    """(64, M) columns that can be read a slice at a time, as `[:, a:b]`; a tensor is one."""
+
+    def __getitem__(self, at: tuple[slice, slice], /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Windows:
     """W windows of S places over a track, in order of time.
@@ -83,7 +89,7 @@ def cover(time_s: Floats, length: int, overlap: float) -> Windows:
 @torch.inference_mode()
 def run_head(
     head: SequenceHead, features: Rows, time_s: Floats, *, overlap: float,
-    mel: Tensor | None = None, column: Ints | None = None,
+    mel: Columns | None = None, column: Ints | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Probabilities {"au": (N, 12)[, "expr": (N, C)]} float32 of the N frames of one track, on the CPU.
 
@@ -127,9 +133,9 @@ def outputs(head: SequenceHead, width: int) -> dict[str, int]:
     return {name: values.shape[-1] for name, values in said.items()}
 
 
-def _sound(mel: Tensor, column: Ints) -> tuple[Tensor, Tensor]:
+def _sound(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
     """The sound around a window (1, 64, M) and the column of it at each frame (1, S)."""
     heard = column[column >= 0]
     low = max(int(heard.min()) - _MEL_MARGIN, 0) if len(heard) else 0
     high = int(heard.max()) + _MEL_MARGIN + 1 if len(heard) else 1
-    return mel[None, :, low:high], torch.from_numpy(np.where(column >= 0, column - low, -1))
+    return mel[:, low:high][None], torch.from_numpy(np.where(column >= 0, column - low, -1))

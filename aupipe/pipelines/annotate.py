@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
-from aupipe.annotation import ensemble, ledger, observed
+from aupipe.annotation import ensemble, ledger, observed, sound
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.plan import Input, find_inputs
@@ -22,7 +22,7 @@ from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.faces.detect import Detector
 from aupipe.pipelines.annotate_finalise import Finalise, Group
-from aupipe.pipelines.annotate_observe import Decode, Encode, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import gpus_per_worker, session
@@ -96,13 +96,16 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             add_probed(work, _probe(to_probe, job.config), stamps, books, keys)
             shared = ray.put(keys.models)
+            _listen(work, keys, job)
             frames = _observe(work, keys, shared, job)
             _finalise(work, keys, shared, job, books.next_generation)
         _withdraw(work, books, storage)
         books = Ledger.read(storage)
         books.reconcile()
     if not job.keep_intermediate:
-        observed.delete(storage, {key for _, segments in work.observe.values() for key, _ in segments})
+        segments = {key for _, segments in work.observe.values() for key, _ in segments}
+        sounds = {keys.sound(record["fingerprint"]) for record, _ in work.observe.values()}
+        observed.delete(storage, segments | sounds)
     write_videos(storage, books, work.aside)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
     summary = Summary(job.out, [records[v.video_id] for v in inputs], frames, time.monotonic() - start)
@@ -169,9 +172,28 @@ def _observe(work: WorkList, keys: Keys, models: ray.ObjectRef, job: AnnotateJob
     return frames
 
 
+def _listen(work: WorkList, keys: Keys, job: AnnotateJob) -> None:
+    """Leave the sound of every video that is to be observed, where a model listens."""
+    storage = Storage(job.out)
+    there = set(storage.names(observed.FOLDER)) if keys.models.hears else set()
+    rows = [
+        {"key": keys.sound(record["fingerprint"]), "uri": record["uri"], "video_id": video_id}
+        for video_id, (record, _) in work.observe.items()
+    ]
+    missing = [row for row in rows if row["key"] and sound.name_of(row["key"]) not in there]
+    if not missing:
+        return
+    heard = ray.data.from_items(missing, override_num_blocks=len(missing)).map(
+        Listen(job.out), num_cpus=1, compute=TaskPoolStrategy(size=_decoders(job))
+    )
+    for row in heard.iter_rows():
+        if row["error"]:
+            work.quarantine(row["video_id"], row["error"])
+
+
 def _finalise(work: WorkList, keys: Keys, models: ray.ObjectRef, job: AnnotateJob, generation: int) -> None:
     """Head and decide for what was observed, decide alone for what only other thresholds touch."""
-    groups = list(_groups(work, Storage(job.out), job.config.rows_per_file, generation))
+    groups = list(_groups(work, keys, Storage(job.out), job.config.rows_per_file, generation))
     if not groups:
         return
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
@@ -184,26 +206,29 @@ def _finalise(work: WorkList, keys: Keys, models: ray.ObjectRef, job: AnnotateJo
     progress.finish()
 
 
-def _groups(work: WorkList, storage: Storage, rows_per_file: int, generation: int) -> Iterator[Group]:
+def _groups(work: WorkList, keys: Keys, storage: Storage, rows_per_file: int, generation: int) -> Iterator[Group]:
     """Videos whose tables go together: about a file's worth, since files must not be many and small."""
     done = observed.segments(storage)
-    group = Group([], [], [], generation)
+    group = Group([], [], [], [], generation)
     for _, (record, segments) in sorted(work.observe.items()):
         frames = sum(r["frames_expected"] for r in group.records)
         if group.records and (
             len(group.records) >= _GROUP_VIDEOS or frames + record["frames_expected"] > rows_per_file
         ):
             yield group
-            group = Group([], [], [], generation)
+            group = Group([], [], [], [], generation)
         group.records.append(record)
         group.observed.append([name for key, _ in segments for name in done[key]])
+        group.sounds.append(keys.sound(record["fingerprint"]))
     if group.records:
         yield group
     by_entry = defaultdict(list)
     for record, entry in work.decide.values():
         by_entry[entry.name].append((record, entry))
     for pairs in by_entry.values():
-        yield Group([record for record, _ in pairs], [[] for _ in pairs], pairs[0][1].frames, generation)
+        yield Group(
+            [record for record, _ in pairs], [[] for _ in pairs], [""] * len(pairs), pairs[0][1].frames, generation
+        )
 
 
 def _owned(task: SegmentTask) -> int:

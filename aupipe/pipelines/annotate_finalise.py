@@ -20,6 +20,7 @@ from aupipe.annotation.finalise import Decision, decide, head
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observed import Embeddings
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.sound import Sound
 from aupipe.storage import Storage
 
 
@@ -31,10 +32,12 @@ class Group:
         records: what is known of each before finalise.
         observed: for each video the files that observe left, in order; empty where head is done and only decide is due:
             then `committed` names the frames files that hold its rows.
+        sounds: for each video the key of its sound; "" where no model listens.
     """
 
     records: list[Record]
     observed: list[list[str]]
+    sounds: list[str]
     committed: list[str]
     generation: int
 
@@ -54,12 +57,13 @@ class Finalise:
         group = Group(**json.loads(row["group"]))
         tables, records = [], []
         before = ledger.read_all(self._storage, group.committed) if group.committed else None
-        for known, files in zip(group.records, group.observed, strict=True):
+        for known, files, sound in zip(group.records, group.observed, group.sounds, strict=True):
             record = dict(known)
             if before is not None:
                 frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
             else:
-                frames = self._head(record, Embeddings(self._storage, files))
+                heard = Sound(self._storage, sound) if sound else None
+                frames = self._head(record, Embeddings(self._storage, files), heard)
             tables.append(decide(frames, self._decision))
             records.append(record)
         events = pa.concat_tables([find_events(table, self._config.events) for table in tables])
@@ -68,12 +72,12 @@ class Finalise:
         )
         return {"video_ids": json.dumps([record["video_id"] for record in records])}
 
-    def _head(self, record: Record, video: Embeddings) -> pa.Table:
+    def _head(self, record: Record, video: Embeddings, sound: Sound | None) -> pa.Table:
         """The frames table of a video; counts go into its record."""
-        tell = partial(ensemble.tell, self._models, video, overlap=self._config.inference.overlap)
+        tell = partial(ensemble.tell, self._models, video, sound, overlap=self._config.inference.overlap)
         frames = head(
             record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.tracking
         )
-        record |= counts_of(video.rows, record["frames_expected"], record["missing_s"])
+        record |= counts_of(video.rows, record["frames_expected"], record["missing_s"], sound.reason if sound else "")
         record["faces"] = len(frames["face_id"].drop_null().unique())
         return frames

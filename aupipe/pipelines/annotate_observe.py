@@ -15,7 +15,7 @@ import pyarrow as pa
 import ray
 import torch
 
-from aupipe.annotation import observed
+from aupipe.annotation import observed, sound
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.ledger import Record
@@ -116,6 +116,21 @@ class Decode:
                 }  # fmt: skip
         except HOSTILE as error:
             yield base | {"error": reason_of(error), "work_s": time.monotonic() - start}
+
+
+class Listen:
+    """Leaves the sound of a video for finalise."""
+
+    def __init__(self, out: str) -> None:
+        self._storage = Storage(out)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        torch.set_num_threads(1)
+        try:
+            sound.leave(self._storage, row["key"], row["uri"])
+        except HOSTILE as error:
+            return {**row, "error": reason_of(error)}
+        return {**row, "error": ""}
 
 
 class Encode:

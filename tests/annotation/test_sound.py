@@ -1,0 +1,74 @@
+"""Sound: left once, read in pieces, equal to the whole; columns by media time."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import scene, write_clip
+
+from aupipe.annotation import sound
+from aupipe.media.audio import audio
+from aupipe.media.mel import log_mel
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+RATE_HZ = 8000
+
+
+def speaking(path: Path, seconds: float) -> Path:
+    """A clip of one picture and noise."""
+    noise = np.random.default_rng(0).integers(-9000, 9000, (1, int(seconds * RATE_HZ)), np.int16)
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("mpeg4", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        voice = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        container.mux(picture.encode(av.VideoFrame.from_ndarray(scene(1, size=(64, 48), people=())[0], "rgb24")))
+        container.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
+        container.mux(voice.encode(frame))
+        container.mux(voice.encode(None))
+    return path
+
+
+def test_pieces_of_the_sound_equal_the_whole(tmp_path: Path) -> None:
+    path = speaking(tmp_path / "a.mkv", 70)
+    storage = Storage(tmp_path / "out")
+    sound.leave(storage, "aa", str(path))
+    heard = sound.Sound(storage, "aa")
+    whole = log_mel((block.samples for block in audio(str(path))), RATE_HZ)
+    assert whole.shape == (64, 70 * 200 + 1)
+    for low, high in ((0, 10), (4000, 4200), (8191, 8193), (13900, 99999), (0, 14001)):
+        assert torch.equal(heard[:, low:high], whole[:, low:high])
+    at = heard.columns(np.array([0.0, 1.0, np.nan, 69.9, 71.0]))
+    assert at.tolist() == [0, 200, -1, 13980, -1]
+    assert heard.reason == ""
+
+
+def test_a_video_without_sound_is_silent(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(2, people=()))
+    storage = Storage(tmp_path / "out")
+    sound.leave(storage, "aa", str(path))
+    heard = sound.Sound(storage, "aa")
+    assert heard.columns(np.array([0.0, 0.04])).tolist() == [-1, -1]
+    assert heard[:, 0:1].shape == (64, 1)
+
+
+def test_sound_that_breaks_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = list(audio(str(speaking(tmp_path / "a.mkv", 25))))
+
+    def broken(uri: str):
+        yield blocks[0]
+        raise av.error.InvalidDataError(1, "bad packet")
+
+    monkeypatch.setattr(sound, "audio", broken)
+    sound.leave(Storage(tmp_path), "aa", "a.mkv")
+    heard = sound.Sound(Storage(tmp_path), "aa")
+    assert heard.reason.startswith("sound_lost: ")
+    assert heard[:, 0:99999].shape[1] == blocks[0].samples.shape[1] * 200 // RATE_HZ + 1
