@@ -135,6 +135,3 @@ def build_identity(config: IdentityLossConfig, *, identities: int, width: int) -
     return CosFace(
         identities=identities, width=width, scale=config.scale, margin=config.margin, sample_rate=config.sample_rate
     )
-
-
-LossConfig, build = BceDiceConfig, build_au  # until the engine asks for the three by name
