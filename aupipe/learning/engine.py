@@ -26,7 +26,7 @@ from aupipe.learning.recipe import AuTask, DataConfig, ExprTask, IdentityTask, R
 from aupipe.learning.samples import Samples
 from aupipe.learning.sampling import Task
 from aupipe.models.build import build
-from aupipe.models.interfaces import System
+from aupipe.models.interfaces import LogitsHead, System
 
 MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
 
@@ -108,6 +108,12 @@ def build_learner(
     torch.manual_seed(sampling.seed_of(recipe.seed, stage, "weights"))
     system = build(recipe.model_of(stage), recipe.input)
     named = recipe.stages[stage].tasks.named
+    if len(named) > 1 and isinstance(system.head, LogitsHead):
+        # Its logits are one tensor: the loss of some gives the others gradients of 0, not none, so momentum moves them.
+        raise ConfigError(
+            f"stages.{stage}.tasks: the encoder of {recipe.model_of(stage).name} is cut after its logits, so it cannot "
+            "learn one task and leave the other's head alone; learn one task a stage, or take the model multimodal"
+        )
     learner = Learner(system, {name: _loss(task, data[name].learnt, system) for name, task in named.items()})
     optimiser = optim.build(learner, recipe.stages[stage].optimiser)
     if init is not None:

@@ -10,6 +10,7 @@ from aupipe.commands.train import main
 
 pytestmark = pytest.mark.unit
 
+HEAD_ONLY = "[{parameters: [encoder.au], schedule: {kind: milestones, lr: 0.1}}]"
 QUICK = ["--recipe", "multilabel_transformer", "--quick"]
 
 
@@ -31,8 +32,8 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
     arguments = ["--data", store, "--out", str(out), "--dry-run", "--set", "stages.train.batch=5"]
     assert main([*QUICK, *arguments]) == 0
     text = capsys.readouterr().out
-    assert "30 crops of 3 videos (1 more held out)" in text
-    assert "epochs of 6 steps of 5" in text
+    assert "15 crops of 3 videos (1 more held out), 3 steps an epoch, scored on 20" in text
+    assert "epochs of batches of 5" in text
     assert "trainable" in text
     assert not out.exists()
 
@@ -44,12 +45,28 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
         (["--recipe", "multilabel_transformer"], "--set stages.train.init=timm"),
         ([*QUICK, "--set", "stages.train.epoch=3"], "stages.train.epoch"),
         ([*QUICK, "--set", "stages.train.init=stage:first"], "names no earlier stage"),
-        ([*QUICK, "--set", "stages.train.batch=9999"], "stages.train.batch"),
+        ([*QUICK, "--set", "stages.train.batch=9999"], "less than one batch of 9999"),
         ([*QUICK, "--set", "model.backbone=nonet"], "nonet"),
         ([*QUICK, "--workers", "0"], "--workers"),
         ([*QUICK, "--split", "fold:4"], "fold:3"),
         ([*QUICK, "--split", "train"], "--split train"),
-        ([*QUICK, "--set", "stages.train.data.held_out=0.6"], "stages.train.data.held_out"),
+        ([*QUICK, "--set", "stages.train.tasks.au.data.held_out=0.6"], "tasks.au.data.held_out"),
+        ([*QUICK, "--folds", "--split", "fold:1"], "--folds"),
+        ([*QUICK, "--set", "fold.1.width=8"], "--folds"),
+        (["--recipe", "region_relation"], "InsightFace"),
+        (["--recipe", "expression_transfer"], "resnet50"),
+        (
+            [
+                "--recipe",
+                "expression_transfer",
+                "--quick",
+                "--set",
+                "stages.aus.optimiser.groups=" + HEAD_ONLY,
+                "--set",
+                "stages.aus.init=random",
+            ],
+            "frozen parameters random",
+        ),
     ],
 )
 def test_wrong_configuration_exits_2_and_names_it(

@@ -7,7 +7,10 @@ pytestmark = pytest.mark.unit
 
 
 def run(images: torch.Tensor, targets: torch.Tensor, seed: int = 0, **settings: object) -> tuple:
-    return augment(images, targets, AugmentConfig(**settings), torch.Generator().manual_seed(seed))
+    """As clips of one frame."""
+    generator = torch.Generator().manual_seed(seed)
+    out, labels = augment(images[:, None], targets[:, None], AugmentConfig(**settings), generator)
+    return out[:, 0], labels[:, 0]
 
 
 @pytest.fixture
@@ -28,8 +31,9 @@ def test_nothing_asked_nothing_changed(images: torch.Tensor, targets: torch.Tens
 
 def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: torch.Tensor) -> None:
     settings = {
-        "flip": True, "brightness": 0.1, "contrast": 0.1, "channel_drop": 0.3, "rotation_turns": 0.1, "zoom": 0.1,
-        "shift": 0.05, "mixup_alpha": 0.4, "label_smoothing": 0.1,
+        "flip": True, "brightness": 0.1, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3, "channel_drop": 0.3,
+        "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
+        "label_smoothing": 0.1,
     }  # fmt: skip
     torch.manual_seed(5)
     first = run(images, targets, **settings)
@@ -63,7 +67,7 @@ def test_brightness_and_geometry_stay_in_bounds(images: torch.Tensor, targets: t
     shift = run(grey, targets, brightness=0.1)[0][:, 0, 0, 0] - 0.5
     assert shift.abs().max() <= 0.1
     assert shift.std() > 0.03
-    flat = run(grey, targets, rotation_turns=0.1, zoom=0.1, shift=0.1)[0]
+    flat = run(grey, targets, rotation_turns=0.1, zoom=0.1, shift=0.1, smallest_crop=0.6)[0]
     torch.testing.assert_close(flat, grey)  # nothing but the image itself is ever shown
 
 
@@ -82,3 +86,33 @@ def test_label_smoothing_leaves_unknown_alone(images: torch.Tensor) -> None:
     targets = torch.tensor([[0.0, 1.0, -1.0] * 4])
     _, labels = run(images[:1], targets, label_smoothing=0.1)
     torch.testing.assert_close(labels[0, :3], torch.tensor([0.05, 0.95, -1.0]))
+
+
+def test_a_clip_is_changed_as_one(images: torch.Tensor) -> None:
+    clips = images[:8, None].expand(-1, 5, -1, -1, -1).contiguous()
+    settings = {
+        "flip": True, "brightness": 0.2, "contrast": 0.2, "saturation": 0.3, "hue_turns": 0.2, "channel_drop": 0.5,
+        "rotation_turns": 0.1, "zoom": 0.2, "shift": 0.1, "smallest_crop": 0.6, "mixup_alpha": 0.4,
+    }  # fmt: skip
+    out, _ = augment(clips, torch.zeros(8, 5, 12), AugmentConfig(**settings), torch.Generator().manual_seed(0))
+    assert torch.equal(out, out[:, :1].expand_as(out))
+    assert (out[:, 0] - clips[:, 0]).abs().amax((1, 2, 3)).min() > 0.01  # and each is changed
+
+
+def test_colours_turn_about_grey(images: torch.Tensor, targets: torch.Tensor) -> None:
+    grey = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 0.5 + 0.25
+    for kind in ("hue_turns", "saturation"):
+        torch.testing.assert_close(run(grey, targets, **{kind: 0.3})[0], grey)
+    middle = images * 0.2 + 0.4  # nothing is cut off at 0 or 1
+    turned = run(middle, targets, hue_turns=0.3)[0]
+    torch.testing.assert_close(turned.mean(dim=1), middle.mean(dim=1))
+    assert (turned - middle).abs().max() > 0.05
+
+
+def test_crop_shows_a_part_of_the_image() -> None:
+    ramp = torch.linspace(0, 1, 64).expand(256, 3, 64, 64).contiguous()
+    out, _ = run(ramp, torch.zeros(256, 12), smallest_crop=0.5)
+    wide = out[:, 0, 0, -1] - out[:, 0, 0, 0]
+    assert wide.min() > 0.5 * 3 / 4
+    assert wide.max() <= 1
+    assert wide.std() > 0.05

@@ -4,20 +4,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from aupipe.errors import DatasetError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, metrics, optim, recipe, state
-from aupipe.learning.crops import CropReader
-from aupipe.learning.recipe import DataConfig, Recipe
+from aupipe.learning import engine, optim, recipe, state
+from aupipe.learning.recipe import Recipe
+from aupipe.models.backbone import make
+from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
 
 pytestmark = pytest.mark.unit
 
 TINY = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "model.dropout=0.2", "input.size_px=32",
-    "stages.train.batch=8", "stages.train.epochs=2", "stages.train.data.window_groups=2",
+    "stages.train.batch=8", "stages.train.epochs=2", "stages.train.tasks.au.data.window_groups=2",
+    "stages.train.tasks.au.data.every_n=1",
 ]  # fmt: skip
+AUGMENTED = ("flip", "brightness", "channel_drop", "rotation_turns", "zoom")
 CPU = torch.device("cpu")
+
+# Two tasks on one backbone, with momentum and weight decay: what could move a head that is not being learnt.
+TWO_TASKS = """
+name: two
+model: {name: expression_transfer, backbone: test_resnet, outputs: [au, expr], hidden: [8], dropout: 0.1}
+input: {size_px: 32}
+stages:
+  both:
+    init: random
+    tasks:
+      expr: {loss: {kind: cross_entropy}}
+      au: {loss: {kind: bce}}
+    alternate: ALTERNATE
+    augment: {flip: true, brightness: 0.1}
+    optimiser:
+      kind: sgd
+      groups: [{parameters: [""], schedule: {kind: milestones, lr: 0.05}, weight_decay: 0.01}]
+    epochs: 2
+    batch: 8
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +55,66 @@ def tiny() -> Recipe:
     return recipe.read("multilabel_transformer", quick=True, overrides=TINY)
 
 
-def trainer(tiny: Recipe, index: StoreIndex, rank: int = 0, world: int = 1) -> engine.Trainer:
-    system = engine.build_system(tiny, "train", "random")
-    optimiser = optim.build(system, tiny.stages["train"].optimiser)
+class TwoHeads(SequenceHead):
+    """Two heads on one embedding."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.au, self.expr = nn.Linear(width, 12), nn.Linear(width, 8)
+
+    def forward(self, features: torch.Tensor, *context: object) -> dict[str, torch.Tensor]:
+        return {"au": self.au(features), "expr": self.expr(features)}
+
+
+class Pooled(FrameEncoder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = make("test_resnet", 32)
+        self.width = self.backbone.pooled_width
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.backbone.pooled(self.backbone(frames))
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
+    def build(*_: object) -> System:
+        encoder = Pooled()
+        return System(encoder=encoder, head=TwoHeads(encoder.width))
+
+    monkeypatch.setattr(engine, "build", build)
+
+    def read(alternate: str) -> Recipe:
+        (tmp_path / "two.yaml").write_text(TWO_TASKS.replace("ALTERNATE", alternate))
+        return recipe.read(str(tmp_path / "two.yaml"), quick=False)
+
+    return read
+
+
+def trainer(
+    plan: Recipe, index: StoreIndex, rank: int = 0, world: int = 1, wrap: Callable = lambda model: model
+) -> engine.Trainer:
+    (stage,) = plan.stages
+    data = engine.task_data(plan, stage, index)
+    learner, optimiser = engine.build_learner(plan, stage, data, "random")
     return engine.Trainer(
-        recipe=tiny, stage="train", index=index, model=system, optimiser=optimiser, rank=rank, world=world, device=CPU
+        recipe=plan,
+        stage=stage,
+        data=data,
+        model=wrap(learner),
+        optimiser=optimiser,
+        rank=rank,
+        world=world,
+        device=CPU,
     )
 
 
 def weights(one: engine.Trainer) -> list[torch.Tensor]:
-    return list(one.system.state_dict().values())
+    return [tensor.clone() for tensor in one.learner.state_dict().values()]
 
 
-def test_training_rows_are_labelled_and_of_no_held_out_video(index: StoreIndex) -> None:
-    rows = engine.training_rows(index, DataConfig(held_out=0.25, every_n=3))
-    table = index.labels("train")
-    assert len(rows.held_out_videos) == 1
-    assert not set(rows.videos) & set(rows.held_out_videos)
-    assert {table["video_id"][int(r)].as_py() for r in rows.rows} == set(rows.videos)
-    assert {table["frame"][int(r)].as_py() for r in rows.rows} <= {1, 4, 7, 10, 13, 16}
-    assert (rows.labels >= 0).any(axis=1).all()
-    assert rows.labels.tolist() == [table["au"][int(r)].as_py() for r in rows.rows]
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: StoreIndex) -> None:
@@ -58,32 +122,85 @@ def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: StoreInde
     other = trainer(tiny.model_copy(update={"seed": 1}), index)
     losses = [t.train_epoch(0) for t in (one, two, other)]
     assert losses[0] == losses[1] != losses[2]
-    assert all(torch.equal(a, b) for a, b in zip(weights(one), weights(two), strict=True))
+    assert same(weights(one), weights(two))
 
 
-def test_goes_on_from_any_step_to_the_same_bits(tiny: Recipe, index: StoreIndex, tmp_path: Path) -> None:
-    whole = trainer(tiny, index)
+@pytest.mark.parametrize("kind", ["one task", "epoch", "batch"])
+def test_goes_on_from_any_step_to_the_same_bits(
+    kind: str, tiny: Recipe, two_tasks: Callable, index: StoreIndex, tmp_path: Path
+) -> None:
+    plan = tiny if kind == "one task" else two_tasks(kind)
+    whole = trainer(plan, index)
     for epoch in range(2):
         whole.train_epoch(epoch)
 
-    stopped = trainer(tiny, index)
+    stopped = trainer(plan, index)
     stopped.train_epoch(0)
     optim.train_mode(stopped.model)
-    for step in range(3):  # as if killed after step 3 of the second epoch
-        stopped._step(_picked(stopped, epoch=1, step=step), 1, step)
-    state.save(tmp_path, stopped.system, stopped.optimiser, state.Position(epochs=1))
+    turns = engine.sampling.turns(stopped.steps, stopped.settings.alternate, epoch=1)
+    for number, turn in enumerate(turns[:3]):  # as if killed after step 3 of the second epoch
+        stopped._step(*turn, len(turns) + number)
+    state.save(tmp_path, stopped.learner, stopped.optimiser, state.Position(epochs=1))
 
     torch.manual_seed(999)  # whatever the process did before plays no part
-    again = trainer(tiny, index)
-    assert state.load(tmp_path, again.system, again.optimiser).epochs == 1
+    again = trainer(plan, index)
+    assert state.load(tmp_path, again.learner, again.optimiser).epochs == 1
     again.train_epoch(1, first_step=3)
-    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
+    assert same(weights(whole), weights(again))
 
 
-def _picked(one: engine.Trainer, epoch: int, step: int) -> np.ndarray:
-    groups = one.reader.group_of(one.selection.rows)
-    order = engine.sampling.epoch_order(groups, seed=one.seed, epoch=epoch, window=one.settings.data.window_groups)
-    return engine.sampling.rank_rows(order, step=step, batch=one.settings.batch, rank=0, world=1)
+@pytest.fixture
+def group(tmp_path: Path) -> object:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("alternate", ["epoch", "batch"])
+def test_a_step_leaves_the_other_head_alone(
+    alternate: str, wrapped: bool, two_tasks: Callable, index: StoreIndex, group: object
+) -> None:
+    def wrap(model: engine.Learner) -> torch.nn.Module:
+        return DistributedDataParallel(model, find_unused_parameters=True) if wrapped else model
+
+    one = trainer(two_tasks(alternate), index, wrap=wrap)
+    heads = {"au": one.learner.head.au, "expr": one.learner.head.expr}
+    momentum = one.optimiser.state
+    turns = engine.sampling.turns(one.steps, alternate, epoch=0)
+    assert turns[0][0] == "expr"
+    for number, turn in enumerate(turns[:2] + turns[-2:]):
+        optim.train_mode(one.model)
+        idle = heads["au" if turn[0] == "expr" else "expr"]
+        before = [value.clone() for value in idle.state_dict().values()]
+        kept = [momentum[p]["momentum_buffer"].clone() for p in idle.parameters() if p in momentum]
+        backbone = [value.clone() for value in one.learner.encoder.backbone.parameters()]
+        one._step(*turn, number)
+        assert same(before, list(idle.state_dict().values()))
+        assert same(kept, [momentum[p]["momentum_buffer"] for p in idle.parameters() if p in momentum])
+        assert not same(backbone, list(one.learner.encoder.backbone.parameters()))
+        assert not same(before, list(heads[turn[0]].state_dict().values()))
+
+
+def test_a_system_cut_after_its_logits_learns_one_task_a_stage(
+    two_tasks: Callable, index: StoreIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = two_tasks("batch")
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="expression_transfer is cut after its logits"):
+        trainer(plan, index)
+
+
+def test_parts_of_a_batch_add_up_to_it(index: StoreIndex) -> None:
+    gradients = []
+    for parts in (1, 4):
+        changes = [f"stages.train.accumulate={parts}", *(f"stages.train.augment.{kind}=0" for kind in AUGMENTED)]
+        one = trainer(recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, *changes]), index)
+        one.model.eval()  # without batch statistics and dropout a batch in parts gives the gradient of the whole
+        one._step("au", 0, 0, 0)
+        gradients.append([p.grad.clone() for p in one.learner.parameters()])
+    for whole, summed in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)
 
 
 def test_learns_what_can_be_seen(tiny: Recipe, index: StoreIndex) -> None:
@@ -92,45 +209,51 @@ def test_learns_what_can_be_seen(tiny: Recipe, index: StoreIndex) -> None:
     assert one.train_epoch(1) < first
 
 
-def test_prediction_does_not_depend_on_its_company(tiny: Recipe, index: StoreIndex) -> None:
-    system = engine.build_system(tiny, "train", "random").eval()
-    reader = CropReader(index, "validation", keep_groups=1)
-    rows = np.arange(40)
-    together = engine.predict(system, tiny.input, reader, rows, CPU)
-    assert together.shape == (40, 12)
-    apart = np.concatenate([engine.predict(system, tiny.input, reader, rows[i : i + 7], CPU) for i in range(0, 40, 7)])
-    assert np.array_equal(together, apart)
-
-
-def test_validation_counts_the_labelled_entries(tiny: Recipe, index: StoreIndex) -> None:
-    one = trainer(tiny, index)
-    selection = engine.labelled_rows(index, "validation")
-    counts = one.validate(CropReader(index, "validation", keep_groups=1), selection)
-    assert np.array_equal(counts.sum(axis=1), (selection.labels >= 0).sum(axis=0))
-    parts = []
+def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, index: StoreIndex) -> None:
+    plan = two_tasks("epoch")
+    whole = trainer(plan, index).validate()
+    assert whole["expr_majority"] > 0.3
+    assert 0 <= whole["macro_f1"] <= 1
+    assert engine.score(whole, 9.0) == (whole["macro_f1"] + whole["expr_macro_f1"]) / 2
+    assert engine.score({}, 9.0) == -9.0
+    counted = []
     for rank in range(2):  # the shares of two ranks add up to the whole
-        half = trainer(tiny, index, rank, world=2)
-        parts.append(half.validate(CropReader(index, "validation", keep_groups=1), selection))
-    assert np.array_equal(parts[0] + parts[1], counts)
-    assert metrics.macro_f1(counts) >= 0
+        half = trainer(plan, index, rank, world=2)
+        half._summed = lambda counts: counted.append(counts) or counts
+        half.validate()
+    one = trainer(plan, index)
+    shares, counted = counted, []
+    one._summed = lambda counts: counted.append(counts) or counts
+    one.validate()
+    assert [np.array_equal(shares[k] + shares[k + 2], counted[k]) for k in range(2)] == [True, True]
 
 
-def test_fewer_rows_than_a_batch_and_an_unlabelled_store_are_refused(
-    tiny: Recipe, index: StoreIndex, make_store: Callable[..., str]
-) -> None:
+def test_fewer_rows_than_a_batch_are_refused(index: StoreIndex) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
     with pytest.raises(DatasetError, match="less than one batch"):
         trainer(huge, index)
-    with pytest.raises(DatasetError, match="no labelled row"):
-        engine.training_rows(StoreIndex.open(make_store(train=2, validation=1, frames=4, unknown=1.1)), DataConfig())
 
 
-def test_paper_size_takes_a_whole_optimiser_step(index: StoreIndex) -> None:
-    overrides = ["stages.train.init=random", "stages.train.batch=2", "stages.train.data.every_n=1"]
-    one = trainer(recipe.read("multilabel_transformer", quick=False, overrides=overrides), index)
-    before = [weight.clone() for weight in one.system.parameters()]
+PAPER = {
+    "multilabel_transformer": ["train"],
+    "expression_transfer": ["expressions", "aus"],
+    "region_relation": ["train"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "stage"), [(name, stage) for name, stages in PAPER.items() for stage in stages])
+def test_paper_size_takes_a_whole_optimiser_step(name: str, stage: str, index: StoreIndex) -> None:
+    chosen = [f"stages.{stage}.init=random", f"stages.{stage}.batch=2"]
+    plan = recipe.read(name, quick=False, overrides=chosen)
+    data = engine.task_data(plan, stage, index)
+    learner, optimiser = engine.build_learner(plan, stage, data, "random")
+    one = engine.Trainer(
+        recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU
+    )
+    before = [weight.clone() for weight in one.learner.parameters()]
     optim.train_mode(one.model)
-    assert np.isfinite(one._step(np.array([0, 1]), 0, 0))
-    moved = [not torch.equal(a, b) for a, b in zip(before, one.system.parameters(), strict=True)]
+    ((task, *_), *_) = engine.sampling.turns(one.steps, "epoch", epoch=0)
+    assert np.isfinite(one._step(task, 0, 0, 0))
+    moved = [not torch.equal(a, b) for a, b in zip(before, one.learner.parameters(), strict=True)]
     assert sum(moved) > 0.9 * len(moved)
-    assert one.optimiser.param_groups[0]["lr"] == 5e-5

@@ -8,13 +8,16 @@ from safetensors.torch import save_file
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.learning import initialise
 from aupipe.models import checkpoint
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
+from aupipe.models.expression_transfer import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
+from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
+from aupipe.models.region_relation import RegionRelationConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
-MODEL = ModelConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32)
+MODEL = MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=32)
 INPUT = InputSpec(size_px=64)
 
 
@@ -36,7 +39,7 @@ def test_file_gives_the_backbone_and_may_have_a_classifier(tmp_path: Path, suffi
     whole = timm.create_model("test_resnet", pretrained=False)
     path = tmp_path / f"w{suffix}"
     save_file(whole.state_dict(), path) if suffix == ".safetensors" else torch.save(whole.state_dict(), path)
-    initialise.check(str(path), setting="s", backbone="test_resnet")
+    initialise.check(str(path), setting="s", system=build(MODEL, INPUT))
     system = build(MODEL, INPUT)
     initialise.initialise(system, str(path), setting="s")
     expected = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
@@ -55,10 +58,14 @@ def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_file_names_setting_layout_and_way_out() -> None:
-    with pytest.raises(ConfigError, match=r"stages\.train\.init.*inception_v3.*--set stages\.train\.init=timm"):
-        initialise.check("weights/none.safetensors", setting="stages.train.init", backbone="inception_v3")
+    with pytest.raises(ConfigError, match=r"stages\.train\.init.*test_resnet.*--set stages\.train\.init=timm"):
+        initialise.check("weights/none.safetensors", setting="stages.train.init", system=build(MODEL, INPUT))
+    face = build(RegionRelationConfig(backbone="iresnet_quick", arl=False, lrp=False, fusion="none"), INPUT)
+    for init in ("none.pth", "timm"):
+        with pytest.raises(ConfigError, match=r"InsightFace's state dict of iresnet_quick.*--set s=FILE"):
+            initialise.check(init, setting="s", system=face)
     with pytest.raises(CheckpointError, match="no checkpoint"):
-        initialise.check("nowhere", setting="s", backbone="x")
+        initialise.check("nowhere", setting="s", system=build(MODEL, INPUT))
 
 
 def test_run_gives_the_whole_system(tmp_path: Path) -> None:
@@ -66,9 +73,29 @@ def test_run_gives_the_whole_system(tmp_path: Path) -> None:
     card = checkpoint.Card(model=MODEL, input=INPUT, template=((0, 0),) * 5)
     checkpoint.save(Storage(tmp_path / "best"), trained, card)
     for init in (tmp_path, tmp_path / "best"):
-        initialise.check(str(init), setting="s", backbone="x")
+        initialise.check(str(init), setting="s", system=build(MODEL, INPUT))
         system = build(MODEL, INPUT)
         initialise.initialise(system, str(init), setting="s")
         assert same(system, trained)
     with pytest.raises(CheckpointError, match="does not fit"):
         initialise.initialise(build(MODEL.model_copy(update={"width": 32}), INPUT), str(tmp_path), setting="s")
+
+
+def expressions(**settings: object) -> ExpressionTransferConfig:
+    return ExpressionTransferConfig(backbone="test_resnet", hidden=(8, 8), **settings)
+
+
+def test_backbone_of_the_first_stage_is_that_of_the_second_and_only_the_head_is_new(tmp_path: Path) -> None:
+    config = expressions(outputs=("expr",))
+    first = build(config, INPUT)
+    checkpoint.save(Storage(tmp_path), first, checkpoint.Card(model=config, input=INPUT, template=((0, 0),) * 5))
+    second = build(expressions(outputs=("au",)), INPUT)
+    given = initialise.initialise(second, str(tmp_path), setting="s")
+    assert same(first.encoder.backbone, second.encoder.backbone)
+    assert {name.split(".")[1] for name in second.state_dict().keys() - given} == {"au"}
+
+    for parameter in second.encoder.backbone.parameters():
+        parameter.requires_grad_(False)
+    initialise.check_learnt(second, given, setting="s")  # frozen, but it came from somewhere
+    with pytest.raises(ConfigError, match=r"s leaves \d+ frozen parameters random, as encoder\.backbone"):
+        initialise.check_learnt(second, set(), setting="s")

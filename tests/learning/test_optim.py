@@ -5,7 +5,7 @@ from torch import nn
 from aupipe.config import load
 from aupipe.errors import ConfigError
 from aupipe.learning import optim
-from aupipe.learning.optim import Cosine, Exponential, OptimiserConfig, Warmup
+from aupipe.learning.optim import Cosine, Exponential, Milestones, OptimiserConfig, Polynomial, Restarts, Warmup
 
 pytestmark = pytest.mark.unit
 
@@ -39,6 +39,27 @@ def test_cosine_rises_then_ends_near_zero() -> None:
     assert 0 < rate(schedule, 999) < 1e-7
 
 
+def test_milestones_of_yu_et_al() -> None:
+    schedule = Milestones(kind="milestones", lr=1e-3, epochs=(4, 6, 8))
+    rates = [rate(schedule, 100 * epoch) for epoch in range(10)]
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 2 + [1e-5] * 2 + [1e-6] * 2)
+
+
+def test_restarts_begin_anew_and_drop_late() -> None:
+    schedule = Restarts(kind="restarts", lr=0.9, period_epochs=4, lowest=0.1, drop_epoch=8)
+    assert rate(schedule, 0) == rate(schedule, 400) == pytest.approx(0.9)
+    assert rate(schedule, 200) == pytest.approx(0.9 * 0.55)
+    assert rate(schedule, 399) == pytest.approx(0.09, rel=1e-3)
+    assert rate(schedule, 800) == pytest.approx(0.09)
+
+
+def test_polynomial_ends_at_nothing() -> None:
+    schedule = Polynomial(kind="polynomial", lr=0.1, power=2)
+    assert rate(schedule, 0) == 0.1
+    assert rate(schedule, 500) == pytest.approx(0.025)
+    assert rate(schedule, 999) == pytest.approx(1e-7)
+
+
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -49,9 +70,9 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
-def config(*prefixes: list[str]) -> OptimiserConfig:
+def config(*prefixes: list[str], **settings: object) -> OptimiserConfig:
     groups = [{"parameters": p, "schedule": EXPONENTIAL, "weight_decay": i} for i, p in enumerate(prefixes)]
-    return load(OptimiserConfig, {"groups": groups})
+    return load(OptimiserConfig, {"groups": groups, **settings})
 
 
 def test_every_parameter_belongs_to_its_longest_prefix() -> None:
@@ -81,6 +102,17 @@ def test_unnamed_modules_are_frozen_to_the_bit_buffers_too() -> None:
     assert net.head[2].training
     x = torch.randn(8, 4)
     assert torch.equal(net.body(x), net.body(x))  # no dropout in the frozen part
+
+
+def test_norms_may_be_spared_decay() -> None:
+    group = {"parameters": [""], "schedule": EXPONENTIAL, "weight_decay": 0.1, "decay_norms": False}
+    net = Net()
+    optimiser = optim.build(net, load(OptimiserConfig, {"kind": "sgd", "momentum": 0.8, "groups": [group]}))
+    assert isinstance(optimiser, torch.optim.SGD)
+    decayed, spared = optimiser.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"], decayed["momentum"]) == (0.1, 0, 0.8)
+    assert {id(p) for p in spared["params"]} == {id(p) for bn in (net.body[1], net.head[1]) for p in bn.parameters()}
+    assert [g["number"] for g in optimiser.param_groups] == [0, 0]
 
 
 def test_a_prefix_that_names_nothing_is_refused() -> None:

@@ -20,7 +20,8 @@ def test_multilabel_transformer_has_the_papers_settings() -> None:
     paper = recipe.read("multilabel_transformer", quick=False)
     stage = paper.stages["train"]
     assert (paper.model.backbone, paper.input.size_px) == ("inception_v3", 299)
-    assert (stage.epochs, stage.batch, stage.data.every_n, stage.loss.dice) == (10, 64, 5, 0.5)
+    task = stage.tasks.au
+    assert (stage.epochs, stage.batch, task.data.every_n, task.loss.dice) == (10, 64, 5, 0.5)
     assert [group.weight_decay for group in stage.optimiser.groups] == [1, 1, 1]
     assert stage.init not in ("random", "timm")
 
@@ -51,3 +52,60 @@ def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
 def test_init_must_be_stated() -> None:
     with pytest.raises(ConfigError, match="init"):
         recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.init=null"])
+
+
+def test_region_relation_has_the_papers_settings() -> None:
+    paper = recipe.read("region_relation", quick=False)
+    stage = paper.stages["train"]
+    assert (paper.model.backbone, stage.epochs, stage.batch) == ("iresnet100", 15, 256)
+    assert (stage.optimiser.kind, stage.optimiser.momentum) == ("sgd", 0.9)
+    assert stage.optimiser.groups[0].schedule.epochs == (4, 6, 8)
+    assert (stage.tasks.au.data.every_n, stage.tasks.au.data.rare_n) == (10, 5)
+    assert not stage.augment.mixup_alpha
+    assert paper.needed() == ["train"]  # the stage that stands in for Glint360K is not run unless it is asked for
+
+
+@pytest.mark.parametrize(
+    ("row", "parts", "circle", "starts_from_faces"),
+    [
+        ("baseline", (False, False, "none"), 0, False),
+        ("circle", (False, False, "none"), 1, False),
+        ("glint", (False, False, "none"), 1, True),
+        ("arl", (True, False, "none"), 1, True),
+        ("lrp", (True, True, "none"), 1, True),
+        ("full", (True, True, "attention"), 1, True),
+    ],
+)
+def test_rows_of_the_ablation(row: str, parts: tuple, circle: float, starts_from_faces: bool) -> None:
+    for quick in (False, True):
+        found = recipe.read("region_relation", quick=quick, overrides=[f"ablation={row}"])
+        assert (found.model.arl, found.model.lrp, found.model.fusion) == parts
+        assert found.stages["train"].tasks.au.loss.circle == circle
+        assert (found.stages["train"].init != "random") == starts_from_faces
+
+
+def test_unknown_ablation_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full"):
+        recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
+    with pytest.raises(ConfigError, match="no ablations"):
+        recipe.read("multilabel_transformer", quick=True, overrides=["ablation=full"])
+
+
+def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:
+    found = recipe.read("expression_transfer", quick=True)
+    assert found.needed() == ["expressions", "aus"]
+    assert [found.model_of(stage).outputs for stage in found.stages] == [("expr",), ("au",)]
+    alone = recipe.read("expression_transfer", quick=True, overrides=["stages.aus.init=random"])
+    assert alone.needed() == ["aus"]
+    with pytest.raises(ConfigError, match="names no earlier stage"):
+        recipe.read("expression_transfer", quick=True, overrides=["stages.expressions.init=stage:aus"])
+    with pytest.raises(ConfigError, match="mixup"):
+        recipe.read("expression_transfer", quick=True, overrides=["stages.expressions.augment.mixup_alpha=0.4"])
+
+
+def test_settings_of_a_fold_change_its_model_alone() -> None:
+    found = recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=fixed"])
+    assert found.model.fusion == found.for_fold("1").model.fusion == "attention"
+    assert found.for_fold("2").model.fusion == "fixed"
+    with pytest.raises(ConfigError, match="fusion"):
+        recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=none", "model.fusion=x"])

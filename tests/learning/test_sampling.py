@@ -63,13 +63,13 @@ def test_seeds_do_not_depend_on_the_process() -> None:
 tracks = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
-@given(tracks, st.integers(0, 9), st.integers(0, 99))
-def test_resampling_is_the_formula(lengths: list[int], offset: int, seed: int) -> None:
+@given(tracks, st.integers(0, 99))
+def test_resampling_is_the_formula(lengths: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.choice([-1, 0, 1], (sum(lengths), 12), p=[0.1, 0.8, 0.1]).astype(np.int8)
     edges = np.concatenate([[0], np.cumsum(lengths)])
-    kept = iter(sampling.tenth_and_rare_fifth(edges, labels, offset))
-    for row, i in enumerate(i for length in lengths for i in range(1 + offset, length + 1 + offset)):
+    kept = iter(sampling.every_nth_and_rare(edges, labels, 10, 5))
+    for row, i in enumerate(i for length in lengths for i in range(1, length + 1)):
         rare = 1 in [labels[row, facs.AUS.index(au)] for au in ("AU02", "AU15", "AU23", "AU24", "AU26")]
         assert next(kept) == (i % 10 == 1 or (rare and i % 5 == 1))
 
@@ -91,3 +91,17 @@ def test_tracks_end_where_a_column_changes() -> None:
     assert sampling.track_edges(video, person).tolist() == [0, 1, 3, 5]
     assert sampling.track_edges(video[:0]).tolist() == [0]
     assert sampling.track_edges(video[:1]).tolist() == [0, 1]
+
+
+def test_tasks_take_turns_by_pass_or_by_batch() -> None:
+    steps = {"expr": 2, "au": 3}
+    passes = sampling.turns(steps, "epoch", epoch=1)
+    assert passes == [("expr", 1, 0), ("expr", 1, 1), ("au", 1, 0), ("au", 1, 1), ("au", 1, 2)]
+    batches = [sampling.turns(steps, "batch", epoch=epoch) for epoch in (0, 1)]
+    assert [task for task, _, _ in batches[0]] == ["expr", "au"] * 3
+    assert [turn[1:] for epoch in batches for turn in epoch if turn[0] == "au"] == [
+        (e, s) for e in (0, 1) for s in range(3)
+    ]
+    # The shorter task goes on where the epoch before left it, with new passes through its data, not the same one again.
+    expr = [turn[1:] for epoch in batches for turn in epoch if turn[0] == "expr"]
+    assert expr == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]

@@ -1,14 +1,20 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aupipe.errors import ConfigError
+from aupipe.facestore import write
 from aupipe.facestore.read import ALL, StoreIndex
-from aupipe.learning import engine, splits
+from aupipe.facestore.schema import StoreHeader
+from aupipe.learning import samples, splits
 from aupipe.learning.recipe import DataConfig
+from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
+
+ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +57,8 @@ def test_part_knows_its_rows_and_their_groups(index: StoreIndex) -> None:
 
 
 def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
-    learnt = engine.training_rows(index, DataConfig(held_out=0.2), "fold:1")
-    scored = engine.labelled_rows(index, "fold:1")
+    learnt = samples.to_learn(index, DataConfig(held_out=0.2), "au", "fold:1")
+    scored = samples.to_score(index, "fold:1", "au")
     assert learnt.pool == scored.pool == ALL
     parts = [set(learnt.videos), set(learnt.held_out_videos), set(scored.videos)]
     assert all(parts)
@@ -61,4 +67,37 @@ def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
     table = index.labels(ALL)
     for rows in (learnt, scored):
         assert {table["video_id"][int(row)].as_py() for row in rows.rows} == set(rows.videos)
-        assert rows.labels.tolist() == [table["au"][int(row)].as_py() for row in rows.rows]
+        assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.rows]
+
+
+def test_folds_of_people_are_disjoint_and_together_are_the_train_split(index: StoreIndex) -> None:
+    scored = [splits.to_score(index, splits.people(k, 5)).videos for k in range(5)]
+    assert all(scored)
+    assert sum(map(len, scored)) == 9
+    assert set().union(*scored) == names(index, "train")
+    for k in range(5):
+        learnt = splits.to_learn(index, splits.people(k, 5))
+        assert (learnt.pool, learnt.videos) == ("train", names(index, "train") - scored[k])
+
+
+def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
+    part = write.PartBuilder()
+    for video in range(12):
+        part.add(
+            write.rows(
+                video_id=f"v{video:02d}", frames=np.array([1]), images=[b"x"], au=np.zeros((1, 12), np.int8),
+                expression=np.array([video % 3]), source="test", identity=f"person{video % 4}",
+            )
+        )  # fmt: skip
+    name = write.part_name("train", 0, "x")
+    Storage(tmp_path).write(name, part.finish())
+    header = StoreHeader(
+        edition="abaw5", source="test", licence="CC0", template=ARCFACE, template_source="arcface", n_expressions=8,
+        settings={},
+    )  # fmt: skip
+    write.finish(Storage(tmp_path), header, [name])
+    index = StoreIndex.open(str(tmp_path))
+    for fold in range(4):
+        videos = splits.to_score(index, splits.people(fold, 4)).videos
+        assert len(videos) == 3
+        assert len({int(video[1:]) % 4 for video in videos}) == 1

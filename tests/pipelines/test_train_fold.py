@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "input.size_px=32", "stages.train.batch=8",
-    "stages.train.epochs=1", "stages.train.data.held_out=0.3",
+    "stages.train.epochs=1", "stages.train.tasks.au.data.every_n=1", "stages.train.tasks.au.data.held_out=0.3",
 ]  # fmt: skip
 
 
