@@ -25,8 +25,10 @@ from aupipe.learning.predict import predict
 from aupipe.learning.recipe import AuTask, DataConfig, ExprTask, IdentityTask, Recipe, Stage
 from aupipe.learning.samples import Samples
 from aupipe.learning.sampling import Task
+from aupipe.learning.sounds import Sounds
 from aupipe.models.build import build
 from aupipe.models.interfaces import LogitsHead, System
+from aupipe.models.windows import outputs
 
 MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
 
@@ -48,18 +50,21 @@ class Learner(nn.Module):
     def system(self) -> System:
         return System(encoder=self.encoder, head=self.head)
 
-    def forward(self, task: Task, frames: Tensor, targets: Tensor, mask: Tensor, time: Tensor) -> Tensor:
+    def forward(
+        self, task: Task, frames: Tensor, targets: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None,
+        column: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The loss of a task.
 
         Args:
             frames: (B, S, 3, H, W), normalised.
             targets: (B, S, 12) for au, else (B, S); −1 unknown.
-            mask, time: (B, S) as in `SequenceHead`.
+            mask, time, mel, column: as in `SequenceHead`.
         """
         learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
         with torch.set_grad_enabled(learns):
             features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        found = features if task == "identity" else self.head(features, mask, time)[task]
+        found = features if task == "identity" else self.head(features, mask, time, mel, column)[task]
         with torch.autocast(found.device.type, enabled=False):
             loss: Tensor = self.loss[task](found.flatten(0, 1).float(), targets.flatten(0, 1))
         return loss
@@ -154,9 +159,10 @@ class Trainer:
         self.data = data
         self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
         self.readers = {
-            name: CropReader(data[name].index, data[name].learnt.pool, keep_groups=2 * config.window_groups)
+            name: CropReader(data[name].index, data[name].learnt.tracks.pool, keep_groups=2 * config.window_groups)
             for name, config in self.tasks.items()
         }
+        self.sounds = {name: Sounds(data[name].index) for name in self.tasks}
         self.steps = {name: steps_of(data[name].learnt, config, self.settings) for name, config in self.tasks.items()}
         self.steps_per_epoch = len(sampling.turns(self.steps, self.settings.alternate, epoch=0))
         self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
@@ -203,16 +209,20 @@ class Trainer:
         picked = sampling.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
         chosen = cut.take(picked[slice(*part)])
         learnt = self.data[task].learnt
-        crops = self.readers[task].read(learnt.rows[chosen.rows].ravel()).to(self.device)
+        crops = self.readers[task].read(learnt.tracks.rows[chosen.rows].ravel()).to(self.device)
         images = self.inputs.scale(crops).unflatten(0, chosen.rows.shape)
         known = learnt.targets[chosen.rows]
         known[~chosen.new] = facs.UNKNOWN
         targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
         images, targets = augment(images, targets, self.settings.augment, generator)
         mask = torch.from_numpy(chosen.real).to(self.device)
-        time = torch.from_numpy(learnt.time_s[chosen.rows]).to(self.device)
+        time_s = learnt.tracks.time_s[chosen.rows]
+        context = [mask, torch.from_numpy(time_s).to(self.device)]
+        if self.learner.head.hears:
+            videos = learnt.tracks.videos_of(chosen.rows[:, 0])
+            context += [part.to(self.device) for part in self.sounds[task].clips(videos, time_s)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss: Tensor = self.model(task, self.inputs.normalise(images), targets, mask, time)
+            loss: Tensor = self.model(task, self.inputs.normalise(images), targets, *context)
         return loss
 
     def _plan(self, task: Task, over: int) -> tuple[Clips, Ints]:
@@ -221,7 +231,7 @@ class Trainer:
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
             config, learnt = self.tasks[task], self.data[task].learnt
             cut = learnt.clips(config, seed=self.seed, epoch=over)
-            groups = self.readers[task].group_of(learnt.rows[cut.rows[:, 0]])
+            groups = self.readers[task].group_of(learnt.tracks.rows[cut.rows[:, 0]])
             order = sampling.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
             self._plans[task, over] = (cut, order)
         return self._plans[task, over]
@@ -244,13 +254,16 @@ class Trainer:
         return figures
 
     def _validated(self, task: Task, index: StoreIndex, scored: Samples) -> dict[str, Any]:
-        tracks = np.array_split(np.arange(len(scored.edges) - 1), self.world)[self.rank]
-        reader = CropReader(index, scored.pool, keep_groups=2)
-        mine = slice(*scored.edges[[tracks[0], tracks[-1] + 1]]) if len(tracks) else slice(0, 0)
-        edges = scored.edges[tracks[0] : tracks[-1] + 2] - mine.start if len(tracks) else scored.edges[:1]
-        targets, rows, times = scored.targets[mine], scored.rows[mine], scored.time_s[mine]
-        system, device = self.learner.system, self.device
-        found = predict(system, self.inputs, reader, rows, edges, times, device, self.overlap)[task]
+        count = len(scored.tracks.videos)
+        first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
+        mine = scored.tracks.part(first, last)
+        targets = scored.targets[scored.tracks.edges[first] : scored.tracks.edges[last]]
+        reader = CropReader(index, mine.pool, keep_groups=2)
+        said = predict(
+            self.learner.system, self.inputs, reader, Sounds(index), mine, self.device, self.overlap
+        )  # fmt: skip
+        # A rank may have no track: there are more of them than videos.
+        found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.width)[task]))
         if task == "au":
             counts = self._summed(metrics.confusion(targets, found >= 0.5))
             floor = float(metrics.macro_f1(metrics.all_ones(counts)))

@@ -1,4 +1,4 @@
-"""What a system says of rows of a store: probabilities, the same whatever else is predicted along with them."""
+"""What a system says of tracks of a store: probabilities, the same whatever else is predicted along with them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch
 
 from aupipe.learning.crops import CropReader
 from aupipe.learning.metrics import Floats, Ints
+from aupipe.learning.samples import Tracks
+from aupipe.learning.sounds import Sounds
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.models.windows import run_head
@@ -16,20 +18,25 @@ PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is pred
 
 @torch.no_grad()
 def predict(
-    system: System, inputs: InputSpec, reader: CropReader, rows: Ints, edges: Ints, time_s: Floats,
-    device: torch.device, overlap: float,
+    system: System, inputs: InputSpec, reader: CropReader, sounds: Sounds, tracks: Tracks, device: torch.device,
+    overlap: float,
 ) -> dict[str, Floats]:  # fmt: skip
-    """Probabilities {"au": (N, 12), "expr": (N, C)} of rows (N,), as far as the system has them; leaves eval mode on.
+    """Probabilities {"au": (R, 12), "expr": (R, C)}, as far as the system has them; leaves eval mode on.
 
     Args:
-        edges: of the tracks among the rows (see `sampling.track_edges`).
-        time_s: (N,) media time of the rows.
         overlap: of the windows of a system that looks over time.
     """
-    features = encode(system, inputs, reader, rows, device).to(device)
+    features = encode(system, inputs, reader, tracks.rows, device).to(device)
     found: dict[str, list[torch.Tensor]] = {}
-    for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        outputs = run_head(system.head, features[start:end], time_s[start:end], overlap=overlap)
+    for number, video in enumerate(tracks.videos):
+        span = slice(*tracks.edges[number : number + 2].tolist())
+        mel, column = None, None
+        if system.head.hears:
+            sound = sounds.of(video)
+            mel, column = sound.mel, sound.columns(tracks.time_s[span])
+        outputs = run_head(
+            system.head, features[span], tracks.time_s[span], overlap=overlap, mel=mel, column=column
+        )  # fmt: skip
         for name, values in outputs.items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values).cpu().numpy().astype(np.float64) for name, values in found.items()}
@@ -37,7 +44,7 @@ def predict(
 
 @torch.no_grad()
 def encode(system: System, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device) -> torch.Tensor:
-    """Embeddings (N, E) of rows (N,), in batches of a fixed size, in full precision."""
+    """Embeddings (N, E) of rows (N,), in batches of a fixed size, in full precision; leaves eval mode on."""
     system.eval()
     result = torch.empty(len(rows), system.encoder.width)
     for start in range(0, len(rows), PREDICT_BATCH):

@@ -27,17 +27,39 @@ Targets = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Samples:
-    """R labelled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+class Tracks:
+    """R rows of a store, track by track."""
 
     pool: str  # the store's split in which rows are numbered
     rows: Ints  # (R,) numbers of the rows, ascending
-    frames: Ints  # (R,) real frame numbers
     time_s: Floats  # (R,) media time; from the frame number where the store knows none
     edges: Ints  # of the tracks (see `sampling.track_edges`)
+    videos: tuple[str, ...]  # the base video of each track
+
+    def videos_of(self, places: Ints) -> list[str]:
+        """The base videos of the rows at these places 0 … R−1."""
+        return [self.videos[track] for track in np.searchsorted(self.edges, places, side="right") - 1]
+
+    def part(self, first: int, last: int) -> Tracks:
+        """Tracks first … last−1."""
+        span = slice(int(self.edges[first]), int(self.edges[last]))
+        edges = self.edges[first : last + 1] - span.start
+        return Tracks(self.pool, self.rows[span], self.time_s[span], edges, self.videos[first:last])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """R labelled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+
+    tracks: Tracks
+    frames: Ints  # (R,) real frame numbers
     targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
-    videos: tuple[str, ...]  # whose rows they are
     held_out_videos: tuple[str, ...] = ()
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Whose rows they are."""
+        return tuple(sorted(set(self.tracks.videos)))
 
     @property
     def positive_rates(self) -> Floats:
@@ -57,9 +79,9 @@ class Samples:
             return clips.single(self.frames).take(chosen)
         if data.clip_stride is not None:
             return clips.windows(
-                self.frames, self.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch
+                self.frames, self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch
             )
-        cut = clips.runs(self.frames, self.edges, data.clip_frames)
+        cut = clips.runs(self.frames, self.tracks.edges, data.clip_frames)
         if data.subset is None:
             return cut
         positives = ((self.targets[cut.rows] == 1) & cut.real[..., None]).sum(axis=1)
@@ -113,13 +135,11 @@ def class_balanced(targets: Targets, *, seed: int, epoch: int) -> Ints:
 
 
 def _table(index: StoreIndex, part: splits.Part, task: Task) -> pa.Table:
-    """The part's rows without images, with their number in the pool as `row` and, for identities, their `class`."""
-    table = index.labels(part.pool)
-    table = table.append_column("row", pa.array(np.arange(len(table))))
+    """The part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
+    table = rows_of(index, part)
     if task == "identity":
-        # Numbered over the whole pool, so that a class is the same person whatever is held out.
         table = table.append_column("class", pc.rank(table["identity"], "ascending", tiebreaker="dense"))
-    return table.filter(pa.array(part.mask(table["video_id"])))
+    return table
 
 
 def _known(table: pa.Table, task: Task) -> pa.Array:
@@ -142,13 +162,20 @@ def _ints(column: pa.ChunkedArray) -> Ints:
     return column.to_numpy().astype(np.int64)
 
 
-def tracks(table: pa.Table) -> tuple[Ints, Floats]:
-    """The edges of the tracks among rows of a store (see `sampling.track_edges`), and each row's media time (N,)."""
+def rows_of(index: StoreIndex, part: splits.Part) -> pa.Table:
+    """The rows of a part without images, with their number in its pool as `row`."""
+    table = index.labels(part.pool)
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    return table.filter(pa.array(part.mask(table["video_id"])))
+
+
+def tracks(pool: str, table: pa.Table) -> Tracks:
+    """The tracks among rows of a pool, as `rows_of` gives them."""
     frames, edges, known_s = _frames(table), _edges(table), table["time_s"].to_numpy()
     names = table["video_id"].take(edges[:-1]).to_pylist()
     spans = zip(names, itertools.pairwise(edges.tolist()), strict=True)
     time_s = [gaps.seconds(name, frames[a:b], known_s[a:b]) for name, (a, b) in spans]
-    return edges, np.concatenate([np.empty(0), *time_s])
+    return Tracks(pool, _ints(table["row"]), np.concatenate([np.empty(0), *time_s]), edges, tuple(names))
 
 
 def _edges(table: pa.Table) -> Ints:
@@ -166,9 +193,7 @@ def _samples(
         raise DatasetError(
             f"{index.storage.root}: of split {pool!r} no row with a label for {task} is left to learn from or to score"
         )
-    edges, time_s = tracks(table)
     targets = _targets(table, task)
     if shuffled:
         targets = np.random.default_rng(0).permutation(targets)
-    videos = tuple(sorted(pc.unique(table["video_id"]).to_pylist()))
-    return Samples(pool, _ints(table["row"]), _frames(table), time_s, edges, targets, videos, apart)
+    return Samples(tracks(pool, table), _frames(table), targets, apart)

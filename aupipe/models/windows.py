@@ -112,7 +112,10 @@ def run_head(
         rows, weights = windows.rows[chosen], windows.weights[chosen] * there[:, None]
         low = int(rows.min())
         embeddings = features[low : int(rows.max()) + 1][torch.from_numpy(rows - low)]
-        sound = _sound(mel, column[rows]) if head.hears and mel is not None and column is not None else (None, None)
+        sound: tuple[Tensor | None, Tensor | None] = (None, None)
+        if head.hears and mel is not None and column is not None:
+            heard, at = around(mel, column[rows[0]])  # one window a call
+            sound = (heard[None], at[None])
         real, time = torch.from_numpy(windows.real[chosen]), torch.from_numpy(time_s[rows])
         logits = head(embeddings, *(x if x is None else x.to(embeddings.device) for x in (real, time, *sound)))
         flat, counts = torch.from_numpy(rows).flatten(), torch.from_numpy(weights).flatten()
@@ -127,15 +130,17 @@ def run_head(
 
 def outputs(head: SequenceHead, width: int) -> dict[str, int]:
     """Name → size of what the head says, found by asking it about one window of nothing; `width` is E."""
+    device = next((parameter.device for parameter in head.parameters()), None)
     shape = (1, head.length)
     with torch.inference_mode():
-        said = head(torch.zeros(*shape, width), torch.ones(shape, dtype=torch.bool), torch.zeros(shape).double())
+        there = torch.ones(shape, dtype=torch.bool, device=device)
+        said = head(torch.zeros(*shape, width, device=device), there, torch.zeros(shape, device=device).double())
     return {name: values.shape[-1] for name, values in said.items()}
 
 
-def _sound(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
-    """The sound around a window (1, 64, M) and the column of it at each frame (1, S)."""
+def around(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
+    """The sound around a window (64, M) and the column of it at each frame (S,); `mel` and `column` are of the video."""
     heard = column[column >= 0]
     low = max(int(heard.min()) - _MEL_MARGIN, 0) if len(heard) else 0
     high = int(heard.max()) + _MEL_MARGIN + 1 if len(heard) else 1
-    return mel[:, low:high][None], torch.from_numpy(np.where(column >= 0, column - low, -1))
+    return mel[:, low:high], torch.from_numpy(np.where(column >= 0, column - low, -1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,23 +18,13 @@ from aupipe.errors import DatasetError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import samples
 from aupipe.learning.ensemble import Member
-from aupipe.learning.metrics import Floats, Ints
 from aupipe.learning.predictions import Predictions
+from aupipe.learning.samples import Tracks
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.pipelines.session import gpus_per_worker
 
 ROWS_PER_CALL = 1024  # about; a track is never cut
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Some tracks of a part."""
-
-    pool: str
-    rows: Ints  # (N,) numbers in the pool
-    edges: Ints  # of the tracks
-    time_s: Floats  # (N,)
 
 
 def predict(
@@ -46,7 +35,7 @@ def predict(
     Raises:
         DatasetError: there are no rows.
     """
-    tables = {part: _rows(index, part) for part in parts}
+    tables = {part: samples.rows_of(index, part) for part in parts}
     chunks = {part: _chunks(part.pool, table) for part, table in tables.items()}
     every = [chunk for part in parts for chunk in chunks[part]]
     if not every:
@@ -75,22 +64,13 @@ def member(card: checkpoint.Card, raw: Predictions) -> Member:
     return Member(raw, np.array([card.thresholds[au] for au in facs.AUS]), card.smoothing.radius)
 
 
-def _rows(index: StoreIndex, part: Part) -> pa.Table:
-    """The rows of a part without images, with their number in its pool as `row`."""
-    table = index.labels(part.pool)
-    table = table.append_column("row", pa.array(np.arange(len(table))))
-    return table.filter(pa.array(part.mask(table["video_id"])))
-
-
-def _chunks(pool: str, table: pa.Table) -> list[_Chunk]:
+def _chunks(pool: str, table: pa.Table) -> list[Tracks]:
     """All tracks of these rows, about `ROWS_PER_CALL` rows together."""
-    edges, time_s = samples.tracks(table)
-    rows = table["row"].to_numpy()
+    whole = samples.tracks(pool, table)
     chunks, first = [], 0
-    for last in range(1, len(edges)):
-        if edges[last] - edges[first] >= ROWS_PER_CALL or last == len(edges) - 1:
-            span = slice(int(edges[first]), int(edges[last]))
-            chunks.append(_Chunk(pool, rows[span], edges[first : last + 1] - edges[first], time_s[span]))
+    for last in range(1, len(whole.edges)):
+        if whole.edges[last] - whole.edges[first] >= ROWS_PER_CALL or last == len(whole.edges) - 1:
+            chunks.append(whole.part(first, last))
             first = last
     return chunks
 
@@ -105,13 +85,14 @@ class _Predictor:
     """Holds the models on one worker."""
 
     def __init__(
-        self, checkpoints: list[str], index: StoreIndex, chunks: list[_Chunk], overlap: float, gpu: bool
+        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], overlap: float, gpu: bool
     ) -> None:
         import cv2
         import torch
 
         from aupipe.learning.crops import CropReader
         from aupipe.learning.predict import predict
+        from aupipe.learning.sounds import Sounds
 
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
@@ -119,14 +100,13 @@ class _Predictor:
         self._chunks = chunks
         self._readers = {pool: CropReader(index, pool, keep_groups=2) for pool in {chunk.pool for chunk in chunks}}
         loaded = [checkpoint.load(folder) for folder in checkpoints]
+        sounds = Sounds(index)
         self._models = [
-            partial(predict, system.to(device), card.input, device=device, overlap=overlap) for system, card in loaded
+            partial(predict, system.to(device), card.input, sounds=sounds, device=device, overlap=overlap)
+            for system, card in loaded
         ]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = self._chunks[row["chunk"]]
-        said = [
-            model(reader=self._readers[chunk.pool], rows=chunk.rows, edges=chunk.edges, time_s=chunk.time_s)
-            for model in self._models
-        ]
+        said = [model(reader=self._readers[chunk.pool], tracks=chunk) for model in self._models]
         return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}

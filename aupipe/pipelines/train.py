@@ -62,9 +62,9 @@ def describe(job: TrainJob) -> str:
             + (" (done)" if history(job, name) is not None else "")
         )
         for task, each in data.items():
-            scored = f", scored on {len(each.scored.rows):,}" if each.scored else ""
+            scored = f", scored on {len(each.scored.frames):,}" if each.scored else ""
             lines.append(
-                f"  {task}: {len(each.learnt.rows):,} crops of {len(each.learnt.videos)} videos "
+                f"  {task}: {len(each.learnt.frames):,} crops of {len(each.learnt.videos)} videos "
                 f"({len(each.learnt.held_out_videos)} more held out), {steps[task]} steps an epoch{scored}"
             )
     return "\n".join(lines)

@@ -45,8 +45,7 @@ def run_epochs(config: dict[str, Any]) -> None:
         with reported.as_directory() as local:
             position = state.load(Path(local), learner, optimiser)
     device = ray.train.torch.get_device()
-    if device.type == "cuda":
-        learner = learner.to(memory_format=torch.channels_last)
+    learner = learner.to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
     several = {"find_unused_parameters": len(data) > 1}  # a step leaves the heads of the other tasks alone
     model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
     trainer = engine.Trainer(

@@ -7,6 +7,8 @@ import torch
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning.crops import CropReader
 from aupipe.learning.predict import predict
+from aupipe.learning.samples import Tracks
+from aupipe.learning.sounds import Sounds
 from aupipe.models.build import build
 from aupipe.models.expression_transfer import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
@@ -21,9 +23,8 @@ def test_prediction_does_not_depend_on_its_company(make_store: Callable[..., str
     reader = CropReader(index, "validation", keep_groups=1)
 
     def said(rows: np.ndarray, edges: list[int]) -> dict[str, np.ndarray]:
-        return predict(
-            system, inputs, reader, rows, np.array(edges), rows / 30.0, torch.device("cpu"), overlap=0.5
-        )  # fmt: skip
+        tracks = Tracks("validation", rows, rows / 30.0, np.array(edges), ("video",) * (len(edges) - 1))
+        return predict(system, inputs, reader, Sounds(index), tracks, torch.device("cpu"), overlap=0.5)
 
     rows = np.arange(40)
     together = said(rows, [0, 16, 32, 40])

@@ -22,18 +22,18 @@ def test_rows_learnt_are_labelled_and_of_no_held_out_video(index: StoreIndex) ->
     table = index.labels("train")
     assert len(rows.held_out_videos) == 1
     assert not set(rows.videos) & set(rows.held_out_videos)
-    assert {table["video_id"][int(r)].as_py() for r in rows.rows} == set(rows.videos)
-    assert {table["frame"][int(r)].as_py() for r in rows.rows} <= {1, 4, 7, 10, 13, 16}
+    assert {table["video_id"][int(r)].as_py() for r in rows.tracks.rows} == set(rows.videos)
+    assert {table["frame"][int(r)].as_py() for r in rows.tracks.rows} <= {1, 4, 7, 10, 13, 16}
     assert (rows.targets >= 0).any(axis=1).all()
-    assert rows.targets.tolist() == [table["au"][int(r)].as_py() for r in rows.rows]
-    assert np.array_equal(rows.frames, [table["frame"][int(r)].as_py() for r in rows.rows])
+    assert rows.targets.tolist() == [table["au"][int(r)].as_py() for r in rows.tracks.rows]
+    assert np.array_equal(rows.frames, [table["frame"][int(r)].as_py() for r in rows.tracks.rows])
 
 
 def test_expressions_have_rows_of_their_own_and_the_same_videos_held_out(index: StoreIndex) -> None:
     data = DataConfig(held_out=0.25)
     au, expr = (samples.to_learn(index, data, task) for task in ("au", "expr"))
     table = index.labels("train")
-    assert expr.targets.tolist() == [table["expression"][int(r)].as_py() for r in expr.rows]
+    assert expr.targets.tolist() == [table["expression"][int(r)].as_py() for r in expr.tracks.rows]
     assert (expr.targets >= 0).all()
     assert expr.held_out_videos == au.held_out_videos
     assert expr.classes == 4
@@ -43,7 +43,7 @@ def test_clips_cover_the_rows_and_know_their_padding(index: StoreIndex) -> None:
     data = DataConfig(held_out=0, clip_frames=5)
     rows = samples.to_learn(index, data, "au")
     clips = rows.clips(data, seed=0, epoch=0)
-    assert np.array_equal(np.sort(clips.rows[clips.new]), np.arange(len(rows.rows)))
+    assert np.array_equal(np.sort(clips.rows[clips.new]), np.arange(len(rows.frames)))
     assert not clips.real.all()
     strided = DataConfig(held_out=0, clip_frames=5, clip_stride=2)
     starts = [rows.clips(strided, seed=0, epoch=epoch).rows[:, 0].tolist() for epoch in (0, 1, 0)]
@@ -76,13 +76,13 @@ def test_shuffled_labels_are_the_same_ones_elsewhere(index: StoreIndex) -> None:
     mixed = samples.to_learn(index, DataConfig(shuffled_labels=True), "au")
     assert sorted(plain.targets.tolist()) == sorted(mixed.targets.tolist())
     assert (plain.targets != mixed.targets).any(axis=1).mean() > 0.5
-    assert np.array_equal(plain.rows, mixed.rows)
+    assert np.array_equal(plain.tracks.rows, mixed.tracks.rows)
 
 
 def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: StoreIndex) -> None:
     rows = samples.to_score(index, "validation", "au")
-    assert np.array_equal(rows.time_s, rows.frames / 30)
-    assert len(rows.edges) == 4
+    assert np.array_equal(rows.tracks.time_s, rows.frames / 30)
+    assert len(rows.tracks.edges) == 4
 
 
 def test_nothing_to_learn_is_an_error_that_names_the_task(index: StoreIndex, make_store: Callable[..., str]) -> None:

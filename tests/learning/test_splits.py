@@ -59,15 +59,15 @@ def test_part_knows_its_rows_and_their_groups(index: StoreIndex) -> None:
 def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
     learnt = samples.to_learn(index, DataConfig(held_out=0.2), "au", "fold:1")
     scored = samples.to_score(index, "fold:1", "au")
-    assert learnt.pool == scored.pool == ALL
+    assert learnt.tracks.pool == scored.tracks.pool == ALL
     parts = [set(learnt.videos), set(learnt.held_out_videos), set(scored.videos)]
     assert all(parts)
     assert set().union(*parts) == names(index, ALL)
     assert sum(map(len, parts)) == 13
     table = index.labels(ALL)
     for rows in (learnt, scored):
-        assert {table["video_id"][int(row)].as_py() for row in rows.rows} == set(rows.videos)
-        assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.rows]
+        assert {table["video_id"][int(row)].as_py() for row in rows.tracks.rows} == set(rows.videos)
+        assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.tracks.rows]
 
 
 def test_folds_of_people_are_disjoint_and_together_are_the_train_split(index: StoreIndex) -> None:

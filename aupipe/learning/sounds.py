@@ -1,0 +1,63 @@
+"""The sound of a store's videos for heads that hear: log-mel spectrograms, and the columns of them at frames."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning.metrics import Floats, Ints
+from aupipe.media.mel import N_MELS, columns, log_mel
+from aupipe.models.windows import around
+
+KEPT_VIDEOS = 64  # spectrograms held at a time; one of five minutes takes 15 MB
+
+
+class Sound(NamedTuple):
+    mel: Tensor  # (64, M); M = 0 without sound
+    start_s: float
+    rate_hz: int
+
+    def columns(self, time_s: Floats) -> Ints:
+        """(…) the column at each media time, −1 where there is no sound."""
+        return columns(time_s, start_s=self.start_s, rate_hz=self.rate_hz, count=self.mel.shape[1])
+
+
+class Sounds:
+    """Spectrograms of the videos of one store, worked out as they are asked for; the last ones stay in memory."""
+
+    def __init__(self, index: StoreIndex) -> None:
+        self._index = index
+        self._kept: OrderedDict[str, Sound] = OrderedDict()
+
+    def of(self, video_id: str) -> Sound:
+        if video_id not in self._kept:
+            audio = self._index.audio(video_id)
+            none = Sound(torch.zeros(N_MELS, 0), 0.0, 1)
+            found = (
+                none if audio is None else Sound(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
+            )
+            self._kept[video_id] = found
+            if len(self._kept) > KEPT_VIDEOS:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(video_id)
+        return self._kept[video_id]
+
+    def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
+        """Sound around clips: `mel` (B, 64, M), silence at the end of the shorter ones, and `column` (B, S).
+
+        Args:
+            videos: of each clip.
+            time_s: (B, S).
+        """
+        found = [self.of(video) for video in videos]
+        each = [around(sound.mel, sound.columns(times)) for sound, times in zip(found, time_s, strict=True)]
+        mel = torch.zeros(len(each), N_MELS, max(part.shape[-1] for part, _ in each))
+        for row, (part, _) in zip(mel, each, strict=True):
+            row[:, : part.shape[-1]] = part
+        return mel, torch.from_numpy(np.stack([column for _, column in each]))
