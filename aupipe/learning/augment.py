@@ -23,6 +23,7 @@ class AugmentConfig(Section):
 
     flip: bool = False
     brightness: float = Field(default=0, ge=0, le=1)  # added, uniform in ±
+    gain: float = Field(default=0, ge=0, le=1)  # factor 1 ±
     contrast: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the image's mean
     saturation: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the pixel's grey
     hue_turns: float = Field(default=0, ge=0, le=0.5)  # rotation about the grey axis, uniform in ±, 1 = 360°
@@ -93,6 +94,8 @@ def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
 
 
 def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
+    if config.gain:
+        images = images * _each(1 + draw.around_zero(config.gain))
     if config.contrast:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = mean + (images - mean) * _each(1 + draw.around_zero(config.contrast))
@@ -103,7 +106,7 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
         images = _turned(images, draw.around_zero(config.hue_turns * 2 * math.pi))
     if config.brightness:
         images = images + _each(draw.around_zero(config.brightness))
-    if config.contrast or config.saturation or config.hue_turns or config.brightness:
+    if config.gain or config.contrast or config.saturation or config.hue_turns or config.brightness:
         images = images.clamp(0, 1)
     if config.channel_drop:
         dropped = draw.between(0, 1) < config.channel_drop

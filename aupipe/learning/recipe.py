@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from aupipe.config import Inference, Resources, Section, load, merge, parse_override
 from aupipe.errors import ConfigError
@@ -28,6 +28,7 @@ class DataConfig(Section):
     store: str | None = None  # another face store than --data
     every_n: int = Field(default=1, ge=1)  # every n-th frame …
     rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
+    videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person
     balance_classes: bool = False  # every class equally often, by drawing again
     clip_frames: int = Field(default=1, ge=1)  # 1: single frames
     clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
@@ -116,6 +117,12 @@ class Recipe(Section):
     )  # official | 0 … 3: laid over the model in that run of --folds
     inference: Inference = Inference()
     resources: Resources = Resources()
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _without_null(cls, stages: Any) -> Any:
+        """`stages.NAME=null` takes a stage out."""
+        return {k: v for k, v in stages.items() if v is not None} if isinstance(stages, Mapping) else stages
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:

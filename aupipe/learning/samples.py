@@ -95,7 +95,7 @@ def to_learn(index: StoreIndex, data: DataConfig, task: Task, split: str = split
         DatasetError: there are none.
     """
     part = splits.to_learn(index, split)
-    table = _table(index, part, task)
+    table = _table(index, part, task, data.videos_are_people)
     apart = held_out(video_positives(table), data.held_out)
     table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
     if data.rare_n is None:
@@ -134,10 +134,15 @@ def class_balanced(targets: Targets, *, seed: int, epoch: int) -> Ints:
     return np.sort(np.concatenate(chosen))
 
 
-def _table(index: StoreIndex, part: splits.Part, task: Task) -> pa.Table:
+def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: bool = False) -> pa.Table:
     """The part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
     table = rows_of(index, part)
     if task == "identity":
+        if videos_are_people:
+            person = pc.coalesce(
+                table["identity"], pc.binary_join_element_wise(table["video_id"], table["person"], "/")
+            )
+            table = table.set_column(table.schema.get_field_index("identity"), "identity", person)
         table = table.append_column("class", pc.rank(table["identity"], "ascending", tiebreaker="dense"))
     return table
 

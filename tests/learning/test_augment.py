@@ -31,7 +31,8 @@ def test_nothing_asked_nothing_changed(images: torch.Tensor, targets: torch.Tens
 
 def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: torch.Tensor) -> None:
     settings = {
-        "flip": True, "brightness": 0.1, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3, "channel_drop": 0.3,
+        "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
+        "channel_drop": 0.3,
         "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
         "label_smoothing": 0.1,
     }  # fmt: skip
@@ -91,7 +92,8 @@ def test_label_smoothing_leaves_unknown_alone(images: torch.Tensor) -> None:
 def test_a_clip_is_changed_as_one(images: torch.Tensor) -> None:
     clips = images[:8, None].expand(-1, 5, -1, -1, -1).contiguous()
     settings = {
-        "flip": True, "brightness": 0.2, "contrast": 0.2, "saturation": 0.3, "hue_turns": 0.2, "channel_drop": 0.5,
+        "flip": True, "brightness": 0.2, "gain": 0.3, "contrast": 0.2, "saturation": 0.3, "hue_turns": 0.2,
+        "channel_drop": 0.5,
         "rotation_turns": 0.1, "zoom": 0.2, "shift": 0.1, "smallest_crop": 0.6, "mixup_alpha": 0.4,
     }  # fmt: skip
     out, _ = augment(clips, torch.zeros(8, 5, 12), AugmentConfig(**settings), torch.Generator().manual_seed(0))

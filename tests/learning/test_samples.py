@@ -85,6 +85,15 @@ def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: StoreInd
     assert len(rows.tracks.edges) == 4
 
 
+def test_videos_may_stand_for_people(index: StoreIndex) -> None:
+    rows = samples.to_learn(index, DataConfig(held_out=0.25, videos_are_people=True), "identity")
+    assert rows.classes == 4
+    assert len(set(rows.targets.tolist())) == 3  # numbered over all, whoever is held out
+    for track, person in enumerate(rows.tracks.videos):
+        span = slice(*rows.tracks.edges[track : track + 2])
+        assert set(rows.targets[span].tolist()) == {int(person[5:7])}
+
+
 def test_nothing_to_learn_is_an_error_that_names_the_task(index: StoreIndex, make_store: Callable[..., str]) -> None:
     with pytest.raises(DatasetError, match="identity"):
         samples.to_learn(index, DataConfig(), "identity")
