@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -81,6 +82,11 @@ class StoreIndex:
         return cls(storage, card)
 
     @property
+    def sha256(self) -> str:
+        """Names what the store holds: its card names all parts, and the names of parts derive from their content."""
+        return hashlib.sha256(self.storage.read(CARD)).hexdigest()
+
+    @property
     def splits(self) -> tuple[str, ...]:
         return tuple(self.card.splits)
 
@@ -108,12 +114,12 @@ class StoreIndex:
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one row group (all columns, or those named)."""
-        file = _parquet(self.storage, row_group.file)
+        file = parquet(self.storage, row_group.file)
         return file.read_row_group(row_group.group, columns=None if columns is None else list(columns))
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """All rows of a split without their images: row i of the table is row i of the split."""
-        tables = [_parquet(self.storage, part.name).read(columns=list(columns)) for part in self._parts(split)]
+        tables = [parquet(self.storage, part.name).read(columns=list(columns)) for part in self._parts(split)]
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
@@ -140,13 +146,13 @@ class StoreIndex:
 
 def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:
     """About `count` JPEGs spread evenly over parts, the same ones every time."""
-    groups = [(name, group) for name in sorted(names) for group in range(_parquet(storage, name).num_row_groups)]
+    groups = [(name, group) for name in sorted(names) for group in range(parquet(storage, name).num_row_groups)]
     if not groups:
         return
     chosen = np.unique(np.linspace(0, len(groups) - 1, num=min(len(groups), count // 8 + 1)).astype(int))
     each = -(-count // len(chosen))
     for name, group in (groups[i] for i in chosen):
-        images = _parquet(storage, name).read_row_group(group, columns=["image"])["image"]
+        images = parquet(storage, name).read_row_group(group, columns=["image"])["image"]
         for row in np.unique(np.linspace(0, len(images) - 1, num=min(each, len(images))).astype(int)):
             yield images[int(row)].as_py()
 
@@ -156,6 +162,6 @@ def _open(root: str, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(Storage(root).open(name), pre_buffer=True)
 
 
-def _parquet(storage: Storage, name: str) -> pq.ParquetFile:
+def parquet(storage: Storage, name: str) -> pq.ParquetFile:
     """An open file; the last few stay open, because a plan reads several row groups of a file in a row."""
     return _open(storage.root, name)

@@ -41,15 +41,24 @@ def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: G
 
     `generator` lives on the CPU: the same seed gives the same draws on any device.
     """
-    draw = _Draw(len(images), images.shape[1], images.device, generator)
-    flat = _colour(_warp(images.flatten(0, 1), config, draw), config, draw)
-    images = flat.unflatten(0, images.shape[:2])
+    images = distort(images, config, generator)
     if config.mixup_alpha:
         images, targets = _mixup(images, targets, config.mixup_alpha, generator)
-    if config.label_smoothing:
-        smooth = (1 - config.label_smoothing) * targets + config.label_smoothing / 2
-        targets = torch.where(targets >= 0, smooth, targets)
-    return images, targets
+    return images, smooth(targets, config)
+
+
+def distort(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+    """What `augment` does to each clip by itself: images (B, S, 3, H, W) in 0..1, warped and coloured."""
+    draw = _Draw(len(images), images.shape[1], images.device, generator)
+    flat = _colour(_warp(images.flatten(0, 1), config, draw), config, draw)
+    return flat.unflatten(0, images.shape[:2])
+
+
+def smooth(targets: Tensor, config: AugmentConfig) -> Tensor:
+    """Targets (B, S, …) with the label smoothing; −1 stays unknown."""
+    if not config.label_smoothing:
+        return targets
+    return torch.where(targets >= 0, (1 - config.label_smoothing) * targets + config.label_smoothing / 2, targets)
 
 
 class _Draw:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from aupipe.learning.crops import CropReader
 from aupipe.learning.metrics import Floats, Ints
 from aupipe.learning.samples import Tracks
 from aupipe.learning.sounds import Sounds
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System
+from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
 from aupipe.models.windows import run_head
 
 PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
 
 
-@torch.no_grad()
 def predict(
     system: System, inputs: InputSpec, reader: CropReader, sounds: Sounds, tracks: Tracks, device: torch.device,
     overlap: float,
@@ -26,30 +28,56 @@ def predict(
     Args:
         overlap: of the windows of a system that looks over time.
     """
-    features = encode(system, inputs, reader, tracks.rows, device).to(device)
-    found: dict[str, list[torch.Tensor]] = {}
+    features = encode(system.encoder, inputs, reader, tracks.rows, device).to(device)
+    return judge(system.head, features, sounds, tracks, overlap)
+
+
+def judge(head: SequenceHead, features: Tensor, sounds: Sounds, tracks: Tracks, overlap: float) -> dict[str, Floats]:
+    """As `predict`, from embeddings (R, E) of the tracks' rows on the head's device."""
+    head.eval()
+    found: dict[str, list[Tensor]] = {}
     for number, video in enumerate(tracks.videos):
         span = slice(*tracks.edges[number : number + 2].tolist())
         mel, column = None, None
-        if system.head.hears:
+        if head.hears:
             sound = sounds.of(video)
             mel, column = sound.mel, sound.columns(tracks.time_s[span])
-        outputs = run_head(
-            system.head, features[span], tracks.time_s[span], overlap=overlap, mel=mel, column=column
-        )  # fmt: skip
+        outputs = run_head(head, features[span], tracks.time_s[span], overlap=overlap, mel=mel, column=column)
         for name, values in outputs.items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values).cpu().numpy().astype(np.float64) for name, values in found.items()}
 
 
-@torch.no_grad()
-def encode(system: System, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device) -> torch.Tensor:
-    """Embeddings (N, E) of rows (N,), in batches of a fixed size, in full precision; leaves eval mode on."""
-    system.eval()
-    result = torch.empty(len(rows), system.encoder.width)
+def encode(
+    encoder: FrameEncoder, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device,
+    distort: Callable[[Tensor, Ints], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """Embeddings (N, E) of rows (N,), on the CPU; leaves eval mode on.
+
+    Args:
+        distort: changes images (64, 3, H, W) in 0..1, those of rows (64,), before they are normalised.
+    """
+    result = torch.empty(len(rows), encoder.width)
     for start in range(0, len(rows), PREDICT_BATCH):
-        chosen = rows[start : start + PREDICT_BATCH]
-        crops = reader.read(np.resize(chosen, PREDICT_BATCH))  # the last batch is filled up with its own rows
-        found = system.encoder(inputs.prepare(crops.to(device)))[: len(chosen)]
-        result[start : start + PREDICT_BATCH] = found.cpu()
+        count = len(rows[start : start + PREDICT_BATCH])
+        chosen = np.resize(rows[start : start + PREDICT_BATCH], PREDICT_BATCH)  # filled up with its own rows
+        images = inputs.scale(reader.read(chosen).to(device))
+        images = inputs.normalise(images if distort is None else distort(images, chosen))
+        result[start : start + count] = embed(encoder, images)[:count].cpu()
     return result
+
+
+@torch.no_grad()
+def embed(encoder: FrameEncoder, images: Tensor) -> Tensor:
+    """Embeddings (N, E) of images (N, 3, H, W), normalised; leaves eval mode on.
+
+    In full precision and in batches of one shape, the last one filled up with its own images: on one kind of processor
+    an image's embedding has the same bits whenever it is made, so it can as well be stored (see `embeddings`).
+    """
+    encoder.eval()
+    found = []
+    with torch.autocast(images.device.type, enabled=False):
+        for batch in images.split(PREDICT_BATCH):
+            filled = batch[torch.arange(PREDICT_BATCH, device=batch.device) % len(batch)]
+            found.append(encoder(filled)[: len(batch)])
+    return torch.cat(found)

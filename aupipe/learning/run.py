@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from aupipe.errors import ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.facestore.schema import CARD
 from aupipe.learning.recipe import Recipe
 from aupipe.storage import Storage
 
@@ -19,7 +17,7 @@ def identity(recipe: Recipe, index: StoreIndex, split: str) -> dict[str, Any]:
     """All that decides the weights, but for the worker count: a run goes on only with the same."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"resources"}),
-        "store_sha256": hashlib.sha256(index.storage.read(CARD)).hexdigest(),
+        "store_sha256": index.sha256,
         "split": split,
     }
 

@@ -1,0 +1,90 @@
+"""How embeddings are made: the encodings that a stage asks for, their keys, and the file of one part of a store."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe.facestore.read import ALL, StoreIndex
+from aupipe.learning.augment import AugmentConfig, distort
+from aupipe.learning.crops import CropReader
+from aupipe.learning.embeddings import Encoding, to_parquet
+from aupipe.learning.metrics import Ints
+from aupipe.learning.predict import encode
+from aupipe.learning.sampling import seed_of
+from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import FrameEncoder
+
+_PLAIN = (bool, int, float, str)
+
+
+def encodings(
+    encoder: FrameEncoder, inputs: InputSpec, index: StoreIndex, augment: AugmentConfig | None = None, copies: int = 0
+) -> tuple[Encoding, ...]:
+    """One for each augmented copy; for 0 copies one of the crops as they are."""
+    plain = Encoding(
+        encoder_sha256=encoder_sha256(encoder), width=encoder.width, input=inputs, store_sha256=index.sha256
+    )
+    if not copies or augment is None:
+        return (plain,)
+    drawn = augment.model_copy(
+        update={"mixup_alpha": 0.0, "label_smoothing": 0.0}
+    )  # those are not done to single crops
+    return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(copies))
+
+
+def encoder_sha256(encoder: FrameEncoder) -> str:
+    """Names what an encoder does: its weights, and kind and settings of each of its modules.
+
+    The configuration of its system would tell encoders apart that differ in nothing but the head behind them.
+    """
+    digest = hashlib.sha256()
+    for name, module in encoder.named_modules():
+        settings = {key: value for key, value in vars(module).items() if key[0] != "_" and _is_plain(value)}
+        del settings["training"]
+        digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, _PLAIN)
+
+
+def parts_of(index: StoreIndex, pool: str, rows: Ints) -> tuple[str, ...]:
+    """The parts of the store that hold any of these rows of a pool."""
+    groups = index.row_groups(pool)
+    numbers = np.searchsorted([group.start for group in groups], rows, side="right") - 1
+    return tuple(dict.fromkeys(groups[number].file for number in np.unique(numbers)))
+
+
+def encode_part(encoder: FrameEncoder, encoding: Encoding, index: StoreIndex, part: str, device: torch.device) -> bytes:
+    """The file of embeddings of a part of the store."""
+    groups = [group for group in index.row_groups(ALL) if group.file == part]
+    rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows)
+    (runs,) = (each.runs for each in index.card.parts if each.name == part)
+    track = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
+
+    def drawn(images: Tensor, chosen: Ints) -> Tensor:
+        """Images (N, 3, H, W), each track changed by its own draw, the same in all its frames and parts."""
+        assert encoding.augment is not None
+        tracks, parts = track[chosen - rows[0]], []
+        edges = [0, *(np.flatnonzero(np.diff(tracks)) + 1).tolist(), len(tracks)]
+        for first, last in itertools.pairwise(edges):
+            run = runs[tracks[first]]
+            generator = torch.Generator().manual_seed(seed_of("copy", encoding.copy_number, run.video_id, run.person))
+            parts.append(distort(images[None, first:last], encoding.augment, generator)[0])
+        return torch.cat(parts)
+
+    reader = CropReader(index, ALL, keep_groups=2)
+    found = encode(encoder, encoding.input, reader, rows, device, drawn if encoding.augment else None)
+    return to_parquet(found)
