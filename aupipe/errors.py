@@ -55,3 +55,11 @@ class NoFramesError(MediaError):
 
 class DecoderMissingError(MediaError):
     reason = "codec_not_supported"
+
+
+class WorkerDiedError(MediaError):
+    reason = "worker_died"
+
+
+class TimedOutError(MediaError):
+    reason = "timed_out"

@@ -35,13 +35,13 @@ class Keys:
             tuple(card.smoothing.radius if radius is None else radius for card in cards),
         )
 
-    def segment(self, fingerprint: str, segment: Segment) -> str:
-        """Of what observe leaves of a segment. It does not depend on the video's name."""
-        return key_of(self._observe(fingerprint), segment.own_start, segment.own_stop)
+    def video(self, fingerprint: str) -> str:
+        """Of what observe leaves of a video. It does not depend on the video's name."""
+        return self._observe(fingerprint)[:32]
 
-    def sound(self, fingerprint: str) -> str:
-        """Of what a video sounds like; "" where no model listens."""
-        return key_of(SCHEMA_VERSION, fingerprint, "sound") if self.models.hears else ""
+    def segment(self, fingerprint: str, segment: Segment) -> str:
+        """Of what observe leaves of a segment: the video's key and the segment's own."""
+        return f"{self.video(fingerprint)}.{key_of(segment.own_start, segment.own_stop)[:16]}"
 
     def head(self, fingerprint: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""

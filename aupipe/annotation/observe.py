@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from aupipe.annotation.schema import OBSERVED, list_column
 from aupipe.faces.align import CROP_SIZE_PX, crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.follow import Seen, follow
-from aupipe.media.frames import frames
+from aupipe.media.frames import Frame
 
 PART_CROPS = 512  # crops held before they go on to the encoder: what bounds a worker's memory
 
@@ -35,10 +35,13 @@ class Part:
     last: bool
 
 
-def observe(segment: Segment, detector: Detector, smoothing_radius: int, templates: np.ndarray) -> Iterator[Part]:
+def observe(
+    segment: Segment, images: Iterable[Frame], detector: Detector, smoothing_radius: int, templates: np.ndarray
+) -> Iterator[Part]:
     """The rows and crops of the frames that the segment owns, in parts of bounded size.
 
     Args:
+        images: the frames of the segment's span.
         templates: (T, 5, 2); each face is cropped once for each.
 
     Raises:
@@ -47,7 +50,7 @@ def observe(segment: Segment, detector: Detector, smoothing_radius: int, templat
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for seen, points in follow(frames(segment.uri, segment.span), detector, smoothing_radius):
+    for seen, points in follow(images, detector, smoothing_radius):
         index = seen.frame.index
         if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
             continue

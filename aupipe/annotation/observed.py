@@ -1,6 +1,6 @@
 """What observe leaves for finalise, between the two phases only: rows with embeddings, in parts of bounded size.
 
-OUT/_work/observed/SEGMENT-00000[-last].parquet      each file commits itself; a segment is there when its last part is
+OUT/_work/observed/VIDEO.SEGMENT-00000[-last].parquet      each file commits itself; a segment is there when all are
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def segments(storage: Storage) -> dict[str, list[str]]:
     """The files of every segment that is there whole, in order, by segment key."""
     parts: dict[str, list[str]] = {}
     for name in storage.names(FOLDER, ".parquet"):
-        parts.setdefault(_key(name), []).append(name)
+        parts.setdefault(name[len(FOLDER) + 1 :].partition("-")[0], []).append(name)
     return {
         key: names for key, names in parts.items()
         if names[-1].endswith(f"-{len(names) - 1:05d}-last.parquet")
     }  # fmt: skip
 
 
-def delete(storage: Storage, segment_keys: Collection[str]) -> None:
-    """Delete what there is of these segments."""
+def delete(storage: Storage, video_keys: Collection[str]) -> None:
+    """Delete what there is of these videos."""
     for name in storage.names(FOLDER):
-        if _key(name) in segment_keys:
+        if name[len(FOLDER) + 1 :].partition(".")[0] in video_keys:
             storage.delete(name)
 
 
@@ -89,7 +89,3 @@ class Track:
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._video.take(self._rows[rows])[:, self._columns]))
-
-
-def _key(name: str) -> str:
-    return name[len(FOLDER) + 1 :].partition("-")[0]

@@ -49,6 +49,12 @@ class Segment:
     own_stop: int | None
     span: Span
 
+    @property
+    def frames(self) -> int:
+        """How many it owns."""
+        stop = self.span.first + self.span.expected if self.own_stop is None else self.own_stop
+        return stop - self.own_start
+
 
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
     """The videos that the arguments name, sorted by id, and how many other files were passed over in folders.

@@ -35,6 +35,14 @@ class EventsConfig(Section):
     min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are left out
 
 
+class LimitsConfig(Section):
+    """What one input may cost before it is set aside."""
+
+    attempts: int = Field(default=3, ge=1)  # of a segment whose worker dies
+    stall_s: float = Field(default=300.0, gt=0)  # without another frame; then the worker is ended
+    probe_s: float = Field(default=3600.0, gt=0)  # for reading a video's packets or its sound; then likewise
+
+
 class AnnotateConfig(Section):
     """Everything that `annotate.py --set` takes."""
 
@@ -49,6 +57,7 @@ class AnnotateConfig(Section):
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
     rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
+    limits: LimitsConfig = LimitsConfig()
     resources: Resources = Resources()
 
     @field_validator("thresholds")

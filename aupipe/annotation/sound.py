@@ -1,6 +1,6 @@
 """The sound of a video for models that listen: its log-mel spectrogram, left once a video, read as windows need it.
 
-OUT/_work/observed/KEY-sound.parquet      a row a column of the spectrogram; deleted with the embeddings
+OUT/_work/observed/VIDEO.sound.parquet      a row a column of the spectrogram; deleted with the embeddings
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _COLUMNS_PER_GROUP = 4096  # about 20 s
 _HELD_GROUPS = 4
 
 
-def name_of(key: str) -> str:
-    """The file of the sound with this key."""
-    return f"{FOLDER}/{key}-sound.parquet"
+def name_of(video_key: str) -> str:
+    """The file of a video's sound."""
+    return f"{FOLDER}/{video_key}.sound.parquet"
 
 
-def leave(storage: Storage, key: str, uri: str) -> None:
+def leave(storage: Storage, video_key: str, uri: str) -> None:
     """Write the spectrogram of a video; with no columns where it has no sound, with the reason where it breaks off."""
     heard = _Heard(uri)
     first = next(heard.blocks, None)
@@ -48,7 +48,7 @@ def leave(storage: Storage, key: str, uri: str) -> None:
         pa.table({"mel": column}).replace_schema_metadata(said), sink, compression="zstd",
         row_group_size=_COLUMNS_PER_GROUP,
     )  # fmt: skip
-    storage.write(name_of(key), sink.getvalue())
+    storage.write(name_of(video_key), sink.getvalue())
 
 
 class Sound:
@@ -58,8 +58,8 @@ class Sound:
         reason: why it breaks off, "" if it does not.
     """
 
-    def __init__(self, storage: Storage, key: str) -> None:
-        self._storage, self._name = storage, name_of(key)
+    def __init__(self, storage: Storage, video_key: str) -> None:
+        self._storage, self._name = storage, name_of(video_key)
         with storage.open(self._name) as file:
             parquet = pq.ParquetFile(file)
             said = {name.decode(): value.decode() for name, value in parquet.schema_arrow.metadata.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Input, Segment
 from aupipe.errors import ConfigError
+
+# A video to observe, and its segments with their keys, in time order.
+Due = tuple[Record, list[tuple[str, Segment]]]
 
 
 @dataclass
@@ -19,19 +22,20 @@ class WorkList:
     Attributes:
         unchanged: nothing to do.
         decide: head is done and committed in the entry; thresholds, smoothing or events have changed.
-        observe: to be decoded; the segments with their keys, in time order.
+        observe: to be decoded.
         aside: quarantined, with the reason, or a duplicate.
     """
 
     unchanged: dict[str, Record] = field(default_factory=dict)
     decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
-    observe: dict[str, tuple[Record, list[tuple[str, Segment]]]] = field(default_factory=dict)
+    observe: dict[str, Due] = field(default_factory=dict)
     aside: dict[str, Record] = field(default_factory=dict)
 
-    def quarantine(self, video_id: str, reason: str) -> None:
-        """Set a video aside that could not be observed after all."""
-        record, _ = self.observe.pop(video_id)
-        self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
+    def quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Set videos aside that could not be observed after all."""
+        for video_id, reason in reasons.items():
+            record, _ = self.observe.pop(video_id)
+            self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
 
     def records(self) -> dict[str, Record]:
         """The record of every input."""

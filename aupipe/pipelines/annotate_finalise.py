@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -30,16 +30,16 @@ class Group:
 
     Attributes:
         records: what is known of each before finalise.
-        observed: for each video the files that observe left, in order; empty where head is done and only decide is due:
-            then `committed` names the frames files that hold its rows.
+        observed: for each video the files that observe left, in order.
         sounds: for each video the key of its sound; "" where no model listens.
+        committed: where head is done and only decide is due: the frames files that hold their rows.
     """
 
-    records: list[Record]
-    observed: list[list[str]]
-    sounds: list[str]
-    committed: list[str]
     generation: int
+    records: list[Record] = field(default_factory=list)
+    observed: list[list[str]] = field(default_factory=list)
+    sounds: list[str] = field(default_factory=list)
+    committed: list[str] = field(default_factory=list)
 
     def to_row(self) -> dict[str, Any]:
         return {"group": json.dumps(asdict(self))}
@@ -48,22 +48,22 @@ class Group:
 class Finalise:
     """Head, decide and events for a group of videos; commits their tables."""
 
-    def __init__(self, models: ray.ObjectRef, out: str, config: AnnotateConfig, decision: Decision) -> None:
+    def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
         torch.set_num_threads(1)
         self._models: Ensemble = ray.get(models)
-        self._storage, self._config, self._decision = Storage(out), config, decision
+        self._storage, self._config, self._decision = storage, config, decision
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         group = Group(**json.loads(row["group"]))
         tables, records = [], []
         before = ledger.read_all(self._storage, group.committed) if group.committed else None
-        for known, files, sound in zip(group.records, group.observed, group.sounds, strict=True):
+        for number, known in enumerate(group.records):
             record = dict(known)
             if before is not None:
                 frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
             else:
-                heard = Sound(self._storage, sound) if sound else None
-                frames = self._head(record, Embeddings(self._storage, files), heard)
+                sound = Sound(self._storage, group.sounds[number]) if group.sounds[number] else None
+                frames = self._head(record, Embeddings(self._storage, group.observed[number]), sound)
             tables.append(decide(frames, self._decision))
             records.append(record)
         events = pa.concat_tables([find_events(table, self._config.events) for table in tables])

@@ -16,16 +16,17 @@ import ray
 import torch
 
 from aupipe.annotation import observed, sound
+from aupipe.annotation.attempts import attempt
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe, with_embeddings
 from aupipe.annotation.plan import Input, Segment, cut_into_segments
-from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.settings import AnnotateConfig, key_of
 from aupipe.errors import MediaError
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.faces.detect import Detector
-from aupipe.media.frames import Span
+from aupipe.media.frames import Span, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
 
@@ -43,21 +44,24 @@ def reason_of(error: BaseException) -> str:
 class Probe:
     """A video's fingerprint, record and segments, or the reason why it has none."""
 
-    def __init__(self, config: AnnotateConfig) -> None:
-        self._config = config
+    def __init__(self, config: AnnotateConfig, storage: Storage) -> None:
+        self._config, self._storage = config, storage
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         video = Input(row["uri"], row["video_id"])
+        limits = self._config.limits
         try:
-            info = probe(video.uri)
-            record: Record = {
-                "fingerprint": fingerprint(video.uri),
-                "frames_expected": info.frames_expected,
-                "missing_s": info.missing_s,
-                "duration_s": info.duration_s,
-                "rotation": info.rotation,
-                "variable_frame_rate": info.variable_frame_rate,
-            }
+            with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
+                info = probe(video.uri)
+                watch.touch()
+                record: Record = {
+                    "fingerprint": fingerprint(video.uri),
+                    "frames_expected": info.frames_expected,
+                    "missing_s": info.missing_s,
+                    "duration_s": info.duration_s,
+                    "rotation": info.rotation,
+                    "variable_frame_rate": info.variable_frame_rate,
+                }
         except HOSTILE as error:
             return {**row, "result": json.dumps({"reason": reason_of(error)})}
         segments = cut_into_segments(video, info, self._config.segment_s, self._config.alignment.smoothing_radius)
@@ -91,8 +95,8 @@ class SegmentTask:
 class Decode:
     """A segment's rows and crops, a part at a time. A part that could not be decoded carries the reason instead."""
 
-    def __init__(self, config: AnnotateConfig, templates: np.ndarray) -> None:
-        self._config, self._templates = config, templates
+    def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray) -> None:
+        self._config, self._storage, self._templates = config, storage, templates
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         task = SegmentTask.from_row(row)
@@ -104,16 +108,21 @@ class Decode:
             "crops": b"",
             "number": 0,
             "last": True,
+            "attempts": 1,
         }
         start = time.monotonic()
         try:
-            detector = Detector(self._config.detector)
-            for part in observe(task.segment, detector, self._config.alignment.smoothing_radius, self._templates):
-                spent, start = time.monotonic() - start, time.monotonic()
-                yield base | {
-                    "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
-                    "last": part.last, "work_s": spent,
-                }  # fmt: skip
+            with attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch:
+                images = watch.through(frames(task.segment.uri, task.segment.span))
+                detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
+                for part in observe(task.segment, images, detector, radius, self._templates):
+                    watch.pause()  # while the encoder is busy
+                    yield base | {
+                        "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
+                        "last": part.last, "attempts": watch.number, "work_s": time.monotonic() - start,
+                    }  # fmt: skip
+                    watch.resume()
+                    start = time.monotonic()
         except HOSTILE as error:
             yield base | {"error": reason_of(error), "work_s": time.monotonic() - start}
 
@@ -121,13 +130,14 @@ class Decode:
 class Listen:
     """Leaves the sound of a video for finalise."""
 
-    def __init__(self, out: str) -> None:
-        self._storage = Storage(out)
+    def __init__(self, config: AnnotateConfig, storage: Storage) -> None:
+        self._limits, self._storage = config.limits, storage
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
         try:
-            sound.leave(self._storage, row["key"], row["uri"])
+            with attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s):
+                sound.leave(self._storage, row["key"], row["uri"])
         except HOSTILE as error:
             return {**row, "error": reason_of(error)}
         return {**row, "error": ""}
@@ -136,12 +146,12 @@ class Listen:
 class Encode:
     """Embeds the crops of several parts, and leaves each part's rows for finalise."""
 
-    def __init__(self, models: ray.ObjectRef, out: str, batch_size: int, gpu: bool) -> None:
+    def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, gpu: bool) -> None:
         torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
         loaded: Ensemble = ray.get(models)
         self._encoders = Encoders(loaded, batch_size, torch.device("cuda" if gpu else "cpu"))
         self._crop_shape = (len(loaded.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
-        self._storage = Storage(out)
+        self._storage = storage
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.monotonic()
@@ -156,9 +166,7 @@ class Encode:
                 rows = with_embeddings(_from_ipc(part["rows"]), mine)
                 observed.write(self._storage, part["key"], part["number"], part["last"], rows)
                 frames = len(np.unique(rows["frame"].to_numpy()))
-            done.append(
-                {"video_id": part["video_id"], "error": part["error"], "frames": frames, "work_s": part["work_s"]}
-            )
+            done.append({name: part[name] for name in ("video_id", "error", "attempts", "work_s")} | {"frames": frames})
         share = (time.monotonic() - start) / max(len(done), 1)
         return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
 

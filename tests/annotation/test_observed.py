@@ -28,12 +28,12 @@ def part(first: int, rows: int) -> pa.Table:
 def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     empty = OBSERVED.empty_table()
-    for key, number, last in (("aa", 0, False), ("aa", 1, True), ("bb", 0, False), ("cc", 1, True)):
+    for key, number, last in (("v.aa", 0, False), ("v.aa", 1, True), ("w.bb", 0, False), ("w.cc", 1, True)):
         observed.write(storage, key, number, last, empty)
-    assert {key: len(names) for key, names in observed.segments(storage).items()} == {"aa": 2}
-    observed.delete(storage, {"aa"})
+    assert {key: len(names) for key, names in observed.segments(storage).items()} == {"v.aa": 2}
+    observed.delete(storage, {"v"})
     assert sorted(storage.names("_work/observed")) == [
-        "_work/observed/bb-00000.parquet", "_work/observed/cc-00001-last.parquet",
+        "_work/observed/w.bb-00000.parquet", "_work/observed/w.cc-00001-last.parquet",
     ]  # fmt: skip
 
 

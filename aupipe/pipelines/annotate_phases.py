@@ -1,0 +1,162 @@
+"""The phases of an annotation on Ray Data: probe, listen, observe, finalise. Each does what is not there yet."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+from aupipe.annotation import observed, sound
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.ledger import Entry, Record
+from aupipe.annotation.plan import Input
+from aupipe.annotation.worklist import Due
+from aupipe.errors import AupipeError
+from aupipe.pipelines.annotate_finalise import Finalise, Group
+from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
+from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.session import gpus_per_worker
+from aupipe.storage import Storage
+
+_GROUP_VIDEOS = 64  # videos finalised by one task, at most
+_PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
+_TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every phase of a run needs."""
+
+    keys: Keys
+    storage: Storage
+    models: ray.ObjectRef
+    generation: int
+    workers: int | None  # segments decoded at a time; None: one a CPU of the cluster, one CPU left to the encoder
+
+    @property
+    def decoders(self) -> int:
+        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
+
+
+def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, Any]]]:
+    """What each input is, or why it cannot be done."""
+    if not inputs:
+        return []
+    rows = ray.data.from_items([{"uri": v.uri, "video_id": v.video_id} for v in inputs])
+    said = rows.map(Probe(run.keys.config, run.storage), num_cpus=1).take_all()
+    by_id = {row["video_id"]: read_probe(row["result"]) for row in said}
+    return [(video, by_id[video.video_id]) for video in inputs]
+
+
+def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
+    """Leave the sound of every video, where a model listens. Returns why of those that cannot be done."""
+    if not run.keys.models.hears:
+        return {}
+    there = set(run.storage.names(observed.FOLDER))
+    rows = [
+        {"key": run.keys.video(record["fingerprint"]), "uri": record["uri"], "video_id": video_id}
+        for video_id, (record, _) in due.items()
+    ]
+    missing = [row for row in rows if sound.name_of(row["key"]) not in there]
+    if not missing:
+        return {}
+    heard = ray.data.from_items(missing).map(
+        Listen(run.keys.config, run.storage), num_cpus=1, compute=TaskPoolStrategy(size=run.decoders)
+    )
+    return {row["video_id"]: row["error"] for row in heard.iter_rows() if row["error"]}
+
+
+def observe(run: Run, due: Mapping[str, Due]) -> tuple[int, dict[str, str]]:
+    """Observe every segment that is not there yet. Returns the frames done, and why of the videos that cannot be done.
+
+    What is done is what is there afterwards, whatever workers reported: rows of one that died may be lost on the way.
+    """
+    reasons: dict[str, str] = {}
+    frames = 0
+    for _ in range(run.keys.config.limits.attempts + 2):
+        done = observed.segments(run.storage)
+        tasks = [
+            SegmentTask(key, segment)
+            for video_id, (_, segments) in due.items() if video_id not in reasons
+            for key, segment in segments if key not in done
+        ]  # fmt: skip
+        if not tasks:
+            return frames, reasons
+        frames += _observe_once(run, tasks, due, reasons)
+    raise AupipeError(
+        f"{tasks[0].segment.uri} and {len(tasks) - 1} more segments came to no end; give the command again"
+    )
+
+
+def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due], reasons: dict[str, str]) -> int:
+    config = run.keys.config
+    gpus = gpus_per_worker(config.resources)
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
+    # Enough blocks to share the work out, few enough for many tiny clips.
+    blocks = min(len(tasks), max(64, 16 * run.decoders))
+    parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
+        Decode(config, run.storage, run.keys.models.templates),
+        num_cpus=1, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
+    )  # fmt: skip
+    encoded = parts.map_batches(
+        Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, bool(gpus)),
+        batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
+        compute=ActorPoolStrategy(size=1),
+    )  # fmt: skip
+    progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
+    frames = 0
+    for row in encoded.iter_rows():
+        frames += row["frames"]
+        progress.add(row["frames"])
+        record, _ = due[row["video_id"]]
+        record["work_s"] = record.get("work_s", 0.0) + row["work_s"]
+        record["attempts"] = max(record["attempts"], row["attempts"])
+        if row["error"]:
+            reasons[row["video_id"]] = row["error"]
+    progress.finish()
+    return frames
+
+
+def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record, Entry]]) -> None:
+    """Head and decide for what was observed, decide alone for what only other thresholds touch."""
+    groups = [*_observed_groups(run, due), *_committed_groups(run, decide)]
+    if not groups:
+        return
+    rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
+        Finalise, fn_constructor_args=(run.models, run.storage, run.keys.config, run.keys.decision),
+        num_cpus=1, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
+    )  # fmt: skip
+    progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
+    for row in rows.iter_rows():
+        progress.add(len(json.loads(row["video_ids"])))
+    progress.finish()
+
+
+def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
+    """Videos whose tables go together: about a file's worth, since files must not be many and small."""
+    done = observed.segments(run.storage)
+    group = Group(run.generation)
+    for _, (record, segments) in sorted(due.items()):
+        frames = sum(r["frames_expected"] for r in group.records) + record["frames_expected"]
+        if group.records and (len(group.records) >= _GROUP_VIDEOS or frames > run.keys.config.rows_per_file):
+            yield group
+            group = Group(run.generation)
+        group.records.append(record)
+        group.observed.append([name for key, _ in segments for name in done[key]])
+        group.sounds.append(run.keys.video(record["fingerprint"]) if run.keys.models.hears else "")
+    if group.records:
+        yield group
+
+
+def _committed_groups(run: Run, decide: Mapping[str, tuple[Record, Entry]]) -> Iterator[Group]:
+    by_entry = defaultdict(list)
+    for record, entry in decide.values():
+        by_entry[entry.name].append((record, entry))
+    for pairs in by_entry.values():
+        yield Group(run.generation, [record for record, _ in pairs], committed=pairs[0][1].frames)
