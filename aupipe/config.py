@@ -79,17 +79,36 @@ def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     """Every dotted key that a section takes."""
     for name, field in section.model_fields.items():
         yield prefix + name
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, Section):
-                yield from known_keys(inner, f"{prefix}{name}.")
+        for inner in _sections(field.annotation):
+            yield from known_keys(inner, f"{prefix}{name}.")
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """The sections that a field may hold: alone, as one of several kinds, or in a mapping or sequence."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
+
+
+def _kinds(section: type[Section]) -> set[str]:
+    """What tells the kinds of all fields apart; pydantic puts it into the place of an error, no user types it there."""
+    found = set()
+    for field in section.model_fields.values():
+        inner = list(_sections(field.annotation))
+        tags = [f for one in inner for f in (one.model_fields.get("kind"), one.model_fields.get("name")) if f]
+        found |= {value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)}
+        found |= {tag for one in inner for tag in _kinds(one)}
+    return found
 
 
 def _explain(section: type[Section], error: ValidationError) -> str:
     """One sentence a problem, with dotted keys."""
-    keys = list(known_keys(section))
+    keys, kinds = list(known_keys(section)), _kinds(section)
     parts = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if not isinstance(part, str) or part.isidentifier())
+        named = [part for part in problem["loc"][:-1] if part not in kinds] + list(problem["loc"][-1:])
+        key = ".".join(str(part) for part in named if not isinstance(part, str) or part.isidentifier())
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
             parts.append(

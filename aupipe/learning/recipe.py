@@ -29,7 +29,7 @@ class DataConfig(Section):
     every_n: int = Field(default=1, ge=1)  # every n-th frame …
     rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
     videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person
-    balance_classes: bool = False  # every class equally often, by drawing again
+    balance_classes: float = Field(default=0, ge=0, le=1)  # 1: every class equally often; 0: as often as it is
     clip_frames: int = Field(default=1, ge=1)  # 1: single frames
     clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
     subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
@@ -84,6 +84,12 @@ class Tasks(Section):
         return {name: task for name, task in every.items() if task is not None}
 
 
+class EncodeOnce(Section):
+    """Crops go through a frozen encoder once, before the stage, and every epoch reads what it made of them."""
+
+    copies: int = Field(default=0, ge=0)  # augmented ones, each track with its own draw; 0: the crops as they are
+
+
 class Stage(Section):
     """One training run. What is learnt are the parameters that `optimiser.groups` name; the rest is frozen."""
 
@@ -92,6 +98,7 @@ class Stage(Section):
     tasks: Tasks
     alternate: Literal["epoch", "batch"] = "epoch"  # of several tasks: a pass over each in turn, or a batch of each
     augment: AugmentConfig = AugmentConfig()
+    encode_once: EncodeOnce | None = None  # None: crops are decoded, augmented and encoded in every epoch
     optimiser: OptimiserConfig
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)  # clips, over all workers
@@ -105,6 +112,17 @@ class Stage(Section):
             raise ValueError("mixup and label smoothing are for the task au alone")
         return self
 
+    @model_validator(mode="after")
+    def _copies_can_be_stored(self) -> Stage:
+        if self.encode_once and self.encode_once.copies:
+            if self.augment.mixup_alpha:
+                raise ValueError("mixup mixes crops of two videos, which encode_once cannot store; leave out one")
+            if self.augment == AugmentConfig():
+                raise ValueError(
+                    "encode_once.copies without any augmentation are all the same; set augment or copies=0"
+                )
+        return self
+
 
 class Recipe(Section):
     name: str
@@ -115,6 +133,7 @@ class Recipe(Section):
     fold: dict[str, dict[str, Any]] = Field(
         default_factory=dict
     )  # official | 0 … 3: laid over the model in that run of --folds
+    embeddings: str | None = None  # where `encode_once` keeps what it makes; None: in the run. Runs may share a place
     inference: Inference = Inference()
     resources: Resources = Resources()
 

@@ -75,7 +75,7 @@ class Samples:
     def clips(self, data: DataConfig, *, seed: int, epoch: int) -> Clips:
         """The clips of an epoch, in the rows' order; always as many."""
         if data.balance_classes:
-            chosen = class_balanced(self.targets, seed=seed, epoch=epoch)
+            chosen = class_balanced(self.targets, balance=data.balance_classes, seed=seed, epoch=epoch)
             return clips.single(self.frames).take(chosen)
         if data.clip_stride is not None:
             return clips.windows(
@@ -120,16 +120,18 @@ def to_score(index: StoreIndex, split: str, task: Task) -> Samples:
     return _samples(index, part.pool, table.filter(_known(table, task)), task)
 
 
-def class_balanced(targets: Targets, *, seed: int, epoch: int) -> Ints:
-    """Numbers (N,), ascending, of an epoch's samples: every class equally often, as many as there are samples (N,).
+def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -> Ints:
+    """Numbers (N,), ascending, of an epoch's samples, as many as there are: class c has a share ∝ n_c^(1 − balance).
 
     A rare class's samples come several times; of a frequent one, other samples come in every epoch.
     """
     rng = np.random.default_rng(sampling.seed_of(seed, "balance", epoch))
-    classes, chosen = np.unique(targets), []
-    for number, each in enumerate(classes):
+    classes, counts = np.unique(targets, return_counts=True)
+    ends = np.cumsum(counts ** (1.0 - balance))
+    ends = np.rint(ends / ends[-1] * len(targets)).astype(np.int64)
+    chosen = []
+    for each, wanted in zip(classes, np.diff(ends, prepend=0), strict=True):
         members = rng.permutation(np.flatnonzero(targets == each))
-        wanted = len(targets) // len(classes) + (number < len(targets) % len(classes))
         chosen.append(np.resize(members, wanted))
     return np.sort(np.concatenate(chosen))
 

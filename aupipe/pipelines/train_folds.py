@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from aupipe.errors import ConfigError
 from aupipe.facestore.folds import FOLDS
 from aupipe.learning import run, splits
 from aupipe.pipelines import train
@@ -21,9 +22,16 @@ TABLE = "folds.json"
 
 
 def jobs(job: TrainJob) -> dict[str, TrainJob]:
-    """Name of its folder → run."""
+    """Name of its folder → run.
+
+    Raises:
+        ConfigError: settings of a fold that there is not.
+    """
+    known = (splits.OFFICIAL, *map(str, range(FOLDS)))
+    if other := sorted(job.recipe.fold.keys() - set(known)):
+        raise ConfigError(f"fold.{other[0]}: there are fold.{', fold.'.join(known)}")
     found = {}
-    for fold in (splits.OFFICIAL, *map(str, range(FOLDS))):
+    for fold in known:
         split = fold if fold == splits.OFFICIAL else f"fold:{fold}"
         changes = job.recipe.fold.get(fold, {})
         name = ",".join([split.replace(":", "-"), *(f"{key}={value}" for key, value in sorted(changes.items()))])

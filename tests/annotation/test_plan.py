@@ -1,71 +1,20 @@
-"""Plan: what the arguments name, and segments that cover every frame once."""
+"""Plan: segments that cover every frame that is asked for once."""
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.annotation.plan import Input, cut_into_segments, find_inputs
-from aupipe.errors import ConfigError
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.plan import Segment, cut_into_segments
+from aupipe.errors import NoFramesError
 from aupipe.media.probe import VideoInfo
 
 pytestmark = pytest.mark.unit
-
-
-def test_a_folder_is_searched_for_videos_and_other_files_are_counted(tmp_path: Path) -> None:
-    for name in ("a.mp4", "deep/er/b.MOV", "notes.txt", ".hidden.mp4", "deep/c.mpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    inputs, passed_over = find_inputs([str(tmp_path)])
-    assert [video.video_id for video in inputs] == ["a.mp4", "deep/c.mpg", "deep/er/b.MOV"]
-    assert passed_over == 1
-    assert [v.video_id for v in find_inputs([str(tmp_path)], limit=2)[0]] == ["a.mp4", "deep/c.mpg"]
-
-
-def test_what_is_named_is_tried_whatever_it_is_called(tmp_path: Path) -> None:
-    inputs, _ = find_inputs([str(tmp_path / "film.bin"), "s3://bucket/films/x.mp4"])
-    assert [video.video_id for video in inputs] == ["film.bin", "x.mp4"]
-
-
-def test_one_id_for_two_files_is_refused_naming_both(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"one/a\.mp4 and .*two/a\.mp4"):
-        find_inputs([str(tmp_path / "one/a.mp4"), str(tmp_path / "two/a.mp4")])
-    assert len(find_inputs([str(tmp_path / "a.mp4")] * 2)[0]) == 1
-
-
-def test_a_pattern_names_what_it_matches(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.mp4", "c.mov", "odd[1].mp4"):
-        (tmp_path / name).touch()
-    assert [v.video_id for v in find_inputs([str(tmp_path / "*.mp4")])[0]] == ["a.mp4", "b.mp4", "odd[1].mp4"]
-    assert [v.video_id for v in find_inputs([str(tmp_path / "odd[1].mp4")])[0]] == ["odd[1].mp4"]
-    with pytest.raises(ConfigError, match="nothing matches"):
-        find_inputs([str(tmp_path / "*.avi")])
-    with pytest.raises(ConfigError, match="empty name"):
-        find_inputs([""])
-
-
-def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Path) -> None:
-    (tmp_path / "in" / "real").mkdir(parents=True)
-    (tmp_path / "in" / "real" / "a.mp4").touch()
-    (tmp_path / "in" / "real" / "up").symlink_to(tmp_path / "in")
-    (tmp_path / "far").mkdir()
-    (tmp_path / "far" / "b.mp4").touch()
-    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9.mp4")).touch()
-    ids = [video.video_id for video in find_inputs([str(tmp_path / "in")])[0]]
-    assert ids == ["caf\\xe9.mp4", "link/b.mp4", "real/a.mp4"]
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "readme.txt").touch()
-    with pytest.raises(ConfigError, match="no video in this folder"):
-        find_inputs([str(tmp_path)])
 
 
 def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
@@ -96,3 +45,52 @@ def test_a_video_without_an_exact_index_is_one_segment() -> None:
     )
     (segment,) = cut_into_segments(Input("x", "x"), info, 1.0, 4)
     assert (segment.own_start, segment.own_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6),
+    st.one_of(st.none(), st.floats(0.3, 40)), st.floats(0, 8), st.floats(0.04, 8),
+)  # fmt: skip
+def test_a_part_and_a_rate_are_covered_alike(
+    count: int, group: int, segment_s: float, radius: int, fps: float | None, start_s: float, length_s: float
+) -> None:
+    info = _info(np.arange(count) * 3 + 7, np.arange(0, count, group))
+    times = (np.arange(count) * 3 + 7) / 25
+    start_s = min(start_s, times[-1])
+    video = Input("x", "x", start_s, start_s + length_s)
+    inside = np.flatnonzero((times >= start_s) & (times < start_s + length_s)).tolist()
+    if not inside:
+        with pytest.raises(NoFramesError, match="no frame lies in the asked part"):
+            cut_into_segments(video, info, segment_s, radius, fps)
+        return
+    segments = cut_into_segments(video, info, segment_s, radius, fps)
+    (whole,) = cut_into_segments(video, info, 1e9, radius, fps)
+    wanted = _looked_at(whole)
+    if fps is None:
+        assert wanted == inside
+    else:
+        slots = np.floor((times[wanted] - start_s) * fps + 1e-6)
+        assert len(set(slots)) == len(wanted) == len(set(np.floor((times[inside] - start_s) * fps + 1e-6)))
+    owned = []
+    for segment in segments:
+        seen = _looked_at(segment)
+        mine = [i for i in seen if segment.own_start <= i < (count if segment.own_stop is None else segment.own_stop)]
+        assert segment.frames == len(mine)
+        first, last = wanted.index(mine[0]), wanted.index(mine[-1])
+        assert seen == wanted[wanted.index(seen[0]) : wanted.index(seen[-1]) + 1]
+        assert wanted.index(seen[0]) <= max(0, first - radius)
+        assert wanted.index(seen[-1]) >= min(len(wanted) - 1, last + radius)
+        owned += mine
+    assert owned == wanted
+
+
+def _looked_at(segment: Segment) -> list[int]:
+    span = segment.span
+    return list(range(span.first, span.first + span.expected) if segment.looked_at is None else segment.looked_at)
+
+
+def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
+    info = VideoInfo("mjpeg", "avi", 64, 64, 0, Fraction(1, 25), 0.0, 20.0, 500, 0, 0.0, None, np.zeros(0), False, None)
+    (segment,) = cut_into_segments(Input("x", "x", 2.0, 4.0), info, 1.0, 4, sample_fps=5)
+    assert segment.looked_at == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
+    assert (segment.own_start, segment.own_stop, segment.frames) == (50, 96, 10)

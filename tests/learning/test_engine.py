@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, optim, recipe, state
+from aupipe.learning import engine, optim, recipe, state, tasks
 from aupipe.learning.recipe import Recipe
 from aupipe.models.backbone import make
 from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
@@ -95,7 +95,7 @@ def trainer(
     plan: Recipe, index: StoreIndex, rank: int = 0, world: int = 1, wrap: Callable = lambda model: model
 ) -> engine.Trainer:
     (stage,) = plan.stages
-    data = engine.task_data(plan, stage, index)
+    data = tasks.task_data(plan, stage, index)
     learner, optimiser = engine.build_learner(plan, stage, data, "random")
     return engine.Trainer(
         recipe=plan,
@@ -246,7 +246,7 @@ PAPER = {
 def test_paper_size_takes_a_whole_optimiser_step(name: str, stage: str, index: StoreIndex) -> None:
     chosen = [f"stages.{stage}.init=random", f"stages.{stage}.batch=2"]
     plan = recipe.read(name, quick=False, overrides=chosen)
-    data = engine.task_data(plan, stage, index)
+    data = tasks.task_data(plan, stage, index)
     learner, optimiser = engine.build_learner(plan, stage, data, "random")
     one = engine.Trainer(
         recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU

@@ -35,6 +35,20 @@ def test_overrides_reach_into_stages() -> None:
         recipe.read("multilabel_transformer", quick=True, overrides=["model.heads=7"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.reducton=4", r"'model\.reducton'; the nearest known one is 'model\.reduction'"),
+        ("model.reduction=0", r"'model\.reduction': .*greater"),
+        ("stages.train.tasks.au.loss.circle=-1", r"'stages\.train\.tasks\.au\.loss\.circle'"),
+        ("stages.train.tasks.au.loss.kind=circle", r"'stages\.train\.tasks\.au\.loss'"),
+    ],
+)
+def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe.read("region_relation", quick=True, overrides=[setting])
+
+
 def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nope.*multilabel_transformer"):
         recipe.read("nope", quick=False)

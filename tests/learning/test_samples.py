@@ -62,13 +62,16 @@ def test_subset_takes_whole_clips_with_more_of_what_is_rare(index: StoreIndex) -
 
 def test_every_class_comes_equally_often() -> None:
     targets = np.array([0] * 80 + [1] * 15 + [2] * 5)
-    chosen = samples.class_balanced(targets, seed=1, epoch=0)
+    chosen = samples.class_balanced(targets, balance=1, seed=1, epoch=0)
     assert len(chosen) == 100
-    assert np.bincount(targets[chosen]).tolist() == [34, 33, 33]
+    assert np.bincount(targets[chosen]).tolist() == [33, 34, 33]
     assert set(range(80, 100)) <= set(chosen.tolist())  # all of a rare class
-    frequent = [set(samples.class_balanced(targets, seed=1, epoch=e)[:34].tolist()) for e in (0, 1)]
+    frequent = [set(samples.class_balanced(targets, balance=1, seed=1, epoch=e)[:33].tolist()) for e in (0, 1)]
     assert frequent[0] != frequent[1]
-    assert all(len(each) == 34 for each in frequent)  # of a frequent one none twice
+    assert all(len(each) == 33 for each in frequent)  # of a frequent one none twice
+    half = np.bincount(targets[samples.class_balanced(targets, balance=0.5, seed=1, epoch=0)])
+    roots = np.sqrt([80, 15, 5])
+    assert np.abs(half - 100 * roots / roots.sum()).max() <= 1
 
 
 def test_shuffled_labels_are_the_same_ones_elsewhere(index: StoreIndex) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from clips import damage, decoded_times, scene, write_clip
 
-from aupipe.annotation.plan import Input, cut_into_segments
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.plan import cut_into_segments
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
 
