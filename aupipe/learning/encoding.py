@@ -1,4 +1,4 @@
-"""How embeddings are made: the encodings that a stage asks for, their keys, and the file of one part of a store."""
+"""How embeddings are made: the encodings of a store, the hash of an encoder, the file of one part."""
 
 from __future__ import annotations
 
@@ -17,25 +17,15 @@ from aupipe.learning.embeddings import Encoding, to_parquet
 from aupipe.learning.metrics import Ints
 from aupipe.learning.predict import encode
 from aupipe.learning.sampling import seed_of
-from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 
 _PLAIN = (bool, int, float, str)
 
 
-def encodings(
-    encoder: FrameEncoder, inputs: InputSpec, index: StoreIndex, augment: AugmentConfig | None = None, copies: int = 0
-) -> tuple[Encoding, ...]:
-    """One for each augmented copy; for 0 copies one of the crops as they are."""
-    plain = Encoding(
-        encoder_sha256=encoder_sha256(encoder), width=encoder.width, input=inputs, store_sha256=index.sha256
-    )
-    if not copies or augment is None:
-        return (plain,)
-    drawn = augment.model_copy(
-        update={"mixup_alpha": 0.0, "label_smoothing": 0.0}
-    )  # those are not done to single crops
-    return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(copies))
+def copies(plain: Encoding, augment: AugmentConfig, count: int) -> tuple[Encoding, ...]:
+    """`count` encodings of augmented crops, beside that of the crops as they are."""
+    drawn = augment.model_copy(update={"mixup_alpha": 0.0, "label_smoothing": 0.0})  # crops do not depend on them
+    return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(count))
 
 
 def encoder_sha256(encoder: FrameEncoder) -> str:

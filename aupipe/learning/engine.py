@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,23 +14,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
 from aupipe.errors import ConfigError, DatasetError
-from aupipe.facestore.read import StoreIndex
-from aupipe.learning import losses, metrics, optim, samples, sampling, splits
-from aupipe.learning.augment import augment
+from aupipe.learning import losses, metrics, optim, sampling, sources
 from aupipe.learning.clips import Clips
-from aupipe.learning.crops import CropReader
 from aupipe.learning.initialise import check_learnt, initialise
 from aupipe.learning.metrics import Ints
-from aupipe.learning.predict import predict
+from aupipe.learning.predict import judge
 from aupipe.learning.recipe import AuTask, DataConfig, ExprTask, IdentityTask, Recipe, Stage
 from aupipe.learning.samples import Samples
 from aupipe.learning.sampling import Task
 from aupipe.learning.sounds import Sounds
+from aupipe.learning.sources import Folders, Source, is_frozen
+from aupipe.learning.tasks import TaskData
 from aupipe.models.build import build
 from aupipe.models.interfaces import LogitsHead, System
 from aupipe.models.windows import outputs
-
-MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
 
 
 class Learner(nn.Module):
@@ -51,52 +48,21 @@ class Learner(nn.Module):
         return System(encoder=self.encoder, head=self.head)
 
     def forward(
-        self, task: Task, frames: Tensor, targets: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None,
+        self, task: Task, seen: Tensor, targets: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None,
         column: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The loss of a task.
 
         Args:
-            frames: (B, S, 3, H, W), normalised.
+            seen: frames (B, S, 3, H, W), normalised; of a frozen encoder what it made of them, (B, S, E).
             targets: (B, S, 12) for au, else (B, S); −1 unknown.
             mask, time, mel, column: as in `SequenceHead`.
         """
-        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
-        with torch.set_grad_enabled(learns):
-            features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        features = seen if seen.ndim == 3 else self.encoder(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
         found = features if task == "identity" else self.head(features, mask, time, mel, column)[task]
         with torch.autocast(found.device.type, enabled=False):
             loss: Tensor = self.loss[task](found.flatten(0, 1).float(), targets.flatten(0, 1))
         return loss
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """What a task of a stage learns from and is scored on."""
-
-    index: StoreIndex
-    learnt: Samples
-    scored: Samples | None  # identities are not scored: those of the validation split are other people
-
-
-def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
-    """The data of a stage's tasks.
-
-    Raises:
-        ConfigError: a store's crops follow another template.
-        DatasetError: nothing with a label is left.
-    """
-    found = {}
-    for name, task in recipe.stages[stage].tasks.named.items():
-        own = StoreIndex.open(task.data.store) if task.data.store else index
-        if np.abs(own.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
-            raise ConfigError(
-                f"stages.{stage}.tasks.{name}.data.store: the crops of {task.data.store} are aligned to another "
-                f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
-            )
-        learnt = samples.to_learn(own, task.data, name, split)
-        found[name] = TaskData(own, learnt, None if name == "identity" else samples.to_score(own, split, name))
-    return found
 
 
 def build_learner(
@@ -108,7 +74,8 @@ def build_learner(
         init: names the weights; None: they will be put in by the caller.
 
     Raises:
-        ConfigError: weights that do not fit, or frozen parameters that come from nowhere.
+        ConfigError: weights that do not fit, frozen parameters that come from nowhere, or an encoder that shall be
+            frozen and is not.
     """
     torch.manual_seed(sampling.seed_of(recipe.seed, stage, "weights"))
     system = build(recipe.model_of(stage), recipe.input)
@@ -121,6 +88,11 @@ def build_learner(
         )
     learner = Learner(system, {name: _loss(task, data[name].learnt, system) for name, task in named.items()})
     optimiser = optim.build(learner, recipe.stages[stage].optimiser)
+    if recipe.stages[stage].encode_once and not is_frozen(system.encoder):
+        raise ConfigError(
+            f"stages.{stage}.encode_once: the encoder learns in this stage, so what it makes of a crop changes; leave "
+            "encode_once out, or let optimiser.groups name parameters of the head alone"
+        )
     if init is not None:
         setting = f"stages.{stage}.init"
         check_learnt(learner, initialise(system, init, setting=setting), setting=setting)
@@ -148,8 +120,13 @@ class Trainer:
     def __init__(
         self, *, recipe: Recipe, stage: str, data: Mapping[Task, TaskData], model: nn.Module,
         optimiser: torch.optim.Optimizer, rank: int, world: int, device: torch.device,
+        embeddings: Mapping[Task, Folders] = MappingProxyType({}),
     ) -> None:  # fmt: skip
-        """`model` is the learner itself or a wrapper of it (DDP) with the same call."""
+        """
+        Args:
+            model: the learner itself or a wrapper of it (DDP) with the same call.
+            embeddings: of the tasks whose crops have been encoded.
+        """
         self.settings: Stage = recipe.stages[stage]
         self.seed = sampling.seed_of(recipe.seed, stage)
         self.inputs, self.overlap = recipe.input, recipe.inference.overlap
@@ -158,14 +135,22 @@ class Trainer:
         self.rank, self.world, self.device = rank, world, device
         self.data = data
         self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
-        self.readers = {
-            name: CropReader(data[name].index, data[name].learnt.tracks.pool, keep_groups=2 * config.window_groups)
-            for name, config in self.tasks.items()
+        self.embeddings = embeddings
+        self.sources = {
+            name: self._source(name, data[name].learnt, 2 * config.window_groups) for name, config in self.tasks.items()
         }
         self.sounds = {name: Sounds(data[name].index) for name in self.tasks}
         self.steps = {name: steps_of(data[name].learnt, config, self.settings) for name, config in self.tasks.items()}
         self.steps_per_epoch = len(sampling.turns(self.steps, self.settings.alternate, epoch=0))
         self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
+
+    def _source(self, task: Task, rows: Samples, keep_groups: int) -> Source:
+        data, folders = self.data[task], self.embeddings.get(task)
+        encoded = () if folders is None else folders.learnt if rows is data.learnt else folders.scored
+        return sources.of(
+            data.index, rows.tracks.pool, encoded, keep_groups=keep_groups, encoder=self.learner.encoder,
+            inputs=self.inputs, config=self.settings.augment, device=self.device,
+        )  # fmt: skip
 
     def train_epoch(self, epoch: int, first_step: int = 0) -> float:
         """Learn from step `first_step` of an epoch to its end; mean loss of those steps over all ranks."""
@@ -209,12 +194,11 @@ class Trainer:
         picked = sampling.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
         chosen = cut.take(picked[slice(*part)])
         learnt = self.data[task].learnt
-        crops = self.readers[task].read(learnt.tracks.rows[chosen.rows].ravel()).to(self.device)
-        images = self.inputs.scale(crops).unflatten(0, chosen.rows.shape)
         known = learnt.targets[chosen.rows]
         known[~chosen.new] = facs.UNKNOWN
         targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
-        images, targets = augment(images, targets, self.settings.augment, generator)
+        rows = learnt.tracks.rows[chosen.rows]
+        seen, targets = self.sources[task].clips(rows, targets, over=over, generator=generator)
         mask = torch.from_numpy(chosen.real).to(self.device)
         time_s = learnt.tracks.time_s[chosen.rows]
         context = [mask, torch.from_numpy(time_s).to(self.device)]
@@ -222,7 +206,7 @@ class Trainer:
             videos = learnt.tracks.videos_of(chosen.rows[:, 0])
             context += [part.to(self.device) for part in self.sounds[task].clips(videos, time_s)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss: Tensor = self.model(task, self.inputs.normalise(images), targets, *context)
+            loss: Tensor = self.model(task, seen, targets, *context)
         return loss
 
     def _plan(self, task: Task, over: int) -> tuple[Clips, Ints]:
@@ -231,7 +215,7 @@ class Trainer:
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
             config, learnt = self.tasks[task], self.data[task].learnt
             cut = learnt.clips(config, seed=self.seed, epoch=over)
-            groups = self.readers[task].group_of(learnt.tracks.rows[cut.rows[:, 0]])
+            groups = self.sources[task].group_of(learnt.tracks.rows[cut.rows[:, 0]])
             order = sampling.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
             self._plans[task, over] = (cut, order)
         return self._plans[task, over]
@@ -250,18 +234,16 @@ class Trainer:
         figures: dict[str, Any] = {}
         for task, data in self.data.items():
             if data.scored is not None:
-                figures |= self._validated(task, data.index, data.scored)
+                figures |= self._validated(task, data.scored)
         return figures
 
-    def _validated(self, task: Task, index: StoreIndex, scored: Samples) -> dict[str, Any]:
+    def _validated(self, task: Task, scored: Samples) -> dict[str, Any]:
         count = len(scored.tracks.videos)
         first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
         mine = scored.tracks.part(first, last)
         targets = scored.targets[scored.tracks.edges[first] : scored.tracks.edges[last]]
-        reader = CropReader(index, mine.pool, keep_groups=2)
-        said = predict(
-            self.learner.system, self.inputs, reader, Sounds(index), mine, self.device, self.overlap
-        )  # fmt: skip
+        features = self._source(task, scored, keep_groups=2).embeddings(mine.rows)
+        said = judge(self.learner.head, features, self.sounds[task], mine, self.overlap)
         # A rank may have no track: there are more of them than videos.
         found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.width)[task]))
         if task == "au":

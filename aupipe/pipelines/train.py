@@ -2,6 +2,7 @@
 
 RUN/run.json          what the run was started with
 RUN/stages/NAME/      Ray Train's own folder of a stage; NAME-people-K: of a fold of its cross-validation
+RUN/embeddings/       of stages that encode once, unless the setting `embeddings` names another place
 RUN/metrics.jsonl     one line an epoch;  RUN/tensorboard/NAME/
 RUN/best/             the checkpoint, with thresholds and smoothing
 RUN/summary.json      written last: a run that has one is finished
@@ -18,7 +19,7 @@ import torch
 
 from aupipe import facs
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import calibration, engine, ensemble, initialise, run, scores, splits
+from aupipe.learning import calibration, engine, ensemble, initialise, run, scores, splits, tasks
 from aupipe.learning.recipe import FROM_STAGE
 from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
@@ -41,7 +42,7 @@ def describe(job: TrainJob) -> str:
     earlier: dict[str, set[str]] = {}  # stage → names of its tensors
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
-        data = engine.task_data(job.recipe, name, index, job.split)
+        data = tasks.task_data(job.recipe, name, index, job.split)
         steps = {task: engine.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()}
         with torch.device("meta"):
             learner, _ = engine.build_learner(job.recipe, name, data, None)
@@ -58,6 +59,7 @@ def describe(job: TrainJob) -> str:
         lines.append(
             f"stage {name}: {sum(n for n, _ in sizes):,} parameters, {sum(n for n, on in sizes if on):,} trainable, "
             f"from {stage.init}; {stage.epochs} epochs of batches of {stage.batch}"
+            + (f", encoded once ({stage.encode_once.copies} augmented copies)" if stage.encode_once else "")
             + (f", {stage.cross_validate} folds of people first" if stage.cross_validate else "")
             + (" (done)" if history(job, name) is not None else "")
         )

@@ -16,12 +16,15 @@ import ray.train.torch
 
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, splits, state
+from aupipe.learning import engine, splits, state, tasks
 from aupipe.learning.initialise import SUFFIXES, checkpoint_folder
 from aupipe.learning.recipe import FROM_STAGE, Recipe
+from aupipe.learning.sampling import Task
+from aupipe.learning.sources import Folders
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
+from aupipe.pipelines.encode import encode_stage
 from aupipe.pipelines.session import gpus_per_worker
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
@@ -94,6 +97,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             "split": job.split,
             "out": folder.root,
             "earlier": earlier,
+            "embeddings": _encoded(job, stage),
         },
         scaling_config=ray.train.ScalingConfig(num_workers=_workers(job, stage, bool(gpus)), use_gpu=bool(gpus)),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
@@ -122,13 +126,23 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     return done
 
 
+def _encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
+    """Where the embeddings of a stage that encodes once lie, made as far as they were not there."""
+    if job.recipe.stages[stage].encode_once is None:
+        return {}
+    data = tasks.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
+    learner, _ = engine.build_learner(job.recipe, stage, data, _resolved_init(job, stage))
+    out = job.recipe.embeddings or Storage(job.out).path("embeddings")
+    return encode_stage(job.recipe, stage, data, learner.encoder, out)
+
+
 def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     """Write the stage's checkpoint from its best state."""
     index = StoreIndex.open(job.store)
     model = job.recipe.model_of(stage)
     system = build(model, job.recipe.input)
     state.load_system(local, system)
-    data = engine.task_data(job.recipe, stage, index, job.split)
+    data = tasks.task_data(job.recipe, stage, index, job.split)
     before = _before(job, stage)
     apart = {video for task in data.values() for video in task.learnt.held_out_videos}
     seen = {video for task in data.values() for video in task.learnt.videos} | set(before.videos)

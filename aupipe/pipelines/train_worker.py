@@ -16,7 +16,7 @@ import ray.train
 import ray.train.torch
 
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, run, state
+from aupipe.learning import engine, run, state, tasks
 from aupipe.learning.recipe import Recipe
 from aupipe.storage import Storage
 
@@ -36,7 +36,7 @@ def run_epochs(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     reported = ray.train.get_checkpoint()
     folder = Storage(config["out"])
-    data = engine.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
+    data = tasks.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
     fetched = config["init"] if rank == 0 and not reported else None
     learner, optimiser = engine.build_learner(recipe, stage, data, fetched)
@@ -49,8 +49,9 @@ def run_epochs(config: dict[str, Any]) -> None:
     several = {"find_unused_parameters": len(data) > 1}  # a step leaves the heads of the other tasks alone
     model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
     trainer = engine.Trainer(
-        recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device
-    )
+        recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device,
+        embeddings=config["embeddings"],
+    )  # fmt: skip
     for epoch in range(position.epochs, settings.epochs):
         if state.stalled(position, settings.patience):
             break

@@ -1,0 +1,45 @@
+"""The data of a stage's tasks: which store, which rows to learn from, which to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupipe.errors import ConfigError
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import samples, splits
+from aupipe.learning.recipe import Recipe
+from aupipe.learning.samples import Samples
+from aupipe.learning.sampling import Task
+
+MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a task of a stage learns from and is scored on."""
+
+    index: StoreIndex
+    learnt: Samples
+    scored: Samples | None  # identities are not scored: those of the validation split are other people
+
+
+def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
+    """The data of a stage's tasks.
+
+    Raises:
+        ConfigError: a store's crops follow another template.
+        DatasetError: nothing with a label is left.
+    """
+    found = {}
+    for name, task in recipe.stages[stage].tasks.named.items():
+        own = StoreIndex.open(task.data.store) if task.data.store else index
+        if np.abs(own.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
+            raise ConfigError(
+                f"stages.{stage}.tasks.{name}.data.store: the crops of {task.data.store} are aligned to another "
+                f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
+            )
+        learnt = samples.to_learn(own, task.data, name, split)
+        found[name] = TaskData(own, learnt, None if name == "identity" else samples.to_score(own, split, name))
+    return found
