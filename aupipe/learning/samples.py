@@ -96,7 +96,8 @@ def to_learn(index: StoreIndex, data: DataConfig, task: Task, split: str = split
     """
     part = splits.to_learn(index, split)
     table = _table(index, part, task, data.videos_are_people)
-    apart = held_out(video_positives(table), data.held_out)
+    # What is left out as a fold of people is there to be scored; nothing is tuned, so nothing more is held out.
+    apart = frozenset() if splits.is_people(split) else held_out(video_positives(table), data.held_out)
     table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
     if data.rare_n is None:
         # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.

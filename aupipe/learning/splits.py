@@ -79,6 +79,10 @@ def people(fold: int, folds: int) -> str:
     return f"people:{fold}/{folds}"
 
 
+def is_people(split: str) -> bool:
+    return _PEOPLE.fullmatch(split) is not None
+
+
 def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
     """The fold of every base video of the train split; a person's videos are in one, and expressions are balanced."""
     table = index.labels("train", ("video_id", "identity", "expression"))
