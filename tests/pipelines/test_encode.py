@@ -1,0 +1,83 @@
+"""Encoding once as a user asks for it: the same weights as encoding in every epoch, and nothing is encoded twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aupipe.commands import train
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import engine, recipe, tasks
+from aupipe.pipelines.encode import encode_stage
+
+pytestmark = pytest.mark.ray
+
+TINY = [
+    "model.width=16", "model.heads=2", "model.mlp_width=16", "model.clip_frames=8", "model.token_grid=[1,1]",
+    "input.size_px=32", "stages.cnn.epochs=1", "stages.cnn.batch=8", "stages.base.tasks.au.data.clip_frames=8",
+    "stages.base.epochs=2", "stages.base.batch=4", "stages.prompts=null",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(make_store: Callable[..., str]) -> str:
+    return make_store(train=6, validation=2, frames=20)
+
+
+def command(store: str, out: Path, *settings: str) -> list[str]:
+    chosen = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
+    return ["--recipe", "prompt_tuning", "--quick", "--data", store, "--out", str(out), "--workers", "1", *chosen]
+
+
+def lines(run: Path) -> list[dict]:
+    history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in history]
+
+
+def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(store: str, tmp_path: Path, ray_session: None) -> None:
+    once, fly, kept = (tmp_path / name for name in ("once", "fly", "kept"))
+    assert train.main(command(store, once, f"embeddings={kept}", "stages.base.encode_once={}")) == 0
+    assert len(list(kept.rglob("*.parquet"))) == 2  # train and validation, as they are
+    alone = (f"stages.base.init={once}/stages/cnn", "stages.base.augment={flip: false, gain: 0, contrast: 0}")
+    assert train.main(command(store, fly, *alone)) == 0
+    assert lines(fly) == [line for line in lines(once) if line["stage"] == "base"]
+    assert (fly / "best/model.safetensors").read_bytes() == (once / "best/model.safetensors").read_bytes()
+    assert not (fly / "embeddings").exists()
+
+
+def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
+    def encode(**encode_once: int) -> dict[str, tuple[int, bytes]]:
+        """What lies there afterwards: file → time of writing, bytes."""
+        chosen = [*TINY, f"stages.base.encode_once={encode_once}"]
+        plan = recipe.read("prompt_tuning", quick=True, overrides=chosen)
+        data = tasks.task_data(plan, "base", StoreIndex.open(store))
+        learner, _ = engine.build_learner(plan, "base", data, None)
+        (folders,) = encode_stage(plan, "base", data, learner.encoder, str(tmp_path)).values()
+        assert len(folders.learnt) == max(encode_once["copies"], 1)
+        assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.learnt, *folders.scored))
+        return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.parquet")}
+
+    first = encode(copies=0)
+    assert len(first) == 2
+    lost, kept = sorted(first)
+    Path(lost).unlink()
+    second = encode(copies=0)
+    assert second[kept] == first[kept]
+    assert second[lost][0] > first[lost][0]
+    assert second[lost][1] == first[lost][1]
+    third = encode(copies=2)
+    assert len(third) == 4  # two augmented copies of train; validation is read as it is
+    assert {file: third[file] for file in second} == second
+
+
+def test_an_encoder_that_learns_is_refused_before_anything_starts(
+    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*command(store, tmp_path / "run", "stages.cnn.encode_once={}"), "--dry-run"]) == 2
+    assert "stages.cnn.encode_once: the encoder learns" in capsys.readouterr().err
+    assert train.main([*command(store, tmp_path / "run", "stages.base.encode_once.copies=2"), "--dry-run"]) == 0
+    assert "encoded once (2 augmented copies)" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
