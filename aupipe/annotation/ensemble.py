@@ -74,6 +74,11 @@ class Ensemble:
         return max(member.outputs.get("expr", 0) for member in self.members)
 
     @property
+    def width(self) -> int:
+        """Numbers in the embeddings of a crop by all models."""
+        return sum(member.system.encoder.width for member in self.members)
+
+    @property
     def hears(self) -> bool:
         """Whether a model wants sound."""
         return any(member.system.head.hears for member in self.members)

@@ -19,7 +19,10 @@ from aupipe.storage import is_uri
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of one job: of its models, its decision and the settings that matter to each step."""
+    """The keys of one job: of its models, its decision and the settings that matter to each step.
+
+    `content` names what a video's rows are made from: the fingerprint of its file and, if not all of it, what is asked.
+    """
 
     models: Ensemble
     config: AnnotateConfig
@@ -35,32 +38,32 @@ class Keys:
             tuple(card.smoothing.radius if radius is None else radius for card in cards),
         )
 
-    def video(self, fingerprint: str) -> str:
+    def video(self, content: str) -> str:
         """Of what observe leaves of a video. It does not depend on the video's name."""
-        return self._observe(fingerprint)[:32]
+        return self._observe(content)[:32]
 
-    def segment(self, fingerprint: str, segment: Segment) -> str:
+    def segment(self, content: str, segment: Segment) -> str:
         """Of what observe leaves of a segment: the video's key and the segment's own."""
-        return f"{self.video(fingerprint)}.{key_of(segment.own_start, segment.own_stop)[:16]}"
+        return f"{self.video(content)}.{key_of(segment.own_start, segment.own_stop)[:16]}"
 
-    def head(self, fingerprint: str) -> str:
+    def head(self, content: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""
         overlap = self.config.inference.overlap if self.models.length > 1 else None
-        return key_of(self._observe(fingerprint), self.models.sha256, overlap, self.config.tracking.model_dump())
+        return key_of(self._observe(content), self.models.sha256, overlap, self.config.linking.model_dump())
 
-    def decide(self, fingerprint: str) -> str:
+    def decide(self, content: str) -> str:
         """Of a video's final tables. Both ways of deciding together read the same columns."""
         decision = self.decision
         how = decision.how if len(decision.radii) > 1 else None
-        events = self.config.events.model_dump()
-        return key_of(self.head(fingerprint), how, decision.thresholds, decision.radii, events)
+        events = self.config.joining.model_dump()
+        return key_of(self.head(content), how, decision.thresholds, decision.radii, events)
 
-    def _observe(self, fingerprint: str) -> str:
+    def _observe(self, content: str) -> str:
         detector = self.config.detector.model_dump(exclude={"weights"}) | {
             "sha256": weights_sha256(self.config.detector)
         }
         alignment = self.config.alignment.model_dump()
-        return key_of(SCHEMA_VERSION, fingerprint, self.models.encoders_key, detector, alignment)
+        return key_of(SCHEMA_VERSION, content, self.models.encoders_key, detector, alignment)
 
 
 def stamp(uri: str) -> str:

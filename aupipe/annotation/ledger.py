@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,12 @@ class Ledger:
                 found[record["video_id"]] = (record, entry)
         return found
 
-    def reconcile(self) -> None:
-        """Drop rows that a later run replaced, and every file that no entry names."""
+    def reconcile(self, keep: Collection[str] | None = None) -> None:
+        """Drop rows that a later run replaced, those of videos not to `keep`, and every file that no entry names."""
         current = self.current()
         for entry in list(self.entries.values()):
             valid = [r for r in entry.videos if current[r["video_id"]][1].name == entry.name]
+            valid = [r for r in valid if keep is None or r["video_id"] in keep]
             if len(valid) == len(entry.videos):
                 continue
             if valid:

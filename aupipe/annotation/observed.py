@@ -45,6 +45,12 @@ def delete(storage: Storage, video_keys: Collection[str]) -> None:
             storage.delete(name)
 
 
+def delete_all(storage: Storage) -> None:
+    """Delete what there is, of whatever video."""
+    for name in storage.names(FOLDER):
+        storage.delete(name)
+
+
 class Embeddings:
     """The embeddings of a video, of which only a few parts are in memory at a time."""
 

@@ -1,34 +1,19 @@
-"""From what the user named to videos, and from a video to segments that workers can do apart from each other."""
+"""From a video to segments that workers can do apart from each other."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
-from aupipe.errors import ConfigError
+from aupipe.annotation.inputs import Input
+from aupipe.errors import NoFramesError
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
-from aupipe.storage import is_uri
 
-# A folder is searched for these; a file that is named outright is tried whatever its suffix.
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".m2ts", ".mts", ".wmv"}
-    | {".asf", ".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".vob", ".mjpeg", ".gif"}
-)
-
-
-@dataclass(frozen=True)
-class Input:
-    """One video to annotate. `video_id` is its path below the folder that was named, or its name."""
-
-    uri: str
-    video_id: str
+# Where a container gives neither times nor a length, frames are taken to be this far apart.
+_ASSUMED_FRAME_S = 0.04
 
 
 @dataclass(frozen=True)
@@ -40,6 +25,7 @@ class Segment:
         own_start, own_stop: indices of the frames whose rows it writes; own_stop None = to the end of the video.
         span: the frames that it decodes: some more than it owns, so that smoothing sees the same neighbours as it
             would without the cut.
+        looked_at: where not every frame is asked for: the indices of those that are; others are decoded only.
     """
 
     uri: str
@@ -48,115 +34,96 @@ class Segment:
     own_start: int
     own_stop: int | None
     span: Span
+    looked_at: tuple[int, ...] | None = None
 
     @property
     def frames(self) -> int:
-        """How many it owns."""
+        """How many rows it writes at least."""
         stop = self.span.first + self.span.expected if self.own_stop is None else self.own_stop
-        return stop - self.own_start
+        if self.looked_at is None:
+            return stop - self.own_start
+        return sum(self.own_start <= index < stop for index in self.looked_at)
 
 
-def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
-    """The videos that the arguments name, sorted by id, and how many other files were passed over in folders.
-
-    A path that is not there is kept: it becomes a row that says so.
-
-    Raises:
-        ConfigError: a folder without videos, a pattern without matches, or two inputs with one id.
-    """
-    found: dict[str, Input] = {}
-    passed_over = 0
-    for argument in named:
-        inputs, others = _search(argument)
-        passed_over += others
-        for video in inputs:
-            clash = found.setdefault(video.video_id, video)
-            if clash.uri != video.uri:
-                raise ConfigError(
-                    f"{clash.uri} and {video.uri} would both be video_id {video.video_id!r}; "
-                    "name a common parent folder, so that their ids differ"
-                )
-    return [found[key] for key in sorted(found)][:limit], passed_over
-
-
-def cut_into_segments(video: Input, info: VideoInfo, segment_s: float, smoothing_radius: int) -> list[Segment]:
-    """Cut a video at key frames, each piece at least `segment_s` long; one piece where its index cannot be trusted.
+def cut_into_segments(
+    video: Input, info: VideoInfo, segment_s: float, smoothing_radius: int, sample_fps: float | None = None
+) -> list[Segment]:
+    """Cut what is asked of a video at key frames, each piece at least `segment_s` long; one piece where its index
+    cannot be trusted.
 
     A piece owns the frames from `lead` after its key frame to `lead` after the next cut, and decodes `lead` more on
     both sides. It seeks one key frame earlier, so that frames that lean on the group before (open GOP) are whole.
+
+    Args:
+        sample_fps: frames looked at in a second, at most; None: all.
+
+    Raises:
+        NoFramesError: none of the frames is asked for.
     """
+    times = _times_s(info)
+    chosen = _chosen(times, video.start_s, video.end_s, sample_fps)
+    if len(chosen) == 0:
+        raise NoFramesError(f"{video.uri}: no frame lies in the asked part {video.asked(sample_fps)}")
+    whole = len(chosen) == len(times)
+    lost = info.missing if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
-        return [Segment(video.uri, video.video_id, 0, 0, None, Span(info.frames_expected, info.pts is not None))]
+        span = Span(info.frames_expected, info.pts is not None)
+        if whole:
+            return [Segment(video.uri, video.video_id, 0, 0, None, span)]
+        edge = None if lost else int(chosen[-1]) + 1
+        return [Segment(video.uri, video.video_id, 0, int(chosen[0]), edge, span, _indices(chosen, lost, len(times)))]
     lead = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
-    ticks = segment_s / float(info.time_base)
-    cuts: list[int] = []  # places in key_pts
-    last = int(info.pts[0])
-    for place, key in enumerate(info.key_pts.tolist()):
-        if place > 0 and key - last >= ticks:
-            cuts.append(place)
-            last = key
-    indices = [int(np.searchsorted(info.pts, info.key_pts[place])) for place in cuts]
-    edges = [0, *(min(index + lead, len(info.pts)) for index in indices), len(info.pts)]
+    keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
+    places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in what is chosen
+    places = places[places + lead < len(chosen)]
+    edges = [0, *(places + lead).tolist(), len(chosen)]
     segments = []
     for number, (start, stop) in enumerate(pairwise(edges)):
-        if start == stop:
-            continue
         final = number == len(edges) - 2
-        first = 0 if number == 0 else indices[number - 1]
-        seek = None if number == 0 else int(info.key_pts[cuts[number - 1] - 1])
-        end = len(info.pts) if final else min(stop + lead, len(info.pts))
-        lost = info.missing if final else 0  # what the container counts but does not hold comes after all that it holds
-        span = Span(end - first + lost, True, first, int(info.pts[first]), int(info.pts[end - 1]), seek)
-        segments.append(Segment(video.uri, video.video_id, number, start, None if final else stop, span))
+        begin = 0 if number == 0 else int(places[number - 1])
+        end = len(chosen) if final else min(stop + lead, len(chosen))
+        first, last = int(chosen[begin]), int(chosen[end - 1])
+        before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the one that leads to it
+        seek = int(info.key_pts[before]) if before >= 0 else None
+        more = lost if final else 0  # what the container counts but does not hold comes after all that it holds
+        span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek)
+        own_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
+        looked_at = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
+        segments.append(Segment(video.uri, video.video_id, number, int(chosen[start]), own_stop, span, looked_at))
     return segments
 
 
-def _search(argument: str) -> tuple[list[Input], int]:
-    """The videos that one argument names, and how many other files it passes over."""
-    if not argument:
-        raise ConfigError("--input '': an empty name")
-    if is_uri(argument) or os.path.lexists(argument):
-        if is_uri(argument) or not os.path.isdir(argument):
-            return [_input(argument, argument.rstrip("/").rsplit("/", 1)[-1])], 0
-        return _search_folder(argument)
-    if glob.has_magic(argument):
-        matches = [_search(match) for match in sorted(glob.glob(argument, recursive=True))]
-        if not matches:
-            raise ConfigError(f"{argument}: nothing matches this pattern")
-        return [video for videos, _ in matches for video in videos], sum(others for _, others in matches)
-    return [_input(argument, os.path.basename(argument))], 0
+def _times_s(info: VideoInfo) -> np.ndarray:
+    """(N,) media time of the frames that are there; by their average distance where the container gives no times."""
+    if info.pts is not None:
+        return info.pts * float(info.time_base)
+    count = info.frames_expected - info.missing
+    step_s = info.duration_s / count if info.duration_s else _ASSUMED_FRAME_S
+    return (info.start_s or 0.0) + np.arange(count) * step_s
 
 
-def _search_folder(top: str) -> tuple[list[Input], int]:
-    """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
-    videos: list[Input] = []
-    others = 0
-    seen: set[str] = set()
-    unreadable: list[OSError] = []
-    for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            below.clear()
-            continue
-        seen.add(real)
-        for name in names:
-            path = os.path.join(folder, name)
-            if name.startswith("."):
-                continue
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
-                videos.append(_input(path, Path(os.path.relpath(path, top)).as_posix()))
-            else:
-                others += 1
-    videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
-    if not videos:
-        raise ConfigError(f"{top}: no video in this folder ({others} other files); name a file to try it anyway")
-    return videos, others
+def _chosen(times: np.ndarray, start_s: float | None, end_s: float | None, sample_fps: float | None) -> np.ndarray:
+    """Indices of the frames from `start_s` to before `end_s`, of which the first in each 1/`sample_fps` s."""
+    inside = (times >= (-np.inf if start_s is None else start_s)) & (times < (np.inf if end_s is None else end_s))
+    indices = np.flatnonzero(inside)
+    if sample_fps is None or len(indices) == 0:
+        return indices
+    origin = times[indices[0]] if start_s is None else start_s
+    # A frame that should lie on the edge of a slot may lie a rounding before it.
+    slot = np.floor((times[indices] - origin) * sample_fps + 1e-6)
+    return indices[np.diff(slot, prepend=-1) > 0]
 
 
-def _input(uri: str, video_id: str) -> Input:
-    """Tables hold text: a name that is no UTF-8 gets its odd bytes written as \\x.., and cannot be opened by that."""
+def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float) -> list[int]:
+    """Places in `keys` (K,) of key frames inside of what is chosen, at least `segment_s` apart."""
+    cuts = []
+    last = times[chosen[0]]
+    for place, index in enumerate(keys.tolist()):
+        if chosen[0] < index <= chosen[-1] and times[index] - last >= segment_s:
+            cuts.append(place)
+            last = times[index]
+    return cuts
 
-    def as_text(name: str) -> str:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
-    return Input(as_text(uri), as_text(video_id))
+def _indices(chosen: np.ndarray, lost: int, count: int) -> tuple[int, ...]:
+    return (*chosen.tolist(), *range(count, count + lost))

@@ -54,11 +54,27 @@ class AnnotateConfig(Section):
     smoothing: SmoothingConfig = SmoothingConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
     events: EventsConfig = EventsConfig()
+    sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
+    wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they become tables
     rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
     limits: LimitsConfig = LimitsConfig()
     resources: Resources = Resources()
+
+    @property
+    def linking(self) -> TrackingConfig:
+        """How faces are linked: frames that are looked at may be far apart."""
+        return self.tracking.model_copy(update={"max_gap_s": max(self.tracking.max_gap_s, self._sample_gap_s)})
+
+    @property
+    def joining(self) -> EventsConfig:
+        """What is one event, likewise."""
+        return self.events.model_copy(update={"max_gap_s": max(self.events.max_gap_s, self._sample_gap_s)})
+
+    @property
+    def _sample_gap_s(self) -> float:
+        return 0.0 if self.sample_fps is None else 1.5 / self.sample_fps
 
     @field_validator("thresholds")
     @classmethod

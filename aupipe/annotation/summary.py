@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -17,6 +17,7 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import key_of
@@ -31,11 +32,13 @@ class Summary:
 
     Attributes:
         videos: the records of this run's inputs.
+        pending: inputs that this run's phase left to another.
         frames: those observed in this run.
     """
 
     out: str
     videos: Sequence[Record]
+    pending: int
     frames: int
     seconds: float
 
@@ -50,25 +53,43 @@ class Summary:
     @property
     def usable(self) -> int:
         """Inputs of which at least something could be done."""
-        return sum(r["status"] in ("ok", "duplicate") or bool(r.get("frames_decoded")) for r in self.videos)
+        return self.pending + sum(
+            r["status"] in ("ok", "duplicate") or bool(r.get("frames_decoded")) for r in self.videos
+        )
 
     def text(self) -> str:
-        counts = ", ".join(f"{count} {status}" for status, count in sorted(self.statuses.items()))
+        statuses = [*sorted(self.statuses.items()), *([("not finalised yet", self.pending)] if self.pending else [])]
+        counts = ", ".join(f"{count} {status}" for status, count in statuses)
         lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {self.out}"]
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
 
 
-def write_videos(storage: Storage, books: Ledger, aside: dict[str, Record]) -> None:
-    """Write videos.parquet: what is committed, what this run set aside, and what earlier runs set aside."""
-    rows: dict[str, Record] = {}
+def write_videos(
+    storage: Storage, books: Ledger, aside: dict[str, Record], inputs: Sequence[Input],
+    only: Collection[str] | None = None,
+) -> None:  # fmt: skip
+    """Write videos.parquet: what is committed, what this run set aside, and what earlier runs set aside.
+
+    After the columns of VIDEOS stand, as text, the further columns of manifests, of this run or an earlier one.
+
+    Args:
+        only: of these videos; None: of all.
+    """
+    earlier: dict[str, Record] = {}
     if storage.exists(_VIDEOS):
-        earlier = schema.from_parquet(storage.read(_VIDEOS)).to_pylist()
-        rows = {row["video_id"]: row for row in earlier if row["status"] in ("quarantined", "duplicate")}
+        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(_VIDEOS)).to_pylist()}
+    rows = {key: row for key, row in earlier.items() if row["status"] in ("quarantined", "duplicate")}
     rows |= {video_id: record for video_id, (record, _) in books.current().items()}
     rows |= aside
-    table = pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=schema.VIDEOS)
-    storage.write(_VIDEOS, schema.to_parquet(table, schema.VIDEOS))
+    rows = {key: row for key, row in rows.items() if only is None or key in only}
+    ours = set(schema.VIDEOS.names)
+    further = {key: {name: row[name] for name in row.keys() - ours} for key, row in earlier.items()}
+    further |= {video.video_id: dict(video.further) for video in inputs}
+    names = sorted({name for key in rows for name in further.get(key, {})})
+    full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
+    table = pa.Table.from_pylist([rows[key] | further.get(key, {}) for key in sorted(rows)], schema=full)
+    storage.write(_VIDEOS, schema.to_parquet(table, full))
 
 
 def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Summary) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
-from aupipe.annotation.plan import Input, Segment
+from aupipe.annotation.plan import Segment
 from aupipe.errors import ConfigError
+
+_ROW_BYTES = 100  # of geometry a face, about
 
 # A video to observe, and its segments with their keys, in time order.
 Due = tuple[Record, list[tuple[str, Segment]]]
@@ -24,18 +27,40 @@ class WorkList:
         decide: head is done and committed in the entry; thresholds, smoothing or events have changed.
         observe: to be decoded.
         aside: quarantined, with the reason, or a duplicate.
+        pending: left to another run, by its phase.
     """
 
     unchanged: dict[str, Record] = field(default_factory=dict)
     decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
     observe: dict[str, Due] = field(default_factory=dict)
     aside: dict[str, Record] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
         """Set videos aside that could not be observed after all."""
         for video_id, reason in reasons.items():
             record, _ = self.observe.pop(video_id)
             self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
+
+    def postpone(self, video_ids: Iterable[str]) -> None:
+        """Leave videos that are to be observed, or decided again, to another run."""
+        for video_id in list(video_ids):
+            self.observe.pop(video_id, None)
+            self.decide.pop(video_id, None)
+            self.pending.add(video_id)
+
+    def waves(self, most_bytes: int, width: int) -> list[dict[str, Due]]:
+        """What is to be observed, by video_id, in waves that leave about `most_bytes` of embeddings of this width."""
+        waves: list[dict[str, Due]] = []
+        left = 0
+        for video_id, due in sorted(self.observe.items()):
+            size = due[0]["frames_expected"] * (4 * width + _ROW_BYTES)
+            if size > left:
+                waves.append({})
+                left = max(most_bytes, size)
+            waves[-1][video_id] = due
+            left -= size
+        return waves
 
     def records(self) -> dict[str, Record]:
         """The record of every input."""
@@ -54,12 +79,17 @@ def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys:
     for video in inputs:
         record, entry = current.get(video.video_id, (None, None))
         known = record is not None and record["uri"] == video.uri and record["stamp"] == stamps[video.video_id] != ""
-        if record is None or entry is None or not known or record["head_key"] != keys.head(record["fingerprint"]):
+        if video.refused:
+            base = {"uri": video.uri, "video_id": video.video_id, "stamp": ""}
+            work.aside[video.video_id] = base | {"status": "quarantined", "reason": video.refused}
+            continue
+        content = "" if record is None else record["fingerprint"] + video.asked(keys.config.sample_fps)
+        if record is None or entry is None or not known or record["head_key"] != keys.head(content):
             to_probe.append(video)
-        elif record["decide_key"] == keys.decide(record["fingerprint"]):
+        elif record["decide_key"] == keys.decide(content):
             work.unchanged[video.video_id] = record
         else:
-            renewed = record | {"decide_key": keys.decide(record["fingerprint"])}
+            renewed = record | {"decide_key": keys.decide(content)}
             work.decide[video.video_id] = (renewed, entry)
     return work, to_probe
 
@@ -76,11 +106,11 @@ def add_probed(
         ConfigError: an input has the id of another video of an earlier run.
     """
     current = books.current()
-    found = {video.video_id: result["record"]["fingerprint"] for video, result in probed if "record" in result}
+    found = {video.video_id: result["record"]["content"] for video, result in probed if "record" in result}
     first_with = {
-        record["fingerprint"]: video_id
+        record["content"]: video_id
         for video_id, (record, _) in sorted(current.items(), reverse=True)
-        if record["status"] in ("ok", "partial") and found.get(video_id, record["fingerprint"]) == record["fingerprint"]
+        if record["status"] in ("ok", "partial") and found.get(video_id, record["content"]) == record["content"]
     }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
         base: Record = {"uri": video.uri, "video_id": video.video_id, "stamp": stamps[video.video_id]}
@@ -88,25 +118,25 @@ def add_probed(
             work.aside[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
             continue
         record = base | result["record"]
-        fingerprint = record["fingerprint"]
+        fingerprint, content = record["fingerprint"], record["content"]
         before, entry = current.get(video.video_id, (None, None))
         if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != video.uri:
             raise ConfigError(
                 f"{video.uri} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
                 "name a common parent folder, or another --out"
             )
-        if before is not None and entry is not None and before["head_key"] == keys.head(fingerprint):
-            renewed = before | base | {"decide_key": keys.decide(fingerprint)}  # touched or moved, not changed
+        if before is not None and entry is not None and before["head_key"] == keys.head(content):
+            renewed = before | base | {"decide_key": keys.decide(content)}  # touched or moved, not changed
             if before["decide_key"] == renewed["decide_key"]:
                 work.unchanged[video.video_id] = before
             else:
                 work.decide[video.video_id] = (renewed, entry)
             continue
-        twin = first_with.setdefault(fingerprint, video.video_id)
+        twin = first_with.setdefault(content, video.video_id)
         if twin != video.video_id:
             said = {"status": "duplicate", "duplicate_of": twin, "reason": f"duplicate: same bytes as {twin}"}
             work.aside[video.video_id] = record | said
             continue
-        record |= {"head_key": keys.head(fingerprint), "decide_key": keys.decide(fingerprint), "attempts": 1}
+        record |= {"head_key": keys.head(content), "decide_key": keys.decide(content), "attempts": 1}
         record["model_sha256"] = keys.models.sha256
-        work.observe[video.video_id] = (record, [(keys.segment(fingerprint, s), s) for s in result["segments"]])
+        work.observe[video.video_id] = (record, [(keys.segment(content, s), s) for s in result["segments"]])

@@ -11,6 +11,7 @@ _EXAMPLES = """\
   annotate.py --input interview.mp4 --checkpoint demo/run/best --out annotation
   annotate.py --input archive/ more/*.mov --checkpoint demo/run/best --out annotation --set thresholds.AU12=0.3
   annotate.py --input archive/ --checkpoint fold0/best fold1/best fold2/best --set ensemble=vote --out annotation
+  annotate.py --input list.csv --sample-fps 5 --checkpoint demo/run/best --out annotation --export openface
   ray job submit --working-dir . -- python jobs/annotate.py --input s3://bucket/a.mp4 \\
       --checkpoint s3://bucket/best --out s3://bucket/annotation"""
 
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="extend",
         required=True,
         metavar="PATH",
-        help="video files, folders (searched for videos) or URIs; repeatable",
+        help="video files, folders (searched for videos), patterns, URIs, or manifests (.csv, .parquet, .jsonl: uri, "
+        "video_id, start_s, end_s, …); repeatable",
     )
     parser.add_argument(
         "--checkpoint",
@@ -48,6 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers", type=_positive, metavar="N", help="segments decoded at a time (default: one a CPU)"
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N videos, by video_id")
+    parser.add_argument(
+        "--sample-fps", type=float, metavar="F", help="look at F frames a second at most (default: at every frame)"
+    )
+    parser.add_argument(
+        "--phase", choices=("observe", "finalise", "all"), default="all",
+        help="observe: decode and encode only; finalise: make tables of what is observed (default: both)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--export", type=_forms, default=(), metavar="FORM,…",
+        help="also write OUT/export/ in csv, openface (AUxx_r is 5 times the probability) or abaw, a file a video",
+    )  # fmt: skip
+    parser.add_argument("--prune", action="store_true", help="drop what OUT holds of videos that are not named")
     parser.add_argument("--keep-intermediate", action="store_true", help="keep the embeddings in OUT/_work/observed")
     return job.run(parser, _annotate, argv)
 
@@ -59,9 +73,11 @@ def _annotate(args: argparse.Namespace) -> int:
     from aupipe.config import load
     from aupipe.pipelines.annotate import AnnotateJob, annotate, describe
 
+    given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     annotate_job = AnnotateJob(
         inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
-        limit=args.limit, keep_intermediate=args.keep_intermediate, config=load(AnnotateConfig, {}, args.overrides),
+        limit=args.limit, phase=args.phase, export=args.export, prune=args.prune,
+        keep_intermediate=args.keep_intermediate, config=load(AnnotateConfig, given, args.overrides),
         command=tuple(sys.argv),
     )  # fmt: skip
     if args.dry_run:
@@ -71,7 +87,16 @@ def _annotate(args: argparse.Namespace) -> int:
     print(summary.text())  # noqa: T201
     if summary.usable == 0:
         return job.FAILED
-    return job.SET_ASIDE if summary.set_aside else job.DONE
+    missing = args.phase == "finalise" and summary.pending
+    return job.SET_ASIDE if summary.set_aside or missing else job.DONE
+
+
+def _forms(text: str) -> tuple[str, ...]:
+    known, given = ("csv", "openface", "abaw"), tuple(text.split(","))
+    for form in given:
+        if form not in known:
+            raise argparse.ArgumentTypeError(f"{form!r} is none of {', '.join(known)}")
+    return given
 
 
 def _positive(text: str) -> int:

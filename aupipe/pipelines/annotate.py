@@ -6,22 +6,26 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import ray
 
 from aupipe.annotation import attempts, ensemble, ledger, observed
+from aupipe.annotation.inputs import Input, find_inputs
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
-from aupipe.annotation.plan import Input, find_inputs
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
+from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
-from aupipe.pipelines.annotate_phases import Run, finalise, listen, observe, probe_all
+from aupipe.pipelines.annotate_phases import Run, export, finalise, listen, observe, probe_all, unobserved
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
+
+Phase = Literal["observe", "finalise", "all"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,15 @@ class AnnotateJob:
     config: AnnotateConfig
     workers: int | None = None
     limit: int | None = None
+    phase: Phase = "all"
+    export: tuple[str, ...] = ()  # forms of `export.FORMS`
+    prune: bool = False  # drop what is committed for videos that are not named
     keep_intermediate: bool = False
     command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prune and self.limit is not None:
+            raise ConfigError("--prune with --limit would drop every video beyond the limit; give one of them")
 
     @property
     def local_decoders(self) -> int:
@@ -80,30 +91,56 @@ def _models(keys: Keys) -> str:
 
 def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage, start: float) -> Summary:
     books = Ledger.read(storage)
-    books.reconcile()
+    named = {video.video_id for video in inputs}
+    books.reconcile(named if job.prune else None)
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
     frames = 0
-    if to_probe or work.decide:
+    if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
-            work.quarantine(listen(run, work.observe))
-            frames, reasons = observe(run, work.observe)
-            work.quarantine(reasons)
-            finalise(run, work.observe, work.decide)
-        _withdraw(work, books, storage)
-        books = Ledger.read(storage)
-        books.reconcile()
-    if not job.keep_intermediate:
-        there = [(record["fingerprint"], record["head_key"]) for record, _ in books.current().values()]
-        observed.delete(storage, {keys.video(f) for f, head_key in there if head_key == keys.head(f)})
-    write_videos(storage, books, work.aside)
+            frames = _work(run, work, job)
+            _withdraw(work, books, storage)
+            books = Ledger.read(storage)
+            books.reconcile()
+            export(run, books, named, job.export)
+    write_videos(storage, books, work.aside, inputs, only=named if job.prune else None)
+    if not job.keep_intermediate:  # a run that was killed may have left what is done since
+        there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
+        observed.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
+        if job.prune:
+            observed.delete_all(storage)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
-    summary = Summary(job.out, [records[v.video_id] for v in inputs], frames, time.monotonic() - start)
+    videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
+    summary = Summary(job.out, videos, len(work.pending), frames, time.monotonic() - start)
     write_run(storage, keys, job.command, summary)
     return summary
+
+
+def _work(run: Run, work: WorkList, job: AnnotateJob) -> int:
+    """Observe and finalise, wave after wave, as far as the phase goes. Returns the frames observed."""
+    if job.phase == "finalise":
+        work.postpone(unobserved(run, work.observe))
+    waves = work.waves(run.keys.config.wave_bytes, run.keys.models.width) or [{}]
+    if job.phase == "observe":
+        waves = [dict(work.observe)]  # the user asked for all of it to lie there
+    total = 0
+    for number, wave in enumerate(waves):
+        if job.phase != "finalise":
+            reasons = listen(run, wave)
+            frames, more = observe(run, {key: due for key, due in wave.items() if key not in reasons})
+            work.quarantine(reasons | more)
+            total += frames
+        if job.phase != "observe":
+            due = {key: due for key, due in wave.items() if key in work.observe}
+            finalise(run, due, work.decide if number == 0 else {})
+            if not job.keep_intermediate:
+                observed.delete(run.storage, {run.keys.video(record["content"]) for record, _ in due.values()})
+    if job.phase == "observe":
+        work.postpone([*work.observe, *work.decide])
+    return total
 
 
 def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
@@ -111,6 +148,6 @@ def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
     current = books.current()
     gone = [record for video_id, record in sorted(work.aside.items()) if video_id in current]
     if gone:
-        records = [{"fingerprint": "", "head_key": "", "decide_key": "", **record} for record in gone]
+        records = [{"fingerprint": "", "content": "", "head_key": "", "decide_key": "", **record} for record in gone]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)

@@ -16,6 +16,7 @@ from aupipe.annotation import ensemble, ledger
 from aupipe.annotation.counts import counts_of
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.events import find_events
+from aupipe.annotation.export import export
 from aupipe.annotation.finalise import Decision, decide, head
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observed import Embeddings
@@ -66,7 +67,7 @@ class Finalise:
                 frames = self._head(record, Embeddings(self._storage, group.observed[number]), sound)
             tables.append(decide(frames, self._decision))
             records.append(record)
-        events = pa.concat_tables([find_events(table, self._config.events) for table in tables])
+        events = pa.concat_tables([find_events(table, self._config.joining) for table in tables])
         ledger.commit(
             self._storage, pa.concat_tables(tables), events, records, group.generation, self._config.rows_per_file
         )
@@ -76,8 +77,21 @@ class Finalise:
         """The frames table of a video; counts go into its record."""
         tell = partial(ensemble.tell, self._models, video, sound, overlap=self._config.inference.overlap)
         frames = head(
-            record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.tracking
+            record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.linking
         )
         record |= counts_of(video.rows, record["frames_expected"], record["missing_s"], sound.reason if sound else "")
         record["faces"] = len(frames["face_id"].drop_null().unique())
         return frames
+
+
+class Export:
+    """Writes the tables of some videos of an entry in other forms."""
+
+    def __init__(self, storage: Storage, forms: tuple[str, ...]) -> None:
+        self._storage, self._forms = storage, forms
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        frames = ledger.read_all(self._storage, json.loads(row["files"]))
+        for video_id in json.loads(row["video_ids"]):
+            export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
+        return row

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import av
@@ -19,14 +20,15 @@ from aupipe.annotation import observed, sound
 from aupipe.annotation.attempts import attempt
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe, with_embeddings
-from aupipe.annotation.plan import Input, Segment, cut_into_segments
+from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
 from aupipe.errors import MediaError
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.faces.detect import Detector
-from aupipe.media.frames import Span, frames
+from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
 
@@ -48,7 +50,7 @@ class Probe:
         self._config, self._storage = config, storage
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        video = Input(row["uri"], row["video_id"])
+        video = Input(**json.loads(row["input"]))
         limits = self._config.limits
         try:
             with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
@@ -56,24 +58,27 @@ class Probe:
                 watch.touch()
                 record: Record = {
                     "fingerprint": fingerprint(video.uri),
-                    "frames_expected": info.frames_expected,
                     "missing_s": info.missing_s,
                     "duration_s": info.duration_s,
                     "rotation": info.rotation,
                     "variable_frame_rate": info.variable_frame_rate,
                 }
+                radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
+                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps)
         except HOSTILE as error:
-            return {**row, "result": json.dumps({"reason": reason_of(error)})}
-        segments = cut_into_segments(video, info, self._config.segment_s, self._config.alignment.smoothing_radius)
-        return {**row, "result": json.dumps({"record": record, "segments": [asdict(s) for s in segments]})}
+            return {"video_id": video.video_id, "result": json.dumps({"reason": reason_of(error)})}
+        record["content"] = record["fingerprint"] + video.asked(fps)
+        record["frames_expected"] = sum(segment.frames for segment in segments)
+        result = {"record": record, "segments": [asdict(segment) for segment in segments]}
+        return {"video_id": video.video_id, "result": json.dumps(result)}
 
 
-def read_probe(result: str) -> dict[str, Any]:
-    """What `Probe` said: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
-    said: dict[str, Any] = json.loads(result)
+def read_probe(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What `Probe` said of a video_id: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
+    said: dict[str, Any] = json.loads(row["result"])
     if "segments" in said:
         said["segments"] = [_segment(fields) for fields in said["segments"]]
-    return said
+    return row["video_id"], said
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,9 @@ class Decode:
         start = time.monotonic()
         try:
             with attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch:
-                images = watch.through(frames(task.segment.uri, task.segment.span))
+                images: Iterable[Frame] = watch.through(frames(task.segment.uri, task.segment.span))
+                if task.segment.looked_at is not None:
+                    images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
                 detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
                 for part in observe(task.segment, images, detector, radius, self._templates):
                     watch.pause()  # while the encoder is busy
@@ -169,6 +176,10 @@ class Encode:
             done.append({name: part[name] for name in ("video_id", "error", "attempts", "work_s")} | {"frames": frames})
         share = (time.monotonic() - start) / max(len(done), 1)
         return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
+
+
+def _is_looked_at(wanted: frozenset[int], frame: Frame) -> bool:
+    return frame.index in wanted
 
 
 def _segment(fields: dict[str, Any]) -> Segment:

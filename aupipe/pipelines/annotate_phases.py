@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
 from aupipe.annotation import observed, sound
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
-from aupipe.annotation.ledger import Entry, Record
-from aupipe.annotation.plan import Input
+from aupipe.annotation.ledger import Entry, Ledger, Record
+from aupipe.annotation.plan import Segment
 from aupipe.annotation.worklist import Due
 from aupipe.errors import AupipeError
-from aupipe.pipelines.annotate_finalise import Finalise, Group
+from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
 from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import gpus_per_worker
@@ -47,9 +48,9 @@ def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, 
     """What each input is, or why it cannot be done."""
     if not inputs:
         return []
-    rows = ray.data.from_items([{"uri": v.uri, "video_id": v.video_id} for v in inputs])
+    rows = ray.data.from_items([{"input": json.dumps(asdict(video))} for video in inputs])
     said = rows.map(Probe(run.keys.config, run.storage), num_cpus=1).take_all()
-    by_id = {row["video_id"]: read_probe(row["result"]) for row in said}
+    by_id = dict(read_probe(row) for row in said)
     return [(video, by_id[video.video_id]) for video in inputs]
 
 
@@ -59,7 +60,7 @@ def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
         return {}
     there = set(run.storage.names(observed.FOLDER))
     rows = [
-        {"key": run.keys.video(record["fingerprint"]), "uri": record["uri"], "video_id": video_id}
+        {"key": run.keys.video(record["content"]), "uri": record["uri"], "video_id": video_id}
         for video_id, (record, _) in due.items()
     ]
     missing = [row for row in rows if sound.name_of(row["key"]) not in there]
@@ -138,6 +139,38 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     progress.finish()
 
 
+def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
+    """The videos of which not all that finalise needs is there."""
+    done = observed.segments(run.storage)
+    names = set(run.storage.names(observed.FOLDER))
+
+    def there(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
+        heard = not run.keys.models.hears or sound.name_of(run.keys.video(record["content"])) in names
+        return heard and all(key in done for key, _ in segments)
+
+    return {video_id: each for video_id, each in due.items() if not there(*each)}
+
+
+def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]) -> None:
+    """Write the committed tables of the videos with these ids in other forms."""
+    if not forms:
+        return
+    by_entry: dict[str, list[str]] = defaultdict(list)
+    for video_id, (record, entry) in books.current().items():
+        if video_id in named and record["status"] in ("ok", "partial"):
+            by_entry[entry.name].append(video_id)
+    rows = [
+        {"files": json.dumps(books.entries[name].frames), "video_ids": json.dumps(ids)}
+        for name, ids in by_entry.items()
+    ]
+    if rows:
+        made = ray.data.from_items(rows).map(Export(run.storage, tuple(forms)), num_cpus=1)
+        progress = Progress("export", sum(map(len, by_entry.values())), "videos")
+        for row in made.iter_rows():
+            progress.add(len(json.loads(row["video_ids"])))
+        progress.finish()
+
+
 def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
     """Videos whose tables go together: about a file's worth, since files must not be many and small."""
     done = observed.segments(run.storage)
@@ -149,7 +182,7 @@ def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
             group = Group(run.generation)
         group.records.append(record)
         group.observed.append([name for key, _ in segments for name in done[key]])
-        group.sounds.append(run.keys.video(record["fingerprint"]) if run.keys.models.hears else "")
+        group.sounds.append(run.keys.video(record["content"]) if run.keys.models.hears else "")
     if group.records:
         yield group
 

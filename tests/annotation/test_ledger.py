@@ -81,3 +81,12 @@ def test_files_are_bounded(tmp_path: Path) -> None:
     commit(storage, {"a": 25}, generation=1, rows_per_file=10)
     assert len(storage.names("frames")) == 3
     assert content(storage) == {"a": 25}
+
+
+def test_videos_that_are_not_to_be_kept_go(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3, "b": 4}, generation=1)
+    commit(storage, {"c": 5}, generation=1)
+    Ledger.read(storage).reconcile(keep={"b"})
+    assert content(storage) == {"b": 4}
+    assert set(Ledger.read(storage).current()) == {"b"}

@@ -195,6 +195,37 @@ def test_several_models_decide_together_on_one_decoding(
     assert "are the same model" in capsys.readouterr().err
 
 
+def test_parts_phases_rates_and_what_is_left_of_them(
+    annotated: Path, archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = archive / "copy of one.mp4"
+    (tmp_path / "m.csv").write_text(
+        f"uri,video_id,start_s,end_s,speaker\n{clip},part,0.4,1.2,anna\n{clip},../../x,,,bert\n"
+    )
+    out = tmp_path / "out"
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--input"]
+    assert main([*command, str(tmp_path / "m.csv"), "--phase", "observe"]) == 3
+    assert "1 not finalised yet; 20 frames decoded" in capsys.readouterr().out
+    assert list((out / "_work" / "observed").iterdir())
+    assert main([*command, str(tmp_path / "m.csv"), "--phase", "finalise", "--export", "csv,openface"]) == 3
+    assert " 0 frames decoded" in capsys.readouterr().out
+    assert not list((out / "_work" / "observed").iterdir())
+    part, whole = tables(out)[0], tables(annotated)[0]
+    whole = whole.filter(pa.compute.equal(whole["video_id"], clip.name))
+    assert part["time_s"].to_pylist() == whole["time_s"].to_pylist()[10:30]
+    # Away from its ends, a part is what it is in the whole.
+    assert part["AU12_raw"].to_pylist()[4:-4] == whole["AU12_raw"].to_pylist()[14:26]
+    records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
+    assert records["part"]["speaker"] == "anna"
+    assert records["../../x"]["reason"].startswith("bad_video_id: ")
+    assert len((out / "export" / "openface" / "part.csv").read_text().splitlines()) == 21
+    assert main([*command, str(clip), "--sample-fps", "5", "--prune"]) == 0
+    table = tables(out)[0]
+    assert table["frame"].to_pylist() == list(range(0, 50, 5))
+    assert table["face_id"].to_pylist() == [0] * 10
+    assert pq.read_table(out / "videos.parquet")["video_id"].to_pylist() == [clip.name]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -1,0 +1,89 @@
+"""The tables of a video in the forms that other tools read, below OUT/export/FORM/, named by the video_id.
+
+csv        VIDEO_ID.csv           every column; landmarks as x_0, y_0 … x_4, y_4
+openface   VIDEO_ID.csv           OpenFace 2's frame (from 1), face_id, timestamp, confidence, success, AUxx_r, AUxx_c;
+                                  an intensity is not measured: AUxx_r is 5 times the probability
+abaw       VIDEO_ID.txt           the challenge's file of a track: 0 or 1 a frame for the face seen most often; frames
+                                  without it take the nearest that has it
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from aupipe import facs
+from aupipe.affwild2 import submission
+from aupipe.annotation.schema import MEMBERS, PROB
+from aupipe.storage import Storage
+
+
+def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
+    """Write one video's frames table, ordered by frame and face, in these forms."""
+    video_id = PurePosixPath(frames["video_id"][0].as_py())
+    for form in forms:
+        make, suffix = FORMS[form]
+        name = video_id.with_suffix(suffix) if form == "abaw" else f"{video_id}{suffix}"
+        storage.write(f"export/{form}/{name}", make(frames))
+
+
+def _csv(frames: pa.Table) -> bytes:
+    return _bytes(_flat(frames))
+
+
+def _flat(frames: pa.Table) -> pa.Table:
+    """Without columns of lists: landmarks one by one, what the models say each left out."""
+    names = [name for name in frames.column_names if name not in {"landmarks", MEMBERS}]
+    points = frames["landmarks"].combine_chunks()
+    # An element of a null list is null, which `flatten` would leave out.
+    each = {
+        f"{axis}_{point}": pc.list_element(points, 2 * point + place)
+        for point in range(5) for place, axis in enumerate("xy")
+    }  # fmt: skip
+    return pa.table({**{name: frames[name] for name in names}, **each})
+
+
+def _openface(frames: pa.Table) -> bytes:
+    prob = [frames[name].fill_null(0.0).to_numpy() for name in PROB]
+    decided = [frames[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS]
+    columns = {
+        "frame": frames["frame"].to_numpy() + 1,
+        "face_id": frames["face_id"].fill_null(0),
+        "timestamp": frames["time_s"].to_numpy(zero_copy_only=False).round(6),
+        "confidence": frames["detector_score"].fill_null(0.0),
+        "success": frames[PROB[0]].is_valid().cast(pa.int8()),
+        **{f"{au}_r": (5 * p).round(4) for au, p in zip(facs.AUS, prob, strict=True)},
+        **{f"{au}_c": d.astype(np.int8) for au, d in zip(facs.AUS, decided, strict=True)},
+    }
+    return _bytes(pa.table(columns))
+
+
+def _abaw(frames: pa.Table) -> bytes:
+    count = int(frames["frame"].to_numpy().max()) + 1
+    told = frames.filter(frames[facs.AUS[0]].is_valid())
+    if len(told) == 0:
+        return submission.write_track(np.zeros((count, len(facs.AUS)), bool)).encode()
+    ids, seen = np.unique(told["face_id"].to_numpy(), return_counts=True)
+    mine = told.filter(pc.equal(told["face_id"], int(ids[seen.argmax()])))
+    decided = np.stack([mine[au].to_numpy(zero_copy_only=False) for au in facs.AUS], axis=1).astype(np.float64)
+    known = submission.TrackPredictions(mine["frame"].to_numpy().astype(np.int64) + 1, decided)
+    return submission.write_track(submission.fill(known, count, 0) >= 0.5).encode()
+
+
+def _bytes(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(quoting_style="needed"))
+    return sink.getvalue()
+
+
+FORMS: dict[str, tuple[Callable[[pa.Table], bytes], str]] = {
+    "csv": (_csv, ".csv"),
+    "openface": (_openface, ".csv"),
+    "abaw": (_abaw, ".txt"),
+}

@@ -1,0 +1,59 @@
+"""Exports: what other tools read, with every row and the numbers of our own tables."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from aupipe import facs
+from aupipe.affwild2 import submission
+from aupipe.annotation.export import export
+from aupipe.annotation.schema import PROB, frames_schema
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """Frames 0 to 4: face 0 in 0, 1 and 4, face 1 in 1, nothing in 2, 3 not decoded."""
+
+    def face(frame: int, face_id: int, on: bool) -> dict:
+        told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9 if on else 0.2)
+        geometry = {"landmarks": [float(n) for n in range(10)], "detector_score": 0.75, "status": "ok"}
+        return {"frame": frame, "time_s": frame / 25, "face_id": face_id, "votes_raw": [0.5] * 24} | told | geometry
+
+    rows = [face(0, 0, True), face(1, 0, True), face(1, 1, False), {"frame": 2, "status": "no_face"}]
+    rows += [{"frame": 3, "status": "decode_error"}, face(4, 0, False)]
+    rows = [{"video_id": 'deep/a "b".mp4'} | row for row in rows]
+    export(Storage(tmp_path), ("csv", "openface", "abaw"), pa.Table.from_pylist(rows, schema=frames_schema(models=2)))
+    return tmp_path / "export" / "{}" / "deep"
+
+
+def test_csv_has_every_row_and_plain_columns(exported: Path) -> None:
+    table = pd.read_csv(str(exported / 'a "b".mp4.csv').format("csv"))
+    assert table.frame.tolist() == [0, 1, 1, 2, 3, 4]
+    assert table.AU12.tolist()[:3] == [True, True, False]
+    assert table.loc[0, ["x_0", "y_0", "y_4"]].tolist() == [0, 1, 9]
+    assert table.x_0.isna().tolist() == [False, False, False, True, True, False]
+    assert "votes_raw" not in table.columns
+
+
+def test_openface_columns(exported: Path) -> None:
+    table = pd.read_csv(str(exported / 'a "b".mp4.csv').format("openface"))
+    assert table.columns.tolist()[:6] == ["frame", "face_id", "timestamp", "confidence", "success", "AU01_r"]
+    assert table.frame.tolist() == [1, 2, 2, 3, 4, 5]
+    assert table.success.tolist() == [1, 1, 1, 0, 0, 1]
+    assert table.AU25_r.tolist() == pytest.approx([4.5, 4.5, 1.0, 0, 0, 1.0])
+    assert table.AU25_c.tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_abaw_has_a_line_a_frame_of_the_face_seen_most(exported: Path) -> None:
+    text = Path(str(exported / 'a "b".txt').format("abaw")).read_text()
+    decided = submission.read_track(text, 5)
+    assert decided[:, 6].tolist() == [True, True, True, False, False]
+    assert io.StringIO(text).readline().startswith("AU1,AU2")

@@ -1,0 +1,32 @@
+"""videos.parquet: one row an input, manifests' further columns kept, also over runs that know nothing of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe.annotation import ledger
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation.summary import write_videos
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+
+def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    record = {"video_id": "a", "uri": "a.mp4", "status": "ok", "decide_key": "k", "fingerprint": "f"}
+    ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
+    aside = {"b": {"video_id": "b", "uri": "b.mp4", "status": "quarantined", "reason": "not_found: b.mp4"}}
+    listed = [Input("a.mp4", "a", further={"speaker": "anna"}), Input("b.mp4", "b", further={"speaker": ""})]
+    write_videos(storage, Ledger.read(storage), aside, listed)
+    write_videos(storage, Ledger.read(storage), {}, [Input("c.mp4", "c", further={"room": "1"})])
+    table = pq.read_table(tmp_path / "videos.parquet")
+    rows = {row["video_id"]: row for row in table.to_pylist()}
+    assert {key: row["speaker"] for key, row in rows.items()} == {"a": "anna", "b": ""}
+    assert rows["b"]["reason"] == "not_found: b.mp4"
+    assert "room" not in table.column_names  # of a video that is not there
