@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -24,6 +25,12 @@ SETTINGS = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "model.dropout=0.2", "input.size_px=32",
     "stages.train.batch=8", f"stages.train.epochs={EPOCHS}", "stages.train.tasks.au.data.held_out=0.25",
     "stages.train.tasks.au.data.every_n=1",
+]  # fmt: skip
+
+TWO_STAGES = [
+    "input.size_px=32", "model.hidden=[8]", "stages.expressions.cross_validate=null", "stages.expressions.epochs=4",
+    "stages.expressions.batch=8", "stages.expressions.tasks.expr.data.every_n=1", "stages.aus.epochs=4",
+    "stages.aus.batch=8", "stages.aus.tasks.au.data.every_n=1",
 ]  # fmt: skip
 
 
@@ -64,6 +71,37 @@ def processes() -> list[Path]:
 def without_times(out: Path) -> list[dict]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["multilabel_transformer", "expression_transfer"])
+def test_killed_three_times_at_random_moments_it_ends_in_the_same_bits(
+    recipe: str, make_store: Callable[..., str], tmp_path: Path
+) -> None:
+    store = make_store(train=5, validation=3, frames=16)
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+
+    def command(out: Path) -> list[str]:
+        if recipe == "multilabel_transformer":
+            return arguments(store, out)
+        chosen = ["--recipe", recipe, "--quick", "--data", store, "--out", str(out), "--workers", "2"]
+        return chosen + [part for setting in TWO_STAGES for part in ("--set", setting)]
+
+    begun = time.monotonic()
+    assert train.main(command(calm)) == 0
+    whole_s = time.monotonic() - begun
+    moments = random.Random(recipe)
+    for _ in range(3):
+        driver = subprocess.Popen([sys.executable, "jobs/train.py", *command(rough)], cwd=ROOT)
+        try:
+            # From a while after the start, when Ray is up, to the time that the whole took.
+            driver.wait(timeout=moments.uniform(0.3, 1) * whole_s)
+        except subprocess.TimeoutExpired:
+            os.kill(driver.pid, signal.SIGKILL)
+            driver.wait()
+    assert train.main(command(rough)) == 0
+    assert without_times(rough) == without_times(calm)
+    assert (rough / "best/model.safetensors").read_bytes() == (calm / "best/model.safetensors").read_bytes()
 
 
 def test_killed_worker_and_killed_driver_change_nothing(
