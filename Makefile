@@ -40,7 +40,7 @@ lint: install
 
 # Tests that start, or kill parts of, a Ray of their own each get a pytest process of their own.
 test: lint
-	$(BIN)/pytest -m 'unit'
+	$(BIN)/pytest -m 'unit and not slow'
 	$(BIN)/pytest -m 'ray and not slow'
 	set -e; for file in $$(grep -lR --include='test_*.py' 'mark.cluster' tests | sort); do \
 	  $(BIN)/pytest -m 'cluster and not slow' $$file; done

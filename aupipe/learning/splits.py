@@ -49,7 +49,7 @@ def to_learn(index: StoreIndex, split: str) -> Part:
         return Part("train")
     if match := _PEOPLE.fullmatch(split):
         parts = _people_folds(index, int(match[2]))
-        return Part("train", frozenset(video for video, part in parts.items() if part != int(match[1])))
+        return Part(ALL, frozenset(video for video, part in parts.items() if part != int(match[1])))
     fold, parts = _fold(index, split), _folds(index)
     return Part(ALL, frozenset(video for video, part in parts.items() if part != fold))
 
@@ -66,13 +66,13 @@ def to_score(index: StoreIndex, split: str) -> Part:
         return Part(split)
     if match := _PEOPLE.fullmatch(split):
         parts = _people_folds(index, int(match[2]))
-        return Part("train", frozenset(video for video, part in parts.items() if part == int(match[1])))
+        return Part(ALL, frozenset(video for video, part in parts.items() if part == int(match[1])))
     fold, parts = _fold(index, split), _folds(index)
     return Part(ALL, frozenset(video for video, part in parts.items() if part == fold))
 
 
 def people(fold: int, folds: int) -> str:
-    """The split that learns from all people of the train split but those of a fold, and scores those.
+    """The split that learns from all people of the store but those of a fold, and scores those.
 
     A person is an `identity`, or a base video where nobody says who it is.
     """
@@ -84,8 +84,8 @@ def is_people(split: str) -> bool:
 
 
 def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
-    """The fold of every base video of the train split; a person's videos are in one, and expressions are balanced."""
-    table = index.labels("train", ("video_id", "identity", "expression"))
+    """The fold of every base video; a person's videos are in one, and expressions are balanced."""
+    table = index.labels(ALL, ("video_id", "identity", "expression"))
     person = pc.coalesce(table["identity"], table["video_id"]).combine_chunks()
     codes = person.dictionary_encode()
     expression = table["expression"].to_numpy()

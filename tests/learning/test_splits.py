@@ -70,14 +70,15 @@ def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
         assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.tracks.rows]
 
 
-def test_folds_of_people_are_disjoint_and_together_are_the_train_split(index: StoreIndex) -> None:
+def test_folds_of_people_are_disjoint_and_together_are_the_store(index: StoreIndex) -> None:
     scored = [splits.to_score(index, splits.people(k, 5)).videos for k in range(5)]
     assert all(scored)
-    assert sum(map(len, scored)) == 9
-    assert set().union(*scored) == names(index, "train")
+    assert sum(map(len, scored)) == 13
+    assert set().union(*scored) == names(index, ALL)
     for k in range(5):
         learnt = splits.to_learn(index, splits.people(k, 5))
-        assert (learnt.pool, learnt.videos) == ("train", names(index, "train") - scored[k])
+        assert (learnt.pool, learnt.videos) == (ALL, names(index, ALL) - scored[k])
+        assert not samples.to_learn(index, DataConfig(held_out=0.2), "expr", splits.people(k, 5)).held_out_videos
 
 
 def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
