@@ -88,6 +88,26 @@ def write_clip(
     return path
 
 
+def speaking(
+    path: Path, images: Sequence[np.ndarray], *, rate_hz: int = 8000, options: dict[str, str] | None = None
+) -> Path:
+    """A clip at 25 frames a second with noise for as long, as a Matroska file."""
+    noise = np.random.default_rng(0).integers(-9000, 9000, (1, len(images) * rate_hz // 25), np.int16)
+    height, width = images[0].shape[:2]
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=25, options=options or {})
+        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        voice = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        for image in images:
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
+        container.mux(voice.encode(frame))
+        container.mux(voice.encode(None))
+    return path
+
+
 def decoded_times(path: Path) -> list[float]:
     """`frame.time` of every frame, as plain PyAV decodes the file."""
     with av.open(str(path)) as container:

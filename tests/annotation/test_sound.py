@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from clips import scene, write_clip
+from clips import scene, speaking, write_clip
 
 from aupipe.annotation import sound
 from aupipe.media.audio import audio
@@ -21,24 +20,12 @@ pytestmark = pytest.mark.unit
 RATE_HZ = 8000
 
 
-def speaking(path: Path, seconds: float) -> Path:
-    """A clip of one picture and noise."""
-    noise = np.random.default_rng(0).integers(-9000, 9000, (1, int(seconds * RATE_HZ)), np.int16)
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream("mpeg4", rate=25)
-        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        voice = container.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
-        container.mux(picture.encode(av.VideoFrame.from_ndarray(scene(1, size=(64, 48), people=())[0], "rgb24")))
-        container.mux(picture.encode(None))
-        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = RATE_HZ, 0, Fraction(1, RATE_HZ)
-        container.mux(voice.encode(frame))
-        container.mux(voice.encode(None))
-    return path
+def small(seconds: int) -> list[np.ndarray]:
+    return [np.zeros((32, 32, 3), np.uint8)] * (25 * seconds)
 
 
 def test_pieces_of_the_sound_equal_the_whole(tmp_path: Path) -> None:
-    path = speaking(tmp_path / "a.mkv", 70)
+    path = speaking(tmp_path / "a.mkv", small(70), rate_hz=RATE_HZ)
     storage = Storage(tmp_path / "out")
     sound.leave(storage, "aa", str(path))
     heard = sound.Sound(storage, "aa")
@@ -61,7 +48,7 @@ def test_a_video_without_sound_is_silent(tmp_path: Path) -> None:
 
 
 def test_sound_that_breaks_off_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = list(audio(str(speaking(tmp_path / "a.mkv", 25))))
+    blocks = list(audio(str(speaking(tmp_path / "a.mkv", small(25), rate_hz=RATE_HZ))))
 
     def broken(uri: str):
         yield blocks[0]

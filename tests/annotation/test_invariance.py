@@ -1,0 +1,110 @@
+"""Every system, in one process: segments and batches leave no trace, every face is told of, sound is heard."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from clips import scene, speaking
+from pydantic import TypeAdapter
+
+from aupipe.annotation import ensemble, observed, sound
+from aupipe.annotation.encode import Encoders
+from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.finalise import Decision, decide, head
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.observe import observe, with_embeddings
+from aupipe.annotation.plan import cut_into_segments
+from aupipe.annotation.schema import PROB, RAW
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.faces.detect import Detector
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+from aupipe.models.build import ModelConfig, build
+from aupipe.models.checkpoint import Card, save
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "multilabel_transformer": {"backbone": "test_resnet", "width": 32, "heads": 2, "mlp_width": 32},
+    "expression_transfer": {"backbone": "test_resnet", "hidden": (16, 16), "outputs": ("au", "expr")},
+    "region_relation": {"backbone": "iresnet_quick", "fusion_mlp_width": 64},
+    "video_transformer": {
+        "backbone": "iresnet_quick", "width": 32, "heads": 4, "mlp_width": 48, "spatial_layers": 1,
+        "temporal_layers": 1, "clip_frames": 12, "prompts": {},
+    },
+    "multimodal": {
+        "backbone": "iresnet_quick", "audio": {"width": 16},
+        "sequence": {"frames": 10, "heads": 2, "head_width": 8, "mlp_width": 32, "hidden": 16},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two people, of whom one is away for a while, with sound."""
+    both, alone = scene(40, size=(480, 240), people=(0.25, 0.75)), scene(40, size=(480, 240), people=(0.25,))
+    images = [*both[:15], *alone[15:20], *both[20:]]
+    return speaking(tmp_path_factory.mktemp("clip") / "a.mkv", images, options={"g": "8", "bf": "2", "crf": "18"})
+
+
+def load(name: str, folder: Path) -> Ensemble:
+    config = TypeAdapter(ModelConfig).validate_python({"name": name, **SYSTEMS[name]})
+    torch.manual_seed(0)
+    card = Card(model=config, input=InputSpec(size_px=64), template=tuple(map(tuple, ARCFACE_TEMPLATE.tolist())))
+    save(Storage(folder), build(config, card.input).eval(), card)
+    return ensemble.load([str(folder)], "mean")
+
+
+def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_size: int) -> pa.Table:
+    """What the job does with one video, without Ray."""
+    storage, config = Storage(out), AnnotateConfig(segment_s=segment_s, batch_size=batch_size)
+    keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
+    sound.leave(storage, keys.video("f"), str(clip))
+    files = []
+    for segment in cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4):
+        images = frames(segment.uri, segment.span)
+        for part in observe(segment, images, Detector(config.detector), 4, models.templates):
+            rows = with_embeddings(part.rows, encoders(part.crops))
+            observed.write(storage, keys.segment("f", segment), part.number, part.last, rows)
+        files += observed.segments(storage)[keys.segment("f", segment)]
+    video = observed.Embeddings(storage, files)
+    heard = sound.Sound(storage, keys.video("f")) if models.hears else None
+    tell = partial(ensemble.tell, models, video, heard, overlap=config.inference.overlap)
+    table = head("v", video.rows, tell, 1, models.classes, config.linking)
+    return decide(table, Decision("mean", keys.decision.thresholds, (1,)))
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_segments_and_batches_leave_no_trace(name: str, clip: Path, tmp_path: Path) -> None:
+    models = load(name, tmp_path / "model")
+    whole = annotate(clip, models, tmp_path / "whole", 1e9, 64)
+    assert len(whole) == 2 * 40 - 5
+    assert set(whole["status"].to_pylist()) == {"ok"}
+    assert whole["face_id"].to_pylist().count(0) == 40
+    assert not any(whole[column].null_count for column in (*RAW, *PROB))
+    assert ("EXPR" in whole.column_names) == (models.classes > 0)
+    assert annotate(clip, models, tmp_path / "cut", 0.3, 64).equals(whole)
+    small = annotate(clip, models, tmp_path / "small", 0.7, 7)
+    for column in RAW:
+        np.testing.assert_allclose(small[column].to_numpy(), whole[column].to_numpy(), atol=1e-5)
+    assert small.drop_columns([c for c in small.column_names if "AU" in c or "EXPR" in c]).equals(
+        whole.drop_columns([c for c in whole.column_names if "AU" in c or "EXPR" in c])
+    )
+
+
+def test_sound_makes_a_difference_to_a_model_that_listens(clip: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    models = load("multimodal", tmp_path / "model")
+    whole = annotate(clip, models, tmp_path / "whole", 1e9, 64)
+    monkeypatch.setattr(sound, "audio", lambda uri: iter(()))
+    silent = annotate(clip, models, tmp_path / "silent", 1e9, 64)
+    assert np.abs(whole["AU25_raw"].to_numpy() - silent["AU25_raw"].to_numpy()).max() > 1e-5
