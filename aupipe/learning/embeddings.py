@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +67,11 @@ def to_parquet(embeddings: Tensor) -> bytes:
         use_byte_stream_split=True, write_statistics=False,
     )  # fmt: skip
     return sink.getvalue()
+
+
+def stored(folder: Storage, parts: Iterable[str]) -> bool:
+    """Whether a folder has embeddings of all of these parts."""
+    return folder.exists(CARD) and set(parts) <= set(folder.names())
 
 
 class EmbeddingReader:

@@ -17,13 +17,21 @@ from aupipe.learning.embeddings import Encoding, to_parquet
 from aupipe.learning.metrics import Ints
 from aupipe.learning.predict import encode
 from aupipe.learning.sampling import seed_of
+from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 
 _PLAIN = (bool, int, float, str)
 
 
+def plain(encoder: FrameEncoder, inputs: InputSpec, index: StoreIndex) -> Encoding:
+    """The encoding of the crops of a store as they are."""
+    return Encoding(
+        encoder_sha256=encoder_sha256(encoder), width=encoder.width, input=inputs, store_sha256=index.sha256
+    )
+
+
 def copies(plain: Encoding, augment: AugmentConfig, count: int) -> tuple[Encoding, ...]:
-    """`count` encodings of augmented crops, beside that of the crops as they are."""
+    """`count` encodings of augmented crops; `plain` is that of the crops as they are."""
     drawn = augment.model_copy(update={"mixup_alpha": 0.0, "label_smoothing": 0.0})  # crops do not depend on them
     return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(count))
 

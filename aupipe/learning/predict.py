@@ -13,27 +13,19 @@ from aupipe.learning.metrics import Floats, Ints
 from aupipe.learning.samples import Tracks
 from aupipe.learning.sounds import Sounds
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceHead
 from aupipe.models.windows import run_head
 
 PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
 
 
-def predict(
-    system: System, inputs: InputSpec, reader: CropReader, sounds: Sounds, tracks: Tracks, device: torch.device,
-    overlap: float,
-) -> dict[str, Floats]:  # fmt: skip
-    """Probabilities {"au": (R, 12), "expr": (R, C)}, as far as the system has them; leaves eval mode on.
+def judge(head: SequenceHead, features: Tensor, sounds: Sounds, tracks: Tracks, overlap: float) -> dict[str, Floats]:
+    """Probabilities {"au": (R, 12), "expr": (R, C)}, as far as the head tells them; leaves eval mode on.
 
     Args:
-        overlap: of the windows of a system that looks over time.
+        features: (R, E) embeddings of the tracks' rows, on the head's device.
+        overlap: of the windows of a head that looks over time.
     """
-    features = encode(system.encoder, inputs, reader, tracks.rows, device).to(device)
-    return judge(system.head, features, sounds, tracks, overlap)
-
-
-def judge(head: SequenceHead, features: Tensor, sounds: Sounds, tracks: Tracks, overlap: float) -> dict[str, Floats]:
-    """As `predict`, from embeddings (R, E) of the tracks' rows on the head's device."""
     head.eval()
     found: dict[str, list[Tensor]] = {}
     for number, video in enumerate(tracks.videos):

@@ -56,11 +56,8 @@ def encode_stage(
         return tuple(orders[each.key].folder.root for each in encodings)
 
     found = {}
-    sha256 = encoding.encoder_sha256(encoder)
     for task, rows in data.items():
-        plain = Encoding(
-            encoder_sha256=sha256, width=encoder.width, input=recipe.input, store_sha256=rows.index.sha256
-        )  # fmt: skip
+        plain = encoding.plain(encoder, recipe.input, rows.index)
         copies = encoding.copies(plain, settings.augment, settings.encode_once.copies)
         learnt = folders(rows.index, rows.learnt.tracks, copies or (plain,))
         found[task] = Folders(learnt, folders(rows.index, rows.scored.tracks, (plain,)) if rows.scored else ())

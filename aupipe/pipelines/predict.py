@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+import torch
 from safetensors import numpy as safetensors
 
 from aupipe import facs
 from aupipe.config import Inference, Resources
 from aupipe.errors import DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import samples
+from aupipe.learning import encoding, samples, sources
+from aupipe.learning.augment import AugmentConfig
+from aupipe.learning.embeddings import stored
 from aupipe.learning.ensemble import Member
+from aupipe.learning.predict import judge
 from aupipe.learning.predictions import Predictions
 from aupipe.learning.samples import Tracks
+from aupipe.learning.sounds import Sounds
+from aupipe.learning.sources import Source
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
+from aupipe.models.interfaces import SequenceHead, System
 from aupipe.pipelines.session import gpus_per_worker
+from aupipe.storage import Storage
 
 ROWS_PER_CALL = 1024  # about; a track is never cut
 
 
 def predict(
-    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], inference: Inference, resources: Resources
-) -> dict[Part, list[Predictions]]:
+    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], inference: Inference, resources: Resources,
+    embeddings: str | None = None,
+) -> dict[Part, list[Predictions]]:  # fmt: skip
     """What each model says of every row of each part, labelled or not. Runs inside a session.
+
+    Args:
+        embeddings: folder or URI that holds embeddings; what a model's encoder left there is read, not made again.
 
     Raises:
         DatasetError: there are no rows.
@@ -45,7 +57,7 @@ def predict(
     data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
     data = data.map(
         _Predictor,
-        fn_constructor_args=(list(checkpoints), index, every, inference.overlap, bool(gpus)),
+        fn_constructor_args=(list(checkpoints), index, every, inference.overlap, bool(gpus), embeddings),
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
@@ -85,28 +97,41 @@ class _Predictor:
     """Holds the models on one worker."""
 
     def __init__(
-        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], overlap: float, gpu: bool
-    ) -> None:
-        import cv2
-        import torch
-
-        from aupipe.learning.crops import CropReader
-        from aupipe.learning.predict import predict
-        from aupipe.learning.sounds import Sounds
-
+        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], overlap: float, gpu: bool,
+        embeddings: str | None,
+    ) -> None:  # fmt: skip
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        device = torch.device("cuda" if gpu else "cpu")
-        self._chunks = chunks
-        self._readers = {pool: CropReader(index, pool, keep_groups=2) for pool in {chunk.pool for chunk in chunks}}
-        loaded = [checkpoint.load(folder) for folder in checkpoints]
-        sounds = Sounds(index)
-        self._models = [
-            partial(predict, system.to(device), card.input, sounds=sounds, device=device, overlap=overlap)
-            for system, card in loaded
-        ]
+        self._device = torch.device("cuda" if gpu else "cpu")
+        self._index, self._chunks, self._overlap, self._embeddings = index, chunks, overlap, embeddings
+        self._sounds = Sounds(index)
+        self._models = [self._model(*checkpoint.load(folder)) for folder in checkpoints]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = self._chunks[row["chunk"]]
-        said = [model(reader=self._readers[chunk.pool], tracks=chunk) for model in self._models]
+        said = [
+            judge(head, sources[chunk.pool].embeddings(chunk.rows), self._sounds, chunk, self._overlap)
+            for head, sources in self._models
+        ]
         return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}
+
+    def _model(self, system: System, card: checkpoint.Card) -> tuple[SequenceHead, dict[str, Source]]:
+        """A model's head, and pool → where it has the embeddings of rows from."""
+        system = system.to(self._device).to(memory_format=torch.channels_last)  # as in training, so to the same bits
+        pools = {chunk.pool for chunk in self._chunks}
+        return system.head, {
+            pool: sources.of(
+                self._index, pool, self._stored(system, card, pool), keep_groups=2, encoder=system.encoder,
+                inputs=card.input, config=AugmentConfig(), device=self._device,
+            )
+            for pool in pools
+        }  # fmt: skip
+
+    def _stored(self, system: System, card: checkpoint.Card, pool: str) -> tuple[str, ...]:
+        """The folder of embeddings of all rows of a pool; none where they are not there."""
+        if self._embeddings is None:
+            return ()
+        key = encoding.plain(system.encoder, card.input, self._index).key
+        folder = Storage(f"{self._embeddings}/{key}")
+        rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.pool == pool])
+        return (folder.root,) if stored(folder, encoding.parts_of(self._index, pool, rows)) else ()

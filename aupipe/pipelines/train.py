@@ -25,7 +25,7 @@ from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
-from aupipe.pipelines.train_stage import History, TrainJob, best, cross_validate, history, run_stage
+from aupipe.pipelines.train_stage import History, TrainJob, best, cross_validate, embeddings, history, run_stage
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _calibrated(
     scored = splits.to_score(index, job.split)
     apart = splits.Part(splits.to_learn(index, job.split).pool, frozenset(card.training.held_out_videos))
     parts = (apart, scored) if apart.videos else (scored,)
-    found = predict([path], index, parts, job.recipe.inference, job.recipe.resources)
+    found = predict([path], index, parts, job.recipe.inference, job.recipe.resources, embeddings(job))
     if apart.videos:
         fitted = calibration.calibrate(found[apart][0])
         card = card.model_copy(

@@ -52,6 +52,11 @@ def best(name: str) -> str:
     return f"stages/{name}/best"
 
 
+def embeddings(job: TrainJob) -> str:
+    """Where stages that encode once keep what they make."""
+    return Storage(job.recipe.embeddings or f"{job.out}/embeddings").root
+
+
 def history(job: TrainJob, name: str) -> History | None:
     """The figures of all epochs up to the end of a stage that is done; None of one that is not."""
     folder = Storage(job.out)
@@ -132,8 +137,7 @@ def _encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
         return {}
     data = tasks.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
     learner, _ = engine.build_learner(job.recipe, stage, data, _resolved_init(job, stage))
-    out = job.recipe.embeddings or Storage(job.out).path("embeddings")
-    return encode_stage(job.recipe, stage, data, learner.encoder, out)
+    return encode_stage(job.recipe, stage, data, learner.encoder, embeddings(job))
 
 
 def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:

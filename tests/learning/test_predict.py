@@ -6,7 +6,7 @@ import torch
 
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning.crops import CropReader
-from aupipe.learning.predict import predict
+from aupipe.learning.predict import encode, judge
 from aupipe.learning.samples import Tracks
 from aupipe.learning.sounds import Sounds
 from aupipe.models.build import build
@@ -24,7 +24,8 @@ def test_prediction_does_not_depend_on_its_company(make_store: Callable[..., str
 
     def said(rows: np.ndarray, edges: list[int]) -> dict[str, np.ndarray]:
         tracks = Tracks("validation", rows, rows / 30.0, np.array(edges), ("video",) * (len(edges) - 1))
-        return predict(system, inputs, reader, Sounds(index), tracks, torch.device("cpu"), overlap=0.5)
+        features = encode(system.encoder, inputs, reader, rows, torch.device("cpu"))
+        return judge(system.head, features, Sounds(index), tracks, overlap=0.5)
 
     rows = np.arange(40)
     together = said(rows, [0, 16, 32, 40])

@@ -6,12 +6,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from aupipe.commands import train
+from aupipe.config import Inference, Resources
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, recipe, tasks
+from aupipe.learning import embeddings, engine, recipe, tasks
+from aupipe.learning.splits import Part
+from aupipe.models import checkpoint
 from aupipe.pipelines.encode import encode_stage
+from aupipe.pipelines.predict import predict
 
 pytestmark = pytest.mark.ray
 
@@ -45,7 +52,17 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(store: str, tmp
     assert train.main(command(store, fly, *alone)) == 0
     assert lines(fly) == [line for line in lines(once) if line["stage"] == "base"]
     assert (fly / "best/model.safetensors").read_bytes() == (once / "best/model.safetensors").read_bytes()
+    cards = [checkpoint.load_card(str(run / "best")) for run in (once, fly)]
+    assert cards[0].thresholds == cards[1].thresholds
     assert not (fly / "embeddings").exists()
+
+    (validation,) = kept.rglob("split=validation/*.parquet")
+    index = StoreIndex.open(store)
+    nothing = torch.full((index.rows("validation"), pq.read_schema(validation).field(0).type.list_size), torch.nan)
+    validation.write_bytes(embeddings.to_parquet(nothing))
+    part = Part("validation")
+    (said,) = predict([str(once / "best")], index, (part,), Inference(), Resources(), str(kept))[part]
+    assert np.isnan(said.probabilities).all()  # read, not made again
 
 
 def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:

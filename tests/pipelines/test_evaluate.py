@@ -15,8 +15,9 @@ import torch
 from aupipe import facs
 from aupipe.commands.evaluate import main
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, metrics
+from aupipe.learning import metrics
 from aupipe.learning.crops import CropReader
+from aupipe.learning.predict import encode
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
@@ -41,7 +42,8 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
     index = StoreIndex.open(store)
     system, _ = checkpoint.load(str(tmp_path / "best"))
     reader = CropReader(index, "validation", keep_groups=3)
-    raw = engine.predict(system, card.input, reader, np.arange(560), torch.device("cpu"))
+    logits = encode(system.encoder, card.input, reader, np.arange(560), torch.device("cpu"))
+    raw = logits.sigmoid().numpy()
     rows = pd.read_parquet(io.BytesIO((tmp_path / "out" / "predictions.parquet").read_bytes()))
     assert rows[["video_id", "frame"]].to_numpy().tolist() == [
         [f"validation{video:02d}.mp4", frame] for video in range(2) for frame in range(1, 281)
