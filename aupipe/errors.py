@@ -63,3 +63,7 @@ class WorkerDiedError(MediaError):
 
 class TimedOutError(MediaError):
     reason = "timed_out"
+
+
+class TooLargeError(MediaError):
+    reason = "too_large"

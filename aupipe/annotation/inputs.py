@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -56,6 +57,12 @@ class Input:
         return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
 
 
+def shown(text: str) -> str:
+    """`text` without the secrets that a URI may hold: user and password, and what follows the question mark."""
+    text = re.sub(r"(?<=://)[^/\s@]+@", "", text)
+    return re.sub(r"(https?://[^\s?]+)\?[^\s:,]+", r"\1?…", text)
+
+
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
     """The videos that the arguments name, sorted by id, and how many other files were passed over in folders.
 
@@ -74,7 +81,7 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
             clash = found.setdefault(video.video_id, video)
             if clash != video:
                 raise ConfigError(
-                    f"{clash.uri} and {video.uri} would both be video_id {video.video_id!r}; "
+                    f"{shown(clash.uri)} and {shown(video.uri)} would both be video_id {video.video_id!r}; "
                     "name a common parent folder, or give them ids in a manifest, so that they differ"
                 )
     return [found[key] for key in sorted(found)][:limit], passed_over
@@ -142,7 +149,7 @@ def _search_remote(uri: str) -> tuple[list[Input], int]:
             return named, 0
         paths = [str(path) for path in sorted(filesystem.find(top)) if not path.rsplit("/", 1)[-1].startswith(".")]
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
-        raise ConfigError(f"{uri} cannot be listed: {error}") from None
+        raise ConfigError(shown(f"{uri} cannot be listed: {error}")) from None
     below = len(str(top).rstrip("/")) + 1
     videos = [
         _input(f"{protocol}://{path}", path[below:])

@@ -6,9 +6,11 @@ import os
 from dataclasses import dataclass
 
 import fsspec
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.finalise import Decision
+from aupipe.annotation.inputs import shown
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.settings import AnnotateConfig, key_of
@@ -75,6 +77,6 @@ def stamp(uri: str) -> str:
         info = fsspec.core.url_to_fs(uri)[0].info(uri)
     except (OSError, UnicodeEncodeError):  # it is probed, and the reason said there
         return ""
-    except (ValueError, ImportError) as error:
-        raise ConfigError(f"{uri}: {error}") from None
+    except (ValueError, ImportError, BotoCoreError) as error:
+        raise ConfigError(shown(f"{uri}: {error}")) from None
     return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"

@@ -40,7 +40,16 @@ class LimitsConfig(Section):
 
     attempts: int = Field(default=3, ge=1)  # of a segment whose worker dies
     stall_s: float = Field(default=300.0, gt=0)  # without another frame; then the worker is ended
+    frame_px: int = Field(default=2**27, ge=1)  # pixels of a frame: 134 million, four times 8K
+    frames: int = Field(default=20_000_000, ge=1)  # of a video, by its header: four days at 60 a second
     probe_s: float = Field(default=3600.0, gt=0)  # for reading a video's packets or its sound; then likewise
+
+
+class CostConfig(Section):
+    """For estimates and for what the end of a run says."""
+
+    cpu_hour: float = Field(default=0.0, ge=0)  # price, in any currency
+    frame_cpu_s: float = Field(default=0.1, gt=0)  # a frame takes about this long; a run prints what it took
 
 
 class AnnotateConfig(Section):
@@ -60,6 +69,7 @@ class AnnotateConfig(Section):
     wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they become tables
     rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
     limits: LimitsConfig = LimitsConfig()
+    cost: CostConfig = CostConfig()
     resources: Resources = Resources()
 
     @property

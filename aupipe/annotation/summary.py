@@ -17,7 +17,7 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, shown
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import key_of
@@ -33,7 +33,7 @@ class Summary:
     Attributes:
         videos: the records of this run's inputs.
         pending: inputs that this run's phase left to another.
-        frames: those observed in this run.
+        frames, work_s, cost: frames observed in this run, what it took of CPUs, and the price of that.
     """
 
     out: str
@@ -41,6 +41,8 @@ class Summary:
     pending: int
     frames: int
     seconds: float
+    work_s: float
+    cost: float
 
     @property
     def statuses(self) -> Counter[str]:
@@ -61,6 +63,9 @@ class Summary:
         statuses = [*sorted(self.statuses.items()), *([("not finalised yet", self.pending)] if self.pending else [])]
         counts = ", ".join(f"{count} {status}" for status, count in statuses)
         lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {self.out}"]
+        if self.frames:
+            spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
+            lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
 
@@ -97,7 +102,7 @@ def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Sum
     decision, members = keys.decision, keys.models.members
     thresholds = {au: sum(each[au] for each in decision.thresholds) / len(members) for au in facs.AUS}
     described = {
-        "command": list(command),
+        "command": [shown(part) for part in command],
         "models": [
             {
                 "checkpoint": member.checkpoint, "name": member.card.model.name, "sha256": member.card.sha256,
@@ -112,7 +117,13 @@ def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Sum
         "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,  # vote: each model's own
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
+        "frames": {  # of this run's inputs: every one that was expected is a row
+            name: sum(record.get(f"frames_{name}") or 0 for record in summary.videos)
+            for name in ("expected", "decoded", "lost", "corrupt")
+        },
         "frames_observed": summary.frames,
+        "work_s": round(summary.work_s, 3),
+        "cost": round(summary.cost, 4),
         "seconds": round(summary.seconds, 3),
         "frames_per_s": round(summary.frames / summary.seconds, 3),
         "versions": {

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, shown
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Segment
@@ -78,9 +78,10 @@ def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys:
     current = books.current()
     for video in inputs:
         record, entry = current.get(video.video_id, (None, None))
-        known = record is not None and record["uri"] == video.uri and record["stamp"] == stamps[video.video_id] != ""
+        said = (shown(video.uri), stamps[video.video_id])
+        known = record is not None and (record["uri"], record["stamp"]) == said and said[1] != ""
         if video.refused:
-            base = {"uri": video.uri, "video_id": video.video_id, "stamp": ""}
+            base = {"uri": shown(video.uri), "video_id": video.video_id, "stamp": ""}
             work.aside[video.video_id] = base | {"status": "quarantined", "reason": video.refused}
             continue
         content = "" if record is None else record["fingerprint"] + video.asked(keys.config.sample_fps)
@@ -113,16 +114,16 @@ def add_probed(
         if record["status"] in ("ok", "partial") and found.get(video_id, record["content"]) == record["content"]
     }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
-        base: Record = {"uri": video.uri, "video_id": video.video_id, "stamp": stamps[video.video_id]}
+        base: Record = {"uri": shown(video.uri), "video_id": video.video_id, "stamp": stamps[video.video_id]}
         if "reason" in result:
             work.aside[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
             continue
         record = base | result["record"]
         fingerprint, content = record["fingerprint"], record["content"]
         before, entry = current.get(video.video_id, (None, None))
-        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != video.uri:
+        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != shown(video.uri):
             raise ConfigError(
-                f"{video.uri} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
+                f"{shown(video.uri)} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
                 "name a common parent folder, or another --out"
             )
         if before is not None and entry is not None and before["head_key"] == keys.head(content):

@@ -10,8 +10,8 @@ from typing import Literal
 
 import ray
 
-from aupipe.annotation import attempts, ensemble, ledger, observed
-from aupipe.annotation.inputs import Input, find_inputs
+from aupipe.annotation import attempts, ensemble, estimate, ledger, observed
+from aupipe.annotation.inputs import Input, find_inputs, shown
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
@@ -70,17 +70,21 @@ def annotate(job: AnnotateJob) -> Summary:
 
 
 def describe(job: AnnotateJob) -> str:
-    """What `annotate` would do, without starting Ray or opening a video."""
+    """What `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)
     keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
+    frames = estimate.frames_of(to_probe, job.config)
+    hours = frames * job.config.cost.frame_cpu_s / 3600
+    cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
         f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"{_models(keys)}; "
-        f"{job.local_decoders} decoders on this machine; tables in {job.out}"
+        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
+        f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
+        f"{_models(keys)}; tables in {shown(job.out)}"
     )
 
 
@@ -95,13 +99,13 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     books.reconcile(named if job.prune else None)
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
-    frames = 0
+    frames, work_s = 0, 0.0
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
-            frames = _work(run, work, job)
+            frames, work_s = _work(run, work, job)
             _withdraw(work, books, storage)
             books = Ledger.read(storage)
             books.reconcile()
@@ -114,13 +118,16 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
             observed.delete_all(storage)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
     videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
-    summary = Summary(job.out, videos, len(work.pending), frames, time.monotonic() - start)
+    summary = Summary(
+        out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
+        work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
+    )  # fmt: skip
     write_run(storage, keys, job.command, summary)
     return summary
 
 
-def _work(run: Run, work: WorkList, job: AnnotateJob) -> int:
-    """Observe and finalise, wave after wave, as far as the phase goes. Returns the frames observed."""
+def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
+    """Observe and finalise, wave after wave, as far as the phase goes. Returns frames observed and CPU seconds spent."""
     if job.phase == "finalise":
         work.postpone(unobserved(run, work.observe))
     waves = work.waves(run.keys.config.wave_bytes, run.keys.models.width) or [{}]
@@ -138,9 +145,10 @@ def _work(run: Run, work: WorkList, job: AnnotateJob) -> int:
             finalise(run, due, work.decide if number == 0 else {})
             if not job.keep_intermediate:
                 observed.delete(run.storage, {run.keys.video(record["content"]) for record, _ in due.values()})
+    work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
     if job.phase == "observe":
         work.postpone([*work.observe, *work.decide])
-    return total
+    return total, work_s
 
 
 def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:

@@ -20,7 +20,8 @@ from aupipe.annotation import observed, sound
 from aupipe.annotation.attempts import attempt
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.estimate import check
+from aupipe.annotation.inputs import Input, shown
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe, with_embeddings
 from aupipe.annotation.plan import Segment, cut_into_segments
@@ -40,7 +41,7 @@ HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
 def reason_of(error: BaseException) -> str:
     """`code: what happened`, for videos.parquet."""
     code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    return f"{code}: {' '.join(str(error).split())}"
+    return shown(f"{code}: {' '.join(str(error).split())}")
 
 
 class Probe:
@@ -54,6 +55,7 @@ class Probe:
         limits = self._config.limits
         try:
             with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
+                check(video.uri, limits)
                 info = probe(video.uri)
                 watch.touch()
                 record: Record = {

@@ -60,8 +60,8 @@ def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
         return {}
     there = set(run.storage.names(observed.FOLDER))
     rows = [
-        {"key": run.keys.video(record["content"]), "uri": record["uri"], "video_id": video_id}
-        for video_id, (record, _) in due.items()
+        {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
+        for video_id, (record, segments) in due.items()
     ]
     missing = [row for row in rows if sound.name_of(row["key"]) not in there]
     if not missing:

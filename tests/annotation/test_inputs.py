@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.inputs import find_inputs, shown
 from aupipe.errors import ConfigError, ManifestError
 
 pytestmark = pytest.mark.unit
@@ -124,3 +124,9 @@ def test_an_id_that_leads_out_of_the_output_is_set_aside(tmp_path: Path) -> None
     (tmp_path / "m.csv").write_text("uri,video_id,end_s\na.mp4,../../x,\nb.mp4,/etc/x,\nc.mp4,c,-1\nd.mp4,d,\n")
     refused = {video.video_id: video.refused.partition(":")[0] for video in find_inputs([str(tmp_path / "m.csv")])[0]}
     assert refused == {"../../x": "bad_video_id", "/etc/x": "bad_video_id", "c": "bad_range", "d": ""}
+
+
+def test_secrets_of_a_uri_are_not_shown() -> None:
+    assert shown("https://anna:secret@host/a.mp4: no such file") == "https://host/a.mp4: no such file"
+    assert shown("https://b.s3.eu/a.mp4?X-Amz-Signature=ab12&x=1 failed") == "https://b.s3.eu/a.mp4?… failed"
+    assert shown("s3://bucket/what?.mp4") == "s3://bucket/what?.mp4"
