@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from aupipe.commands import job
@@ -12,12 +12,14 @@ from aupipe.commands import job
 _EXAMPLES = """\
   bench.py alignment --input videos/
   bench.py detector_bias --input videos/
-  bench.py preprocess --crops 20000"""
+  bench.py preprocess --crops 20000
+  bench.py encode_once
+  bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="bench.py", description="Measure aupipe on this machine; one line of JSON.", allow_abbrev=False,
+        prog="bench.py", description="Measure aupipe on this machine; lines of JSON.", allow_abbrev=False,
         epilog=f"examples:\n{_EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
@@ -29,34 +31,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     bias.add_argument("--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders")
     preprocess = names.add_parser("preprocess", help="how fast crops are packed, and with how much memory")
     preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="how many are generated")
+    once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
+    once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
+    once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
     return job.run(parser, _bench, argv)
 
 
 def _bench(args: argparse.Namespace) -> int:
-    print(json.dumps({"bench": args.name, **_MEASURES[args.name](args)}))  # noqa: T201
+    for line in _MEASURES[args.name](args):
+        print(json.dumps({"bench": args.name, **line}), flush=True)  # noqa: T201
     return job.DONE
 
 
-def _alignment(args: argparse.Namespace) -> dict[str, Any]:
+def _alignment(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import alignment
 
-    return alignment.measure(args.input)
+    return [alignment.measure(args.input)]
 
 
-def _detector_bias(args: argparse.Namespace) -> dict[str, Any]:
+def _detector_bias(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import detector_bias
 
-    return detector_bias.measure(args.input)
+    return [detector_bias.measure(args.input)]
 
 
-def _preprocess(args: argparse.Namespace) -> dict[str, Any]:
+def _preprocess(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import preprocess
 
-    return preprocess.measure(args.crops)
+    return [preprocess.measure(args.crops)]
 
 
-_MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+def _encode_once(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import encode_once
+
+    return encode_once.measure(args.case, args.repeats)
+
+
+_MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     "alignment": _alignment,
     "detector_bias": _detector_bias,
     "preprocess": _preprocess,
+    "encode_once": _encode_once,
 }
