@@ -12,6 +12,7 @@ import pytest
 from aupipe import facs
 from aupipe.facestore import write
 from aupipe.facestore.schema import StoreHeader
+from aupipe.media.audio import AudioBlock
 from aupipe.storage import Storage
 
 # Threads that spin for a core slow tests down many times over where cores are shared.
@@ -55,6 +56,9 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                         expression=np.where((au[:, 0] < 0), facs.UNKNOWN, au[:, 0] + 2 * au[:, 4]), source="test",
                     )
                 )  # fmt: skip
+                sound = AudioBlock(0.0, 44100, rng.integers(-3000, 3000, (1, 44100 * frames // 30), dtype=np.int16))
+                name = f"{split}{video:02d}.mp4"
+                storage.write(write.audio_name(name), write.audio_file(name, [sound]))
             names.append(write.part_name(split, 0, f"{seed}"))
             storage.write(names[-1], part.finish())
         header = StoreHeader(
