@@ -79,13 +79,38 @@ EVENTS = pa.schema(
     metadata=_METADATA,
 )
 
+# Codes that a reason in videos.parquet begins with.
+REASONS = {
+    # quarantined: nothing could be done
+    "not_found": "no such file",
+    "permission_denied": "no right to read it",
+    "unreadable": "the file system refused it",
+    "not_a_video": "FFmpeg knows no such format, or it is a playlist, which could lead elsewhere",
+    "no_video_stream": "sound only, or cover pictures",
+    "no_frames": "a video stream without frames, or none in the part that is asked for",
+    "codec_not_supported": "FFmpeg has no decoder for it",
+    "decoder_failed": "the decoder gave up on the whole file",
+    "too_large": "a frame or the video is beyond `limits`",
+    "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
+    "timed_out": "nothing moved for `limits.stall_s`, or `limits.probe_s` when it was read",
+    "bad_video_id": "a manifest's video_id that would lead out of the output folder",
+    "bad_range": "a manifest's end_s that is not after its start_s",
+    # partial, or ok with frames_corrupt alone: the rest is there
+    "frames_lost": "frames that could not be decoded, with their numbers",
+    "frames_corrupt": "frames that the decoder returned, but says that part of them may be wrong",
+    "truncated": "it ends before the length that its container promises",
+    "sound_lost": "its sound breaks off, and a model listens",
+    # duplicate
+    "duplicate": "the same bytes, and the same part of them, as another input",
+}
+
 VIDEOS = pa.schema(
     [
         ("uri", pa.string()),
         ("video_id", pa.string()),
         ("fingerprint", pa.string()),
         ("status", pa.string()),  # ok | partial | quarantined | duplicate
-        ("reason", pa.string()),  # a code, then what happened
+        ("reason", pa.string()),  # a code of REASONS, a colon, and what happened
         ("frames_expected", pa.int64()),
         ("frames_decoded", pa.int64()),
         ("frames_lost", pa.int64()),

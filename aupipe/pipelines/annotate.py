@@ -20,8 +20,8 @@ from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
-from aupipe.pipelines.annotate_phases import Run, export, finalise, listen, observe, probe_all, unobserved
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.annotate_phases import Run, configure, export, finalise, listen, observe, probe_all, unobserved
+from aupipe.pipelines.claim import claim, reaching
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
 
@@ -63,7 +63,8 @@ def annotate(job: AnnotateJob) -> Summary:
     start = time.monotonic()
     inputs, _ = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)  # or wrong weights would show on a worker
-    keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
+    with reaching("a checkpoint"):
+        keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
     storage = Storage(job.out)
     with claim(storage):
         return _run(job, inputs, keys, storage, start)
@@ -73,9 +74,11 @@ def describe(job: AnnotateJob) -> str:
     """What `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)
-    keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
+    with reaching("a checkpoint or --out"):
+        keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
+        books = Ledger.read(Storage(job.out))
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
-    work, to_probe = triage(inputs, stamps, Ledger.read(Storage(job.out)), keys)
+    work, to_probe = triage(inputs, stamps, books, keys)
     frames = estimate.frames_of(to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
@@ -103,6 +106,7 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
+            configure()
             run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
             frames, work_s = _work(run, work, job)
@@ -127,7 +131,7 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
 
 
 def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Observe and finalise, wave after wave, as far as the phase goes. Returns frames observed and CPU seconds spent."""
+    """Observe and finalise, wave after wave, as far as the phase goes. Returns frames and CPU seconds spent."""
     if job.phase == "finalise":
         work.postpone(unobserved(run, work.observe))
     waves = work.waves(run.keys.config.wave_bytes, run.keys.models.width) or [{}]

@@ -26,6 +26,13 @@ from aupipe.storage import Storage
 
 _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
+# What storage says while it is away or busy: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
+_TRANSIENT = [
+    "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
+    "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
+    "InternalError",
+]  # fmt: skip
+_RETRIES = 8
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
 
 
@@ -42,6 +49,13 @@ class Run:
     @property
     def decoders(self) -> int:
         return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
+
+
+def configure() -> None:
+    """Settings of Ray Data for the phases."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
+    context.retried_map_errors, context.max_map_retries = _TRANSIENT, _RETRIES
 
 
 def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, Any]]]:
@@ -97,8 +111,6 @@ def observe(run: Run, due: Mapping[str, Due]) -> tuple[int, dict[str, str]]:
 def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due], reasons: dict[str, str]) -> int:
     config = run.keys.config
     gpus = gpus_per_worker(config.resources)
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
     # Enough blocks to share the work out, few enough for many tiny clips.
     blocks = min(len(tasks), max(64, 16 * run.decoders))
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(

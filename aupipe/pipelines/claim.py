@@ -7,6 +7,7 @@ whoever writes it.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -15,8 +16,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
 from aupipe.errors import ConfigError
 from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 BEAT = "_running.json"
 _EVERY_S = 15.0
@@ -32,19 +37,23 @@ def claim(storage: Storage) -> Iterator[None]:
     Raises:
         ConfigError: another run is writing there.
     """
-    held = _held(storage)
+    with reaching(storage.root):
+        held = _held(storage)
     if held is not None:
         raise ConfigError(f"{storage.root} is being written by {held}; wait for it to end, or name another --out")
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(_EVERY_S):
-            _beat(storage)
+            try:
+                _beat(storage)
+            except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
+                logger.warning("no sign of life left in %s: %s", storage.root, error)
 
     try:
         _beat(storage)
-    except OSError as error:
-        raise ConfigError(f"{storage.root} cannot be written: {error.strerror or error}") from None
+    except (OSError, BotoCoreError) as error:
+        raise ConfigError(f"{storage.root} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -53,6 +62,17 @@ def claim(storage: Storage) -> Iterator[None]:
         stop.set()
         thread.join()
         storage.delete(BEAT)
+
+
+@contextmanager
+def reaching(what: str) -> Iterator[None]:
+    """Raises:
+    ConfigError: in the block, storage refused us or was not there.
+    """
+    try:
+        yield
+    except (PermissionError, ConnectionError, BotoCoreError) as error:
+        raise ConfigError(f"{what} cannot be reached: {error}; check the address and the credentials") from None
 
 
 def _beat(storage: Storage) -> None:

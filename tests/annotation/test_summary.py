@@ -10,8 +10,9 @@ import pytest
 from aupipe.annotation import ledger
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Ledger
-from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
 from aupipe.annotation.summary import write_videos
+from aupipe.errors import MediaError
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -30,3 +31,10 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     assert {key: row["speaker"] for key, row in rows.items()} == {"a": "anna", "b": ""}
     assert rows["b"]["reason"] == "not_found: b.mp4"
     assert "room" not in table.column_names  # of a video that is not there
+
+
+def test_every_reason_has_a_code_that_is_documented() -> None:
+    def below(error: type[MediaError]) -> set[str]:
+        return {error.reason}.union(*(below(each) for each in error.__subclasses__()))
+
+    assert below(MediaError) <= set(REASONS)

@@ -60,3 +60,21 @@ def test_it_beats(tmp_path, monkeypatch):
         while storage.read(claim.BEAT) == first and time.monotonic() < until:
             time.sleep(0.01)
         assert storage.read(claim.BEAT) != first
+
+
+def test_storage_that_is_away_for_a_while_does_not_end_the_beating(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "_EVERY_S", 0.02)
+    beat_, beats = claim._beat, []
+
+    def sometimes(storage):
+        beats.append(1)
+        if len(beats) == 2:
+            raise ConnectionResetError("away")
+        beat_(storage)
+
+    monkeypatch.setattr(claim, "_beat", sometimes)
+    with claim.claim(Storage(tmp_path)):
+        until = time.monotonic() + 10
+        while len(beats) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert len(beats) >= 4
