@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from aupipe import facs
 from aupipe.errors import AupipeError, ConfigError
@@ -24,6 +25,7 @@ from aupipe.learning.recipe import Recipe
 from aupipe.learning.sampling import Task
 from aupipe.learning.sources import Folders
 from aupipe.media.audio import AudioBlock
+from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage
 
 CPU = torch.device("cpu")
@@ -129,10 +131,23 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
 def _trainer(plan: Recipe, stage: str, index: StoreIndex, places: Mapping[Task, Folders]) -> engine.Trainer:
     data = tasks.task_data(plan, stage, index)
     learner, optimiser = engine.build_learner(plan, stage, data, None)
+    _settle(learner.encoder, plan.input.size_px)
     return engine.Trainer(
         recipe=plan, stage=stage, data=data, model=learner.to(memory_format=torch.channels_last), optimiser=optimiser,
         rank=0, world=1, device=CPU, embeddings=places,
     )  # fmt: skip
+
+
+def _settle(encoder: FrameEncoder, size_px: int) -> None:
+    """Give random weights batch-norm statistics that go with them: without, a deep network's values grow beyond all."""
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of this batch alone
+    with torch.no_grad():
+        encoder.train()(torch.randn(8, 3, size_px, size_px, generator=torch.Generator().manual_seed(0)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def _encode(trainer: engine.Trainer, index: StoreIndex, out: Storage) -> dict[Task, Folders]:
