@@ -82,7 +82,7 @@ def decide(frames: pa.Table, decision: Decision) -> pa.Table:
     `_prob` is the mean of the models' probabilities, each smoothed along its track with the model's radius. AUxx: by
     mean if it reaches the mean of the models' thresholds, by vote if more than half of the models reach their own.
     """
-    members = _members(frames)
+    members = _members(frames, len(decision.radii))
     ids = frames["face_id"].fill_null(-1).to_numpy()
     index, times = frames["frame"].to_numpy(), gap_times_s(frames)
     smoothed = np.full(members.shape, np.nan)
@@ -104,7 +104,7 @@ def decide(frames: pa.Table, decision: Decision) -> pa.Table:
     return frames
 
 
-def _members(frames: pa.Table) -> np.ndarray:
+def _members(frames: pa.Table, models: int) -> np.ndarray:
     """(N, K, 12) float64 raw probabilities of each model, NaN where there are none."""
     if MEMBERS not in frames.column_names:
         return np.stack([frames[name].to_numpy(zero_copy_only=False) for name in RAW], axis=1).astype(np.float64)[
@@ -112,8 +112,8 @@ def _members(frames: pa.Table) -> np.ndarray:
         ]
     column = frames[MEMBERS].combine_chunks()
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy().reshape(int(there.sum()), -1, len(facs.AUS))
-    members = np.full((len(frames), values.shape[1], len(facs.AUS)), np.nan)
+    values = column.flatten().to_numpy().reshape(int(there.sum()), models, len(facs.AUS))
+    members = np.full((len(frames), models, len(facs.AUS)), np.nan)
     members[there] = values
     return members
 

@@ -103,9 +103,11 @@ def test_events_bridge_short_gaps_and_stand_in_media_time() -> None:
 
 
 def test_a_video_without_a_face_has_no_events() -> None:
-    table = run([{"frame": i} for i in range(5)])
-    assert table["AU01_raw"].null_count == 5
-    assert len(find_events(table, EventsConfig())) == 0
+    rows = [{"frame": i} for i in range(5)]
+    together = decide(raw(rows, models=3, classes=7), Decision("vote", (HALF,) * 3, (0, 1, 2)))
+    for table in (run(rows), together):
+        assert table["AU01_raw"].null_count == table["AU01"].null_count == 5
+        assert len(find_events(table, EventsConfig())) == 0
 
 
 def test_models_decide_by_their_mean_or_each_by_itself() -> None:
