@@ -41,7 +41,11 @@ _TEMPORAL = (
     "stages.prompts.optimiser.groups=[{parameters: [head.temporal.layers.prompts], "
     "schedule: {kind: cosine, lr: 0.5, warmup_epochs: 2}, weight_decay: 1.0e-4}]",
 )  # fmt: skip
-_SEQUENCE = ("stages.sequence.tasks.expr=null", "stages.sequence.tasks.au.data.held_out=0")
+_SEQUENCE = (
+    "stages.sequence.tasks.expr=null",
+    "stages.sequence.model.outputs=[au]",
+    "stages.sequence.tasks.au.data.held_out=0",
+)
 
 
 @dataclass(frozen=True)

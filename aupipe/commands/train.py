@@ -63,6 +63,8 @@ def _train(args: argparse.Namespace) -> int:
     )
     if args.folds and args.split != "official":
         raise ConfigError(f"--folds trains on every split; leave out --split {args.split}")
+    if args.folds and plan.recipe.stages[plan.recipe.needed()[-1]].tasks.au is None:
+        raise ConfigError("--folds compares AU scores; the recipe's last stage learns none")
     if plan.recipe.fold and not args.folds:
         raise ConfigError("fold.K settings are for the runs of --folds; give --folds")
     if args.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
-from aupipe.errors import ConfigError, DatasetError
+from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.learning import losses, metrics, optim, sampling, sources
 from aupipe.learning.clips import Clips
 from aupipe.learning.initialise import check_learnt, initialise
@@ -85,6 +86,12 @@ def build_learner(
         raise ConfigError(
             f"stages.{stage}.tasks: the encoder of {recipe.model_of(stage).name} is cut after its logits, so it cannot "
             "learn one task and leave the other's head alone; learn one task a stage, or take the model multimodal"
+        )
+    untaught = [name for name in outputs(system.head, system.encoder.width) if name not in named]
+    if untaught and "identity" not in named:
+        raise ConfigError(
+            f"stages.{stage}: no task teaches the output {untaught[0]}, which would stay random; leave it out with "
+            f"--set stages.{stage}.model.outputs=[{', '.join(named)}]"
         )
     learner = Learner(system, {name: _loss(task, data[name].learnt, system) for name, task in named.items()})
     optimiser = optim.build(learner, recipe.stages[stage].optimiser)
@@ -160,7 +167,11 @@ class Trainer:
         for number, (task, over, step) in enumerate(turns[first_step:], start=first_step):
             total += self._step(task, over, step, epoch * self.steps_per_epoch + number)
         mean = total / max(len(turns) - first_step, 1)
-        return float(_sum_over_ranks(torch.tensor([mean], dtype=torch.float64), self.device)) / self.world
+        mean = float(_sum_over_ranks(torch.tensor([mean], dtype=torch.float64), self.device)) / self.world
+        if not math.isfinite(mean):
+            rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimiser.param_groups)
+            raise AupipeError(f"epoch {epoch + 1}: the loss is {mean}, at learning rates {rates}; try lower ones")
+        return mean
 
     def _step(self, task: Task, over: int, step: int, number: int) -> float:
         """Global step `number` of the stage: step `step` of pass `over` through a task's data."""

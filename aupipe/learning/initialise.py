@@ -39,7 +39,8 @@ def initialise(system: System, init: str, *, setting: str) -> set[str]:
     """Give `system` the weights that `init` names; returns the names of what it was given.
 
     random: nothing. timm or a file: the backbone's. A run or checkpoint: every tensor of the same name, but for the
-    leading `encoder` or `head`, since the same module may stand on either side of the cut.
+    leading `encoder` or `head`, since the same module may stand on either side of the cut; of a module that both have,
+    all of it but prompts.
 
     Raises:
         ConfigError: weights that do not fit.
@@ -57,6 +58,13 @@ def initialise(system: System, init: str, *, setting: str) -> set[str]:
     own = system.state_dict()
     found = {name: given[_inner(name)] for name in own if _inner(name) in given}
     wrong = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
+    parts = {_part(name) for name in found}
+    half = [n for n in own if _part(n) in parts and n not in found and not n.endswith(".prompts")]
+    if half and not wrong:
+        raise CheckpointError(
+            f"{setting}: {init} has only a part of {_part(half[0])}: no {half[0]} and {len(half) - 1} others; "
+            "give a run of the same sizes"
+        )
     if wrong or not found:
         what = f"{wrong[0]} is {tuple(found[wrong[0]].shape)}" if wrong else "no tensor has the name of one here"
         raise CheckpointError(f"{setting}: {init} does not fit this model: {what}; give a run of the same sizes")
@@ -85,6 +93,11 @@ def checkpoint_folder(init: str) -> str:
 
 def _inner(name: str) -> str:
     return name.partition(".")[2]
+
+
+def _part(name: str) -> str:
+    """The module that a tensor belongs to, as backbone or spatial, on whichever side of the cut it stands."""
+    return name.split(".")[1]
 
 
 def _backbone(system: System, where: str) -> Backbone:

@@ -81,6 +81,8 @@ class Samples:
             return clips.windows(
                 self.frames, self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch
             )
+        if data.clip_frames == 1 and data.subset is None:
+            return clips.single(self.frames)
         cut = clips.runs(self.frames, self.tracks.edges, data.clip_frames)
         if data.subset is None:
             return cut
@@ -88,8 +90,14 @@ class Samples:
         return cut.take(sampling.balanced_subset(positives, data.subset))
 
 
-def to_learn(index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL) -> Samples:
+def to_learn(
+    index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
+    classes: int = len(facs.EXPRESSIONS),
+) -> Samples:  # fmt: skip
     """The rows that a task learns from, of the split's part to learn but for held-out videos.
+
+    Args:
+        classes: of expressions; a label beyond them is unknown.
 
     Raises:
         DatasetError: there are none.
@@ -102,23 +110,23 @@ def to_learn(index: StoreIndex, data: DataConfig, task: Task, split: str = split
     if data.rare_n is None:
         # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.
         table = table.filter(pa.array(sampling.every_nth(_frames(table), data.every_n)))
-        table = table.filter(_known(table, task))
+        table = table.filter(_known(table, task, classes))
     else:
-        table = table.filter(_known(table, task))
+        table = table.filter(_known(table, task, classes))
         kept = sampling.every_nth_and_rare(_edges(table), au_labels(table), data.every_n, data.rare_n)
         table = table.filter(pa.array(kept))
     return _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
 
 
-def to_score(index: StoreIndex, split: str, task: Task) -> Samples:
-    """The labelled rows of the split's part to score.
+def to_score(index: StoreIndex, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
+    """The labelled rows of the split's part to score; `classes` as in `to_learn`.
 
     Raises:
         DatasetError: there are none.
     """
     part = splits.to_score(index, split)
     table = _table(index, part, task)
-    return _samples(index, part.pool, table.filter(_known(table, task)), task)
+    return _samples(index, part.pool, table.filter(_known(table, task, classes)), task)
 
 
 def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -> Ints:
@@ -150,10 +158,12 @@ def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: 
     return table
 
 
-def _known(table: pa.Table, task: Task) -> pa.Array:
+def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
     if task == "au":
         return pa.array((au_labels(table) != facs.UNKNOWN).any(axis=1))
-    return pc.greater_equal(table["expression"], 0) if task == "expr" else pc.is_valid(table["identity"])
+    if task == "identity":
+        return pc.is_valid(table["identity"])
+    return pc.and_(pc.greater_equal(table["expression"], 0), pc.less(table["expression"], classes))
 
 
 def _targets(table: pa.Table, task: Task) -> Targets:

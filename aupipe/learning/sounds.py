@@ -49,7 +49,7 @@ class Sounds:
         return self._kept[video_id]
 
     def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
-        """Sound around clips: `mel` (B, 64, M), silence at the end of the shorter ones, and `column` (B, S).
+        """Sound around clips: `mel` (B, 64, M), behind the shorter ones zeros, the mean level, and `column` (B, S).
 
         Args:
             videos: of each clip.

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe import facs
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore.folds import FOLDS, folds, video_positives
 from aupipe.facestore.read import ALL, RowGroup, StoreIndex
 from aupipe.learning.metrics import Bools
@@ -92,6 +92,13 @@ def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
     counts = np.zeros((len(codes.dictionary), len(facs.EXPRESSIONS) + 1), dtype=np.int64)
     np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts what is unknown (−1)
     fold_of = folds(dict(zip(codes.dictionary.to_pylist(), counts, strict=True)), count)
+    several = (
+        pa.table({"video": table["video_id"], "person": person})
+        .group_by("video")
+        .aggregate([("person", "count_distinct")])
+    )
+    if mixed := several.filter(pc.greater(several["person_count_distinct"], 1))["video"].to_pylist():
+        raise DatasetError(f"{index.storage.root}: {mixed[0]} shows several people, so folds of people cannot be made")
     pairs = pa.table({"video": table["video_id"], "person": person}).group_by(["video", "person"]).aggregate([])
     return {
         video: fold_of[one] for video, one in zip(*(pairs[c].to_pylist() for c in ("video", "person")), strict=True)

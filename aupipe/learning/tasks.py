@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe import facs
 from aupipe.errors import ConfigError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import samples, splits
@@ -22,7 +23,7 @@ class TaskData:
 
     index: StoreIndex
     learnt: Samples
-    scored: Samples | None  # identities are not scored: those of the validation split are other people
+    scored: Samples | None  # None for identities, who are other people, and where the store has no validation split
 
 
 def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
@@ -40,6 +41,11 @@ def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits
                 f"stages.{stage}.tasks.{name}.data.store: the crops of {task.data.store} are aligned to another "
                 f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
             )
-        learnt = samples.to_learn(own, task.data, name, split)
-        found[name] = TaskData(own, learnt, None if name == "identity" else samples.to_score(own, split, name))
+        # A class that the model does not know, as Other of eight for a head of seven, is unknown to it.
+        classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
+        learnt = samples.to_learn(own, task.data, name, split, classes)
+        scored = None
+        if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
+            scored = samples.to_score(own, split, name, classes)
+        found[name] = TaskData(own, learnt, scored)
     return found

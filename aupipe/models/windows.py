@@ -139,7 +139,7 @@ def outputs(head: SequenceHead, width: int) -> dict[str, int]:
 
 
 def around(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
-    """The sound around a window (64, M) and the column of it at each frame (S,); `mel` and `column` are of the video."""
+    """The sound around a window (64, M) and the column of it at each frame (S,), given those of the whole video."""
     heard = column[column >= 0]
     low = max(int(heard.min()) - _MEL_MARGIN, 0) if len(heard) else 0
     high = int(heard.max()) + _MEL_MARGIN + 1 if len(heard) else 1

@@ -13,19 +13,33 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from aupipe import facs
+from aupipe.errors import ConfigError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import calibration, engine, ensemble, initialise, run, scores, splits, tasks
 from aupipe.learning.recipe import FROM_STAGE
+from aupipe.learning.sampling import Task
+from aupipe.learning.tasks import TaskData
 from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
-from aupipe.pipelines.train_stage import History, TrainJob, best, cross_validate, embeddings, history, run_stage
+from aupipe.pipelines.train_stage import (
+    History,
+    TrainJob,
+    best,
+    check_workers,
+    cross_validate,
+    embeddings,
+    history,
+    init_videos,
+    run_stage,
+)
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -40,10 +54,10 @@ def describe(job: TrainJob) -> str:
     index = StoreIndex.open(job.store)
     lines = [f"recipe {job.recipe.name}, store {job.store} ({index.card.source}), run {job.out}"]
     earlier: dict[str, set[str]] = {}  # stage → names of its tensors
+    seen: set[tuple[str, str]] = set()  # (store, video) that any stage so far has learnt from
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
         data = tasks.task_data(job.recipe, name, index, job.split)
-        steps = {task: engine.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()}
         with torch.device("meta"):
             learner, _ = engine.build_learner(job.recipe, name, data, None)
         earlier[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
@@ -55,6 +69,11 @@ def describe(job: TrainJob) -> str:
             initialise.check(stage.init, setting=setting, system=learner.system)
             if stage.init == "random":
                 initialise.check_learnt(learner, set(), setting=setting)
+        check_workers(job, name)
+        steps = {task: engine.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()}
+        seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()
+        seen |= {(each.index.storage.root, video) for each in data.values() for video in each.learnt.videos}
+        _check_unseen(data, seen, setting)
         sizes = [(p.numel(), p.requires_grad) for p in learner.parameters()]
         lines.append(
             f"stage {name}: {sum(n for n, _ in sizes):,} parameters, {sum(n for n, on in sizes if on):,} trainable, "
@@ -70,6 +89,17 @@ def describe(job: TrainJob) -> str:
                 f"({len(each.learnt.held_out_videos)} more held out), {steps[task]} steps an epoch{scored}"
             )
     return "\n".join(lines)
+
+
+def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], setting: str) -> None:
+    """Refuse to score, and choose by, videos that the weights have been taught with."""
+    for each in data.values():
+        scored = {(each.index.storage.root, video) for video in each.scored.videos} if each.scored else set()
+        if both := sorted(scored & seen):
+            raise ConfigError(
+                f"{setting}: {len(both)} of the videos to be scored were learnt from before, as {both[0][1]}; "
+                "start from weights that have not seen them, or take another --split"
+            )
 
 
 def is_finished(job: TrainJob) -> bool:
@@ -128,8 +158,12 @@ def _calibrated(
 ) -> tuple[checkpoint.Card, dict[str, Any]]:
     """The card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
     path = Storage(job.out).path(best(name))
-    scored = splits.to_score(index, job.split)
-    apart = splits.Part(splits.to_learn(index, job.split).pool, frozenset(card.training.held_out_videos))
+    data = tasks.task_data(job.recipe, name, index, job.split)["au"]
+    index, scored = data.index, splits.to_score(data.index, job.split)
+    unseen = frozenset(data.learnt.held_out_videos) - set(card.training.videos)
+    apart = splits.Part(data.learnt.tracks.pool, unseen)
+    if data.learnt.held_out_videos and not unseen:
+        logger.warning("the held-out videos were learnt from in an earlier stage: thresholds stay 0.5")
     parts = (apart, scored) if apart.videos else (scored,)
     found = predict([path], index, parts, job.recipe.inference, job.recipe.resources, embeddings(job))
     if apart.videos:
@@ -146,6 +180,7 @@ def _calibrated(
         "macro_f1": result["macro_f1"],
         "macro_f1_by_step": {step: values["macro_f1"] for step, values in result["stages"].items()},
         "floor": result["floor"],
+        "epoch_chosen_on": "the scored videos, by F1 at 0.5",
         "ci95": result["ci95"],
         "expression": result["expression"],
     }
@@ -154,7 +189,7 @@ def _calibrated(
 def _best_epoch(figures: History, stage: str) -> dict[str, Any]:
     """The figures of a stage's best epoch, and how many there were."""
     lines = [line for line in figures if line["stage"] == stage]
-    chosen = max(lines, key=lambda line: line["score"])
+    chosen = max(lines, key=lambda line: (line["score"], line["epoch"]))  # of equals Ray Train keeps the later
     unsaid = ("stage", "workers", "train_s", "validation_s")
     return {"epochs": len(lines)} | {key: value for key, value in chosen.items() if key not in unsaid}
 

@@ -184,15 +184,38 @@ def _resolved_init(job: TrainJob, stage: str) -> str:
     return Storage(job.out).path(best(init.removeprefix(FROM_STAGE))) if init.startswith(FROM_STAGE) else init
 
 
+def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
+    """(store, video) that the weights which a stage starts from have been taught with, as far as their card says."""
+    before = _before(job, stage)
+    return {(Storage(before.data).root, video) for video in before.videos}
+
+
+def check_workers(job: TrainJob, stage: str) -> None:
+    """Refuse a number of workers that cannot share the batch of a stage.
+
+    Raises:
+        ConfigError: naming the settings.
+    """
+    settings, workers = job.recipe.stages[stage], job.workers or 1
+    if settings.batch % workers:
+        raise ConfigError(
+            f"--workers {workers} cannot share a batch of {settings.batch} evenly; set stages.{stage}.batch"
+        )
+    if settings.accumulate > settings.batch // workers:
+        raise ConfigError(
+            f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // workers} clips that "
+            "a worker has of a batch"
+        )
+
+
 def _workers(job: TrainJob, stage: str, gpu: bool) -> int:
-    batch = job.recipe.stages[stage].batch
-    if job.workers is None:
-        slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-        most = slots if gpu else min(slots, MAX_CPU_WORKERS)
-        return max(n for n in range(1, max(most, 1) + 1) if batch % n == 0)
-    if batch % job.workers:
-        raise ConfigError(f"--workers {job.workers} cannot share a batch of {batch} evenly; set stages.{stage}.batch")
-    return job.workers
+    if job.workers is not None:
+        return job.workers
+    settings = job.recipe.stages[stage]
+    slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
+    most = max(slots if gpu else min(slots, MAX_CPU_WORKERS), 1)
+    fitting = (n for n in range(1, most + 1) if settings.batch % n == 0 and settings.accumulate <= settings.batch // n)
+    return max(fitting)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> AupipeError:

@@ -40,13 +40,16 @@ def run_epochs(config: dict[str, Any]) -> None:
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
     fetched = config["init"] if rank == 0 and not reported else None
     learner, optimiser = engine.build_learner(recipe, stage, data, fetched)
+    device = ray.train.torch.get_device()
+    # Before the optimiser's state is put back: that goes where the parameters are. Convolutions are faster so, on CPUs
+    # too.
+    learner = learner.to(device).to(memory_format=torch.channels_last)
     position = state.Position()
     if reported:
         with reported.as_directory() as local:
             position = state.load(Path(local), learner, optimiser)
-    device = ray.train.torch.get_device()
-    learner = learner.to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs too
-    several = {"find_unused_parameters": len(data) > 1}  # a step leaves the heads of the other tasks alone
+    # A step leaves the heads of other tasks alone, and what hears where nothing is to be heard.
+    several = {"find_unused_parameters": len(data) > 1 or learner.head.hears}
     model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
     trainer = engine.Trainer(
         recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device,

@@ -48,6 +48,8 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
         ([*QUICK, "--set", "stages.train.batch=9999"], "less than one batch of 9999"),
         ([*QUICK, "--set", "model.backbone=nonet"], "nonet"),
         ([*QUICK, "--workers", "0"], "--workers"),
+        ([*QUICK, "--workers", "3"], "stages.train.batch"),
+        ([*QUICK, "--set", "stages.train.accumulate=40", "--set", "stages.train.batch=10"], "stages.train.accumulate"),
         ([*QUICK, "--split", "fold:4"], "fold:3"),
         ([*QUICK, "--split", "train"], "--split train"),
         ([*QUICK, "--set", "stages.train.tasks.au.data.held_out=0.6"], "tasks.au.data.held_out"),

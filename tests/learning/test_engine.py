@@ -7,7 +7,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aupipe.errors import ConfigError, DatasetError
+from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import engine, optim, recipe, state, tasks
 from aupipe.learning.recipe import Recipe
@@ -82,9 +82,8 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         encoder = Pooled()
         return System(encoder=encoder, head=TwoHeads(encoder.width))
 
-    monkeypatch.setattr(engine, "build", build)
-
     def read(alternate: str) -> Recipe:
+        monkeypatch.setattr(engine, "build", build)
         (tmp_path / "two.yaml").write_text(TWO_TASKS.replace("ALTERNATE", alternate))
         return recipe.read(str(tmp_path / "two.yaml"), quick=False)
 
@@ -191,6 +190,33 @@ def test_a_system_cut_after_its_logits_learns_one_task_a_stage(
         trainer(plan, index)
 
 
+def test_an_output_that_no_task_teaches_is_refused(index: StoreIndex) -> None:
+    alone = ["stages.visual.tasks.expr=null", "stages.visual.batch=8"]
+    with pytest.raises(ConfigError, match=r"no task teaches the output expr.*outputs=\[au\]"):
+        trainer_of("multimodal", "visual", alone, index)
+    trainer_of("multimodal", "visual", [*alone, "stages.visual.model.outputs=[au]"], index)
+
+
+def trainer_of(name: str, stage: str, overrides: list[str], index: StoreIndex) -> engine.Learner:
+    plan = recipe.read(name, quick=True, overrides=overrides)
+    return engine.build_learner(plan, stage, tasks.task_data(plan, stage, index), None)[0]
+
+
+def test_a_class_beyond_the_head_is_unknown_to_it(index: StoreIndex) -> None:
+    plan = recipe.read("multimodal", quick=True, overrides=["model.expressions=3", "stages.visual.batch=8"])
+    expr = tasks.task_data(plan, "visual", index)["expr"]
+    assert set(np.unique(expr.learnt.targets)) == {0, 1, 2}
+    assert set(np.unique(expr.scored.targets)) == {0, 1, 2}
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: StoreIndex) -> None:
+    one = trainer(tiny, index)
+    with torch.no_grad():
+        next(one.learner.parameters()).fill_(torch.nan)
+    with pytest.raises(AupipeError, match="epoch 1: the loss is nan, at learning rates"):
+        one.train_epoch(0)
+
+
 def test_parts_of_a_batch_add_up_to_it(index: StoreIndex) -> None:
     gradients = []
     for parts in (1, 4):
@@ -237,6 +263,16 @@ def test_fewer_rows_than_a_batch_are_refused(index: StoreIndex) -> None:
 STAGES = [(name, stage) for name in recipe.known() for stage in recipe.read(name, quick=True).stages]
 
 
+# What the stages that freeze something learn; all others learn everything.
+LEARNT = {
+    ("prompt_tuning", "base"): ("head.",),
+    ("prompt_tuning", "prompts"): ("head.spatial.layers.prompts", "head.temporal.layers.prompts"),
+    ("prompt_tuning_vit", "train"): ("encoder.backbone.network.blocks.prompts", "encoder.au."),
+    ("multimodal", "audio"): ("head.",),
+    ("multimodal", "sequence"): ("head.",),
+}
+
+
 def first_step(name: str, stage: str, index: StoreIndex, *, quick: bool) -> None:
     """A whole optimiser step on a batch of 2 moves all that is to be learnt and nothing else."""
     identities = "identity" in recipe.read(name, quick=quick).stages[stage].tasks.named
@@ -254,6 +290,8 @@ def first_step(name: str, stage: str, index: StoreIndex, *, quick: bool) -> None
     optim.train_mode(one.model)
     for number, turn in enumerate(engine.sampling.turns(one.steps, "batch", epoch=0)[: len(one.tasks)]):
         assert np.isfinite(one._step(*turn, number))
+    allowed = LEARNT.get((name, stage), ("",))
+    assert learnt == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
     after = one.learner.state_dict()
     moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
     assert len(moved & learnt) > 0.8 * len(learnt)  # some layers begin as nothing, and what is before them stays

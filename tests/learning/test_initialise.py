@@ -11,6 +11,7 @@ from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.expression_transfer import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import System
 from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.models.region_relation import RegionRelationConfig
 from aupipe.storage import Storage
@@ -99,3 +100,14 @@ def test_backbone_of_the_first_stage_is_that_of_the_second_and_only_the_head_is_
     initialise.check_learnt(second, given, setting="s")  # frozen, but it came from somewhere
     with pytest.raises(ConfigError, match=r"s leaves \d+ frozen parameters random, as encoder\.backbone"):
         initialise.check_learnt(second, set(), setting="s")
+
+
+def test_a_module_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    def system(backbone: str) -> tuple[RegionRelationConfig, System]:
+        config = RegionRelationConfig(backbone=backbone, arl=False, lrp=False, fusion="none")
+        return config, build(config, INPUT)
+
+    config, small = system("iresnet18")
+    checkpoint.save(Storage(tmp_path), small, checkpoint.Card(model=config, input=INPUT, template=((0, 0),) * 5))
+    with pytest.raises(CheckpointError, match="has only a part of backbone"):
+        initialise.initialise(system("iresnet34")[1], str(tmp_path), setting="s")
