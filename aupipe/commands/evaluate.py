@@ -9,7 +9,7 @@ from aupipe.commands import job
 
 _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data demo/store --out demo/scores
-  evaluate.py --checkpoint folds/official/best folds/fold-?/best --data other --split all --set ensemble=vote --out scores
+  evaluate.py --checkpoint folds/*/best --data other --split all --set ensemble=vote --out scores
   evaluate.py --predictions submission.txt --data store --out scores
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
 
