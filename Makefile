@@ -20,7 +20,8 @@ install: .venv/.installed
 demo: install
 	$(BIN)/python jobs/synthesize.py --out demo/data --videos 120 --seconds 1
 	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
-	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run --workers 2
+	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run --workers 2 \
+	  --set stages.train.tasks.au.data.every_n=1 --set stages.train.epochs=12
 	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/store --split validation --out demo/evaluation
 	$(MAKE) --no-print-directory demo-annotate
 
