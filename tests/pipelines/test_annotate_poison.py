@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from clips import scene, write_clip
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 # A driver whose workers have a decoder that does not survive two of the clips.
 DRIVER = """

@@ -65,6 +65,7 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(store: str, tmp
     assert np.isnan(said.probabilities).all()  # read, not made again
 
 
+@pytest.mark.slow
 def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
     def encode(**encode_once: int) -> dict[str, tuple[int, bytes]]:
         """What lies there afterwards: file → time of writing, bytes."""
