@@ -1,128 +1,17 @@
-"""Clips that the tests draw and encode themselves: a simple face, which YuNet finds, in any container and timing."""
+"""The clips that tests draw, and how plain PyAV reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import av
-import cv2
-import numpy as np
 
-BACKGROUND = 120
+from aupipe.benchmarks.clips import BACKGROUND, damage, draw_face, scene, speaking, write_clip
 
-
-def draw_face(size: int = 160, smile: float = 0.0, skin: tuple[int, int, int] = (224, 180, 150)) -> np.ndarray:
-    """(size, size, 3) uint8 RGB picture of one face that fills most of it."""
-    scale = size * 4
-    image = np.full((scale, scale, 3), BACKGROUND, np.uint8)
-
-    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
-        centre, axes = (round(x * scale), round(y * scale)), (round(rx * scale), round(ry * scale))
-        cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
-
-    ellipse(0.5, 0.42, 0.30, 0.36, (60, 40, 30))
-    ellipse(0.5, 0.52, 0.25, 0.34, skin)
-    for x in (0.40, 0.60):
-        ellipse(x, 0.46, 0.05, 0.025, (245, 245, 245))
-        ellipse(x, 0.46, 0.022, 0.024, (60, 40, 30))
-        ellipse(x, 0.40, 0.065, 0.014, (70, 45, 35))
-    ellipse(0.5, 0.57, 0.035, 0.06, (205, 155, 130))
-    ellipse(0.5, 0.61, 0.04, 0.02, (190, 140, 120))
-    ellipse(0.5, 0.70, 0.09, 0.022 + 0.03 * smile, (170, 70, 75))
-    shade = np.linspace(0.75, 1.1, scale)[None, :, None]
-    image = np.clip(cv2.GaussianBlur(image, (0, 0), scale / 200) * shade, 0, 255).astype(np.uint8)
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def scene(
-    count: int, size: tuple[int, int] = (320, 240), people: Sequence[float] = (0.5,), face: int = 160, seed: int = 0
-) -> list[np.ndarray]:
-    """`count` frames (height, width, 3) of people at these relative places, who smile in turn and sway a little."""
-    width, height = size
-    backdrop = np.random.default_rng(seed).integers(60, 180, (height // 8, width // 8, 3), np.uint8)
-    backdrop = cv2.resize(backdrop, (width, height), interpolation=cv2.INTER_LINEAR)
-    images = []
-    for index in range(count):
-        image = backdrop.copy()
-        for place in people:
-            sway = round(4 * np.sin(index / 5 + place))
-            left, top = round(place * width) - face // 2 + sway, (height - face) // 2
-            image[top : top + face, left : left + face] = draw_face(face, smile=abs(np.sin(index / 8)))
-        images.append(image)
-    return images
-
-
-def write_clip(
-    path: Path,
-    images: Sequence[np.ndarray],
-    *,
-    codec: str = "libx264",
-    times: Sequence[int] | None = None,
-    tick: Fraction = Fraction(1, 1000),
-    rotation: int | None = None,
-    options: dict[str, str] | None = None,
-    muxer: dict[str, str] | None = None,
-) -> Path:
-    """Encode frames at `times` (in ticks; default 25 a second) to a file; the suffix chooses the container.
-
-    Args:
-        rotation: degrees counter-clockwise by which a player shall turn the pictures.
-    """
-    height, width = images[0].shape[:2]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=muxer or {}) as container:
-        stream = container.add_stream(codec, rate=25, options=options or {})
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.time_base = stream.codec_context.time_base = tick
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
-        for index, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts = times[index] if times is not None else round(index / 25 / tick)
-            frame.time_base = tick
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-def speaking(
-    path: Path, images: Sequence[np.ndarray], *, rate_hz: int = 8000, options: dict[str, str] | None = None
-) -> Path:
-    """A clip at 25 frames a second with noise for as long, as a Matroska file."""
-    noise = np.random.default_rng(0).integers(-9000, 9000, (1, len(images) * rate_hz // 25), np.int16)
-    height, width = images[0].shape[:2]
-    with av.open(str(path), "w") as container:
-        picture = container.add_stream("libx264", rate=25, options=options or {})
-        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
-        voice = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
-        for image in images:
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        container.mux(picture.encode(None))
-        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
-        container.mux(voice.encode(frame))
-        container.mux(voice.encode(None))
-    return path
+__all__ = ["BACKGROUND", "damage", "decoded_times", "draw_face", "scene", "speaking", "write_clip"]
 
 
 def decoded_times(path: Path) -> list[float]:
     """`frame.time` of every frame, as plain PyAV decodes the file."""
     with av.open(str(path)) as container:
         return [frame.time for frame in container.decode(video=0)]
-
-
-def damage(path: Path, size: int = 2048, key_frame: bool = True) -> int:
-    """Overwrite the first `size` bytes of a frame in the middle of the file with noise. Returns that frame's number."""
-    with av.open(str(path)) as container:
-        packets = [packet for packet in container.demux(video=0) if packet.size]
-        times = sorted(packet.pts for packet in packets if packet.pts is not None)
-        hit = next(p for p in packets[len(packets) // 2 :] if p.is_keyframe == key_frame)
-        position, number = hit.pos, times.index(hit.pts)
-    assert position is not None
-    data = bytearray(path.read_bytes())
-    data[position : position + size] = np.random.default_rng(0).bytes(size)
-    path.write_bytes(data)
-    return number
