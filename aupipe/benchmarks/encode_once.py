@@ -21,6 +21,7 @@ from aupipe.facestore import jpeg, write
 from aupipe.facestore.read import StoreIndex
 from aupipe.facestore.schema import CROP_SIZE_PX, StoreHeader
 from aupipe.learning import embeddings, encoding, engine, recipe, tasks
+from aupipe.learning.learner import build_learner
 from aupipe.learning.recipe import Recipe
 from aupipe.learning.sampling import Task
 from aupipe.learning.sources import Folders
@@ -134,7 +135,7 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
 
 def _trainer(plan: Recipe, stage: str, index: StoreIndex, places: Mapping[Task, Folders]) -> engine.Trainer:
     data = tasks.task_data(plan, stage, index)
-    learner, optimiser = engine.build_learner(plan, stage, data, None)
+    learner, optimiser = build_learner(plan, stage, data, None)
     _settle(learner.encoder, plan.input.size_px)
     return engine.Trainer(
         recipe=plan, stage=stage, data=data, model=learner.to(memory_format=torch.channels_last), optimiser=optimiser,

@@ -22,6 +22,7 @@ from aupipe import facs
 from aupipe.errors import ConfigError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import calibration, engine, ensemble, initialise, run, scores, splits, tasks
+from aupipe.learning.learner import build_learner
 from aupipe.learning.recipe import FROM_STAGE
 from aupipe.learning.sampling import Task
 from aupipe.learning.tasks import TaskData
@@ -59,7 +60,7 @@ def describe(job: TrainJob) -> str:
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
         data = tasks.task_data(job.recipe, name, index, job.split)
         with torch.device("meta"):
-            learner, _ = engine.build_learner(job.recipe, name, data, None)
+            learner, _ = build_learner(job.recipe, name, data, None)
         earlier[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
         if stage.init.startswith(FROM_STAGE):
             given = earlier[stage.init.removeprefix(FROM_STAGE)]

@@ -16,8 +16,9 @@ import ray.train.torch
 
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, splits, state, tasks
+from aupipe.learning import splits, state, tasks
 from aupipe.learning.initialise import SUFFIXES, checkpoint_folder
+from aupipe.learning.learner import build_learner
 from aupipe.learning.recipe import FROM_STAGE, Recipe
 from aupipe.learning.sampling import Task
 from aupipe.learning.sources import Folders
@@ -136,7 +137,7 @@ def _encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
     if job.recipe.stages[stage].encode_once is None:
         return {}
     data = tasks.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
-    learner, _ = engine.build_learner(job.recipe, stage, data, _resolved_init(job, stage))
+    learner, _ = build_learner(job.recipe, stage, data, _resolved_init(job, stage))
     return encode_stage(job.recipe, stage, data, learner.encoder, embeddings(job))
 
 

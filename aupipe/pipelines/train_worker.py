@@ -17,6 +17,7 @@ import ray.train.torch
 
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import engine, run, state, tasks
+from aupipe.learning.learner import build_learner
 from aupipe.learning.recipe import Recipe
 from aupipe.storage import Storage
 
@@ -39,7 +40,7 @@ def run_epochs(config: dict[str, Any]) -> None:
     data = tasks.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
     fetched = config["init"] if rank == 0 and not reported else None
-    learner, optimiser = engine.build_learner(recipe, stage, data, fetched)
+    learner, optimiser = build_learner(recipe, stage, data, fetched)
     device = ray.train.torch.get_device()
     # Before the optimiser's state is put back: that goes where the parameters are. Convolutions are faster so, on CPUs
     # too.

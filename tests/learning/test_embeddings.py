@@ -12,6 +12,7 @@ from aupipe.learning import embeddings, encoding, engine, recipe, sampling, task
 from aupipe.learning.augment import AugmentConfig
 from aupipe.learning.crops import CropReader
 from aupipe.learning.embeddings import EmbeddingReader, Encoding
+from aupipe.learning.learner import build_learner
 from aupipe.learning.predict import encode
 from aupipe.learning.recipe import Recipe
 from aupipe.learning.sources import Encoded, Folders
@@ -141,7 +142,7 @@ def test_key_tells_all_apart_that_matters_and_nothing_else(index: StoreIndex) ->
 def trainer(plan: Recipe, index: StoreIndex, places: dict[sampling.Task, Folders]) -> engine.Trainer:
     stage = list(plan.stages)[-1]
     data = tasks.task_data(plan, stage, index)
-    learner, optimiser = engine.build_learner(plan, stage, data, None)
+    learner, optimiser = build_learner(plan, stage, data, None)
     learner = learner.to(memory_format=torch.channels_last)
     return engine.Trainer(
         recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU,
@@ -180,14 +181,14 @@ def test_an_encoder_that_learns_is_refused(index: StoreIndex) -> None:
         "prompt_tuning", quick=True, overrides=[*PROMPTS, "stages.prompts=null", "stages.base.encode_once={}"]
     )
     data = tasks.task_data(plan, "base", index)
-    engine.build_learner(plan, "base", data, None)
+    build_learner(plan, "base", data, None)
     groups = plan.stages["base"].optimiser.groups
     learning = plan.model_dump()
     learning["stages"]["base"]["optimiser"]["groups"] = [
         groups[0].model_copy(update={"parameters": ("",)}).model_dump()
     ]
     with pytest.raises(ConfigError, match=r"stages\.base\.encode_once: the encoder learns"):
-        engine.build_learner(Recipe.model_validate(learning), "base", data, None)
+        build_learner(Recipe.model_validate(learning), "base", data, None)
 
 
 @pytest.mark.parametrize(

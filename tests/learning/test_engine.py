@@ -7,9 +7,10 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aupipe.errors import AupipeError, ConfigError, DatasetError
+from aupipe.errors import AupipeError, DatasetError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, optim, recipe, sources, state, tasks
+from aupipe.learning import engine, learner, optim, recipe, sampling, state, tasks
+from aupipe.learning.learner import Learner, build_learner
 from aupipe.learning.recipe import Recipe
 from aupipe.models.backbone import make
 from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
@@ -46,11 +47,6 @@ stages:
 
 
 @pytest.fixture(scope="module")
-def index(make_store: Callable[..., str]) -> StoreIndex:
-    return StoreIndex.open(make_store(train=4, validation=3, frames=16))
-
-
-@pytest.fixture(scope="module")
 def tiny() -> Recipe:
     return recipe.read("multilabel_transformer", quick=True, overrides=TINY)
 
@@ -83,7 +79,7 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         return System(encoder=encoder, head=TwoHeads(encoder.width))
 
     def read(alternate: str) -> Recipe:
-        monkeypatch.setattr(engine, "build", build)
+        monkeypatch.setattr(learner, "build", build)
         (tmp_path / "two.yaml").write_text(TWO_TASKS.replace("ALTERNATE", alternate))
         return recipe.read(str(tmp_path / "two.yaml"), quick=False)
 
@@ -95,12 +91,12 @@ def trainer(
 ) -> engine.Trainer:
     (stage,) = plan.stages
     data = tasks.task_data(plan, stage, index)
-    learner, optimiser = engine.build_learner(plan, stage, data, "random")
+    model, optimiser = build_learner(plan, stage, data, "random")
     return engine.Trainer(
         recipe=plan,
         stage=stage,
         data=data,
-        model=wrap(learner),
+        model=wrap(model),
         optimiser=optimiser,
         rank=rank,
         world=world,
@@ -136,7 +132,7 @@ def test_goes_on_from_any_step_to_the_same_bits(
     stopped = trainer(plan, index)
     stopped.train_epoch(0)
     optim.train_mode(stopped.model)
-    turns = engine.sampling.turns(stopped.steps, stopped.settings.alternate, epoch=1)
+    turns = sampling.turns(stopped.steps, stopped.settings.alternate, epoch=1)
     for number, turn in enumerate(turns[:3]):  # as if killed after step 3 of the second epoch
         stopped._step(*turn, len(turns) + number)
     state.save(tmp_path, stopped.learner, stopped.optimiser, state.Position(epochs=1))
@@ -160,13 +156,13 @@ def group(tmp_path: Path) -> object:
 def test_a_step_leaves_the_other_head_alone(
     alternate: str, wrapped: bool, two_tasks: Callable, index: StoreIndex, group: object
 ) -> None:
-    def wrap(model: engine.Learner) -> torch.nn.Module:
+    def wrap(model: Learner) -> torch.nn.Module:
         return DistributedDataParallel(model, find_unused_parameters=True) if wrapped else model
 
     one = trainer(two_tasks(alternate), index, wrap=wrap)
     heads = {"au": one.learner.head.au, "expr": one.learner.head.expr}
     momentum = one.optimiser.state
-    turns = engine.sampling.turns(one.steps, alternate, epoch=0)
+    turns = sampling.turns(one.steps, alternate, epoch=0)
     assert turns[0][0] == "expr"
     for number, turn in enumerate(turns[:2] + turns[-2:]):
         optim.train_mode(one.model)
@@ -179,27 +175,6 @@ def test_a_step_leaves_the_other_head_alone(
         assert same(kept, [momentum[p]["momentum_buffer"] for p in idle.parameters() if p in momentum])
         assert not same(backbone, list(one.learner.encoder.backbone.parameters()))
         assert not same(before, list(heads[turn[0]].state_dict().values()))
-
-
-def test_a_system_cut_after_its_logits_learns_one_task_a_stage(
-    two_tasks: Callable, index: StoreIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = two_tasks("batch")
-    monkeypatch.undo()
-    with pytest.raises(ConfigError, match="expression_transfer is cut after its logits"):
-        trainer(plan, index)
-
-
-def test_an_output_that_no_task_teaches_is_refused(index: StoreIndex) -> None:
-    alone = ["stages.visual.tasks.expr=null", "stages.visual.batch=8"]
-    with pytest.raises(ConfigError, match=r"no task teaches the output expr.*outputs=\[au\]"):
-        trainer_of("multimodal", "visual", alone, index)
-    trainer_of("multimodal", "visual", [*alone, "stages.visual.model.outputs=[au]"], index)
-
-
-def trainer_of(name: str, stage: str, overrides: list[str], index: StoreIndex) -> engine.Learner:
-    plan = recipe.read(name, quick=True, overrides=overrides)
-    return engine.build_learner(plan, stage, tasks.task_data(plan, stage, index), None)[0]
 
 
 def test_a_class_beyond_the_head_is_unknown_to_it(index: StoreIndex) -> None:
@@ -258,77 +233,3 @@ def test_fewer_rows_than_a_batch_are_refused(index: StoreIndex) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
     with pytest.raises(DatasetError, match="less than one batch"):
         trainer(huge, index)
-
-
-STAGES = [(name, stage) for name in recipe.known() for stage in recipe.read(name, quick=True).stages]
-
-
-# What the stages that freeze something learn; all others learn everything.
-LEARNT = {
-    ("prompt_tuning", "base"): ("head.",),
-    ("prompt_tuning", "prompts"): ("head.spatial.layers.prompts", "head.temporal.layers.prompts"),
-    ("prompt_tuning_vit", "train"): ("encoder.backbone.network.blocks.prompts", "encoder.au."),
-    ("multimodal", "audio"): ("head.",),
-    ("multimodal", "sequence"): ("head.",),
-}
-
-
-def first_step(name: str, stage: str, index: StoreIndex, *, quick: bool) -> None:
-    """A whole optimiser step on a batch of 2 moves all that is to be learnt and nothing else."""
-    identities = "identity" in recipe.read(name, quick=quick).stages[stage].tasks.named
-    small = [f"stages.{stage}.batch=2", *([PEOPLE.format(stage)] if identities else [])]
-    if stage == "prompts":
-        small.append("stages.prompts.tasks.au.data.subset=1")
-    plan = recipe.read(name, quick=quick, overrides=small)
-    data = tasks.task_data(plan, stage, index)
-    learner, optimiser = engine.build_learner(plan, stage, data, None)
-    one = engine.Trainer(
-        recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU
-    )
-    if sources.is_frozen(learner.encoder):
-        settle(learner.encoder, plan.input.size_px)
-    before = {key: value.clone() for key, value in one.learner.state_dict().items()}
-    learnt = {key for key, parameter in one.learner.named_parameters() if parameter.requires_grad}
-    optim.train_mode(one.model)
-    for number, turn in enumerate(engine.sampling.turns(one.steps, "batch", epoch=0)[: len(one.tasks)]):
-        assert np.isfinite(one._step(*turn, number))
-    allowed = LEARNT.get((name, stage), ("",))
-    assert learnt == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
-    after = one.learner.state_dict()
-    moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
-    assert len(moved & learnt) > 0.3 * len(
-        learnt
-    )  # batch norm over two, and layers that begin as nothing, stop gradients
-    frozen = {key for key in before if not any(key.startswith(f"{part}.") for part in _learning(one.learner))}
-    assert not moved & frozen  # parameters and buffers
-
-
-def settle(encoder: nn.Module, size_px: int) -> None:
-    """Give random weights the statistics that go with them: a hundred layers without would end in infinity."""
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = None  # the plain average
-        norm.reset_running_stats()
-    with torch.no_grad():
-        encoder.train()(torch.rand(4, 3, size_px, size_px))
-    for norm in norms:
-        norm.momentum = 0.1
-
-
-def _learning(learner: engine.Learner) -> set[str]:
-    """The modules that have a parameter of their own which is learnt."""
-    return {name.rpartition(".")[0] for name, parameter in learner.named_parameters() if parameter.requires_grad}
-
-
-PEOPLE = "stages.{}.tasks.identity.data.videos_are_people=true"
-
-
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_every_quick_stage_takes_a_step(name: str, stage: str, index: StoreIndex) -> None:
-    first_step(name, stage, index, quick=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_paper_size_takes_a_whole_optimiser_step(name: str, stage: str, index: StoreIndex) -> None:
-    first_step(name, stage, index, quick=False)

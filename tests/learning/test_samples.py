@@ -12,11 +12,6 @@ from aupipe.learning.recipe import DataConfig
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def index(make_store: Callable[..., str]) -> StoreIndex:
-    return StoreIndex.open(make_store(train=4, validation=3, frames=16))
-
-
 def test_rows_learnt_are_labelled_and_of_no_held_out_video(index: StoreIndex) -> None:
     rows = samples.to_learn(index, DataConfig(held_out=0.25, every_n=3), "au")
     table = index.labels("train")

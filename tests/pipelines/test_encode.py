@@ -14,7 +14,8 @@ import torch
 from aupipe.commands import train
 from aupipe.config import Inference, Resources
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import embeddings, engine, recipe, tasks
+from aupipe.learning import embeddings, recipe, tasks
+from aupipe.learning.learner import build_learner
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.pipelines.encode import encode_stage
@@ -72,7 +73,7 @@ def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None)
         chosen = [*TINY, f"stages.base.encode_once={encode_once}"]
         plan = recipe.read("prompt_tuning", quick=True, overrides=chosen)
         data = tasks.task_data(plan, "base", StoreIndex.open(store))
-        learner, _ = engine.build_learner(plan, "base", data, None)
+        learner, _ = build_learner(plan, "base", data, None)
         (folders,) = encode_stage(plan, "base", data, learner.encoder, str(tmp_path)).values()
         assert len(folders.learnt) == max(encode_once["copies"], 1)
         assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.learnt, *folders.scored))
