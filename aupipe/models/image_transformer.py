@@ -9,50 +9,21 @@ from __future__ import annotations
 from typing import Literal
 
 import timm
-import torch
-from pydantic import Field, field_validator
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from aupipe.config import Section
 from aupipe.errors import ConfigError
 from aupipe.models.backbone import Backbone
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
+from aupipe.models.interfaces import LogitsHead, System
+from aupipe.models.outputs import LogitsEncoder, OutputsConfig
 from aupipe.models.prompts import PromptConfig, PromptedLayers
 
-Output = Literal["au", "expr"]
 
-
-class ImageTransformerConfig(Section):
+class ImageTransformerConfig(OutputsConfig):
     name: Literal["image_transformer"] = "image_transformer"
     backbone: str = "vit_base_patch16_224_miil"  # any VisionTransformer of timm
-    outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)
-    expressions: int = Field(default=8, ge=2)  # classes
     prompts: PromptConfig | None = None
-
-    @field_validator("outputs")
-    @classmethod
-    def _each_once(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        if len(set(outputs)) < len(outputs):
-            raise ValueError("an output stands there twice")
-        return outputs
-
-
-class ImageTransformerEncoder(FrameEncoder):
-    """Frames (B, 3, H, W) → the logits of all outputs side by side (B, E), in the configuration's order."""
-
-    def __init__(self, *, config: ImageTransformerConfig, backbone: VitBackbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.outputs: dict[str, int] = {name: N_AUS if name == "au" else config.expressions for name in config.outputs}
-        self.width = sum(self.outputs.values())
-        for name, size in self.outputs.items():
-            self.add_module(name, nn.Linear(backbone.pooled_width, size))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        pooled = self.backbone.pooled(self.backbone(frames))
-        return torch.cat([self.get_submodule(name)(pooled) for name in self.outputs], dim=-1)
 
 
 class VitBackbone(Backbone):
@@ -95,5 +66,6 @@ class VitBackbone(Backbone):
 def build(config: ImageTransformerConfig, inputs: InputSpec) -> System:
     """The system with random weights, for inputs of that size."""
     backbone = VitBackbone(name=config.backbone, size_px=inputs.size_px, prompts=config.prompts)
-    encoder = ImageTransformerEncoder(config=config, backbone=backbone)
-    return System(encoder=encoder, head=LogitsHead(encoder.outputs))
+    heads = {name: nn.Linear(backbone.pooled_width, size) for name, size in config.sizes.items()}
+    encoder = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads=heads)
+    return System(encoder=encoder, head=LogitsHead(config.sizes))

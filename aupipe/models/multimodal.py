@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from aupipe.config import Section
 from aupipe.models.backbone import Backbone, make
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import N_AUS, FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.models.outputs import Output, OutputsConfig
 from aupipe.models.tdnn import NETWORKS
 from aupipe.models.transformer import LAYER_NORM_EPS, Attention
-
-Output = Literal["au", "expr"]
 
 
 class AudioConfig(Section):
@@ -36,7 +35,7 @@ class SequenceConfig(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
-class MultimodalConfig(Section):
+class MultimodalConfig(OutputsConfig):
     name: Literal["multimodal"] = "multimodal"
     stage: Literal["visual", "audio", "sequence"] = "sequence"
     backbone: str = "iresnet100"  # any that `backbone.make` knows; the authors' last model has ir_se50
@@ -49,18 +48,11 @@ class MultimodalConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> MultimodalConfig:
-        if len(set(self.outputs)) < len(self.outputs):
-            raise ValueError("an output stands there twice")
         if not self.outputs and self.stage != "visual":
             raise ValueError(f"stage={self.stage} without outputs learns nothing; only stage=visual may have none")
         if not self.sees and self.stage != "audio":
             raise ValueError("sees=false goes with stage=audio")
         return self
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Name → number of logits."""
-        return {name: N_AUS if name == "au" else self.expressions for name in self.outputs}
 
 
 class EmbeddingEncoder(FrameEncoder):

@@ -1,0 +1,55 @@
+"""What a system tells: AUs, expressions or both; and the encoder of systems that tell it of frames one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from aupipe.config import Section
+from aupipe.models.backbone import Backbone
+from aupipe.models.interfaces import N_AUS, FrameEncoder
+
+Output = Literal["au", "expr"]
+
+
+class OutputsConfig(Section):
+    """The part of a system's configuration that says what it tells, in which order."""
+
+    outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)
+    expressions: int = Field(default=8, ge=2)  # classes
+
+    @field_validator("outputs")
+    @classmethod
+    def _each_once(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        if len(set(outputs)) < len(outputs):
+            raise ValueError("an output stands there twice")
+        return outputs
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name → number of logits."""
+        return {name: N_AUS if name == "au" else self.expressions for name in self.outputs}
+
+
+class LogitsEncoder(FrameEncoder):
+    """Frames (B, 3, H, W) → the logits of all outputs side by side (B, E), in the order of `outputs`."""
+
+    def __init__(self, *, backbone: Backbone, outputs: Mapping[str, int], heads: Mapping[str, nn.Module]) -> None:
+        """
+        Args:
+            outputs: name → number of logits.
+            heads: name → from the backbone's vector (B, C) to logits.
+        """
+        super().__init__()
+        self.backbone, self.outputs = backbone, dict(outputs)
+        self.width = sum(self.outputs.values())
+        for name, head in heads.items():
+            self.add_module(name, head)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        pooled = self.backbone.pooled(self.backbone(frames))
+        return torch.cat([self.get_submodule(name)(pooled) for name in self.outputs], dim=-1)
