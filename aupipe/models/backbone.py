@@ -5,6 +5,7 @@ The names of the face-recognition networks are those of `FACE`; any other name i
 
 from __future__ import annotations
 
+import abc
 from functools import partial
 
 import timm
@@ -19,7 +20,7 @@ from aupipe.models.iresnet import VARIANTS, IResNet
 FACE = {name: partial(IResNet, variant=variant) for name, variant in VARIANTS.items()} | {"ir_se50": IRSE50}
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, abc.ABC):
     """A network without classifier, with random weights.
 
     Attributes:
@@ -45,9 +46,9 @@ class Backbone(nn.Module):
         features: Tensor = self.network(frames)
         return features
 
+    @abc.abstractmethod
     def pooled(self, features: Tensor) -> Tensor:
         """Map (B, C, h, w) → one vector a frame (B, E)."""
-        raise NotImplementedError
 
 
 def make(name: str, size_px: int, *, dropout: float = 0.0, map_only: bool = False) -> Backbone:
