@@ -42,6 +42,19 @@ class RowGroup:
         return tuple(dict.fromkeys(video for video, _ in self.tracks))
 
 
+class RowGroups(tuple[RowGroup, ...]):
+    """The row groups of a split, in row order."""
+
+    @functools.cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """(G,) numbers of their first rows."""
+        return np.array([group.start for group in self], dtype=np.int64)
+
+    def of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(N,) which of them holds each row (N,)."""
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Audio:
     """The sound of a base video: (channels, samples) float32 in −1 … 1, samples a second, media time of the first."""
@@ -98,8 +111,7 @@ class StoreIndex:
     def rows(self, split: str) -> int:
         return sum(part.rows for part in self._parts(split))
 
-    def row_groups(self, split: str) -> list[RowGroup]:
-        """The row groups of a split, in row order."""
+    def row_groups(self, split: str) -> RowGroups:
         groups: list[RowGroup] = []
         start = 0
         for part in self._parts(split):
@@ -110,7 +122,7 @@ class StoreIndex:
                 tracks = tuple((run.video_id, run.person) for run in part.runs[low : high + 1])
                 groups.append(RowGroup(split, part.name, first // ROW_GROUP_ROWS, start + first, count, tracks))
             start += part.rows
-        return groups
+        return RowGroups(groups)
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one row group (all columns, or those named)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -22,30 +22,19 @@ class CropReader:
         """`keep_groups` row groups (about 1.5 MB each) stay in memory; two windows of the plan are enough."""
         self._index = index
         self._groups = index.row_groups(split)
-        self._starts = np.array([group.start for group in self._groups], dtype=np.int64)
-        self._keep = keep_groups
-        self._cache: OrderedDict[int, list[bytes]] = OrderedDict()
-
-    def group_of(self, rows: Ints) -> Ints:
-        """The number of the row group (N,) of each row (N,)."""
-        return np.searchsorted(self._starts, rows, side="right") - 1
+        self._jpegs = lru_cache(keep_groups)(self._load)
 
     def read(self, rows: Ints) -> Tensor:
         """Crops (N, 112, 112, 3) uint8 RGB of rows (N,)."""
         crops = np.empty((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), dtype=np.uint8)
-        for out, row, number in zip(crops, rows, self.group_of(rows), strict=True):
-            jpegs = self._jpegs(int(number))
-            out[...] = self._decode(jpegs[row - self._starts[number]], self._groups[number])
+        for out, row, number in zip(crops, rows, self._groups.of(rows).tolist(), strict=True):
+            group = self._groups[number]
+            out[...] = self._decode(self._jpegs(number)[row - group.start], group)
         return torch.from_numpy(crops)
 
-    def _jpegs(self, number: int) -> list[bytes]:
-        if number not in self._cache:
-            table = self._index.read(self._groups[number], ["image"])
-            self._cache[number] = table["image"].to_pylist()
-            if len(self._cache) > self._keep:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(number)
-        return self._cache[number]
+    def _load(self, number: int) -> list[bytes]:
+        jpegs: list[bytes] = self._index.read(self._groups[number], ["image"])["image"].to_pylist()
+        return jpegs
 
     def _decode(self, jpeg: bytes, group: RowGroup) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)

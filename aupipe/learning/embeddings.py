@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aupipe.config import Section
 from aupipe.errors import DatasetError
-from aupipe.facestore.read import RowGroup, StoreIndex, parquet
+from aupipe.facestore.read import StoreIndex, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
 from aupipe.learning.augment import AugmentConfig
 from aupipe.learning.metrics import Ints
@@ -89,32 +89,27 @@ class EmbeddingReader:
         self._folders = [Storage(folder) for folder in folders]
         self._width = {_card(folder, index).width for folder in self._folders}.pop()
         self._groups = index.row_groups(pool)
-        self._starts = np.array([group.start for group in self._groups], dtype=np.int64)
-        self._keep = keep_groups
-        self._cache: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
-
-    def group_of(self, rows: Ints) -> Ints:
-        """The number of the row group (N,) of each row (N,)."""
-        return np.searchsorted(self._starts, rows, side="right") - 1
+        self._group = lru_cache(keep_groups)(self._load)
 
     def read(self, rows: Ints, copy: int = 0) -> Tensor:
         """Embeddings (N, E) float32 of rows (N,), of copy `copy` mod the number of copies."""
         found = torch.empty(len(rows), self._width)
-        numbers = self.group_of(rows)
+        numbers = self._groups.of(rows)
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
             group = self._group(copy % len(self._folders), number)
-            found[torch.from_numpy(here)] = group[torch.from_numpy(rows[here] - self._starts[number])]
+            found[torch.from_numpy(here)] = group[torch.from_numpy(rows[here] - self._groups[number].start)]
         return found
 
-    def _group(self, copy: int, number: int) -> Tensor:
-        key = (copy, number)
-        if key not in self._cache:
-            self._cache[key] = _load(self._folders[copy], self._groups[number], self._width)
-            if len(self._cache) > self._keep:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+    def _load(self, copy: int, number: int) -> Tensor:
+        """Embeddings (N, E) of a row group."""
+        folder, group = self._folders[copy], self._groups[number]
+        try:
+            column = parquet(folder, group.file).read_row_group(group.group, columns=[_COLUMN])[_COLUMN]
+        except FileNotFoundError:
+            raise DatasetError(f"{folder.path(group.file)} is missing; start train.py again to make it") from None
+        values = column.combine_chunks().flatten().to_numpy()
+        return torch.from_numpy(values.reshape(group.rows, self._width).copy())
 
 
 def _card(folder: Storage, index: StoreIndex) -> Encoding:
@@ -129,12 +124,3 @@ def _card(folder: Storage, index: StoreIndex) -> Encoding:
     if found.store_sha256 != index.sha256:
         raise DatasetError(f"{folder.root} holds embeddings of another store than {index.storage.root}")
     return found
-
-
-def _load(folder: Storage, group: RowGroup, width: int) -> Tensor:
-    """Embeddings (N, E) of a row group of the store."""
-    try:
-        column = parquet(folder, group.file).read_row_group(group.group, columns=[_COLUMN])[_COLUMN].combine_chunks()
-    except FileNotFoundError:
-        raise DatasetError(f"{folder.path(group.file)} is missing; start train.py again to make it") from None
-    return torch.from_numpy(column.flatten().to_numpy().reshape(group.rows, width).copy())

@@ -61,8 +61,7 @@ def _is_plain(value: object) -> bool:
 def parts_of(index: StoreIndex, pool: str, rows: Ints) -> tuple[str, ...]:
     """The parts of the store that hold any of these rows of a pool."""
     groups = index.row_groups(pool)
-    numbers = np.searchsorted([group.start for group in groups], rows, side="right") - 1
-    return tuple(dict.fromkeys(groups[number].file for number in np.unique(numbers)))
+    return tuple(dict.fromkeys(groups[number].file for number in np.unique(groups.of(rows))))
 
 
 def encode_part(encoder: FrameEncoder, encoding: Encoding, index: StoreIndex, part: str, device: torch.device) -> bytes:

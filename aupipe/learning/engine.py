@@ -132,9 +132,9 @@ class Trainer:
         """The clips of a pass through a task's data, and their order."""
         if (task, over) not in self._plans:
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
-            config, learnt = self.tasks[task], self.data[task].learnt
+            config, learnt, index = self.tasks[task], self.data[task].learnt, self.data[task].index
             cut = learnt.clips(config, seed=self.seed, epoch=over)
-            groups = self.sources[task].group_of(learnt.tracks.rows[cut.rows[:, 0]])
+            groups = index.row_groups(learnt.tracks.pool).of(learnt.tracks.rows[cut.rows[:, 0]])
             order = sampling.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
             self._plans[task, over] = (cut, order)
         return self._plans[task, over]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,20 +33,13 @@ class Sounds:
 
     def __init__(self, index: StoreIndex) -> None:
         self._index = index
-        self._kept: OrderedDict[str, Sound] = OrderedDict()
+        self.of = lru_cache(KEPT_VIDEOS)(self._load)  # by video_id
 
-    def of(self, video_id: str) -> Sound:
-        if video_id not in self._kept:
-            audio = self._index.audio(video_id)
-            none = Sound(torch.zeros(N_MELS, 0), 0.0, 1)
-            found = (
-                none if audio is None else Sound(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
-            )
-            self._kept[video_id] = found
-            if len(self._kept) > KEPT_VIDEOS:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(video_id)
-        return self._kept[video_id]
+    def _load(self, video_id: str) -> Sound:
+        audio = self._index.audio(video_id)
+        if audio is None:
+            return Sound(torch.zeros(N_MELS, 0), 0.0, 1)
+        return Sound(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
 
     def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
         """Sound around clips: `mel` (B, 64, M), behind the shorter ones zeros, the mean level, and `column` (B, S).

@@ -30,9 +30,6 @@ class Folders:
 class Source(Protocol):
     """Rows of one pool."""
 
-    def group_of(self, rows: Ints) -> Ints:
-        """The number of the row group (N,) of each row (N,)."""
-
     def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """What to learn from in pass `over`: clips of rows (B, S) and their targets (B, S, …), augmented.
 
@@ -54,9 +51,6 @@ class Crops:
         self._reader = CropReader(index, pool, keep_groups=keep_groups)
         self._encoder, self._inputs, self._augment, self._device = encoder, inputs, config, device
         self._frozen = is_frozen(encoder)
-
-    def group_of(self, rows: Ints) -> Ints:
-        return self._reader.group_of(rows)
 
     def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
         crops = self._reader.read(rows.ravel()).to(self._device)
@@ -81,9 +75,6 @@ class Encoded:
         """`folders`: one a copy (see `EmbeddingReader`)."""
         self._reader = EmbeddingReader(index, pool, folders, keep_groups=keep_groups)
         self._augment, self._device = config, device
-
-    def group_of(self, rows: Ints) -> Ints:
-        return self._reader.group_of(rows)
 
     def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
         found = self._reader.read(rows.ravel(), copy=over).to(self._device)

@@ -1,4 +1,3 @@
-import io
 from collections.abc import Callable
 
 import cv2
@@ -22,13 +21,15 @@ def test_reads_rows_in_any_order_and_keeps_few_groups(make_store: Callable[..., 
     crops = reader.read(rows).numpy()
     for crop, row in zip(crops, rows, strict=True):
         assert np.array_equal(crop, cv2.imdecode(np.frombuffer(jpegs[row], np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
-    assert reader.group_of(rows).tolist() == [3, 0, 1, 0, 1, 2]
-    assert len(reader._cache) == 2
+    assert groups.of(rows).tolist() == [3, 0, 1, 0, 1, 2]
+    assert reader._jpegs.cache_info().currsize == 2
 
 
-def test_a_crop_that_is_no_jpeg_names_file_and_group(make_store: Callable[..., str], monkeypatch: object) -> None:
+def test_a_crop_that_is_no_jpeg_names_file_and_group(
+    make_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = StoreIndex.open(make_store(train=1, validation=1, frames=4))
     reader = CropReader(index, "train", keep_groups=1)
-    reader._cache[0] = [io.BytesIO(b"not a jpeg").getvalue()] * 4
+    monkeypatch.setattr(reader, "_jpegs", lambda number: [b"not a jpeg"] * 4)
     with pytest.raises(DatasetError, match=r"split=train/.*row group 0"):
         reader.read(np.array([1]))
