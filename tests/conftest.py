@@ -39,9 +39,15 @@ def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
-    """`make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)` → path of a face store of so many videos."""
+    """`make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)` → path of a face store of so many videos.
 
-    def make(*, train: int = 8, validation: int = 3, frames: int = 24, seed: int = 0, unknown: float = 0.1) -> str:
+    `lacks` are AUs that nobody labelled, `prefix` stands before the videos' names.
+    """
+
+    def make(
+        *, train: int = 8, validation: int = 3, frames: int = 24, seed: int = 0, unknown: float = 0.1,
+        lacks: tuple[str, ...] = (), prefix: str = "",
+    ) -> str:  # fmt: skip
         folder: Path = tmp_path_factory.mktemp("store")
         storage, rng, names = Storage(folder), np.random.default_rng(seed), []
         for split, videos in (("train", train), ("validation", validation)):
@@ -50,14 +56,15 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                 au = np.repeat(rng.random((-(-frames // 4), len(facs.AUS))) < 0.35, 4, axis=0)[:frames].astype(np.int8)
                 images = [crop(rng, row) for row in au]
                 au[rng.random(frames) < unknown] = facs.UNKNOWN
+                au[:, [facs.AUS.index(name) for name in lacks]] = facs.UNKNOWN
+                name = f"{prefix}{split}{video:02d}.mp4"
                 part.add(
                     write.rows(
-                        video_id=f"{split}{video:02d}.mp4", frames=np.arange(1, frames + 1), images=images, au=au,
+                        video_id=name, frames=np.arange(1, frames + 1), images=images, au=au,
                         expression=np.where((au[:, 0] < 0), facs.UNKNOWN, au[:, 0] + 2 * au[:, 4]), source="test",
                     )
                 )  # fmt: skip
                 sound = AudioBlock(0.0, 44100, rng.integers(-3000, 3000, (1, 44100 * frames // 30), dtype=np.int16))
-                name = f"{split}{video:02d}.mp4"
                 storage.write(write.audio_name(name), write.audio_file(name, [sound]))
             names.append(write.part_name(split, 0, f"{seed}"))
             storage.write(names[-1], part.finish())

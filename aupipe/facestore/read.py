@@ -30,6 +30,7 @@ class RowGroup:
     """The unit of reading: about 256 consecutive rows of a split."""
 
     split: str  # which it was asked for as a part of; its rows are numbered in that
+    store: str  # path or URI
     file: str  # name below the store
     group: int  # number of the row group in the file
     start: int  # number of its first row in the split
@@ -66,10 +67,15 @@ class Audio:
 
 @dataclasses.dataclass(frozen=True)
 class StoreIndex:
-    """A face store, opened by its card alone. Picklable; files are opened when rows are read."""
+    """A face store, opened by its card alone. Picklable; files are opened when rows are read.
+
+    Attributes:
+        added: further stores, whose train rows stand behind this one's own in the splits `train` and `all`.
+    """
 
     storage: Storage
     card: StoreCard
+    added: tuple[StoreIndex, ...] = ()
 
     @classmethod
     def open(cls, uri: str) -> StoreIndex:
@@ -94,10 +100,33 @@ class StoreIndex:
             )
         return cls(storage, card)
 
+    def adding(self, others: Sequence[StoreIndex]) -> StoreIndex:
+        """This store with the train rows of others.
+
+        Raises:
+            DatasetError: two of the stores have a video of the same name.
+        """
+        known: dict[str, str] = {}
+        for index in (self, *others):
+            root = index.storage.root
+            for video in sorted({run.video_id for part in index.card.parts for run in part.runs}):
+                if known.setdefault(video, root) != root:
+                    raise DatasetError(
+                        f"{known[video]} and {root} both have a video {video!r}: data sets that share names cannot be "
+                        "mixed; rename the subjects in the manifest of one"
+                    )
+        return dataclasses.replace(self, added=tuple(others))
+
+    @property
+    def alone(self) -> StoreIndex:
+        """This store without what is added to it."""
+        return dataclasses.replace(self, added=())
+
     @property
     def sha256(self) -> str:
         """Names what the store holds: its card names all parts, and the names of parts derive from their content."""
-        return hashlib.sha256(self.storage.read(CARD)).hexdigest()
+        cards = b"".join(index.storage.read(CARD) for index in (self, *self.added))
+        return hashlib.sha256(cards).hexdigest()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -109,29 +138,30 @@ class StoreIndex:
         return np.asarray(self.card.template, dtype=np.float32)
 
     def rows(self, split: str) -> int:
-        return sum(part.rows for part in self._parts(split))
+        return sum(part.rows for _, part in self.parts(split))
 
     def row_groups(self, split: str) -> RowGroups:
         groups: list[RowGroup] = []
         start = 0
-        for part in self._parts(split):
+        for store, part in self.parts(split):
             ends = np.cumsum([run.rows for run in part.runs])
             for first in range(0, part.rows, ROW_GROUP_ROWS):
                 count = min(ROW_GROUP_ROWS, part.rows - first)
                 low, high = np.searchsorted(ends, [first, first + count - 1], side="right")
                 tracks = tuple((run.video_id, run.person) for run in part.runs[low : high + 1])
-                groups.append(RowGroup(split, part.name, first // ROW_GROUP_ROWS, start + first, count, tracks))
+                number = first // ROW_GROUP_ROWS
+                groups.append(RowGroup(split, store.root, part.name, number, start + first, count, tracks))
             start += part.rows
         return RowGroups(groups)
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one row group (all columns, or those named)."""
-        file = parquet(self.storage, row_group.file)
+        file = parquet(Storage(row_group.store), row_group.file)
         return file.read_row_group(row_group.group, columns=None if columns is None else list(columns))
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """All rows of a split without their images: row i of the table is row i of the split."""
-        tables = [parquet(self.storage, part.name).read(columns=list(columns)) for part in self._parts(split)]
+        tables = [parquet(store, part.name).read(columns=list(columns)) for store, part in self.parts(split)]
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
@@ -139,9 +169,10 @@ class StoreIndex:
     def audio(self, video_id: str) -> Audio | None:
         """The sound of a base video; None where it has none."""
         name = f"audio/{video_id}.parquet"
-        if not self.storage.exists(name):
+        storage = next((index.storage for index in (self, *self.added) if index.storage.exists(name)), None)
+        if storage is None:
             return None
-        with self.storage.open(name) as file:
+        with storage.open(name) as file:
             blocks = pq.read_table(file).to_pydict()
         if not blocks["rate"]:
             return None
@@ -150,10 +181,13 @@ class StoreIndex:
         waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
 
-    def _parts(self, split: str) -> list[Part]:
+    def parts(self, split: str) -> list[tuple[Storage, Part]]:
+        """The files of a split, in the order of its rows, and the store that each lies in."""
         if split not in (*self.splits, ALL):
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")
-        return [part for part in self.card.parts if split in (part.split, ALL)]
+        own = [(self.storage, part) for part in self.card.parts if split in (part.split, ALL)]
+        more = [each for index in self.added if split in ("train", ALL) for each in index.parts("train")]
+        return own + more
 
 
 def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:

@@ -68,7 +68,7 @@ def encode_part(encoder: FrameEncoder, encoding: Encoding, index: StoreIndex, pa
     """The file of embeddings of a part of the store."""
     groups = [group for group in index.row_groups(ALL) if group.file == part]
     rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows)
-    (runs,) = (each.runs for each in index.card.parts if each.name == part)
+    (runs,) = (each.runs for _, each in index.parts(ALL) if each.name == part)
     track = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
 
     def drawn(images: Tensor, chosen: Ints) -> Tensor:

@@ -26,6 +26,7 @@ class DataConfig(Section):
     """Which rows a task learns from."""
 
     store: str | None = None  # another face store than --data
+    add: tuple[str, ...] = ()  # face stores whose train rows are learnt from too, as BP4D; AUs they lack are unknown
     every_n: int = Field(default=1, ge=1)  # every n-th frame …
     rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
     videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person

@@ -94,7 +94,7 @@ def to_learn(
     index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
     classes: int = len(facs.EXPRESSIONS),
 ) -> Samples:  # fmt: skip
-    """The rows that a task learns from, of the split's part to learn but for held-out videos.
+    """The rows that a task learns from, of the split's part to learn but for held-out videos of the store's own.
 
     Args:
         classes: of expressions; a label beyond them is unknown.
@@ -105,7 +105,8 @@ def to_learn(
     part = splits.to_learn(index, split)
     table = _table(index, part, task, data.videos_are_people)
     # What is left out as a fold of people is there to be scored; nothing is tuned, so nothing more is held out.
-    apart = frozenset() if splits.is_people(split) else held_out(video_positives(table), data.held_out)
+    own = table.filter(pc.less(table["row"], index.alone.rows(part.pool)))
+    apart = frozenset() if splits.is_people(split) else held_out(video_positives(own), data.held_out)
     table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
     if data.rare_n is None:
         # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.

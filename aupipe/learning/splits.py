@@ -42,16 +42,19 @@ class Part:
 def to_learn(index: StoreIndex, split: str) -> Part:
     """`official`: the train split; `fold:K`: the three other folds of the whole store; `people:K/N`: see `people`.
 
+    What is added to the store is always learnt from, and in no fold.
+
     Raises:
         ConfigError: no such split.
     """
     if split == OFFICIAL:
         return Part("train")
     if match := _PEOPLE.fullmatch(split):
-        parts = _people_folds(index, int(match[2]))
-        return Part(ALL, frozenset(video for video, part in parts.items() if part != int(match[1])))
-    fold, parts = _fold(index, split), _folds(index)
-    return Part(ALL, frozenset(video for video, part in parts.items() if part != fold))
+        fold, parts = int(match[1]), _people_folds(index, int(match[2]))
+    else:
+        fold, parts = _fold(index, split), _folds(index)
+    added = {run.video_id for each in index.added for _, part in each.parts("train") for run in part.runs}
+    return Part(ALL, frozenset(video for video, part in parts.items() if part != fold) | added)
 
 
 def to_score(index: StoreIndex, split: str) -> Part:
@@ -65,9 +68,9 @@ def to_score(index: StoreIndex, split: str) -> Part:
     if split in (*index.splits, ALL):
         return Part(split)
     if match := _PEOPLE.fullmatch(split):
-        parts = _people_folds(index, int(match[2]))
-        return Part(ALL, frozenset(video for video, part in parts.items() if part == int(match[1])))
-    fold, parts = _fold(index, split), _folds(index)
+        fold, parts = int(match[1]), _people_folds(index, int(match[2]))
+    else:
+        fold, parts = _fold(index, split), _folds(index)
     return Part(ALL, frozenset(video for video, part in parts.items() if part == fold))
 
 
@@ -85,7 +88,7 @@ def is_people(split: str) -> bool:
 
 def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
     """The fold of every base video; a person's videos are in one, and expressions are balanced."""
-    table = index.labels(ALL, ("video_id", "identity", "expression"))
+    table = index.alone.labels(ALL, ("video_id", "identity", "expression"))
     person = pc.coalesce(table["identity"], table["video_id"]).combine_chunks()
     codes = person.dictionary_encode()
     expression = table["expression"].to_numpy()
@@ -117,4 +120,4 @@ def _fold(index: StoreIndex, split: str) -> int:
 
 def _folds(index: StoreIndex) -> dict[str, int]:
     """The fold of every base video of train and validation together."""
-    return folds(video_positives(index.labels(ALL, ("video_id", "au"))))
+    return folds(video_positives(index.alone.labels(ALL, ("video_id", "au"))))

@@ -36,11 +36,13 @@ def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits
     found = {}
     for name, task in recipe.stages[stage].tasks.named.items():
         own = StoreIndex.open(task.data.store) if task.data.store else index
-        if np.abs(own.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
-            raise ConfigError(
-                f"stages.{stage}.tasks.{name}.data.store: the crops of {task.data.store} are aligned to another "
-                f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
-            )
+        own = own.adding([StoreIndex.open(store) for store in task.data.add])
+        for other in (own, *own.added):
+            if np.abs(other.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
+                raise ConfigError(
+                    f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "
+                    f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
+                )
         # A class that the model does not know, as Other of eight for a head of seven, is unknown to it.
         classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
         learnt = samples.to_learn(own, task.data, name, split, classes)

@@ -10,7 +10,7 @@ import ray
 import ray.data
 
 from aupipe.config import Resources
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import ALL, StoreIndex
 from aupipe.learning import embeddings, encoding
 from aupipe.learning.embeddings import Encoding
 from aupipe.learning.recipe import Recipe
@@ -75,7 +75,7 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
         for part in sorted(order.parts - set(order.folder.names()))
     ]
     if todo:
-        sizes = {part.name: part.rows for order in orders for part in order.index.card.parts}
+        sizes = {part.name: part.rows for order in orders for _, part in order.index.parts(ALL)}
         progress = Progress("encode", sum(sizes[str(each["part"])] for each in todo), "crops")
         gpus = gpus_per_worker(resources)
         slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))

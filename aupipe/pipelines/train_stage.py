@@ -151,6 +151,8 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     before = _before(job, stage)
     apart = {video for task in data.values() for video in task.learnt.held_out_videos}
     seen = {video for task in data.values() for video in task.learnt.videos} | set(before.videos)
+    stores = [index, *(store for task in data.values() for store in (task.index, *task.index.added))]
+    licences = dict.fromkeys([*(store.card.licence for store in stores), before.licence])
     card = checkpoint.Card(
         model=model,
         input=job.recipe.input,
@@ -160,7 +162,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
             stage=stage,
             data=job.store,
             source=index.card.source,
-            licence="; ".join(dict.fromkeys(each for each in (index.card.licence, before.licence) if each)),
+            licence="; ".join(each for each in licences if each),
             seed=job.recipe.seed,
             split=job.split,
             videos=tuple(sorted(seen)),
