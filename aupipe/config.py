@@ -27,7 +27,8 @@ class Resources(Section):
 class Inference(Section):
     """How a model that looks over time is run over a track."""
 
-    overlap: float = Field(default=0.5, ge=0, lt=1)  # part of a window that the next one shares; 0: the papers' blocks
+    # Part of a window that the next one shares; 0: the papers' blocks; None: as the model's thresholds were fitted.
+    overlap: float | None = Field(default=None, ge=0, lt=1)
 
 
 SectionT = TypeVar("SectionT", bound=Section)

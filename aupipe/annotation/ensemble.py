@@ -15,6 +15,7 @@ from aupipe import facs
 from aupipe.annotation.observed import Embeddings
 from aupipe.annotation.settings import key_of
 from aupipe.annotation.sound import Sound
+from aupipe.config import Inference
 from aupipe.errors import CheckpointError
 from aupipe.faces import template
 from aupipe.learning import ensemble
@@ -114,14 +115,14 @@ def load(checkpoints: Sequence[str], how: How) -> Ensemble:
 
 
 def tell(
-    models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray, overlap: float
-) -> np.ndarray:
+    models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray,
+    inference: Inference,
+) -> np.ndarray:  # fmt: skip
     """Probabilities of one track: (S, K·12 + C) float32, each model's AUs, then the mean expression.
 
     Args:
         rows: (S,) the track's rows that have embeddings, in order of time.
         time_s: (S,).
-        overlap: of the windows of a sequence head.
     """
     column = None
     if sound is not None:
@@ -135,6 +136,7 @@ def tell(
     for member in models.members:
         width = member.system.encoder.width
         of_model = embeddings.of(rows, first, width)
+        overlap = member.card.overlap_under(inference)
         said = run_head(member.system.head, of_model, time_s, overlap=overlap, mel=sound, column=column)
         au.append(said["au"])
         expressions += [said["expr"]] if "expr" in said else []

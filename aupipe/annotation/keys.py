@@ -50,8 +50,9 @@ class Keys:
 
     def head(self, content: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""
-        overlap = self.config.inference.overlap if self.models.length > 1 else None
-        return key_of(self._observe(content), self.models.sha256, overlap, self.config.linking.model_dump())
+        overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
+        blended = overlaps if self.models.length > 1 else None
+        return key_of(self._observe(content), self.models.sha256, blended, self.config.linking.model_dump())
 
     def decide(self, content: str) -> str:
         """Of a video's final tables. Both ways of deciding together read the same columns."""

@@ -9,7 +9,7 @@ import json
 from pydantic import Field, field_validator
 
 from aupipe import facs
-from aupipe.config import Resources, Section
+from aupipe.config import Inference, Resources, Section
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.track import TrackingConfig
@@ -20,12 +20,6 @@ class SmoothingConfig(Section):
     """Box mean over time."""
 
     radius: int | None = Field(default=None, ge=0)  # frames on each side; None: as each checkpoint says
-
-
-class InferenceConfig(Section):
-    """How a sequence head goes over a track."""
-
-    overlap: float = Field(default=0.5, ge=0, le=0.95)  # of its windows; 0: consecutive blocks, as the papers score
 
 
 class EventsConfig(Section):
@@ -59,7 +53,7 @@ class AnnotateConfig(Section):
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
     ensemble: How = "mean"  # how several checkpoints decide together
-    inference: InferenceConfig = InferenceConfig()
+    inference: Inference = Inference()
     smoothing: SmoothingConfig = SmoothingConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
     events: EventsConfig = EventsConfig()

@@ -44,7 +44,7 @@ class Trainer:
         """
         self.settings: Stage = recipe.stages[stage]
         self.seed = sampling.seed_of(recipe.seed, stage)
-        self.inputs, self.overlap = recipe.input, recipe.inference.overlap
+        self.inputs, self.overlap = recipe.input, recipe.overlap
         self.model, self.optimiser = model, optimiser
         self.learner = unwrap(model)
         self.rank, self.world, self.device = rank, world, device

@@ -18,6 +18,7 @@ from aupipe.learning.optim import OptimiserConfig
 from aupipe.learning.sampling import Task
 from aupipe.models.build import ModelConfig
 from aupipe.models.inputs import InputSpec
+from aupipe.models.windows import OVERLAP
 
 FROM_STAGE = "stage:"
 
@@ -154,6 +155,11 @@ class Recipe(Section):
                     f"stages.{name}.init: {stage.init} names no earlier stage ({', '.join(before) or '–'})"
                 )
         return self
+
+    @property
+    def overlap(self) -> float:
+        """Of windows, where the model is scored and its thresholds are fitted."""
+        return OVERLAP if self.inference.overlap is None else self.inference.overlap
 
     def model_of(self, stage: str) -> ModelConfig:
         """The recipe's model with the stage's changes; one of another name stands by itself."""

@@ -16,7 +16,7 @@ from safetensors import torch as safetensors
 
 import aupipe
 from aupipe import facs
-from aupipe.config import Section
+from aupipe.config import Inference, Section
 from aupipe.errors import CheckpointError
 from aupipe.models import windows
 from aupipe.models.build import ModelConfig, build
@@ -56,6 +56,7 @@ class Card(Section):
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
     smoothing: Smoothing = Smoothing()
+    overlap: float = Field(default=windows.OVERLAP, ge=0, lt=1)  # of the windows that both were fitted with
     training: TrainingCard = TrainingCard()
     aupipe_version: str = aupipe.__version__
     weights_sha256: str = ""  # of model.safetensors; filled in by `save`
@@ -66,6 +67,10 @@ class Card(Section):
         if tuple(thresholds) != facs.AUS:
             raise ValueError(f"one threshold for each of {', '.join(facs.AUS)}, in that order, is needed")
         return thresholds
+
+    def overlap_under(self, inference: Inference) -> float:
+        """What a job's settings come to for the overlap of this model's windows."""
+        return self.overlap if inference.overlap is None else inference.overlap
 
     @property
     def sha256(self) -> str:

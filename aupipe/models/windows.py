@@ -25,6 +25,8 @@ Ints = npt.NDArray[np.int64]
 # models, and a window that is very sure of itself outweighs no other.
 PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {"au": torch.sigmoid, "expr": lambda z: z.softmax(dim=-1)}
 
+OVERLAP = 0.5  # part of a window that the next one shares, where nobody says
+
 _FRAMES_PER_CALL = 256  # every call has one shape: as many windows as this holds, at least one
 _MEL_MARGIN = 64  # columns of sound on either side of a window: more than a time-delay network looks back or ahead
 

@@ -75,7 +75,7 @@ class Finalise:
 
     def _head(self, record: Record, video: Embeddings, sound: Sound | None) -> pa.Table:
         """The frames table of a video; counts go into its record."""
-        tell = partial(ensemble.tell, self._models, video, sound, overlap=self._config.inference.overlap)
+        tell = partial(ensemble.tell, self._models, video, sound, inference=self._config.inference)
         frames = head(
             record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.linking
         )

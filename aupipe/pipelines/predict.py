@@ -57,7 +57,7 @@ def predict(
     data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
     data = data.map(
         _Predictor,
-        fn_constructor_args=(list(checkpoints), index, every, inference.overlap, bool(gpus), embeddings),
+        fn_constructor_args=(list(checkpoints), index, every, inference, bool(gpus), embeddings),
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
@@ -97,35 +97,36 @@ class _Predictor:
     """Holds the models on one worker."""
 
     def __init__(
-        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], overlap: float, gpu: bool,
+        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], inference: Inference, gpu: bool,
         embeddings: str | None,
     ) -> None:  # fmt: skip
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         self._device = torch.device("cuda" if gpu else "cpu")
-        self._index, self._chunks, self._overlap, self._embeddings = index, chunks, overlap, embeddings
+        self._index, self._chunks, self._inference, self._embeddings = index, chunks, inference, embeddings
         self._sounds = Sounds(index)
         self._models = [self._model(*checkpoint.load(folder)) for folder in checkpoints]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = self._chunks[row["chunk"]]
         said = [
-            judge(head, sources[chunk.pool].embeddings(chunk.rows), self._sounds, chunk, self._overlap)
-            for head, sources in self._models
+            judge(head, sources[chunk.pool].embeddings(chunk.rows), self._sounds, chunk, overlap)
+            for head, sources, overlap in self._models
         ]
         return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}
 
-    def _model(self, system: System, card: checkpoint.Card) -> tuple[SequenceHead, dict[str, Source]]:
-        """A model's head, and pool → where it has the embeddings of rows from."""
+    def _model(self, system: System, card: checkpoint.Card) -> tuple[SequenceHead, dict[str, Source], float]:
+        """A model's head, pool → where it has the embeddings of rows from, and the overlap of its windows."""
         system = system.to(self._device).to(memory_format=torch.channels_last)  # as in training, so to the same bits
         pools = {chunk.pool for chunk in self._chunks}
-        return system.head, {
+        stores = {
             pool: sources.of(
                 self._index, pool, self._stored(system, card, pool), keep_groups=2, encoder=system.encoder,
                 inputs=card.input, config=AugmentConfig(), device=self._device,
             )
             for pool in pools
         }  # fmt: skip
+        return system.head, stores, card.overlap_under(self._inference)
 
     def _stored(self, system: System, card: checkpoint.Card, pool: str) -> tuple[str, ...]:
         """The folder of embeddings of all rows of a pool; none where they are not there."""

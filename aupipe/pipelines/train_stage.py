@@ -157,6 +157,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
         model=model,
         input=job.recipe.input,
         template=index.card.template,
+        overlap=job.recipe.overlap,
         training=TrainingCard(
             recipe=job.recipe.name,
             stage=stage,

@@ -15,7 +15,8 @@ from aupipe.annotation.encode import Encoders
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.observe import with_embeddings
 from aupipe.annotation.schema import OBSERVED
-from aupipe.annotation.settings import AnnotateConfig, InferenceConfig
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.config import Inference
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import checkpoint as checkpoints
@@ -87,9 +88,12 @@ def test_the_order_of_the_checkpoints_makes_no_difference(make_checkpoint: MakeC
 def test_another_head_keeps_the_embeddings(load: Callable[..., ensemble.Ensemble]) -> None:
     models = load(Faces(au=True, classes=7))
     assert models.classes == 7
-    one, other = (Keys(models, AnnotateConfig(inference=InferenceConfig(overlap=o))) for o in (0.5, 0.0))
+    one, other = (Keys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
     assert one.head("f") != other.head("f")
     assert one._observe("f") == other._observe("f")
+    unsaid = Keys(models, AnnotateConfig())  # then it is the overlap that thresholds were fitted with
+    assert models.members[0].card.overlap == 0.5
+    assert unsaid.head("f") == one.head("f")
 
 
 def test_what_cannot_decide_together_is_refused(
@@ -117,7 +121,7 @@ def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=OBSERVED).drop(["embedding"])
     observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
     video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
-    said = ensemble.tell(models, video, None, np.arange(9), np.arange(9) * 0.04, 0.5)
+    said = ensemble.tell(models, video, None, np.arange(9), np.arange(9) * 0.04, Inference())
     assert said.shape == (9, 2 * 12 + 2)
     logit = torch.from_numpy(embeddings[:, 0])
     np.testing.assert_allclose(said[:, 0], logit.sigmoid(), atol=1e-6)

@@ -79,7 +79,7 @@ def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_si
         files += observed.segments(storage)[keys.segment("f", segment)]
     video = observed.Embeddings(storage, files)
     heard = sound.Sound(storage, keys.video("f")) if models.hears else None
-    tell = partial(ensemble.tell, models, video, heard, overlap=config.inference.overlap)
+    tell = partial(ensemble.tell, models, video, heard, inference=config.inference)
     table = head("v", video.rows, tell, 1, models.classes, config.linking)
     return decide(table, Decision("mean", keys.decision.thresholds, (1,)))
 
