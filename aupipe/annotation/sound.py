@@ -69,9 +69,7 @@ class Sound:
 
     def columns(self, time_s: np.ndarray) -> np.ndarray:
         """The column at each media time (S,), −1 where there is no sound or no time."""
-        known = np.isfinite(time_s)
-        at = columns(np.where(known, time_s, 0.0), start_s=self._start_s, rate_hz=self._rate_hz, count=self._count)
-        return np.where(known, at, -1)
+        return columns(time_s, start_s=self._start_s, rate_hz=self._rate_hz, count=self._count)
 
     def __getitem__(self, at: tuple[slice, slice], /) -> Tensor:
         low, high, _ = at[1].indices(self._count)

@@ -56,7 +56,7 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
 
 
 def columns(time_s: npt.NDArray[np.float64], *, start_s: float, rate_hz: int, count: int) -> npt.NDArray[np.int64]:
-    """The column at each media time (S,), −1 where there is no sound.
+    """The column at each media time (S,), −1 where there is no sound, or no time: NaN.
 
     Args:
         start_s: media time of the first sample.
