@@ -22,6 +22,7 @@ from aupipe.learning import ensemble
 from aupipe.learning.ensemble import How
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
+from aupipe.models.embedding import encoder_sha256
 from aupipe.models.interfaces import System
 from aupipe.models.windows import outputs, run_head
 
@@ -31,7 +32,7 @@ class Member:
     """One model.
 
     Attributes:
-        encoder_sha256: names what its embeddings depend on; another head on the same encoder has the same.
+        encoder_sha256: names encoder and input; another head on the same encoder has the same.
         template: which of the job's templates its crops lie on.
         outputs: name → size of what its head says.
     """
@@ -109,7 +110,8 @@ def load(checkpoints: Sequence[str], how: How) -> Ensemble:
         templates += [] if near else [points]
         place = near[0] if near else len(templates) - 1
         told = outputs(system.head, system.encoder.width)
-        members.append(Member(path, card, system, _encoder_sha256(system, card), place, told))
+        embeds = key_of(encoder_sha256(system.encoder), card.input.model_dump(mode="json"))
+        members.append(Member(path, card, system, embeds, place, told))
     _check_outputs(members)
     return Ensemble(tuple(members), np.stack(templates))
 
@@ -143,15 +145,6 @@ def tell(
         first += width
     mean = [torch.stack(expressions).double().mean(dim=0).float()] if expressions else []
     return torch.cat([*au, *mean], dim=1).numpy()
-
-
-def _encoder_sha256(system: System, card: Card) -> str:
-    """Over weights and configuration, that of the whole model, since it does not say where the encoder ends."""
-    digest = hashlib.sha256(key_of(card.model.model_dump(mode="json"), card.input.model_dump(mode="json")).encode())
-    for name, tensor in sorted(system.encoder.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _check_outputs(members: Sequence[Member]) -> None:

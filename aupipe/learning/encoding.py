@@ -1,10 +1,8 @@
-"""How embeddings are made: the encodings of a store, the hash of an encoder, the file of one part."""
+"""How embeddings are made: the encodings of a store, the file of one part."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 
 import numpy as np
 import torch
@@ -17,10 +15,9 @@ from aupipe.learning.embeddings import Encoding, to_parquet
 from aupipe.learning.metrics import Ints
 from aupipe.learning.predict import encode
 from aupipe.learning.sampling import seed_of
+from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
-
-_PLAIN = (bool, int, float, str)
 
 
 def plain(encoder: FrameEncoder, inputs: InputSpec, index: StoreIndex) -> Encoding:
@@ -34,28 +31,6 @@ def copies(plain: Encoding, augment: AugmentConfig, count: int) -> tuple[Encodin
     """`count` encodings of augmented crops; `plain` is that of the crops as they are."""
     drawn = augment.model_copy(update={"mixup_alpha": 0.0, "label_smoothing": 0.0})  # crops do not depend on them
     return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(count))
-
-
-def encoder_sha256(encoder: FrameEncoder) -> str:
-    """Names what an encoder does: its weights, and kind and settings of each of its modules.
-
-    The configuration of its system would tell encoders apart that differ in nothing but the head behind them.
-    """
-    digest = hashlib.sha256()
-    for name, module in encoder.named_modules():
-        settings = {key: value for key, value in vars(module).items() if key[0] != "_" and _is_plain(value)}
-        del settings["training"]
-        digest.update(json.dumps([name, type(module).__qualname__, settings], sort_keys=True).encode())
-    for name, tensor in sorted(encoder.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(part) for part in value)
-    return value is None or isinstance(value, _PLAIN)
 
 
 def parts_of(index: StoreIndex, pool: str, rows: Ints) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from aupipe.learning.crops import CropReader
 from aupipe.learning.metrics import Floats, Ints
 from aupipe.learning.samples import Tracks
 from aupipe.learning.sounds import Sounds
+from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceHead
 from aupipe.models.windows import run_head
@@ -55,21 +56,5 @@ def encode(
         chosen = np.resize(rows[start : start + PREDICT_BATCH], PREDICT_BATCH)  # filled up with its own rows
         images = inputs.scale(reader.read(chosen).to(device))
         images = inputs.normalise(images if distort is None else distort(images, chosen))
-        result[start : start + count] = embed(encoder, images)[:count].cpu()
+        result[start : start + count] = embed(encoder, images, PREDICT_BATCH)[:count].cpu()
     return result
-
-
-@torch.no_grad()
-def embed(encoder: FrameEncoder, images: Tensor) -> Tensor:
-    """Embeddings (N, E) of images (N, 3, H, W), normalised; leaves eval mode on.
-
-    In full precision and in batches of one shape, the last one filled up with its own images: on one kind of processor
-    an image's embedding has the same bits whenever it is made, so it can as well be stored (see `embeddings`).
-    """
-    encoder.eval()
-    found = []
-    with torch.autocast(images.device.type, enabled=False):
-        for batch in images.split(PREDICT_BATCH):
-            filled = batch[torch.arange(PREDICT_BATCH, device=batch.device) % len(batch)]
-            found.append(encoder(filled)[: len(batch)])
-    return torch.cat(found)

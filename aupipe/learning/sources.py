@@ -14,7 +14,8 @@ from aupipe.learning.augment import AugmentConfig, augment, smooth
 from aupipe.learning.crops import CropReader
 from aupipe.learning.embeddings import EmbeddingReader
 from aupipe.learning.metrics import Ints
-from aupipe.learning.predict import embed, encode
+from aupipe.learning.predict import PREDICT_BATCH, encode
+from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 
@@ -58,7 +59,7 @@ class Crops:
         images, targets = augment(images, targets, self._augment, generator)
         images = self._inputs.normalise(images)
         if self._frozen:
-            images = embed(self._encoder, images.flatten(0, 1)).unflatten(0, rows.shape)
+            images = embed(self._encoder, images.flatten(0, 1), PREDICT_BATCH).unflatten(0, rows.shape)
         return images, targets
 
     def embeddings(self, rows: Ints) -> Tensor:

@@ -45,8 +45,8 @@ class LogitsEncoder(FrameEncoder):
             heads: name → from the backbone's vector (B, C) to logits.
         """
         super().__init__()
-        self.backbone, self.outputs = backbone, dict(outputs)
-        self.width = sum(self.outputs.values())
+        self.backbone, self.outputs = backbone, tuple(outputs)
+        self.width = sum(outputs.values())
         for name, head in heads.items():
             self.add_module(name, head)
 

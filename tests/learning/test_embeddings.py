@@ -17,6 +17,7 @@ from aupipe.learning.predict import encode
 from aupipe.learning.recipe import Recipe
 from aupipe.learning.sources import Encoded, Folders
 from aupipe.models.build import build
+from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.models.video_transformer import VideoTransformerConfig
@@ -60,7 +61,7 @@ def encoder(seed: int = 0, **settings: object) -> FrameEncoder:
 
 def plain(network: FrameEncoder, index: StoreIndex) -> Encoding:
     return Encoding(
-        encoder_sha256=encoding.encoder_sha256(network), width=network.width, input=INPUTS, store_sha256=index.sha256
+        encoder_sha256=encoder_sha256(network), width=network.width, input=INPUTS, store_sha256=index.sha256
     )
 
 
