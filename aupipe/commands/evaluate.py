@@ -11,6 +11,7 @@ _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data demo/store --out demo/scores
   evaluate.py --checkpoint folds/*/best --data other --split all --set ensemble=vote --out scores
   evaluate.py --predictions submission.txt --data store --out scores
+  evaluate.py --checkpoint run/best --data store --out scores --against other_scores/predictions.parquet
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
 
 
@@ -37,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="CSV or Parquet: video_id and columns; scores by each value of each column",
     )
     parser.add_argument(
+        "--against",
+        type=job.location,
+        metavar="FILE",
+        help="the predictions.parquet of another model's scores on this split: the paired difference to it",
+    )
+    parser.add_argument(
         "--out",
         type=job.location,
         required=True,
@@ -57,6 +64,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         split=args.split,
         out=args.out,
         groups=args.groups,
+        against=args.against,
         config=load(evaluate.EvaluateConfig, {}, args.overrides),
     )
     print(evaluate.describe(plan) if args.dry_run else evaluate.evaluate(plan))  # noqa: T201

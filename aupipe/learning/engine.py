@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -168,10 +169,22 @@ class Trainer:
         if task == "au":
             counts = self._summed(metrics.confusion(targets, found >= 0.5))
             floor = float(metrics.macro_f1(metrics.all_ones(counts)))
-            return {"macro_f1": float(metrics.macro_f1(counts)), "floor": floor}
+            f1 = float(metrics.macro_f1(counts))
+            return {"macro_f1": f1, "floor": floor, "abaw2": metrics.abaw2_au(f1, float(metrics.acc_elem(counts)))}
         table = self._summed(metrics.class_confusion(targets, found.argmax(axis=1), found.shape[1]))
         f1, accuracy = metrics.class_scores(table)
-        return {"expr_macro_f1": f1, "expr_accuracy": accuracy, "expr_majority": metrics.majority(table)}
+        return {
+            "expr_macro_f1": f1,
+            "expr_accuracy": accuracy,
+            "expr_abaw2": metrics.abaw2_expression(f1, accuracy),
+            "expr_majority": metrics.majority(table),
+        }
+
+    def peak_mb(self) -> float:
+        """The most memory that this rank has held: of its GPU, or on CPUs resident, Python and Ray included."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def _summed(self, counts: Ints) -> Ints:
         return _sum_over_ranks(torch.from_numpy(counts), self.device).cpu().numpy()

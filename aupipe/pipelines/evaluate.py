@@ -55,6 +55,7 @@ class EvaluateJob:
     split: str
     out: str
     groups: str | None  # a manifest: scores by each of its columns
+    against: str | None  # predictions of another model on the same rows: the paired difference to them
     config: EvaluateConfig
 
 
@@ -96,6 +97,9 @@ def evaluate(job: EvaluateJob) -> str:
         *_, final = stages.values()
         if plan.manifest is not None:
             extra["groups"] = groups.by_column(final, plan.manifest)
+        if job.against is not None:
+            difference = scores.against(final, _given("--against", job.against, plan))
+            extra["against"] = {"predictions": job.against, **difference}
         result = scores.report(stages) | extra | _origin(job, plan)
         names = job.checkpoints or (str(job.predictions),)
         what = names[0] if len(names) == 1 else f"{job.config.ensemble} of {len(names)} models"
@@ -146,7 +150,7 @@ def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
 def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict[str, Any]]:
     """What is decided, by stage; and what else scores.json shall say of it."""
     if job.predictions is not None:
-        return {"as_given": _given(job.predictions, plan)}, {}
+        return {"as_given": _given("--predictions", job.predictions, plan)}, {}
     with session():
         config = job.config
         found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
@@ -156,7 +160,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
     return stages, tuned
 
 
-def _given(path: str, plan: _Plan) -> Decision:
+def _given(option: str, path: str, plan: _Plan) -> Decision:
     """What a file of predictions decides on the labelled rows of the part."""
     if path.endswith(".parquet"):
         storage, name = of_file(path)
@@ -164,7 +168,7 @@ def _given(path: str, plan: _Plan) -> Decision:
             with storage.open(name) as file:
                 given = pq.read_table(file)
         except (FileNotFoundError, pa.ArrowInvalid) as error:
-            raise DatasetError(f"--predictions {path} cannot be read: {error}".replace("\n", " ")) from None
+            raise DatasetError(f"{option} {path} cannot be read: {error}".replace("\n", " ")) from None
         if missing := {"video_id", "person", "frame", *facs.AUS} - set(given.column_names):
             raise DatasetError(f"{path} is no predictions.parquet: it has no column {', '.join(sorted(missing))}")
     else:

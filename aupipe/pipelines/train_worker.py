@@ -71,6 +71,8 @@ def run_epochs(config: dict[str, Any]) -> None:
             **scores,
             "train_s": round(trained - begun, 2),
             "validation_s": round(time.monotonic() - trained, 2),
+            "trainable": sum(each.numel() for each in learner.parameters() if each.requires_grad),
+            "peak_mb": round(trainer.peak_mb()),
             "workers": world,
         }
         position = state.Position(epoch + 1, [*position.history, figures])

@@ -30,6 +30,12 @@ def text(result: dict[str, Any]) -> str:
         f"95 % {low:+.3f} … {high:+.3f} (paired bootstrap over {result['n_videos']} videos); "
         f"{result['n_frames']} frames"
     )
+    if (other := result.get("against")) is not None:
+        low, high = other["ci95"]
+        lines.append(
+            f"macro F1 against {other['predictions']} ({other['macro_f1']:.3f}): {other['difference']:+.3f}, "
+            f"95 % {low:+.3f} … {high:+.3f} (paired)"
+        )
     if (tuned := result.get("validation_tuned")) is not None:
         lines.append(
             f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the very rows that are "

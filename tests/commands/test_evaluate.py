@@ -84,6 +84,24 @@ def test_videos_that_a_model_learnt_from_are_not_scored_unlabelled(
         assert main([*arguments, "--split", split, "--set", "evaluate.allow_seen=true"]) == 0
 
 
+def test_two_sets_of_predictions_are_compared_on_the_same_videos(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = make_store(train=2, validation=3, frames=20, unknown=0)
+    truth = Predictions.of(StoreIndex.open(store).labels("validation"), np.zeros((60, 12)))
+    right, wrong = (str(tmp_path / f"{name}.parquet") for name in ("right", "wrong"))
+    Path(right).write_bytes(truth.to_parquet(truth.labels == 1))
+    Path(wrong).write_bytes(truth.to_parquet(np.ones((60, 12), dtype=bool)))
+    command = ["--predictions", right, "--data", store, "--out", str(tmp_path / "out")]
+    assert main([*command, "--against", wrong]) == 0
+    found = json.loads((tmp_path / "out/scores.json").read_text())
+    assert found["against"]["macro_f1"] == found["floor"]
+    assert found["against"]["difference"] == 1 - found["floor"]
+    assert f"macro F1 against {wrong}" in capsys.readouterr().out
+    assert main([*command, "--against", str(tmp_path / "none.parquet")]) == 2
+    assert "--against" in capsys.readouterr().err
+
+
 def test_a_submission_and_a_table_of_predictions_are_scored_without_a_model(
     make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

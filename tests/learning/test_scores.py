@@ -54,6 +54,16 @@ def test_good_model_is_above_the_floor_and_chance_is_not() -> None:
     assert chance["ci95"]["above_floor"][0] < 0.05
 
 
+def test_against_another_the_interval_is_paired() -> None:
+    good, other = decision(0.6, 0.5), decision(0.3, 0.5)
+    found = scores.against(good, other)
+    assert found["macro_f1"] == scores.scores(other)["macro_f1"]
+    assert found["difference"] == pytest.approx(scores.scores(good)["macro_f1"] - found["macro_f1"])
+    low, high = found["ci95"]
+    assert 0 < low < found["difference"] < high
+    assert scores.against(good, good)["ci95"] == (0, 0)  # were they drawn apart, it would be wide
+
+
 def test_all_ones_scores_the_floor_and_its_paired_interval_is_zero() -> None:
     ones = scores.scores(decision(0.5, 0))
     assert ones["macro_f1"] == ones["floor"]
