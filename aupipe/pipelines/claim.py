@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.errors import ConfigError
+from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -41,26 +41,21 @@ def claim(storage: Storage) -> Iterator[None]:
         held = _held(storage)
     if held is not None:
         raise ConfigError(f"{storage.root} is being written by {held}; wait for it to end, or name another --out")
-    stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(_EVERY_S):
-            try:
-                _beat(storage)
-            except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
-                logger.warning("no sign of life left in %s: %s", storage.root, error)
+        try:
+            _beat(storage)
+        except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
+            logger.warning("no sign of life left in %s: %s", storage.root, error)
 
     try:
         _beat(storage)
     except (OSError, BotoCoreError) as error:
         raise ConfigError(f"{storage.root} cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
     try:
-        yield
+        with periodically(beat, _EVERY_S):
+            yield
     finally:
-        stop.set()
-        thread.join()
         storage.delete(BEAT)
 
 

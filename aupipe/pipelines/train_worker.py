@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from aupipe.facestore.read import StoreIndex
 from aupipe.learning import engine, run, state, tasks
 from aupipe.learning.learner import build_learner
 from aupipe.learning.recipe import Recipe
+from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -101,32 +101,22 @@ def _write_events(folder: Storage, stage: str, position: state.Position) -> None
 @contextmanager
 def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
     """Logs every new line of metrics.jsonl while the block runs. (What Ray Train's own actors log is mostly noise.)"""
-    stop = threading.Event()
     lines = len(_read_metrics(folder))
 
-    def follow() -> None:
+    def show() -> None:
         nonlocal lines
-        while True:
-            stopped = stop.wait(2)
-            history = _read_metrics(folder)
-            for line in history[lines:]:
-                spent = line["train_s"] + line["validation_s"]
-                logger.info(
-                    "stage %s epoch %d of %d: loss %.4f%s; %.0f s, about %.0f s left",
-                    line["stage"], line["epoch"] + 1, epochs, line["loss"], _said(line),
-                    spent, spent * (epochs - line["epoch"] - 1),
-                )  # fmt: skip
-            lines = max(lines, len(history))
-            if stopped:
-                return
+        history = _read_metrics(folder)
+        for line in history[lines:]:
+            spent = line["train_s"] + line["validation_s"]
+            logger.info(
+                "stage %s epoch %d of %d: loss %.4f%s; %.0f s, about %.0f s left",
+                line["stage"], line["epoch"] + 1, epochs, line["loss"], _said(line),
+                spent, spent * (epochs - line["epoch"] - 1),
+            )  # fmt: skip
+        lines = max(lines, len(history))
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with periodically(show, every_s=2):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _said(line: dict[str, Any]) -> str:
