@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from aupipe import facs
 from aupipe.errors import ConfigError
+from aupipe.faces import template
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import samples, splits
 from aupipe.learning.recipe import Recipe
 from aupipe.learning.samples import Samples
 from aupipe.learning.sampling import Task
-
-MAX_TEMPLATE_DISTANCE_PX = 2.0  # between the crops of two stores of a stage
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits
         own = StoreIndex.open(task.data.store) if task.data.store else index
         own = own.adding([StoreIndex.open(store) for store in task.data.add])
         for other in (own, *own.added):
-            if np.abs(other.template - index.template).max() > MAX_TEMPLATE_DISTANCE_PX:
+            if template.distance(other.template, index.template) >= template.SAME_PX:
                 raise ConfigError(
                     f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "
                     f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
