@@ -48,18 +48,6 @@ def runs(frames: Ints, edges: Ints, size: int) -> Clips:
     return _cut(frames, edges, size, lambda track, length: range(0, length, size))
 
 
-def blocks(frames: Ints, edges: Ints, size: int) -> Clips:
-    """As `runs`, but the last clip is the last `size` frames, of which those seen before are not new.
-
-    So score Jin et al. (ABAW2, 2021); tracks shorter than `size`, which they lose, are padded.
-    """
-
-    def starts(track: int, length: int) -> Iterable[int]:
-        return (min(start, max(length - size, 0)) for start in range(0, length, size))
-
-    return _cut(frames, edges, size, starts)
-
-
 def windows(frames: Ints, edges: Ints, size: int, *, stride: int, seed: int, epoch: int) -> Clips:
     """Windows to learn from, `stride` frames apart from a random start 0 … `stride` in every track; all of it is new.
 

@@ -21,29 +21,23 @@ def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
 
 
 @given(lengths, st.integers(1, 12))
-def test_runs_and_blocks_bring_every_frame_as_new_once(sizes: list[int], size: int) -> None:
+def test_runs_bring_every_frame_as_new_once(sizes: list[int], size: int) -> None:
     frames, edges = tracks(sizes)
-    for found in (clips.runs(frames, edges, size), clips.blocks(frames, edges, size)):
-        assert np.array_equal(np.sort(found.rows[found.new]), np.arange(sum(sizes)))
-        assert np.array_equal(found.frames, frames[found.rows])  # real numbers, gaps and all
-        assert (found.real | ~found.new).all()
-        assert of_one_track(found, edges)
-        for rows, real in zip(found.rows, found.real, strict=True):
-            assert (np.diff(rows[real]) == 1).all()
-            assert (rows[~real] == rows[real][-1]).all()  # padding repeats the last frame
+    found = clips.runs(frames, edges, size)
+    assert np.array_equal(np.sort(found.rows[found.new]), np.arange(sum(sizes)))
+    assert np.array_equal(found.frames, frames[found.rows])  # real numbers, gaps and all
+    assert (found.real | ~found.new).all()
+    assert of_one_track(found, edges)
+    for rows, real in zip(found.rows, found.real, strict=True):
+        assert (np.diff(rows[real]) == 1).all()
+        assert (rows[~real] == rows[real][-1]).all()  # padding repeats the last frame
 
 
-def test_runs_pad_and_blocks_step_back() -> None:
+def test_runs_pad() -> None:
     frames, edges = np.arange(1, 8), np.array([0, 7])
-    padded, back = clips.runs(frames, edges, 3), clips.blocks(frames, edges, 3)
+    padded = clips.runs(frames, edges, 3)
     assert padded.rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
     assert padded.new.tolist() == padded.real.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
-    assert back.rows.tolist() == [[0, 1, 2], [3, 4, 5], [4, 5, 6]]
-    assert back.real.all()
-    assert back.new.tolist() == [[True] * 3, [True] * 3, [False, False, True]]
-    short = clips.blocks(frames, edges, 9)  # a track shorter than a block is not lost
-    assert short.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6, 6, 6]]
-    assert short.new.sum() == 7
 
 
 @given(lengths, st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
