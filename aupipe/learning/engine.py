@@ -115,7 +115,7 @@ class Trainer:
         chosen = cut.take(picked[slice(*part)])
         learnt = self.data[task].learnt
         known = learnt.targets[chosen.rows]
-        known[~chosen.new] = facs.UNKNOWN
+        known[~chosen.real] = facs.UNKNOWN
         targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
         rows = learnt.tracks.rows[chosen.rows]
         seen, targets = self.sources[task].clips(rows, targets, over=over, generator=generator)

@@ -76,14 +76,12 @@ class Samples:
         """The clips of an epoch, in the rows' order; always as many."""
         if data.balance_classes:
             chosen = class_balanced(self.targets, balance=data.balance_classes, seed=seed, epoch=epoch)
-            return clips.single(self.frames).take(chosen)
+            return clips.single(len(self.targets)).take(chosen)
         if data.clip_stride is not None:
-            return clips.windows(
-                self.frames, self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch
-            )
+            return clips.windows(self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch)
         if data.clip_frames == 1 and data.subset is None:
-            return clips.single(self.frames)
-        cut = clips.runs(self.frames, self.tracks.edges, data.clip_frames)
+            return clips.single(len(self.targets))
+        cut = clips.runs(self.tracks.edges, data.clip_frames)
         if data.subset is None:
             return cut
         positives = ((self.targets[cut.rows] == 1) & cut.real[..., None]).sum(axis=1)

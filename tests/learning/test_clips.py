@@ -10,10 +10,9 @@ pytestmark = pytest.mark.unit
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 
-def tracks(sizes: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Frame numbers with gaps, and edges."""
-    rng = np.random.default_rng(seed)
-    return np.concatenate([np.cumsum(rng.integers(1, 4, n)) for n in sizes]), np.concatenate([[0], np.cumsum(sizes)])
+def tracks(sizes: list[int]) -> np.ndarray:
+    """Their edges."""
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
@@ -21,12 +20,10 @@ def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
 
 
 @given(lengths, st.integers(1, 12))
-def test_runs_bring_every_frame_as_new_once(sizes: list[int], size: int) -> None:
-    frames, edges = tracks(sizes)
-    found = clips.runs(frames, edges, size)
-    assert np.array_equal(np.sort(found.rows[found.new]), np.arange(sum(sizes)))
-    assert np.array_equal(found.frames, frames[found.rows])  # real numbers, gaps and all
-    assert (found.real | ~found.new).all()
+def test_runs_bring_every_frame_once(sizes: list[int], size: int) -> None:
+    edges = tracks(sizes)
+    found = clips.runs(edges, size)
+    assert np.array_equal(np.sort(found.rows[found.real]), np.arange(sum(sizes)))
     assert of_one_track(found, edges)
     for rows, real in zip(found.rows, found.real, strict=True):
         assert (np.diff(rows[real]) == 1).all()
@@ -34,19 +31,17 @@ def test_runs_bring_every_frame_as_new_once(sizes: list[int], size: int) -> None
 
 
 def test_runs_pad() -> None:
-    frames, edges = np.arange(1, 8), np.array([0, 7])
-    padded = clips.runs(frames, edges, 3)
+    padded = clips.runs(np.array([0, 7]), 3)
     assert padded.rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
-    assert padded.new.tolist() == padded.real.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
+    assert padded.real.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
 
 
 @given(lengths, st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 def test_windows_are_the_formula(sizes: list[int], size: int, stride: int, epoch: int) -> None:
-    frames, edges = tracks(sizes)
-    found = clips.windows(frames, edges, size, stride=stride, seed=1, epoch=epoch)
-    assert len(found) == len(clips.windows(frames, edges, size, stride=stride, seed=1, epoch=epoch + 1))
+    edges = tracks(sizes)
+    found = clips.windows(edges, size, stride=stride, seed=1, epoch=epoch)
+    assert len(found) == len(clips.windows(edges, size, stride=stride, seed=1, epoch=epoch + 1))
     assert of_one_track(found, edges)
-    assert np.array_equal(found.new, found.real)
     for begin, length in zip(edges, sizes, strict=False):
         starts = found.rows[(found.rows[:, 0] >= begin) & (found.rows[:, 0] < begin + length), 0] - begin
         last = max(length - size, 0)
@@ -57,7 +52,7 @@ def test_windows_are_the_formula(sizes: list[int], size: int, stride: int, epoch
 
 
 def test_window_starts_differ_by_epoch_and_track() -> None:
-    frames, edges = tracks([90] * 8)
-    firsts = [clips.windows(frames, edges, 30, stride=10, seed=0, epoch=e).rows[:, 0].tolist() for e in (0, 1)]
+    edges = tracks([90] * 8)
+    firsts = [clips.windows(edges, 30, stride=10, seed=0, epoch=e).rows[:, 0].tolist() for e in (0, 1)]
     assert firsts[0] != firsts[1]
     assert len({(row % 90) % 10 for row in firsts[0]}) > 2

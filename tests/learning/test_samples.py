@@ -38,7 +38,7 @@ def test_clips_cover_the_rows_and_know_their_padding(index: StoreIndex) -> None:
     data = DataConfig(held_out=0, clip_frames=5)
     rows = samples.to_learn(index, data, "au")
     clips = rows.clips(data, seed=0, epoch=0)
-    assert np.array_equal(np.sort(clips.rows[clips.new]), np.arange(len(rows.frames)))
+    assert np.array_equal(np.sort(clips.rows[clips.real]), np.arange(len(rows.frames)))
     assert not clips.real.all()
     strided = DataConfig(held_out=0, clip_frames=5, clip_stride=2)
     starts = [rows.clips(strided, seed=0, epoch=epoch).rows[:, 0].tolist() for epoch in (0, 1, 0)]
