@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import fsspec
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
@@ -24,12 +25,13 @@ class Keys:
     """The keys of one job: of its models, its decision and the settings that matter to each step.
 
     `content` names what a video's rows are made from: the fingerprint of its file and, if not all of it, what is asked.
+    What is the same for every video is worked out once: an archive has thousands.
     """
 
     models: Ensemble
     config: AnnotateConfig
 
-    @property
+    @cached_property
     def decision(self) -> Decision:
         """The checkpoints' thresholds and smoothing, with the job's settings over them."""
         cards = [member.card for member in self.models.members]
@@ -50,23 +52,32 @@ class Keys:
 
     def head(self, content: str) -> str:
         """Of a video's face ids and raw probabilities, however it was cut into segments."""
-        overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
-        blended = overlaps if self.models.length > 1 else None
-        return key_of(self._observe(content), self.models.sha256, blended, self.config.linking.model_dump())
+        return key_of(self._observe(content), *self._of_head)
 
     def decide(self, content: str) -> str:
         """Of a video's final tables. Both ways of deciding together read the same columns."""
-        decision = self.decision
-        how = decision.how if len(decision.radii) > 1 else None
-        events = self.config.joining.model_dump()
-        return key_of(self.head(content), how, decision.thresholds, decision.radii, events)
+        return key_of(self.head(content), *self._of_decide)
 
     def _observe(self, content: str) -> str:
-        detector = self.config.detector.model_dump(exclude={"weights"}) | {
-            "sha256": weights_sha256(self.config.detector)
-        }
-        alignment = self.config.alignment.model_dump()
-        return key_of(SCHEMA_VERSION, content, self.models.encoders_key, detector, alignment)
+        return key_of(SCHEMA_VERSION, content, *self._of_observe)
+
+    @cached_property
+    def _of_observe(self) -> tuple[object, ...]:
+        detector = self.config.detector.model_dump(exclude={"weights"})
+        detector |= {"sha256": weights_sha256(self.config.detector)}
+        return self.models.encoders_key, detector, self.config.alignment.model_dump()
+
+    @cached_property
+    def _of_head(self) -> tuple[object, ...]:
+        overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
+        blended = overlaps if self.models.length > 1 else None
+        return self.models.sha256, blended, self.config.linking.model_dump()
+
+    @cached_property
+    def _of_decide(self) -> tuple[object, ...]:
+        decision = self.decision
+        how = decision.how if len(decision.radii) > 1 else None
+        return how, decision.thresholds, decision.radii, self.config.joining.model_dump()
 
 
 def stamp(uri: str) -> str:

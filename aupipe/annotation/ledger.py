@@ -50,7 +50,7 @@ class Ledger:
     def read(cls, storage: Storage) -> Ledger:
         """What is committed. An entry whose files are not all there (deleted by hand, a power cut) does not count."""
         there = {*storage.names("frames"), *storage.names("events")}
-        entries = [Entry(**json.loads(storage.read(name))) for name in storage.names(_ENTRIES, ".json")]
+        entries = [_entry(storage.read(name)) for name in storage.names(_ENTRIES, ".json")]
         return cls(storage, {e.name: e for e in entries if there.issuperset((*e.frames, *e.events))})
 
     @property
@@ -107,6 +107,12 @@ def commit(
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
     """The rows of the files of an entry, in order. An entry has one file at least, and all have the same columns."""
     return pa.concat_tables([schema.from_parquet(storage.read(name)) for name in names])
+
+
+def _entry(text: bytes) -> Entry:
+    """Records of before parts of a video could be asked for have no `content`: they hold all of it."""
+    fields = json.loads(text)
+    return Entry(**fields | {"videos": [{"content": record["fingerprint"], **record} for record in fields["videos"]]})
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

@@ -90,3 +90,10 @@ def test_videos_that_are_not_to_be_kept_go(tmp_path: Path) -> None:
     Ledger.read(storage).reconcile(keep={"b"})
     assert content(storage) == {"b": 4}
     assert set(Ledger.read(storage).current()) == {"b"}
+
+
+def test_records_of_an_older_version_are_of_whole_videos(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    (found, _) = Ledger.read(storage).current()["a"]
+    assert found == record("a") | {"content": "f-a"}
