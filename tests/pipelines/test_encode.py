@@ -42,7 +42,7 @@ def command(store: str, out: Path, *settings: str) -> list[str]:
 
 def lines(run: Path) -> list[dict]:
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in history]
+    return [{key: value for key, value in line.items() if not key.endswith(("_s", "_mb"))} for line in history]
 
 
 def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(store: str, tmp_path: Path, ray_session: None) -> None:

@@ -70,7 +70,7 @@ def processes() -> list[Path]:
 
 def without_times(out: Path) -> list[dict]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.endswith(("_s", "_mb"))} for line in lines]
 
 
 @pytest.mark.slow
