@@ -13,7 +13,7 @@ _EXAMPLES = """\
   train.py --recipe multilabel_transformer --quick --data demo/store --out demo/run
   train.py --recipe region_relation --data store --out run --set ablation=arl
   train.py --recipe region_relation --data store --out folds --folds --set fold.2.fusion=fixed
-  train.py --recipe multilabel_transformer --data store --out run --workers 8 --set stages.train.init=timm
+  train.py --recipe multilabel_transformer --data store --out run --workers 1-8 --set stages.train.init=timm
 the same command again goes on where it stopped"""
 
 
@@ -32,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="RUN",
         help="folder or URI: best/, metrics.jsonl, summary.json",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="default: one a GPU, else one a CPU, at most 4")
+    parser.add_argument(
+        "--workers", type=_workers, metavar="N|MIN-MAX",
+        help="MIN-MAX: as many as there is room for, while nodes come and go (default: one a GPU, else one a CPU, at "
+        "most 4)",
+    )  # fmt: skip
     parser.add_argument(
         "--split", default="official", metavar="official|fold:K",
         help="fold:K (0 … 3): learn from three of four folds of train and validation, score on the fourth",
@@ -51,8 +55,6 @@ def _train(args: argparse.Namespace) -> int:
     from aupipe.pipelines import train, train_folds
     from aupipe.pipelines.train_stage import TrainJob
 
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers {args.workers}: at least 1 is needed")
     plan = TrainJob(
         recipe=recipe.read(args.recipe, quick=args.quick, overrides=args.overrides),
         store=args.data,
@@ -83,3 +85,11 @@ def _train(args: argparse.Namespace) -> int:
     print(json.dumps({key: summary[key] for key in shown if summary.get(key)}))  # noqa: T201
     print(f"checkpoint: {args.out}/best")  # noqa: T201
     return job.DONE
+
+
+def _workers(text: str) -> int | tuple[int, int]:
+    """`4` or `1-8`."""
+    least, dash, most = text.partition("-")
+    if not (least.isdecimal() and (most.isdecimal() or not dash) and 1 <= int(least) <= int(most or least)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 on, nor a range such as 1-8")
+    return (int(least), int(most)) if dash else int(least)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -68,26 +68,33 @@ class Trainer:
             inputs=self.inputs, config=self.settings.augment, device=self.device,
         )  # fmt: skip
 
-    def train_epoch(self, epoch: int, first_step: int = 0) -> float:
-        """Learn from step `first_step` of an epoch to its end; mean loss of those steps over all ranks."""
+    def train_epoch(self, epoch: int) -> float:
+        """Learn a whole epoch; its mean loss over all ranks."""
+        *_, (_, total) = self.learn(epoch)
+        return total / self.steps_per_epoch
+
+    def learn(self, epoch: int, done: int = 0, total: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Learn an epoch from where it stands to its end; after each step, the steps done and the sum of their losses.
+
+        Args:
+            done, total: as yielded last when the epoch was left.
+        """
         optim.train_mode(self.model)
         turns = sampling.turns(self.steps, self.settings.alternate, epoch=epoch)
-        total = 0.0
-        for number, (task, over, step) in enumerate(turns[first_step:], start=first_step):
-            total += self._step(task, over, step, epoch * self.steps_per_epoch + number)
-        mean = total / max(len(turns) - first_step, 1)
-        mean = float(_sum_over_ranks(torch.tensor([mean], dtype=torch.float64), self.device)) / self.world
-        if not math.isfinite(mean):
-            rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimiser.param_groups)
-            raise AupipeError(f"epoch {epoch + 1}: the loss is {mean}, at learning rates {rates}; try lower ones")
-        return mean
+        for number, (task, over, step) in enumerate(turns[done:], start=done):
+            loss = self._step(task, over, step, epoch * self.steps_per_epoch + number)
+            total += float(_sum_over_ranks(torch.tensor([loss], dtype=torch.float64), self.device)) / self.world
+            if not math.isfinite(total):
+                rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimiser.param_groups)
+                raise AupipeError(f"epoch {epoch + 1}: the loss is {total}, at learning rates {rates}; try lower ones")
+            yield number + 1, total
 
     def _step(self, task: Task, over: int, step: int, number: int) -> float:
         """Global step `number` of the stage: step `step` of pass `over` through a task's data."""
         self._set_learning_rates(number)
         self.optimiser.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
         parts = self.settings.accumulate
-        share = self.settings.batch // self.world
+        share = sampling.share(self.settings.batch, rank=self.rank, world=self.world)
         total = 0.0
         for part in range(parts):
             first, last = share * part // parts, share * (part + 1) // parts
@@ -96,7 +103,9 @@ class Trainer:
             if isinstance(self.model, DistributedDataParallel) and part + 1 < parts:
                 waits = self.model.no_sync()
             with waits:
-                loss = self._part(task, over, step, (first, last)) * ((last - first) / share)
+                # Ranks are averaged, and their shares may differ by one.
+                weight = (last - first) * self.world / self.settings.batch
+                loss = self._part(task, over, step, (first, last)) * weight
                 loss.backward()
             total += float(loss.detach())
         if self.settings.optimiser.clip_norm:
@@ -213,6 +222,14 @@ def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
         values = values.to(device)
         distributed.all_reduce(values)
     return values
+
+
+def agreed(wishes: Sequence[bool], device: torch.device) -> list[bool]:
+    """What rank 0 wishes, told to all."""
+    values = torch.tensor(wishes, device=device, dtype=torch.uint8)
+    if distributed.is_initialized():
+        distributed.broadcast(values, 0)
+    return [bool(value) for value in values.tolist()]
 
 
 def _same_buffers(system: nn.Module) -> None:

@@ -136,6 +136,7 @@ class Recipe(Section):
         default_factory=dict
     )  # official | 0 … 3: laid over the model in that run of --folds
     embeddings: str | None = None  # where `encode_once` keeps what it makes; None: in the run. Runs may share a place
+    save_every_s: float = Field(default=120.0, ge=0)  # within an epoch, for what a kill may cost; each end is kept too
     inference: Inference = Inference()
     resources: Resources = Resources()
 

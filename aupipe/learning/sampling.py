@@ -120,7 +120,11 @@ def turns(
 
 
 def rank_rows(order: Ints, *, step: int, batch: int, rank: int, world: int) -> Ints:
-    """The part (batch / world,) of global batch `step` that is this rank's."""
-    share = batch // world
-    start = step * batch + rank * share
-    return order[start : start + share]
+    """The part of global batch `step` that is this rank's; its size is `share`."""
+    first, last = (step * batch + batch * number // world for number in (rank, rank + 1))
+    return order[first:last]
+
+
+def share(batch: int, *, rank: int, world: int) -> int:
+    """How many clips of a batch are this rank's: as many as every other's, or one more or less."""
+    return batch * (rank + 1) // world - batch * rank // world

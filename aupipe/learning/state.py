@@ -23,6 +23,9 @@ class Position:
 
     epochs: int = 0  # complete ones
     history: list[dict[str, Any]] = field(default_factory=list)  # the metrics of each
+    step: int = 0  # steps done of the epoch after them …
+    loss: float = 0.0  # … the sum of their losses …
+    train_s: float = 0.0  # … and the time that they took
 
 
 def stalled(position: Position, patience: int | None) -> bool:

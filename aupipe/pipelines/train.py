@@ -45,6 +45,15 @@ from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
 
+# What differs from Ray's defaults; a variable that is set already is left as it is.
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # not 2: a report younger than one poll is lost if a worker dies
+    # Not 60: after a node is lost, the first attempt to start again may wait for so long in vain.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # not 5: some notices come only seconds ahead
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same on the workers
+}
+
 
 def describe(job: TrainJob) -> str:
     """The plan of a run, and what of it is done. Starts nothing.
@@ -122,9 +131,8 @@ def train(job: TrainJob) -> dict[str, Any]:
         return done
     logger.info("%s", describe(job))
     run.begin(folder, wanted)
-    # A report that is younger than one poll is lost if a worker dies; Ray's default is 2 s.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # a recipe's relative paths mean the same on the workers
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
     figures: History = []
     with claim(folder), session(log_to_driver=False):
         for name in job.recipe.needed():

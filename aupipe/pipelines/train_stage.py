@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
 MAX_CPU_WORKERS = 4  # by default: beyond that, shares of a batch get small
+RESIZE_S = 15.0  # between looks whether there is room for more workers; taking them on restarts the group
 
 History = list[dict[str, Any]]
 
@@ -43,7 +44,7 @@ class TrainJob:
     recipe: Recipe
     store: str
     out: str
-    workers: int | None = None  # None: one a GPU, else one a CPU up to MAX_CPU_WORKERS
+    workers: int | tuple[int, int] | None = None  # or least and most; None: one a GPU, else one a CPU, at most 4
     split: str = splits.OFFICIAL  # or fold:K
     command: str = ""
 
@@ -105,7 +106,9 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             "earlier": earlier,
             "embeddings": _encoded(job, stage),
         },
-        scaling_config=ray.train.ScalingConfig(num_workers=_workers(job, stage, bool(gpus)), use_gpu=bool(gpus)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=_workers(job, stage, bool(gpus)), use_gpu=bool(gpus), elastic_resize_monitor_interval_s=RESIZE_S
+        ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
         run_config=ray.train.RunConfig(
             name=name,
@@ -195,31 +198,28 @@ def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
 
 
 def check_workers(job: TrainJob, stage: str) -> None:
-    """Refuse a number of workers that cannot share the batch of a stage.
+    """Refuse more workers than can share the batch of a stage.
 
     Raises:
         ConfigError: naming the settings.
     """
     settings, workers = job.recipe.stages[stage], job.workers or 1
-    if settings.batch % workers:
+    most = workers if isinstance(workers, int) else workers[1]
+    if most > settings.batch:
+        raise ConfigError(f"--workers {most} cannot share a batch of {settings.batch}; set stages.{stage}.batch")
+    if settings.accumulate > settings.batch // most:
         raise ConfigError(
-            f"--workers {workers} cannot share a batch of {settings.batch} evenly; set stages.{stage}.batch"
-        )
-    if settings.accumulate > settings.batch // workers:
-        raise ConfigError(
-            f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // workers} clips that "
+            f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // most} clips that "
             "a worker has of a batch"
         )
 
 
-def _workers(job: TrainJob, stage: str, gpu: bool) -> int:
+def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
     if job.workers is not None:
         return job.workers
     settings = job.recipe.stages[stage]
     slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    most = max(slots if gpu else min(slots, MAX_CPU_WORKERS), 1)
-    fitting = (n for n in range(1, most + 1) if settings.batch % n == 0 and settings.accumulate <= settings.batch // n)
-    return max(fitting)
+    return max(min(slots if gpu else min(slots, MAX_CPU_WORKERS), settings.batch // settings.accumulate), 1)
 
 
 def _cause(error: ray.train.TrainingFailedError) -> AupipeError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 import ray.train.torch
@@ -21,11 +22,19 @@ from aupipe.learning.recipe import Recipe
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 
+if TYPE_CHECKING:
+    import torch
+
 logger = logging.getLogger(__name__)
+
+_LOOK_S = 1.0  # between looks for a notice that a node will be taken away
+_LEAVING_S = 10.0  # between states from the notice on
 
 
 def run_epochs(config: dict[str, Any]) -> None:
-    """The epochs of a stage that are still to do; each ends with a report, and on rank 0 with a state."""
+    """The steps of a stage that are still to do. An epoch ends with a report, and so does what `_Clock` says; of rank 0
+    each takes a state along.
+    """
     import cv2
     import torch
 
@@ -56,13 +65,28 @@ def run_epochs(config: dict[str, Any]) -> None:
         recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device,
         embeddings=config["embeddings"],
     )  # fmt: skip
+
+    def report(figures: dict[str, Any], called: str) -> None:
+        if rank != 0:
+            ray.train.report(figures)
+            return
+        with tempfile.TemporaryDirectory() as local:
+            state.save(Path(local), learner, optimiser, position)
+            made = ray.train.Checkpoint.from_directory(local)
+            ray.train.report(figures, checkpoint=made, checkpoint_dir_name=called)
+
+    clock = _Clock(recipe.save_every_s, device)
     for epoch in range(position.epochs, settings.epochs):
         if state.stalled(position, settings.patience):
             break
-        begun = time.monotonic()
-        loss = trainer.train_epoch(epoch)
+        begun = time.monotonic() - position.train_s
+        for step, total in trainer.learn(epoch, position.step, position.loss):
+            spent = time.monotonic() - begun
+            position = state.Position(epoch, position.history, step, total, spent)
+            if clock.strikes():
+                report(_WITHIN_EPOCH, f"epoch-{epoch:04d}-step-{step:07d}")
         trained = time.monotonic()
-        scores = trainer.validate()
+        scores, loss = trainer.validate(), position.loss / trainer.steps_per_epoch
         figures = {
             "stage": name,
             "epoch": epoch,
@@ -76,15 +100,40 @@ def run_epochs(config: dict[str, Any]) -> None:
             "workers": world,
         }
         position = state.Position(epoch + 1, [*position.history, figures])
-        if rank != 0:
-            ray.train.report(figures)
-            continue
-        with tempfile.TemporaryDirectory() as local:
-            state.save(Path(local), learner, optimiser, position)
-            made = ray.train.Checkpoint.from_directory(local)
-            ray.train.report(figures, checkpoint=made, checkpoint_dir_name=f"epoch-{epoch:04d}")
-        run.write_metrics(folder, config["earlier"] + position.history)
-        _write_events(folder, name, position)
+        report(figures, f"epoch-{epoch:04d}")
+        if rank == 0:
+            run.write_metrics(folder, config["earlier"] + position.history)
+            _write_events(folder, name, position)
+
+
+# Ray Train keeps the state with the highest score, and the newest; one from within an epoch is never the best.
+_WITHIN_EPOCH = {"score": -sys.float_info.max}
+
+
+class _Clock:
+    """Says to all ranks alike, after a step, that a state is to be saved: by the time on rank 0, or since a node that
+    trains is about to be taken away.
+    """
+
+    def __init__(self, every_s: float, device: torch.device) -> None:
+        self._every_s, self._device = every_s, device
+        self._saved = self._looked = time.monotonic()
+        self._leaving: list[str] = []  # nodes
+
+    def strikes(self) -> bool:
+        now = time.monotonic()
+        looks, saves = engine.agreed([now - self._looked >= _LOOK_S, now - self._saved >= self._every_s], self._device)
+        if looks:
+            self._looked = now
+            notice = ray.train.get_preemption_info()  # waits for all ranks, by way of an actor: not at every step
+            leaving = notice.preempted_node_ids if notice else []
+            saves = saves or leaving != self._leaving
+            if leaving:  # the next state is lost if the node goes before; so little is to be lost
+                self._every_s = min(self._every_s, _LEAVING_S)
+            self._leaving = leaving
+        if saves:
+            self._saved = time.monotonic()
+        return saves
 
 
 def _write_events(folder: Storage, stage: str, position: state.Position) -> None:

@@ -47,8 +47,8 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
         ([*QUICK, "--set", "stages.train.init=stage:first"], "names no earlier stage"),
         ([*QUICK, "--set", "stages.train.batch=9999"], "less than one batch of 9999"),
         ([*QUICK, "--set", "model.backbone=nonet"], "nonet"),
-        ([*QUICK, "--workers", "0"], "--workers"),
-        ([*QUICK, "--workers", "3"], "stages.train.batch"),
+        ([*QUICK, "--workers", "99"], "stages.train.batch"),
+        ([*QUICK, "--workers", "1-99"], "stages.train.batch"),
         ([*QUICK, "--set", "stages.train.accumulate=40", "--set", "stages.train.batch=10"], "stages.train.accumulate"),
         ([*QUICK, "--split", "fold:4"], "fold:3"),
         ([*QUICK, "--split", "train"], "--split train"),
@@ -85,3 +85,10 @@ def test_wrong_configuration_exits_2_and_names_it(
 def test_a_folder_that_is_no_store_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([*QUICK, "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert "preprocess.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "3-1", "0-2", "2-", "two", "-1", "1-2-3"])
+def test_workers_are_a_number_or_a_range(workers: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*QUICK, "--data", "store", "--out", "run", f"--workers={workers}"])
+    assert "--workers" in capsys.readouterr().err

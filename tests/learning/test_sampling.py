@@ -41,10 +41,11 @@ def test_ranks_share_the_global_batch_whatever_their_number() -> None:
     order = sampling.epoch_order(np.repeat(np.arange(9), 11), seed=1, epoch=2, window=2)
     for step in range(sampling.steps(len(order), 12)):
         alone = sampling.rank_rows(order, step=step, batch=12, rank=0, world=1)
-        for world in (2, 3, 4):
+        for world in (2, 3, 4, 5):
             parts = [sampling.rank_rows(order, step=step, batch=12, rank=r, world=world) for r in range(world)]
             assert np.array_equal(np.concatenate(parts), alone)
-            assert {len(part) for part in parts} == {12 // world}
+            assert [len(part) for part in parts] == [sampling.share(12, rank=r, world=world) for r in range(world)]
+            assert {len(part) for part in parts} == {12 // world, -(-12 // world)}
     assert sampling.steps(99, 12) == 8
     assert sampling.steps(5, 12) == 0
 

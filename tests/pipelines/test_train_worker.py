@@ -1,0 +1,84 @@
+"""A training worker that is killed within an epoch: what takes its place goes on at the last step that was saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aupipe.commands import train
+
+pytestmark = pytest.mark.cluster
+
+ALTERNATING = [
+    "stages.identities=null", "stages.audio=null", "stages.sequence=null", "stages.visual.init=random",
+    "stages.visual.epochs=2", "stages.visual.batch=8", "stages.visual.tasks.expr.data.every_n=1",
+    "stages.visual.tasks.au.data.every_n=1", "input.size_px=32",
+]  # fmt: skip
+
+
+def newest_state(run: Path) -> str:
+    """The folder of the state that a restarted worker is given; "" before there is one."""
+    try:
+        said = json.loads((run / "stages/visual/checkpoint_manager_snapshot.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # not yet, or just being written
+        return ""
+    return said["latest_checkpoint_result"]["checkpoint_dir_name"]
+
+
+def a_worker() -> int:
+    """The process number of a training worker below this process."""
+    names = {int(path.name): (path / "stat").read_text() for path in Path("/proc").iterdir() if path.name.isdigit()}
+    parents = {pid: int(stat.rpartition(")")[2].split()[1]) for pid, stat in names.items()}
+    for pid in sorted(parents, reverse=True):
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if above == os.getpid() and b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise AssertionError("no training worker")
+
+
+@pytest.mark.parametrize("alternate", ["batch", pytest.param("epoch", marks=pytest.mark.slow)])
+def test_killed_within_an_epoch_it_ends_in_the_same_bits(
+    alternate: str, make_store: Callable[..., str], tmp_path: Path, ray_session: None
+) -> None:
+    store = make_store(train=4, validation=3, frames=16)
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+
+    def start(out: Path, save_every_s: float) -> int:
+        settings = [*ALTERNATING, f"stages.visual.alternate={alternate}", f"save_every_s={save_every_s}"]
+        chosen = ["--recipe", "multimodal", "--quick", "--data", store, "--out", str(out), "--workers", "2"]
+        return train.main(chosen + [part for setting in settings for part in ("--set", setting)])
+
+    assert start(calm, 1000) == 0
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(start(rough, 0)))
+    thread.start()
+    deadline = time.monotonic() + 240
+    while not newest_state(rough).startswith("epoch-0001-step-"):
+        assert thread.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(a_worker(), signal.SIGKILL)
+    thread.join()
+    assert codes == [0]
+    lines = [
+        [
+            {key: value for key, value in json.loads(line).items() if not key.endswith("_s")}
+            for line in (out / "metrics.jsonl").read_text().splitlines()
+        ]
+        for out in (calm, rough)
+    ]
+    assert lines[0] == lines[1]  # the loss of the epoch that was cut in two, too
+    assert newest_state(rough) == newest_state(calm) == "epoch-0001"
+    for name in ("stages/visual/epoch-0001/model.safetensors", "best/model.safetensors"):
+        assert (rough / name).read_bytes() == (calm / name).read_bytes(), name
+    kept = {path.name for path in (rough / "stages/visual").glob("epoch-*")}
+    assert kept <= {"epoch-0000", "epoch-0001"}  # states from within an epoch are cleared away
