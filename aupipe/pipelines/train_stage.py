@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,16 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     with chosen.as_directory() as local:
         _save(job, stage, name, Path(local))
     folder.write(f"stages/{name}/history.json", json.dumps(done).encode())
+    _clear(folder, f"stages/{name}", keep=[Path(each.path).name for each in (result.checkpoint, chosen)])
     return done
+
+
+def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
+    """Delete the states that a worker wrote just before it was killed: Ray Train does not know of them."""
+    for file in folder.names(states):
+        state_name = file.removeprefix(f"{states}/").partition("/")[0]
+        if state_name.startswith("epoch-") and state_name not in keep:
+            folder.delete(file)
 
 
 def _encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:

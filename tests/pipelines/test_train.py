@@ -45,10 +45,14 @@ def epochs_done(out: Path) -> int:
 
 def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
     """Return in the middle of epoch `count` + 1."""
+    wait_for(lambda: epochs_done(out) >= count, driver)
+
+
+def wait_for(happened: Callable[[], object], driver: subprocess.Popen) -> None:
     deadline = time.monotonic() + 240
-    while epochs_done(out) < count:
+    while not happened():
         assert driver.poll() is None, "the run ended by itself"
-        assert time.monotonic() < deadline, f"no {count} epochs in {out}"
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -111,9 +115,11 @@ def test_killed_worker_and_killed_driver_change_nothing(
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     assert train.main(arguments(store, calm)) == 0
 
-    driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough)], cwd=ROOT)
+    often = ["--set", "save_every_s=0"]  # what takes the worker's place goes on within an epoch
+    driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough), *often], cwd=ROOT)
     try:
         wait_for_epochs(rough, 2, driver)
+        wait_for(lambda: list((rough / "stages/train").glob("epoch-0002-step-*")), driver)
         os.kill(worker_of(driver), signal.SIGKILL)
         wait_for_epochs(rough, 4, driver)
     finally:
