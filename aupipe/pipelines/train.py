@@ -30,6 +30,7 @@ from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.pipelines.train_stage import (
     History,
     TrainJob,
@@ -135,6 +136,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     figures: History = []
     with claim(folder), session(log_to_driver=False):
+        check_shared(job.out, [job.store, embeddings(job)])
         for name in job.recipe.needed():
             figures = cross_validate(job, name, figures)
             figures = run_stage(job, name, figures)

@@ -72,7 +72,7 @@ def processes() -> list[Path]:
     return [path for path in Path("/proc").iterdir() if path.name.isdigit() and (path / "stat").exists()]
 
 
-def without_times(out: Path) -> list[dict]:
+def without_costs(out: Path) -> list[dict]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if not key.endswith(("_s", "_mb"))} for line in lines]
 
@@ -104,7 +104,7 @@ def test_killed_three_times_at_random_moments_it_ends_in_the_same_bits(
             os.kill(driver.pid, signal.SIGKILL)
             driver.wait()
     assert train.main(command(rough)) == 0
-    assert without_times(rough) == without_times(calm)
+    assert without_costs(rough) == without_costs(calm)
     assert (rough / "best/model.safetensors").read_bytes() == (calm / "best/model.safetensors").read_bytes()
 
 
@@ -128,8 +128,8 @@ def test_killed_worker_and_killed_driver_change_nothing(
     assert not (rough / "summary.json").exists()
     assert train.main(arguments(store, rough)) == 0
 
-    assert [line["epoch"] for line in without_times(rough)] == list(range(EPOCHS))
-    assert without_times(rough) == without_times(calm)
+    assert [line["epoch"] for line in without_costs(rough)] == list(range(EPOCHS))
+    assert without_costs(rough) == without_costs(calm)
     for name in (f"stages/train/epoch-{EPOCHS - 1:04d}/model.safetensors", "best/model.safetensors"):
         assert (rough / name).read_bytes() == (calm / name).read_bytes(), name
     assert list((rough / "tensorboard" / "train").glob("events*"))
