@@ -22,6 +22,8 @@ class Resources(Section):
     """What a job may take of the cluster."""
 
     gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
+    # Nodes with the labels pool=decode, infer, train do what these say; auto: a label that a node has now, likewise.
+    pools: Literal["auto"] | bool = "auto"
 
 
 class Inference(Section):

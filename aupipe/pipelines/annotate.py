@@ -20,9 +20,19 @@ from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
-from aupipe.pipelines.annotate_phases import Run, configure, export, finalise, listen, observe, probe_all, unobserved
+from aupipe.pipelines.annotate_phases import (
+    Run,
+    configure,
+    export,
+    finalise,
+    listen,
+    needs,
+    observe,
+    probe_all,
+    unobserved,
+)
 from aupipe.pipelines.claim import claim, reaching
-from aupipe.pipelines.session import session
+from aupipe.pipelines.session import asked_ahead, session
 from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 
@@ -109,9 +119,12 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
         with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
             check_shared(job.out, [*job.inputs, *job.checkpoints])
             configure()
+            if job.workers is None and not ray.cluster_resources().get("CPU"):
+                raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
             run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
-            frames, work_s = _work(run, work, job)
+            with asked_ahead(needs(run, work.observe), job.config.resources):
+                frames, work_s = _work(run, work, job)
             _withdraw(work, books, storage)
             books = Ledger.read(storage)
             books.reconcile()

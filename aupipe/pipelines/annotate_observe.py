@@ -175,7 +175,9 @@ class Encode:
                 rows = with_embeddings(_from_ipc(part["rows"]), mine)
                 observed.write(self._storage, part["key"], part["number"], part["last"], rows)
                 frames = len(np.unique(rows["frame"].to_numpy()))
-            done.append({name: part[name] for name in ("video_id", "error", "attempts", "work_s")} | {"frames": frames})
+            done.append(
+                {name: part[name] for name in ("video_id", "error", "attempts", "work_s", "last")} | {"frames": frames}
+            )
         share = (time.monotonic() - start) / max(len(done), 1)
         return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
 

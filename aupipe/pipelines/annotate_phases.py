@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.util.metrics import Counter
 
 from aupipe.annotation import observed, sound
 from aupipe.annotation.inputs import Input
@@ -21,7 +22,7 @@ from aupipe.errors import AupipeError
 from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
 from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.session import Pool, gpus_per_worker, node_of
 from aupipe.storage import Storage
 
 _GROUP_VIDEOS = 64  # videos finalised by one task, at most
@@ -50,6 +51,11 @@ class Run:
     def decoders(self) -> int:
         return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
 
+    @property
+    def on_cpus(self) -> dict[str, Any]:
+        """Where Ray shall run what needs a CPU."""
+        return {"num_cpus": 1, "label_selector": node_of("decode", self.keys.config.resources)}
+
 
 def configure() -> None:
     """Settings of Ray Data for the phases."""
@@ -63,9 +69,19 @@ def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, 
     if not inputs:
         return []
     rows = ray.data.from_items([{"input": json.dumps(asdict(video))} for video in inputs])
-    said = rows.map(Probe(run.keys.config, run.storage), num_cpus=1).take_all()
+    said = rows.map(Probe(run.keys.config, run.storage), **run.on_cpus).take_all()
     by_id = dict(read_probe(row) for row in said)
     return [(video, by_id[video.video_id]) for video in inputs]
+
+
+def needs(run: Run, due: Mapping[str, Due]) -> list[tuple[Pool, dict[str, int]]]:
+    """What observing these videos takes: a CPU a segment, as far as so many are decoded at a time, and the encoder."""
+    count = min(run.decoders, sum(len(segments) for _, segments in due.values()))
+    if not count:
+        return []
+    gpus = gpus_per_worker(run.keys.config.resources)
+    decoder: tuple[Pool, dict[str, int]] = ("decode", {"CPU": 1})
+    return [decoder] * count + [("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder]
 
 
 def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
@@ -81,7 +97,7 @@ def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
     if not missing:
         return {}
     heard = ray.data.from_items(missing).map(
-        Listen(run.keys.config, run.storage), num_cpus=1, compute=TaskPoolStrategy(size=run.decoders)
+        Listen(run.keys.config, run.storage), **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders)
     )
     return {row["video_id"]: row["error"] for row in heard.iter_rows() if row["error"]}
 
@@ -115,16 +131,20 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     blocks = min(len(tasks), max(64, 16 * run.decoders))
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(config, run.storage, run.keys.models.templates),
-        num_cpus=1, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
+        **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
     )  # fmt: skip
     encoded = parts.map_batches(
         Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, bool(gpus)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
+        label_selector=node_of("infer" if gpus else "decode", config.resources),
         compute=ActorPoolStrategy(size=1),
     )  # fmt: skip
     progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
     frames = 0
+    ended = Counter("aupipe_segments", "Segments that are observed or set aside.", ("outcome",))
     for row in encoded.iter_rows():
+        if row["last"]:
+            ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
         frames += row["frames"]
         progress.add(row["frames"])
         record, _ = due[row["video_id"]]
@@ -143,7 +163,7 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
         return
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
         Finalise, fn_constructor_args=(run.models, run.storage, run.keys.config, run.keys.decision),
-        num_cpus=1, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
+        **run.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
     )  # fmt: skip
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
     for row in rows.iter_rows():
@@ -176,7 +196,7 @@ def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]
         for name, ids in by_entry.items()
     ]
     if rows:
-        made = ray.data.from_items(rows).map(Export(run.storage, tuple(forms)), num_cpus=1)
+        made = ray.data.from_items(rows).map(Export(run.storage, tuple(forms)), **run.on_cpus)
         progress = Progress("export", sum(map(len, by_entry.values())), "videos")
         for row in made.iter_rows():
             progress.add(len(json.loads(row["video_ids"])))

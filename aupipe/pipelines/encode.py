@@ -20,7 +20,7 @@ from aupipe.learning.sources import Folders
 from aupipe.learning.tasks import TaskData
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.session import gpus_per_worker, node_of
 from aupipe.storage import Storage
 
 
@@ -85,6 +85,7 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
             compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(todo)), 1)),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
+            label_selector=node_of("infer" if gpus else "decode", resources),
         )
         for row in done.iter_rows():
             progress.add(sizes[row["part"]])

@@ -29,7 +29,7 @@ from aupipe.learning.sources import Source
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
-from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.session import gpus_per_worker, node_of
 from aupipe.storage import Storage
 
 ROWS_PER_CALL = 1024  # about; a track is never cut
@@ -61,6 +61,7 @@ def predict(
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
+        label_selector=node_of("infer" if gpus else "decode", resources),
     )
     said = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
     result, first = {}, 0

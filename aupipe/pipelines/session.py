@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import ray
 import ray.data
+from ray.autoscaler.sdk import request_resources
 
 from aupipe.config import Resources
+
+Pool = Literal["decode", "infer", "train"]
 
 
 @contextmanager
@@ -41,6 +45,30 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
         yield
     finally:
         ray.shutdown()
+
+
+def node_of(pool: Pool, resources: Resources) -> dict[str, str] | None:
+    """Ray's label selector for what shall run on nodes of a pool; None: it may run anywhere."""
+    labels = (node["Labels"].get("pool") for node in ray.nodes() if node["Alive"])
+    wanted = pool in labels if resources.pools == "auto" else resources.pools
+    return {"pool": pool} if wanted else None
+
+
+@contextmanager
+def asked_ahead(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
+    """The autoscaler hears what the block will need before tasks wait for it; and, at the end, that it is over.
+
+    It brings nodes at once then, not a few at a time. Ray Data asks anew, now and then, for what it runs.
+
+    Args:
+        needs: one bundle of resources each.
+    """
+    selectors = [node_of(pool, resources) or {} for pool, _ in needs]
+    request_resources(bundles=[dict(bundle) for _, bundle in needs], bundle_label_selectors=selectors)
+    try:
+        yield
+    finally:
+        request_resources(bundles=[])
 
 
 def gpus_per_worker(resources: Resources) -> int:

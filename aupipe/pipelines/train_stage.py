@@ -27,7 +27,7 @@ from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
 from aupipe.pipelines.encode import encode_stage
-from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.session import gpus_per_worker, node_of
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
 
@@ -108,7 +108,10 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             "embeddings": _encoded(job, stage),
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=_workers(job, stage, bool(gpus)), use_gpu=bool(gpus), elastic_resize_monitor_interval_s=RESIZE_S
+            num_workers=_workers(job, stage, bool(gpus)),
+            use_gpu=bool(gpus),
+            label_selector=node_of("train", job.recipe.resources),
+            elastic_resize_monitor_interval_s=RESIZE_S,
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
         run_config=ray.train.RunConfig(

@@ -35,7 +35,7 @@ def shipped_settings() -> dict[str, int]:
 
 @pytest.fixture
 def cluster() -> Iterator[object]:
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # before Ray is imported
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_raylet_start_wait_time_s": "180"}  # before Ray is imported
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 150 * 2**20}

@@ -1,0 +1,51 @@
+"""Where things run, and what of it Ray's metrics show."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+
+import pytest
+import ray
+
+from aupipe.config import Resources
+from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.session import asked_ahead, node_of
+
+pytestmark = pytest.mark.ray
+
+
+def test_without_labels_all_runs_anywhere(ray_session: None) -> None:
+    assert node_of("decode", Resources()) is None
+    assert node_of("decode", Resources(pools=True)) == {"pool": "decode"}
+    assert node_of("decode", Resources(pools=False)) is None
+
+
+def test_what_is_asked_ahead_is_given_back(ray_session: None) -> None:
+    from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    def asked() -> list:
+        return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
+
+    with asked_ahead([("decode", {"CPU": 1}), ("infer", {"GPU": 1, "CPU": 1})], Resources(pools=True)):
+        assert asked() == [{"CPU": 1}, {"GPU": 1, "CPU": 1}]
+    assert asked() == []
+
+
+@pytest.mark.slow
+def test_progress_shows_in_rays_metrics(ray_session: None) -> None:
+    progress = Progress("observe", 30, "frames")
+    progress.add(20)
+    (node,) = ray.nodes()
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {"aupipe_done_total{": "20.0", "aupipe_left{": "10.0"}
+    deadline = time.monotonic() + 120
+    while True:
+        lines = urllib.request.urlopen(address, timeout=30).read().decode().splitlines()
+        found = [line for line in lines if "aupipe_" in line and 'stage="observe"' in line and 'unit="frames"' in line]
+        if all(any(name in line and line.endswith(value) for line in found) for name, value in wanted.items()):
+            return
+        assert time.monotonic() < deadline, [line for line in lines if "aupipe" in line]
+        time.sleep(1)
