@@ -16,6 +16,7 @@ from aupipe.learning.augment import AugmentConfig
 from aupipe.learning.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
 from aupipe.learning.optim import OptimiserConfig
 from aupipe.learning.sampling import Task
+from aupipe.learning.space import Dimension
 from aupipe.models.build import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.windows import OVERLAP
@@ -139,12 +140,21 @@ class Recipe(Section):
     save_every_s: float = Field(default=120.0, ge=0)  # within an epoch, for what a kill may cost; each end is kept too
     inference: Inference = Inference()
     resources: Resources = Resources()
+    search: dict[str, dict[str, Dimension]] = Field(
+        default_factory=dict
+    )  # what tune.py tries: stage → dotted key below it, where a number counts in a list → values
 
-    @field_validator("stages", mode="before")
+    @field_validator("stages", "search", mode="before")
     @classmethod
-    def _without_null(cls, stages: Any) -> Any:
-        """`stages.NAME=null` takes a stage out."""
-        return {k: v for k, v in stages.items() if v is not None} if isinstance(stages, Mapping) else stages
+    def _without_null(cls, named: Any) -> Any:
+        """`stages.NAME=null` takes a stage out; so does `search.NAME=null`."""
+        return {k: v for k, v in named.items() if v is not None} if isinstance(named, Mapping) else named
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _without_null_keys(cls, named: Any) -> Any:
+        """A key that is null is not searched."""
+        return {name: cls._without_null(keys) for name, keys in named.items()} if isinstance(named, Mapping) else named
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
@@ -155,6 +165,8 @@ class Recipe(Section):
                 raise ValueError(
                     f"stages.{name}.init: {stage.init} names no earlier stage ({', '.join(before) or '–'})"
                 )
+        if unknown := [name for name in self.search if name not in self.stages]:
+            raise ValueError(f"search.{unknown[0]}: there is no such stage")
         return self
 
     @property
@@ -177,10 +189,46 @@ class Recipe(Section):
             chain.insert(0, init.removeprefix(FROM_STAGE))
         return chain
 
+    def changed(self, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values at dotted keys, as `stages.train.optimiser.groups.0.schedule.lr`.
+
+        Raises:
+            ConfigError: a key that there is not, or a value that cannot be there.
+        """
+        described = self.model_dump(mode="json")
+        for key, value in settings.items():
+            try:
+                described = _put(described, key.split("."), value)
+            except LookupError as error:
+                raise ConfigError(f"setting {key!r}: {error}") from None
+        return load(Recipe, described)
+
+    def value_of(self, key: str) -> Any:
+        """What stands at a dotted key; below a stage's `model` also what it has from the recipe's."""
+        found = self.model_dump(mode="json")
+        for name, stage in found["stages"].items():
+            stage["model"] = self.model_of(name).model_dump(mode="json")
+        for part in key.split("."):
+            found = found[int(part) if isinstance(found, list) else part]
+        return found
+
     def for_fold(self, fold: str) -> Recipe:
         """The recipe as that run of `--folds` trains it."""
         described = self.model_dump(mode="json") | {"fold": {}}
         return load(Recipe, merge(described, {"model": self.fold.get(fold, {})}))
+
+
+def _put(described: Any, way: Sequence[str], value: Any) -> Any:
+    """`described` with another value at the end of the way; what is not there on the way is made."""
+    if not way:
+        return value
+    here, *rest = way
+    if not isinstance(described, list):
+        mapping = described if isinstance(described, dict) else {}
+        return mapping | {here: _put(mapping.get(here), rest, value)}
+    if here not in map(str, range(len(described))):
+        raise LookupError(f"{here} names none of {len(described)}")
+    return [_put(each, rest, value) if str(n) == here else each for n, each in enumerate(described)]
 
 
 def known() -> list[str]:

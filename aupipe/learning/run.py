@@ -16,7 +16,7 @@ STARTED, METRICS, SUMMARY, BEST = "run.json", "metrics.jsonl", "summary.json", "
 def identity(recipe: Recipe, index: StoreIndex, split: str) -> dict[str, Any]:
     """All that decides the weights, but for the worker count: a run goes on only with the same."""
     return {
-        "recipe": recipe.model_dump(mode="json", exclude={"resources", "embeddings", "save_every_s"}),
+        "recipe": recipe.model_dump(mode="json", exclude={"resources", "embeddings", "save_every_s", "search"}),
         "store_sha256": index.sha256,
         "split": split,
     }

@@ -132,15 +132,27 @@ def train(job: TrainJob) -> dict[str, Any]:
         return done
     logger.info("%s", describe(job))
     run.begin(folder, wanted)
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    figures: History = []
+    configure_ray()
     with claim(folder), session(log_to_driver=False):
         check_shared(job.out, [job.store, embeddings(job)])
-        for name in job.recipe.needed():
-            figures = cross_validate(job, name, figures)
-            figures = run_stage(job, name, figures)
-        return _finish(job, index, name, figures)
+        return _finish(job, index, job.recipe.needed()[-1], run_stages(job))
+
+
+def configure_ray() -> None:
+    """Set what differs from Ray's defaults, before a session."""
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def run_stages(job: TrainJob) -> History:
+    """Train the stages that the recipe's last one builds on, or the rest of them; the figures of all epochs. Runs
+    inside a session.
+    """
+    figures: History = []
+    for name in job.recipe.needed():
+        figures = cross_validate(job, name, figures)
+        figures = run_stage(job, name, figures)
+    return figures
 
 
 def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> dict[str, Any]:

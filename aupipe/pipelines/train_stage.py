@@ -48,6 +48,8 @@ class TrainJob:
     workers: int | tuple[int, int] | None = None  # or least and most; None: one a GPU, else one a CPU, at most 4
     split: str = splits.OFFICIAL  # or fold:K
     command: str = ""
+    worker_cpus: float = 1  # that one asks Ray for, where models run on CPUs
+    callbacks: tuple[ray.train.UserCallback, ...] = ()  # of Ray Train, told of the epochs of the last stage
 
 
 def best(name: str) -> str:
@@ -105,13 +107,14 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             "split": job.split,
             "out": folder.root,
             "earlier": earlier,
-            "embeddings": _encoded(job, stage),
+            "embeddings": encoded(job, stage),
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=_workers(job, stage, bool(gpus)),
             use_gpu=bool(gpus),
             label_selector=node_of("train", job.recipe.resources),
             elastic_resize_monitor_interval_s=RESIZE_S,
+            resources_per_worker=None if gpus else {"CPU": job.worker_cpus},
         ),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
         run_config=ray.train.RunConfig(
@@ -122,6 +125,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),  # the best, and always the newest
+            callbacks=list(job.callbacks) if stage == job.recipe.needed()[-1] else [],
         ),
     )
     try:
@@ -148,7 +152,7 @@ def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
             folder.delete(file)
 
 
-def _encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
+def encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
     """Where the embeddings of a stage that encodes once lie, made as far as they were not there."""
     if job.recipe.stages[stage].encode_once is None:
         return {}
