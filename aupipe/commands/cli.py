@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-JOBS = ("synthesize", "preprocess", "train", "evaluate", "annotate", "convert", "bench")
+JOBS = ("synthesize", "preprocess", "train", "tune", "evaluate", "annotate", "convert", "bench")
 
 
 def main() -> int:

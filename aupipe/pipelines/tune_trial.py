@@ -57,12 +57,17 @@ def trial_job(job: TuneJob, settings: Settings, starts: Mapping[str, str]) -> Tr
     return replace(mine, worker_cpus=WORKER_CPUS)
 
 
+def settings_of(job: TuneJob, config: Mapping[str, Any]) -> Settings:
+    """What Ray Tune gave to a trial."""
+    space = search.space(job.recipe)
+    return {key: space[key].tidy(value) for key, value in config["settings"].items()}
+
+
 def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -> None:
     """What Ray Tune runs. A trial that cannot be trained, as one of too high a learning rate, has failed by itself and
     ends as usual; what else goes wrong is for Ray Tune to try again.
     """
-    space, out = search.space(job.recipe), Storage(job.out)
-    settings = {key: space[key].tidy(value) for key, value in config["settings"].items()}
+    out, settings = Storage(job.out), settings_of(job, config)
     trial = trials.begin(out, settings)
     if trial.status != "running":
         return
