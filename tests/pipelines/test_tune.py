@@ -1,0 +1,81 @@
+"""A search as a user runs it: bad trials stop early and give back what they held, and the best one can be trained."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from aupipe.commands import train, tune
+from aupipe.facestore.read import StoreIndex
+from aupipe.learning import recipe, search, splits
+from aupipe.models import checkpoint
+from aupipe.pipelines.session import session
+
+pytestmark = pytest.mark.cluster
+
+SETTINGS = [
+    "model.width=16", "model.heads=2", "model.mlp_width=16", "input.size_px=32", "stages.train.batch=8",
+    "stages.train.epochs=3", "stages.train.tasks.au.data.every_n=1", "stages.train.tasks.au.data.held_out=0.25",
+]  # fmt: skip
+ALPHA = "stages.train.tasks.au.loss.alpha"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """A recipe that says yes to everything, and a search that tries to say no: its F1 is 0."""
+    plan = recipe.read("multilabel_transformer", quick=True, overrides=SETTINGS)
+    plan = plan.changed({
+        "stages.train.tasks.au.loss": {"kind": "focal", "alpha": 0.99, "gamma": 0},
+        "stages.train.optimiser.groups.0.schedule": {"kind": "cosine", "lr": 0.02},
+        "search": {"train": {"tasks.au.loss.alpha": {"choice": [0, 0.001]}}},
+    })  # fmt: skip
+    (tmp_path / "recipe.yaml").write_bytes(search.to_yaml(plan, "of a test"))
+    return str(tmp_path / "recipe.yaml")
+
+
+@pytest.fixture
+def two_cpus() -> Iterator[None]:
+    with session(num_cpus=2, dashboard=True, log_to_driver=False):
+        yield
+
+
+def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
+    make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
+    arguments = ["--recipe", file, "--data", store, "--out", str(out), "--trials", "3"]
+    assert tune.main(arguments) == 0
+
+    table = pq.read_table(out / "trials.parquet").to_pandas().set_index("trial")
+    assert sorted(table[ALPHA]) == [0, 0.001, 0.99]
+    assert table.loc["default", ALPHA] == 0.99
+    assert table["score"].idxmax() == "default"
+    assert table.loc["default", "epochs"] == 3
+    assert "stopped" in set(table["status"])
+    assert (table[table["status"] == "stopped"]["epochs"] < 3).all()
+    deadline = time.monotonic() + 60
+    while any(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values()):
+        assert time.monotonic() < deadline, ray.util.placement_group_table()
+        time.sleep(0.1)
+
+    index = StoreIndex.open(store)
+    steered = splits.to_score(index, splits.SEARCH).videos
+    card = checkpoint.load_card(str(out / "best")).training
+    assert not steered & {*card.videos, *card.held_out_videos}
+    assert {*steered, *card.videos, *card.held_out_videos} == set(index.labels("train")["video_id"].to_pylist())
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["unseen"]["videos"] == 3
+    assert summary["unseen"]["macro_f1"] > 0
+    assert (out / "trials.png").read_bytes().startswith(b"\x89PNG")
+    assert "best: default" in capsys.readouterr().out
+
+    best = ["--recipe", str(out / "best.yaml"), "--data", store, "--out", str(tmp_path / "run")]
+    assert train.main([*best, "--dry-run"]) == 0
+    assert tune.main(arguments) == 0
+    assert json.loads((out / "summary.json").read_text()) == summary
