@@ -29,12 +29,20 @@ from aupipe.pipelines import train, train_stage
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
+from aupipe.pipelines.shared import check_shared
 from aupipe.pipelines.tune_search import check, run_trials
 from aupipe.pipelines.tune_trial import TuneJob, train_job, trial_job
 from aupipe.report.trials import picture
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+# What differs from Ray's defaults; a variable that is set already is left as it is.
+RAY_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run of a trial keeps its own figures
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a search as it ends any job
+    "RAY_AIR_NEW_OUTPUT": "0",  # or Ray Tune prints tables, whatever it was told
+}
 
 RECIPE, TABLE, PICTURE = "best.yaml", "trials.parquet", "trials.png"
 
@@ -77,10 +85,12 @@ def tune(job: TuneJob) -> dict[str, Any]:
         return done
     logger.info("%s", plan)
     train.configure_ray()
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the run of a trial keeps its own figures
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C ends a search as it ends any job
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the figures that it was told not to write
     # Without a dashboard Ray Train never gives back what a trial held that was stopped early.
     with claim(out), session(dashboard=True, log_to_driver=False):
+        check_shared(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])
         starts = _shared(job)
         run_trials(job, starts)
         return _finish(job, index, starts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 import ray.train
 from ray import tune
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.errors import AupipeError
@@ -19,8 +21,6 @@ from aupipe.learning.search import Settings
 from aupipe.pipelines import train
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
-
-logger = logging.getLogger(__name__)
 
 DRIVER_CPUS = 0.1
 WORKER_CPUS = 0.9  # so a trial of one worker takes one CPU in all, and as many run at once as there are CPUs
@@ -76,6 +76,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         tune.report(line)
     mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
     train.configure_ray()
+    _tell_address()
     try:
         run.begin(Storage(mine.out), run.identity(mine.recipe, StoreIndex.open(mine.store), mine.split))
         train.run_stages(mine)
@@ -83,6 +84,14 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         trials.end(out, settings, "failed", str(error))
     else:
         trials.end(out, settings, "finished")
+
+
+def _tell_address() -> None:
+    """Let the actors of a Ray Train run know their cluster. One of them gives back what a stopped trial held; it asks
+    for the only Ray of the machine, and where there are several it dies, and the search waits for ever.
+    """
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 class _Epochs(TuneReportCallback):  # type: ignore[misc]

@@ -102,3 +102,14 @@ def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
         videos = splits.to_score(index, splits.people(fold, 4)).videos
         assert len(videos) == 3
         assert len({int(video[1:]) % 4 for video in videos}) == 1
+
+
+def test_a_search_is_steered_by_people_of_train_and_by_nobody_of_validation(index: StoreIndex) -> None:
+    learnt, scored = splits.to_learn(index, splits.SEARCH), splits.to_score(index, splits.SEARCH)
+    assert learnt.pool == scored.pool == "train"
+    assert learnt.videos | scored.videos == names(index, "train")
+    assert not learnt.videos & scored.videos
+    assert 1 <= len(scored.videos) <= 3
+    held = samples.to_learn(index, DataConfig(held_out=0.2), "au", splits.SEARCH).held_out_videos
+    assert held
+    assert not set(held) & scored.videos
