@@ -54,11 +54,3 @@ def test_wrong_configuration_exits_2_and_names_it(
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / "search").exists()
-
-
-def test_a_store_without_validation_is_refused(
-    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    store = make_store(train=6, validation=0, frames=12)
-    assert main([*QUICK, "--data", store, "--out", str(tmp_path / "search")]) == 2
-    assert "validation" in capsys.readouterr().err
