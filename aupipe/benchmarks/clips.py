@@ -67,13 +67,15 @@ def write_clip(
     rotation: int | None = None,
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Path:
     """Encode frames at `times` (in ticks; default 25 a second) to a file; the suffix chooses the container.
 
     Args:
         rotation: degrees counter-clockwise by which a player shall turn the pictures.
+        size: width and height, where there are no frames to tell it.
     """
-    height, width = images[0].shape[:2]
+    width, height = size or images[0].shape[1::-1]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=25, options=options or {}))

@@ -1,0 +1,304 @@
+"""A zoo of more than 200 clips: every way in which a video may differ from the plain one, and every way to be none.
+
+Each animal knows what must come out: how many frames are to be presented, when, and the codes that its reason may
+begin with where it is not `ok`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from clips import damage, scene, speaking, write_clip
+
+COUNT = 24
+RATE = [Fraction(n, 25) for n in range(COUNT)]
+LATE = [5000 + 40 * n for n in range(COUNT)]
+VARIABLE = [0, 33, 70, *(70 + 97 * n for n in range(1, COUNT - 2))]
+HIDDEN = [40 * n - 200 for n in range(COUNT)]  # a negative first time becomes an edit list: five frames are not shown
+
+# What a damaged file may say; the last one is of a picture that is there, but not whole.
+LOSSES = ("frames_lost", "truncated", "container_damaged", "frames_corrupt")
+
+_QUICK = {
+    "libx264": {"preset": "ultrafast", "g": "8"},
+    "libx265": {"preset": "ultrafast", "g": "8", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "g": "8"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8", "g": "8"},
+    "libsvtav1": {"preset": "11", "g": "8", "svtav1-params": "lp=1"},
+    "mpeg4": {"g": "8"},
+    "mpeg2video": {"g": "8"},
+    "ffv1": {"g": "8"},
+}
+# Codec → its short name, the containers that hold it, and pixels where they are not yuv420p.
+_KINDS = {
+    "libx264": ("h264", "mp4 mov mkv avi mpg ts flv", None), "libx265": ("hevc", "mp4 mov mkv ts", None),
+    "libvpx-vp9": ("vp9", "webm mkv mp4", None), "libvpx": ("vp8", "webm mkv", None),
+    "libsvtav1": ("av1", "mp4 webm", None), "mpeg4": ("mpeg4", "mp4 mov mkv avi", None),
+    "mjpeg": ("mjpeg", "avi mov mkv mp4", None), "mpeg2video": ("mpeg2", "mpg mkv ts mp4", None),
+    "mpeg1video": ("mpeg1", "mpg", None), "ffv1": ("ffv1", "mkv avi", None), "prores": ("prores", "mov", "yuv422p10le"),
+    "wmv2": ("wmv2", "wmv avi", None), "flv": ("flv1", "flv", None), "huffyuv": ("huffyuv", "avi", "yuv422p"),
+    "png": ("png", "mov", "rgb24"), "qtrle": ("qtrle", "mov", "rgb24"), "gif": ("gif", "gif", "rgb8"),
+}  # fmt: skip
+_PLACES_ITSELF = ("mp4", "mov", "mkv", "webm", "avi", "gif", "wmv")  # the others add a delay of their own to all times
+_TIMED = ("mp4", "mov", "mkv", "webm")
+
+
+@dataclass(frozen=True)
+class Animal:
+    """A clip of the zoo.
+
+    Attributes:
+        frames: how many are to be presented; None: as many as an independent reading finds.
+        times: when, in seconds; None: as an independent reading finds.
+        codes: that its reason may begin with; of a clip without any, nothing may be lost or said.
+        rotation: degrees.
+    """
+
+    name: str
+    make: Callable[[Path], object]
+    frames: int | None = COUNT
+    times: list[Fraction] | None = None
+    codes: tuple[str, ...] = ()
+    rotation: int = 0
+
+    def put(self, folder: Path) -> Path:
+        """Make the clip in a folder."""
+        path = folder / self.name
+        self.make(path)
+        return path
+
+
+def animals() -> Iterator[Animal]:
+    """All of them."""
+    yield from _kinds()
+    yield from _times()
+    yield from _shapes()
+    yield from _damaged()
+    yield from _misnamed()
+    yield from _no_videos()
+
+
+def _kinds() -> Iterator[Animal]:
+    for codec, (short, suffixes, _) in _KINDS.items():
+        for suffix in suffixes.split():
+            times = RATE if suffix in _PLACES_ITSELF else None
+            yield Animal(f"{short}.{suffix}", _clip(codec), times=times)
+            yield Animal(f"{short} one frame.{suffix}", _clip(codec, count=1), 1, times and RATE[:1])
+            if codec in ("libx264", "libx265", "mpeg4", "mpeg2video"):
+                yield Animal(f"{short} b-frames.{suffix}", _clip(codec, bf="2"), times=times)
+            if short in ("h264", "hevc") and suffix != "avi":
+                parameters = "open-gop=1" + (":log-level=none:pools=none:frame-threads=1" if short == "hevc" else "")
+                options = {"preset": "veryfast", "bf": "3", f"{codec[3:]}-params": parameters}
+                yield Animal(f"{short} open gop.{suffix}", _clip(codec, **options), times=times)
+    interlaced = {"flags": "+ilme+ildct", "bf": "2", "top": "1"}
+    yield Animal("interlaced.mp4", _clip("libx264", **{"x264-params": "tff=1", "preset": "veryfast"}), times=RATE)
+    yield Animal("interlaced.mpg", _clip("mpeg2video", **interlaced))
+    yield Animal("with sound.mkv", lambda path: speaking(path, _images((96, 72))), times=RATE)
+    yield Animal("fragments.mp4", _clip("libx264", muxer={"movflags": "frag_keyframe+empty_moov"}), times=RATE)
+    yield Animal("fast start.mp4", _clip("libx264", muxer={"movflags": "faststart"}), times=RATE)
+    yield Animal("live.mkv", _clip("libx264", muxer={"live": "1"}), times=RATE)
+    yield Animal("two tracks.mp4", _two_tracks, times=RATE)
+    yield Animal("ten bit.mkv", _clip("ffv1", pix_fmt="yuv420p10le"), times=RATE)
+    yield Animal("grey.mkv", _clip("ffv1", pix_fmt="gray"), times=RATE)
+    yield Animal("alpha.mov", _clip("png", pix_fmt="rgba"), times=RATE)
+    yield Animal("444.mp4", _clip("libx264", pix_fmt="yuv444p"), times=RATE)
+
+
+def _times() -> Iterator[Animal]:
+    for codec in ("libx264", "libx265", "mpeg4", "libvpx-vp9", "mjpeg"):
+        short, suffixes, _ = _KINDS[codec]
+        for suffix in set(_TIMED) & set(suffixes.split()):
+            late, variable = ([Fraction(tick, 1000) for tick in ticks] for ticks in (LATE, VARIABLE))
+            yield Animal(f"{short} late.{suffix}", _clip(codec, times=LATE), times=late)
+            yield Animal(f"{short} variable.{suffix}", _clip(codec, times=VARIABLE), times=variable)
+    for suffix in ("ts", "flv"):
+        yield Animal(f"late.{suffix}", _clip("libx264", times=LATE))
+        yield Animal(f"variable.{suffix}", _clip("libx264", times=VARIABLE))
+    yield Animal("variable b-frames.mp4", _clip("libx264", times=VARIABLE, bf="2"))
+    yield Animal("variable b-frames.mkv", _clip("libx264", times=VARIABLE, bf="2"))
+    for codec in ("libx264", "libx265", "mpeg4"):
+        for suffix in ("mp4", "mov"):
+            name = f"{_KINDS[codec][0]} edit list.{suffix}"
+            yield Animal(name, _clip(codec, times=HIDDEN, bf="0"), COUNT - 5, RATE[: COUNT - 5])
+    twice = [40 * (n - n // 9) for n in range(COUNT)]
+    yield Animal("times twice.mkv", _clip("ffv1", times=twice), times=[Fraction(t, 1000) for t in twice])
+
+
+def _shapes() -> Iterator[Animal]:
+    for codec, suffix in (
+        ("mpeg4", "mp4"), ("mjpeg", "avi"), ("mjpeg", "mov"), ("libvpx-vp9", "webm"), ("libvpx", "webm"),
+        ("ffv1", "mkv"), ("png", "mov"), ("mpeg2video", "mpg"),
+    ):  # fmt: skip
+        times = RATE if suffix in _PLACES_ITSELF else None
+        yield Animal(f"{_KINDS[codec][0]} 65x49.{suffix}", _clip(codec, size=(65, 49)), times=times)
+    yield Animal("h264 65x49.mp4", _clip("libx264", size=(65, 49), pix_fmt="yuv444p"), times=RATE)
+    for size in ((1, 1), (2, 2), (2, 64), (64, 2), (16, 16), (640, 2)):
+        yield Animal(f"{size[0]}x{size[1]}.mkv", _clip("ffv1", size=size, pix_fmt="yuv444p"), times=RATE)
+    for suffix in ("mp4", "mov", "mkv"):
+        yield Animal(f"4k.{suffix}", _clip("libx264", size=(3840, 2160), count=2), 2, RATE[:2])
+        yield Animal(f"portrait.{suffix}", _clip("libx264", size=(72, 128)), times=RATE)
+        for rotation in (0, 90, 180, 270):
+            make = _clip("libx264", size=(128, 72), rotation=rotation)
+            yield Animal(f"turned {rotation}.{suffix}", make, times=RATE, rotation=rotation)
+    yield Animal("portrait 4k.mp4", _clip("libx264", size=(2160, 3840), count=2), 2, RATE[:2])
+    yield Animal("wide pixels.mp4", _clip("libx264", aspect="4:1"), times=RATE)
+    yield Animal("changes size.ts", _changes_size)
+
+
+def _damaged() -> Iterator[Animal]:
+    for codec, suffixes in (
+        ("libx264", "mp4 mov mkv avi mpg ts flv"), ("libx265", "mp4 mkv ts"), ("mpeg4", "mp4 mkv avi"),
+        ("libvpx-vp9", "webm mp4"), ("mjpeg", "avi mov mkv"), ("mpeg2video", "mpg ts"), ("wmv2", "wmv"),
+    ):  # fmt: skip
+        short = _KINDS[codec][0]
+        for suffix in suffixes.split():
+            rich = _rich(codec, suffix)
+            for at in (0.4, 0.7):
+                yield Animal(f"{short} hole at {at}.{suffix}", _then(rich, partial(_hole, at=at)), None, codes=LOSSES)
+            yield Animal(f"{short} truncated.{suffix}", _then(rich, _truncate), None, codes=LOSSES)
+    for suffix in ("mp4", "mkv"):
+        yield Animal(f"noise.{suffix}", _then(_rich("libx264", suffix), damage), COUNT, codes=LOSSES)
+    late_index = _then(_rich("libx264", "mp4", index="last"), _truncate)
+    yield Animal("no index.mp4", late_index, codes=("not_a_video",))
+    fragments = _rich("libx264", "mp4", index="fragments")
+    yield Animal("fragments truncated.mp4", _then(fragments, _truncate), None, codes=LOSSES)
+    yield Animal("only a start.mkv", _then(_rich("libx264", "mkv"), partial(_truncate, part=0.02)), None, codes=_NONE)
+    yield Animal("only a start.avi", _then(_rich("mpeg4", "avi"), partial(_truncate, part=0.02)), None, codes=_NONE)
+
+
+_NONE = ("not_a_video", "no_video_stream", "no_frames", "decoder_failed")
+
+
+def _misnamed() -> Iterator[Animal]:
+    for suffix, other in (
+        ("mkv", "mp4"), ("mp4", "avi"), ("avi", "mp4"), ("webm", "mov"), ("ts", "mkv"), ("mpg", "mp4"), ("flv", "ts"),
+    ):  # fmt: skip
+        codec = {"webm": "libvpx-vp9", "mpg": "mpeg2video"}.get(suffix, "libx264")
+        times = RATE if suffix in _PLACES_ITSELF else None
+        yield Animal(f"in truth {suffix}.{other}", _as(suffix, _clip(codec)), times=times)
+    yield Animal("in truth h264.mp4", _as("h264", _clip("libx264")))
+    for name in (
+        "with spaces.mp4", "it's.mp4", 'a "quoted" name.mp4', "😀 emoji ü.mp4", "100%03d.mp4", "-x.mp4", "a::b.mp4",
+        "concat:a|b.mp4", "subfile,,start,0,end,9,,:x.mp4", "a?b=c#d.mp4", "back\\slash.mp4", "new\nline.mp4",
+        "$(x);`y`&.mp4", "[a-z]*.mp4", "e\u0301.mp4", "\u202eright to left.mp4", f"{'long' * 61}.mp4", "tab\t.mp4",
+    ):  # fmt: skip
+        yield Animal(name, _clip("libx264", count=3 + len(name) % 7), 3 + len(name) % 7, RATE[: 3 + len(name) % 7])
+
+
+def _no_videos() -> Iterator[Animal]:
+    yield Animal("sound only.mp4", partial(_sound, codec="aac"), codes=("no_video_stream",))
+    yield Animal("sound only.mkv", partial(_sound, codec="pcm_s16le"), codes=("no_video_stream",))
+    yield Animal("wav.mp4", _as("wav", partial(_sound, codec="pcm_s16le")), codes=("not_a_video", "no_video_stream"))
+    for suffix in ("mp4", "mkv", "avi"):
+        yield Animal(f"no frames.{suffix}", _clip("mpeg4", count=0), codes=_NONE)
+    noise = np.random.default_rng(0).bytes(5000)
+    jpeg = cv2.imencode(".jpg", _images((96, 72))[0])[1].tobytes()
+    png = cv2.imencode(".png", _images((96, 72))[0])[1].tobytes()
+    for name, content in (
+        ("text.mp4", b"I am no video.\n" * 50), ("page.mkv", b"<html><body>404 not found</body></html>"),
+        ("empty.mp4", b""), ("one byte.avi", b"R"), ("zeros.mov", bytes(5000)), ("noise.webm", noise),
+        ("picture.mp4", jpeg), ("picture.mov", png), ("archive.mp4", b"PK\x03\x04" + noise),
+        ("head only.mp4", b"\0\0\0\x18ftypisom\0\0\2\0isomiso2"),
+    ):  # fmt: skip
+        yield Animal(name, partial(Path.write_bytes, data=content), codes=_NONE)
+    yield Animal("pipe.mp4", os.mkfifo, codes=("not_a_video",))
+    yield Animal("leads nowhere.mp4", lambda path: path.symlink_to("gone"), codes=("not_found",))
+    yield Animal("unreadable.mp4", lambda path: path.symlink_to("/proc/self/mem"), codes=("unreadable",))
+    yield Animal("forbidden.mp4", _then(_clip("libx264"), lambda path: path.chmod(0)), codes=("permission_denied",))
+
+
+@cache
+def _images(size: tuple[int, int], count: int = COUNT) -> list[np.ndarray]:
+    width, height = size
+    if min(size) >= 32:
+        return scene(count, size=size, face=min(*size, 160) * 3 // 4 // 2 * 2, people=(0.5,), seed=width)
+    return [np.full((height, width, 3), 40 + 5 * number % 200, np.uint8) for number in range(count)]
+
+
+def _clip(
+    codec: str, *, size: tuple[int, int] = (96, 72), count: int = COUNT, times: list[int] | None = None,
+    rotation: int | None = None, pix_fmt: str | None = None, muxer: dict[str, str] | None = None, **options: str,
+) -> Callable[[Path], Path]:  # fmt: skip
+    def make(path: Path) -> Path:
+        fixed = times is None and (path.suffix in (".avi", ".mpg", ".ts") or codec in ("mpeg2video", "mpeg1video"))
+        return write_clip(
+            path, _images(size, count) if count else [], codec=codec, times=times, rotation=rotation, muxer=muxer,
+            tick=Fraction(1, 25 if fixed else 1000), pix_fmt=pix_fmt or _KINDS[codec][2], size=size,
+            options={**_QUICK.get(codec, {}), **options},
+        )  # fmt: skip
+
+    return make
+
+
+def _rich(codec: str, suffix: str, index: str = "first") -> Callable[[Path], Path]:
+    """A clip that is large for its length, so that 2 KB of it are a part of a frame or two."""
+    flags = {"first": "faststart", "last": "", "fragments": "frag_keyframe+empty_moov"}[index]
+    muxer = {"movflags": flags} if flags and suffix in ("mp4", "mov") else {}
+    quality = {"crf": "8"} if codec.startswith("lib") else {"qscale": "1", "b": "4M"}
+    return _clip(codec, size=(160, 120), muxer=muxer, **quality)
+
+
+def _then(make: Callable[[Path], Any], change: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda path: (make(path), change(path))
+
+
+def _as(suffix: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def named(path: Path) -> None:
+        made = path.with_name(f"{path.stem}.real.{suffix}")
+        make(made)
+        made.rename(path)
+
+    return named
+
+
+def _hole(path: Path, at: float, size: int = 2048) -> None:
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + size] = bytes(len(data[start : start + size]))
+    path.write_bytes(data)
+
+
+def _truncate(path: Path, part: float = 0.6) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+
+
+def _sound(path: Path, codec: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _two_tracks(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = [container.add_stream("libx264", rate=25, options=_QUICK["libx264"]) for _ in range(2)]
+        sizes = ((96, 72), (64, 64))
+        for stream, size in zip(streams, sizes, strict=True):
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for stream, size in zip(streams, sizes, strict=True):
+            for image in _images(size):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+            container.mux(stream.encode(None))
+
+
+def _changes_size(path: Path) -> None:
+    halves = [path.with_name(f"{path.stem}.{size}.ts") for size in (96, 160)]
+    for half, size, first in zip(halves, ((96, 72), (160, 120)), (0, COUNT // 2), strict=True):
+        _clip("libx264", size=size, count=COUNT // 2, times=RATE_TICKS[first:])(half)
+    path.write_bytes(b"".join(half.read_bytes() for half in halves))
+    for half in halves:
+        half.unlink()
+
+
+RATE_TICKS = [40 * n for n in range(COUNT)]
