@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.ledger import Record
+from aupipe.media.probe import VideoInfo
 
 
-def counts_of(observed: pa.Table, frames_expected: int, missing_s: float, sound_lost: str = "") -> Record:
-    """Decoded, lost and corrupt frames of a video, and the status and reason that follow."""
+def losses_of(info: VideoInfo) -> list[str]:
+    """What the container of a video lacks that cannot be counted in frames, as reasons."""
+    losses = []
+    if info.missing_s:
+        losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
+    if info.damage:
+        losses.append(f"container_damaged: frames may be missing ({info.damage})")
+    return losses
+
+
+def counts_of(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
+    """Decoded, lost and corrupt frames of a video, and the status and reason that follow.
+
+    Args:
+        losses: further reasons why it is partial.
+    """
     frame = observed["frame"].to_numpy()
     lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
     corrupt = np.unique(frame[observed["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
@@ -19,16 +36,12 @@ def counts_of(observed: pa.Table, frames_expected: int, missing_s: float, sound_
         for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
         if len(frames)
     ]
-    if missing_s:
-        reasons.append(f"truncated: it ends {missing_s:.1f} s before the length that its container promises")
-    if sound_lost:
-        reasons.append(sound_lost)
     return {
         "frames_decoded": total - len(lost),
         "frames_lost": len(lost),
         "frames_corrupt": len(corrupt),
-        "status": "partial" if len(lost) or missing_s or sound_lost else "ok",
-        "reason": "; ".join(reasons),
+        "status": "partial" if len(lost) or losses else "ok",
+        "reason": "; ".join([*reasons, *losses]),
     }
 
 

@@ -65,9 +65,9 @@ def cut_into_segments(
     if len(chosen) == 0:
         raise NoFramesError(f"{video.uri}: no frame lies in the asked part {video.asked(sample_fps)}")
     whole = len(chosen) == len(times)
-    lost = info.missing if video.end_s is None and sample_fps is None else 0
+    lost = info.frames_expected - len(times) if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
-        span = Span(info.frames_expected, info.pts is not None)
+        span = Span(info.frames_expected, info.exact)
         if whole:
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1

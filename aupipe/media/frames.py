@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +15,8 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from aupipe.media.container import media_time_s, open_video
+from aupipe.media.avi import Clock
+from aupipe.media.container import format_names, media_time_s, open_video
 from aupipe.media.probe import is_presented, packets_of, probe
 
 # How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
@@ -66,10 +68,11 @@ def frames(uri: str, span: Span | None = None) -> Iterator[Frame]:
     """
     if span is None:
         info = probe(uri)
-        span = Span(info.frames_expected, info.pts is not None)
+        span = Span(info.frames_expected, info.exact)
     with open_video(uri) as (container, stream):
         given = 0
-        for frame in (_by_time if span.exact else _in_output_order)(container, stream, span):
+        decode = _by_time if span.exact else _by_tick if "avi" in format_names(container) else _in_output_order
+        for frame in decode(container, stream, span):
             yield frame
             given += 1
         for place in range(given, span.expected):
@@ -142,6 +145,35 @@ def _in_output_order(container: InputContainer, stream: VideoStream, span: Span)
             else:
                 yield Frame(index, frame.time, upright(frame), bool(frame.is_corrupt))
             index += 1
+
+
+def _by_tick(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
+    """AVI: frames as they come, at the ticks of the packets; what its index lists and the file lacks is lost."""
+    clock, index = Clock(stream), span.first
+    ticks: deque[tuple[int, bool]] = deque()  # of frames that have not been given out, and whether the file has them
+    assert stream.time_base is not None  # a rate stands in every AVI header
+
+    def give(frame: VideoFrame | None, tick: int | None) -> Frame:
+        nonlocal index
+        index += 1
+        time_s = None if tick is None else media_time_s(tick, stream.time_base)
+        if frame is None:
+            return Frame(index - 1, time_s, None)
+        return Frame(index - 1, time_s, upright(frame), bool(frame.is_corrupt))
+
+    for packet in chain(_packets(container, stream, span), [None]):
+        if packet is not None:
+            passed, tick = clock.read(packet)
+            ticks += [(lost, False) for lost in passed]
+            if is_presented(packet, stream):
+                ticks.append((tick, True))
+        for frame in _decode(stream, packet):
+            while ticks and not ticks[0][1]:
+                yield give(None, ticks.popleft()[0])
+            yield give(frame, ticks.popleft()[0] if ticks else None)
+    for tick in chain((tick for tick, _ in ticks), clock.rest()):
+        if index < span.first + span.expected:
+            yield give(None, tick)
 
 
 def _packets(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Packet]:

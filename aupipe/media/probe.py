@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
@@ -15,11 +16,13 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from aupipe.errors import NoFramesError
+from aupipe.media.avi import Clock
+from aupipe.media.complaints import complaints
 from aupipe.media.container import SEEKABLE_FORMATS, TIMED_FORMATS, format_names, open_video
 from aupipe.storage import open_input
 
-# Containers whose index or header counts the packets of a stream.
-_COUNTING_FORMATS = frozenset({"mov", "avi"})
+# A header that promises more than this many times the frames that are there is not that of a truncated file.
+_MOST_MISSING = 1000
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,16 @@ class VideoInfo:
 
     Attributes:
         pts: (frames_expected − missing,) int64, presentation times of the packets to be presented, in ticks of
-            `time_base`, ascending; None if the container does not give every packet a time of its own.
+            `time_base`, ascending; of AVI, with those of missing frames that its index lists; None if the container
+            does not give every packet a time.
+        exact: a frame is known by its time: no two have the same, and the container gives it to packets.
         key_pts: (K,) int64, those of `pts` at which decoding can start; empty if the container cannot be cut.
         frames_expected: packets to be presented (an edit list flags those that are decoded but not shown), and those
             that the container's index or header counts but that are not there.
         missing: how many of `frames_expected` are not there: the file is truncated or its structure is damaged.
         missing_s: seconds that the container promises beyond its last frame, where it says so (Matroska does not count
-            frames); 0 if it does not, or if that is less than a second.
+            frames); 0 if it does not.
+        damage: what FFmpeg says of damage to the container, which may have lost frames without a trace; "" if nothing.
         rotation: degrees counter-clockwise by which the stored picture is turned to stand upright.
         variable_frame_rate: the distances between presentation times differ by more than one tick.
     """
@@ -60,7 +66,9 @@ class VideoInfo:
     frames_expected: int
     missing: int
     missing_s: float
+    damage: str
     pts: np.ndarray | None
+    exact: bool
     key_pts: np.ndarray
     variable_frame_rate: bool
     audio: AudioInfo | None
@@ -72,39 +80,54 @@ def probe(uri: str) -> VideoInfo:
     Raises:
         MediaError: it cannot be read as a video; the subclass says why.
     """
-    with open_video(uri) as (container, stream):
-        packets = []
-        total = 0
-        for packet in packets_of(container, stream):
+    rotation = _rotation(uri)
+    with complaints() as said, open_video(uri) as (container, stream):
+        formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
+        clock = Clock(stream) if "avi" in formats else None
+        packets: list[tuple[int | None, bool]] = []
+        absent: list[int] = []  # ticks of frames that AVI's index lists
+        total = end = 0
+        for packet in said.through(packets_of(container, stream), container):
             total += 1
+            time = packet.pts
+            if clock is not None:
+                passed, time = clock.read(packet)
+                absent += passed
             if is_presented(packet, stream):
-                packets.append((packet.pts, packet.is_keyframe))
+                packets.append((time, packet.is_keyframe))
+                end = max(end, (time or 0) + (packet.duration or 0))
         if not packets:
             raise NoFramesError(f"{uri}: the video stream holds no frames")
+        missing = max(0, stream.frames - total) if "mov" in formats else 0
+        if clock is not None:
+            absent += islice(clock.rest(), _MOST_MISSING * total + 1)
+            missing = len(absent)
+        damage = said.first
+        if missing > _MOST_MISSING * total:
+            damage = damage or f"its header promises {stream.frames:,} frames, which cannot be meant"
+            missing, absent = 0, []
         times = [time for time, _ in packets if time is not None]
-        formats = format_names(container)
-        exact = len(times) == len(packets) == len(set(times)) and bool(TIMED_FORMATS & formats)
-        pts = np.sort(np.array(times, np.int64)) if exact else None
-        steps = np.diff(np.sort(np.array(times, np.int64)))
+        known = np.sort(np.array([*times, *absent], np.int64))
+        complete = len(times) == len(packets) and bool(TIMED_FORMATS & formats or clock)
+        exact = complete and clock is None and len(times) == len(set(times))
+        steps = np.diff(known)
         cuttable = exact and bool(SEEKABLE_FORMATS & formats)
         key_pts = np.sort(np.array([t for t, key in packets if key], np.int64)) if cuttable else np.zeros(0, np.int64)
-        time_base = stream.time_base or Fraction(1, 1)
-        duration_s = float(np.ptp(times) + np.median(steps)) * float(time_base) if len(times) > 1 else None
-        missing = max(0, stream.frames - total) if formats & _COUNTING_FORMATS else 0
-        missing_s = max(0.0, _promised_s(stream) - (duration_s or 0.0))
         return VideoInfo(
             codec=stream.codec_context.name,
             container=container.format.name,
             width_px=stream.codec_context.width,
             height_px=stream.codec_context.height,
-            rotation=_rotation(uri),
+            rotation=rotation,
             time_base=time_base,
-            start_s=float(min(times) * time_base) if times else None,
-            duration_s=duration_s,
+            start_s=float(known[0] * time_base) if times else None,
+            duration_s=float(known[-1] - known[0] + np.median(steps)) * float(time_base) if len(times) > 1 else None,
             frames_expected=len(packets) + missing,
             missing=missing,
-            missing_s=missing_s if missing_s >= 1 else 0.0,
-            pts=pts,
+            missing_s=0.0 if missing or not times else _missing_s(stream, known, end),
+            damage=damage,
+            pts=known if exact or (complete and clock) else None,
+            exact=exact,
             key_pts=key_pts,
             variable_frame_rate=bool(len(steps)) and int(steps.max() - steps.min()) > 1,
             audio=_audio(container),
@@ -143,6 +166,18 @@ def is_presented(packet: Packet, stream: VideoStream) -> bool:
     return stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
+def _missing_s(stream: VideoStream, pts: np.ndarray, end: int) -> float:
+    """Seconds by which the stream ends before its promised end; the last frame may last as long as any before it.
+
+    A promise is a length to some writers, the time of the end to others.
+    """
+    steps = np.diff(pts)
+    end = max(end, int(pts[-1] + steps.max(initial=0)))
+    tick_s = float(stream.time_base or 1)
+    missing_s = _promised_s(stream) - max(end, end - int(pts[0])) * tick_s
+    return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
+
+
 def _promised_s(stream: VideoStream) -> float:
     """The length of the stream by the container, 0 if it does not say. Matroska says it in a tag of the stream."""
     if stream.duration and stream.time_base:
@@ -164,7 +199,7 @@ def _rotation(uri: str) -> int:
         for packet in packets_of(container, stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:  # `frames` says which frames are lost
                 continue
             for frame in frames:
                 return int(frame.rotation)

@@ -79,7 +79,8 @@ class Finalise:
         frames = head(
             record["video_id"], video.rows, tell, len(self._models.members), self._models.classes, self._config.linking
         )
-        record |= counts_of(video.rows, record["frames_expected"], record["missing_s"], sound.reason if sound else "")
+        losses = [*record["losses"], *([sound.reason] if sound and sound.reason else [])]
+        record |= counts_of(video.rows, record["frames_expected"], losses)
         record["faces"] = len(frames["face_id"].drop_null().unique())
         return frames
 

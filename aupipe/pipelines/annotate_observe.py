@@ -18,6 +18,7 @@ import torch
 
 from aupipe.annotation import observed, sound
 from aupipe.annotation.attempts import attempt
+from aupipe.annotation.counts import losses_of
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.estimate import check
@@ -60,7 +61,7 @@ class Probe:
                 watch.touch()
                 record: Record = {
                     "fingerprint": fingerprint(video.uri),
-                    "missing_s": info.missing_s,
+                    "losses": losses_of(info),
                     "duration_s": info.duration_s,
                     "rotation": info.rotation,
                     "variable_frame_rate": info.variable_frame_rate,
