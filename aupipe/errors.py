@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
+
+def shown(text: str) -> str:
+    """`text` without the secrets that a URI may hold: user and password, and what follows the question mark."""
+    text = re.sub(r"(?<=://)[^/\s]+@", "", text)
+    return re.sub(r"(https?://[^\s?]*)\?\S+?(?=[:,;.)'\"]*(\s|$))", r"\1?…", text)
+
 
 class AupipeError(Exception):
-    """Something that aupipe can name. The job ends with `exit_code` and the message as one sentence."""
+    """Something that aupipe can name. The job ends with `exit_code` and the message, one sentence without secrets."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(AupipeError):
@@ -63,6 +74,10 @@ class WorkerDiedError(MediaError):
 
 class TimedOutError(MediaError):
     reason = "timed_out"
+
+
+class SoundLostError(MediaError):
+    reason = "sound_lost"
 
 
 class TooLargeError(MediaError):

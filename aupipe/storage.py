@@ -10,7 +10,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
@@ -22,6 +21,11 @@ _TEMPORARY = ".aupipe-tmp-"
 def is_uri(path: str) -> bool:
     """Whether `path` names a protocol, as in s3://bucket/key."""
     return "://" in path
+
+
+def is_http(path: str) -> bool:
+    """Whether a web server is to give `path`."""
+    return path.startswith(("http://", "https://"))
 
 
 class Storage:
@@ -121,6 +125,21 @@ def of_file(path: str) -> tuple[Storage, str]:
     return Storage(folder or slash or "."), name
 
 
+def filesystem_of(uri: str) -> tuple[Any, str]:
+    """The filesystem that a URI names, and the path there. A web server that says nothing for a minute has failed."""
+    if not is_http(uri):
+        filesystem, path = url_to_fs(uri)
+        return filesystem, str(path)
+    from aiohttp import ClientTimeout
+
+    patience = ClientTimeout(total=None, sock_connect=20, sock_read=60)
+    filesystem, path = url_to_fs(uri, client_kwargs={"timeout": patience})
+    return filesystem, str(path)
+
+
 def open_input(uri: str) -> Any:
     """A seekable binary file for reading any path or URI, by range where it is remote."""
-    return fsspec.open(uri, "rb").open() if is_uri(uri) else open(uri, "rb")  # to fsspec, "::" in a name means chaining
+    if not is_uri(uri):  # to fsspec, "::" in a name means chaining
+        return open(uri, "rb")
+    filesystem, path = filesystem_of(uri)
+    return filesystem.open(path, "rb")

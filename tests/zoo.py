@@ -151,7 +151,7 @@ def _shapes() -> Iterator[Animal]:
             yield Animal(f"turned {rotation}.{suffix}", make, times=RATE, rotation=rotation)
     yield Animal("portrait 4k.mp4", _clip("libx264", size=(2160, 3840), count=2), 2, RATE[:2])
     yield Animal("wide pixels.mp4", _clip("libx264", aspect="4:1"), times=RATE)
-    yield Animal("changes size.ts", _changes_size)
+    yield Animal("changes size.ts", _changes_size, codes=LOSSES)  # its packets are not numbered through
 
 
 def _damaged() -> Iterator[Animal]:
@@ -166,7 +166,7 @@ def _damaged() -> Iterator[Animal]:
                 yield Animal(f"{short} hole at {at}.{suffix}", _then(rich, partial(_hole, at=at)), None, codes=LOSSES)
             yield Animal(f"{short} truncated.{suffix}", _then(rich, _truncate), None, codes=LOSSES)
     for suffix in ("mp4", "mkv"):
-        yield Animal(f"noise.{suffix}", _then(_rich("libx264", suffix), damage), COUNT, codes=LOSSES)
+        yield Animal(f"noise.{suffix}", _then(_rich("libx264", suffix), damage), None, codes=LOSSES)
     late_index = _then(_rich("libx264", "mp4", index="last"), _truncate)
     yield Animal("no index.mp4", late_index, codes=("not_a_video",))
     fragments = _rich("libx264", "mp4", index="fragments")

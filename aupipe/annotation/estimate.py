@@ -10,30 +10,33 @@ import av
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.errors import MediaError, TooLargeError
-from aupipe.media.container import open_video
+from aupipe.media.complaints import complaints
+from aupipe.media.container import MAX_FRAME_PX, open_video
 
 _LOOKED_INTO = 100  # inputs of a dry run; the others are taken to be like these
 
 
 @dataclass(frozen=True)
 class Header:
-    """The first video stream by its header; `frames` and `rate_hz` are guesses, 0 where nothing is said."""
+    """The first video stream by its header; the others are guesses, 0 where nothing is said."""
 
     width_px: int
     height_px: int
     frames: int
     rate_hz: float
+    length_s: float
 
 
-def read_header(uri: str) -> Header:
+def read_header(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Header:
     """Raises:
     MediaError: it cannot be opened as a video.
     """
-    with open_video(uri) as (container, stream):
+    with complaints() as said, open_video(uri, max_frame_px) as (container, stream):
         rate_hz = float(stream.average_rate or 0.0)
         length_s = (container.duration or 0) / av.time_base
         context = stream.codec_context
-        return Header(context.width, context.height, stream.frames or round(length_s * rate_hz), rate_hz)
+        width, height = max((context.width, context.height), said.refused_size())  # what is refused counts as 0×0
+        return Header(width, height, stream.frames or round(length_s * rate_hz), rate_hz, length_s)
 
 
 def check(uri: str, limits: LimitsConfig) -> None:
@@ -43,13 +46,15 @@ def check(uri: str, limits: LimitsConfig) -> None:
         TooLargeError: a frame or the video is beyond the limits.
         MediaError: it cannot be opened.
     """
-    header = read_header(uri)
+    header = read_header(uri, limits.frame_px)
     if header.width_px * header.height_px > limits.frame_px:
         raise TooLargeError(
             f"{uri}: frames of {header.width_px}×{header.height_px} are beyond limits.frame_px={limits.frame_px:,}"
         )
     if header.frames > limits.frames:
         raise TooLargeError(f"{uri}: {header.frames:,} frames are beyond limits.frames={limits.frames:,}")
+    if header.length_s > limits.duration_s:
+        raise TooLargeError(f"{uri}: {header.length_s:,.0f} s are beyond limits.duration_s={limits.duration_s:,.0f}")
 
 
 def frames_of(inputs: Sequence[Input], config: AnnotateConfig) -> int:

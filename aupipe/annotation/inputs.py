@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
-from fsspec.core import url_to_fs
 
 from aupipe.annotation.schema import VIDEOS
-from aupipe.errors import ConfigError, ManifestError
+from aupipe.errors import ConfigError, ManifestError, shown
 from aupipe.images.manifest import text_columns
-from aupipe.storage import Storage, is_uri, of_file
+from aupipe.storage import Storage, filesystem_of, is_http, is_uri, of_file
 
 # A folder is searched for these; a file that is named outright is tried whatever its suffix.
 VIDEO_SUFFIXES = frozenset(
@@ -55,12 +54,6 @@ class Input:
             return ""
         start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
         return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
-
-
-def shown(text: str) -> str:
-    """`text` without the secrets that a URI may hold: user and password, and what follows the question mark."""
-    text = re.sub(r"(?<=://)[^/\s@]+@", "", text)
-    return re.sub(r"(https?://[^\s?]+)\?[^\s:,]+", r"\1?…", text)
 
 
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
@@ -133,13 +126,13 @@ def _search_folder(top: str) -> tuple[list[Input], int]:
 
 def _search_remote(uri: str) -> tuple[list[Input], int]:
     """A file, a folder or a pattern at a URI. What HTTP serves has no folders: it is taken as it is named."""
-    named = [_input(uri, uri.rstrip("/").rsplit("/", 1)[-1])]
+    named = [_input(uri, _name_in(uri))]
     is_video = PurePosixPath(uri).suffix.lower() in VIDEO_SUFFIXES and not glob.has_magic(uri)
-    if is_video or uri.startswith(("http://", "https://")):
+    if is_video or is_http(uri):
         return named, 0
     protocol = uri.partition("://")[0]
     try:
-        filesystem, top = url_to_fs(uri)
+        filesystem, top = filesystem_of(uri)
         if glob.has_magic(top) and not filesystem.exists(top):
             matches = [_search_remote(f"{protocol}://{path}") for path in sorted(filesystem.glob(top))]
             if not matches:
@@ -156,6 +149,12 @@ def _search_remote(uri: str) -> tuple[list[Input], int]:
         for path in paths if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
     ]  # fmt: skip
     return _some(videos, len(paths) - len(videos), uri)
+
+
+def _name_in(place: str) -> str:
+    """The last part of a path or URI, without what follows a web address: that may be a signature, or other secrets."""
+    path = re.split(r"[?#]", place)[0] if is_http(place) else place
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _some(videos: list[Input], others: int, top: str) -> tuple[list[Input], int]:
@@ -183,7 +182,7 @@ def _listed(path: str) -> Iterator[Input]:
             raise ManifestError(f"{where} has no uri")
         start_s, end_s = (_seconds(row.get(column, ""), column, where) for column in ("start_s", "end_s"))
         absolute = is_uri(row["uri"]) or os.path.isabs(row["uri"])
-        video_id = row.get("video_id") or (os.path.basename(row["uri"]) if absolute else row["uri"])
+        video_id = row.get("video_id") or (_name_in(row["uri"]) if absolute else row["uri"])
         yield Input(
             row["uri"] if absolute else storage.path(row["uri"]), video_id, start_s, end_s,
             {column: text for column, text in row.items() if column not in _OURS}, _refused(video_id, start_s, end_s),

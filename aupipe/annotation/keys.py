@@ -6,18 +6,16 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 
-import fsspec
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.finalise import Decision
-from aupipe.annotation.inputs import shown
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.settings import AnnotateConfig, key_of
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, shown
 from aupipe.faces.detect import weights_sha256
-from aupipe.storage import is_uri
+from aupipe.storage import filesystem_of, is_uri
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,16 @@ class Keys:
 
 
 def stamp(uri: str) -> str:
-    """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": no file."""
+    """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": nobody knows."""
     try:
         if not is_uri(uri):
             status = os.stat(uri)
             return f"{status.st_size}:{status.st_mtime_ns}"
-        info = fsspec.core.url_to_fs(uri)[0].info(uri)
+        filesystem, path = filesystem_of(uri)
+        info = filesystem.info(path)
     except (OSError, UnicodeEncodeError):  # it is probed, and the reason said there
         return ""
     except (ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(shown(f"{uri}: {error}")) from None
-    return f"{info.get('size')}:{info.get('ETag') or info.get('mtime') or info.get('LastModified')}"
+    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
+    return f"{info.get('size')}:{changed}" if changed else ""

@@ -100,7 +100,7 @@ REASONS = {
     "frames_corrupt": "frames that the decoder returned, but says that part of them may be wrong",
     "truncated": "it ends before the length that its container promises",
     "container_damaged": "FFmpeg says that the container is damaged: frames may be missing without a trace",
-    "sound_lost": "its sound breaks off, and a model listens",
+    "sound_lost": "its sound breaks off, or cannot be meant, and a model listens",
     # duplicate
     "duplicate": "the same bytes, and the same part of them, as another input",
 }

@@ -14,6 +14,7 @@ from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.track import TrackingConfig
 from aupipe.learning.ensemble import How
+from aupipe.media.container import MAX_FRAME_PX
 
 
 class SmoothingConfig(Section):
@@ -34,8 +35,9 @@ class LimitsConfig(Section):
 
     attempts: int = Field(default=3, ge=1)  # of a segment whose worker dies
     stall_s: float = Field(default=300.0, gt=0)  # without another frame; then the worker is ended
-    frame_px: int = Field(default=2**27, ge=1)  # pixels of a frame: 134 million, four times 8K
+    frame_px: int = Field(default=MAX_FRAME_PX, ge=1)  # pixels of a frame
     frames: int = Field(default=20_000_000, ge=1)  # of a video, by its header: four days at 60 a second
+    duration_s: float = Field(default=400_000.0, gt=0)  # of a video, likewise
     probe_s: float = Field(default=3600.0, gt=0)  # for reading a video's packets or its sound; then likewise
 
 

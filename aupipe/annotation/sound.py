@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from aupipe.annotation.observed import FOLDER
+from aupipe.errors import SoundLostError
 from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.mel import N_MELS, columns, log_mel
 from aupipe.storage import Storage
@@ -95,8 +96,8 @@ class _Heard:
     def _blocks(self, uri: str) -> Iterator[AudioBlock]:
         try:
             yield from audio(uri)
-        except av.error.FFmpegError as error:
-            self.reason = f"sound_lost: {' '.join(str(error).split())}"
+        except (av.error.FFmpegError, SoundLostError) as error:
+            self.reason = f"{SoundLostError.reason}: {' '.join(str(error).split())}"
 
 
 def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarray]:

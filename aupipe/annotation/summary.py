@@ -17,10 +17,11 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.inputs import Input, shown
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import key_of
+from aupipe.errors import shown
 from aupipe.storage import Storage
 
 _VIDEOS, _RUN = "videos.parquet", "run.json"
@@ -62,7 +63,7 @@ class Summary:
     def text(self) -> str:
         statuses = [*sorted(self.statuses.items()), *([("not finalised yet", self.pending)] if self.pending else [])]
         counts = ", ".join(f"{count} {status}" for status, count in statuses)
-        lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {self.out}"]
+        lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {shown(self.out)}"]
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
@@ -105,7 +106,7 @@ def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Sum
         "command": [shown(part) for part in command],
         "models": [
             {
-                "checkpoint": member.checkpoint, "name": member.card.model.name, "sha256": member.card.sha256,
+                "checkpoint": shown(member.checkpoint), "name": member.card.model.name, "sha256": member.card.sha256,
                 "thresholds": own, "smoothing_radius": radius,
             }
             for member, own, radius in zip(members, decision.thresholds, decision.radii, strict=True)

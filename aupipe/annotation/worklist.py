@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aupipe.annotation.inputs import Input, shown
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Segment
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, shown
 
 _ROW_BYTES = 100  # of geometry a face, about
 

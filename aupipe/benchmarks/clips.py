@@ -84,6 +84,7 @@ def write_clip(
         stream.time_base = stream.codec_context.time_base = tick
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        container.start_encoding()  # a file without frames has a header too
         for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts = times[index] if times is not None else round(index / 25 / tick)

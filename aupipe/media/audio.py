@@ -9,12 +9,16 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.errors import SoundLostError
 from aupipe.media.container import open_video
 
 _MAX_CHANNELS = 2
 # A shorter hole is jitter of the container's time stamps; a longer one is filled with silence, or later sound would
 # stand at the wrong time.
 _MAX_JITTER_S = 0.05
+# Of all holes together; beyond it the time stamps are damaged, or made to fill memory.
+_MAX_SILENCE_S = 4 * 3600.0
+_MAX_RATE_HZ = 768_000
 
 
 @dataclass(frozen=True)
@@ -36,24 +40,39 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
     """The first audio stream without holes, in blocks of about `block_s`; nothing where there is no sound.
 
     Raises:
+        SoundLostError: its times or its rate cannot be meant.
         MediaError: the file cannot be opened as a video.
     """
     held: list[npt.NDArray[np.int16]] = []
     origin_s: float | None = None
-    rate = count = given = 0  # samples held, samples given out
+    rate = count = given = silence = 0  # samples a second, held, given out, and made up
+
+    def block() -> AudioBlock:
+        nonlocal held, given, count
+        assert origin_s is not None
+        full = AudioBlock(origin_s + given / rate, rate, np.concatenate(held, axis=1))
+        held, given, count = [], given + count, 0
+        return full
+
     for time_s, rate, samples in _decoded(uri):
         origin_s = time_s if origin_s is None else origin_s
         hole = round((time_s - origin_s) * rate) - given - count
         if hole > _MAX_JITTER_S * rate:
-            held.append(np.zeros((samples.shape[0], hole), np.int16))
-            count += hole
+            silence += hole
+            if silence > _MAX_SILENCE_S * rate:
+                raise SoundLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
+            while hole:
+                some = min(hole, max(1, round(block_s * rate)))
+                held.append(np.zeros((samples.shape[0], some), np.int16))
+                hole, count = hole - some, count + some
+                if count >= block_s * rate:
+                    yield block()
         held.append(samples)
         count += samples.shape[1]
         if count >= block_s * rate:
-            yield AudioBlock(origin_s + given / rate, rate, np.concatenate(held, axis=1))
-            held, given, count = [], given + count, 0
-    if held and origin_s is not None:
-        yield AudioBlock(origin_s + given / rate, rate, np.concatenate(held, axis=1))
+            yield block()
+    if held:
+        yield block()
 
 
 def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
@@ -63,6 +82,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
             return
         stream = container.streams.audio[0]
         resampler: av.AudioResampler | None = None
+        layout, rate, before = "", 0, None
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
@@ -72,8 +92,12 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
                 time_s = frame.time
                 if time_s is None:
                     continue
+                now = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None:
-                    layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-                    resampler = av.AudioResampler(format="s16p", layout=layout, rate=frame.sample_rate)
+                    layout, rate = "mono" if frame.layout.nb_channels == 1 else "stereo", frame.sample_rate
+                    if not 0 < rate <= _MAX_RATE_HZ:
+                        raise SoundLostError(f"{rate:,} samples a second")
+                if resampler is None or now != before:  # sound may change its form on the way; what leaves does not
+                    resampler, before = av.AudioResampler(format="s16p", layout=layout, rate=rate), now
                 for plain in resampler.resample(frame):
-                    yield time_s, plain.sample_rate, plain.to_ndarray().astype(np.int16)
+                    yield time_s, rate, plain.to_ndarray().astype(np.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,9 @@ from av.packet import Packet
 
 
 class Complaints:
-    """Counts them, and keeps the first."""
+    """Attributes:
+    first: what was said first; "" if nothing was.
+    """
 
     def __init__(self, logs: list[tuple[int, str, str]]) -> None:
         self.first = ""
@@ -26,6 +29,11 @@ class Complaints:
             yield packet
         self._hear(container)
 
+    def refused_size(self) -> tuple[int, int]:
+        """Width and height of a picture that FFmpeg finds too large, (0, 0) if there is none, before `through`."""
+        sizes = [re.search(r"Picture size (\d+)x(\d+)", text) for _, _, text in self._logs]
+        return max(((int(size[1]), int(size[2])) for size in sizes if size), default=(0, 0))
+
     def _hear(self, container: InputContainer) -> None:
         said = [text.strip() for _, speaker, text in self._logs if speaker == container.format.name]
         self._logs.clear()  # a hostile file could fill memory with them
@@ -36,10 +44,12 @@ class Complaints:
 @contextmanager
 def complaints() -> Iterator[Complaints]:
     """Listen to FFmpeg on this thread for the length of the block."""
-    before = av.logging.get_level()
+    before, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # or what was said of another file would not be said of this one
     try:
         with av.logging.Capture() as logs:
             yield Complaints(logs)
     finally:
+        av.logging.set_skip_repeated(skipping)
         av.logging.set_level(before)

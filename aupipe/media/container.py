@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from aupipe.errors import (
-    DecoderMissingError,
-    MediaError,
-    NotAVideoError,
-    NotFoundError,
-    NoVideoStreamError,
-    PermissionDeniedError,
-)
-from aupipe.storage import is_uri, open_input
+from aupipe.errors import DecoderMissingError, NotAVideoError, NoVideoStreamError
+from aupipe.media.source import check_local, named_errors, opened
+from aupipe.storage import is_uri
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
 # so a playlist dressed as a video cannot lead FFmpeg to other files or hosts.
@@ -37,24 +30,33 @@ TIMED_FORMATS = frozenset({"mov", "matroska", "mpeg", "mpegts", "flv", "asf", "o
 SEEKABLE_FORMATS = frozenset({"mov", "matroska"})
 
 
+MAX_FRAME_PX = 2**27  # 134 million, four times 8K
+
+
 @contextmanager
-def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its first real video stream (cover pictures are passed over), decoding on one thread.
 
+    Args:
+        max_frame_px: pixels; a decoder takes no memory for a larger frame, whatever the container said of it.
+
     Raises:
-        MediaError: a subclass that says why, with the path.
+        MediaError: a subclass that says why, with the path; in the block too, where the file cannot be read any more.
     """
-    source = _remote(uri) if is_uri(uri) else _local(uri)
-    try:
-        container = av.open(source, mode="r", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
-    except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
-        raise NotAVideoError(f"{uri}: not a video file that FFmpeg knows") from None
-    try:
-        with container:
-            yield container, _video_stream(container, uri)
-    finally:
-        if not isinstance(source, str):
-            source.close()
+    with named_errors(uri), ExitStack() as stack:
+        if is_uri(uri):
+            source = stack.enter_context(opened(uri))
+        else:
+            check_local(uri)
+            source = f"file:{os.path.abspath(uri)}"  # without "file:", the name "concat:a|b" is a protocol to FFmpeg
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px)}
+        try:
+            container = stack.enter_context(av.open(source, mode="r", options=options))
+        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
+            raise NotAVideoError(f"{uri}: not a video file that FFmpeg knows") from None
+        stream = _video_stream(container, uri)
+        stream.codec_context.options = {"max_pixels": str(max_frame_px)}
+        yield container, stream
 
 
 def format_names(container: InputContainer) -> frozenset[str]:
@@ -65,32 +67,6 @@ def format_names(container: InputContainer) -> frozenset[str]:
 def media_time_s(pts: int, time_base: Any) -> float:
     """Presentation time in seconds, by the arithmetic of PyAV's `frame.time`: both are equal to the last bit."""
     return float(pts) * time_base.numerator / time_base.denominator
-
-
-def _local(path: str) -> str:
-    """FFmpeg's name of a regular file that can be read. FFmpeg itself would report a missing permission as bad data."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
-            raise NotAVideoError(f"{path}: a folder or device, not a video")
-        with open(path, "rb"):
-            return (
-                f"file:{os.path.abspath(path)}"  # without "file:", a name such as "concat:a|b" is a protocol to FFmpeg
-            )
-    except FileNotFoundError:
-        raise NotFoundError(f"{path}: no such file") from None
-    except PermissionError:
-        raise PermissionDeniedError(f"{path}: no permission to read it") from None
-    except OSError as error:
-        raise MediaError(f"{path}: {error.strerror}") from None
-
-
-def _remote(uri: str) -> Any:
-    try:
-        return open_input(uri)
-    except FileNotFoundError:
-        raise NotFoundError(f"{uri}: no such file") from None
-    except PermissionError:
-        raise PermissionDeniedError(f"{uri}: no permission to read it") from None
 
 
 def _video_stream(container: InputContainer, uri: str) -> VideoStream:

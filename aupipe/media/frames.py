@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from aupipe.media.avi import Clock
-from aupipe.media.container import format_names, media_time_s, open_video
+from aupipe.media.container import MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.probe import is_presented, packets_of, probe
 
 # How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
@@ -60,16 +60,19 @@ class Span:
     seek_pts: int | None = None
 
 
-def frames(uri: str, span: Span | None = None) -> Iterator[Frame]:
+def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:
     """Every frame of the span (default: the whole video), in presentation order, once; lost ones without an image.
+
+    Args:
+        max_frame_px: as `open_video`.
 
     Raises:
         MediaError: the file cannot be opened as a video.
     """
     if span is None:
-        info = probe(uri)
+        info = probe(uri, max_frame_px)
         span = Span(info.frames_expected, info.exact)
-    with open_video(uri) as (container, stream):
+    with open_video(uri, max_frame_px) as (container, stream):
         given = 0
         decode = _by_time if span.exact else _by_tick if "avi" in format_names(container) else _in_output_order
         for frame in decode(container, stream, span):

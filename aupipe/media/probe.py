@@ -18,9 +18,10 @@ from av.video.stream import VideoStream
 from aupipe.errors import NoFramesError
 from aupipe.media.avi import Clock
 from aupipe.media.complaints import complaints
-from aupipe.media.container import SEEKABLE_FORMATS, TIMED_FORMATS, format_names, open_video
-from aupipe.storage import open_input
+from aupipe.media.container import MAX_FRAME_PX, SEEKABLE_FORMATS, TIMED_FORMATS, format_names, open_video
+from aupipe.media.source import opened
 
+_TS_PACKET_BYTES = (188, 192, 204)
 # A header that promises more than this many times the frames that are there is not that of a truncated file.
 _MOST_MISSING = 1000
 
@@ -74,14 +75,17 @@ class VideoInfo:
     audio: AudioInfo | None
 
 
-def probe(uri: str) -> VideoInfo:
+def probe(uri: str, max_frame_px: int = MAX_FRAME_PX) -> VideoInfo:
     """Read all packets of the video at `uri` and say what it holds.
+
+    Args:
+        max_frame_px: as `open_video`.
 
     Raises:
         MediaError: it cannot be read as a video; the subclass says why.
     """
-    rotation = _rotation(uri)
-    with complaints() as said, open_video(uri) as (container, stream):
+    rotation = _rotation(uri, max_frame_px)
+    with complaints() as said, open_video(uri, max_frame_px) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
         clock = Clock(stream) if "avi" in formats else None
         packets: list[tuple[int | None, bool]] = []
@@ -103,6 +107,8 @@ def probe(uri: str) -> VideoInfo:
             absent += islice(clock.rest(), _MOST_MISSING * total + 1)
             missing = len(absent)
         damage = said.first
+        if "mpegts" in formats and all(container.size % size for size in _TS_PACKET_BYTES):
+            damage = damage or "it ends within a packet"
         if missing > _MOST_MISSING * total:
             damage = damage or f"its header promises {stream.frames:,} frames, which cannot be meant"
             missing, absent = 0, []
@@ -137,7 +143,7 @@ def probe(uri: str) -> VideoInfo:
 def fingerprint(uri: str) -> str:
     """sha256 of the file's bytes, in hexadecimal: equal bytes are computed once."""
     digest = hashlib.sha256()
-    with open_input(uri) as file:
+    with opened(uri) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
@@ -194,8 +200,8 @@ def _audio(container: InputContainer) -> AudioInfo | None:
     return None
 
 
-def _rotation(uri: str) -> int:
-    with open_video(uri) as (container, stream):
+def _rotation(uri: str, max_frame_px: int) -> int:
+    with open_video(uri, max_frame_px) as (container, stream):
         for packet in packets_of(container, stream):
             try:
                 frames = packet.decode()

@@ -11,14 +11,14 @@ from typing import Literal
 import ray
 
 from aupipe.annotation import attempts, ensemble, estimate, ledger, observed
-from aupipe.annotation.inputs import Input, find_inputs, shown
+from aupipe.annotation.inputs import Input, find_inputs
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, shown
 from aupipe.faces.detect import Detector
 from aupipe.pipelines.annotate_phases import (
     Run,

@@ -22,12 +22,12 @@ from aupipe.annotation.counts import losses_of
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.estimate import check
-from aupipe.annotation.inputs import Input, shown
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe, with_embeddings
 from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
-from aupipe.errors import MediaError
+from aupipe.errors import MediaError, shown
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
@@ -57,7 +57,7 @@ class Probe:
         try:
             with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
                 check(video.uri, limits)
-                info = probe(video.uri)
+                info = probe(video.uri, limits.frame_px)
                 watch.touch()
                 record: Record = {
                     "fingerprint": fingerprint(video.uri),
@@ -121,7 +121,9 @@ class Decode:
         start = time.monotonic()
         try:
             with attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch:
-                images: Iterable[Frame] = watch.through(frames(task.segment.uri, task.segment.span))
+                images: Iterable[Frame] = watch.through(
+                    frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
+                )
                 if task.segment.looked_at is not None:
                     images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
                 detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius

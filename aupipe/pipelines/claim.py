@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, shown
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 
@@ -46,7 +46,7 @@ def claim(storage: Storage) -> Iterator[None]:
         try:
             _beat(storage)
         except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
-            logger.warning("no sign of life left in %s: %s", storage.root, error)
+            logger.warning("no sign of life left in %s: %s", shown(storage.root), shown(str(error)))
 
     try:
         _beat(storage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -18,7 +19,11 @@ pytestmark = pytest.mark.unit
 
 
 def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
-    return VideoInfo("h264", "mov", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, len(pts), 0, 0.0, pts, pts[keys], False, None)
+    return VideoInfo(
+        codec="h264", container="mov", width_px=64, height_px=64, rotation=0, time_base=Fraction(1, 25), start_s=0.0,
+        duration_s=1.0, frames_expected=len(pts), missing=0, missing_s=0.0, damage="", pts=pts, exact=True,
+        key_pts=pts[keys], variable_frame_rate=False, audio=None,
+    )  # fmt: skip
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6))
@@ -40,9 +45,7 @@ def test_segments_own_every_frame_once_and_decode_what_smoothing_needs(
 
 
 def test_a_video_without_an_exact_index_is_one_segment() -> None:
-    info = VideoInfo(
-        "mpeg1video", "mpeg", 64, 64, 0, Fraction(1, 25), 0.0, 1.0, 500, 0, 0.0, None, np.zeros(0), False, None
-    )
+    info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False)
     (segment,) = cut_into_segments(Input("x", "x"), info, 1.0, 4)
     assert (segment.own_start, segment.own_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)
 
@@ -90,7 +93,7 @@ def _looked_at(segment: Segment) -> list[int]:
 
 
 def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
-    info = VideoInfo("mjpeg", "avi", 64, 64, 0, Fraction(1, 25), 0.0, 20.0, 500, 0, 0.0, None, np.zeros(0), False, None)
+    info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False, duration_s=20.0)
     (segment,) = cut_into_segments(Input("x", "x", 2.0, 4.0), info, 1.0, 4, sample_fps=5)
     assert segment.looked_at == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
     assert (segment.own_start, segment.own_stop, segment.frames) == (50, 96, 10)

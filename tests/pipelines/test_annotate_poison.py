@@ -21,10 +21,10 @@ def poisoned():
     import ctypes, time
     from aupipe.pipelines import annotate_observe as stages
     frames = stages.frames
-    def decode(uri, span):
+    def decode(uri, *more):
         if uri.endswith("poison.mp4"):
             ctypes.string_at(0)
-        for number, frame in enumerate(frames(uri, span)):
+        for number, frame in enumerate(frames(uri, *more)):
             if uri.endswith("hang.mp4") and number == 3:
                 time.sleep(600)
             yield frame
