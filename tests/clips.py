@@ -6,9 +6,11 @@ from pathlib import Path
 
 import av
 
-from aupipe.benchmarks.clips import BACKGROUND, damage, draw_face, scene, speaking, write_clip
+from aupipe.benchmarks.clips import BACKGROUND, damage, draw_face, hole, scene, sound, speaking, truncate, write_clip
 
-__all__ = ["BACKGROUND", "damage", "decoded_times", "draw_face", "scene", "speaking", "write_clip"]
+__all__ = [
+    "BACKGROUND", "damage", "decoded_times", "draw_face", "hole", "scene", "sound", "speaking", "truncate", "write_clip",
+]  # fmt: skip
 
 
 def decoded_times(path: Path) -> list[float]:

@@ -17,7 +17,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from clips import damage, scene, speaking, write_clip
+from clips import damage, hole, scene, sound, speaking, truncate, write_clip
 
 COUNT = 24
 RATE = [Fraction(n, 25) for n in range(COUNT)]
@@ -163,18 +163,19 @@ def _damaged() -> Iterator[Animal]:
         for suffix in suffixes.split():
             rich = _rich(codec, suffix)
             for at in (0.4, 0.7):
-                yield Animal(f"{short} hole at {at}.{suffix}", _then(rich, partial(_hole, at=at)), None, codes=LOSSES)
-            yield Animal(f"{short} truncated.{suffix}", _then(rich, _truncate), None, codes=LOSSES)
+                yield Animal(f"{short} hole at {at}.{suffix}", _then(rich, partial(hole, at=at)), None, codes=LOSSES)
+            yield Animal(f"{short} truncated.{suffix}", _then(rich, truncate), None, codes=LOSSES)
     for suffix in ("mp4", "mkv"):
         yield Animal(f"noise.{suffix}", _then(_rich("libx264", suffix), damage), None, codes=LOSSES)
-    late_index = _then(_rich("libx264", "mp4", index="last"), _truncate)
+    late_index = _then(_rich("libx264", "mp4", index="last"), truncate)
     yield Animal("no index.mp4", late_index, codes=("not_a_video",))
     fragments = _rich("libx264", "mp4", index="fragments")
-    yield Animal("fragments truncated.mp4", _then(fragments, _truncate), None, codes=LOSSES)
-    yield Animal("only a start.mkv", _then(_rich("libx264", "mkv"), partial(_truncate, part=0.02)), None, codes=_NONE)
-    yield Animal("only a start.avi", _then(_rich("mpeg4", "avi"), partial(_truncate, part=0.02)), None, codes=_NONE)
+    yield Animal("fragments truncated.mp4", _then(fragments, truncate), None, codes=LOSSES)
+    yield Animal("only a start.mkv", _then(_rich("libx264", "mkv"), partial(truncate, part=0.02)), None, codes=_NONE)
+    yield Animal("only a start.avi", _then(_rich("mpeg4", "avi"), partial(truncate, part=0.02)), None, codes=_NONE)
 
 
+_FORBIDDEN = () if os.geteuid() == 0 else ("permission_denied",)  # root may read everything
 _NONE = ("not_a_video", "no_video_stream", "no_frames", "decoder_failed")
 
 
@@ -195,9 +196,9 @@ def _misnamed() -> Iterator[Animal]:
 
 
 def _no_videos() -> Iterator[Animal]:
-    yield Animal("sound only.mp4", partial(_sound, codec="aac"), codes=("no_video_stream",))
-    yield Animal("sound only.mkv", partial(_sound, codec="pcm_s16le"), codes=("no_video_stream",))
-    yield Animal("wav.mp4", _as("wav", partial(_sound, codec="pcm_s16le")), codes=("not_a_video", "no_video_stream"))
+    yield Animal("sound only.mp4", partial(sound, codec="aac"), codes=("no_video_stream",))
+    yield Animal("sound only.mkv", partial(sound, codec="pcm_s16le"), codes=("no_video_stream",))
+    yield Animal("wav.mp4", _as("wav", partial(sound, codec="pcm_s16le")), codes=("not_a_video", "no_video_stream"))
     for suffix in ("mp4", "mkv", "avi"):
         yield Animal(f"no frames.{suffix}", _clip("mpeg4", count=0), codes=_NONE)
     noise = np.random.default_rng(0).bytes(5000)
@@ -213,7 +214,7 @@ def _no_videos() -> Iterator[Animal]:
     yield Animal("pipe.mp4", os.mkfifo, codes=("not_a_video",))
     yield Animal("leads nowhere.mp4", lambda path: path.symlink_to("gone"), codes=("not_found",))
     yield Animal("unreadable.mp4", lambda path: path.symlink_to("/proc/self/mem"), codes=("unreadable",))
-    yield Animal("forbidden.mp4", _then(_clip("libx264"), lambda path: path.chmod(0)), codes=("permission_denied",))
+    yield Animal("forbidden.mp4", _then(_clip("libx264"), lambda path: path.chmod(0)), codes=_FORBIDDEN)
 
 
 @cache
@@ -258,26 +259,6 @@ def _as(suffix: str, make: Callable[[Path], object]) -> Callable[[Path], object]
         made.rename(path)
 
     return named
-
-
-def _hole(path: Path, at: float, size: int = 2048) -> None:
-    data = bytearray(path.read_bytes())
-    start = int(len(data) * at)
-    data[start : start + size] = bytes(len(data[start : start + size]))
-    path.write_bytes(data)
-
-
-def _truncate(path: Path, part: float = 0.6) -> None:
-    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
-
-
-def _sound(path: Path, codec: str) -> None:
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec, rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 def _two_tracks(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import av
 import cv2
 import numpy as np
+from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 BACKGROUND = 120
@@ -126,3 +127,29 @@ def damage(path: Path, size: int = 2048, key_frame: bool = True) -> int:
     data[position : position + size] = np.random.default_rng(0).bytes(size)
     path.write_bytes(data)
     return number
+
+
+def sound(path: Path, codec: str) -> Path:
+    """A file of sound alone."""
+    with av.open(str(path), "w") as container:
+        stream = cast(AudioStream, container.add_stream(codec, rate=16000, layout="mono"))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def hole(path: Path, at: float, size: int = 2048) -> Path:
+    """Overwrite some bytes with zeros; `at` 0 … 1 is where they begin."""
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + size] = bytes(len(data[start : start + size]))
+    path.write_bytes(data)
+    return path
+
+
+def truncate(path: Path, part: float = 0.6) -> Path:
+    """Leave only the beginning."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+    return path
