@@ -35,10 +35,7 @@ class Storage:
         self.root = str(root).rstrip("/") or "/"
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))
-        try:
-            self._filesystem, self._base = url_to_fs(self.root)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"{self.root}: {error}") from None
+        self._filesystem, self._base = filesystem_of(self.root)
 
     @property
     def local(self) -> bool:
@@ -126,14 +123,20 @@ def of_file(path: str) -> tuple[Storage, str]:
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """The filesystem that a URI names, and the path there. A web server that says nothing for a minute has failed."""
-    if not is_http(uri):
-        filesystem, path = url_to_fs(uri)
-        return filesystem, str(path)
-    from aiohttp import ClientTimeout
+    """The filesystem that a URI names, and the path there. A web server that says nothing for a minute has failed.
 
-    patience = ClientTimeout(total=None, sock_connect=20, sock_read=60)
-    filesystem, path = url_to_fs(uri, client_kwargs={"timeout": patience})
+    Raises:
+        ConfigError: there is no such kind of filesystem here.
+    """
+    options: dict[str, Any] = {}
+    if is_http(uri):
+        from aiohttp import ClientTimeout
+
+        options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=20, sock_read=60)}
+    try:
+        filesystem, path = url_to_fs(uri, **options)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"{uri}: {error}") from None
     return filesystem, str(path)
 
 

@@ -9,7 +9,8 @@ import av
 from aupipe.benchmarks.clips import BACKGROUND, damage, draw_face, hole, scene, sound, speaking, truncate, write_clip
 
 __all__ = [
-    "BACKGROUND", "damage", "decoded_times", "draw_face", "hole", "scene", "sound", "speaking", "truncate", "write_clip",
+    "BACKGROUND", "damage", "decoded_times", "draw_face", "hole", "scene", "sound", "speaking", "truncate",
+    "write_clip",
 ]  # fmt: skip
 
 

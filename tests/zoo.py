@@ -185,14 +185,15 @@ def _misnamed() -> Iterator[Animal]:
     ):  # fmt: skip
         codec = {"webm": "libvpx-vp9", "mpg": "mpeg2video"}.get(suffix, "libx264")
         times = RATE if suffix in _PLACES_ITSELF else None
-        yield Animal(f"in truth {suffix}.{other}", _as(suffix, _clip(codec)), times=times)
+        yield Animal(f"in truth {suffix}.{other}", _as(suffix, _clip(codec, g="6")), times=times)
     yield Animal("in truth h264.mp4", _as("h264", _clip("libx264")))
-    for name in (
+    names = (
         "with spaces.mp4", "it's.mp4", 'a "quoted" name.mp4', "😀 emoji ü.mp4", "100%03d.mp4", "-x.mp4", "a::b.mp4",
         "concat:a|b.mp4", "subfile,,start,0,end,9,,:x.mp4", "a?b=c#d.mp4", "back\\slash.mp4", "new\nline.mp4",
         "$(x);`y`&.mp4", "[a-z]*.mp4", "e\u0301.mp4", "\u202eright to left.mp4", f"{'long' * 61}.mp4", "tab\t.mp4",
-    ):  # fmt: skip
-        yield Animal(name, _clip("libx264", count=3 + len(name) % 7), 3 + len(name) % 7, RATE[: 3 + len(name) % 7])
+    )  # fmt: skip
+    for count, name in enumerate(names, start=2):  # no two are byte-equal, or the second would be a duplicate
+        yield Animal(name, _clip("libx264", count=count), count, RATE[:count])
 
 
 def _no_videos() -> Iterator[Animal]:
@@ -214,7 +215,7 @@ def _no_videos() -> Iterator[Animal]:
     yield Animal("pipe.mp4", os.mkfifo, codes=("not_a_video",))
     yield Animal("leads nowhere.mp4", lambda path: path.symlink_to("gone"), codes=("not_found",))
     yield Animal("unreadable.mp4", lambda path: path.symlink_to("/proc/self/mem"), codes=("unreadable",))
-    yield Animal("forbidden.mp4", _then(_clip("libx264"), lambda path: path.chmod(0)), codes=_FORBIDDEN)
+    yield Animal("forbidden.mp4", _then(_clip("libx264", g="5"), lambda path: path.chmod(0)), codes=_FORBIDDEN)
 
 
 @cache

@@ -18,10 +18,11 @@ _LOOKED_INTO = 100  # inputs of a dry run; the others are taken to be like these
 
 @dataclass(frozen=True)
 class Header:
-    """The first video stream by its header; the others are guesses, 0 where nothing is said."""
+    """The first video stream by its header, 0 where that is silent; `frames` is a guess where they are not counted."""
 
     width_px: int
     height_px: int
+    counted: int
     frames: int
     rate_hz: float
     length_s: float
@@ -36,7 +37,8 @@ def read_header(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Header:
         length_s = (container.duration or 0) / av.time_base
         context = stream.codec_context
         width, height = max((context.width, context.height), said.refused_size())  # what is refused counts as 0×0
-        return Header(width, height, stream.frames or round(length_s * rate_hz), rate_hz, length_s)
+        guess = round(length_s * rate_hz)
+        return Header(width, height, stream.frames, stream.frames or guess, rate_hz, length_s)
 
 
 def check(uri: str, limits: LimitsConfig) -> None:
@@ -51,8 +53,8 @@ def check(uri: str, limits: LimitsConfig) -> None:
         raise TooLargeError(
             f"{uri}: frames of {header.width_px}×{header.height_px} are beyond limits.frame_px={limits.frame_px:,}"
         )
-    if header.frames > limits.frames:
-        raise TooLargeError(f"{uri}: {header.frames:,} frames are beyond limits.frames={limits.frames:,}")
+    if header.counted > limits.frames:
+        raise TooLargeError(f"{uri}: {header.counted:,} frames are beyond limits.frames={limits.frames:,}")
     if header.length_s > limits.duration_s:
         raise TooLargeError(f"{uri}: {header.length_s:,.0f} s are beyond limits.duration_s={limits.duration_s:,.0f}")
 

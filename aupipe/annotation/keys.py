@@ -86,9 +86,9 @@ def stamp(uri: str) -> str:
             return f"{status.st_size}:{status.st_mtime_ns}"
         filesystem, path = filesystem_of(uri)
         info = filesystem.info(path)
-    except (OSError, UnicodeEncodeError):  # it is probed, and the reason said there
+    except (OSError, UnicodeEncodeError, ConfigError):  # it is probed, and the reason said there
         return ""
-    except (ValueError, ImportError, BotoCoreError) as error:
+    except BotoCoreError as error:
         raise ConfigError(shown(f"{uri}: {error}")) from None
     changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
     return f"{info.get('size')}:{changed}" if changed else ""

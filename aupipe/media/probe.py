@@ -109,9 +109,10 @@ def probe(uri: str, max_frame_px: int = MAX_FRAME_PX) -> VideoInfo:
         damage = said.first
         if "mpegts" in formats and all(container.size % size for size in _TS_PACKET_BYTES):
             damage = damage or "it ends within a packet"
+        promised = True
         if missing > _MOST_MISSING * total:
             damage = damage or f"its header promises {stream.frames:,} frames, which cannot be meant"
-            missing, absent = 0, []
+            missing, absent, promised = 0, [], False
         times = [time for time, _ in packets if time is not None]
         known = np.sort(np.array([*times, *absent], np.int64))
         complete = len(times) == len(packets) and bool(TIMED_FORMATS & formats or clock)
@@ -130,7 +131,7 @@ def probe(uri: str, max_frame_px: int = MAX_FRAME_PX) -> VideoInfo:
             duration_s=float(known[-1] - known[0] + np.median(steps)) * float(time_base) if len(times) > 1 else None,
             frames_expected=len(packets) + missing,
             missing=missing,
-            missing_s=0.0 if missing or not times else _missing_s(stream, known, end),
+            missing_s=0.0 if missing or not times or not promised else _missing_s(stream, known, end),
             damage=damage,
             pts=known if exact or (complete and clock) else None,
             exact=exact,

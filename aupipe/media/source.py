@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from fsspec.implementations.http import HTTPFile
 
-from aupipe.errors import MediaError, NotAVideoError, NotFoundError, PermissionDeniedError, TooLargeError
+from aupipe.errors import ConfigError, MediaError, NotAVideoError, NotFoundError, PermissionDeniedError, TooLargeError
 from aupipe.storage import filesystem_of, is_http, is_uri, open_input
 
 _RETRIES_S = (0.5, 4.0)  # after which a server that fails is asked again; one that refuses is not
@@ -32,6 +32,8 @@ def named_errors(uri: str) -> Iterator[None]:
     """
     try:
         yield
+    except ConfigError as error:  # of a name that no filesystem here knows
+        raise MediaError(str(error)) from None
     except FileNotFoundError:
         raise NotFoundError(f"{uri}: no such file") from None
     except PermissionError:

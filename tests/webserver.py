@@ -1,0 +1,87 @@
+"""A web server on this machine that gives the files of a folder, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class WebServer:
+    """Attributes:
+    requests: method, path and range of each; answers: status and bytes of each.
+    """
+
+    folder: Path
+    ranges: bool
+    account: str
+    port: int = 0
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
+    answers: list[tuple[int, int]] = field(default_factory=list)
+
+    def url(self, name: str, account: str = "") -> str:
+        return f"http://{account and account + '@'}127.0.0.1:{self.port}/{name}"
+
+
+@contextmanager
+def serving(folder: Path, *, ranges: bool = True, account: str = "") -> Iterator[WebServer]:
+    """Serve for the length of the block. A name that is a number is answered with that status.
+
+    Args:
+        account: `name:password` that it asks for.
+    """
+    web = WebServer(folder, ranges, account)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(False)
+
+        def do_GET(self) -> None:
+            self._answer(True)
+
+        def _answer(self, whole: bool) -> None:
+            name, asked = self.path.partition("?")[0][1:], self.headers.get("Range", "")
+            web.requests.append((self.command, self.path, asked))
+            path, status, data = folder / name, HTTPStatus.OK, b""
+            right = "Basic " + base64.b64encode(web.account.encode()).decode()
+            if web.account and self.headers.get("Authorization") != right:
+                status = HTTPStatus.UNAUTHORIZED
+            elif name.isdigit():
+                status = HTTPStatus(int(name))
+            elif not path.is_file():
+                status = HTTPStatus.NOT_FOUND
+            else:
+                data = path.read_bytes()
+            size = len(data)
+            if web.ranges and asked and status == HTTPStatus.OK:
+                first, _, last = asked.removeprefix("bytes=").partition("-")
+                data, status = data[int(first) : int(last) + 1], HTTPStatus.PARTIAL_CONTENT
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            if status == HTTPStatus.PARTIAL_CONTENT:
+                self.send_header("Content-Range", f"bytes {first}-{int(first) + len(data) - 1}/{size}")
+            self.end_headers()
+            web.answers.append((status, len(data) if whole else 0))
+            if whole:
+                self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
