@@ -31,12 +31,14 @@ def counts_of(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -
     lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
     corrupt = np.unique(frame[observed["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
     total = len(np.unique(frame))
+    frames_expected = max(frames_expected, total)  # a packet may hold more than one frame, and what is decoded is kept
     reasons = [
         f"{code}: {len(frames)} of {frames_expected} ({_ranges(frames)})"
         for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
         if len(frames)
     ]
     return {
+        "frames_expected": frames_expected,
         "frames_decoded": total - len(lost),
         "frames_lost": len(lost),
         "frames_corrupt": len(corrupt),

@@ -14,7 +14,8 @@ _EXAMPLES = """\
   bench.py detector_bias --input videos/
   bench.py preprocess --crops 20000
   bench.py encode_once
-  bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5"""
+  bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
+  bench.py fuzz --mutations 1000"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
     once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
+    fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, losses without a word")
+    fuzz.add_argument("--mutations", type=int, default=1000, metavar="N", help="how many, of five clips in turn")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="of the damage")
     return job.run(parser, _bench, argv)
 
 
@@ -67,9 +71,16 @@ def _encode_once(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return encode_once.measure(args.case, args.repeats)
 
 
+def _fuzz(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import fuzz
+
+    return [fuzz.measure(args.mutations, args.seed)]
+
+
 _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     "alignment": _alignment,
     "detector_bias": _detector_bias,
     "preprocess": _preprocess,
     "encode_once": _encode_once,
+    "fuzz": _fuzz,
 }

@@ -146,7 +146,9 @@ def _in_output_order(container: InputContainer, stream: VideoStream, span: Span)
             if frame is None:
                 yield Frame(index, None, None)
             else:
-                yield Frame(index, frame.time, upright(frame), bool(frame.is_corrupt))
+                pts = frame.pts  # frame.time is NaN for those that come out at the end
+                time_s = None if pts is None or not stream.time_base else media_time_s(pts, stream.time_base)
+                yield Frame(index, time_s, upright(frame), bool(frame.is_corrupt))
             index += 1
 
 
