@@ -144,6 +144,15 @@ class Recipe(Section):
         default_factory=dict
     )  # what tune.py tries: stage → dotted key below it, where a number counts in a list → values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _search_goes_with_its_stage(cls, data: Any) -> Any:
+        """What would be searched of a stage that is taken out is taken out too."""
+        if not (isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping) and data.get("search")):
+            return data
+        gone = {name for name, stage in data["stages"].items() if stage is None}
+        return {**data, "search": {name: keys for name, keys in data["search"].items() if name not in gone}}
+
     @field_validator("stages", "search", mode="before")
     @classmethod
     def _without_null(cls, named: Any) -> Any:

@@ -123,3 +123,11 @@ def test_settings_of_a_fold_change_its_model_alone() -> None:
     assert found.for_fold("2").model.fusion == "fixed"
     with pytest.raises(ConfigError, match="fusion"):
         recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=none", "model.fusion=x"])
+
+
+def test_a_stage_that_is_taken_out_takes_its_search_along() -> None:
+    whole = recipe.read("prompt_tuning", quick=True)
+    less = recipe.read("prompt_tuning", quick=True, overrides=["stages.prompts=null"])
+    assert set(whole.search) - set(less.search) == {"prompts"}
+    with pytest.raises(ConfigError, match="no such stage"):
+        recipe.read("prompt_tuning", quick=True, overrides=["search.none={batch: {choice: [1, 2]}}"])
