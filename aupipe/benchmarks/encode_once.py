@@ -35,7 +35,8 @@ _DETAIL = 20  # pixels of noise a side, enlarged: makes a JPEG of about the size
 
 _PROMPTS = (
     "stages.prompts.augment={flip: false, gain: 0, contrast: 0, saturation: 0}",
-    "stages.prompts.tasks.au.data.subset=null", "stages.prompts.tasks.au.data.held_out=0", "stages.prompts.encode_once=null",
+    "stages.prompts.tasks.au.data.subset=null", "stages.prompts.tasks.au.data.held_out=0",
+    "stages.prompts.encode_once=null",
 )  # fmt: skip
 _TEMPORAL = (
     *_PROMPTS, "stages.prompts.model={cut: spatial, prompts: {spatial: false}}",
