@@ -9,6 +9,7 @@ abaw       VIDEO_ID.txt           the challenge's file of a track: 0 or 1 a fram
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
@@ -23,14 +24,24 @@ from aupipe.affwild2 import submission
 from aupipe.annotation.schema import MEMBERS, PROB
 from aupipe.storage import Storage
 
+_LONGEST_NAME = 255  # bytes
+
 
 def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
     """Write one video's frames table, ordered by frame and face, in these forms."""
     video_id = PurePosixPath(frames["video_id"][0].as_py())
     for form in forms:
         make, suffix = FORMS[form]
-        name = video_id.with_suffix(suffix) if form == "abaw" else f"{video_id}{suffix}"
-        storage.write(f"export/{form}/{name}", make(frames))
+        name = video_id.with_suffix(suffix) if form == "abaw" else PurePosixPath(f"{video_id}{suffix}")
+        storage.write(f"export/{form}/{'/'.join(map(_short, name.parts))}", make(frames))
+
+
+def _short(name: str) -> str:
+    """A name that file systems take: the longest that they allow a video leaves no place for another suffix."""
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    ends = f"~{hashlib.sha256(name.encode()).hexdigest()[:16]}{PurePosixPath(name).suffix[:8]}"
+    return name.encode()[: _LONGEST_NAME - len(ends.encode())].decode(errors="ignore") + ends
 
 
 def _csv(frames: pa.Table) -> bytes:

@@ -57,3 +57,14 @@ def test_abaw_has_a_line_a_frame_of_the_face_seen_most(exported: Path) -> None:
     decided = submission.read_track(text, 5)
     assert decided[:, 6].tolist() == [True, True, True, False, False]
     assert io.StringIO(text).readline().startswith("AU1,AU2")
+
+
+def test_the_longest_names_find_a_place_and_do_not_meet(tmp_path: Path) -> None:
+    ids = [f"{'ü' * 120}{number}xxxxxxxxx.mp4" for number in range(2)]
+    assert {len(video_id.encode()) for video_id in ids} == {254}
+    for video_id in ids:
+        rows = [{"video_id": video_id, "frame": 0, "time_s": 0.0, "status": "no_face"}]
+        export(Storage(tmp_path), ("csv",), pa.Table.from_pylist(rows, schema=frames_schema()))
+    names = [path.name for path in (tmp_path / "export" / "csv").iterdir()]
+    assert len(names) == 2
+    assert all(name.endswith(".csv") for name in names)

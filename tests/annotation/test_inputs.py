@@ -130,3 +130,14 @@ def test_secrets_of_a_uri_are_not_shown() -> None:
     assert shown("https://anna:secret@host/a.mp4: no such file") == "https://host/a.mp4: no such file"
     assert shown("https://b.s3.eu/a.mp4?X-Amz-Signature=ab12&x=1 failed") == "https://b.s3.eu/a.mp4?… failed"
     assert shown("s3://bucket/what?.mp4") == "s3://bucket/what?.mp4"
+    assert shown("http://anna:p@ss@host/a.mp4?sig=a:b,c: gone") == "http://host/a.mp4?…: gone"
+    assert shown("no 'https://h/a?k=1', nor (https://h/b?k=2).") == "no 'https://h/a?…', nor (https://h/b?…)."
+    assert str(ConfigError("https://anna:secret@host/a?k=v: no")) == "https://host/a?…: no"
+
+
+def test_the_id_of_a_web_address_holds_no_secret(tmp_path: Path) -> None:
+    url = "https://anna:secret@host/deep/a.mp4?X-Signature=ab/12#t=3"
+    (tmp_path / "m.csv").write_text(f"uri\n{url}\n")
+    for named in (url, str(tmp_path / "m.csv")):
+        (video,) = find_inputs([named])[0]
+        assert (video.uri, video.video_id) == (url, "a.mp4")

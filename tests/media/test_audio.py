@@ -1,10 +1,11 @@
 import itertools
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
-from aupipe.errors import NotFoundError
+from aupipe.errors import NotFoundError, SoundLostError
 from aupipe.media.audio import audio
 
 pytestmark = pytest.mark.unit
@@ -67,3 +68,36 @@ def test_no_sound_and_no_file(tmp_path):
     assert list(audio(str(tmp_path / "a.mp4"))) == []
     with pytest.raises(NotFoundError):
         next(audio(str(tmp_path / "none.mp4")))
+
+
+def test_a_long_hole_comes_in_pieces_and_an_absurd_one_is_refused(tmp_path):
+    wave = np.full(RATE // 2, 5000, np.int16)
+    hour = list(audio(film(tmp_path / "a.mkv", [(0, wave), (3600 * RATE, wave)])))
+    assert sum(block.samples.shape[1] for block in hour) == pytest.approx(3600.5 * RATE, abs=20)
+    assert max(block.samples.shape[1] for block in hour) <= 20 * RATE
+    with pytest.raises(SoundLostError, match=r"a hole of 1[78],\d{3} s at 0\.5 s"):
+        list(audio(film(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
+
+
+def test_sound_that_changes_its_form_leaves_in_one(tmp_path):
+    halves = []
+    for number, (rate, layout) in enumerate(((32000, "mono"), (48000, "stereo"))):
+        halves.append(tmp_path / f"{number}.ts")
+        with av.open(str(halves[-1]), "w") as out:
+            picture = out.add_stream("mpeg2video", rate=25)
+            picture.width = picture.height = 32
+            tone = out.add_stream("mp2", rate=rate, layout=layout)
+            for index in range(25):
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), "rgb24")
+                frame.pts, frame.time_base = number * 25 + index, Fraction(1, 25)
+                out.mux(picture.encode(frame))
+            out.mux(picture.encode())
+            wave = np.full((1, rate * (1 if layout == "mono" else 2)), 5000, np.int16)
+            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, number * rate, Fraction(1, rate)
+            for packet in (*tone.encode(frame), *tone.encode()):
+                out.mux(packet)
+    (tmp_path / "a.ts").write_bytes(b"".join(half.read_bytes() for half in halves))
+    blocks = list(audio(str(tmp_path / "a.ts")))
+    assert {(block.rate_hz, len(block.samples)) for block in blocks} == {(32000, 1)}
+    assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * 32000, rel=0.06)

@@ -96,6 +96,29 @@ def test_avi_frames_come_in_the_order_of_the_picture(tmp_path: Path) -> None:
     assert len(levels) == 60
 
 
+def test_frames_after_a_hole_in_an_avi_stand_where_its_index_has_them(tmp_path: Path) -> None:
+    images = [np.full((72, 96, 3), 4 * number + 8, np.uint8) for number in range(40)]
+    path = write_clip(tmp_path / "a.avi", images, codec="mjpeg", tick=Fraction(1, 25))
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[10] - 8 : places[13] - 8] = bytes(places[13] - places[10])
+    path.write_bytes(data)
+    got = list(frames(str(path)))
+    assert [frame.index for frame in got if frame.image is None] == [10, 11, 12]
+    assert [frame.time_s for frame in got] == [pytest.approx(number / 25) for number in range(40)]
+    for frame in got:
+        assert frame.image is None or abs(frame.image.mean() - (4 * frame.index + 8)) < 3
+    assert probe(str(path)).missing == 3
+
+
+def test_frames_of_a_file_that_gives_times_twice_all_have_one(tmp_path: Path) -> None:
+    times = [40 * (number // 2) for number in range(20)]
+    path = write_clip(tmp_path / "a.mkv", IMAGES[:20], times=times, codec="ffv1")
+    path = path.rename(write_clip(tmp_path / "b.mkv", IMAGES[:1]))
+    assert [frame.time_s for frame in frames(str(path))] == [time / 1000 for time in times]
+
+
 def test_frames_that_the_index_counts_but_the_file_lacks_are_lost_frames(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(60), options={"g": "12"}, muxer={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
