@@ -13,7 +13,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aupipe needs Python 3.10 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,search,dev]'
 	touch $@
 
 # Everything that the demo writes is under ./demo; each step goes on where it stopped.

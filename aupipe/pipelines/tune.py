@@ -21,7 +21,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from aupipe.errors import AupipeError, DatasetError
+from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.facestore.read import StoreIndex
 from aupipe.learning import ensemble, run, scores, search, splits, trials
 from aupipe.models import checkpoint
@@ -57,6 +57,8 @@ def describe(job: TuneJob) -> str:
     space, shared = search.space(job.recipe), search.shared(job.recipe)
     if "validation" not in StoreIndex.open(job.store).splits:
         raise DatasetError(f"{job.store} has no validation split, so nobody would be left to judge the best trial by")
+    if job.recipe.stages[job.recipe.needed()[-1]].tasks.au is None:
+        raise ConfigError("a search compares AU scores; the recipe's last stage learns none")
     found = trials.read(Storage(job.out))
     done = sum(trial.status != "running" for trial in found)
     return "\n".join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,8 +41,8 @@ def run_trials(job: TuneJob, starts: Mapping[str, str]) -> None:
     if begun + new:
         _fit(job, starts, {"settings": tune.grid_search(begun + new)}, count=1)
     if job.searcher == "optuna" and (missing := job.trials - len(found) - len(new)) > 0:
-        space = {key: _domain(dimension) for key, dimension in search.space(job.recipe).items()}
-        _fit(job, starts, {"settings": space}, count=missing, searcher=_optuna(job))
+        told = trials.read(Storage(job.out))
+        _fit(job, starts, space_of(job), count=missing, searcher=optuna(job.recipe.seed, told))
 
 
 def check(searcher: str) -> None:
@@ -58,13 +58,14 @@ def _fit(
 ) -> None:  # fmt: skip
     out = Storage(job.out)
     found = [trial for trial in trials.read(out) if trial.status != "running"]
+    epochs = job.recipe.stages[job.recipe.needed()[-1]].epochs
     trainable = tune.with_parameters(run_trial, job=job, starts=dict(starts))
     tune.Tuner(
         tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
         param_space=space,
         # Ray Tune's deadlock is more trials than there is room for: their drivers would hold what their workers need.
         tune_config=tune.TuneConfig(
-            num_samples=count, max_concurrent_trials=_at_once(job), scheduler=_scheduler(job, found),
+            num_samples=count, max_concurrent_trials=_at_once(job), scheduler=scheduler(epochs, found),
             search_alg=searcher,
         ),
         run_config=tune.RunConfig(
@@ -82,20 +83,24 @@ def _at_once(job: TuneJob) -> int:
     return max(int(have.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers)), 1)
 
 
-def _scheduler(job: TuneJob, found: list[Trial]) -> ASHAScheduler:
-    """Asynchronous successive halving over the epochs of the last stage; it remembers the trials that are done."""
-    epochs = job.recipe.stages[job.recipe.needed()[-1]].epochs
+def scheduler(epochs: int, found: Sequence[Trial]) -> ASHAScheduler:
+    """Asynchronous successive halving over so many epochs; it remembers the trials that are done."""
     # Epochs count from 0, so none is number `epochs`: a trial that gets so far comes to its end by itself.
-    scheduler = ASHAScheduler(
+    asha = ASHAScheduler(
         time_attr="epoch", metric="score", mode="max", max_t=epochs, grace_period=max(epochs // 5, 1),
         reduction_factor=REDUCTION,
     )  # fmt: skip
     for trial in found:
         past = SimpleNamespace(trial_id=trial.name)
-        scheduler.on_trial_add(None, past)
+        asha.on_trial_add(None, past)
         for epoch, score in enumerate(trial.scores):
-            scheduler.on_trial_result(None, past, {"epoch": epoch, "score": score})
-    return scheduler
+            asha.on_trial_result(None, past, {"epoch": epoch, "score": score})
+    return asha
+
+
+def space_of(job: TuneJob) -> dict[str, Any]:
+    """The space as Ray Tune has it."""
+    return {"settings": {key: _domain(dimension) for key, dimension in search.space(job.recipe).items()}}
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -104,15 +109,15 @@ def _domain(dimension: Dimension) -> Any:
     return (tune.uniform if dimension.kind == "uniform" else tune.loguniform)(*dimension.ends)
 
 
-def _optuna(job: TuneJob) -> Any:
-    """Optuna's search, told of the trials that are done."""
+def optuna(seed: int, found: Sequence[Trial]) -> Any:
+    """Optuna's search, which has been told of the trials that are done."""
     from ray.tune.search.optuna import OptunaSearch
 
-    told = [trial for trial in trials.read(Storage(job.out)) if trial.scores and trial.settings]
+    told = [trial for trial in found if trial.scores and trial.settings]
     return OptunaSearch(
         metric="score",
         mode="max",
-        seed=job.recipe.seed,
+        seed=seed,
         points_to_evaluate=[{f"settings/{key}": value for key, value in trial.settings.items()} for trial in told],
         evaluated_rewards=[trial.score for trial in told],
     )
