@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +17,11 @@ import ray
 
 from aupipe.commands import train, tune
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import recipe, search, splits
+from aupipe.learning import recipe, search, splits, trials
+from aupipe.learning.trials import Trial
 from aupipe.models import checkpoint
 from aupipe.pipelines.session import session
+from aupipe.storage import Storage
 
 pytestmark = pytest.mark.cluster
 
@@ -23,6 +29,7 @@ SETTINGS = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "input.size_px=32", "stages.train.batch=8",
     "stages.train.epochs=3", "stages.train.tasks.au.data.every_n=1", "stages.train.tasks.au.data.held_out=0.25",
 ]  # fmt: skip
+ROOT = Path(__file__).parents[2]
 ALPHA = "stages.train.tasks.au.loss.alpha"
 
 
@@ -79,3 +86,44 @@ def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
     assert train.main([*best, "--dry-run"]) == 0
     assert tune.main(arguments) == 0
     assert json.loads((out / "summary.json").read_text()) == summary
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_with_what_is_not_done(
+    make_store: Callable[..., str], tmp_path: Path, file: str
+) -> None:
+    store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
+    arguments = ["--recipe", file, "--data", store, "--out", str(out), "--set", "stages.train.epochs=30"]
+    driver = subprocess.Popen([sys.executable, "jobs/tune.py", *arguments, "--trials", "3"], cwd=ROOT)
+    try:
+        found, half = wait_for_half(driver, Storage(out))
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    assert not (out / "summary.json").exists()
+
+    assert tune.main([*arguments, "--trials", "3"]) == 0
+    after = {trial.name: trial for trial in trials.read(Storage(out))}
+    assert len(after) == 3
+    for trial in found:
+        assert after[trial.name].began_s == trial.began_s
+        assert trial.status == "running" or after[trial.name] == trial
+    epochs = [line["epoch"] for line in trials.epochs(Storage(out), after[half.name])]
+    assert epochs == list(range(len(epochs)))
+
+    assert tune.main([*arguments, "--trials", "2"]) == 0  # fewer than there are: nothing to do
+    more = [*arguments[:-2], "--set", "stages.train.epochs=31"]
+    assert tune.main([*more, "--trials", "3"]) == 2  # another search's folder
+
+
+def wait_for_half(driver: subprocess.Popen, out: Storage) -> tuple[list[Trial], Trial]:
+    """The trials when one is done, and another in the middle of its epochs."""
+    deadline = time.monotonic() + 400
+    while True:
+        found = trials.read(out)
+        half = [trial for trial in found if not trial.ended_s and trials.epochs(out, trial)]
+        if half and any(trial.ended_s for trial in found):
+            return found, half[0]
+        assert driver.poll() is None, "the search ended by itself"
+        assert time.monotonic() < deadline, "nothing to kill"
+        time.sleep(0.05)
