@@ -27,6 +27,7 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
         dashed = trial.name == search.DEFAULT
         label = "best" if trial is best else "default" if dashed else None
         by_epoch.plot(place, trial.scores, "--" if dashed else "-", color=colour, marker=".", label=label)
+    by_epoch.locator_params(axis="x", integer=True)
     by_epoch.set(xlabel="epoch", ylabel="score on people held out", title=title)
     ended = sorted((trial.ended_s, trial) for trial in found if trial.ended_s is not None and trial.scores)
     start = min(trial.began_s for trial in found)
@@ -37,7 +38,7 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
     by_time.set(xlabel="minutes since the search began")
     for axes in (by_epoch, by_time):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower right")
+        axes.legend()
     handles = [
         by_time.scatter([], [], color=colour, label=status)
         for status, colour in COLOURS.items()
