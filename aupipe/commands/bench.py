@@ -13,6 +13,7 @@ _EXAMPLES = """\
   bench.py alignment --input videos/
   bench.py detector_bias --input videos/
   bench.py preprocess --crops 20000
+  bench.py autoscale --checkpoint demo/run/best
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
   bench.py fuzz --mutations 1000"""
@@ -38,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, losses without a word")
     fuzz.add_argument("--mutations", type=int, default=1000, metavar="N", help="how many, of five clips in turn")
     fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="of the damage")
+    autoscale = names.add_parser("autoscale", help="when nodes come and go as annotate.py needs them; a minute")
+    autoscale.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="any model")
+    autoscale.add_argument(
+        "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="its node types"
+    )
     return job.run(parser, _bench, argv)
 
 
@@ -57,6 +63,12 @@ def _detector_bias(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import detector_bias
 
     return [detector_bias.measure(args.input)]
+
+
+def _autoscale(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import autoscale
+
+    return autoscale.measure(args.cluster, args.checkpoint)
 
 
 def _preprocess(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
@@ -83,4 +95,5 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "preprocess": _preprocess,
     "encode_once": _encode_once,
     "fuzz": _fuzz,
+    "autoscale": _autoscale,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -49,9 +50,13 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
 
 def node_of(pool: Pool, resources: Resources) -> dict[str, str] | None:
     """Ray's label selector for what shall run on nodes of a pool; None: it may run anywhere."""
-    labels = (node["Labels"].get("pool") for node in ray.nodes() if node["Alive"])
-    wanted = pool in labels if resources.pools == "auto" else resources.pools
+    wanted = pool in alive_pools() if resources.pools == "auto" else resources.pools
     return {"pool": pool} if wanted else None
+
+
+def alive_pools() -> dict[str, int]:
+    """How many nodes of each pool there are."""
+    return Counter(node["Labels"]["pool"] for node in ray.nodes() if node["Alive"] and "pool" in node["Labels"])
 
 
 @contextmanager
