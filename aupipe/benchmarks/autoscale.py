@@ -26,7 +26,7 @@ from aupipe.benchmarks.clips import scene, write_clip
 from aupipe.errors import AupipeError
 from aupipe.pipelines.session import alive_pools, session
 
-HEAD = "head"
+HEAD = "ray.head.default"  # as the provider calls it
 _HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # what the provider takes for the head
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider"
 _STORE_BYTES = 100 * 2**20
@@ -42,19 +42,19 @@ def measure(described: str, checkpoint: str) -> Iterator[dict[str, Any]]:
         folder = Path(name)
         for number in range(8):
             write_clip(folder / f"videos/{number}.mp4", scene(60, seed=number))
-        with AutoscalingCluster(Path(described), folder / "ray", idle_s=5, cpus=2) as cluster:
+        with AutoscalingCluster(Path(described), folder / "ray", idle_s=20, cpus=2) as cluster:
             begun = time.monotonic()
             call = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
             job = [sys.executable, "-c", call, "--input", f"{folder}/videos", "--workers", "4"]
             job += ["--checkpoint", checkpoint, "--out", f"{folder}/out", "--set", "resources.pools=true"]
             running = subprocess.Popen([*job, "--set", "resources.gpu=false"], env=cluster.environment)
-            for pools in cluster.changes(until=lambda now: running.poll() is not None and not now):
-                yield {
-                    "at_s": round(time.monotonic() - begun, 1),
-                    "nodes": pools,
-                    "job_ended": running.poll() is not None,
-                }
-            if running.returncode:
+            try:
+                for pools in cluster.changes(until=lambda now: running.poll() is not None and not now):
+                    ended = running.poll() is not None
+                    yield {"at_s": round(time.monotonic() - begun, 1), "nodes": pools, "job_ended": ended}
+            finally:
+                running.kill()
+            if running.wait():
                 raise AupipeError(f"annotate.py exited {running.returncode}")
 
 

@@ -92,7 +92,7 @@ class Run:
             return ""
         return str(said["latest_checkpoint_result"]["checkpoint_dir_name"])
 
-    def wait(self, happened: Callable[[], object], limit_s: float = 240) -> float:
+    def wait(self, happened: Callable[[], object], limit_s: float = 600) -> float:
         """Seconds until it happened."""
         begun = time.monotonic()
         while not happened():
