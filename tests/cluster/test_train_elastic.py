@@ -119,12 +119,11 @@ def test_nodes_come_and_go(
         # A notice: nothing but it saves a state within an epoch here. Then the node goes, as said.
         command = ["--address", cluster.address, "--node-id", second.node_id, "--deadline-remaining-seconds", "40"]
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        told = subprocess.run(
+        subprocess.run(
             [sys.executable, "jobs/spot_notice.py", *command],
-            check=True, cwd=ROOT, env=ENVIRONMENT | {"METADATA": metadata, "PATH": path}, capture_output=True,
+            check=True, cwd=ROOT, env=ENVIRONMENT | {"METADATA": metadata, "PATH": path},
         )  # fmt: skip
         saved_s = run.wait(lambda: "-step-" in run.state, limit_s=40)
-        assert b"drain" in (told.stdout + told.stderr).lower()
         cluster.remove_node(second, allow_graceful=False)
         alone_s = run.wait_for_workers(1)
 
