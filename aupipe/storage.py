@@ -1,21 +1,65 @@
 """Files by name below one root, on local disk or any fsspec URI. A file is there whole or not at all.
 
-Local writes go to a temporary name, are synced and renamed; remote writes are one PUT.
+Local writes go to a temporary name, are synced and renamed; remote writes are one PUT. Storage that has answered once
+and is then away, or busy, is asked again for about a minute; one that never answered is a wrong address.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import uuid
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from aupipe.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
+# What an error of storage that is away or busy names, in its type, its text or its cause. All else is final.
+TRANSIENT = (
+    "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
+    "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
+    "InternalError",
+)  # fmt: skip
+_WAITS_S = (1, 2, 4, 8, 16, 32)
 _TEMPORARY = ".aupipe-tmp-"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _patient(method: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+    """Take up again what storage that is away for a while did not do."""
+
+    @wraps(method)
+    def again(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for wait_s in _WAITS_S if self._answered else ():
+            try:
+                return method(self, *args, **kwargs)
+            except (OSError, BotoCoreError) as error:
+                if not is_transient(error):
+                    raise
+                logger.warning("%s is away, asked again in %d s: %s", self.root, wait_s, error)
+                time.sleep(wait_s)
+        result = method(self, *args, **kwargs)
+        self._answered = True
+        return result
+
+    return again
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether to ask again is worth it."""
+    said = f"{error!r} {error} {error.__cause__!r}"
+    return any(name in said for name in TRANSIENT)
 
 
 def is_uri(path: str) -> bool:
@@ -36,6 +80,7 @@ class Storage:
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))
         self._filesystem, self._base = filesystem_of(self.root)
+        self._answered = False
 
     @property
     def local(self) -> bool:
@@ -45,18 +90,21 @@ class Storage:
         """The full path or URI of `name`."""
         return f"{self.root}/{name}" if name else self.root
 
+    @_patient
     def exists(self, name: str = "") -> bool:
         return bool(self._filesystem.exists(self._inner(name)))
 
+    @_patient
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of all complete files below `folder`, sorted; [] if it is not there."""
         top = self._inner(folder)
+        self._filesystem.invalidate_cache(top)
         if not self._filesystem.exists(top):
             return []
-        self._filesystem.invalidate_cache(top)
         found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
+    @_patient
     def children(self, folder: str = "") -> tuple[list[str], list[str]]:
         """The plain names of the folders and of the files that lie directly in `folder`, sorted; a cheap look."""
         top = self._inner(folder)
@@ -67,16 +115,20 @@ class Storage:
             found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in self._filesystem.ls(top)]
         return sorted(name for name, folder in found if folder), sorted(name for name, folder in found if not folder)
 
+    @_patient
     def size(self, name: str) -> int:
         return int(self._filesystem.size(self._inner(name)))
 
+    @_patient
     def read(self, name: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._inner(name)))
 
+    @_patient
     def open(self, name: str) -> Any:
         """A seekable binary file for reading (range reads where the file is remote)."""
         return self._filesystem.open(self._inner(name), "rb")
 
+    @_patient
     def write(self, name: str, data: bytes) -> None:
         """Write the whole file so that a reader, or a crash, never sees half of it."""
         target = self._inner(name)
@@ -96,6 +148,7 @@ class Storage:
         finally:
             os.close(folder)
 
+    @_patient
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
         if self._filesystem.exists(self._inner(name)):

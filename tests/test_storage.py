@@ -48,3 +48,32 @@ def test_no_name_leaves_the_root(tmp_path: Path) -> None:
 def test_an_unknown_protocol_is_named() -> None:
     with pytest.raises(ConfigError, match="nosuch://"):
         Storage("nosuch://bucket")
+
+
+def test_storage_that_is_away_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, waited, asked = Storage("memory://away"), list[float](), list[str]()
+    monkeypatch.setattr("aupipe.storage.time.sleep", waited.append)
+    read = storage._filesystem.cat_file
+    busy: list[OSError] = []
+
+    def cat_file(path: str) -> bytes:
+        asked.append(path)
+        if busy:
+            raise busy.pop()
+        return bytes(read(path))
+
+    monkeypatch.setattr(storage._filesystem, "cat_file", cat_file)
+    busy[:] = [ConnectionResetError("away")]
+    with pytest.raises(ConnectionResetError):  # it never answered: a wrong address is said at once
+        storage.read("a")
+    storage.write("a", b"1")
+    busy[:] = [OSError("SlowDown: reduce your request rate"), ConnectionResetError("away")]
+    assert storage.read("a") == b"1"
+    assert waited == [1, 2]
+    busy[:] = [PermissionError("AccessDenied")]
+    with pytest.raises(PermissionError):
+        storage.read("a")
+    busy[:] = [ConnectionResetError("away") for _ in range(20)]
+    with pytest.raises(ConnectionResetError):
+        storage.read("a")
+    assert waited == [1, 2, 1, 2, 4, 8, 16, 32]

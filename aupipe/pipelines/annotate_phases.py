@@ -23,16 +23,11 @@ from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
 from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import Pool, gpus_per_worker, node_of
-from aupipe.storage import Storage
+from aupipe.storage import TRANSIENT, Storage
 
 _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
-# What storage says while it is away or busy: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
-_TRANSIENT = [
-    "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
-    "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
-    "InternalError",
-]  # fmt: skip
+# Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
 
@@ -61,7 +56,7 @@ def configure() -> None:
     """Settings of Ray Data for the phases."""
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
-    context.retried_map_errors, context.max_map_retries = _TRANSIENT, _RETRIES
+    context.retried_map_errors, context.max_map_retries = list(TRANSIENT), _RETRIES
 
 
 def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, Any]]]:
