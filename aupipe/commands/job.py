@@ -36,6 +36,8 @@ def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], in
     """Parse, run `body`, and turn an AupipeError into one sentence and its exit code."""
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    for talkative in ("botocore", "aiobotocore"):  # say where they found credentials and endpoints
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     try:
         return body(args)
     except AupipeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.finalise import Decision, decide, head
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
-from aupipe.annotation.observe import observe, with_embeddings
-from aupipe.annotation.plan import cut_into_segments
+from aupipe.annotation.observe import Part, observe, with_embeddings
+from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.schema import PROB, RAW
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -65,15 +65,22 @@ def load(name: str, folder: Path) -> Ensemble:
     return ensemble.load([str(folder)], "mean")
 
 
+@cache
+def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[Part]]]:
+    """Every segment with its parts: what observe does before any model looks."""
+    segments = cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4)
+    detector, template = Detector(AnnotateConfig().detector), np.float32([ARCFACE_TEMPLATE])
+    return [(s, list(observe(s, frames(s.uri, s.span), detector, 4, template))) for s in segments]
+
+
 def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_size: int) -> pa.Table:
     """What the job does with one video, without Ray."""
     storage, config = Storage(out), AnnotateConfig(segment_s=segment_s, batch_size=batch_size)
     keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
     sound.leave(storage, keys.video("f"), str(clip))
     files = []
-    for segment in cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4):
-        images = frames(segment.uri, segment.span)
-        for part in observe(segment, images, Detector(config.detector), 4, models.templates):
+    for segment, parts in see(clip, segment_s):
+        for part in parts:
             rows = with_embeddings(part.rows, encoders(part.crops))
             observed.write(storage, keys.segment("f", segment), part.number, part.last, rows)
         files += observed.segments(storage)[keys.segment("f", segment)]
@@ -93,13 +100,15 @@ def test_segments_and_batches_leave_no_trace(name: str, clip: Path, tmp_path: Pa
     assert whole["face_id"].to_pylist().count(0) == 40
     assert not any(whole[column].null_count for column in (*RAW, *PROB))
     assert ("EXPR" in whole.column_names) == (models.classes > 0)
-    assert annotate(clip, models, tmp_path / "cut", 0.3, 64).equals(whole)
-    small = annotate(clip, models, tmp_path / "small", 0.7, 7)
-    for column in RAW:
-        np.testing.assert_allclose(small[column].to_numpy(), whole[column].to_numpy(), atol=1e-5)
-    assert small.drop_columns([c for c in small.column_names if "AU" in c or "EXPR" in c]).equals(
-        whole.drop_columns([c for c in whole.column_names if "AU" in c or "EXPR" in c])
-    )
+    for segment_s in (0.3, 0.7):
+        assert len(see(clip, segment_s)) > 1
+        assert annotate(clip, models, tmp_path / f"cut {segment_s}", segment_s, 64).equals(whole)
+    told = [name for name in whole.column_names if "AU" in name or "EXPR" in name]
+    for batch_size in (1, 7):
+        small = annotate(clip, models, tmp_path / f"batches of {batch_size}", 0.7, batch_size)
+        for column in RAW:
+            np.testing.assert_allclose(small[column].to_numpy(), whole[column].to_numpy(), atol=1e-5)
+        assert small.drop_columns(told).equals(whole.drop_columns(told))
 
 
 def test_sound_makes_a_difference_to_a_model_that_listens(clip: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,4 +1,4 @@
-"""From and to an S3 server: the same tables as on disk, and one sentence where access is refused."""
+"""From and to an S3 server: the same tables as on disk, also when it is away for a while; refused access is said."""
 
 from __future__ import annotations
 
@@ -11,73 +11,119 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import s3fs
 from clips import scene, write_clip
 
+pytestmark = pytest.mark.cluster
+
 JOB = Path(__file__).parents[2] / "jobs" / "annotate.py"
 WEED = Path(sys.executable).with_name("weed")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+class Server:
+    """A SeaweedFS of our own with one bucket; `environment` leads s3:// to it."""
+
+    def __init__(self, folder: Path) -> None:
+        identity = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir()
+        ports = {}
+        for part in ("master", "volume", "filer", "s3"):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                ports[part] = free.getsockname()[1] % 20000 + 10000  # `weed` also takes each port + 10000
+        options = [f"-{part}.port={port}" for part, port in ports.items()]
+        place = [f"-s3.config={folder}/s3.json", f"-dir={folder}/data", "-ip=127.0.0.1"]
+        self._command = [str(WEED), "server", "-s3", *place, *options]
+        given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        self.environment = os.environ | given | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}"}
+        self.start()
+        self.files = self._connected()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        self._process.kill()  # it lingers on SIGTERM
+        self._process.wait()
+
+    def _connected(self) -> s3fs.S3FileSystem:
+        deadline = time.monotonic() + 60
+        while True:
+            url = self.environment["AWS_ENDPOINT_URL"]
+            files = s3fs.S3FileSystem(
+                key="key", secret="secret", endpoint_url=url, skip_instance_cache=True, use_listings_cache=False
+            )
+            try:
+                files.mkdir("archive")
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            else:
+                return files
+
+    def annotate(self, *arguments: str, **changed: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(JOB), *arguments]
+        environment = self.environment | changed
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def rows(self, name: str, folder: Path) -> pa.Table:
+        """The frames table below a place in the bucket, in order."""
+        self.files.get(f"archive/{name}/frames", str(folder / name), recursive=True)
+        return rows(folder / name)
+
+
+def rows(folder: Path) -> pa.Table:
+    return pads.dataset(folder).to_table().sort_by([("video_id", "ascending"), ("frame", "ascending")])
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which s3:// leads to a SeaweedFS of our own."""
-    identity = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
-    (tmp_path / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (tmp_path / "data").mkdir()
-    ports = {}
-    for part in ("master", "volume", "filer", "s3"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports[part] = free.getsockname()[1] % 20000 + 10000  # `weed` also takes each port + 10000
-    options = [f"-{part}.port={port}" for part, port in ports.items()]
-    place = [f"-s3.config={tmp_path}/s3.json", f"-dir={tmp_path}/data", "-ip=127.0.0.1"]
-    process = subprocess.Popen([str(WEED), "server", "-s3", *place, *options], stderr=subprocess.DEVNULL)
-    given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    yield os.environ | given | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}"}
-    process.kill()  # it lingers on SIGTERM
-    process.wait()
+def server(tmp_path: Path) -> Iterator[Server]:
+    running = Server(tmp_path)
+    yield running
+    running.kill()
 
 
-def _connected(environment: dict[str, str]) -> s3fs.S3FileSystem:
-    deadline = time.monotonic() + 60
-    while True:
-        filesystem = s3fs.S3FileSystem(
-            key="key", secret="secret", endpoint_url=environment["AWS_ENDPOINT_URL"], skip_instance_cache=True
-        )
-        try:
-            filesystem.mkdir("archive")
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        else:
-            return filesystem
+REMOTE = ("--input", "s3://archive/in", "--checkpoint", "s3://archive/model", "--out", "s3://archive/out")
 
 
-def test_an_archive_on_s3_gives_the_tables_of_one_on_disk(
-    server: dict[str, str], checkpoint: str, tmp_path: Path
-) -> None:
-    s3 = _connected(server)
-    for name in ("a", "b"):
-        clip = write_clip(tmp_path / "in" / f"{name}.mp4", scene(12, seed=ord(name)))
-        s3.put(str(clip), f"archive/in/{name}.mp4")
-    s3.put(checkpoint, "archive/model", recursive=True)
-
-    def annotate(*arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(JOB), *arguments]
-        return subprocess.run(command, env=server | changed, timeout=300, check=False, capture_output=True, text=True)
-
-    remote = ("--input", "s3://archive/in", "--checkpoint", "s3://archive/model", "--out", "s3://archive/out")
-    assert annotate(*remote).returncode == 0
-    assert annotate("--input", f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out").returncode == 0
-    s3.get("archive/out/frames", str(tmp_path / "fetched"), recursive=True)
-    order = [("video_id", "ascending"), ("frame", "ascending")]
-    ours, theirs = (pads.dataset(tmp_path / name).to_table().sort_by(order) for name in ("out/frames", "fetched"))
-    assert ours.equals(theirs)
-    refused = annotate(*remote, AWS_SECRET_ACCESS_KEY="wrong")
+def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", scene(8))
+    server.files.put(str(clip), "archive/in/a.mp4")
+    server.files.put(checkpoint, "archive/model", recursive=True)
+    job = server.annotate(*REMOTE)
+    refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
+    _, said = refused.communicate(timeout=300)
     assert refused.returncode == 2
-    assert "s3://archive/in cannot be listed" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert "s3://archive/in cannot be listed" in said
+    assert said.count("\n") == 1
+    _, said = job.communicate(timeout=300)
+    assert job.returncode == 0, said
+    table = server.rows("out", tmp_path / "fetched")
+    assert table["frame"].to_pylist() == list(range(8))
+    assert set(table["status"].to_pylist()) == {"ok"}
+
+
+@pytest.mark.slow
+def test_the_same_tables_as_on_disk_though_the_server_was_away(server: Server, checkpoint: str, tmp_path: Path) -> None:
+    for number in range(4):
+        clip = write_clip(tmp_path / "in" / f"{number}.mp4", scene(75, seed=number), options={"preset": "ultrafast"})
+        server.files.put(str(clip), f"archive/in/{number}.mp4")
+    server.files.put(checkpoint, "archive/model", recursive=True)
+    job = server.annotate(*REMOTE, "--workers", "1")
+    deadline = time.monotonic() + 300
+    while not server.files.glob("archive/out/_work/observed/*.parquet"):
+        assert job.poll() is None, "the job ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    server.kill()
+    time.sleep(5)  # how long it is away
+    server.start()
+    _, said = job.communicate(timeout=500)
+    assert job.returncode == 0, said
+    local = server.annotate("--input", f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out")
+    local.communicate(timeout=300)
+    assert server.rows("out", tmp_path / "fetched").equals(rows(tmp_path / "out" / "frames"))

@@ -1,0 +1,45 @@
+"""Processes of a session: what was started with `start_new_session=True`, and all that came of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+
+def of_session(session: int) -> dict[int, str]:
+    """Title (a Ray worker says there what it does) by process number."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if os.getsid(int(folder.name)) == session:
+                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if title:  # a process that has ended, but was not waited for, has none
+                    found[int(folder.name)] = title
+        except (ProcessLookupError, FileNotFoundError):
+            continue  # it ended while we looked
+    return found
+
+
+def memory_kb(process: int) -> dict[str, int]:
+    """`pss`: with its share of what it shares with others; `uss`: what it has to itself. 0 if it ended meanwhile."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        return {"pss": 0, "uss": 0}
+    sizes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
+    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0) + sizes.get("Private_Hugetlb", 0)
+    return {"pss": sizes.get("Pss", 0), "uss": private}
+
+
+def end(session: int) -> None:
+    """End all of a session at once."""
+    while found := of_session(session):  # one may have started another meanwhile
+        for process in found:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
