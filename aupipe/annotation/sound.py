@@ -1,12 +1,13 @@
 """The sound of a video for models that listen: its log-mel spectrogram, left once a video, read as windows need it.
 
-OUT/_work/observed/VIDEO.sound.parquet      a row a column of the spectrogram; deleted with the embeddings
+OUT/_work/observed/VIDEO.sound-00000[-last].parquet      a row a column of the spectrogram, in decibels; it lies beside
+                                                         the embeddings, is there when all parts are, and goes with them
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import av
@@ -19,37 +20,34 @@ from torch import Tensor
 from aupipe.annotation.observed import FOLDER
 from aupipe.errors import SoundLostError
 from aupipe.media.audio import AudioBlock, audio
-from aupipe.media.mel import N_MELS, columns, log_mel
+from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalised
 from aupipe.storage import Storage
 
-_COLUMNS_PER_GROUP = 4096  # about 20 s
-_HELD_GROUPS = 4
+_PIECES_PER_PART = 16  # about five minutes: what bounds a worker's memory
+_HELD_PIECES = 4
 
 
-def name_of(video_key: str) -> str:
-    """The file of a video's sound."""
-    return f"{FOLDER}/{video_key}.sound.parquet"
+def key_of(video_key: str) -> str:
+    """Under which `observed.segments` lists the sound of a video."""
+    return f"{video_key}.sound"
 
 
 def leave(storage: Storage, video_key: str, uri: str) -> None:
     """Write the spectrogram of a video; with no columns where it has no sound, with the reason where it breaks off."""
     heard = _Heard(uri)
     first = next(heard.blocks, None)
-    mel = torch.zeros(N_MELS, 0)
-    if first is not None:
-        mel = log_mel(_samples(first, heard.blocks), first.rate_hz)
-    values = np.ascontiguousarray(mel.numpy().T)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), N_MELS)
-    said = {
-        "start_s": repr(first.start_s if first else 0.0), "rate_hz": str(first.rate_hz if first else 1),
-        "reason": heard.reason,
-    }  # fmt: skip
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.table({"mel": column}).replace_schema_metadata(said), sink, compression="zstd",
-        row_group_size=_COLUMNS_PER_GROUP,
-    )  # fmt: skip
-    storage.write(name_of(video_key), sink.getvalue())
+    said = {"start_s": repr(first.start_s if first else 0.0), "rate_hz": str(first.rate_hz if first else 1)}
+    loudest_db = -np.inf
+    held: list[Tensor] = []
+    number = 0
+    for piece in decibels(_samples(first, heard.blocks), first.rate_hz) if first else ():
+        if len(held) == _PIECES_PER_PART:
+            storage.write(f"{FOLDER}/{key_of(video_key)}-{number:05d}.parquet", _part(held, said))
+            held, number = [], number + 1
+        held.append(piece)
+        loudest_db = max(loudest_db, float(piece.max()))
+    said |= {"reason": heard.reason, "loudest_db": repr(loudest_db)}
+    storage.write(f"{FOLDER}/{key_of(video_key)}-{number:05d}-last.parquet", _part(held, said))
 
 
 class Sound:
@@ -59,14 +57,15 @@ class Sound:
         reason: why it breaks off, "" if it does not.
     """
 
-    def __init__(self, storage: Storage, video_key: str) -> None:
-        self._storage, self._name = storage, name_of(video_key)
-        with storage.open(self._name) as file:
-            parquet = pq.ParquetFile(file)
-            said = {name.decode(): value.decode() for name, value in parquet.schema_arrow.metadata.items()}
-            self._count = parquet.metadata.num_rows
+    def __init__(self, storage: Storage, files: Sequence[str]) -> None:
+        self._storage, self._files = storage, files
+        with storage.open(files[-1]) as file:
+            last = pq.ParquetFile(file)
+            said = {name.decode(): value.decode() for name, value in last.schema_arrow.metadata.items()}
+            self._count = (len(files) - 1) * _PIECES_PER_PART * COLUMNS_PER_PIECE + last.metadata.num_rows
         self._start_s, self._rate_hz, self.reason = float(said["start_s"]), int(said["rate_hz"]), said["reason"]
-        self._group = lru_cache(_HELD_GROUPS)(self._read)
+        self._loudest_db = float(said["loudest_db"])
+        self._piece = lru_cache(_HELD_PIECES)(self._read)
 
     def columns(self, time_s: np.ndarray) -> np.ndarray:
         """The column at each media time (S,), −1 where there is no sound or no time."""
@@ -74,16 +73,18 @@ class Sound:
 
     def __getitem__(self, at: tuple[slice, slice], /) -> Tensor:
         low, high, _ = at[1].indices(self._count)
-        groups = range(low // _COLUMNS_PER_GROUP, -(-high // _COLUMNS_PER_GROUP))
-        if not groups:
+        pieces = range(low // COLUMNS_PER_PIECE, -(-high // COLUMNS_PER_PIECE))
+        if not pieces:
             return torch.zeros(N_MELS, 1)[at[0]]  # a model that listens is given silence, and −1 for every frame
-        offset = groups[0] * _COLUMNS_PER_GROUP
-        return torch.cat([self._group(number) for number in groups], dim=1)[at[0], low - offset : high - offset]
+        offset = pieces[0] * COLUMNS_PER_PIECE
+        return torch.cat([self._piece(number) for number in pieces], dim=1)[at[0], low - offset : high - offset]
 
     def _read(self, number: int) -> Tensor:
-        with self._storage.open(self._name) as file:
-            values = pq.ParquetFile(file).read_row_group(number)["mel"].combine_chunks().flatten().to_numpy()
-        return torch.from_numpy(values.reshape(-1, N_MELS).T.copy())
+        part, piece = divmod(number, _PIECES_PER_PART)
+        with self._storage.open(self._files[part]) as file:
+            column = pq.ParquetFile(file).read_row_group(piece)["decibels"].combine_chunks()
+        values = column.flatten().to_numpy().reshape(len(column), -1, N_MELS)
+        return normalised(torch.from_numpy(values.transpose(1, 2, 0).copy()), self._loudest_db)
 
 
 class _Heard:
@@ -104,3 +105,14 @@ def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarr
     yield first.samples
     for block in rest:
         yield block.samples
+
+
+def _part(pieces: Sequence[Tensor], said: dict[str, str]) -> bytes:
+    """A row group for each piece (channels, 64, m)."""
+    whole = torch.cat([*pieces], dim=2).permute(2, 0, 1) if pieces else torch.zeros(0, 1, N_MELS)
+    width = whole.shape[1] * N_MELS
+    column = pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1).numpy()), width)
+    table = pa.table({"decibels": column}).replace_schema_metadata(said)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=COLUMNS_PER_PIECE)
+    return sink.getvalue()

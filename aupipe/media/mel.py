@@ -20,7 +20,7 @@ Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 _TOP_HZ = 22050  # of the highest filter at any sample rate, so that a filter means the same frequencies everywhere
 _REFERENCE_HZ = 44100  # at other rates levels are as they would be at this one
 _MEAN_DB, _STD_DB, _RANGE_DB = -14.8, 19.895, 80.0
-_COLUMNS_PER_CALL = 4096  # fixed, so that a column's value does not depend on how the samples came in
+COLUMNS_PER_PIECE = 4096  # fixed, so that a column's value does not depend on how the samples came in; about 20 s
 
 
 def hop(rate_hz: int) -> int:
@@ -37,6 +37,15 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
     Args:
         blocks: consecutive samples (channels, n), int16 or float32 in −1..1; one or two channels.
     """
+    pieces = list(decibels(blocks, rate_hz))
+    if not pieces:
+        return torch.zeros(N_MELS, 0)
+    whole = torch.cat(pieces, dim=-1)
+    return normalised(whole, float(whole.max()))
+
+
+def decibels(blocks: Iterable[Samples], rate_hz: int) -> Iterator[Tensor]:
+    """The spectrogram before it is normalised, (channels, 64, m) float32: COLUMNS_PER_PIECE columns but the last."""
     from torchaudio.functional import amplitude_to_DB  # seconds of import that only this function needs
     from torchaudio.transforms import MelSpectrogram
 
@@ -48,11 +57,18 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
             sample_rate=rate_hz, n_fft=fft, win_length=window, hop_length=hop(rate_hz), f_max=_TOP_HZ, n_mels=N_MELS,
             center=False,
         )  # fmt: skip
-    power = [spectrogram(chunk * _gain(rate_hz)) for chunk in _chunks(blocks, fft=fft, hop=hop(rate_hz))]
-    if not power:
-        return torch.zeros(N_MELS, 0)
-    decibels = amplitude_to_DB(torch.cat(power, dim=-1), 10.0, amin=1e-10, db_multiplier=0.0, top_db=_RANGE_DB)
-    return ((decibels - _MEAN_DB) / _STD_DB).sum(dim=0)
+    for chunk in _chunks(blocks, fft=fft, hop=hop(rate_hz)):
+        power = spectrogram(chunk * _gain(rate_hz))
+        yield amplitude_to_DB(power, 10.0, amin=1e-10, db_multiplier=0.0, top_db=None)
+
+
+def normalised(piece: Tensor, loudest_db: float) -> Tensor:
+    """(64, m) of decibels (channels, 64, m).
+
+    Args:
+        loudest_db: of the whole recording.
+    """
+    return ((piece.clamp(min=loudest_db - _RANGE_DB) - _MEAN_DB) / _STD_DB).sum(dim=0)
 
 
 def columns(time_s: npt.NDArray[np.float64], *, start_s: float, rate_hz: int, count: int) -> npt.NDArray[np.int64]:
@@ -81,19 +97,19 @@ def _gain(rate_hz: int) -> float:
 
 def _chunks(blocks: Iterable[Samples], *, fft: int, hop: int) -> Iterator[Tensor]:
     """Pieces (channels, n) float32 whose windows follow each other, the first one's middle at the first sample."""
-    wanted = (_COLUMNS_PER_CALL - 1) * hop + fft
+    wanted = (COLUMNS_PER_PIECE - 1) * hop + fft
     held: Tensor | None = None
     for block in blocks:
         samples = _floats(block)
         held = torch.cat([samples.new_zeros(len(samples), fft // 2) if held is None else held, samples], dim=1)
         while held.shape[1] >= wanted:
             yield held[:, :wanted]
-            held = held[:, _COLUMNS_PER_CALL * hop :]
+            held = held[:, COLUMNS_PER_PIECE * hop :]
     if held is not None:
         held = torch.cat([held, held.new_zeros(len(held), fft // 2)], dim=1)
         while held.shape[1] >= fft:
             yield held[:, :wanted]
-            held = held[:, _COLUMNS_PER_CALL * hop :]
+            held = held[:, COLUMNS_PER_PIECE * hop :]
 
 
 def _floats(samples: Samples) -> Tensor:

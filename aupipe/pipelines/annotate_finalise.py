@@ -32,14 +32,14 @@ class Group:
     Attributes:
         records: what is known of each before finalise.
         observed: for each video the files that observe left, in order.
-        sounds: for each video the key of its sound; "" where no model listens.
+        sounds: for each video the files of its sound, in order; none where no model listens.
         committed: where head is done and only decide is due: the frames files that hold their rows.
     """
 
     generation: int
     records: list[Record] = field(default_factory=list)
     observed: list[list[str]] = field(default_factory=list)
-    sounds: list[str] = field(default_factory=list)
+    sounds: list[list[str]] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
 
     def to_row(self) -> dict[str, Any]:

@@ -83,12 +83,12 @@ def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
     """Leave the sound of every video, where a model listens. Returns why of those that cannot be done."""
     if not run.keys.models.hears:
         return {}
-    there = set(run.storage.names(observed.FOLDER))
+    there = observed.segments(run.storage)
     rows = [
         {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
         for video_id, (record, segments) in due.items()
     ]
-    missing = [row for row in rows if sound.name_of(row["key"]) not in there]
+    missing = [row for row in rows if sound.key_of(row["key"]) not in there]
     if not missing:
         return {}
     heard = ray.data.from_items(missing).map(
@@ -169,10 +169,9 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
 def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
     """The videos of which not all that finalise needs is there."""
     done = observed.segments(run.storage)
-    names = set(run.storage.names(observed.FOLDER))
 
     def there(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
-        heard = not run.keys.models.hears or sound.name_of(run.keys.video(record["content"])) in names
+        heard = not run.keys.models.hears or sound.key_of(run.keys.video(record["content"])) in done
         return heard and all(key in done for key, _ in segments)
 
     return {video_id: each for video_id, each in due.items() if not there(*each)}
@@ -209,7 +208,7 @@ def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
             group = Group(run.generation)
         group.records.append(record)
         group.observed.append([name for key, _ in segments for name in done[key]])
-        group.sounds.append(run.keys.video(record["content"]) if run.keys.models.hears else "")
+        group.sounds.append(done[sound.key_of(run.keys.video(record["content"]))] if run.keys.models.hears else [])
     if group.records:
         yield group
 

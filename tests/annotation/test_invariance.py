@@ -85,7 +85,7 @@ def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_si
             observed.write(storage, keys.segment("f", segment), part.number, part.last, rows)
         files += observed.segments(storage)[keys.segment("f", segment)]
     video = observed.Embeddings(storage, files)
-    heard = sound.Sound(storage, keys.video("f")) if models.hears else None
+    heard = sound.Sound(storage, observed.segments(storage)[sound.key_of(keys.video("f"))]) if models.hears else None
     tell = partial(ensemble.tell, models, video, heard, inference=config.inference)
     table = head("v", video.rows, tell, 1, models.classes, config.linking)
     return decide(table, Decision("mean", keys.decision.thresholds, (1,)))
