@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aupipe.annotation.ledger import Record
 from aupipe.media.probe import VideoInfo
@@ -28,7 +29,7 @@ def counts_of(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -
         losses: further reasons why it is partial.
     """
     frame = observed["frame"].to_numpy()
-    lost = frame[np.array(observed["status"].to_pylist()) == "decode_error"]
+    lost = frame[pc.equal(observed["status"], "decode_error").to_numpy()]
     corrupt = np.unique(frame[observed["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
     total = len(np.unique(frame))
     frames_expected = max(frames_expected, total)  # a packet may hold more than one frame, and what is decoded is kept

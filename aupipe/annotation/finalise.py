@@ -48,32 +48,31 @@ def head(
         classes: C expressions.
     """
     ids = link_faces(observed, tracking)
-    status = np.array(observed["status"].to_pylist())
+    ok = pc.equal(observed["status"], "ok").to_numpy()
     aus = len(facs.AUS)
     said = np.full((len(observed), models * aus + classes), np.nan, np.float32)
     times = gap_times_s(observed)
     for track in rows_of_faces(ids):
-        rows = track[status[track] == "ok"]
+        rows = track[ok[track]]
         if len(rows):
             said[rows] = tell(rows, times[rows])
-    members = said[:, : models * aus]
-    mean = members.reshape(-1, models, aus).mean(axis=1, dtype=np.float64).astype(np.float32)
+    order = np.lexsort((ids, observed["frame"].to_numpy()))
+    observed, ids, said = observed.take(order), ids[order], said[order]
+    mean = [said[:, au : models * aus : aus].mean(axis=1, dtype=np.float64).astype(np.float32) for au in range(aus)]
     columns = {
         "video_id": pa.array([video_id] * len(observed), pa.string()),
         "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
         **{name: observed[name] for name in ("frame", "time_s", "status", "detector_score", *BOX, "landmarks")},
-        **{name: _nullable(mean[:, au]) for au, name in enumerate(RAW)},
+        **{name: _nullable(mean[au]) for au, name in enumerate(RAW)},
         **{name: pa.nulls(len(observed), pa.float32()) for name in PROB},
         **{name: pa.nulls(len(observed), pa.bool_()) for name in facs.AUS},
         **_expressions(said[:, models * aus :]),
     }
     if models > 1:
-        there = ~np.isnan(mean[:, 0])
-        columns[MEMBERS] = list_column(members[there], there)
+        there = ~np.isnan(mean[0])
+        columns[MEMBERS] = list_column(said[there, : models * aus], there)
     schema = frames_schema(models, classes)
-    table = pa.table(columns).select(schema.names)
-    order = pc.sort_indices(table, [("frame", "ascending"), ("face_id", "ascending")])
-    return table.take(order).cast(schema)
+    return pa.table(columns).select(schema.names).cast(schema)
 
 
 def decide(frames: pa.Table, decision: Decision) -> pa.Table:
@@ -82,39 +81,38 @@ def decide(frames: pa.Table, decision: Decision) -> pa.Table:
     `_prob` is the mean of the models' probabilities, each smoothed along its track with the model's radius. AUxx: by
     mean if it reaches the mean of the models' thresholds, by vote if more than half of the models reach their own.
     """
-    members = _members(frames, len(decision.radii))
     ids = frames["face_id"].fill_null(-1).to_numpy()
     index, times = frames["frame"].to_numpy(), gap_times_s(frames)
-    smoothed = np.full(members.shape, np.nan)
-    for track in rows_of_faces(ids):
-        rows = track[~np.isnan(members[track, 0, 0])]
-        for member, radius in enumerate(decision.radii):
-            if len(rows):
-                smoothed[rows, member] = smooth_track(index[rows], times[rows], members[rows, member], radius)
+    known = frames[RAW[0]].is_valid().to_numpy()
+    tracks = [rows[known[rows]] for rows in rows_of_faces(ids)]
     thresholds = np.array([[each[au] for au in facs.AUS] for each in decision.thresholds])
-    prob = smoothed.mean(axis=1).astype(np.float32)
-    # Compared at the precision that is stored, so that a reader of the table gets the same answer.
-    positive = prob >= thresholds.mean(axis=0).astype(np.float32)
-    if decision.how == "vote":
-        votes = (smoothed.astype(np.float32) >= thresholds.astype(np.float32)).sum(axis=1)
-        positive = 2 * votes > len(thresholds)
+    # One AU at a time: smoothing takes several copies, and a video can be long.
     for au, name in enumerate(facs.AUS):
-        frames = _replace(frames, PROB[au], _nullable(prob[:, au]))
-        frames = _replace(frames, name, pa.array(positive[:, au], mask=np.isnan(prob[:, au])))
+        members = _members(frames, len(decision.radii), au)
+        smoothed = np.full(members.shape, np.nan)
+        for rows in filter(len, tracks):
+            for member, radius in enumerate(decision.radii):
+                values = members[rows, member, None].astype(np.float64)
+                smoothed[rows, member] = smooth_track(index[rows], times[rows], values, radius)[:, 0]
+        prob = smoothed.mean(axis=1).astype(np.float32)
+        # Compared at the precision that is stored, so that a reader of the table gets the same answer.
+        positive = prob >= thresholds[:, au].mean().astype(np.float32)
+        if decision.how == "vote":
+            votes = (smoothed.astype(np.float32) >= thresholds[:, au].astype(np.float32)).sum(axis=1)
+            positive = 2 * votes > len(thresholds)
+        frames = _replace(frames, PROB[au], _nullable(prob))
+        frames = _replace(frames, name, pa.array(positive, mask=np.isnan(prob)))
     return frames
 
 
-def _members(frames: pa.Table, models: int) -> np.ndarray:
-    """(N, K, 12) float64 raw probabilities of each model, NaN where there are none."""
+def _members(frames: pa.Table, models: int, au: int) -> np.ndarray:
+    """(N, K) float32 raw probabilities of an AU by each model, NaN where there are none."""
     if MEMBERS not in frames.column_names:
-        return np.stack([frames[name].to_numpy(zero_copy_only=False) for name in RAW], axis=1).astype(np.float64)[
-            :, None
-        ]
+        return frames[RAW[au]].to_numpy(zero_copy_only=False)[:, None]
     column = frames[MEMBERS].combine_chunks()
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy().reshape(int(there.sum()), models, len(facs.AUS))
-    members = np.full((len(frames), models, len(facs.AUS)), np.nan)
-    members[there] = values
+    members = np.full((len(frames), models), np.nan, np.float32)
+    members[there] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
     return members
 
 

@@ -142,11 +142,16 @@ OBSERVED = pa.schema(
 
 
 def to_parquet(table: pa.Table, schema: pa.Schema) -> bytes:
-    """The table as Parquet bytes; equal tables give equal bytes."""
+    """The table as Parquet bytes; equal tables give equal bytes.
+
+    Of numbers that all differ a dictionary would take a third more room, and twice the memory.
+    """
     sink = io.BytesIO()
+    repeating = [field.name for field in schema if pa.types.is_string(field.type)]
     pq.write_table(
-        table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd", row_group_size=65_536
-    )
+        table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd",
+        row_group_size=16_384, use_dictionary=repeating,
+    )  # fmt: skip
     return sink.getvalue()
 
 

@@ -114,5 +114,5 @@ def _part(pieces: Sequence[Tensor], said: dict[str, str]) -> bytes:
     column = pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1).numpy()), width)
     table = pa.table({"decibels": column}).replace_schema_metadata(said)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=COLUMNS_PER_PIECE)
+    pq.write_table(table, sink, compression="zstd", row_group_size=COLUMNS_PER_PIECE, use_dictionary=False)
     return sink.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -33,13 +34,13 @@ def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     cut = observed["cut"].to_numpy(zero_copy_only=False).astype(bool)
     starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
     stops = np.append(starts[1:], len(frame))
-    runs = list(zip(starts, stops, strict=True))
+    # One frame at a time: a list of them would be the largest thing in memory that grows with the video's length.
     per_frame = face_ids(
-        [boxes[a:b][has_face[a:b]] for a, b in runs], [float(times[a]) for a, _ in runs],
-        [bool(cut[a]) for a, _ in runs], tracking,
+        (boxes[a:b][has_face[a:b]] for a, b in zip(starts, stops, strict=True)), (float(times[a]) for a in starts),
+        (bool(cut[a]) for a in starts), tracking,
     )  # fmt: skip
     ids = np.full(len(frame), -1, np.int32)
-    ids[has_face] = np.concatenate(per_frame) if per_frame else []
+    ids[has_face] = np.fromiter(chain.from_iterable(per_frame), np.int32, int(has_face.sum()))
     return ids
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +29,8 @@ class _Track:
 
 
 def face_ids(
-    boxes: Sequence[np.ndarray], times_s: Sequence[float], cuts: Sequence[bool], config: TrackingConfig
-) -> list[np.ndarray]:
+    boxes: Iterable[np.ndarray], times_s: Iterable[float], cuts: Iterable[bool], config: TrackingConfig
+) -> Iterator[np.ndarray]:
     """One int32 array (n,) a frame: the id of each of its n boxes. Ids count from 0 in order of appearance.
 
     Args:
@@ -39,7 +39,6 @@ def face_ids(
         cuts: whether a shot cut lies between a frame and the one before.
     """
     live: list[_Track] = []
-    ids: list[np.ndarray] = []
     next_id = 0
     for frame_boxes, time_s, cut in zip(boxes, times_s, cuts, strict=True):
         live = [] if cut else [t for t in live if time_s - t.time_s <= config.max_gap_s]
@@ -55,8 +54,7 @@ def face_ids(
             found[box] = next_id
             live.append(_Track(next_id, frame_boxes[box], time_s))
             next_id += 1
-        ids.append(found)
-    return ids
+        yield found
 
 
 def _distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:

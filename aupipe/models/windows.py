@@ -127,7 +127,7 @@ def run_head(
             said = PROBABILITIES[name](values.float()).cpu().double().flatten(0, 1)
             told = total.setdefault(name, torch.zeros(len(time_s), said.shape[-1], dtype=torch.float64))
             told.index_add_(0, flat, said * counts[:, None])
-    return {name: (told / weight[:, None]).float() for name, told in total.items()}
+    return {name: told.div_(weight[:, None]).float() for name, told in total.items()}
 
 
 def outputs(head: SequenceHead, width: int) -> dict[str, int]:

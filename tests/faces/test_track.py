@@ -37,7 +37,7 @@ def test_a_cut_ends_every_track() -> None:
 def test_a_far_or_much_larger_face_is_another_one() -> None:
     assert _ids([[(0, 0)], [(150, 0)]])[1] == [1]
     boxes = [np.array([[0, 0, 100, 100]], np.float32), np.array([[-100, -100, 300, 300]], np.float32)]
-    assert face_ids(boxes, [0, 0.04], [False, False], CONFIG)[1].tolist() == [1]
+    assert list(face_ids(boxes, [0, 0.04], [False, False], CONFIG))[1].tolist() == [1]
 
 
 def test_new_faces_are_numbered_from_left_to_right() -> None:
