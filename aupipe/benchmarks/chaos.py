@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +30,6 @@ from aupipe.benchmarks.cluster import Cluster
 from aupipe.errors import AupipeError
 
 KINDS = ("worker", "actor", "raylet", "driver")
-_JOB = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
 # Segments of a second. A kill is not the input's fault: an input is not to be set aside for it.
 _OPTIONS = ["--workers", "2", "--set", "segment_s=0.9", "--set", "limits.attempts=100"]
 _END_S = 1800.0  # a run that takes longer hangs
@@ -175,7 +173,7 @@ class _Chaos:
         return kind, self._rng.choice(sorted(found[kind]))
 
     def _start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", _JOB, *self._arguments, "--out", str(out)]
+        command = processes.annotate(*self._arguments, "--out", str(out))
         with open(log, "a") as file:
             return subprocess.Popen(
                 command, env=self._cluster.environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True

@@ -42,6 +42,7 @@ class Cluster:
         deadline = time.monotonic() + _START_S
         while not (address.exists() and address.read_text()):
             if self._head.poll() is not None or time.monotonic() > deadline:
+                processes.end(self._head.pid)
                 raise AupipeError(f"no Ray came up: {(self._folder / 'ray.log').read_text()[-300:]}")
             time.sleep(0.1)
         self.environment |= {"RAY_ADDRESS": address.read_text()}

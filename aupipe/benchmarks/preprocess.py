@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +14,7 @@ import cv2
 import numpy as np
 
 from aupipe import facs
+from aupipe.benchmarks import processes
 from aupipe.errors import AupipeError
 from aupipe.facestore import jpeg
 from aupipe.facestore.schema import CROP_SIZE_PX
@@ -47,11 +46,10 @@ def _run(folder: Path, crops: int) -> dict[str, float]:
         run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             while run.poll() is None:
-                peak = max(peak, _session_kb(run.pid))
+                peak = max(peak, sum(processes.memory_kb(p)["pss"] for p in processes.of_session(run.pid)))
                 time.sleep(0.2)
         finally:
-            if run.poll() is None:
-                os.killpg(run.pid, signal.SIGKILL)
+            processes.end(run.pid)
         wall = time.monotonic() - start
         log.seek(0)
         text = log.read()
@@ -75,17 +73,3 @@ def _generate(root: Path, crops: int) -> None:
         (labels / f"v{video}.txt").write_text("\n".join([",".join(facs.AFFWILD2_AUS), *lines]))
         for frame in range(1, _FRAMES + 1):
             (folder / f"{frame:05d}.jpg").write_bytes(image)
-
-
-def _session_kb(session: int) -> int:
-    """PSS of all processes of a session."""
-    total = 0
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            if os.getsid(int(process.name)) == session:
-                total += int(re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.M)[1])  # type: ignore[index]
-        except (ProcessLookupError, FileNotFoundError, PermissionError, TypeError):
-            continue  # it ended meanwhile
-    return total

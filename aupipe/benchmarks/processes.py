@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from pathlib import Path
+
+_ANNOTATE = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
 
 
 def of_session(session: int) -> dict[int, str]:
@@ -43,3 +46,8 @@ def end(session: int) -> None:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+def annotate(*arguments: str) -> list[str]:
+    """The command line of `annotate.py` with these arguments."""
+    return [sys.executable, "-c", _ANNOTATE, *arguments]

@@ -16,7 +16,10 @@ _EXAMPLES = """\
   bench.py autoscale --checkpoint demo/run/best
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
-  bench.py fuzz --mutations 1000"""
+  bench.py fuzz --mutations 1000
+  bench.py chaos --checkpoint demo/run/best --kills 50
+  bench.py rerun --checkpoint demo/run/best --clips 2000
+  bench.py memory --checkpoint demo/run/best --minutes 60"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     autoscale.add_argument(
         "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="its node types"
     )
+    chaos = names.add_parser("chaos", help="processes of an annotation killed at random: its tables must not show it")
+    rerun = names.add_parser("rerun", help="how long a finished archive takes again, and with other thresholds")
+    memory = names.add_parser("memory", help="what workers take of memory for a long video, against a minute's")
+    for each in (chaos, rerun, memory):
+        each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
+    chaos.add_argument("--kills", type=int, default=50, metavar="N", help="at least, over as many runs as it takes")
+    chaos.add_argument("--seed", type=int, default=0, metavar="S", help="of moments and victims")
+    rerun.add_argument("--clips", type=int, default=2000, metavar="N", help="how many are generated, 3 frames each")
+    memory.add_argument("--minutes", type=int, default=60, metavar="N", help="of the long video, with sound")
     return job.run(parser, _bench, argv)
 
 
@@ -89,6 +101,24 @@ def _fuzz(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [fuzz.measure(args.mutations, args.seed)]
 
 
+def _chaos(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import chaos
+
+    return chaos.measure(None, args.checkpoint, args.kills, args.seed)
+
+
+def _rerun(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import rerun
+
+    return rerun.measure(args.checkpoint, args.clips)
+
+
+def _memory(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import memory
+
+    return memory.measure(args.checkpoint, args.minutes)
+
+
 _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     "alignment": _alignment,
     "detector_bias": _detector_bias,
@@ -96,4 +126,7 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "encode_once": _encode_once,
     "fuzz": _fuzz,
     "autoscale": _autoscale,
+    "chaos": _chaos,
+    "rerun": _rerun,
+    "memory": _memory,
 }

@@ -1,0 +1,76 @@
+"""Peak memory of every kind of worker for a long video, against that for a minute of the same; and disk in between."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aupipe.benchmarks import processes
+from aupipe.benchmarks.clips import repeat, scene, speaking
+from aupipe.errors import AupipeError
+
+_CLIP_S = 10
+_KINDS = re.compile(r"ray::.*\b(Probe|Listen|Decode|Encode|Finalise)\b")
+_EVERY_S = 0.1
+
+
+def measure(checkpoint: str, minutes: int) -> Iterator[dict[str, Any]]:
+    """A line for each length, then the growth from one to the other.
+
+    `peak_mb` is unique memory (USS): what a process has to itself, without the libraries and the object store that it
+    shares. `work_mb` is the most that lay in OUT/_work, which a finished run leaves empty but for its ledger.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        images = scene(25 * _CLIP_S, size=(128, 112), face=96)
+        clip = speaking(folder / "clip.mkv", images, options={"g": "25", "preset": "ultrafast"})
+        short, long = (_run(folder, clip, checkpoint, length) for length in (1, minutes))
+        yield short
+        yield long
+    growth = {kind: round(peak / short["peak_mb"][kind] - 1, 3) for kind, peak in long["peak_mb"].items()}
+    yield {"minutes": minutes, "growth": growth, "largest_mb": max(long["peak_mb"].values())}
+
+
+def _run(folder: Path, clip: Path, checkpoint: str, minutes: int) -> dict[str, Any]:
+    video = repeat(clip, _CLIP_S, 60 * minutes // _CLIP_S, folder / f"{minutes}.mkv")
+    out = folder / f"out {minutes}"
+    command = processes.annotate(
+        "--input", str(video), "--checkpoint", checkpoint, "--out", str(out), "--workers", "1"
+    )  # fmt: skip
+    start, peak_kb, work = time.monotonic(), dict[str, int](), 0
+    with open(folder / "log", "w+") as log:
+        run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while run.poll() is None:
+                for process, title in processes.of_session(run.pid).items():
+                    if kind := _KINDS.search(title):
+                        found = processes.memory_kb(process)["uss"]
+                        peak_kb[kind[1]] = max(peak_kb.get(kind[1], 0), found)
+                work = max(work, _size(out / "_work"))
+                time.sleep(_EVERY_S)
+        finally:
+            processes.end(run.pid)
+        log.seek(0)
+        text = log.read()
+    video.unlink()
+    if run.returncode:
+        raise AupipeError(f"annotate.py ended with {run.returncode}: {text.strip().splitlines()[-1:]}")
+    return {
+        "minutes": minutes, "peak_mb": {kind: round(kb / 1024, 1) for kind, kb in sorted(peak_kb.items())},
+        "work_mb": round(work / 2**20, 1), "wall_s": round(time.monotonic() - start, 1),
+    }  # fmt: skip
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue  # it was deleted while we looked
+    return total
