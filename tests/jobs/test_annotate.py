@@ -14,36 +14,11 @@ import pyarrow.dataset as pads
 import pytest
 from clips import scene, write_clip
 
+from aupipe.benchmarks import processes
+
 pytestmark = pytest.mark.cluster
 
 JOB = Path(__file__).parents[2] / "jobs" / "annotate.py"
-
-
-def _processes() -> dict[int, tuple[int, str]]:
-    """Parent and command line of every process."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                found[int(folder.name)] = (parent, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended while we looked
-    return found
-
-
-def _workers_of(driver: int) -> list[int]:
-    """Ray workers that decode or encode, among the driver's own descendants."""
-    processes = _processes()
-
-    def descends(pid: int) -> bool:
-        while pid in processes:
-            pid = processes[pid][0]
-            if pid == driver:
-                return True
-        return False
-
-    return [p for p, (_, line) in processes.items() if ("Decode" in line or "Encode" in line) and descends(p)]
 
 
 def _tables(out: Path) -> list[dict]:
@@ -87,7 +62,7 @@ def _start_and_wait_for_the_middle(arguments: list[str]) -> subprocess.Popen[byt
 def test_a_worker_killed_in_the_middle_costs_nothing(command: Command, undisturbed: list[dict]) -> None:
     arguments = command("worker")
     job = _start_and_wait_for_the_middle(arguments)
-    workers = _workers_of(job.pid)
+    workers = [p for p, title in processes.of_session(job.pid).items() if "Decode" in title or "Encode" in title]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     assert job.wait(timeout=300) == 0
