@@ -53,10 +53,10 @@ def _run(folder: Path, crops: int) -> dict[str, float]:
         wall = time.monotonic() - start
         log.seek(0)
         text = log.read()
-    rate = re.search(r"([\d.]+) rows/s", text)
-    if run.returncode or rate is None:
+    rates = re.findall(r"unit=rows rate=([\d.]+)", text)  # the last line tells of the whole
+    if run.returncode or not rates:
         raise AupipeError(f"preprocess.py ended with {run.returncode}: {text.strip().splitlines()[-1:]}")
-    return {"crops_per_s": float(rate[1]), "wall_s": round(wall, 1), "peak_mb": round(peak / 1024, 1)}
+    return {"crops_per_s": float(rates[-1]), "wall_s": round(wall, 1), "peak_mb": round(peak / 1024, 1)}
 
 
 def _generate(root: Path, crops: int) -> None:
