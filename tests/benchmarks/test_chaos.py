@@ -8,7 +8,7 @@ import pytest
 
 from aupipe.benchmarks import chaos
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def check(kills: int, kinds: tuple[str, ...], checkpoint: str, archive: Path) -> None:
@@ -23,7 +23,6 @@ def test_the_tables_do_not_show_what_was_killed(checkpoint: str, tmp_path: Path)
     check(1, ("raylet",), checkpoint, chaos.write_archive(tmp_path / "archive", clips=3, seconds=2))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_tables_do_not_show_what_was_killed_more_often(checkpoint: str, tmp_path: Path) -> None:
     check(12, chaos.KINDS, checkpoint, chaos.write_archive(tmp_path / "archive", clips=6, seconds=2))
