@@ -80,7 +80,9 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
     with open_video(uri) as (container, _):
         if not container.streams.audio:
             return
-        stream = container.streams.audio[0]
+        stream = next((one for one in container.streams.audio if one.codec_context is not None), None)
+        if stream is None:
+            raise SoundLostError("FFmpeg has no decoder for it")
         resampler: av.AudioResampler | None = None
         layout, rate, before = "", 0, None
         for packet in container.demux(stream):

@@ -196,6 +196,8 @@ def _promised_s(stream: VideoStream) -> float:
 def _audio(container: InputContainer) -> AudioInfo | None:
     for stream in container.streams.audio:
         context = stream.codec_context
+        if context is None:  # FFmpeg has no decoder for it, though its stub does not say so
+            continue
         start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
         return AudioInfo(context.name, context.sample_rate, context.channels, start)
     return None
