@@ -7,6 +7,7 @@ import pytest
 
 from aupipe.errors import NotFoundError, SoundLostError
 from aupipe.media.audio import audio
+from aupipe.media.probe import probe
 
 pytestmark = pytest.mark.unit
 
@@ -101,3 +102,13 @@ def test_sound_that_changes_its_form_leaves_in_one(tmp_path):
     blocks = list(audio(str(tmp_path / "a.ts")))
     assert {(block.rate_hz, len(block.samples)) for block in blocks} == {(32000, 1)}
     assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * 32000, rel=0.06)
+
+
+def test_sound_that_nobody_can_decode_is_said(tmp_path):
+    path = film(tmp_path / "a.mkv", [(0, np.full(RATE, 1000, np.int16))])
+    whole = (tmp_path / "a.mkv").read_bytes()
+    assert b"A_PCM/INT/LIT" in whole
+    (tmp_path / "a.mkv").write_bytes(whole.replace(b"A_PCM/INT/LIT", b"A_PCM/XXX/LIT"))
+    assert probe(path).audio is None
+    with pytest.raises(SoundLostError, match="no decoder"):
+        list(audio(path))
