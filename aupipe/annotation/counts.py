@@ -18,7 +18,7 @@ def losses_of(info: VideoInfo) -> list[str]:
     if info.missing_s:
         losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
     if info.damage:
-        losses.append(f"container_damaged: frames may be missing ({info.damage})")
+        losses.append(f"container_damaged: frames may be missing ({' '.join(info.damage.split()).replace('; ', ', ')})")
     return losses
 
 

@@ -42,7 +42,8 @@ HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
 def reason_of(error: BaseException) -> str:
     """`code: what happened`, for videos.parquet."""
     code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    return shown(f"{code}: {' '.join(str(error).split())}")
+    said = " ".join(str(error).split()).replace("; ", ", ")  # which stands between reasons
+    return shown(f"{code}: {said}")
 
 
 class Probe:
