@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from aupipe import facs
 
 SCHEMA_VERSION = "1"
-STATUSES = ("ok", "no_face", "face_too_small", "decode_error")
 _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from aupipe.errors import SoundLostError
 from aupipe.media.container import open_video
 
-_MAX_CHANNELS = 2
 # A shorter hole is jitter of the container's time stamps; a longer one is filled with silence, or later sound would
 # stand at the wrong time.
 _MAX_JITTER_S = 0.05

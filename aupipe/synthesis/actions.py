@@ -120,10 +120,3 @@ def lip_columns(rig: Rig) -> LipColumns:
 
 def _indices(chosen: npt.NDArray[np.bool_]) -> Ints:
     return np.flatnonzero(chosen).astype(np.int32)
-
-
-def known_offsets() -> set[str]:
-    """Every name of an offset that the tables use."""
-    tables = [*AU_OFFSETS.values(), *OTHER_OFFSETS.values()]
-    sides = {name for table in tables for name in table}
-    return {n for name in sides for n in ([name[:-1] + "Left", name[:-1] + "Right"] if name.endswith("*") else [name])}
