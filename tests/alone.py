@@ -13,7 +13,7 @@ from aupipe.annotation.counts import counts_of
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.pipelines.annotate_observe import Decode, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 from aupipe.storage import Storage
 
 

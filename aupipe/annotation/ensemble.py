@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,7 @@ from aupipe.learning.ensemble import How
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
 from aupipe.models.embedding import encoder_sha256
-from aupipe.models.interfaces import System
+from aupipe.models.interfaces import FrameEncoder, System
 from aupipe.models.windows import outputs, run_head
 
 
@@ -86,6 +86,11 @@ class Ensemble:
         return any(member.system.head.hears for member in self.members)
 
     @property
+    def heads(self) -> Ensemble:
+        """The same models without their encoders' networks: all that `tell` needs."""
+        return replace(self, members=tuple(replace(m, system=_without_network(m.system)) for m in self.members))
+
+    @property
     def length(self) -> int:
         """Of the longest sequence that a model looks at; 1: they all judge frames one by one."""
         return max(member.system.head.length for member in self.members)
@@ -145,6 +150,12 @@ def tell(
         first += width
     mean = [torch.stack(expressions).double().mean(dim=0).float()] if expressions else []
     return torch.cat([*au, *mean], dim=1).numpy()
+
+
+def _without_network(system: System) -> System:
+    encoder = FrameEncoder()
+    encoder.width = system.encoder.width
+    return System(encoder=encoder, head=system.head)
 
 
 def _check_outputs(members: Sequence[Member]) -> None:

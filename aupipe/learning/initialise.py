@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import timm
 from torch import Tensor, nn
 
 from aupipe.errors import CheckpointError, ConfigError
@@ -120,6 +119,8 @@ def _wanted(backbone: Backbone, setting: str) -> str:
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    import timm
+
     return timm.create_model(name, pretrained=True).state_dict()
 
 

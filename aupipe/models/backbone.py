@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 from functools import partial
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -86,6 +85,8 @@ class TimmBackbone(Backbone):
     """A timm network without pooling and classifier; the vector of a frame is the average over its map."""
 
     def __init__(self, *, name: str, size_px: int, dropout: float) -> None:
+        import timm  # seconds: only for those that need it
+
         super().__init__()
         try:
             network = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")

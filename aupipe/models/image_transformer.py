@@ -6,10 +6,8 @@ that of Ridnik et al.: ImageNet-21K Pretraining for the Masses (2021).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import timm
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from aupipe.errors import ConfigError
@@ -18,6 +16,9 @@ from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import LogitsHead, System
 from aupipe.models.outputs import LogitsEncoder, OutputsConfig
 from aupipe.models.prompts import PromptConfig, PromptedLayers
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 
 class ImageTransformerConfig(OutputsConfig):
@@ -33,6 +34,9 @@ class VitBackbone(Backbone):
 
     def __init__(self, *, name: str, size_px: int, prompts: PromptConfig | None) -> None:
         """Raises ConfigError: timm has no such network, or it is no plain Vision Transformer."""
+        import timm  # seconds: only for those that need it
+        from timm.models.vision_transformer import VisionTransformer
+
         super().__init__()
         try:
             network = timm.create_model(name, pretrained=False, num_classes=0, img_size=size_px)

@@ -121,7 +121,9 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
             configure()
             if job.workers is None and not ray.cluster_resources().get("CPU"):
                 raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
-            run = Run(keys, storage, ray.put(keys.models), books.next_generation, job.workers)
+            run = Run(
+                keys, storage, ray.put(keys.models), ray.put(keys.models.heads), books.next_generation, job.workers
+            )
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
             with asked_ahead(needs(run, work.observe), job.config.resources):
                 frames, work_s = _work(run, work, job)

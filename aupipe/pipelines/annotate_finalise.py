@@ -49,9 +49,9 @@ class Group:
 class Finalise:
     """Head, decide and events for a group of videos; commits their tables."""
 
-    def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
+    def __init__(self, heads: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
         torch.set_num_threads(1)
-        self._models: Ensemble = ray.get(models)
+        self._models: Ensemble = ray.get(heads)
         self._storage, self._config, self._decision = storage, config, decision
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

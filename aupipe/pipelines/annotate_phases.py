@@ -19,8 +19,9 @@ from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Segment
 from aupipe.annotation.worklist import Due
 from aupipe.errors import AupipeError
+from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_encode import Encode, Listen
 from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
-from aupipe.pipelines.annotate_observe import Decode, Encode, Listen, Probe, SegmentTask, read_probe
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import Pool, gpus_per_worker, node_of
 from aupipe.storage import TRANSIENT, Storage
@@ -38,7 +39,8 @@ class Run:
 
     keys: Keys
     storage: Storage
-    models: ray.ObjectRef
+    models: ray.ObjectRef  # Ensemble
+    heads: ray.ObjectRef  # of it
     generation: int
     workers: int | None  # segments decoded at a time; None: one a CPU of the cluster, one CPU left to the encoder
 
@@ -157,7 +159,7 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     if not groups:
         return
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
-        Finalise, fn_constructor_args=(run.models, run.storage, run.keys.config, run.keys.decision),
+        Finalise, fn_constructor_args=(run.heads, run.storage, run.keys.config, run.keys.decision),
         **run.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
     )  # fmt: skip
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")

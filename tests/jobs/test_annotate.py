@@ -18,6 +18,7 @@ from aupipe.benchmarks import processes
 
 pytestmark = pytest.mark.cluster
 
+CLIPS, FRAMES = 4, 50
 JOB = Path(__file__).parents[2] / "jobs" / "annotate.py"
 
 
@@ -32,10 +33,10 @@ Command = Callable[[str], list[str]]
 
 @pytest.fixture(scope="module")
 def command(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """`command(OUT)`: the job over six clips with a small model of random weights."""
+    """`command(OUT)`: the job over a few clips with a small model of random weights."""
     folder = tmp_path_factory.mktemp("job")
-    for number in range(6):
-        images = scene(75, size=(480, 360), seed=number)
+    for number in range(CLIPS):
+        images = scene(FRAMES, size=(320, 240), seed=number)
         write_clip(folder / "archive" / f"{number}.mp4", images, options={"preset": "ultrafast"})
     inputs = ["--input", str(folder / "archive"), "--checkpoint", checkpoint, "--workers", "2"]
     return lambda out: [sys.executable, str(JOB), *inputs, "--out", str(folder / out)]
@@ -79,5 +80,5 @@ def test_the_same_command_goes_on_after_the_whole_job_was_killed(command: Comman
     assert again.returncode == 0, again.stderr
     decoded = int(again.stdout.split(" frames decoded")[0].split()[-1])
     # What was done stays done. Workers outlive their driver for a moment, so that even nothing may be left to do.
-    assert decoded < 6 * 75
+    assert decoded < CLIPS * FRAMES
     assert _tables(Path(arguments[-1])) == undisturbed

@@ -16,12 +16,12 @@ from clips import scene, write_clip
 
 from aupipe.commands.annotate import main
 from aupipe.media.frames import Frame
-from aupipe.pipelines import annotate_observe, annotate_phases
+from aupipe.pipelines import annotate_decode, annotate_phases
 
 pytestmark = pytest.mark.ray
 
 Decoder = Callable[..., Iterator[Frame]]
-FRAMES: Decoder = annotate_observe.frames
+FRAMES: Decoder = annotate_decode.frames
 
 
 def deadly(uri: str, *more: Any) -> Iterator[Frame]:
@@ -34,9 +34,9 @@ def deadly(uri: str, *more: Any) -> Iterator[Frame]:
         yield frame
 
 
-class Decode(annotate_observe.Decode):
+class Decode(annotate_decode.Decode):
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        annotate_observe.frames = deadly  # in the worker, which knows nothing of this module but what it is sent
+        annotate_decode.frames = deadly  # in the worker, which knows nothing of this module but what it is sent
         return super().__call__(row)
 
 

@@ -1,4 +1,4 @@
-"""What observing runs on workers: probe a video, decode a segment, encode its crops."""
+"""What observing runs on CPU workers: probe a video, decode a segment. Nothing here needs torch: many run at a time."""
 
 from __future__ import annotations
 
@@ -13,29 +13,23 @@ import av
 import cv2
 import numpy as np
 import pyarrow as pa
-import ray
-import torch
 
-from aupipe.annotation import observed, sound
 from aupipe.annotation.attempts import attempt
 from aupipe.annotation.counts import losses_of
-from aupipe.annotation.encode import Encoders
-from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.estimate import check
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
-from aupipe.annotation.observe import observe, with_embeddings
+from aupipe.annotation.observe import observe
 from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
 from aupipe.errors import MediaError, shown
-from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
 
-# What damaged or hostile input can raise in a worker. Caught in `Probe` and `Decode`, nowhere else; all else is our
-# fault or the machine's, and must stop the job.
+# What damaged or hostile input can raise in a worker. Caught in `Probe`, `Decode` and `Listen`, nowhere else; all else
+# is our fault or the machine's, and must stop the job.
 HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
 
 
@@ -140,52 +134,6 @@ class Decode:
             yield base | {"error": reason_of(error), "work_s": time.monotonic() - start}
 
 
-class Listen:
-    """Leaves the sound of a video for finalise."""
-
-    def __init__(self, config: AnnotateConfig, storage: Storage) -> None:
-        self._limits, self._storage = config.limits, storage
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        torch.set_num_threads(1)
-        try:
-            with attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s):
-                sound.leave(self._storage, row["key"], row["uri"])
-        except HOSTILE as error:
-            return {**row, "error": reason_of(error)}
-        return {**row, "error": ""}
-
-
-class Encode:
-    """Embeds the crops of several parts, and leaves each part's rows for finalise."""
-
-    def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, gpu: bool) -> None:
-        torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
-        loaded: Ensemble = ray.get(models)
-        self._encoders = Encoders(loaded, batch_size, torch.device("cuda" if gpu else "cpu"))
-        self._crop_shape = (len(loaded.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
-        self._storage = storage
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        start = time.monotonic()
-        parts = batch.to_pylist()
-        crops = [np.frombuffer(part["crops"], np.uint8).reshape(-1, *self._crop_shape) for part in parts]
-        embeddings = self._encoders(np.concatenate(crops))
-        done = []
-        for part, count in zip(parts, (len(c) for c in crops), strict=True):
-            mine, embeddings = embeddings[:count], embeddings[count:]
-            frames = 0
-            if not part["error"]:
-                rows = with_embeddings(_from_ipc(part["rows"]), mine)
-                observed.write(self._storage, part["key"], part["number"], part["last"], rows)
-                frames = len(np.unique(rows["frame"].to_numpy()))
-            done.append(
-                {name: part[name] for name in ("video_id", "error", "attempts", "work_s", "last")} | {"frames": frames}
-            )
-        share = (time.monotonic() - start) / max(len(done), 1)
-        return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
-
-
 def _is_looked_at(wanted: frozenset[int], frame: Frame) -> bool:
     return frame.index in wanted
 
@@ -199,7 +147,3 @@ def _to_ipc(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
-
-
-def _from_ipc(data: bytes) -> pa.Table:
-    return pa.ipc.open_stream(data).read_all()
