@@ -6,7 +6,10 @@ BIN := .venv/bin
 VIDEO ?= $(firstword $(patsubst demo/data/annotations/AU_Detection_Challenge/Validation_Set/%.txt,demo/data/batch1/%.mp4,\
            $(sort $(wildcard demo/data/annotations/AU_Detection_Challenge/Validation_Set/*.txt))))
 
-.PHONY: demo demo-annotate test test-ray test-others test-slow lint install
+# Tests that start, or kill parts of, a Ray of their own get a pytest process of their own.
+CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort)
+
+.PHONY: demo demo-annotate test test-ray test-unit test-slow lint install
 
 install: .venv/.installed
 
@@ -39,18 +42,18 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two lanes at a time: Ray's tests mostly wait. Tests that start, or kill parts of, a Ray of their own each get a pytest
-# process of their own.
+# Two at a time: Ray's tests mostly wait.
 test: lint
-	$(MAKE) --no-print-directory -j2 test-ray test-others
+	$(MAKE) --no-print-directory --jobs=2 --output-sync test-ray test-unit $(CLUSTER:=.cluster)
 
 test-ray: install
 	$(BIN)/pytest -m 'ray and not slow'
 
-test-others: install
+test-unit: install
 	$(BIN)/pytest -m 'unit and not slow'
-	set -e; for file in $$(grep -lR --include='test_*.py' 'mark.cluster' tests | sort); do \
-	  $(BIN)/pytest -m 'cluster and not slow' $$file || test $$? -eq 5; done
+
+%.cluster: install
+	$(BIN)/pytest -m 'cluster and not slow' $* || test $$? -eq 5
 
 test-slow: install
 	set -e; for file in $$(grep -lR --include='test_*.py' 'mark.slow' tests | sort); do \

@@ -20,7 +20,7 @@ from aupipe.models import checkpoint
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 8
+EPOCHS = 6
 SETTINGS = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "model.dropout=0.2", "input.size_px=32",
     "stages.train.batch=8", f"stages.train.epochs={EPOCHS}", "stages.train.tasks.au.data.held_out=0.25",

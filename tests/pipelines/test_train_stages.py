@@ -22,6 +22,7 @@ def settings(*chosen: str) -> list[str]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_people_left_out_then_expressions_then_aus(
     make_store: Callable[..., str], tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
