@@ -17,6 +17,9 @@ from aupipe.config import Resources
 
 Pool = Literal["decode", "infer", "train"]
 
+# They warn of what we want: tokens, and no progress bars.
+_CHATTY = ("ray._private.authentication.authentication_token_setup", "ray.data._internal.progress")
+
 
 @contextmanager
 def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driver: bool = True) -> Iterator[None]:
@@ -32,6 +35,8 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
     if ray.is_initialized():
         yield
         return
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     quiet = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **quiet)

@@ -168,3 +168,12 @@ def test_train_stop_and_go_on_then_annotate(head: Head, make_store: Callable[...
     annotated = head.submit("annotate", "jobs/annotate.py", "--input", str(tmp_path / "clip.mp4"), *places)
     assert annotated.returncode == 0, annotated.stdout + annotated.stderr
     assert list((tables / "frames").glob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_search_as_a_job(head: Head, make_store: Callable[..., str], tmp_path: Path) -> None:
+    _, *chosen = train(make_store(train=6, validation=2, frames=16), str(tmp_path / "search"), 2)
+    searched = head.submit("search", "jobs/tune.py", *chosen, "--trials", "2")
+    assert searched.returncode == 0, searched.stdout + searched.stderr
+    assert head.exit_code("search") == 0
+    assert json.loads((tmp_path / "search/summary.json").read_text())["trials"] == 2
