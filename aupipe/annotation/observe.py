@@ -15,7 +15,7 @@ from aupipe.faces.detect import Detector
 from aupipe.faces.follow import Seen, follow
 from aupipe.media.frames import Frame
 
-PART_CROPS = 512  # crops held before they go on to the encoder: what bounds a worker's memory
+PART_CROPS = 256  # crops held before they go on to the encoder: what bounds a worker's memory
 
 
 @dataclass(frozen=True)

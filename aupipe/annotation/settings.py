@@ -62,6 +62,9 @@ class AnnotateConfig(Section):
     sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
+    encoders: int = Field(default=1, ge=1)  # processes with the models; each has a GPU, or a CPU where there are none
+    # What Ray Data holds between decoders and encoders; None: half of what the cluster's object stores have.
+    object_store_bytes: int | None = Field(default=None, ge=2**28)
     wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they become tables
     rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
     limits: LimitsConfig = LimitsConfig()

@@ -23,7 +23,7 @@ from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalised
 from aupipe.storage import Storage
 
-_PIECES_PER_PART = 16  # about five minutes: what bounds a worker's memory
+_PIECES_PER_PART = 3  # about a minute: what bounds a worker's memory
 _HELD_PIECES = 4
 
 

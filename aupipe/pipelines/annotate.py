@@ -116,9 +116,9 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     frames, work_s = 0, 0.0
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
-        with session(num_cpus=job.local_decoders + 1):  # one more for the encoder, which mostly waits for decoders
+        with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
             check_shared(job.out, [*job.inputs, *job.checkpoints])
-            configure()
+            configure(job.config)
             if job.workers is None and not ray.cluster_resources().get("CPU"):
                 raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
             run = Run(

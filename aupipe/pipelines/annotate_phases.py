@@ -17,6 +17,7 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.plan import Segment
+from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.worklist import Due
 from aupipe.errors import AupipeError
 from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
@@ -42,11 +43,11 @@ class Run:
     models: ray.ObjectRef  # Ensemble
     heads: ray.ObjectRef  # of it
     generation: int
-    workers: int | None  # segments decoded at a time; None: one a CPU of the cluster, one CPU left to the encoder
+    workers: int | None  # segments decoded at a time; None: one a CPU of the cluster, less those of the encoders
 
     @property
     def decoders(self) -> int:
-        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - 1)
+        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - self.keys.config.encoders)
 
     @property
     def on_cpus(self) -> dict[str, Any]:
@@ -54,10 +55,13 @@ class Run:
         return {"num_cpus": 1, "label_selector": node_of("decode", self.keys.config.resources)}
 
 
-def configure() -> None:
+def configure(config: AnnotateConfig) -> None:
     """Settings of Ray Data for the phases."""
     context = ray.data.DataContext.get_current()
-    context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 19 MB: parts flow on one by one
+    context.target_max_block_size = 32 * 2**20  # a part of a segment is at most 10 MB: parts flow on one by one
+    if config.object_store_bytes is not None:
+        options = context.execution_options
+        options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_bytes)
     context.retried_map_errors, context.max_map_retries = list(TRANSIENT), _RETRIES
 
 
@@ -72,13 +76,15 @@ def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, 
 
 
 def needs(run: Run, due: Mapping[str, Due]) -> list[tuple[Pool, dict[str, int]]]:
-    """What observing these videos takes: a CPU a segment, as far as so many are decoded at a time, and the encoder."""
+    """What observing these videos takes: a CPU a segment, as far as so many are decoded at a time, and the
+    encoders.
+    """
     count = min(run.decoders, sum(len(segments) for _, segments in due.values()))
     if not count:
         return []
     gpus = gpus_per_worker(run.keys.config.resources)
     decoder: tuple[Pool, dict[str, int]] = ("decode", {"CPU": 1})
-    return [decoder] * count + [("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder]
+    return [decoder] * count + [("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder] * run.keys.config.encoders
 
 
 def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
@@ -134,7 +140,7 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
         Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, bool(gpus)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
         label_selector=node_of("infer" if gpus else "decode", config.resources),
-        compute=ActorPoolStrategy(size=1),
+        compute=ActorPoolStrategy(size=config.encoders),
     )  # fmt: skip
     progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
     frames = 0

@@ -32,6 +32,8 @@ def whole(ray_session: None, archive: Path, checkpoint: str, tmp_path_factory: p
 
 def annotated(archive: Path, checkpoint: str, out: Path, workers: int, segment_s: float) -> dict[str, pa.Table]:
     options = ["--workers", str(workers), "--set", f"segment_s={segment_s}"]
+    if workers == 2:
+        options += ["--set", "encoders=2", "--set", f"object_store_bytes={2**28}"]
     assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), *options]) == 0
     return tables(out)
 
