@@ -22,6 +22,7 @@ class Resources(Section):
     """What a job may take of the cluster."""
 
     gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
+    device: str = "cuda"  # torch's name of a GPU, where models only judge; cpu rehearses on nodes that have none
     # Nodes with the labels pool=decode, infer, train do what these say; auto: a label that a node has now, likewise.
     pools: Literal["auto"] | bool = "auto"
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ import yaml
 
 from aupipe.benchmarks.clips import scene, write_clip
 from aupipe.errors import AupipeError
-from aupipe.pipelines.session import alive_pools, session
+from aupipe.pipelines.session import alive_pools, session, used_pools
 
 HEAD = "ray.head.default"  # as the provider calls it
 _HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # what the provider takes for the head
@@ -37,7 +38,9 @@ _LISTS = (
 
 
 def measure(described: str, checkpoint: str) -> Iterator[dict[str, Any]]:
-    """The nodes of each pool whenever they change, while annotate.py does eight clips and until all have gone."""
+    """The nodes of each pool, and what is in use of them, whenever the nodes change, while annotate.py does eight clips
+    and until all have gone. GPUs are asked for as on AWS, but models run on CPUs.
+    """
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as name:
         folder = Path(name)
         for number in range(8):
@@ -47,11 +50,13 @@ def measure(described: str, checkpoint: str) -> Iterator[dict[str, Any]]:
             call = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
             job = [sys.executable, "-c", call, "--input", f"{folder}/videos", "--workers", "4"]
             job += ["--checkpoint", checkpoint, "--out", f"{folder}/out", "--set", "resources.pools=true"]
-            running = subprocess.Popen([*job, "--set", "resources.gpu=false"], env=cluster.environment)
+            job += ["--set", "resources.gpu=true", "--set", "resources.device=cpu"]
+            running = subprocess.Popen(job, env=cluster.environment)
             try:
-                for pools in cluster.changes(until=lambda now: running.poll() is not None and not now):
+                for pools, used in cluster.changes(until=lambda now: running.poll() is not None and not now):
                     ended = running.poll() is not None
-                    yield {"at_s": round(time.monotonic() - begun, 1), "nodes": pools, "job_ended": ended}
+                    at_s = round(time.monotonic() - begun, 1)
+                    yield {"at_s": at_s, "nodes": pools, "most_used": used, "job_ended": ended}
             finally:
                 running.kill()
             if running.wait():
@@ -99,15 +104,21 @@ class AutoscalingCluster:
     ) -> None:
         self._end()
 
-    def changes(self, until: Callable[[dict[str, int]], bool]) -> Iterator[dict[str, int]]:
-        """Nodes by pool, now and after each change."""
+    def changes(
+        self, until: Callable[[dict[str, int]], bool]
+    ) -> Iterator[tuple[dict[str, int], dict[str, Counter[str]]]]:
+        """Nodes by pool, now and after each change, and the most that was in use of each pool since the last one."""
         os.environ |= {name: self.environment[name] for name in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
         with session(log_to_driver=False):
             before = None
+            most: dict[str, Counter[str]] = {}
             while True:
                 now = alive_pools()
+                for pool, used in used_pools().items():
+                    most[pool] = used | most.get(pool, Counter())
                 if now != before:
-                    yield now
+                    yield now, most
+                    most = {}
                 before = now
                 if until(now):
                     return

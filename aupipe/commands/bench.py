@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, losses without a word")
     fuzz.add_argument("--mutations", type=int, default=1000, metavar="N", help="how many, of five clips in turn")
     fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="of the damage")
-    autoscale = names.add_parser("autoscale", help="when nodes come and go as annotate.py needs them; a minute")
+    autoscale = names.add_parser("autoscale", help="when nodes come and go as annotate.py needs them; two minutes")
     autoscale.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="any model")
     autoscale.add_argument(
         "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="its node types"

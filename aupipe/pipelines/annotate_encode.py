@@ -40,10 +40,10 @@ class Listen:
 class Encode:
     """Embeds the crops of several parts, and leaves each part's rows for finalise."""
 
-    def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, gpu: bool) -> None:
+    def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
         torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
         loaded: Ensemble = ray.get(models)
-        self._encoders = Encoders(loaded, batch_size, torch.device("cuda" if gpu else "cpu"))
+        self._encoders = Encoders(loaded, batch_size, torch.device(device))
         self._crop_shape = (len(loaded.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
         self._storage = storage
 

@@ -24,7 +24,7 @@ from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_pr
 from aupipe.pipelines.annotate_encode import Encode, Listen
 from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import Pool, gpus_per_worker, node_of
+from aupipe.pipelines.session import Pool, device_of, gpus_per_worker, node_of
 from aupipe.storage import TRANSIENT, Storage
 
 _GROUP_VIDEOS = 64  # videos finalised by one task, at most
@@ -137,7 +137,7 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
         **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
     )  # fmt: skip
     encoded = parts.map_batches(
-        Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, bool(gpus)),
+        Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, device_of(config.resources)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
         label_selector=node_of("infer" if gpus else "decode", config.resources),
         compute=ActorPoolStrategy(size=config.encoders),

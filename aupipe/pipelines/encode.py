@@ -20,7 +20,7 @@ from aupipe.learning.sources import Folders
 from aupipe.learning.tasks import TaskData
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import gpus_per_worker, node_of
+from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
 from aupipe.storage import Storage
 
 
@@ -81,7 +81,7 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
         slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
         done = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
             _Encoder,
-            fn_constructor_args=(ray.put(encoder), list(orders), bool(gpus)),
+            fn_constructor_args=(ray.put(encoder), list(orders), device_of(resources)),
             compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(todo)), 1)),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
@@ -97,13 +97,13 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
 class _Encoder:
     """Holds the encoder on one worker; a row is one file."""
 
-    def __init__(self, encoder: ray.ObjectRef, orders: list[_Order], gpu: bool) -> None:
+    def __init__(self, encoder: ray.ObjectRef, orders: list[_Order], device: str) -> None:
         import cv2
         import torch
 
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        self._device = torch.device("cuda" if gpu else "cpu")
+        self._device = torch.device(device)
         # As in training, so that both come to the same bits.
         self._encoder = ray.get(encoder).to(self._device).to(memory_format=torch.channels_last)
         self._orders = orders

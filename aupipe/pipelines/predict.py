@@ -29,7 +29,7 @@ from aupipe.learning.sources import Source
 from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
-from aupipe.pipelines.session import gpus_per_worker, node_of
+from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
 from aupipe.storage import Storage
 
 ROWS_PER_CALL = 1024  # about; a track is never cut
@@ -57,7 +57,7 @@ def predict(
     data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
     data = data.map(
         _Predictor,
-        fn_constructor_args=(list(checkpoints), index, every, inference, bool(gpus), embeddings),
+        fn_constructor_args=(list(checkpoints), index, every, inference, device_of(resources), embeddings),
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
@@ -98,12 +98,12 @@ class _Predictor:
     """Holds the models on one worker."""
 
     def __init__(
-        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], inference: Inference, gpu: bool,
+        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], inference: Inference, device: str,
         embeddings: str | None,
     ) -> None:  # fmt: skip
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        self._device = torch.device("cuda" if gpu else "cpu")
+        self._device = torch.device(device)
         self._index, self._chunks, self._inference, self._embeddings = index, chunks, inference, embeddings
         self._sounds = Sounds(index)
         self._models = [self._model(*checkpoint.load(folder)) for folder in checkpoints]

@@ -64,6 +64,18 @@ def alive_pools() -> dict[str, int]:
     return Counter(node["Labels"]["pool"] for node in ray.nodes() if node["Alive"] and "pool" in node["Labels"])
 
 
+def used_pools() -> dict[str, Counter[str]]:
+    """CPUs and GPUs in use by pool."""
+    free = ray._private.state.available_resources_per_node()
+    found: dict[str, Counter[str]] = {}
+    for node in ray.nodes():
+        if node["Alive"] and (pool := node["Labels"].get("pool")) and (left := free.get(node["NodeID"])):
+            has = {name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")}
+            used = Counter({name: int(count - left.get(name, 0)) for name, count in has.items()})
+            found[pool] = found.get(pool, Counter()) + used
+    return found
+
+
 @contextmanager
 def asked_ahead(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
     """The autoscaler hears what the block will need before tasks wait for it; and, at the end, that it is over.
@@ -79,6 +91,11 @@ def asked_ahead(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Reso
         yield
     finally:
         request_resources(bundles=[])
+
+
+def device_of(resources: Resources) -> str:
+    """Where models judge, as torch names it."""
+    return resources.device if gpus_per_worker(resources) else "cpu"
 
 
 def gpus_per_worker(resources: Resources) -> int:

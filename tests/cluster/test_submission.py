@@ -84,7 +84,9 @@ class Head:
     def status(self, name: str) -> str:
         asked = self.ray("job", "status", name)
         said = asked.stdout + asked.stderr
-        return next(word for word in ("SUCCEEDED", "FAILED", "STOPPED", "RUNNING", "PENDING", "") if word in said)
+        found = [word for word in ("succeeded", "failed", "stopped", "running", "pending") if word in said.lower()]
+        assert found, said
+        return found[0]
 
     def end(self) -> None:
         """End what belongs to this head, and nothing else."""
@@ -148,11 +150,11 @@ def test_train_stop_and_go_on_then_annotate(head: Head, make_store: Callable[...
     assert head.submit("first", *command, wait=False).returncode == 0
     deadline = time.monotonic() + 400
     while not (out / "metrics.jsonl").exists():
-        assert head.status("first") in ("PENDING", "RUNNING"), head.ray("job", "logs", "first").stdout
+        assert head.status("first") in ("pending", "running"), head.ray("job", "logs", "first").stdout
         assert time.monotonic() < deadline
     stopped = head.ray("job", "stop", "first")
     assert stopped.returncode == 0
-    assert head.status("first") == "STOPPED"
+    assert head.status("first") == "stopped"
     assert not (out / "summary.json").exists()
     assert not (out / "_running.json").exists()  # it went in order, so the same command may follow at once
     done = len((out / "metrics.jsonl").read_text().splitlines())
