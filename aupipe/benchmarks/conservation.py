@@ -38,7 +38,7 @@ class Reading:
 def read(path: Path) -> Reading | None:
     """None: PyAV cannot read it as a video. What its decoder refuses is passed over."""
     try:
-        with av.open(f"file:{path}") as container:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
             stream = container.streams.video[0]
             tick, timed = stream.time_base or Fraction(1), container.format.name != "avi"
             times: list[Fraction | None] = []

@@ -51,7 +51,7 @@ def open_video(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[tuple[Inp
             source = f"file:{os.path.abspath(uri)}"  # without "file:", the name "concat:a|b" is a protocol to FFmpeg
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px)}
         try:
-            container = stack.enter_context(av.open(source, mode="r", options=options))
+            container = stack.enter_context(av.open(source, mode="r", options=options, metadata_errors="replace"))
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
             raise NotAVideoError(f"{uri}: not a video file that FFmpeg knows") from None
         stream = _video_stream(container, uri)

@@ -82,3 +82,11 @@ def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"abc" * 10_000_000)
     assert fingerprint(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+def test_a_title_in_another_encoding_is_no_obstacle(name: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / name, scene(5, size=(96, 72), face=64))
+    assert b"Lavf" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xb2avf"))
+    assert probe(str(path)).frames_expected == 5
