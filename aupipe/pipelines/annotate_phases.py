@@ -31,6 +31,8 @@ _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 # Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
+# Of processes that decode: by default parts of 10 MB that come and go leave holes that a process keeps, more every hour.
+_GIVES_MEMORY_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
 
 
@@ -135,6 +137,7 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(config, run.storage, run.keys.models.templates),
         **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
+        runtime_env={"env_vars": _GIVES_MEMORY_BACK},
     )  # fmt: skip
     encoded = parts.map_batches(
         Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, device_of(config.resources)),
