@@ -31,7 +31,7 @@ _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 # Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
-# Of processes that decode: by default parts of 10 MB that come and go leave holes that a process keeps, more every hour.
+# Of processes that decode: else parts of 10 MB that come and go leave holes, which a process keeps, more every hour.
 _GIVES_MEMORY_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": "4000000"}
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
 
