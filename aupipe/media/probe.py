@@ -114,6 +114,8 @@ def probe(uri: str, max_frame_px: int = MAX_FRAME_PX) -> VideoInfo:
             damage = damage or f"its header promises {stream.frames:,} frames, which cannot be meant"
             missing, absent, promised = 0, [], False
         times = [time for time, _ in packets if time is not None]
+        if times != sorted(times) and not stream.codec_context.codec.reorder:
+            damage = damage or f"frames in an order that {stream.codec_context.codec.name} cannot have"
         known = np.sort(np.array([*times, *absent], np.int64))
         complete = len(times) == len(packets) and bool(TIMED_FORMATS & formats or clock)
         exact = complete and clock is None and len(times) == len(set(times))
