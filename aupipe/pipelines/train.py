@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # not 2: a report younger than one poll is lost if a worker dies
     # Not 60: after a node is lost, the first attempt to start again may wait for so long in vain.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # not 5: some notices come only seconds ahead
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same on the workers
 }

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
@@ -27,6 +29,7 @@ from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
 from aupipe.pipelines.encode import encode_stage
+from aupipe.pipelines.periodic import periodically
 from aupipe.pipelines.session import gpus_per_worker, node_of
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
 MAX_CPU_WORKERS = 4  # by default: beyond that, shares of a batch get small
+LOOK_S = 2.0  # between looks which nodes there are, where workers may come and go
 RESIZE_S = 15.0  # between looks whether there is room for more workers; taking them on restarts the group
 
 History = list[dict[str, Any]]
@@ -96,6 +100,7 @@ def cross_validate(job: TrainJob, stage: str, earlier: History) -> History:
 def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     gpus = gpus_per_worker(job.recipe.resources)
     folder = Storage(job.out)
+    workers = _workers(job, stage, bool(gpus))
     trainer = ray.train.torch.TorchTrainer(
         run_epochs,
         train_loop_config={
@@ -110,7 +115,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             "embeddings": encoded(job, stage),
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=_workers(job, stage, bool(gpus)),
+            num_workers=workers,
             use_gpu=bool(gpus),
             label_selector=node_of("train", job.recipe.resources),
             elastic_resize_monitor_interval_s=RESIZE_S,
@@ -129,7 +134,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         ),
     )
     try:
-        with shown_epochs(folder, job.recipe.stages[stage].epochs):
+        with shown_epochs(folder, job.recipe.stages[stage].epochs), _nodes_noticed(elastic=isinstance(workers, tuple)):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
@@ -142,6 +147,19 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     folder.write(f"stages/{name}/history.json", json.dumps(done).encode())
     _clear(folder, f"stages/{name}", keep=[Path(each.path).name for each in (result.checkpoint, chosen)])
     return done
+
+
+@contextmanager
+def _nodes_noticed(*, elastic: bool) -> Iterator[None]:
+    """Ray Train counts on the nodes that Ray Data's coordinator knows of, which looks every 20 s: so long a group would
+    start again in vain with workers of a node that is gone. Here it looks more often.
+    """
+    if not elastic:
+        yield
+        return
+    coordinator = get_or_create_autoscaling_coordinator()
+    with periodically(coordinator._tick.remote, LOOK_S):
+        yield
 
 
 def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
