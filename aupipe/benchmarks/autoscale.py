@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from aupipe.benchmarks.clips import scene, write_clip
+from aupipe.benchmarks.cluster import free_port
 from aupipe.errors import AupipeError
 from aupipe.pipelines.session import alive_pools, session, used_pools
 
@@ -76,7 +77,7 @@ class AutoscalingCluster:
     def __init__(self, described: Path, folder: Path, *, idle_s: float, cpus: int) -> None:
         self._folder = folder
         self._types = _node_types(yaml.safe_load(described.read_text()), idle_s, cpus)
-        self._port = _free_port()
+        self._port = free_port()
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"{socket.gethostbyname(socket.gethostname())}:{self._port}"
         }  # fmt: skip
@@ -169,10 +170,3 @@ def _command(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port: int = free.getsockname()[1]
-        return port

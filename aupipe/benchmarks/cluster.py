@@ -36,7 +36,7 @@ class Cluster:
         self.environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
 
     def __enter__(self) -> Cluster:
-        head = ["--head", "--port=0", f"--ray-client-server-port={_free_port()}", "--include-dashboard=false", _QUICK]
+        head = ["--head", "--port=0", f"--ray-client-server-port={free_port()}", "--include-dashboard=false", _QUICK]
         self._head = self._start(*head, f"--temp-dir={self._folder}/ray")
         address = self._folder / "ray" / "ray_current_cluster"
         deadline = time.monotonic() + _START_S
@@ -81,7 +81,8 @@ class Cluster:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as free:
         free.bind((_HOST, 0))
         port: int = free.getsockname()[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,9 @@ from pathlib import Path
 import pytest
 from clips import scene, write_clip
 
+from aupipe.benchmarks import processes
+from aupipe.benchmarks.cluster import free_port
+
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +27,6 @@ TINY = [
     "model.width=16", "model.heads=2", "model.mlp_width=16", "input.size_px=32", "stages.train.batch=8",
     "stages.train.tasks.au.data.every_n=1",
 ]  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class Head:
@@ -90,19 +85,8 @@ class Head:
 
     def end(self) -> None:
         """End what belongs to this head, and nothing else."""
-        while left := [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and self._mine(int(p.name))]:
-            for process in left:
-                try:
-                    os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            self.process.poll()
-
-    def _mine(self, process: int) -> bool:
-        try:
-            return os.getsid(process) == self.process.pid and Path(f"/proc/{process}/cmdline").read_bytes() != b""
-        except (ProcessLookupError, FileNotFoundError):
-            return False
+        processes.end(self.process.pid)
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")
