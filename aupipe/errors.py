@@ -82,3 +82,8 @@ class SoundLostError(MediaError):
 
 class TooLargeError(MediaError):
     reason = "too_large"
+
+
+def in_reason(message: object) -> str:
+    """A message as part of a reason: one line, without the "; " that stands between reasons."""
+    return " ".join(str(message).split()).replace("; ", ", ")

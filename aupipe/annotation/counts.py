@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation.ledger import Record
+from aupipe.errors import in_reason
 from aupipe.media.probe import VideoInfo
 
 
@@ -18,7 +19,7 @@ def losses_of(info: VideoInfo) -> list[str]:
     if info.missing_s:
         losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
     if info.damage:
-        losses.append(f"container_damaged: frames may be missing ({' '.join(info.damage.split()).replace('; ', ', ')})")
+        losses.append(f"container_damaged: frames may be missing ({in_reason(info.damage)})")
     return losses
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aupipe.annotation.observed import FOLDER
-from aupipe.errors import SoundLostError
+from aupipe.errors import SoundLostError, in_reason
 from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalised
 from aupipe.storage import Storage
@@ -98,7 +98,7 @@ class _Heard:
         try:
             yield from audio(uri)
         except (av.error.FFmpegError, SoundLostError) as error:
-            self.reason = f"{SoundLostError.reason}: {' '.join(str(error).split())}"
+            self.reason = f"{SoundLostError.reason}: {in_reason(error)}"
 
 
 def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarray]:

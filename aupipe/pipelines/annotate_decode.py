@@ -22,7 +22,7 @@ from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe
 from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
-from aupipe.errors import MediaError, shown
+from aupipe.errors import MediaError, in_reason, shown
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
@@ -36,8 +36,7 @@ HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
 def reason_of(error: BaseException) -> str:
     """`code: what happened`, for videos.parquet."""
     code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    said = " ".join(str(error).split()).replace("; ", ", ")  # which stands between reasons
-    return shown(f"{code}: {said}")
+    return shown(f"{code}: {in_reason(error)}")
 
 
 class Probe:
