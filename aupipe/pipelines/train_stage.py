@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import ray
 import ray.train
 import ray.train.torch
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
@@ -134,7 +136,11 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         ),
     )
     try:
-        with shown_epochs(folder, job.recipe.stages[stage].epochs), _nodes_noticed(elastic=isinstance(workers, tuple)):
+        with (
+            shown_epochs(folder, job.recipe.stages[stage].epochs),
+            _nodes_noticed(elastic=isinstance(workers, tuple)),
+            _address_told(),
+        ):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(error) from error
@@ -147,6 +153,23 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     folder.write(f"stages/{name}/history.json", json.dumps(done).encode())
     _clear(folder, f"stages/{name}", keep=[Path(each.path).name for each in (result.checkpoint, chosen)])
     return done
+
+
+@contextmanager
+def _address_told() -> Iterator[None]:
+    """Ray Train's actors are told which Ray is theirs. One of them watches over the run, to give back what a run held
+    that was stopped; by itself it asks the newest Ray of the machine, and ends a run that this one does not know.
+    """
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_ADDRESS"]
+        else:
+            os.environ["RAY_ADDRESS"] = before
 
 
 @contextmanager

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
 import ray.train
 from ray import tune
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.errors import AupipeError
@@ -76,7 +73,6 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         tune.report(line)
     mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
     train.configure_ray()
-    _tell_address()
     try:
         run.begin(Storage(mine.out), run.identity(mine.recipe, StoreIndex.open(mine.store), mine.split))
         train.run_stages(mine)
@@ -84,14 +80,6 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         trials.end(out, settings, "failed", str(error))
     else:
         trials.end(out, settings, "finished")
-
-
-def _tell_address() -> None:
-    """Let the actors of a Ray Train run know their cluster. One of them gives back what a stopped trial held; it asks
-    for the only Ray of the machine, and where there are several it dies, and the search waits for ever.
-    """
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 
 
 class _Epochs(TuneReportCallback):  # type: ignore[misc]
