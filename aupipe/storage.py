@@ -129,11 +129,11 @@ class Storage:
         return self._filesystem.open(self._inner(name), "rb")
 
     @_patient
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | memoryview) -> None:
         """Write the whole file so that a reader, or a crash, never sees half of it."""
         target = self._inner(name)
         if not self.local:
-            self._filesystem.pipe_file(target, data)
+            self._filesystem.pipe_file(target, bytes(data))
             return
         os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"

@@ -44,18 +44,46 @@ class Columns(Protocol):
 
 
 @dataclass(frozen=True)
-class Windows:
-    """W windows of S places over a track, in order of time.
+class Places:
+    """What stands at the S places of some windows.
 
     Attributes:
-        rows: (W, S) the frame at each place; a short window is filled up with its last frame.
-        real: (W, S) False where it is filled up.
-        weights: (W, S) what is said there counts this much for that frame; 0 = it is there as context only.
+        rows: (w, S) the frame at each place; a short window is filled up with its last frame.
+        real: (w, S) False where it is filled up.
+        weights: (w, S) what is said there counts this much for that frame; 0 = it is there as context only.
     """
 
     rows: Ints
     real: npt.NDArray[np.bool_]
     weights: Floats
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows of `length` places over a track, in order of time: three numbers each, as a track can be long.
+
+    Attributes:
+        start, stop: (W,) the first frame, and the one after the last.
+        new: (W,) the first frame that no window before it holds.
+        overlap: whether windows share frames.
+    """
+
+    length: int
+    start: Ints
+    stop: Ints
+    new: Ints
+    overlap: bool
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def places(self, windows: Ints) -> Places:
+        """Of these windows (w,)."""
+        start, stop, new = (each[windows, None] for each in (self.start, self.stop, self.new))
+        rows = start + np.arange(self.length)
+        real = rows < stop
+        weights = np.minimum(rows - start + 1, stop - rows) if self.overlap else rows >= new
+        return Places(np.minimum(rows, stop - 1), real, np.where(real, weights, 0).astype(np.float64))
 
 
 def cover(time_s: Floats, length: int, overlap: float) -> Windows:
@@ -81,11 +109,8 @@ def cover(time_s: Floats, length: int, overlap: float) -> Windows:
         starts.append(mine)
         stops.append(np.minimum(mine + length, end))
         told.append(np.concatenate([mine[:1], stops[-1][:-1]]))
-    start, stop, new = (np.concatenate(each)[:, None] for each in (starts, stops, told))
-    rows = start + np.arange(length)
-    real = rows < stop
-    weights = rows >= new if step == length else np.minimum(rows - start + 1, stop - rows)
-    return Windows(np.minimum(rows, stop - 1), real, np.where(real, weights, 0).astype(np.float64))
+    start, stop, new = (np.concatenate(each) for each in (starts, stops, told))
+    return Windows(length, start, stop, new, overlap=step != length)
 
 
 @torch.inference_mode()
@@ -106,28 +131,30 @@ def run_head(
     windows = cover(time_s, head.length, overlap)
     # A stretch of sound is as long as its window took, so windows of a head that hears go one by one.
     group = 1 if head.hears else max(1, _FRAMES_PER_CALL // head.length)
-    total: dict[str, Tensor] = {}
-    weight = torch.zeros(len(time_s), dtype=torch.float64)
-    for first in range(0, len(windows.rows), group):
-        chosen = np.minimum(np.arange(first, first + group), len(windows.rows) - 1)  # filled up with the last window
+    total: dict[str, Tensor] = {}  # with `weight` all that is held of the whole track
+    weight = torch.zeros(len(time_s))
+    for first in range(0, len(windows), group):
+        chosen = np.minimum(np.arange(first, first + group), len(windows) - 1)  # filled up with the last window
         there = np.arange(first, first + group) == chosen
-        rows, weights = windows.rows[chosen], windows.weights[chosen] * there[:, None]
+        places = windows.places(chosen)
+        rows, weights = places.rows, places.weights * there[:, None]
         low = int(rows.min())
         embeddings = features[low : int(rows.max()) + 1][torch.from_numpy(rows - low)]
         sound: tuple[Tensor | None, Tensor | None] = (None, None)
         if head.hears and mel is not None and column is not None:
             heard, at = around(mel, column[rows[0]])  # one window a call
             sound = (heard[None], at[None])
-        real, time = torch.from_numpy(windows.real[chosen]), torch.from_numpy(time_s[rows])
+        real, time = torch.from_numpy(places.real), torch.from_numpy(time_s[rows])
         logits = head(embeddings, *(x if x is None else x.to(embeddings.device) for x in (real, time, *sound)))
-        flat, counts = torch.from_numpy(rows).flatten(), torch.from_numpy(weights).flatten()
+        flat, counts = torch.from_numpy(rows).flatten(), torch.from_numpy(weights).float().flatten()
         weight.index_add_(0, flat, counts)
         for name, values in logits.items():
             # Of the whole call, not of what is there: at the end of an odd length vector code gives other last bits.
-            said = PROBABILITIES[name](values.float()).cpu().double().flatten(0, 1)
-            told = total.setdefault(name, torch.zeros(len(time_s), said.shape[-1], dtype=torch.float64))
-            told.index_add_(0, flat, said * counts[:, None])
-    return {name: told.div_(weight[:, None]).float() for name, told in total.items()}
+            said = PROBABILITIES[name](values.float()).cpu().flatten(0, 1)
+            if name not in total:
+                total[name] = torch.zeros(len(time_s), said.shape[-1])
+            total[name].index_add_(0, flat, said * counts[:, None])
+    return {name: told.div_(weight[:, None]) for name, told in total.items()}
 
 
 def outputs(head: SequenceHead, width: int) -> dict[str, int]:

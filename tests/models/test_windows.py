@@ -50,6 +50,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
 ) -> None:
     time_s = seconds(count, *holes)
     windows = cover(time_s, length, overlap)
+    windows = windows.places(np.arange(len(windows)))
     weight = np.zeros(count)
     np.add.at(weight, windows.rows, windows.weights)
     assert weight.min() > 0
@@ -61,7 +62,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
 
 
 def test_without_overlap_the_last_block_is_the_last_frames() -> None:
-    windows = cover(seconds(70), 30, 0)
+    windows = cover(seconds(70), 30, 0).places(np.arange(3))
     assert windows.rows[:, 0].tolist() == [0, 30, 40]
     assert windows.weights.sum(axis=1).tolist() == [30, 30, 10]
 
