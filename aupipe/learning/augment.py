@@ -1,7 +1,8 @@
 """Augmentation of whole batches on the model's device, from one seeded generator; one draw a clip, so a clip stays one.
 
-Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022) and Jin et al. (ABAW2, 2021); a horizontal
-flip is safe for labels because no AU of the twelve has a side.
+Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022) and Jin et al. (ABAW2, 2021), with what
+takes a model from rendered faces to real ones added; a horizontal flip is safe for labels because no AU of the twelve
+has a side.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ class AugmentConfig(Section):
     saturation: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the pixel's grey
     hue_turns: float = Field(default=0, ge=0, le=0.5)  # rotation about the grey axis, uniform in ±, 1 = 360°
     channel_drop: float = Field(default=0, ge=0, le=1)  # probability that one colour channel is set to 0
+    gamma: float = Field(default=0, ge=0, le=2)  # exponent e^±
+    grey: float = Field(default=0, ge=0, le=1)  # probability of no colour at all
+    shade: float = Field(default=0, ge=0, le=1)  # light that falls off across the image: factor 1 ± at opposite edges
+    low_resolution: float = Field(default=0, ge=0, le=1)  # probability of a face a quarter to nine tenths as large
+    noise: float = Field(default=0, ge=0, le=1)  # standard deviation of the grain, at most
+    erase: float = Field(default=0, ge=0, le=1)  # probability of a rectangle of one colour, sides 0.07 … 0.4
     rotation_turns: float = Field(default=0, ge=0, le=0.5)  # uniform in ±, 1 = 360°
     zoom: float = Field(default=0, ge=0, lt=1)  # scale 1 ±
     shift: float = Field(default=0, ge=0, lt=1)  # of the image's size, uniform in ±, each axis
@@ -51,6 +58,7 @@ def distort(images: Tensor, config: AugmentConfig, generator: Generator) -> Tens
     """What `augment` does to each clip by itself: images (B, S, 3, H, W) in 0..1, warped and coloured."""
     draw = _Draw(len(images), images.shape[1], images.device, generator)
     flat = _colour(_warp(images.flatten(0, 1), config, draw), config, draw)
+    flat = _spoil(flat, config, draw)
     return flat.unflatten(0, images.shape[:2])
 
 
@@ -76,8 +84,12 @@ class _Draw:
     def below(self, end: int) -> Tensor:
         return self._spread(torch.randint(end, (self._clips,), generator=self._generator))
 
+    def grain(self, images: Tensor) -> Tensor:
+        """Normal noise like `images`; a clip's frames have the same, as they have all else."""
+        return self._spread(torch.randn((self._clips, *images.shape[1:]), generator=self._generator))
+
     def _spread(self, values: Tensor) -> Tensor:
-        return values.repeat_interleave(self._frames).to(self._device)
+        return values.repeat_interleave(self._frames, dim=0).to(self._device)
 
 
 def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
@@ -117,10 +129,45 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
         images = images + _each(draw.around_zero(config.brightness))
     if config.gain or config.contrast or config.saturation or config.hue_turns or config.brightness:
         images = images.clamp(0, 1)
+    if config.gamma:
+        images = images.clamp(min=1e-4) ** _each(torch.exp(draw.around_zero(config.gamma)))
+    if config.grey:
+        grey = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        images = torch.where(_each(draw.between(0, 1) < config.grey), grey, images)
+    if config.shade:
+        amount, turn = draw.between(0, config.shade), draw.around_zero(math.pi)
+        y, x = (torch.linspace(-1, 1, size, device=images.device) for size in images.shape[-2:])
+        across = _each(torch.cos(turn)) * x + _each(torch.sin(turn)) * y[:, None]
+        images = (images * (1 + _each(amount) * across)).clamp(0, 1)
     if config.channel_drop:
         dropped = draw.between(0, 1) < config.channel_drop
         keep = ~(functional.one_hot(draw.below(3), 3).bool() & dropped[:, None])
         images = images * keep[..., None, None]
+    return images
+
+
+def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
+    """What cameras and hands before the face do."""
+    size = images.shape[-1]
+    if config.low_resolution:
+        smaller, chosen = draw.between(0.25, 0.9), draw.between(0, 1) < config.low_resolution
+        images = images.clone()
+        for number in chosen.nonzero()[:, 0].tolist():
+            reduced = functional.interpolate(
+                images[number, None], size=round(size * float(smaller[number])), mode="area"
+            )
+            images[number] = functional.interpolate(reduced, size=size, mode="bilinear", align_corners=False)[0]
+    if config.noise:
+        images = (images + draw.grain(images) * _each(draw.between(0, config.noise))).clamp(0, 1)
+    if config.erase:
+        wide, high = draw.between(0.07, 0.4), draw.between(0.07, 0.4)
+        left, top = draw.between(0, 1) * (1 - wide), draw.between(0, 1) * (1 - high)
+        colour = torch.stack([draw.between(0, 1) for _ in range(3)], 1)[..., None, None]
+        place = (torch.arange(size, device=images.device) + 0.5) / size
+        across = (place >= left[:, None]) & (place < (left + wide)[:, None])
+        down = (place >= top[:, None]) & (place < (top + high)[:, None])
+        erased = (draw.between(0, 1) < config.erase)[:, None, None] & across[:, None, :] & down[:, :, None]
+        images = torch.where(erased[:, None], colour, images)
     return images
 
 

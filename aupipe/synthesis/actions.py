@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from aupipe.synthesis.rig import Floats, Ints, Rig
+from aupipe.synthesis.rig import Actions, Floats, Ints, Rig
 
 # Offsets at full intensity. "*" stands for Left and Right, which get a person's own share each.
-AU_OFFSETS: Mapping[str, Mapping[str, float]] = {
+ANNY_AUS: Actions = {
     "AU01": {"unit/browInnerUp": 2.3},
     "AU02": {"unit/browOuterUp*": 2.3},
     "AU04": {"unit/browDown*": 1.3},
@@ -50,7 +51,7 @@ AU_OFFSETS: Mapping[str, Mapping[str, float]] = {
 }  # fmt: skip
 
 # Movements that carry no label here: AU09, AU05, AU14, AU18, AU20, AU22, AU30, AU34, gaze and blinks.
-OTHER_OFFSETS: Mapping[str, Mapping[str, float]] = {
+OTHERS: Actions = {
     "blink": {"unit/eyeBlink*": 1.0},
     "wide": {"unit/eyeWide*": 1.0},
     "sneer": {"unit/noseSneer*": 1.0},
@@ -65,19 +66,45 @@ OTHER_OFFSETS: Mapping[str, Mapping[str, float]] = {
     "look_right": {"unit/eyeLookInLeft": 1.0, "unit/eyeLookOutRight": 1.0},
     "look_up": {"unit/eyeLookUp*": 1.0},
     "look_down": {"unit/eyeLookDown*": 1.0},
+    "mouth_left": {"unit/mouthLeft": 0.7},
+    "mouth_right": {"unit/mouthRight": 0.7},
+    "shrug": {"unit/mouthShrugLower": 0.8, "unit/mouthShrugUpper": 0.6},
 }
 
+# ICT-FaceKit's units are ARKit's as scans of people show them: they need neither amplifying nor MakeHuman's targets.
+ICT_AUS: Actions = {
+    "AU01": {"unit/browInnerUp*": 1.0},
+    "AU02": {"unit/browOuterUp*": 1.0},
+    "AU04": {"unit/browDown*": 1.0},
+    "AU06": {"unit/cheekRaiser*": 0.7, "unit/cheekSquint*": 0.7},
+    "AU07": {"unit/eyeSquint*": 1.0},
+    "AU10": {"unit/mouthUpperUp*": 1.0},
+    "AU12": {"unit/mouthSmile*": 1.0},
+    "AU15": {"unit/mouthFrown*": 1.0},
+    "AU23": {"unit/mouthRollUpper": 0.5, "unit/mouthRollLower": 0.5, "unit/mouthPucker": 0.15},
+    "AU24": {"unit/mouthPress*": 1.0},
+    "AU25": {"unit/mouthLowerDown*": 1.0, "unit/jawOpen": 0.05},
+    "AU26": {"unit/jawOpen": 0.65},
+}
 
-def offset_weights(intensity: Mapping[str, float], asymmetry: float) -> dict[str, float]:
+ANNY: Actions = {**ANNY_AUS, **OTHERS}
+ICT: Actions = {**ICT_AUS, **OTHERS}
+
+
+def offset_weights(
+    actions: Actions, intensity: Mapping[str, float], asymmetry: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, float]:
     """Weights of the rig's offsets for intensities (0..1) of AUs and other movements.
 
     Args:
-        asymmetry: the left side gets 1 + asymmetry of an intensity, the right side 1 − asymmetry.
+        actions: the rig's.
+        asymmetry: of a movement, the left side gets 1 + asymmetry of an intensity, the right side 1 − asymmetry.
     """
     weights: dict[str, float] = {}
     for name, value in intensity.items():
-        for offset, full in (AU_OFFSETS.get(name) or OTHER_OFFSETS[name]).items():
-            sides = {"Left": 1 + asymmetry, "Right": 1 - asymmetry} if offset.endswith("*") else {"": 1.0}
+        for offset, full in actions[name].items():
+            lean = asymmetry.get(name, 0.0)
+            sides = {"Left": 1 + lean, "Right": 1 - lean} if offset.endswith("*") else {"": 1.0}
             for side, share in sides.items():
                 key = offset.removesuffix("*") + side
                 weights[key] = weights.get(key, 0.0) + value * full * share

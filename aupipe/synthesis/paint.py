@@ -13,11 +13,10 @@ from itertools import product
 import cv2
 import numpy as np
 
-from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
+from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Floats, Rig
 
 TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
-LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the picture
-EYE_X_DM, EYE_HEIGHT_DM = 0.308, 7.284  # centre of an eye in the base shape
+EYE_HEIGHT_DM = EYES_DM[1]
 RADIUS_DM = 0.9  # of the face about the axis: turns angles into lengths
 
 # Furrows that an AU at full intensity draws (FACS names them among the appearance changes): lines through points
@@ -53,12 +52,6 @@ class Traits:
     hair: Floats
 
 
-def texture_coordinates(vertices: Floats) -> Floats:
-    """(n, 2) in 0..1 of vertices of the base shape; row 0 of the picture is at v = 0."""
-    angle, height = _cylinder(vertices)
-    return np.stack([angle / (2 * np.pi) + 0.5, (HIGHEST_DM - height) / (HIGHEST_DM - LOWEST_DM)], 1).clip(0, 1)
-
-
 def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
     """(rows, columns) 0..1: scalp hair; its line runs over the forehead, before the ears, and down behind them."""
     angle, height = _grid()
@@ -85,7 +78,7 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
     def spot(x: float, y: float, width: float, tall: float) -> Floats:
         return np.exp(-(((arc - x) / width) ** 2) - ((height - y) / tall) ** 2)[..., None]
 
-    picture = traits.tone * (1 + 0.06 * _noise(rng, 10) + 0.05 * _noise(rng, 96))[..., None]
+    picture: Floats = traits.tone.astype(np.float32) * (1 + 0.06 * _noise(rng, 10) + 0.05 * _noise(rng, 96))[..., None]
     blush = np.array([0.02, 0.25, 0.22]) * (1 - 0.6 * traits.melanin) * rng.uniform(0, 0.6)
     picture = picture * (1 - (spot(0.42, 6.95, 0.22, 0.18) + 0.8 * spot(0.0, 6.95, 0.15, 0.15)) * blush)
     picture = picture * (1 - rng.uniform(0.05, 0.35) * spot(EYE_X_DM, EYE_HEIGHT_DM, 0.24, 0.12))
@@ -142,15 +135,11 @@ def _bake(rig: Rig, mask: Floats) -> Floats:
     triangles = part.vertices[part.faces]
     values = mask[triangles].mean(1)
     shift = 16  # sub-pixel steps in OpenCV's fixed-point coordinates (4 bits)
-    points = np.round(texture_coordinates(rig.vertices) * TEXTURE_SIZE[::-1] * shift).astype(np.int32)
+    points = np.round(rig.paint * TEXTURE_SIZE[::-1] * shift).astype(np.int32)
     picture = np.zeros(TEXTURE_SIZE, np.float32)
     for number in np.flatnonzero(values > 0.02):
         cv2.fillConvexPoly(picture, points[triangles[number]], float(values[number]), lineType=cv2.LINE_AA, shift=4)
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5))
-
-
-def _cylinder(vertices: Floats) -> tuple[Floats, Floats]:
-    return np.arctan2(vertices[:, 0], vertices[:, 2] - HEAD_AXIS_DM), vertices[:, 1]
 
 
 def _grid() -> tuple[Floats, Floats]:
@@ -158,12 +147,13 @@ def _grid() -> tuple[Floats, Floats]:
     rows, columns = TEXTURE_SIZE
     height = HIGHEST_DM - (np.arange(rows) + 0.5) / rows * (HIGHEST_DM - LOWEST_DM)
     angle = ((np.arange(columns) + 0.5) / columns - 0.5) * 2 * np.pi
+    angle, height = angle.astype(np.float32), height.astype(np.float32)
     return np.broadcast_to(angle, TEXTURE_SIZE), np.broadcast_to(height[:, None], TEXTURE_SIZE)
 
 
 def _noise(rng: np.random.Generator, cells: int) -> Floats:
     """(rows, columns), about ±1, with `cells` bumps up and twice as many round."""
-    coarse = rng.normal(0, 1, (cells, 2 * cells))
+    coarse = rng.normal(0, 1, (cells, 2 * cells)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, TEXTURE_SIZE[::-1], interpolation=cv2.INTER_CUBIC))
 
 
@@ -173,4 +163,4 @@ def _soft(value: Floats, width: float) -> Floats:
 
 
 def _over(below: Floats, colour: Floats, alpha: Floats) -> Floats:
-    return below * (1 - alpha[..., None]) + colour * alpha[..., None]
+    return below + (np.asarray(colour, np.float32) - below) * alpha[..., None].astype(np.float32)

