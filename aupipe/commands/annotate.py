@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aupipe.commands import job
 
 _EXAMPLES = """\
-  annotate.py --input interview.mp4 --checkpoint demo/run/best --out annotation
+  annotate.py --input interview.mp4 --out annotation
   annotate.py --input archive/ more/*.mov --checkpoint demo/run/best --out annotation --set thresholds.AU12=0.3
   annotate.py --input archive/ --checkpoint fold0/best fold1/best fold2/best --set ensemble=vote --out annotation
   annotate.py --input list.csv --sample-fps 5 --checkpoint demo/run/best --out annotation --export openface
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=job.location,
         nargs="+",
         action="extend",
-        required=True,
         metavar="CKPT",
-        help="model folder, as train.py leaves it in RUN/best; several decide together (--set ensemble=mean|vote)",
+        help="model folder, as train.py leaves it in RUN/best; several decide together (--set ensemble=mean|vote; "
+        "default: the starter model that comes with aupipe)",
     )
     parser.add_argument(
         "--out",
@@ -73,6 +73,11 @@ def _annotate(args: argparse.Namespace) -> int:
     from aupipe.config import load
     from aupipe.pipelines.annotate import AnnotateJob, annotate, describe
 
+    if args.checkpoint is None:
+        from aupipe.models import starter
+
+        print(starter.notice())  # noqa: T201
+        args.checkpoint = [starter.FOLDER]
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     annotate_job = AnnotateJob(
         inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,

@@ -140,6 +140,8 @@ class Recipe(Section):
     save_every_s: float = Field(default=120.0, ge=0)  # within an epoch, for what a kill may cost; each end is kept too
     inference: Inference = Inference()
     resources: Resources = Resources()
+    half: bool = False  # keep the weights of RUN/best as float16, which costs a probability about 0.001
+    limits: str = ""  # what they should know who use the model; stands in its card
     search: dict[str, dict[str, Dimension]] = Field(
         default_factory=dict
     )  # what tune.py tries: stage → dotted key below it, where a number counts in a list → values

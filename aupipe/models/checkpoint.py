@@ -47,6 +47,7 @@ class TrainingCard(Section):
     held_out_videos: tuple[str, ...] = ()  # those that thresholds and smoothing were fitted on
     thresholds_from: str = "0.5"
     command: str = ""
+    limits: str = ""  # what they should know who use the model
 
 
 class Card(Section):
@@ -86,9 +87,15 @@ def outputs(card: Card) -> dict[str, int]:
         return windows.outputs(system.head, system.encoder.width)
 
 
-def save(folder: Storage, system: System, card: Card) -> Card:
-    """Write the checkpoint; the card comes last, so a folder with a card is complete. Returns the card as written."""
+def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> Card:
+    """Write the checkpoint; the card comes last, so a folder with a card is complete. Returns the card as written.
+
+    Args:
+        half: keep numbers as float16; `load` makes float32 of them.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     weights = safetensors.save(tensors)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
     folder.write(WEIGHTS, weights)

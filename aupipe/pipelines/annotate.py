@@ -20,6 +20,7 @@ from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.worklist import WorkList, add_probed, triage
 from aupipe.errors import ConfigError, shown
 from aupipe.faces.detect import Detector
+from aupipe.models import starter
 from aupipe.pipelines.annotate_phases import (
     Run,
     configure,
@@ -117,7 +118,8 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
-            check_shared(job.out, [*job.inputs, *job.checkpoints])
+            # The package's own model is everywhere that the package is, and only the driver reads it.
+            check_shared(job.out, [*job.inputs, *(path for path in job.checkpoints if path != starter.FOLDER)])
             configure(job.config)
             if job.workers is None and not ray.cluster_resources().get("CPU"):
                 raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")

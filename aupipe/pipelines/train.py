@@ -162,7 +162,7 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> di
     result: dict[str, Any] = {}
     if job.recipe.stages[name].tasks.au is not None:
         card, result = _calibrated(job, index, name, card)
-    card = checkpoint.save(Storage(folder.path(run.BEST)), system, card)
+    card = checkpoint.save(Storage(folder.path(run.BEST)), system, card, half=job.recipe.half)
     summary = {
         "recipe": job.recipe.name,
         "stages": {stage: _best_epoch(figures, stage) for stage in job.recipe.needed()},

@@ -230,6 +230,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
             videos=tuple(sorted(seen)),
             held_out_videos=tuple(sorted((apart | set(before.held_out_videos)) - seen)),
             command=job.command,
+            limits=job.recipe.limits,
         ),
     )
     checkpoint.save(Storage(Storage(job.out).path(best(name))), system, card)

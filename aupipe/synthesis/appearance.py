@@ -12,9 +12,9 @@ from itertools import product
 import numpy as np
 
 from aupipe.synthesis import paint
-from aupipe.synthesis.glasses import Glasses, draw_glasses
 from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
 from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
+from aupipe.synthesis.worn import Worn, draw_glasses, draw_hair
 
 # The most that a local target weighs; half as much again at the very most.
 _LIMIT = 0.5
@@ -30,17 +30,19 @@ _LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.
 class Person:
     """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
     furrows: AU → (rows, columns), the part of the light that they swallow at full intensity;
+    strands: (rows, columns, 3) reflectance of the hair;
     colours: reflectance (3,) of the other parts, of the iris and of the glasses;
-    gloss, shine: how strongly and how narrowly the skin shines;  glasses: if any are worn;
+    gloss, shine: how strongly and how narrowly the skin shines;  worn: hair or a cap, glasses;
     traits: what may be asked of groups of people: skin tone, glasses."""
 
     vertices: Floats
     skin: Floats
+    strands: Floats
     furrows: dict[str, Floats]
     colours: dict[str, Floats]
     gloss: float
     shine: float
-    glasses: Glasses | None
+    worn: dict[str, Worn]
     traits: dict[str, str]
 
 
@@ -72,16 +74,23 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     }
     middle = vertices[rig.parts["eyes"].vertices].mean(0)
     vertices = (vertices - middle).astype(np.float32)
-    glasses = draw_glasses(rng, vertices[rig.parts["skin"].vertices]) if rng.random() < 0.2 else None
+    surface = vertices[rig.parts["skin"].vertices]
+    worn = {}
+    if rng.random() < 0.2:
+        worn["glasses"] = draw_glasses(rng, surface)
+    capped = rng.random() < 0.06
+    if capped or (hair.max() > 0.5 and rng.random() < 0.65):
+        worn["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
     return Person(
         vertices=vertices,
         skin=paint.skin(rng, rig, traits, hair),
         furrows=paint.furrows(rng, traits),
         colours=colours,
+        strands=paint.strands(rng, rng.uniform(0.02, 0.7, 3) if capped else traits.hair, 0.05 if capped else 0.35),
         gloss=float(rng.uniform(0.0, 0.12)),
         shine=float(rng.uniform(8, 45)),
-        glasses=glasses,
-        traits={"tone": _tone(melanin), "glasses": "yes" if glasses else "no", "rig": rig.name.split()[0]},
+        worn=worn,
+        traits={"tone": _tone(melanin), "glasses": "yes" if "glasses" in worn else "no", "rig": rig.name.split()[0]},
     )
 
 

@@ -95,10 +95,17 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
     return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32)
 
 
+def strands(rng: np.random.Generator, colour: Floats, contrast: float) -> Floats:
+    """(32, 512, 3) float32 reflectance of hair that hangs down, or of cloth."""
+    across = 1 + contrast * rng.normal(0, 1, (4, 512)).astype(np.float32)
+    picture = cv2.resize(across, (512, 32), interpolation=cv2.INTER_LINEAR)[..., None] * colour.astype(np.float32)
+    return np.asarray(picture.clip(0.004, 0.9), np.float32)
+
+
 def furrows(rng: np.random.Generator, traits: Traits) -> dict[str, Floats]:
     """For each AU of FURROWS, (rows, columns) 0..1: the part of the light that its furrows swallow."""
     rows, columns = TEXTURE_SIZE
-    depth = rng.uniform(0.35, 0.65) + 0.2 * traits.old
+    depth = rng.uniform(0.0, 0.6) + 0.25 * traits.old
     masks = {}
     for au, lines in FURROWS.items():
         mask = np.zeros(TEXTURE_SIZE, np.float32)

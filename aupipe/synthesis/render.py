@@ -37,10 +37,11 @@ class Renderer:
         self._size_px, self._size = size_px, round(size_px * FINER)
         self._names = list(rig.parts)
         parts = [(part.vertices, part.faces) for part in rig.parts.values()]
-        if person.glasses is not None:
-            self._names.append("glasses")
-            worn = np.arange(len(person.glasses.vertices), dtype=np.int32) + np.int32(len(rig.vertices))
-            parts.append((worn, person.glasses.faces))
+        count = len(rig.vertices)
+        for name, worn in person.worn.items():  # vertices of their own, after the rig's
+            self._names.append(name)
+            parts.append((np.arange(count, count + len(worn.vertices), dtype=np.int32), worn.faces))
+            count += len(worn.vertices)
         self._vertices = np.concatenate([vertices for vertices, _ in parts])
         starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
         self._faces: Ints = np.concatenate(
@@ -72,9 +73,8 @@ class Renderer:
         """
         scene, size, pose = self._scene, self._size, np.zeros(3) if pose is None else pose
         points = turned(vertices, pose, self._neck)
-        if self._person.glasses is not None:
-            worn = turned(self._person.glasses.vertices, pose, np.ones(1))
-            points = np.concatenate([points, worn])
+        worn = [turned(each.vertices, pose, np.ones(1)) for each in self._person.worn.values()]
+        points = np.concatenate([points, *worn])
         points = points[self._vertices].astype(np.float32)
         seen, shares, depth = rasterise(self._projected(points), self._faces, size)
         inside = seen >= 0
@@ -119,13 +119,18 @@ class Renderer:
     def _coordinates(self, rig: Rig, name: str, count: int) -> Floats:
         if name == "skin":
             return rig.paint[rig.parts["skin"].vertices].astype(np.float32)
+        if name in self._person.worn:
+            return self._person.worn[name].uv
         return _eye_coordinates(rig) if name == "eyes" else np.zeros((count, 2), np.float32)
 
     def _reflectance(self, part: Ints, uv: Floats, au: Mapping[str, float]) -> Floats:
         """(P, 3) of the pixels."""
         colours = [self._person.colours.get(name, np.zeros(3)) for name in self._names]
         out = np.array(colours, np.float32)[part]
-        for name, picture in (("skin", self._skin(au)), ("eyes", self._eye)):
+        pictures = {"skin": self._skin(au), "eyes": self._eye}
+        if "hair" in self._person.worn:
+            pictures["hair"] = self._person.strands
+        for name, picture in pictures.items():
             here = part == self._names.index(name)
             rows, columns = picture.shape[:2]
             at = (uv[here] * np.array([columns, rows], np.float32) - np.float32(0.5))[:, None]

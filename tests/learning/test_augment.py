@@ -34,7 +34,8 @@ def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: 
         "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
         "channel_drop": 0.3,
         "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
-        "label_smoothing": 0.1,
+        "label_smoothing": 0.1, "gamma": 0.5, "grey": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
+        "erase": 0.5,
     }  # fmt: skip
     torch.manual_seed(5)
     first = run(images, targets, **settings)
@@ -118,3 +119,45 @@ def test_crop_shows_a_part_of_the_image() -> None:
     assert wide.min() > 0.5 * 3 / 4
     assert wide.max() <= 1
     assert wide.std() > 0.05
+
+
+def test_grey_leaves_no_colour(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, _ = run(images, targets, grey=1.0)
+    assert torch.allclose(out, out[:, :1].expand_as(out))
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    assert torch.allclose(out[:, 0], (images * luma).sum(1), atol=1e-5)
+
+
+def test_shade_falls_off_across_a_flat_image(targets: torch.Tensor) -> None:
+    out, _ = run(torch.full((64, 3, 24, 24), 0.4), targets, shade=0.5)
+    assert torch.allclose(out.mean((2, 3)), torch.tensor(0.4), atol=1e-3)  # no brighter as a whole
+    assert out.amax((1, 2, 3)).max() > 0.55
+    corners = out[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert torch.allclose(corners[:, 0] + corners[:, 3], corners[:, 1] + corners[:, 2], atol=1e-5)  # a plane
+
+
+def test_low_resolution_takes_detail_and_leaves_the_mean(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, _ = run(images, targets, low_resolution=1.0)
+    assert (out.std((1, 2, 3)) < 0.9 * images.std((1, 2, 3))).all()
+    assert torch.allclose(out.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
+    kept, _ = run(images, targets, low_resolution=0.5)
+    untouched = (kept == images).flatten(1).all(1)
+    assert 16 < untouched.sum() < 48
+
+
+def test_noise_differs_from_image_to_image(targets: torch.Tensor) -> None:
+    flat = torch.full((64, 3, 24, 24), 0.5)
+    out, _ = run(flat, targets, noise=0.1)
+    spread = out.std((1, 2, 3))
+    assert spread.min() < 0.02
+    assert 0.08 < spread.max() < 0.12
+
+
+def test_erase_paints_one_rectangle(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, _ = run(images, targets, erase=1.0)
+    changed = (out != images).any(1)
+    for mask, picture in zip(changed, out, strict=True):
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        assert mask.sum() == len(rows) * len(columns) > 0
+        assert len(rows) == rows.max() - rows.min() + 1 <= 11
+        assert (picture[:, mask] == picture[:, mask][:, :1]).all()

@@ -57,6 +57,18 @@ def test_hash_names_weights_and_configuration_not_thresholds(saved: tuple) -> No
     assert checkpoint.save(Storage(folder), system, card).sha256 != card.sha256
 
 
+def test_half_is_half_the_size_and_says_nearly_the_same(saved: tuple, tmp_path: Path) -> None:
+    folder, system, card = saved
+    whole = (folder / "model.safetensors").stat().st_size
+    checkpoint.save(Storage(tmp_path / "half"), system, card, half=True)
+    assert (tmp_path / "half/model.safetensors").stat().st_size < 0.6 * whole
+    loaded, _ = checkpoint.load(str(tmp_path / "half"))
+    assert next(loaded.parameters()).dtype == torch.float32
+    frames = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(system.eval().encoder(frames), loaded.encoder(frames), atol=0.02)
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.json and model\.safetensors missing"):
         checkpoint.load(str(tmp_path / "nowhere"))

@@ -9,6 +9,7 @@ import pytest
 
 from aupipe.affwild2.labels import parse
 from aupipe.affwild2.layout import read_layout
+from aupipe.commands import preprocess
 from aupipe.commands.synthesize import main
 from aupipe.storage import Storage
 
@@ -48,6 +49,17 @@ def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["--out", second.root, *SIZE]) == 0
     assert first.names() == second.names() == names
     assert all(first.read(name) == second.read(name) for name in names)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_unrelated_pictures_go_into_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, store = tmp_path / "data", tmp_path / "store"
+    assert main(["--out", str(data), "--videos", "10", "--stills", "1"]) == 0
+    assert "10 people, 10 pictures" in capsys.readouterr().out
+    assert preprocess.main(["--data", str(data / "manifest.csv"), "--out", str(store)]) == 0
+    card = json.loads((store / "store.json").read_text())
+    assert card["splits"]["validation"]["au_rows"] == 1
+    assert card["splits"]["train"]["au_rows"] >= 8  # of 9; a face that looks far aside may not be found
 
 
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
