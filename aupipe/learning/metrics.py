@@ -66,6 +66,17 @@ def acc_elem(counts: Ints) -> Floats:
     return _ratio(tp + tn, tp + fp + fn + tn)
 
 
+def calibration_error(labels: Labels, probabilities: Floats, bins: int = 10) -> Floats:
+    """How far probabilities (N, 12) are from how often they come true, (12,): the expected calibration error over bins
+    of equal width (Guo et al., On Calibration of Modern Neural Networks, 2017). 0 for an AU without a label.
+    """
+    place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    known = labels != facs.UNKNOWN
+    apart = np.where(known, probabilities - (labels == 1), 0)
+    off = sum(np.abs((apart * (place == each)).sum(axis=0)) for each in range(bins))
+    return _ratio(off, known.sum(axis=0))
+
+
 def acc_exact(labels: Labels, predicted: Bools) -> float:
     """Share of fully labelled rows of which every AU is right."""
     known = (labels != facs.UNKNOWN).all(axis=1)

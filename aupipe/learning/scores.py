@@ -38,6 +38,7 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     f1, precision, recall = metrics.f1(counts), metrics.precision(counts), metrics.recall(counts)
     drawn_f1 = metrics.f1(drawn)
     floor = metrics.f1(metrics.all_ones(counts))
+    apart = metrics.calibration_error(labels, decision.predictions.probabilities)
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)
     return {
         "macro_f1": float(f1.mean()),
@@ -56,6 +57,7 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
                 "recall": float(recall[i]),
                 "threshold": None if decision.thresholds is None else float(decision.thresholds[i]),
                 "positives": int(counts[i, 0] + counts[i, 2]),
+                "calibration_error": float(apart[i]),
             }
             for i, au in enumerate(facs.AUS)
         },

@@ -14,11 +14,17 @@ def text(result: dict[str, Any]) -> str:
     """The table of a `scores.json`: every AU and the mean, at every stage, beside the floor."""
     stages = result["stages"]
     titles = ("floor", *(_TITLES[name] for name in stages))
-    lines = [f"{'F1':<10}" + "".join(f"{t:>14}" for t in titles) + f"{'95 %':>18}{'threshold':>11}{'positives':>11}"]
+    lines = [
+        f"{'F1':<10}"
+        + "".join(f"{t:>14}" for t in titles)
+        + f"{'95 %':>18}{'threshold':>11}{'positives':>11}{'calibration':>13}"
+    ]
     for au, own in result["per_au"].items():
         threshold = "-" if own["threshold"] is None else f"{own['threshold']:.3f}"
         row = [own["floor"], *(stage["per_au"][au] for stage in stages.values())]
-        lines.append(_row(au, row, own["ci95"]) + f"{threshold:>11}{own['positives']:11d}")
+        lines.append(
+            _row(au, row, own["ci95"]) + f"{threshold:>11}{own['positives']:11d}{own['calibration_error']:13.3f}"
+        )
     macro = [result["floor"], *(stage["macro_f1"] for stage in stages.values())]
     lines.append(_row("macro", macro, result["ci95"]["macro_f1"]))
     for column, groups in result.get("groups", {}).items():

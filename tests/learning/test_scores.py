@@ -38,7 +38,9 @@ def test_has_every_promised_key_and_is_json() -> None:
                 "n_videos", "floor_prior", "expression", "metric_abaw2"}  # fmt: skip
     assert promised <= result.keys()
     assert list(result["per_au"]) == list(facs.AUS)
-    assert {"f1", "precision", "recall", "threshold", "positives"} <= result["per_au"]["AU01"].keys()
+    assert {"f1", "precision", "recall", "threshold", "positives", "calibration_error"} <= result["per_au"][
+        "AU01"
+    ].keys()
     assert result["n_videos"] == 14
     assert result["n_frames"] == 14 * 30 - len(range(0, 14 * 30, 9))
     assert result["stages"]["with_thresholds_and_smoothing"]["macro_f1"] == result["macro_f1"]

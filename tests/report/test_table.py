@@ -7,7 +7,7 @@ pytestmark = pytest.mark.unit
 
 
 def result(**more: object) -> dict:
-    own = {"f1": 0.41, "ci95": (0.4, 0.5), "floor": 0.3, "threshold": None, "positives": 7}
+    own = {"f1": 0.41, "ci95": (0.4, 0.5), "floor": 0.3, "threshold": None, "positives": 7, "calibration_error": 0.1}
     stage = {"macro_f1": 0.41, "per_au": dict.fromkeys(facs.AUS, 0.41)}
     return {
         "per_au": dict.fromkeys(facs.AUS, own), "stages": {"as_given": stage}, "macro_f1": 0.41, "floor": 0.3,
