@@ -17,6 +17,8 @@ from aupipe import facs
 from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.models import starter
+from aupipe.models.checkpoint import load_card
 
 pytestmark = pytest.mark.ray
 
@@ -144,13 +146,18 @@ def test_what_is_gone_or_another_video_does_not_keep_old_rows(
     assert tables(out)[0].num_rows == 0
 
 
-def test_a_turned_copy_has_the_same_faces(ray_session: None, checkpoint: str, tmp_path: Path) -> None:
+def test_a_turned_copy_has_the_same_faces_and_the_starter_model_judges_unasked(
+    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     images = scene(8)
     lossless = {"crf": "0", "preset": "ultrafast"}
     write_clip(tmp_path / "in" / "upright.mp4", images, options=lossless)
     turned = [np.ascontiguousarray(np.rot90(image, -1)) for image in images]
     write_clip(tmp_path / "in" / "turned.mp4", turned, rotation=90, options=lossless)
-    assert main(["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]) == 0
+    assert main(["--input", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert starter.notice() in capsys.readouterr().out.splitlines()
+    models = pq.read_table(tmp_path / "out" / "videos.parquet")["model_sha256"]
+    assert set(models.to_pylist()) == {load_card(starter.FOLDER).sha256}
     table = tables(tmp_path / "out")[0].to_pandas()
     upright, rotated = (table[table.video_id == name].reset_index() for name in ("upright.mp4", "turned.mp4"))
     np.testing.assert_allclose(upright.box_x, rotated.box_x, atol=1.0)
