@@ -8,6 +8,7 @@ has a side.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from aupipe.config import Section
 
+_FILTER_PX = (1, 3, 5)
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -34,6 +36,7 @@ class AugmentConfig(Section):
     shade: float = Field(default=0, ge=0, le=1)  # light that falls off across the image: factor 1 ± at opposite edges
     low_resolution: float = Field(default=0, ge=0, le=1)  # probability of a face a quarter to nine tenths as large
     noise: float = Field(default=0, ge=0, le=1)  # standard deviation of the grain, at most
+    filter: float = Field(default=0, ge=0, le=1)  # probability of a random filter, mixed with the image itself
     erase: float = Field(default=0, ge=0, le=1)  # probability of a rectangle of one colour, sides 0.07 … 0.4
     rotation_turns: float = Field(default=0, ge=0, le=0.5)  # uniform in ±, 1 = 360°
     zoom: float = Field(default=0, ge=0, lt=1)  # scale 1 ±
@@ -83,6 +86,15 @@ class _Draw:
 
     def below(self, end: int) -> Tensor:
         return self._spread(torch.randint(end, (self._clips,), generator=self._generator))
+
+    def kernel(self, size: int) -> Tensor:
+        """(B·S, 3, 3, size, size) of a filter that keeps an image's spread in the mean."""
+        shape = (self._clips, 3, 3, size, size)
+        return self._spread(torch.randn(shape, generator=self._generator) / (3 * size * size) ** 0.5)
+
+    def one_of(self, values: Sequence[int]) -> int:
+        """One for the whole batch."""
+        return values[int(torch.randint(len(values), (), generator=self._generator))]
 
     def grain(self, images: Tensor) -> Tensor:
         """Normal noise like `images`; a clip's frames have the same, as they have all else."""
@@ -149,6 +161,8 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
 def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     """What cameras and hands before the face do."""
     size = images.shape[-1]
+    if config.filter:
+        images = torch.where(_each(draw.between(0, 1) < config.filter), _filtered(images, draw), images)
     if config.low_resolution:
         smaller, chosen = draw.between(0.25, 0.9), draw.between(0, 1) < config.low_resolution
         images = images.clone()
@@ -169,6 +183,21 @@ def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
         erased = (draw.between(0, 1) < config.erase)[:, None, None] & across[:, None, :] & down[:, :, None]
         images = torch.where(erased[:, None], colour, images)
     return images
+
+
+def _filtered(images: Tensor, draw: _Draw) -> Tensor:
+    """Images (N, 3, H, W) mixed with what a random filter across pixels and colours makes of them: other textures and
+    colours on the same shapes (Xu et al.: Robust and Generalizable Visual Representation Learning via Random
+    Convolutions, ICLR 2021). Each channel keeps its mean and spread, which the paper leaves to chance."""
+    count, channels = images.shape[:2]
+    size = draw.one_of(_FILTER_PX)
+    padded = functional.pad(images, (size // 2,) * 4, mode="replicate")
+    padded = padded.reshape(1, count * channels, *padded.shape[2:])
+    filtered = functional.conv2d(padded, draw.kernel(size).flatten(0, 1), groups=count).reshape(images.shape)
+    spread, mean = torch.std_mean(images, dim=(2, 3), keepdim=True)
+    its_spread, its_mean = torch.std_mean(filtered, dim=(2, 3), keepdim=True)
+    filtered = (filtered - its_mean) / (its_spread + 1e-4) * spread + mean
+    return torch.lerp(filtered, images, _each(draw.between(0, 1))).clamp(0, 1)
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:

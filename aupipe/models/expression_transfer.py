@@ -22,6 +22,7 @@ class ExpressionTransferConfig(OutputsConfig):
     backbone: str = "resnet50"  # any that `backbone.make` knows
     hidden: tuple[PositiveInt, ...] = (512, 256)  # of the AU head
     dropout: float = Field(default=0.5, ge=0, lt=1)  # of the AU head
+    mirrored: bool = False  # judge a frame and its mirror image, which takes twice as long, and say the mean
 
 
 def au_head(*, width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
@@ -40,5 +41,5 @@ def build(config: ExpressionTransferConfig, inputs: InputSpec) -> System:
         heads["expr"] = nn.Linear(backbone.pooled_width, config.expressions)
     if "au" in config.outputs:
         heads["au"] = au_head(width=backbone.pooled_width, hidden=config.hidden, dropout=config.dropout)
-    encoder = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads=heads)
+    encoder = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads=heads, mirrored=config.mirrored)
     return System(encoder=encoder, head=LogitsHead(config.sizes))

@@ -38,18 +38,27 @@ class OutputsConfig(Section):
 class LogitsEncoder(FrameEncoder):
     """Frames (B, 3, H, W) → the logits of all outputs side by side (B, E), in the order of `outputs`."""
 
-    def __init__(self, *, backbone: Backbone, outputs: Mapping[str, int], heads: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self, *, backbone: Backbone, outputs: Mapping[str, int], heads: Mapping[str, nn.Module], mirrored: bool = False
+    ) -> None:
         """
         Args:
             outputs: name → number of logits.
             heads: name → from the backbone's vector (B, C) to logits.
+            mirrored: in eval mode, logits are the mean of those of a frame and of its mirror image.
         """
         super().__init__()
-        self.backbone, self.outputs = backbone, tuple(outputs)
+        self.backbone, self.outputs, self.mirrored = backbone, tuple(outputs), mirrored
         self.width = sum(outputs.values())
         for name, head in heads.items():
             self.add_module(name, head)
 
     def forward(self, frames: Tensor) -> Tensor:
+        logits = self._logits(frames)
+        if self.mirrored and not self.training:
+            logits = (logits + self._logits(frames.flip(-1))) / 2
+        return logits
+
+    def _logits(self, frames: Tensor) -> Tensor:
         pooled = self.backbone.pooled(self.backbone(frames))
         return torch.cat([self.get_submodule(name)(pooled) for name in self.outputs], dim=-1)

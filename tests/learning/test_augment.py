@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -35,7 +36,7 @@ def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: 
         "channel_drop": 0.3,
         "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
         "label_smoothing": 0.1, "gamma": 0.5, "grey": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
-        "erase": 0.5,
+        "erase": 0.5, "filter": 0.5,
     }  # fmt: skip
     torch.manual_seed(5)
     first = run(images, targets, **settings)
@@ -161,3 +162,23 @@ def test_erase_paints_one_rectangle(images: torch.Tensor, targets: torch.Tensor)
         assert mask.sum() == len(rows) * len(columns) > 0
         assert len(rows) == rows.max() - rows.min() + 1 <= 11
         assert (picture[:, mask] == picture[:, mask][:, :1]).all()
+
+
+def test_a_random_filter_changes_textures_and_leaves_brightness(images: torch.Tensor, targets: torch.Tensor) -> None:
+    dim = images * 0.2 + 0.4  # nothing is cut off at 0 or 1
+    out, _ = run(dim, targets, filter=0.5)
+    changed = (out - dim).abs().amax((1, 2, 3)) > 1e-3
+    assert 16 < changed.sum() < 48
+    torch.testing.assert_close(out.mean((2, 3)), dim.mean((2, 3)), atol=0.02, rtol=0)
+    same = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(out[changed], dim[changed], strict=True)]
+    assert min(same) < 0.5  # some are hardly the same texture
+
+
+def test_a_random_filter_keeps_shapes_in_place(targets: torch.Tensor) -> None:
+    half = torch.zeros(64, 3, 24, 24)
+    half[..., 12:] = 0.8
+    out, _ = run(half + 0.1, targets, filter=1.0)
+    edges = (out[..., 1:] - out[..., :-1]).abs().amax((1, 2))
+    assert (edges[:, :8] < 0.01).all()
+    assert (edges[:, 15:] < 0.01).all()
+    assert (edges[:, 9:14].amax(1) > 0.01).float().mean() > 0.9
