@@ -166,6 +166,10 @@ class StoreIndex:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
 
+    def has(self, split: str, column: str) -> bool:
+        """Whether all files of a split have a column: stores that an earlier aupipe made lack some."""
+        return all(column in parquet(store, part.name).schema_arrow.names for store, part in self.parts(split))
+
     def audio(self, video_id: str) -> Audio | None:
         """The sound of a base video; None where it has none."""
         name = f"audio/{video_id}.parquet"

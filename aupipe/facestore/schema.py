@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("time_s", pa.float64()),  # null where only crops exist and no rate is known
         ("image", pa.binary()),  # JPEG of the 112×112 RGB crop
         ("au", pa.list_(pa.int8(), len(facs.AUS))),  # 0 | 1 | −1 unknown, in the order of facs.AUS
+        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # 0 … 1, how strong; null where nobody says
         ("expression", pa.int8()),  # class index, −1 unknown
         ("identity", pa.string()),  # null where nobody says
         ("source", pa.string()),  # what the row came from, e.g. "affwild2:crops"

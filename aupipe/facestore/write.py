@@ -49,6 +49,7 @@ def rows(
     images: Sequence[bytes],
     au: npt.NDArray[np.integer],
     expression: npt.NDArray[np.integer],
+    intensity: npt.NDArray[np.floating] | None = None,
     time_s: npt.NDArray[np.floating] | None = None,
     identity: str | None = None,
     source: str,
@@ -60,10 +61,15 @@ def rows(
         images: N JPEG files.
         au: (N, 12) of 0, 1, −1.
         expression: (N,) class index or −1.
+        intensity: (N, 12) how strong, 0 … 1; None if nobody says.
         time_s: (N,) media time, NaN where unknown; None if nothing is known.
     """
     count = len(images)
     flat = pa.array(np.ascontiguousarray(au, dtype=np.int8).reshape(-1))
+    strong = pa.nulls(count, SCHEMA.field("intensity").type)
+    if intensity is not None:
+        values = pa.array(np.ascontiguousarray(intensity, np.float32).reshape(-1))
+        strong = pa.FixedSizeListArray.from_arrays(values, len(facs.AUS))
     return pa.table(
         [
             pa.repeat(video_id, count),
@@ -72,6 +78,7 @@ def rows(
             pa.nulls(count, pa.float64()) if time_s is None else pa.array(time_s, pa.float64(), from_pandas=True),
             pa.array(images, pa.binary()),
             pa.FixedSizeListArray.from_arrays(flat, len(facs.AUS)),
+            strong,
             pa.array(expression, pa.int8()),
             pa.repeat(pa.scalar(identity, pa.string()), count),
             pa.repeat(source, count),
@@ -171,6 +178,14 @@ def labels(table: pa.Table) -> npt.NDArray[np.int8]:
     """The `au` column as (rows, 12) int8."""
     column = table["au"].combine_chunks()
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int8).reshape(-1, len(facs.AUS))
+
+
+def intensities(table: pa.Table) -> npt.NDArray[np.float32] | None:
+    """The `intensity` column as (rows, 12) float32; None where nobody says."""
+    column = table["intensity"].combine_chunks()
+    if column.null_count:
+        return None
+    return np.asarray(column.flatten().to_numpy(), dtype=np.float32).reshape(-1, len(facs.AUS))
 
 
 def audio_name(video_id: str) -> str:

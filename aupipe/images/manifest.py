@@ -1,8 +1,9 @@
 """Labelled images by a manifest (CSV or Parquet) or by folders: one table of what each image is.
 
 A manifest has the column `path` (relative to the manifest, or absolute) and any of: `subject`, `split` (train |
-validation; default train), `identity`, `expression` (class name or number), and AUs (`AU12`, `AU1` or `AU01`). What is
-empty or −1 is unknown; AUs without a column are unknown; other columns are passed over. So BP4D, which lacks AU25 and
+validation; default train), `identity`, `expression` (class name or number), AUs (`AU12`, `AU1` or `AU01`) and how
+strong all of them are (`AU12_intensity`, 0 … 1, a column for every AU). What is empty or −1 is unknown; AUs without a
+column are unknown; other columns are passed over. So BP4D, which lacks AU25 and
 AU26, Multi-PIE or RAF-DB need no reader of their own.
 """
 
@@ -33,6 +34,7 @@ TABLE = pa.schema(
         ("identity", pa.string()),
         ("expression", pa.int8()),
         ("au", pa.list_(pa.int8(), len(facs.AUS))),
+        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # null: nobody says
     ]
 )
 
@@ -65,6 +67,7 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
         place = _AU_COLUMNS.get(column.upper())
         if place is not None:
             au[:, place] = _mapped(values, _NUMBERS, column, "0, 1 or -1", where)
+    strong = _intensity(columns, where)
     unknown = [""] * len(paths)
     splits = [split or "train" for split in columns.get("split", unknown)]
     _mapped(splits, dict.fromkeys(SPLITS, 0), "split", " or ".join(SPLITS), where)
@@ -74,7 +77,7 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
     )  # fmt: skip
     subjects = [subject or path for subject, path in zip(columns.get("subject", unknown), paths, strict=True)]
     identities = [identity or None for identity in columns.get("identity", unknown)]
-    return _table(paths, splits, subjects, identities, classes, au)
+    return _table(paths, splits, subjects, identities, classes, au, strong)
 
 
 def read_folders(storage: Storage) -> pa.Table:
@@ -96,7 +99,7 @@ def read_folders(storage: Storage) -> pa.Table:
 
 def _table(
     paths: Sequence[str], splits: Sequence[str], subjects: Sequence[str], identities: Sequence[str | None],
-    classes: Sequence[int], au: np.ndarray,
+    classes: Sequence[int], au: np.ndarray, strong: np.ndarray | None = None,
 ) -> pa.Table:  # fmt: skip
     """Rows in the order of the store, numbered within their subject."""
     seen: dict[str, int] = {}
@@ -107,6 +110,10 @@ def _table(
     labels = pa.FixedSizeListArray.from_arrays(pa.array(au.reshape(-1)), len(facs.AUS))
     columns = [pa.array(values) for values in (paths, splits, subjects)]
     columns += [pa.array(numbers, pa.int32()), pa.array(identities, pa.string()), pa.array(classes, pa.int8()), labels]
+    if strong is None:
+        columns.append(pa.nulls(len(paths), TABLE.field("intensity").type))
+    else:
+        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(strong.reshape(-1)), len(facs.AUS)))
     table = pa.table(columns, schema=TABLE)
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 
@@ -130,6 +137,28 @@ def text_columns(storage: Storage, name: str) -> dict[str, list[str]]:
         values = table[column].to_pylist()
         texts[column.strip()] = ["" if value is None else str(value).strip() for value in values]
     return texts
+
+
+def _intensity(columns: Mapping[str, list[str]], where: str) -> np.ndarray | None:
+    """(N, 12) float32 0 … 1; None where there are no such columns."""
+    named = {column.upper(): column for column in columns}
+    wanted = [f"{name}_INTENSITY".upper() for name in facs.AUS]
+    there = [column for column in wanted if column in named]
+    if not there:
+        return None
+    if len(there) < len(wanted):
+        missing = ", ".join(column for column in wanted if column not in named)
+        raise ManifestError(f"{where} says of some AUs how strong they are, and has no column {missing}")
+    found = np.empty((len(columns["path"]), len(wanted)), np.float32)
+    for place, column in enumerate(wanted):
+        for line, value in enumerate(columns[named[column]]):
+            try:
+                found[line, place] = value
+            except ValueError:
+                found[line, place] = np.nan
+            if not 0 <= found[line, place] <= 1:
+                raise ManifestError(f"{where}:{line + 2} has {named[column]} {value!r}; allowed is a number 0 … 1")
+    return found
 
 
 def _mapped(values: Sequence[str], meanings: Mapping[str, int], column: str, allowed: str, where: str) -> list[int]:

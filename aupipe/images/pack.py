@@ -17,7 +17,7 @@ from aupipe.faces.align import ARCFACE_TEMPLATE, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.schema import CROP_SIZE_PX
-from aupipe.facestore.write import PartBuilder, labels, rows
+from aupipe.facestore.write import PartBuilder, intensities, labels, rows
 from aupipe.images import records
 from aupipe.storage import Storage, is_uri, open_input
 
@@ -33,7 +33,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
     finder = Detector(detector)
     part = PartBuilder()
     entries = table.select(["path", "subject", "number", "identity", "expression"]).to_pylist()
-    au = labels(table)
+    au, strong = labels(table), intensities(table)
     for subject, group in itertools.groupby(range(len(entries)), key=lambda row: entries[row]["subject"]):
         images: list[bytes] = []
         kept: list[int] = []
@@ -55,6 +55,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
                     images=[images[at] for at in places],
                     au=au[chosen],
                     expression=np.array([entries[row]["expression"] for row in chosen]),
+                    intensity=None if strong is None else strong[chosen],
                     identity=identity,
                     source=source,
                 )

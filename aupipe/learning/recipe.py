@@ -36,6 +36,8 @@ class DataConfig(Section):
     clip_frames: int = Field(default=1, ge=1)  # 1: single frames
     clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
     subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
+    # Learn how strong an AU is, times this, at most 1, instead of whether it is there; the store must know it.
+    intensity: float | None = Field(default=None, gt=0)
     held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
     window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
     shuffled_labels: bool = False  # a check: what learns from such labels must stay at the floor
@@ -46,6 +48,8 @@ class DataConfig(Section):
             raise ValueError("balance_classes draws single frames; set clip_frames=1")
         if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
             raise ValueError("subset chooses of clips side by side; leave out balance_classes and clip_stride")
+        if self.intensity is not None and self.shuffled_labels:
+            raise ValueError("shuffled_labels shuffles labels, and intensity learns from something else; leave out one")
         return self
 
 
@@ -75,6 +79,9 @@ class Tasks(Section):
     def _one_at_least(self) -> Tasks:
         if not self.named:
             raise ValueError("at least one of au, expr, identity is needed")
+        for name, task in self.named.items():
+            if task.data.intensity is not None and not (isinstance(task, AuTask) and task.loss.kind == "bce"):
+                raise ValueError(f"{name}.data.intensity is for the task au with the loss bce alone")
         return self
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
 from aupipe.facestore.folds import held_out, video_positives
 from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.write import intensities
 from aupipe.learning import clips, sampling, splits
 from aupipe.learning.clips import Clips
 from aupipe.learning.metrics import Bools, Floats, Ints
@@ -54,12 +55,18 @@ class Samples:
     tracks: Tracks
     frames: Ints  # (R,) real frame numbers
     targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
+    strong: Targets | None = None  # (R, 12) float32 0 … 1, to learn from instead of the targets
     held_out_videos: tuple[str, ...] = ()
 
     @property
     def videos(self) -> tuple[str, ...]:
         """Whose rows they are."""
         return tuple(sorted(set(self.tracks.videos)))
+
+    @property
+    def learnt(self) -> Targets:
+        """What a model learns to say of each row."""
+        return self.targets if self.strong is None else self.strong
 
     @property
     def positive_rates(self) -> Floats:
@@ -114,7 +121,8 @@ def to_learn(
         table = table.filter(_known(table, task, classes))
         kept = sampling.every_nth_and_rare(_edges(table), au_labels(table), data.every_n, data.rare_n)
         table = table.filter(pa.array(kept))
-    return _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
+    found = _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
+    return found if data.intensity is None else replace(found, strong=_strong(index, found, data.intensity))
 
 
 def to_score(index: StoreIndex, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
@@ -155,6 +163,20 @@ def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: 
             table = table.set_column(table.schema.get_field_index("identity"), "identity", person)
         table = table.append_column("class", pc.rank(table["identity"], "ascending", tiebreaker="dense"))
     return table
+
+
+def _strong(index: StoreIndex, found: Samples, times: float) -> Targets:
+    """(R, 12) intensities of the samples' rows, times a factor, at most 1."""
+    pool = found.tracks.pool
+    strong = None
+    if index.has(pool, "intensity"):
+        strong = intensities(index.labels(pool, ("intensity",)).take(pa.array(found.tracks.rows)))
+    if strong is None:
+        raise DatasetError(
+            f"{index.storage.root}: nobody says how strong the AUs of its rows are, which data.intensity asks for; "
+            "leave that out, or make the store of a manifest with columns AU01_intensity …"
+        )
+    return np.minimum(strong * np.float32(times), 1)
 
 
 def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
@@ -213,4 +235,4 @@ def _samples(
     targets = _targets(table, task)
     if shuffled:
         targets = np.random.default_rng(0).permutation(targets)
-    return Samples(tracks(pool, table), _frames(table), targets, apart)
+    return Samples(tracks(pool, table), _frames(table), targets, held_out_videos=apart)

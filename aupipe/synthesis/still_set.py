@@ -1,8 +1,8 @@
 """Rendered pictures on disk, unrelated to each other, as labelled images for preprocess.py.
 
 DIR/images/PERSON/NN.jpg, DIR/people/PERSON.json (a person's last file: labels and traits), and at the end
-DIR/manifest.csv (`aupipe.images.manifest`: path, subject, split, AUs), DIR/groups.csv (video_id, rig, tone, glasses:
-for `evaluate.py --groups`) and DIR/dataset.json.
+DIR/manifest.csv (`aupipe.images.manifest`: path, subject, split, AUs and how strong they are), DIR/groups.csv
+(video_id, rig, tone, glasses: for `evaluate.py --groups`) and DIR/dataset.json.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from aupipe.synthesis.stills import stills
 
 VALIDATION_EVERY = 10  # the last of so many people is for validation
 _TRAITS = ("rig", "tone", "glasses")
+STRONG = tuple(f"{au}_intensity" for au in facs.AUS)
 MANIFEST, GROUPS = "manifest.csv", "groups.csv"
 
 
@@ -89,14 +90,16 @@ class StillSet:
         people = self.units()
         said = [json.loads(storage.read(_labels(person))) for person in people]
         rows = [
-            [_image(person, number), person.name, person.split, *au]
+            [_image(person, number), person.name, person.split, *au, *strong]
             for person, labels in zip(people, said, strict=True)
-            for number, au in enumerate(labels["au"])
+            for number, (au, strong) in enumerate(zip(labels["au"], labels["intensity"], strict=True))
         ]
-        storage.write(MANIFEST, _csv(("path", "subject", "split", *facs.AUS), rows))
+        storage.write(
+            MANIFEST, _csv(("path", "subject", "split", *facs.AUS, *STRONG), rows)
+        )
         traits = [[person.name, *(labels[t] for t in _TRAITS)] for person, labels in zip(people, said, strict=True)]
         storage.write(GROUPS, _csv(("video_id", *_TRAITS), traits))
-        rates = np.array([row[3:] for row in rows]).mean(0)
+        rates = np.array([row[3 : 3 + len(facs.AUS)] for row in rows]).mean(0)
         found = {"pictures": len(rows), "positive_rate": dict(zip(facs.AUS, rates.round(4).tolist(), strict=True))}
         storage.write(CARD, json_bytes(self.card() | found))
         shown = " ".join(f"{au} {rate:.3f}" for au, rate in zip(facs.AUS, rates, strict=True))

@@ -38,6 +38,19 @@ def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
     assert [row["identity"] for row in rows] == [None, None, "7", "7"]
 
 
+def test_intensities_stand_for_all_aus_or_for_none(tmp_path):
+    header = ",".join(f"{au}_intensity" for au in facs.AUS)
+    values = [round(0.05 * number, 2) for number in range(12)]
+    (row,) = manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(map(str, values)) + "\n")
+    assert row["intensity"] == pytest.approx(values)
+    assert manifest(tmp_path, "path,AU12\nx.jpg,1\n")[0]["intensity"] is None
+    with pytest.raises(ManifestError, match="no column AU01_INTENSITY, AU02_INTENSITY"):
+        manifest(tmp_path, "path,AU12_intensity\nx.jpg,0.5\n")
+    for bad in ("1.5", "", "much", "nan"):
+        with pytest.raises(ManifestError, match=r"m\.csv:2 has AU26_intensity"):
+            manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(["0"] * 11 + [bad]) + "\n")
+
+
 def test_parquet_says_the_same(tmp_path):
     table = pa.table(
         {"path": ["x.png"], "AU04": pa.array([1.0]), "expression": pa.array([2]), "subject": pa.array([5])}

@@ -49,6 +49,19 @@ def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, said: str)
         recipe.read("region_relation", quick=True, overrides=[setting])
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("expression_transfer", ["stages.expressions.tasks.expr.data.intensity=1"]),
+        ("region_relation", ["stages.train.tasks.au.data.intensity=1"]),  # its loss wants labels
+        ("starter", ["stages.train.tasks.au.data.shuffled_labels=true"]),
+    ],
+)
+def test_intensities_are_refused_where_they_would_be_passed_over(name: str, settings: list[str]) -> None:
+    with pytest.raises(ConfigError, match="intensity"):
+        recipe.read(name, quick=False, overrides=settings)
+
+
 def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nope.*multilabel_transformer"):
         recipe.read("nope", quick=False)

@@ -48,14 +48,14 @@ def losses(index: StoreIndex, steps: int, *overrides: str) -> list[float]:
     """Of each of the first steps."""
     torch.set_num_threads(1)
     plan = recipe.read("starter", quick=False, overrides=overrides)
-    data = tasks.task_data(plan, "plain", index)
-    model, optimiser = build_learner(plan, "plain", data, "random")
+    data = tasks.task_data(plan, "train", index)
+    model, optimiser = build_learner(plan, "train", data, "random")
     trainer = engine.Trainer(
-        recipe=plan, stage="plain", data=data, model=model, optimiser=optimiser, rank=0, world=1,
+        recipe=plan, stage="train", data=data, model=model, optimiser=optimiser, rank=0, world=1,
         device=torch.device("cpu"),
     )  # fmt: skip
     found: list[float] = []
-    for epoch in range(plan.stages["plain"].epochs):
+    for epoch in range(plan.stages["train"].epochs):
         before = 0.0
         for _, total in trainer.learn(epoch):
             found.append(total - before)
@@ -66,8 +66,8 @@ def losses(index: StoreIndex, steps: int, *overrides: str) -> list[float]:
 
 
 def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
-    small = ("model.backbone=test_resnet", "input.size_px=64", "stages.plain.batch=4")
-    small += ("stages.plain.tasks.au.data.held_out=0",)
+    small = ("model.backbone=test_resnet", "input.size_px=64", "stages.train.batch=4")
+    small += ("stages.train.tasks.au.data.held_out=0",)
     runs = []
     for name in ("first", "again"):
         index = rendered(tmp_path / name, people=10, stills=1, rigs=("anny",))
@@ -78,7 +78,7 @@ def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
 
 def _long(folder: Path) -> list[float]:
     """Means over EVERY steps each."""
-    found = losses(rendered(folder, people=40, stills=8, rigs=("anny", f"ict:{ICT}")), STEPS, "stages.plain.epochs=80")
+    found = losses(rendered(folder, people=40, stills=8, rigs=("anny", f"ict:{ICT}")), STEPS, "stages.train.epochs=80")
     return [sum(found[first : first + EVERY]) / EVERY for first in range(0, STEPS, EVERY)]
 
 
