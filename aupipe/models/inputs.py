@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn import functional
 
 from aupipe.config import Section
+from aupipe.facestore.schema import CROP_SIZE_PX
 
 Triple = tuple[float, float, float]
 
 
 class InputSpec(Section):
-    """Size and normalisation of a network's input, per RGB channel, for values in 0..1."""
+    """What a network takes of a crop: which part, how large, and how normalised (per RGB channel, values in 0..1).
 
+    box_px: left, top and side of the square that is looked at; None: all there is.
+    """
+
+    box_px: tuple[int, int, int] | None = None
     size_px: int = Field(default=112, ge=8, le=1024)
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
 
+    @field_validator("box_px")
+    @classmethod
+    def _lies_within(cls, box: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if box is not None and not (min(box[:2]) >= 0 and box[2] >= 8 and max(box[:2]) + box[2] <= CROP_SIZE_PX):
+            raise ValueError(f"left, top and side of a square within {CROP_SIZE_PX} pixels are needed")
+        return box
+
     def scale(self, crops: Tensor) -> Tensor:
         """Crops (N, H, W, 3) uint8 as (N, 3, size, size) float32 in 0..1 (bilinear, antialiased)."""
+        if self.box_px is not None:
+            left, top, side = self.box_px
+            crops = crops[:, top : top + side, left : left + side]
         images = crops.permute(0, 3, 1, 2).float() / 255
         if images.shape[-2:] == (self.size_px, self.size_px):
             return images.contiguous()

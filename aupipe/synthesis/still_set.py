@@ -94,9 +94,7 @@ class StillSet:
             for person, labels in zip(people, said, strict=True)
             for number, (au, strong) in enumerate(zip(labels["au"], labels["intensity"], strict=True))
         ]
-        storage.write(
-            MANIFEST, _csv(("path", "subject", "split", *facs.AUS, *STRONG), rows)
-        )
+        storage.write(MANIFEST, _csv(("path", "subject", "split", *facs.AUS, *STRONG), rows))
         traits = [[person.name, *(labels[t] for t in _TRAITS)] for person, labels in zip(people, said, strict=True)]
         storage.write(GROUPS, _csv(("video_id", *_TRAITS), traits))
         rates = np.array([row[3 : 3 + len(facs.AUS)] for row in rows]).mean(0)

@@ -31,3 +31,13 @@ def test_axes_are_not_mixed_up() -> None:
     crops[0, 10, 100, 1] = 255  # row 10, column 100, green
     out = InputSpec(mean=(0, 0, 0), std=(1, 1, 1)).prepare(crops)
     assert out.nonzero().tolist() == [[0, 1, 10, 100]]
+
+
+def test_a_part_of_the_crop_is_looked_at() -> None:
+    crops = torch.randint(0, 256, (1, 112, 112, 3), dtype=torch.uint8)
+    plain = InputSpec(mean=(0, 0, 0), std=(1, 1, 1))
+    close = plain.model_copy(update={"box_px": (12, 24, 80), "size_px": 80})
+    assert torch.equal(close.scale(crops), plain.scale(crops)[..., 24:104, 12:92])
+    for box in ((40, 0, 80), (0, 33, 80), (-1, 0, 80), (0, 0, 4)):
+        with pytest.raises(ValueError, match="within 112 pixels"):
+            InputSpec(box_px=box)
