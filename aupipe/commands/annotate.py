@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="extend",
         metavar="CKPT",
         help="model folder, as train.py leaves it in RUN/best; several decide together (--set ensemble=mean|vote; "
-        "default: the starter model that comes with aupipe)",
+        "default: the two starter models that come with aupipe)",
     )
     parser.add_argument(
         "--out",
@@ -77,7 +77,7 @@ def _annotate(args: argparse.Namespace) -> int:
         from aupipe.models import starter
 
         print(starter.notice())  # noqa: T201
-        args.checkpoint = [starter.FOLDER]
+        args.checkpoint = list(starter.FOLDERS)
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     annotate_job = AnnotateJob(
         inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,

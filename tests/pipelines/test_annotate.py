@@ -14,11 +14,11 @@ import pytest
 from clips import damage, decoded_times, scene, write_clip
 
 from aupipe import facs
+from aupipe.annotation import ensemble
 from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import starter
-from aupipe.models.checkpoint import load_card
 
 pytestmark = pytest.mark.ray
 
@@ -146,7 +146,7 @@ def test_what_is_gone_or_another_video_does_not_keep_old_rows(
     assert tables(out)[0].num_rows == 0
 
 
-def test_a_turned_copy_has_the_same_faces_and_the_starter_model_judges_unasked(
+def test_a_turned_copy_has_the_same_faces_and_the_starter_models_judge_unasked(
     ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = scene(8)
@@ -157,7 +157,7 @@ def test_a_turned_copy_has_the_same_faces_and_the_starter_model_judges_unasked(
     assert main(["--input", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
     assert starter.notice() in capsys.readouterr().out.splitlines()
     models = pq.read_table(tmp_path / "out" / "videos.parquet")["model_sha256"]
-    assert set(models.to_pylist()) == {load_card(starter.FOLDER).sha256}
+    assert set(models.to_pylist()) == {ensemble.load(starter.FOLDERS, "mean").sha256}
     table = tables(tmp_path / "out")[0].to_pandas()
     upright, rotated = (table[table.video_id == name].reset_index() for name in ("upright.mp4", "turned.mp4"))
     np.testing.assert_allclose(upright.box_x, rotated.box_x, atol=1.0)

@@ -1,4 +1,4 @@
-"""The starter model's training from seeds: rendered, packed, learnt, with the same losses every time.
+"""The starter models' training from seeds: rendered, packed, learnt, with the same losses every time.
 
 The slow test compares the first 200 steps on the first people of the model's data with losses kept beside this file;
 `python tests/recipes/test_starter.py` writes them anew.
