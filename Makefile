@@ -23,7 +23,7 @@ install: .venv/.installed
 demo: install
 	$(BIN)/python jobs/synthesize.py --out demo/data --videos 12 --seconds 2 --seed 9
 	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
-	$(BIN)/python jobs/evaluate.py --checkpoint aupipe/weights/starter/whole aupipe/weights/starter/close --data demo/store --split all --out demo/evaluation
+	$(BIN)/python jobs/evaluate.py --checkpoint aupipe/weights/starter/close aupipe/weights/starter/core --data demo/store --split all --out demo/evaluation
 	$(MAKE) --no-print-directory demo-annotate
 
 # A model of one's own on rendered faces, and its scores.

@@ -8,8 +8,8 @@ import aupipe
 from aupipe.models import checkpoint
 
 _WEIGHTS = Path(aupipe.__file__).parent / "weights" / "starter"
-# One sees the whole crop, the other the face alone from brow to chin; the mean of both is better than either.
-FOLDERS = (str(_WEIGHTS / "whole"), str(_WEIGHTS / "close"))
+# One looks closer than the other; the mean of both is better than either.
+FOLDERS = (str(_WEIGHTS / "close"), str(_WEIGHTS / "core"))
 
 
 def notice() -> str:
