@@ -31,7 +31,8 @@ class _Track:
 def face_ids(
     boxes: Iterable[np.ndarray], times_s: Iterable[float], cuts: Iterable[bool], config: TrackingConfig
 ) -> Iterator[np.ndarray]:
-    """One int32 array (n,) a frame: the id of each of its n boxes. Ids count from 0 in order of appearance.
+    """One int32 array (n,) a frame: the id of each of its n boxes. Ids count from 0 in order of appearance, of those
+    that appear together the largest first.
 
     Args:
         boxes: (n, 4) a frame, x, y, width, height.
@@ -50,7 +51,7 @@ def face_ids(
                 if cost[track, box] < _FAR:
                     found[box] = live[track].face_id
                     live[track] = _Track(live[track].face_id, frame_boxes[box], time_s)
-        for box in sorted(np.flatnonzero(found < 0), key=lambda b: tuple(frame_boxes[b])):
+        for box in sorted(np.flatnonzero(found < 0), key=lambda b: (-np.prod(frame_boxes[b, 2:]), *frame_boxes[b])):
             found[box] = next_id
             live.append(_Track(next_id, frame_boxes[box], time_s))
             next_id += 1

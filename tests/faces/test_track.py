@@ -40,5 +40,7 @@ def test_a_far_or_much_larger_face_is_another_one() -> None:
     assert list(face_ids(boxes, [0, 0.04], [False, False], CONFIG))[1].tolist() == [1]
 
 
-def test_new_faces_are_numbered_from_left_to_right() -> None:
+def test_new_faces_are_numbered_the_largest_first_then_from_left_to_right() -> None:
     assert _ids([[(500, 0), (0, 0), (250, 0)]]) == [[2, 0, 1]]
+    boxes = np.array([[0, 0, 80, 80], [300, 0, 100, 100], [600, 0, 60, 60]], np.float32)
+    assert next(iter(face_ids([boxes], [0.0], [False], CONFIG))).tolist() == [1, 0, 2]
