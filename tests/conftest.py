@@ -61,7 +61,8 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                 part.add(
                     write.rows(
                         video_id=name, frames=np.arange(1, frames + 1), images=images, au=au,
-                        expression=np.where((au[:, 0] < 0), facs.UNKNOWN, au[:, 0] + 2 * au[:, 4]), source="test",
+                        expression=np.where((au[:, 0] < 0), facs.UNKNOWN, au[:, 0] + 2 * au[:, 4]),
+                        intensity=np.where(au == 1, 0.6, 0.1), source="test",
                     )
                 )  # fmt: skip
                 sound = AudioBlock(0.0, 44100, rng.integers(-3000, 3000, (1, 44100 * frames // 30), dtype=np.int16))

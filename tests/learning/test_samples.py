@@ -81,27 +81,31 @@ def test_shuffled_labels_are_the_same_ones_elsewhere(index: StoreIndex) -> None:
     assert np.array_equal(plain.tracks.rows, mixed.tracks.rows)
 
 
-def test_intensities_are_learnt_where_the_store_knows_them(index: StoreIndex, tmp_path: Path) -> None:
+def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> None:
     strong = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 12)
-    part = write.PartBuilder()
-    part.add(
-        write.rows(
-            video_id="v", frames=[1, 2], images=[b"", b""], au=(strong > 0.5).astype(np.int8),
-            expression=np.full(2, -1), intensity=strong, source="test",
-        )
-    )  # fmt: skip
-    storage, name = Storage(tmp_path), write.part_name("train", 0, "x")
-    storage.write(name, part.finish())
-    header = StoreHeader(
-        edition="x", source="x", licence="x", template=((0.0, 0.0),) * 5, template_source="arcface", n_expressions=8,
-        settings={},
-    )  # fmt: skip
-    write.finish(storage, header, [name])
-    rows = samples.to_learn(StoreIndex.open(str(tmp_path)), DataConfig(held_out=0, intensity=1.5), "au")
+
+    def store(folder: Path, intensity: np.ndarray | None) -> StoreIndex:
+        part = write.PartBuilder()
+        part.add(
+            write.rows(
+                video_id="v", frames=[1, 2], images=[b"", b""], au=(strong > 0.5).astype(np.int8),
+                expression=np.full(2, -1), intensity=intensity, source="test",
+            )
+        )  # fmt: skip
+        name = write.part_name("train", 0, "x")
+        Storage(folder).write(name, part.finish())
+        header = StoreHeader(
+            edition="x", source="x", licence="x", template=((0.0, 0.0),) * 5, template_source="arcface",
+            n_expressions=8, settings={},
+        )  # fmt: skip
+        write.finish(Storage(folder), header, [name])
+        return StoreIndex.open(str(folder))
+
+    rows = samples.to_learn(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
     np.testing.assert_allclose(rows.learnt, np.minimum(strong * 1.5, 1), rtol=1e-6)
     assert np.array_equal(rows.targets, strong > 0.5)  # what is counted stays a label
     with pytest.raises(DatasetError, match="nobody says how strong"):
-        samples.to_learn(index, DataConfig(intensity=1.0), "au")
+        samples.to_learn(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")
 
 
 def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: StoreIndex) -> None:
