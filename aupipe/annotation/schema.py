@@ -35,7 +35,7 @@ FRAMES = pa.schema(
     [
         ("video_id", pa.string()),
         *_GEOMETRY[:2],
-        ("face_id", pa.int32()),
+        ("face_id", pa.int32()),  # in the order of appearance; of those that appear together the largest is first
         *_GEOMETRY[2:],
         *((name, pa.float32()) for name in (*RAW, *PROB)),
         *((name, pa.bool_()) for name in facs.AUS),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from aupipe import facs
+from aupipe.facestore.columns import labels
 
 FOLDS = 4  # as in Yu et al. (ABAW5, 2023), beside the official split
 
@@ -22,9 +22,8 @@ def video_positives(rows: pa.Table) -> dict[str, Counts]:
     """(13,) a base video: frames with AU k = 1 for the 12 AUs, then all frames; from columns `video_id`, `au`."""
     videos = rows["video_id"].combine_chunks().dictionary_encode()
     codes, names = videos.indices.to_numpy(), videos.dictionary.to_pylist()
-    au = rows["au"].combine_chunks().flatten().to_numpy().reshape(-1, len(facs.AUS))
-    columns = [np.bincount(codes, weights=column == 1, minlength=len(names)) for column in au.T]
-    counts = np.stack([*columns, np.bincount(codes, minlength=len(names))], axis=1).astype(np.int64)
+    positives = [np.bincount(codes, weights=column == 1, minlength=len(names)) for column in labels(rows).T]
+    counts = np.stack([*positives, np.bincount(codes, minlength=len(names))], axis=1).astype(np.int64)
     return dict(zip(names, counts, strict=True))
 
 

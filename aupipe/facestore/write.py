@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.facestore import columns
 from aupipe.facestore.schema import (
     AUDIO_SCHEMA,
     CARD,
@@ -65,11 +66,6 @@ def rows(
         time_s: (N,) media time, NaN where unknown; None if nothing is known.
     """
     count = len(images)
-    flat = pa.array(np.ascontiguousarray(au, dtype=np.int8).reshape(-1))
-    strong = pa.nulls(count, SCHEMA.field("intensity").type)
-    if intensity is not None:
-        values = pa.array(np.ascontiguousarray(intensity, np.float32).reshape(-1))
-        strong = pa.FixedSizeListArray.from_arrays(values, len(facs.AUS))
     return pa.table(
         [
             pa.repeat(video_id, count),
@@ -77,8 +73,8 @@ def rows(
             pa.array(frames, pa.int32()),
             pa.nulls(count, pa.float64()) if time_s is None else pa.array(time_s, pa.float64(), from_pandas=True),
             pa.array(images, pa.binary()),
-            pa.FixedSizeListArray.from_arrays(flat, len(facs.AUS)),
-            strong,
+            columns.of_arrays(au, SCHEMA.field("au").type, count),
+            columns.of_arrays(intensity, SCHEMA.field("intensity").type, count),
             pa.array(expression, pa.int8()),
             pa.repeat(pa.scalar(identity, pa.string()), count),
             pa.repeat(source, count),
@@ -156,7 +152,7 @@ class PartBuilder:
             last["rows"] = int(last["rows"]) + table.num_rows
         else:
             self._runs.append({"video_id": video_id, "person": person, "rows": table.num_rows})
-        au = labels(table)
+        au = columns.labels(table)
         expression = table["expression"].to_numpy()
         known = expression[expression >= 0]
         counts = self._counts
@@ -172,20 +168,6 @@ class PartBuilder:
                 counts["expressions"], np.bincount(known, minlength=len(facs.EXPRESSIONS)), strict=True
             )
         ]
-
-
-def labels(table: pa.Table) -> npt.NDArray[np.int8]:
-    """The `au` column as (rows, 12) int8."""
-    column = table["au"].combine_chunks()
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype=np.int8).reshape(-1, len(facs.AUS))
-
-
-def intensities(table: pa.Table) -> npt.NDArray[np.float32] | None:
-    """The `intensity` column as (rows, 12) float32; None where nobody says."""
-    column = table["intensity"].combine_chunks()
-    if column.null_count:
-        return None
-    return np.asarray(column.flatten().to_numpy(), dtype=np.float32).reshape(-1, len(facs.AUS))
 
 
 def audio_name(video_id: str) -> str:

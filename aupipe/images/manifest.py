@@ -3,8 +3,8 @@
 A manifest has the column `path` (relative to the manifest, or absolute) and any of: `subject`, `split` (train |
 validation; default train), `identity`, `expression` (class name or number), AUs (`AU12`, `AU1` or `AU01`) and how
 strong all of them are (`AU12_intensity`, 0 … 1, a column for every AU). What is empty or −1 is unknown; AUs without a
-column are unknown; other columns are passed over. So BP4D, which lacks AU25 and
-AU26, Multi-PIE or RAF-DB need no reader of their own.
+column are unknown; other columns are passed over. So BP4D, which lacks AU25 and AU26, Multi-PIE or RAF-DB need no
+reader of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.errors import DatasetError, ManifestError
+from aupipe.facestore.columns import of_arrays
 from aupipe.facestore.schema import SPLITS
 from aupipe.storage import Storage
 
@@ -107,13 +108,10 @@ def _table(
     for subject in subjects:
         seen[subject] = seen.get(subject, 0) + 1
         numbers.append(seen[subject])
-    labels = pa.FixedSizeListArray.from_arrays(pa.array(au.reshape(-1)), len(facs.AUS))
     columns = [pa.array(values) for values in (paths, splits, subjects)]
-    columns += [pa.array(numbers, pa.int32()), pa.array(identities, pa.string()), pa.array(classes, pa.int8()), labels]
-    if strong is None:
-        columns.append(pa.nulls(len(paths), TABLE.field("intensity").type))
-    else:
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(strong.reshape(-1)), len(facs.AUS)))
+    columns += [pa.array(numbers, pa.int32()), pa.array(identities, pa.string()), pa.array(classes, pa.int8())]
+    columns += [of_arrays(au, TABLE.field("au").type, len(paths))]
+    columns += [of_arrays(strong, TABLE.field("intensity").type, len(paths))]
     table = pa.table(columns, schema=TABLE)
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 

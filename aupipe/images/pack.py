@@ -16,8 +16,9 @@ from aupipe.errors import DatasetError
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
+from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.schema import CROP_SIZE_PX
-from aupipe.facestore.write import PartBuilder, intensities, labels, rows
+from aupipe.facestore.write import PartBuilder, rows
 from aupipe.images import records
 from aupipe.storage import Storage, is_uri, open_input
 

@@ -133,7 +133,7 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = mean + (images - mean) * _each(1 + draw.around_zero(config.contrast))
     if config.saturation:
-        grey = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+        grey = _grey(images)
         images = grey + (images - grey) * _each(1 + draw.around_zero(config.saturation))
     if config.hue_turns:
         images = _turned(images, draw.around_zero(config.hue_turns * 2 * math.pi))
@@ -144,8 +144,7 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     if config.gamma:
         images = images.clamp(min=1e-4) ** _each(torch.exp(draw.around_zero(config.gamma)))
     if config.grey:
-        grey = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        images = torch.where(_each(draw.between(0, 1) < config.grey), grey, images)
+        images = torch.where(_each(draw.between(0, 1) < config.grey), _grey(images), images)
     if config.shade:
         amount, turn = draw.between(0, config.shade), draw.around_zero(math.pi)
         y, x = (torch.linspace(-1, 1, size, device=images.device) for size in images.shape[-2:])
@@ -198,6 +197,11 @@ def _filtered(images: Tensor, draw: _Draw) -> Tensor:
     its_spread, its_mean = torch.std_mean(filtered, dim=(2, 3), keepdim=True)
     filtered = (filtered - its_mean) / (its_spread + 1e-4) * spread + mean
     return torch.lerp(filtered, images, _each(draw.between(0, 1))).clamp(0, 1)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(N, 1, H, W)."""
+    return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:

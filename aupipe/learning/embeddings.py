@@ -23,6 +23,7 @@ from torch import Tensor
 
 from aupipe.config import Section
 from aupipe.errors import DatasetError
+from aupipe.facestore.columns import of_arrays
 from aupipe.facestore.read import StoreIndex, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
 from aupipe.learning.augment import AugmentConfig
@@ -58,7 +59,8 @@ def finish(folder: Storage, encoding: Encoding) -> None:
 
 def to_parquet(embeddings: Tensor) -> bytes:
     """The file of a part: embeddings (N, E) of its rows."""
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.numpy().reshape(-1)), embeddings.shape[1])
+    kind = pa.list_(pa.float32(), embeddings.shape[1])
+    values = of_arrays(embeddings.numpy(), kind, len(embeddings))
     table = pa.table({_COLUMN: values}).replace_schema_metadata({"schema_version": _SCHEMA_VERSION})
     sink = io.BytesIO()
     # Bytes of like weight together pack 18 % smaller; whole floats hardly repeat, so a dictionary would be in vain.

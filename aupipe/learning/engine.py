@@ -123,7 +123,7 @@ class Trainer:
         picked = sampling.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
         chosen = cut.take(picked[slice(*part)])
         learnt = self.data[task].learnt
-        known = learnt.learnt[chosen.rows]
+        known = learnt.wanted[chosen.rows]
         known[~chosen.real] = facs.UNKNOWN
         targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
         rows = learnt.tracks.rows[chosen.rows]

@@ -16,6 +16,7 @@ from aupipe import facs
 from aupipe.annotation.smoothing import smooth_track
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
+from aupipe.facestore.columns import labels
 from aupipe.learning.metrics import Bools, Floats, Ints, Labels
 from aupipe.learning.sampling import track_edges
 
@@ -48,7 +49,7 @@ class Predictions:
             video_id=np.asarray(rows["video_id"].to_pylist(), dtype=object),
             person=np.asarray(rows["person"].to_pylist(), dtype=object),
             frame=rows["frame"].to_numpy().astype(np.int64),
-            labels=au_labels(rows),
+            labels=labels(rows),
             probabilities=probabilities.astype(np.float64),
             time_s=rows["time_s"].to_numpy(),
             expression_labels=None if expressions is None else rows["expression"].to_numpy().astype(np.int64),
@@ -108,12 +109,6 @@ class Predictions:
         return bytes(sink.getvalue())
 
 
-def au_labels(rows: pa.Table) -> Labels:
-    """The `au` column of face-store rows as (N, 12) int8."""
-    flat = rows["au"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.int8).reshape(-1, len(facs.AUS))
-
-
 def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
     """The labelled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
 
@@ -125,7 +120,7 @@ def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
     Raises:
         DatasetError: a labelled row has no prediction: a score over the rest would flatter.
     """
-    rows = rows.filter(pa.array((au_labels(rows) != facs.UNKNOWN).any(axis=1)))
+    rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
     place = {key: number for number, key in enumerate(_keys(given))}
     wanted = _keys(rows)
     missing = [key for key in wanted if key not in place]

@@ -14,13 +14,12 @@ import pyarrow.compute as pc
 from aupipe import facs
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
+from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives
 from aupipe.facestore.read import StoreIndex
-from aupipe.facestore.write import intensities
 from aupipe.learning import clips, sampling, splits
 from aupipe.learning.clips import Clips
 from aupipe.learning.metrics import Bools, Floats, Ints
-from aupipe.learning.predictions import au_labels
 from aupipe.learning.recipe import DataConfig
 from aupipe.learning.sampling import Task
 
@@ -64,8 +63,8 @@ class Samples:
         return tuple(sorted(set(self.tracks.videos)))
 
     @property
-    def learnt(self) -> Targets:
-        """What a model learns to say of each row."""
+    def wanted(self) -> Targets:
+        """What a model is to say of each row."""
         return self.targets if self.strong is None else self.strong
 
     @property
@@ -119,7 +118,7 @@ def to_learn(
         table = table.filter(_known(table, task, classes))
     else:
         table = table.filter(_known(table, task, classes))
-        kept = sampling.every_nth_and_rare(_edges(table), au_labels(table), data.every_n, data.rare_n)
+        kept = sampling.every_nth_and_rare(_edges(table), labels(table), data.every_n, data.rare_n)
         table = table.filter(pa.array(kept))
     found = _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
     return found if data.intensity is None else replace(found, strong=_strong(index, found, data.intensity))
@@ -181,7 +180,7 @@ def _strong(index: StoreIndex, found: Samples, times: float) -> Targets:
 
 def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
     if task == "au":
-        return pa.array((au_labels(table) != facs.UNKNOWN).any(axis=1))
+        return pa.array((labels(table) != facs.UNKNOWN).any(axis=1))
     if task == "identity":
         return pc.is_valid(table["identity"])
     return pc.and_(pc.greater_equal(table["expression"], 0), pc.less(table["expression"], classes))
@@ -189,7 +188,7 @@ def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
 
 def _targets(table: pa.Table, task: Task) -> Targets:
     if task == "au":
-        return au_labels(table)
+        return labels(table)
     return _ints(table["expression"]) if task == "expr" else _ints(table["class"]) - 1
 
 

@@ -118,7 +118,7 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
-            # The package's own model is everywhere that the package is, and only the driver reads it.
+            # The package's own models are everywhere that the package is, and only the driver reads them.
             check_shared(job.out, [*job.inputs, *(path for path in job.checkpoints if path not in starter.FOLDERS)])
             configure(job.config)
             if job.workers is None and not ray.cluster_resources().get("CPU"):

@@ -19,11 +19,12 @@ from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.config import Inference, Resources, Section
 from aupipe.errors import ConfigError, DatasetError, ManifestError
+from aupipe.facestore.columns import labels
 from aupipe.facestore.read import StoreIndex
 from aupipe.images.manifest import text_columns
 from aupipe.learning import calibration, ensemble, groups, scores, splits
 from aupipe.learning.ensemble import Decision, How
-from aupipe.learning.predictions import au_labels, match
+from aupipe.learning.predictions import match
 from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
@@ -123,7 +124,7 @@ def _plan(job: EvaluateJob) -> _Plan:
     elif job.config.evaluate.tune:
         raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities: give --checkpoint")
     rows = index.labels(part.pool, ("video_id", "au"))
-    rows = rows.filter(part.mask(rows["video_id"]) & (au_labels(rows) != facs.UNKNOWN).any(axis=1))
+    rows = rows.filter(part.mask(rows["video_id"]) & (labels(rows) != facs.UNKNOWN).any(axis=1))
     if not len(rows):
         raise DatasetError(f"{job.store}: split {job.split} has no labelled row to score; give another --split")
     scored = set(rows["video_id"].unique().to_pylist())

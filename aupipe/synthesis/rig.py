@@ -32,6 +32,12 @@ class Part:
     vertices: Ints
     faces: Ints
 
+    @classmethod
+    def of(cls, triangles: Ints) -> Part:
+        """Of triangles (F, 3) of the rig's vertices."""
+        vertices, faces = np.unique(triangles, return_inverse=True)
+        return cls(vertices=vertices.astype(np.int32), faces=faces.reshape(-1, 3).astype(np.int32))
+
 
 @dataclass(frozen=True)
 class Rig:

@@ -183,8 +183,7 @@ def _divide_skin(skin: list[Polygon], vertices: Floats, inside_mouth: Floats) ->
 def _part(polygons: list[Polygon], new_index: Ints) -> Part:
     """Triangles of `polygons` (fans)."""
     triangles = [[p[0][0], p[i][0], p[i + 1][0]] for p in polygons for i in range(1, len(p) - 1)]
-    vertices, faces = np.unique(new_index[np.array(triangles)], return_inverse=True)
-    return Part(vertices=vertices.astype(np.int32), faces=faces.reshape(-1, 3).astype(np.int32))
+    return Part.of(new_index[np.array(triangles)])
 
 
 def _stem(path: Path) -> str:

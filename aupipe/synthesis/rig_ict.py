@@ -104,9 +104,7 @@ def _sparse(offset: Floats) -> tuple[Ints, Floats]:
 
 
 def _part(triangles: Ints, first: int, stop: int) -> Part:
-    chosen = triangles[(triangles >= first).all(1) & (triangles < stop).all(1)]
-    vertices, faces = np.unique(chosen, return_inverse=True)
-    return Part(vertices=vertices.astype(np.int32), faces=faces.reshape(-1, 3).astype(np.int32))
+    return Part.of(triangles[(triangles >= first).all(1) & (triangles < stop).all(1)])
 
 
 def _lips(vertices: Floats) -> Floats:

@@ -40,7 +40,7 @@ def test_nobody_is_in_both_halves() -> None:
 @pytest.mark.parametrize("half", [CHOOSE, REPORT])
 def test_every_signal_moves_in_each_half(half: tuple[str, ...]) -> None:
     if not TEACHER.is_dir():
-        pytest.skip(f"the independent model's scores are not at {TEACHER}")
+        pytest.skip(f"no part of this repository: the independent model's scores, looked for at {TEACHER}")
     assert {path.stem for path in TEACHER.glob("*.csv")} == {*CHOOSE, *REPORT}
     moving = set()
     for name in half:

@@ -3,7 +3,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.errors import DatasetError
-from aupipe.facestore import write
+from aupipe.facestore import columns, write
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.unit
 
 def test_the_card_counts_what_is_stored(tmp_path, build_store, tables):
     index = build_store(tmp_path)
-    au = np.concatenate([write.labels(t) for split, tables in tables if split == "train" for t in tables])
+    au = np.concatenate([columns.labels(t) for split, tables in tables if split == "train" for t in tables])
     train = index.card.splits["train"]
     assert (train.videos, train.rows) == (3, 712)
     assert train.au_valid == {name: int((au[:, i] >= 0).sum()) for i, name in enumerate(facs.AUS)}

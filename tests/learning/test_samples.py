@@ -102,7 +102,7 @@ def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> No
         return StoreIndex.open(str(folder))
 
     rows = samples.to_learn(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
-    np.testing.assert_allclose(rows.learnt, np.minimum(strong * 1.5, 1), rtol=1e-6)
+    np.testing.assert_allclose(rows.wanted, np.minimum(strong * 1.5, 1), rtol=1e-6)
     assert np.array_equal(rows.targets, strong > 0.5)  # what is counted stays a label
     with pytest.raises(DatasetError, match="nobody says how strong"):
         samples.to_learn(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")

@@ -86,7 +86,7 @@ def _long(folder: Path) -> list[float]:
 @pytest.mark.timeout(3600)
 def test_the_first_steps_are_those_of_the_model(tmp_path: Path) -> None:
     if not ICT.is_file():
-        pytest.skip(f"ICT-FaceKit's heads are not at {ICT}")
+        pytest.skip(f"no part of this repository: ICT-FaceKit's heads, looked for at {ICT}")
     # Other processors round otherwise, which grows from step to step.
     assert _long(tmp_path) == pytest.approx(json.loads(LOSSES.read_text()), rel=0.02)
 

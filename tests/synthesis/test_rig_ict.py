@@ -21,7 +21,7 @@ FILE = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
 @pytest.fixture(scope="module")
 def heads() -> Rig:
     if not FILE.is_file():
-        pytest.skip(f"ICT-FaceKit's heads are not at {FILE}")
+        pytest.skip(f"no part of this repository: ICT-FaceKit's heads, looked for at {FILE}")
     return rig.load(f"ict:{FILE}")
 
 
