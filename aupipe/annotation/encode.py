@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -17,15 +19,15 @@ class Encoders:
         for member in self._members:
             member.system.encoder.to(device)
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
-        """(N, ΣE) float32 embeddings, one model's after another's, of crops (N, T, 112, 112, 3) uint8."""
+    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """(N, ΣE) float32 embeddings, one model's after another's, of N crops (T, 112, 112, 3) uint8."""
         return np.concatenate([self._embed(member, crops) for member in self._members], axis=1)
 
-    def _embed(self, member: Member, crops: np.ndarray) -> np.ndarray:
+    def _embed(self, member: Member, crops: Sequence[np.ndarray]) -> np.ndarray:
         encoder, batch = member.system.encoder, self._batch_size
         found = [np.zeros((0, encoder.width), np.float32)]
         for start in range(0, len(crops), batch):
-            chunk = np.ascontiguousarray(crops[start : start + batch, member.template])
+            chunk = np.stack([crop[member.template] for crop in crops[start : start + batch]])
             inputs = member.card.input.prepare(torch.from_numpy(chunk).to(self._device))
             found.append(embed(encoder, inputs, batch).cpu().numpy())
         return np.concatenate(found)

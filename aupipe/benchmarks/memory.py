@@ -22,8 +22,8 @@ _EVERY_S = 0.1
 def measure(checkpoint: str, minutes: int) -> Iterator[dict[str, Any]]:
     """A line for each length, then the growth from one to the other.
 
-    `peak_mb` is unique memory (USS): what a process has to itself, without the libraries and the object store that it
-    shares. `work_mb` is the most that lay in OUT/_work, which a finished run leaves empty but for its ledger.
+    `peak_mb` is what a process held by itself at most, see `processes.memory_kb`. `work_mb` is the most that lay in
+    OUT/_work, which a finished run leaves empty but for its ledger.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -49,8 +49,7 @@ def _run(folder: Path, clip: Path, checkpoint: str, minutes: int) -> dict[str, A
             while run.poll() is None:
                 for process, title in processes.of_session(run.pid).items():
                     if kind := _KINDS.search(title):
-                        found = processes.memory_kb(process)["uss"]
-                        peak_kb[kind[1]] = max(peak_kb.get(kind[1], 0), found)
+                        peak_kb[kind[1]] = max(peak_kb.get(kind[1], 0), processes.memory_kb(process)["own"])
                 work = max(work, _size(out / "_work"))
                 time.sleep(_EVERY_S)
         finally:

@@ -28,14 +28,17 @@ def of_session(session: int) -> dict[int, str]:
 
 
 def memory_kb(process: int) -> dict[str, int]:
-    """`pss`: with its share of what it shares with others; `uss`: what it has to itself. 0 if it ended meanwhile."""
+    """`pss`: with its share of what it shares with others; `own`: what it holds by itself. 0 if it ended meanwhile.
+
+    Of its unique memory (USS), `own` leaves out what no one process holds: unchanged pages of libraries, which become
+    unique when the last other process that used them ends, and pages of Ray's object store that no other has read yet.
+    """
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except (ProcessLookupError, FileNotFoundError, PermissionError):
-        return {"pss": 0, "uss": 0}
+        return {"pss": 0, "own": 0}
     sizes = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
-    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0) + sizes.get("Private_Hugetlb", 0)
-    return {"pss": sizes.get("Pss", 0), "uss": private}
+    return {"pss": sizes.get("Pss", 0), "own": sizes.get("Anonymous", 0)}
 
 
 def end(session: int) -> None:

@@ -41,7 +41,6 @@ class Encode:
     """Embeds the crops of several parts, and leaves each part's rows for finalise."""
 
     def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
-        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps more of what was freed
         torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
         loaded: Ensemble = ray.get(models)
         self._encoders = Encoders(loaded, batch_size, torch.device(device))
@@ -54,7 +53,7 @@ class Encode:
         # As they lie in the batch: they are the largest thing in this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
         crops = [np.frombuffer(buffer, np.uint8).reshape(-1, *self._crop_shape) for buffer in buffers]
-        embeddings = self._encoders(np.concatenate(crops))
+        embeddings = self._encoders([crop for part in crops for crop in part])
         done = []
         for part, count in zip(parts, (len(c) for c in crops), strict=True):
             mine, embeddings = embeddings[:count], embeddings[count:]

@@ -51,7 +51,6 @@ class Finalise:
 
     def __init__(self, heads: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
         torch.set_num_threads(1)
-        pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps more of what was freed
         self._models: Ensemble = ray.get(heads)
         self._storage, self._config, self._decision = storage, config, decision
 
