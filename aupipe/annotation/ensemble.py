@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -124,8 +124,9 @@ def load(checkpoints: Sequence[str], how: How) -> Ensemble:
 def tell(
     models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray,
     inference: Inference,
-) -> np.ndarray:  # fmt: skip
-    """Probabilities of one track: (S, K·12 + C) float32, each model's AUs, then the mean expression.
+) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
+    """Probabilities of one track, some columns (S, …) float32 of K·12 + C at a time, since a track can be long: each
+    model's AUs, then the mean expression.
 
     Args:
         rows: (S,) the track's rows that have embeddings, in order of time.
@@ -133,23 +134,21 @@ def tell(
     """
     column = None
     if sound is not None:
-        media_time_s = embeddings.rows["time_s"].to_numpy(zero_copy_only=False)[
-            rows
-        ]  # null = NaN: no sound known there
-        column = sound.columns(media_time_s)
-    au: list[Tensor] = []
+        media_time_s = embeddings.rows["time_s"].to_numpy(zero_copy_only=False)  # null = NaN: no sound known there
+        column = sound.columns(media_time_s[rows])
     expressions: list[Tensor] = []
     first = 0
-    for member in models.members:
+    for number, member in enumerate(models.members):
         width = member.system.encoder.width
         of_model = embeddings.of(rows, first, width)
         overlap = member.card.overlap_under(inference)
         said = run_head(member.system.head, of_model, time_s, overlap=overlap, mel=sound, column=column)
-        au.append(said["au"])
+        yield slice(number * len(facs.AUS), (number + 1) * len(facs.AUS)), said["au"].numpy()
         expressions += [said["expr"]] if "expr" in said else []
         first += width
-    mean = [torch.stack(expressions).double().mean(dim=0).float()] if expressions else []
-    return torch.cat([*au, *mean], dim=1).numpy()
+    if expressions:
+        mean = torch.stack(expressions).double().mean(dim=0).float() if len(expressions) > 1 else expressions[0]
+        yield slice(len(models.members) * len(facs.AUS), None), mean.numpy()
 
 
 def _without_network(system: System) -> System:

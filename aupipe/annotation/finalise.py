@@ -5,7 +5,7 @@ Decide reads only what head left in the frames table, so other thresholds need n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,9 @@ from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
 from aupipe.faces.track import TrackingConfig
 from aupipe.learning.ensemble import How
 
-# What K models say of one track: its rows (S,) and times (S,) in, probabilities (S, K·12 + C) out.
-Tell = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# What K models say of one track: its rows (S,) and times (S,) in; of K·12 + C columns some at a time, and the
+# probabilities there (S, …), out.
+Tell = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,29 @@ def head(
     """
     ids = link_faces(observed, tracking)
     ok = pc.equal(observed["status"], "ok").to_numpy()
-    aus = len(facs.AUS)
-    said = np.full((len(observed), models * aus + classes), np.nan, np.float32)
+    order = np.lexsort((ids, observed["frame"].to_numpy()))
+    place = np.argsort(order)  # of each observed row in the frames table
+    aus, count = len(facs.AUS), len(observed)
+    said = np.full((count, models * aus + classes), np.nan, np.float32)
     times = gap_times_s(observed)
     for track in rows_of_faces(ids):
         rows = track[ok[track]]
         if len(rows):
-            said[rows] = tell(rows, times[rows])
-    order = np.lexsort((ids, observed["frame"].to_numpy()))
-    observed, ids, said = observed.take(order), ids[order], said[order]
-    mean = [said[:, au : models * aus : aus].mean(axis=1, dtype=np.float64).astype(np.float32) for au in range(aus)]
+            for part, probability in tell(rows, times[rows]):
+                said[place[rows], part] = probability
+    if (np.diff(order) < 0).any():  # else a copy would be in vain, and large
+        observed, ids = observed.take(order), ids[order]
     columns = {
-        "video_id": pa.array([video_id] * len(observed), pa.string()),
+        "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
         "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
         **{name: observed[name] for name in ("frame", "time_s", "status", "detector_score", *BOX, "landmarks")},
-        **{name: _nullable(mean[au]) for au, name in enumerate(RAW)},
-        **{name: pa.nulls(len(observed), pa.float32()) for name in PROB},
-        **{name: pa.nulls(len(observed), pa.bool_()) for name in facs.AUS},
+        **{name: _nullable(said[:, au : models * aus : aus].mean(axis=1, dtype=float)) for au, name in enumerate(RAW)},
+        **dict.fromkeys(PROB, pa.nulls(count, pa.float32())),
+        **dict.fromkeys(facs.AUS, pa.nulls(count, pa.bool_())),
         **_expressions(said[:, models * aus :]),
     }
     if models > 1:
-        there = ~np.isnan(mean[0])
+        there = ~np.isnan(said[:, 0])
         columns[MEMBERS] = list_column(said[there, : models * aus], there)
     schema = frames_schema(models, classes)
     return pa.table(columns).select(schema.names).cast(schema)
@@ -129,7 +132,7 @@ def _expressions(probability: np.ndarray) -> dict[str, pa.Array]:
 
 
 def _nullable(values: np.ndarray) -> pa.Array:
-    return pa.array(values, pa.float32(), mask=np.isnan(values))
+    return pa.array(values.astype(np.float32), mask=np.isnan(values))
 
 
 def _replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:

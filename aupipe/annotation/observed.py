@@ -6,7 +6,7 @@ OUT/_work/observed/VIDEO.SEGMENT-00000[-last].parquet      each file commits its
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -55,12 +55,13 @@ class Embeddings:
     """The embeddings of a video, of which only a few parts are in memory at a time."""
 
     def __init__(self, storage: Storage, files: Sequence[str]) -> None:
-        self._storage, self._files = storage, list(files)
+        self._files = list(files)
         without = [field.name for field in schema.OBSERVED if field.name != "embedding"]
-        parts = [self._read(name, without) for name in self._files]
+        parts = [_read(storage, name, without) for name in self._files]
         self.rows = pa.concat_tables(parts)  # OBSERVED of the whole video, ordered by frame, without the embeddings
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
-        self._part = lru_cache(_HELD_PARTS)(self._load)
+        # Not of a method of its own, or it would keep itself in memory until Python looks for such circles.
+        self._part = lru_cache(_HELD_PARTS)(partial(_embeddings, storage))
 
     def of(self, rows: np.ndarray, first: int, width: int) -> Track:
         """Numbers `first` to `first + width` of the embeddings of some rows (S,), ascending, all with status ok."""
@@ -71,20 +72,9 @@ class Embeddings:
         part = np.searchsorted(self._starts, rows, side="right") - 1
         found = []
         for number in np.unique(part).tolist():
-            place, values = self._part(number)
+            place, values = self._part(self._files[number])
             found.append(values[place[rows[part == number] - self._starts[number]]])
         return np.concatenate(found)
-
-    def _load(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of a part: which embedding each row has, and the embeddings (m, E)."""
-        column = self._read(self._files[number], ["embedding"])["embedding"].combine_chunks()
-        there = column.is_valid().to_numpy(zero_copy_only=False)
-        values = column.flatten().to_numpy().reshape(int(there.sum()), -1)
-        return np.cumsum(there) - 1, values
-
-    def _read(self, name: str, columns: list[str]) -> pa.Table:
-        with self._storage.open(name) as file:
-            return pq.read_table(file, columns=columns)
 
 
 class Track:
@@ -95,3 +85,16 @@ class Track:
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._video.take(self._rows[rows])[:, self._columns]))
+
+
+def _embeddings(storage: Storage, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of a part: which embedding each row has, and the embeddings (m, E)."""
+    column = _read(storage, name, ["embedding"])["embedding"].combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.flatten().to_numpy().reshape(int(there.sum()), -1)
+    return np.cumsum(there) - 1, values
+
+
+def _read(storage: Storage, name: str, columns: list[str]) -> pa.Table:
+    with storage.open(name) as file:
+        return pq.read_table(file, columns=columns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import av
 import numpy as np
@@ -58,14 +58,13 @@ class Sound:
     """
 
     def __init__(self, storage: Storage, files: Sequence[str]) -> None:
-        self._storage, self._files = storage, files
         with storage.open(files[-1]) as file:
             last = pq.ParquetFile(file)
             said = {name.decode(): value.decode() for name, value in last.schema_arrow.metadata.items()}
             self._count = (len(files) - 1) * _PIECES_PER_PART * COLUMNS_PER_PIECE + last.metadata.num_rows
         self._start_s, self._rate_hz, self.reason = float(said["start_s"]), int(said["rate_hz"]), said["reason"]
-        self._loudest_db = float(said["loudest_db"])
-        self._piece = lru_cache(_HELD_PIECES)(self._read)
+        # Not of a method of its own, see `observed.Embeddings`.
+        self._piece = lru_cache(_HELD_PIECES)(partial(_normalised, storage, files, float(said["loudest_db"])))
 
     def columns(self, time_s: np.ndarray) -> np.ndarray:
         """The column at each media time (S,), −1 where there is no sound or no time."""
@@ -78,13 +77,6 @@ class Sound:
             return torch.zeros(N_MELS, 1)[at[0]]  # a model that listens is given silence, and −1 for every frame
         offset = pieces[0] * COLUMNS_PER_PIECE
         return torch.cat([self._piece(number) for number in pieces], dim=1)[at[0], low - offset : high - offset]
-
-    def _read(self, number: int) -> Tensor:
-        part, piece = divmod(number, _PIECES_PER_PART)
-        with self._storage.open(self._files[part]) as file:
-            column = pq.ParquetFile(file).read_row_group(piece)["decibels"].combine_chunks()
-        values = column.flatten().to_numpy().reshape(len(column), -1, N_MELS)
-        return normalised(torch.from_numpy(values.transpose(1, 2, 0).copy()), self._loudest_db)
 
 
 class _Heard:
@@ -99,6 +91,15 @@ class _Heard:
             yield from audio(uri)
         except (av.error.FFmpegError, SoundLostError) as error:
             self.reason = f"{SoundLostError.reason}: {in_reason(error)}"
+
+
+def _normalised(storage: Storage, files: Sequence[str], loudest_db: float, number: int) -> Tensor:
+    """Piece `number` of a spectrogram."""
+    part, piece = divmod(number, _PIECES_PER_PART)
+    with storage.open(files[part]) as file:
+        column = pq.ParquetFile(file).read_row_group(piece)["decibels"].combine_chunks()
+    values = column.flatten().to_numpy().reshape(len(column), -1, N_MELS)
+    return normalised(torch.from_numpy(values.transpose(1, 2, 0).copy()), loudest_db)
 
 
 def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarray]:

@@ -31,11 +31,11 @@ _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 # Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
-# How processes that live long get memory. Arrow's own way keeps more of what was freed. Who decodes gives back large
-# pieces: parts of 10 MB that come and go would leave holes, more every hour. Who runs networks keeps what it has: a
+# How processes that live long get memory. Arrow's own way keeps more of what was freed. Large pieces are given back:
+# parts and tables of 10 MB that come and go would leave holes, more every hour. But encoders keep what they have: a
 # layer's 10 to 30 MB would go and be fetched anew, page by page, for the next layer: a third more time.
-_DECODING = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 10**6)}
-_RUNNING_NETWORKS = {
+_GIVES_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 10**6)}
+_KEEPS = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
@@ -144,13 +144,13 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(config, run.storage, run.keys.models.templates),
         **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
-        runtime_env={"env_vars": _DECODING},
+        runtime_env={"env_vars": _GIVES_BACK},
     )  # fmt: skip
     encoded = parts.map_batches(
         Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, device_of(config.resources)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
         label_selector=node_of("infer" if gpus else "decode", config.resources),
-        compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": _RUNNING_NETWORKS},
+        compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": _KEEPS},
     )  # fmt: skip
     progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
     frames = 0
@@ -177,7 +177,7 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
         Finalise, fn_constructor_args=(run.heads, run.storage, run.keys.config, run.keys.decision),
         **run.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
-        runtime_env={"env_vars": _RUNNING_NETWORKS},
+        runtime_env={"env_vars": _GIVES_BACK},
     )  # fmt: skip
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
     for row in rows.iter_rows():

@@ -40,8 +40,9 @@ def raw(rows: list[dict], models: int = 1, classes: int = 0) -> pa.Table:
         p = np.atleast_1d(row.get("p", np.nan))
         said[number] = np.concatenate([np.repeat(p, len(facs.AUS)), row.get("e", [])])
     return head(
-        "v", table, lambda at, times: np.stack([said[n] for n in at.tolist()]), models, classes, TrackingConfig()
-    )
+        "v", table, lambda at, times: [(slice(None), np.stack([said[n] for n in at.tolist()]))], models, classes,
+        TrackingConfig(),
+    )  # fmt: skip
 
 
 def alone(radius: int = 0, **thresholds: float) -> Decision:

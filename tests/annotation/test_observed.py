@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +45,28 @@ def test_embeddings_of_a_track_come_from_the_parts_that_hold_them(
     storage = Storage(tmp_path)
     for number in range(10):
         observed.write(storage, "aa", number, number == 9, part(30 * number, 30))
-    video = observed.Embeddings(storage, observed.segments(storage)["aa"])
+    files = observed.segments(storage)["aa"]
+    video = observed.Embeddings(storage, files)
     assert video.rows["frame"].to_pylist() == list(range(300))
     assert "embedding" not in video.rows.column_names
     rows = np.array([i for i in range(300) if i % 3 != 2])
-    loaded: list[int] = []
-    load = video._load
-    monkeypatch.setattr(video, "_part", lambda number: loaded.append(number) or load(number))
+    loaded: list[str] = []
+    load = video._part
+    monkeypatch.setattr(video, "_part", lambda name: loaded.append(name) or load(name))
     track = video.of(rows, 1, 2)
     assert torch.equal(track[35:60], torch.from_numpy(np.stack([-rows, rows / 2], axis=1)[35:60]).float())
-    assert loaded == [1, 2]  # rows 52 to 88
+    assert loaded == files[1:3]  # rows 52 to 88
+
+
+def test_a_video_goes_from_memory_with_its_last_user(tmp_path: Path) -> None:
+    """Without the garbage collector, which may not look for a long time."""
+    observed.write(Storage(tmp_path), "aa", 0, True, part(0, 30))
+    video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
+    video.take(np.arange(2))
+    gone = weakref.ref(video)
+    gc.disable()
+    try:
+        del video
+        assert gone() is None
+    finally:
+        gc.enable()
