@@ -125,8 +125,8 @@ def tell(
     models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray,
     inference: Inference,
 ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
-    """Probabilities of one track, some columns (S, …) float32 of K·12 + C at a time, since a track can be long: each
-    model's AUs, then the mean expression.
+    """(columns, probabilities (S, …) float32 there) of one track, until all K·12 + C are told: each model's AUs, then
+    the mean expression. Never all of a long track at once.
 
     Args:
         rows: (S,) the track's rows that have embeddings, in order of time.
@@ -147,6 +147,7 @@ def tell(
         expressions += [said["expr"]] if "expr" in said else []
         first += width
     if expressions:
+        # Of one model as it is: the mean takes three copies.
         mean = torch.stack(expressions).double().mean(dim=0).float() if len(expressions) > 1 else expressions[0]
         yield slice(len(models.members) * len(facs.AUS), None), mean.numpy()
 

@@ -19,8 +19,8 @@ from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
 from aupipe.faces.track import TrackingConfig
 from aupipe.learning.ensemble import How
 
-# What K models say of one track: its rows (S,) and times (S,) in; of K·12 + C columns some at a time, and the
-# probabilities there (S, …), out.
+# What K models say of one track: its rows (S,) and times (S,) in; out come (columns, probabilities (S, …) there) until
+# all K·12 + C are told, never all of a long track at once.
 Tell = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
@@ -60,7 +60,7 @@ def head(
         if len(rows):
             for part, probability in tell(rows, times[rows]):
                 said[place[rows], part] = probability
-    if (np.diff(order) < 0).any():  # else a copy would be in vain, and large
+    if (np.diff(order) < 0).any():  # a copy is large, and mostly they are in order already
         observed, ids = observed.take(order), ids[order]
     columns = {
         "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
@@ -72,7 +72,7 @@ def head(
         **_expressions(said[:, models * aus :]),
     }
     if models > 1:
-        there = ~np.isnan(said[:, 0])
+        there = np.isfinite(said[:, : models * aus].mean(axis=1))
         columns[MEMBERS] = list_column(said[there, : models * aus], there)
     schema = frames_schema(models, classes)
     return pa.table(columns).select(schema.names).cast(schema)

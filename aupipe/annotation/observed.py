@@ -60,7 +60,7 @@ class Embeddings:
         parts = [_read(storage, name, without) for name in self._files]
         self.rows = pa.concat_tables(parts)  # OBSERVED of the whole video, ordered by frame, without the embeddings
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
-        # Not of a method of its own, or it would keep itself in memory until Python looks for such circles.
+        # Of no bound method: a reference cycle would keep a group's videos in memory until Python collects garbage.
         self._part = lru_cache(_HELD_PARTS)(partial(_embeddings, storage))
 
     def of(self, rows: np.ndarray, first: int, width: int) -> Track:

@@ -63,7 +63,7 @@ class Sound:
             said = {name.decode(): value.decode() for name, value in last.schema_arrow.metadata.items()}
             self._count = (len(files) - 1) * _PIECES_PER_PART * COLUMNS_PER_PIECE + last.metadata.num_rows
         self._start_s, self._rate_hz, self.reason = float(said["start_s"]), int(said["rate_hz"]), said["reason"]
-        # Not of a method of its own, see `observed.Embeddings`.
+        # Of no bound method, see `observed.Embeddings`.
         self._piece = lru_cache(_HELD_PIECES)(partial(_normalised, storage, files, float(said["loudest_db"])))
 
     def columns(self, time_s: np.ndarray) -> np.ndarray:

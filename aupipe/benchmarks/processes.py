@@ -28,10 +28,11 @@ def of_session(session: int) -> dict[int, str]:
 
 
 def memory_kb(process: int) -> dict[str, int]:
-    """`pss`: with its share of what it shares with others; `own`: what it holds by itself. 0 if it ended meanwhile.
+    """`pss`: with its share of what it shares with others; `own`: anonymous memory. 0 if it ended meanwhile.
 
-    Of its unique memory (USS), `own` leaves out what no one process holds: unchanged pages of libraries, which become
-    unique when the last other process that used them ends, and pages of Ray's object store that no other has read yet.
+    Anonymous is what a process allocated, and pages of files that it changed. Unique memory (USS) would also count
+    pages of libraries, once the last other process that used them has ended, and those of Ray's object store that no
+    other has read yet, so it is another number in every run.
     """
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from aupipe.config import Section
 from aupipe.errors import DatasetError
-from aupipe.facestore.columns import of_arrays
+from aupipe.facestore.columns import of_arrays, to_arrays
 from aupipe.facestore.read import StoreIndex, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
 from aupipe.learning.augment import AugmentConfig
@@ -110,8 +110,7 @@ class EmbeddingReader:
             column = parquet(folder, group.file).read_row_group(group.group, columns=[_COLUMN])[_COLUMN]
         except FileNotFoundError:
             raise DatasetError(f"{folder.path(group.file)} is missing; start train.py again to make it") from None
-        values = column.combine_chunks().flatten().to_numpy()
-        return torch.from_numpy(values.reshape(group.rows, self._width).copy())
+        return torch.from_numpy(to_arrays(column).copy())
 
 
 def _card(folder: Storage, index: StoreIndex) -> Encoding:

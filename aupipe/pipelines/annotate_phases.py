@@ -31,10 +31,11 @@ _GROUP_VIDEOS = 64  # videos finalised by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 # Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
-# How processes that live long get memory. Arrow's own way keeps more of what was freed. Large pieces are given back:
-# parts and tables of 10 MB that come and go would leave holes, more every hour. But encoders keep what they have: a
-# layer's 10 to 30 MB would go and be fetched anew, page by page, for the next layer: a third more time.
-_GIVES_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 10**6)}
+# How processes that live long get memory: Arrow's own way keeps more of what was freed, and the rest is said to glibc
+# (other C libraries pass it over). Large pieces are given back: parts and tables of 10 MB that come and go would leave
+# holes, more every hour. But encoders keep what they have, up to the 32 MB a piece that glibc allows: a layer's would
+# go and be fetched anew, page by page, for the next layer, a third more time.
+_GIVES_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 _KEEPS = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),

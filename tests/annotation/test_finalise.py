@@ -9,7 +9,7 @@ import pytest
 from aupipe import facs
 from aupipe.annotation.events import find_events
 from aupipe.annotation.finalise import Decision, decide, head
-from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, frames_schema, to_parquet
+from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, expression_columns, frames_schema, to_parquet
 from aupipe.annotation.settings import EventsConfig
 from aupipe.faces.track import TrackingConfig
 
@@ -65,6 +65,18 @@ def test_every_frame_is_a_row_and_only_faces_have_probabilities() -> None:
     for names in (RAW, PROB):
         assert table[names[0]].to_pylist() == pytest.approx([0.7, 0.2, None, None, 0.4, None])
     assert table["AU26"].to_pylist() == [True, False, None, None, False, None]
+
+
+def test_what_is_said_of_a_face_stays_with_it_when_rows_are_put_in_order() -> None:
+    seen = [(0, 0.0, 0.1), (0, 500.0, 0.2), (0, 1000.0, 0.3), (1, 500.0, 0.5), (1, 1000.0, 0.6), (1, 0.0, 0.4)]
+    table = raw([{"frame": frame, "x": x, "p": (p, p + 0.2), "e": (p, 1 - p)} for frame, x, p in seen], 2, 2)
+    assert table["face_id"].to_pylist() == [0, 1, 2, 0, 1, 2]
+    assert table["box_x"].to_pylist() == [0, 500, 1000, 0, 500, 1000]
+    said = np.arange(1, 7) / 10
+    np.testing.assert_allclose(table["AU12_raw"], said + 0.1, rtol=1e-6)
+    np.testing.assert_allclose(table[expression_columns(2)[1]], said, rtol=1e-6)
+    both = np.repeat(np.stack([said, said + 0.2], axis=1), 12, axis=1)
+    np.testing.assert_allclose(table["votes_raw"].to_pylist(), both, rtol=1e-6)
 
 
 def test_smoothing_follows_the_face_and_gaps_count_as_missing() -> None:

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aupipe.facestore.columns import of_arrays
 from aupipe.facestore.folds import folds, held_out, video_positives
+from aupipe.facestore.schema import SCHEMA
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +38,7 @@ def test_positives_are_counted_by_base_video():
     au = np.zeros((4, 12), np.int8)
     au[0, 0] = au[2, 0] = au[2, 11] = 1
     au[3] = -1
-    labels = pa.FixedSizeListArray.from_arrays(pa.array(au.reshape(-1)), 12)
+    labels = of_arrays(au, SCHEMA.field("au").type, 4)
     result = video_positives(pa.table({"video_id": ["b", "a", "b", "b"], "au": labels}))
     assert result["b"].tolist() == [2, *[0] * 10, 1, 3]
     assert result["a"].tolist() == [0] * 12 + [1]
