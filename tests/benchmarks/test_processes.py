@@ -1,7 +1,6 @@
 import mmap
 import os
 
-import numpy as np
 import pytest
 
 from aupipe.benchmarks import processes
@@ -15,18 +14,21 @@ def _mb(kind: str) -> float:
     return processes.memory_kb(os.getpid())[kind] / 1024
 
 
+def _written(flags: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, 64 * MB, flags | mmap.MAP_ANONYMOUS)
+    for page in range(0, 64 * MB, mmap.PAGESIZE):
+        memory[page] = 1
+    return memory
+
+
 def test_own_memory_is_what_was_written_and_not_what_lies_in_shared_memory() -> None:
-    before = _mb("own")
-    array = np.ones(64 * MB, np.uint8)
-    assert _mb("own") - before == pytest.approx(64, abs=4)
-    whole = _mb("pss")
-    with mmap.mmap(-1, 64 * MB) as shared:
-        for page in range(0, 64 * MB, mmap.PAGESIZE):
-            shared[page] = 1
-        assert _mb("own") - before == pytest.approx(64, abs=4)
+    own, whole = _mb("own"), _mb("pss")
+    with _written(mmap.MAP_PRIVATE):
+        assert _mb("own") - own == pytest.approx(64, abs=4)
         assert _mb("pss") - whole == pytest.approx(64, abs=4)
-    del array
-    assert _mb("own") - before < 4
+    with _written(mmap.MAP_SHARED):
+        assert _mb("own") - own == pytest.approx(0, abs=4)
+        assert _mb("pss") - whole == pytest.approx(64, abs=4)
 
 
 def test_a_process_that_has_ended_has_nothing() -> None:
