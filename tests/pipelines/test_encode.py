@@ -45,6 +45,7 @@ def lines(run: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if not key.endswith(("_s", "_mb"))} for line in history]
 
 
+@pytest.mark.slow
 def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     store: str, checkpoint: str, tmp_path: Path, ray_session: None
 ) -> None:
@@ -68,7 +69,6 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     assert np.isnan(said.probabilities).all()  # read, not made again
 
 
-@pytest.mark.slow
 def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
     def encode(**encode_once: int) -> dict[str, tuple[int, bytes]]:
         """What lies there afterwards: file → time of writing, bytes."""
