@@ -64,6 +64,10 @@ class NoFramesError(MediaError):
     reason = "no_frames"
 
 
+class NoClockError(MediaError):
+    reason = "no_clock"
+
+
 class DecoderMissingError(MediaError):
     reason = "codec_not_supported"
 

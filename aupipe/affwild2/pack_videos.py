@@ -80,7 +80,7 @@ class _Scissors:
         times = np.full(len(known), np.nan)
         near = np.convolve(known, np.ones(2 * self.radius + 1)) > 0  # starts `radius` frames before the piece
         names = tuple(person.track.person for person in people)
-        middle = (info.height_px if info.rotation % 180 else info.width_px) / 2
+        middle = info.width_px / 2
         start = piece.first - self.radius
         stretch = _only(_stretch(uri, info, start, piece.stop + self.radius), start, near)
         for seen, points in follow(stretch, self.detector, self.radius):

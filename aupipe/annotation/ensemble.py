@@ -134,7 +134,9 @@ def tell(
     """
     column = None
     if sound is not None:
-        media_time_s = embeddings.rows["time_s"].to_numpy(zero_copy_only=False)  # null = NaN: no sound known there
+        media_time_s = np.array(embeddings.rows["time_s"].to_numpy(zero_copy_only=False))  # null = NaN: no sound there
+        restarted = np.logical_or.accumulate(embeddings.rows["restart"].to_numpy(zero_copy_only=False))
+        media_time_s[restarted] = np.nan  # `audio` ends where the clock starts anew
         column = sound.columns(media_time_s[rows])
     expressions: list[Tensor] = []
     first = 0

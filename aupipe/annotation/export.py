@@ -63,10 +63,11 @@ def _flat(frames: pa.Table) -> pa.Table:
 def _openface(frames: pa.Table) -> bytes:
     prob = [frames[name].fill_null(0.0).to_numpy() for name in PROB]
     decided = [frames[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS]
+    times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
     columns = {
         "frame": frames["frame"].to_numpy() + 1,
         "face_id": frames["face_id"].fill_null(0),
-        "timestamp": frames["time_s"].to_numpy(zero_copy_only=False).round(6),
+        "timestamp": pa.array(times_s.round(6), mask=np.isnan(times_s)),  # empty where a frame has no time
         "confidence": frames["detector_score"].fill_null(0.0),
         "success": frames[PROB[0]].is_valid().cast(pa.int8()),
         **{f"{au}_r": (5 * p).round(4) for au, p in zip(facs.AUS, prob, strict=True)},

@@ -24,6 +24,9 @@ from aupipe.learning.ensemble import How
 Tell = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
+_KEPT = ("frame", "time_s", "status", "detector_score", *BOX, "landmarks", "frame_width", "frame_height")
+
+
 @dataclass(frozen=True)
 class Decision:
     """How the probabilities of K models become booleans.
@@ -65,7 +68,7 @@ def head(
     columns = {
         "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
         "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
-        **{name: observed[name] for name in ("frame", "time_s", "status", "detector_score", *BOX, "landmarks")},
+        **{name: observed[name] for name in _KEPT},
         **{name: _nullable(said[:, au : models * aus : aus].mean(axis=1, dtype=float)) for au, name in enumerate(RAW)},
         **dict.fromkeys(PROB, pa.nulls(count, pa.float32())),
         **dict.fromkeys(facs.AUS, pa.nulls(count, pa.bool_())),

@@ -63,7 +63,8 @@ class Keys:
     def _of_observe(self) -> tuple[object, ...]:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector)}
-        return self.models.encoders_key, detector, self.config.alignment.model_dump()
+        asked = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
+        return self.models.encoders_key, detector, self.config.alignment.model_dump(), *asked
 
     @cached_property
     def _of_head(self) -> tuple[object, ...]:

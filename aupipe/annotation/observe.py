@@ -73,7 +73,11 @@ def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
 def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
     """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
     frame, faces = seen.frame, seen.faces
-    base = {"frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt}
+    height, width = (None, None) if frame.image is None else frame.image.shape[:2]
+    base = {
+        "frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt,
+        "restart": frame.restart, "frame_width": width, "frame_height": height,
+    }  # fmt: skip
     if len(faces) == 0:
         yield base | {"status": "decode_error" if frame.image is None else "no_face"}, None
     for face in range(len(faces)):

@@ -8,12 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from aupipe.annotation.inputs import Input
-from aupipe.errors import NoFramesError
+from aupipe.errors import NoClockError, NoFramesError
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
-
-# Where a container gives neither times nor a length, frames are taken to be this far apart.
-_ASSUMED_FRAME_S = 0.04
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,12 @@ class Segment:
 
 
 def cut_into_segments(
-    video: Input, info: VideoInfo, segment_s: float, smoothing_radius: int, sample_fps: float | None = None
+    video: Input,
+    info: VideoInfo,
+    segment_s: float,
+    smoothing_radius: int,
+    sample_fps: float | None = None,
+    assume_fps: float | None = None,
 ) -> list[Segment]:
     """Cut what is asked of a video at key frames, each piece at least `segment_s` long; one piece where its index
     cannot be trusted.
@@ -56,10 +58,17 @@ def cut_into_segments(
 
     Args:
         sample_fps: frames looked at in a second, at most; None: all.
+        assume_fps: as `probe` was given it.
 
     Raises:
+        NoClockError: a part in time, or frames a second, are asked of a video whose frames have no times.
         NoFramesError: none of the frames is asked for.
     """
+    if info.start_s is None and video.asked(sample_fps):
+        raise NoClockError(
+            f"{video.uri}: no frame of it has a time, so {video.asked(sample_fps)} has no meaning; give its rate with "
+            "--set assume_fps=RATE"
+        )
     times = _times_s(info)
     chosen = _chosen(times, video.start_s, video.end_s, sample_fps)
     if len(chosen) == 0:
@@ -67,7 +76,7 @@ def cut_into_segments(
     whole = len(chosen) == len(times)
     lost = info.frames_expected - len(times) if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
-        span = Span(info.frames_expected, info.exact)
+        span = Span(info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps)
         if whole:
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1
@@ -86,7 +95,7 @@ def cut_into_segments(
         before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the one that leads to it
         seek = int(info.key_pts[before]) if before >= 0 else None
         more = lost if final else 0  # what the container counts but does not hold comes after all that it holds
-        span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek)
+        span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
         own_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
         looked_at = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
         segments.append(Segment(video.uri, video.video_id, number, int(chosen[start]), own_stop, span, looked_at))
@@ -98,7 +107,7 @@ def _times_s(info: VideoInfo) -> np.ndarray:
     if info.pts is not None:
         return info.pts * float(info.time_base)
     count = info.frames_expected - info.missing
-    step_s = info.duration_s / count if info.duration_s else _ASSUMED_FRAME_S
+    step_s = info.duration_s / count if info.duration_s else 0.0
     return (info.start_s or 0.0) + np.arange(count) * step_s
 
 
@@ -111,7 +120,7 @@ def _chosen(times: np.ndarray, start_s: float | None, end_s: float | None, sampl
     origin = times[indices[0]] if start_s is None else start_s
     # A frame that should lie on the edge of a slot may lie a rounding before it.
     slot = np.floor((times[indices] - origin) * sample_fps + 1e-6)
-    return indices[np.diff(slot, prepend=-1) > 0]
+    return indices[np.diff(slot, prepend=-1) != 0]  # where the clock starts anew, slots fall
 
 
 def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float) -> list[int]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
@@ -23,11 +23,13 @@ _GEOMETRY = [
     ("time_s", pa.float64()),  # presentation time, not re-based to 0; null where the container gives none
     ("status", pa.string()),
     ("detector_score", pa.float32()),
-    *((name, pa.float32()) for name in BOX),  # pixels of the upright frame
+    *((name, pa.float32()) for name in BOX),  # pixels of the frame as it is shown: upright, with square pixels
     (
         "landmarks",
         pa.list_(pa.float32(), 10),
     ),  # x, y of left eye, right eye, nose tip, left, right mouth corner, as seen
+    ("frame_width", pa.int32()),  # of the frame that box and landmarks refer to; null where it was not decoded
+    ("frame_height", pa.int32()),
 ]
 
 # One row a face a frame; one row for a frame without a face or not decoded.
@@ -69,11 +71,14 @@ EVENTS = pa.schema(
         ("video_id", pa.string()),
         ("face_id", pa.int32()),
         ("au", pa.string()),
-        ("onset_s", pa.float64()),
+        ("onset_s", pa.float64()),  # null where the frame has no time
         ("apex_s", pa.float64()),
         ("offset_s", pa.float64()),  # time of the last frame of the event
         ("peak", pa.float32()),
         ("mean", pa.float32()),
+        ("onset_frame", pa.int32()),
+        ("apex_frame", pa.int32()),
+        ("offset_frame", pa.int32()),
     ],
     metadata=_METADATA,
 )
@@ -86,6 +91,7 @@ REASONS = {
     "unreadable": "the file system refused it",
     "not_a_video": "FFmpeg knows no such format, or it is a playlist, which could lead elsewhere",
     "no_video_stream": "sound only, or cover pictures",
+    "no_clock": "a part in time or a sampling rate is asked for, and its frames have no times (`assume_fps`)",
     "no_frames": "a video stream without frames, or none in the part that is asked for",
     "codec_not_supported": "FFmpeg has no decoder for it",
     "decoder_failed": "the decoder gave up on the whole file",
@@ -98,7 +104,7 @@ REASONS = {
     "frames_lost": "frames that could not be decoded, with their numbers",
     "frames_corrupt": "frames that the decoder returned, but says that part of them may be wrong",
     "truncated": "it ends before the length that its container promises",
-    "container_damaged": "FFmpeg says that the container is damaged: frames may be missing without a trace",
+    "container_damaged": "evidence that the container is damaged: frames may be missing without a trace",
     "sound_lost": "its sound breaks off, or cannot be meant, and a model listens",
     # duplicate
     "duplicate": "the same bytes, and the same part of them, as another input",
@@ -123,6 +129,14 @@ VIDEOS = pa.schema(
         ("attempts", pa.int32()),
         ("duplicate_of", pa.string()),
         ("model_sha256", pa.string()),  # of the model, or models, that its rows come from
+        ("frame_width", pa.int32()),  # of the first frame as it is shown; `frames` has that of each
+        ("frame_height", pa.int32()),
+        ("pixel_aspect", pa.string()),  # width:height of a stored pixel; pictures are stretched to square pixels
+        ("hdr", pa.string()),  # pq or hlg: pictures are tone-mapped to SDR; "" if they are SDR
+        ("track", pa.int32()),  # which video track, from 0
+        ("tracks", pa.int32()),  # how many video tracks the file has
+        ("clock_restarts", pa.int32()),  # how often times start anew: joined streams
+        ("remark", pa.string()),  # what is odd about the file, but costs no frame
     ],
     metadata=_METADATA,
 )
@@ -133,6 +147,7 @@ OBSERVED = pa.schema(
     [
         *_GEOMETRY,
         ("cut", pa.bool_()),  # a shot cut lies between this frame and the one before
+        ("restart", pa.bool_()),  # the clock starts anew at this frame
         ("corrupt", pa.bool_()),
         ("embedding", pa.list_(pa.float32())),
     ],

@@ -30,6 +30,12 @@ class EventsConfig(Section):
     min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are left out
 
 
+class MediaConfig(Section):
+    """Which part of a container is the video."""
+
+    track: int | None = Field(default=None, ge=0)  # number of the video track, from 0; None: as a player would choose
+
+
 class LimitsConfig(Section):
     """What one input may cost before it is set aside."""
 
@@ -59,6 +65,9 @@ class AnnotateConfig(Section):
     smoothing: SmoothingConfig = SmoothingConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
     events: EventsConfig = EventsConfig()
+    media: MediaConfig = MediaConfig()
+    # Frames a second of elementary streams (.h264, .265, .m2v …), which have no clock; None: their times are null.
+    assume_fps: float | None = Field(default=None, gt=0)
     sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded

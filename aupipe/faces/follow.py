@@ -39,7 +39,7 @@ def follow(frames: Iterable[Frame], detector: Detector, radius: int) -> Iterator
     waiting = 0  # frames at the window's end that are not given out yet
     for frame in frames:
         faces, now = (NO_FACES, None) if frame.image is None else (detector.detect(frame.image), thumbnail(frame.image))
-        cut = before is not None and now is not None and is_cut(before, now)
+        cut = frame.restart or (before is not None and now is not None and is_cut(before, now))
         linked = bool(window) and not cut
         links = neighbours(window[-1].faces, faces) if linked else np.full(len(faces), -1)
         window.append(Seen(frame, faces, links, cut))

@@ -18,6 +18,7 @@ _MAX_JITTER_S = 0.05
 # Of all holes together; beyond it the time stamps are damaged, or made to fill memory.
 _MAX_SILENCE_S = 4 * 3600.0
 _MAX_RATE_HZ = 768_000
+_RESTART_S = 1.0  # a time that falls by more is no jitter: streams were joined
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
     """The first audio stream without holes, in blocks of about `block_s`; nothing where there is no sound.
 
     Raises:
-        SoundLostError: its times or its rate cannot be meant.
+        SoundLostError: its times or its rate are impossible, or its clock starts anew.
         MediaError: the file cannot be opened as a video.
     """
     held: list[npt.NDArray[np.int16]] = []
@@ -56,6 +57,10 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
     for time_s, rate, samples in _decoded(uri):
         origin_s = time_s if origin_s is None else origin_s
         hole = round((time_s - origin_s) * rate) - given - count
+        if hole < -_RESTART_S * rate:
+            if held:
+                yield block()
+            raise SoundLostError(f"its clock starts anew after {time_s - hole / rate:,.1f} s; what follows is left out")
         if hole > _MAX_JITTER_S * rate:
             silence += hole
             if silence > _MAX_SILENCE_S * rate:

@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from aupipe.errors import DecoderMissingError, NotAVideoError, NoVideoStreamError
+from aupipe.errors import DecoderMissingError, NotAVideoError
+from aupipe.media.complaints import complaints
 from aupipe.media.source import check_local, named_errors, opened
+from aupipe.media.track import choose, packet_counts
 from aupipe.storage import is_uri
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
 # so a playlist dressed as a video cannot lead FFmpeg to other files or hosts.
 FORMATS = (
-    "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp"
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp,"
+    "yuv4mpegpipe,apng,dhav,ifv,vc1,vc1test,vvc,evc,cine,ty,nuv,gxf,lxf,nsv,h261,h263,dirac,cavsvideo,avs2,avs3,smjpeg,"
+    "mjpeg_2000,kux,flic,smk"
 )
 
 # Containers whose packets carry presentation times. AVI has none: FFmpeg makes them up in decoding order, which is
 # wrong wherever frames are reordered.
-TIMED_FORMATS = frozenset({"mov", "matroska", "mpeg", "mpegts", "flv", "asf", "ogg", "mxf", "nut", "wtv"})
+TIMED_FORMATS = frozenset(
+    {"mov", "matroska", "mpeg", "mpegts", "flv", "asf", "ogg", "mxf", "nut", "wtv"}
+    | {"gif", "apng", "ivf", "yuv4mpegpipe", "dv", "dhav", "cine", "gxf", "lxf", "smjpeg"}
+)
+
+# Elementary streams: nothing in them says when a frame is shown. FFmpeg assumes 25 frames a second, or takes a rate
+# that the codec's header may hold; both are guesses.
+CLOCKLESS_FORMATS = frozenset(
+    {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "av1", "vc1", "vc1test", "h261"}
+    | {"h263", "dirac", "cavsvideo", "avs2", "avs3"}
+)
 
 # Media in which a key frame's time leads exactly to that key frame. Seeking in MPEG-PS and some AVI files loses the
 # whole group of the target.
 SEEKABLE_FORMATS = frozenset({"mov", "matroska"})
 
+# MPEG's program and transport streams: their clock counts in 33 bits, and starts anew after 26.5 hours.
+PROGRAM_STREAMS = frozenset({"mpeg", "mpegts"})
 
 MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
 
 @contextmanager
-def open_video(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its first real video stream (cover pictures are passed over), decoding on one thread.
+def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[InputContainer]:
+    """Open the container.
 
     Args:
         max_frame_px: pixels; a decoder takes no memory for a larger frame, whatever the container said of it.
@@ -49,18 +65,44 @@ def open_video(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[tuple[Inp
         else:
             check_local(uri)
             source = f"file:{os.path.abspath(uri)}"  # without "file:", the name "concat:a|b" is a protocol to FFmpeg
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px)}
+        options = {
+            "format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
+            "correct_ts_overflow": "0",  # `clock` reads clocks; FFmpeg would add 26.5 hours to joined streams
+        }  # fmt: skip
         try:
-            container = stack.enter_context(av.open(source, mode="r", options=options, metadata_errors="replace"))
+            container = av.open(source, mode="r", options=options, metadata_errors="replace")
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
-            raise NotAVideoError(f"{uri}: not a video file that FFmpeg knows") from None
-        stream = _video_stream(container, uri)
-        stream.codec_context.options = {"max_pixels": str(max_frame_px)}
-        yield container, stream
+            raise NotAVideoError(f"{uri}: {_refusal(source, options)}") from None
+        yield stack.enter_context(container)
+
+
+@contextmanager
+def open_video(
+    uri: str, max_frame_px: int = MAX_FRAME_PX, track: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the container and one of its video tracks, which decodes on one thread.
+
+    Args:
+        max_frame_px: as `open_container`.
+        track: number of the video track, from 0; None: the one that a player would show, as `track.choose` finds it.
+
+    Raises:
+        MediaError: as `open_container`; or there is no such track, or no decoder for it.
+    """
+    with open_container(uri, max_frame_px) as container:
+        number = choose(container.streams.video, uri, track)
+        if number is not None:
+            yield container, _ready(container, number, uri, max_frame_px)
+            return
+        counts = packet_counts(container)
+    with open_container(uri, max_frame_px) as container:  # anew: counting has read packets, and not all formats seek
+        number = choose(container.streams.video, uri, track, counts)
+        assert number is not None
+        yield container, _ready(container, number, uri, max_frame_px)
 
 
 def format_names(container: InputContainer) -> frozenset[str]:
-    """FFmpeg's names of the container format, e.g. {mov, mp4, …}."""
+    """Return FFmpeg's names of the container format, e.g. {mov, mp4, …}."""
     return frozenset(container.format.name.split(","))
 
 
@@ -69,13 +111,22 @@ def media_time_s(pts: int, time_base: Any) -> float:
     return float(pts) * time_base.numerator / time_base.denominator
 
 
-def _video_stream(container: InputContainer, uri: str) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        raise NoVideoStreamError(f"{uri}: holds no video stream")
-    stream = streams[0]
+def _refusal(source: Any, options: dict[str, str]) -> str:
+    """Say why FFmpeg does not open what it is given: by its log, which the error itself does not repeat."""
+    if not isinstance(source, str):
+        source.seek(0)
+    with complaints() as log, suppress(av.error.FFmpegError, EOFError):
+        av.open(source, mode="r", options=options).close()
+    if log.mentions("not on whitelist"):
+        return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
+    return "not a video file that FFmpeg knows"
+
+
+def _ready(container: InputContainer, number: int, uri: str, max_frame_px: int) -> VideoStream:
+    stream = container.streams.video[number]
     if stream.codec_context is None:
         raise DecoderMissingError(f"{uri}: FFmpeg has no decoder for its video stream")
+    stream.codec_context.options = {"max_pixels": str(max_frame_px)}
     stream.thread_type = "NONE"  # parallelism is over segments; threads would oversubscribe the cores
     stream.codec_context.thread_count = 1
     return stream

@@ -1,4 +1,4 @@
-"""The frames of a video in presentation order, upright, with media time. A damaged packet costs its frames only."""
+"""The frames of a video in presentation order, as they are shown, with media time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import heapq
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
+from typing import cast
 
 import av
 import numpy as np
@@ -15,9 +17,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from aupipe.media.avi import Clock
-from aupipe.media.container import MAX_FRAME_PX, format_names, media_time_s, open_video
-from aupipe.media.probe import is_presented, packets_of, probe
+from aupipe.media.clock import Moment, PacketClock
+from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
+from aupipe.media.display import Display
+from aupipe.media.pictures import picture_counter
+from aupipe.media.probe import packets_of, probe
 
 # How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
 _REORDER_FRAMES = 4
@@ -30,14 +34,16 @@ class Frame:
     Attributes:
         index: 0-based, in presentation order of the whole video.
         time_s: presentation time as the container gives it (not re-based to 0); None if it gives none.
-        image: (H, W, 3) uint8 RGB, upright; None if the frame could not be decoded.
+        image: (H, W, 3) uint8 RGB, upright, with square pixels, in SDR; None if the frame could not be decoded.
         corrupt: the decoder returned it but says that part of it may be wrong.
+        restart: the container's clock starts anew at this frame: streams were joined.
     """
 
     index: int
     time_s: float | None
     image: np.ndarray | None
     corrupt: bool = False
+    restart: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Span:
         first: index of the first frame.
         first_pts, last_pts: presentation times of the first and last frame, in ticks; None = no limit.
         seek_pts: a key frame's time at or before the first frame; None = decode from the start of the file.
+        track: number of the video track; None: as `open_video` chooses.
+        assume_fps: frames a second of a stream without a clock; None: its frames have no times.
     """
 
     expected: int
@@ -58,10 +66,14 @@ class Span:
     first_pts: int | None = None
     last_pts: int | None = None
     seek_pts: int | None = None
+    track: int | None = None
+    assume_fps: float | None = None
 
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:
-    """Every frame of the span (default: the whole video), in presentation order, once; lost ones without an image.
+    """Yield every frame of the span (default: the whole video), in presentation order, once.
+
+    Those that cannot be decoded come without an image.
 
     Args:
         max_frame_px: as `open_video`.
@@ -71,130 +83,128 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
     """
     if span is None:
         info = probe(uri, max_frame_px)
-        span = Span(info.frames_expected, info.exact)
-    with open_video(uri, max_frame_px) as (container, stream):
-        given = 0
-        decode = _by_time if span.exact else _by_tick if "avi" in format_names(container) else _in_output_order
-        for frame in decode(container, stream, span):
-            yield frame
-            given += 1
-        for place in range(given, span.expected):
+        span = Span(info.frames_expected, info.exact, track=info.track)
+    with open_video(uri, max_frame_px, span.track) as (container, stream):
+        reader = _Reader(container, stream, span, max_frame_px)
+        yield from reader.by_time() if span.exact else reader.in_output_order()
+        for place in range(reader.given, span.expected):
             yield Frame(span.first + place, None, None)
 
 
-def upright(frame: VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned and mirrored as the frame's display matrix says."""
-    image = frame.to_ndarray(format="rgb24")
-    side = frame.side_data.get("DISPLAYMATRIX")
-    if side is None:
-        return image
-    # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
-    matrix = np.frombuffer(side, np.int32)  # type: ignore[call-overload] # a buffer, though its stub does not say so
-    a, b, _, c, d = matrix[:5].tolist()
-    if abs(a) < abs(b):
-        image, x_sign, y_sign = image.transpose(1, 0, 2), c, b
-    else:
-        x_sign, y_sign = a, d
-    return np.ascontiguousarray(image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1])
+class _Reader:
+    """Decodes a span. Packets carry their moment through the decoder, so each frame is known by its own.
 
+    Attributes:
+        given: how many frames it has given out.
+    """
 
-def _by_time(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
-    """Match what the decoder returns with the times of the packets that went in; what never comes out is lost."""
-    low = span.first_pts if span.first_pts is not None else -(2**63)
-    high = span.last_pts if span.last_pts is not None else 2**63
-    promised: list[int] = []  # heap: times of packets that went in, whose frames have not been given out
-    held: dict[int, VideoFrame] = {}  # frames that came before an earlier one did: damage upsets a decoder's order
-    index = span.first
-    assert stream.time_base is not None  # a stream with exact times has one
+    def __init__(self, container: InputContainer, stream: VideoStream, span: Span, max_frame_px: int) -> None:
+        self._container, self._stream, self._span = container, stream, span
+        self._display = Display(container, stream, max_frame_px)
+        self._clock, self._counter = PacketClock(container, stream), picture_counter(stream)
+        self._step = None
+        if span.assume_fps is not None and format_names(container) & CLOCKLESS_FORMATS:
+            self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
+        stream.codec_context.copy_opaque = True
+        self._epoch = 0
+        self.given = 0
 
-    def give() -> Frame:
-        nonlocal index
-        time = heapq.heappop(promised)
-        frame = held.pop(time, None)
-        image = None if frame is None else upright(frame)
-        index += 1
-        return Frame(
-            index - 1, media_time_s(time, stream.time_base), image, frame is not None and bool(frame.is_corrupt)
-        )
+    def by_time(self) -> Iterator[Frame]:
+        """Match what the decoder returns with the packets that went in; what never comes out is lost."""
+        span = self._span
+        low = (0, span.first_pts) if span.first_pts is not None else (0, -(2**63))
+        high = (0, span.last_pts) if span.last_pts is not None else (2**31, 0)
+        promised: list[Moment] = []  # heap: of packets that went in, whose frames have not been given out
+        held: dict[Moment, VideoFrame] = {}  # frames that came before an earlier one did: damage upsets the order
+        finished = False
+        for packet in chain(self._packets(), [None]):
+            if packet is not None:
+                _, moment = self._clock.read(packet)
+                packet.opaque = moment
+                if moment is not None and self._begins_picture(packet) and low <= moment <= high:
+                    heapq.heappush(promised, moment)
+            for frame in self._decode(packet):
+                if frame is None:
+                    continue  # which one was lost shows in the moments of the others
+                moment = _moment_of(frame)
+                if moment is None:  # it lost its time in a damaged packet: it takes the first free place
+                    moment = min((m for m in promised if m not in held), default=None)
+                if moment in promised:
+                    held[moment] = frame
+                finished = finished or (moment is not None and moment > high)
+                while promised and (promised[0] in held or len(held) > _REORDER_FRAMES):
+                    first = heapq.heappop(promised)
+                    yield self._give(held.pop(first, None), first)
+            if finished:
+                break
+        while promised:
+            first = heapq.heappop(promised)
+            yield self._give(held.pop(first, None), first)
 
-    finished = False
-    for packet in chain(_packets(container, stream, span), [None]):
-        if packet is not None and packet.pts is not None and is_presented(packet, stream) and low <= packet.pts <= high:
-            heapq.heappush(promised, packet.pts)
-        for frame in _decode(stream, packet):
-            if frame is None:
-                continue  # which one was lost shows in the times of the others
-            time = frame.pts
-            if time is None:  # it lost its time in a damaged packet: it takes the first free place
-                time = min((t for t in promised if t not in held), default=None)
-            if time in promised:
-                held[time] = frame
-            finished = finished or (time is not None and time > high)
-            while promised and (promised[0] in held or len(held) > _REORDER_FRAMES):
-                yield give()
-        if finished:
-            break
-    while promised:
-        yield give()
+    def in_output_order(self) -> Iterator[Frame]:
+        """Give frames as they come. Of AVI each takes the next tick of the packets; what its index lists and the file
+        lacks is lost. Elsewhere a frame that a decoder refuses is lost where it should have come.
+        """
+        is_avi = "avi" in format_names(self._container)
+        ticks: deque[tuple[Moment | None, bool]] = deque()  # of frames not given out, and whether the file has them
+        for packet in chain(self._packets(), [None]):
+            if packet is not None:
+                passed, moment = self._clock.read(packet)
+                packet.opaque = moment
+                ticks += [(lost, False) for lost in passed]
+                count = 0 if packet.is_discard else self._counter.count(packet)
+                ticks += [(moment and (moment[0], moment[1] + extra), True) for extra in range(count)]
+            for frame in self._decode(packet):
+                if not is_avi:
+                    yield self._give(frame, _moment_of(frame))
+                    continue
+                if frame is None:
+                    continue  # its tick is left over, and shows that it is lost
+                while ticks and not ticks[0][1]:
+                    yield self._give(None, ticks.popleft()[0])
+                yield self._give(frame, ticks.popleft()[0] if ticks else None)
+        if is_avi:
+            rest = self._clock.rest(max(0, self._span.expected - self.given - len(ticks)))
+            for moment in [*(moment for moment, _ in ticks), *rest]:
+                if self.given < self._span.expected:
+                    yield self._give(None, moment)
 
-
-def _in_output_order(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
-    """Number frames as they come. A loss stands where the decoder refused a packet."""
-    index = span.first
-    for packet in chain(_packets(container, stream, span), [None]):
-        for frame in _decode(stream, packet):
-            if frame is None:
-                yield Frame(index, None, None)
-            else:
-                pts = frame.pts  # frame.time is NaN for those that come out at the end
-                time_s = None if pts is None or not stream.time_base else media_time_s(pts, stream.time_base)
-                yield Frame(index, time_s, upright(frame), bool(frame.is_corrupt))
-            index += 1
-
-
-def _by_tick(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Frame]:
-    """AVI: frames as they come, at the ticks of the packets; what its index lists and the file lacks is lost."""
-    clock, index = Clock(stream), span.first
-    ticks: deque[tuple[int, bool]] = deque()  # of frames that have not been given out, and whether the file has them
-    assert stream.time_base is not None  # a rate stands in every AVI header
-
-    def give(frame: VideoFrame | None, tick: int | None) -> Frame:
-        nonlocal index
-        index += 1
-        time_s = None if tick is None else media_time_s(tick, stream.time_base)
+    def _give(self, frame: VideoFrame | None, moment: Moment | None) -> Frame:
+        index = self._span.first + self.given
+        self.given += 1
+        time_s = None
+        if self._step is not None:
+            time_s = media_time_s(index, self._step)
+        elif moment is not None:
+            time_s = media_time_s(moment[1], self._stream.time_base)
+        restart = moment is not None and moment[0] > self._epoch
+        self._epoch = moment[0] if moment is not None else self._epoch
         if frame is None:
-            return Frame(index - 1, time_s, None)
-        return Frame(index - 1, time_s, upright(frame), bool(frame.is_corrupt))
+            return Frame(index, time_s, None, restart=restart)
+        return Frame(index, time_s, self._display.picture(frame), bool(frame.is_corrupt), restart)
 
-    for packet in chain(_packets(container, stream, span), [None]):
-        if packet is not None:
-            passed, tick = clock.read(packet)
-            ticks += [(lost, False) for lost in passed]
-            if is_presented(packet, stream):
-                ticks.append((tick, True))
-        for frame in _decode(stream, packet):
-            while ticks and not ticks[0][1]:
-                yield give(None, ticks.popleft()[0])
-            yield give(frame, ticks.popleft()[0] if ticks else None)
-    for tick in chain((tick for tick, _ in ticks), clock.rest()):
-        if index < span.first + span.expected:
-            yield give(None, tick)
+    def _begins_picture(self, packet: Packet) -> bool:
+        return not packet.is_discard and self._counter.count(packet) > 0
 
+    def _packets(self) -> Iterator[Packet]:
+        seek_pts = self._span.seek_pts
+        if seek_pts is not None and not _seek(self._container, self._stream, seek_pts):
+            self._container.seek(0)
+        return packets_of(self._container, self._stream)
 
-def _packets(container: InputContainer, stream: VideoStream, span: Span) -> Iterator[Packet]:
-    if span.seek_pts is not None and not _seek(container, stream, span.seek_pts):
-        container.seek(0)
-    return packets_of(container, stream)
+    def _decode(self, packet: Packet | None) -> Iterator[VideoFrame | None]:
+        """Yield the frames that a packet (None: the end) brings out; None if the decoder refuses it."""
+        try:
+            yield from self._stream.codec_context.decode(packet)
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:  # every way in which a decoder refuses a damaged packet
+            yield None
 
 
-def _decode(stream: VideoStream, packet: Packet | None) -> Iterator[VideoFrame | None]:
-    """The frames that a packet (None: the end) brings out; None if the decoder refuses it."""
-    try:
-        yield from stream.codec_context.decode(packet)
-    except av.error.MemoryError:
-        raise
-    except av.error.FFmpegError:  # every way in which a decoder refuses a damaged packet
-        yield None
+def _moment_of(frame: VideoFrame | None) -> Moment | None:
+    """Return the moment that the frame's packet was given; a damaged packet has none."""
+    return None if frame is None else cast("Moment | None", frame.opaque)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:

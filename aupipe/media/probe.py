@@ -1,4 +1,4 @@
-"""What a video holds, by reading its packets without decoding them (but the first picture, for its rotation)."""
+"""Probing a video: its packets are read without decoding them, and its first picture is decoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 
 import av
 import numpy as np
@@ -16,14 +15,30 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from aupipe.errors import NoFramesError
-from aupipe.media.avi import Clock
-from aupipe.media.complaints import complaints
-from aupipe.media.container import MAX_FRAME_PX, SEEKABLE_FORMATS, TIMED_FORMATS, format_names, open_video
+from aupipe.media.clock import Moment, PacketClock
+from aupipe.media.complaints import Complaints, complaints
+from aupipe.media.container import (
+    CLOCKLESS_FORMATS,
+    MAX_FRAME_PX,
+    SEEKABLE_FORMATS,
+    TIMED_FORMATS,
+    format_names,
+    open_video,
+)
+from aupipe.media.display import Display, hdr_of
+from aupipe.media.pictures import picture_counter
 from aupipe.media.source import opened
 
 _TS_PACKET_BYTES = (188, 192, 204)
 # A header that promises more than this many times the frames that are there is not that of a truncated file.
 _MOST_MISSING = 1000
+# Packets on either side of a join that a demuxer may flag as not whole: the counters of both streams do not fit.
+_JOIN_PACKETS = 3
+# Containers that a second file may be joined to, of which FFmpeg then reads the first alone; how such a file begins.
+_FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "ogg": slice(0, 6)}
+_SEARCHED_BYTES = 2**23  # after the last packet: an index may lie there, of some megabytes where a video is long
+# A step to the next frame beyond this many usual ones is a gap.
+_GAP_STEPS = 1.5
 
 
 @dataclass(frozen=True)
@@ -38,21 +53,27 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The first video stream of one input.
+    """The video track of one input.
 
     Attributes:
-        pts: (frames_expected − missing,) int64, presentation times of the packets to be presented, in ticks of
-            `time_base`, ascending; of AVI, with those of missing frames that its index lists; None if the container
-            does not give every packet a time.
-        exact: a frame is known by its time: no two have the same, and the container gives it to packets.
+        width_px, height_px: of the first picture as it is shown: upright, with square pixels.
+        track: which video track it is, from 0; `tracks`: how many there are.
+        pts: (frames_expected − missing,) int64, presentation times in ticks of `time_base`, in presentation order:
+            ascending but where the clock starts anew. Of AVI, with those of missing frames that its index lists. By an
+            assumed rate where that was asked for. None if the container does not give every frame a time.
+        exact: a frame is identified by its time: no two have the same, and the container gives it to packets.
+        restarts: indices of the frames at which the clock starts anew: joined streams.
         key_pts: (K,) int64, those of `pts` at which decoding can start; empty if the container cannot be cut.
-        frames_expected: packets to be presented (an edit list flags those that are decoded but not shown), and those
-            that the container's index or header counts but that are not there.
+        frames_expected: pictures to be presented (an edit list flags those that are decoded but not shown), and those
+            that the container's index counts but that are not there.
         missing: how many of `frames_expected` are not there: the file is truncated or its structure is damaged.
         missing_s: seconds that the container promises beyond its last frame, where it says so (Matroska does not count
             frames); 0 if it does not.
-        damage: what FFmpeg says of damage to the container, which may have lost frames without a trace; "" if nothing.
+        damage: evidence that the container is damaged and may have lost frames without a trace; "" if there is none.
+        remark: what is odd about the container but costs no frame; "" if nothing is.
         rotation: degrees counter-clockwise by which the stored picture is turned to stand upright.
+        pixel_aspect: width of a stored pixel by its height.
+        hdr: "pq" or "hlg": pictures are tone-mapped to SDR; "" if they are SDR.
         variable_frame_rate: the distances between presentation times differ by more than one tick.
     """
 
@@ -60,7 +81,11 @@ class VideoInfo:
     container: str
     width_px: int
     height_px: int
+    track: int
+    tracks: int
     rotation: int
+    pixel_aspect: Fraction
+    hdr: str
     time_base: Fraction
     start_s: float | None
     duration_s: float | None
@@ -68,76 +93,121 @@ class VideoInfo:
     missing: int
     missing_s: float
     damage: str
+    remark: str
     pts: np.ndarray | None
     exact: bool
+    restarts: tuple[int, ...]
     key_pts: np.ndarray
     variable_frame_rate: bool
     audio: AudioInfo | None
 
 
-def probe(uri: str, max_frame_px: int = MAX_FRAME_PX) -> VideoInfo:
-    """Read all packets of the video at `uri` and say what it holds.
+@dataclass(frozen=True)
+class _FirstPicture:
+    track: int
+    width_px: int
+    height_px: int
+    rotation: int
+    pixel_aspect: Fraction
+    hdr: str
+
+
+def probe(
+    uri: str, max_frame_px: int = MAX_FRAME_PX, track: int | None = None, assume_fps: float | None = None
+) -> VideoInfo:
+    """Read all packets of the video at `uri`.
 
     Args:
-        max_frame_px: as `open_video`.
+        max_frame_px, track: as `open_video`.
+        assume_fps: frames a second of elementary streams, which have no clock; None: their frames have no times.
 
     Raises:
         MediaError: it cannot be read as a video; the subclass says why.
     """
-    rotation = _rotation(uri, max_frame_px)
-    with complaints() as said, open_video(uri, max_frame_px) as (container, stream):
+    first = _first_picture(uri, max_frame_px, track)
+    with complaints() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
-        clock = Clock(stream) if "avi" in formats else None
-        packets: list[tuple[int | None, bool]] = []
-        absent: list[int] = []  # ticks of frames that AVI's index lists
-        total = end = 0
-        for packet in said.through(packets_of(container, stream), container):
+        clock, counter = PacketClock(container, stream), picture_counter(stream)
+        pictures: list[tuple[Moment | None, bool]] = []  # of packets to be presented; and whether each is a key frame
+        absent: list[Moment] = []  # frames that AVI's index lists
+        total = 0
+        joined: set[int] = set()  # packets on either side of a restart of the clock
+        several, read_to = False, 0
+        end: Moment = (0, 0)
+        for packet in log.through(packets_of(container, stream), container):
+            before = clock.restarts
+            passed, moment = clock.read(packet)
+            absent += passed
+            if clock.restarts > before:
+                joined |= set(range(total - _JOIN_PACKETS, total + _JOIN_PACKETS))
+            if packet.pos is not None and packet.pos >= 0:
+                read_to = max(read_to, packet.pos + packet.size)
             total += 1
-            time = packet.pts
-            if clock is not None:
-                passed, time = clock.read(packet)
-                absent += passed
-            if is_presented(packet, stream):
-                packets.append((time, packet.is_keyframe))
-                end = max(end, (time or 0) + (packet.duration or 0))
-        if not packets:
+            count = 0 if packet.is_discard else counter.count(packet)
+            for extra in range(count):
+                pictures.append((moment if extra == 0 else _later(moment, extra, formats), packet.is_keyframe))
+            several = several or count > 1
+            if count and moment is not None:
+                end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
+        if not pictures:
             raise NoFramesError(f"{uri}: the video stream holds no frames")
-        missing = max(0, stream.frames - total) if "mov" in formats else 0
-        if clock is not None:
-            absent += islice(clock.rest(), _MOST_MISSING * total + 1)
-            missing = len(absent)
-        damage = said.first
-        if "mpegts" in formats and all(container.size % size for size in _TS_PACKET_BYTES):
-            damage = damage or "it ends within a packet"
-        promised = True
+        missing, remark = _missing(uri, container, stream, total + len(absent), clock)
+        listed, promised = clock.listed + len(absent), True
+        if "avi" in formats:
+            missing += len(absent)
+            absent += clock.rest(missing - len(absent)) if missing <= _MOST_MISSING * total else []
         if missing > _MOST_MISSING * total:
-            damage = damage or f"its header promises {stream.frames:,} frames, which cannot be meant"
+            remark = f"its header promises {max(stream.frames, listed):,} frames, which is impossible"
             missing, absent, promised = 0, [], False
-        times = [time for time, _ in packets if time is not None]
+        moments = sorted([moment for moment, _ in pictures if moment is not None] + absent)
+        complete = len(moments) - len(absent) == len(pictures)
+        clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
+        exact = clocked and "avi" not in formats and not several and len(moments) == len(set(moments))
+        known = np.array([tick for _, tick in moments], np.int64)
+        epochs = np.array([epoch for epoch, _ in moments], np.int64)
+        pts = known if exact or (clocked and "avi" in formats) else None
+        assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
+        if assumed and assume_fps is not None:
+            time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)
+            pts = known = np.arange(len(pictures), dtype=np.int64)
+            epochs = np.zeros(len(known), np.int64)
+        restarts = tuple((np.flatnonzero(np.diff(epochs)) + 1).tolist())
+        steps = np.diff(known)[np.diff(epochs) == 0]
+        usual = float(np.median(steps)) if len(steps) else 0.0
+        trusted = promised and not (missing or restarts or assumed or "avi" in formats)  # AVI's length is its header's
+        missing_s = _missing_s(stream, known, end[1]) if trusted and len(known) else 0.0
+        gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
+        damage, remarks = _damage(log, container, joined, gap)
+        times = [moment for moment, _ in pictures if moment is not None]
         if times != sorted(times) and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that {stream.codec_context.codec.name} cannot have"
-        known = np.sort(np.array([*times, *absent], np.int64))
-        complete = len(times) == len(packets) and bool(TIMED_FORMATS & formats or clock)
-        exact = complete and clock is None and len(times) == len(set(times))
-        steps = np.diff(known)
-        cuttable = exact and bool(SEEKABLE_FORMATS & formats)
-        key_pts = np.sort(np.array([t for t, key in packets if key], np.int64)) if cuttable else np.zeros(0, np.int64)
+        damage = damage or _joined_file(uri, formats, read_to)
+        cuttable = exact and not restarts and bool(SEEKABLE_FORMATS & formats)
+        keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
+        spans = [known[epochs == epoch] for epoch in np.unique(epochs)]
         return VideoInfo(
             codec=stream.codec_context.name,
             container=container.format.name,
-            width_px=stream.codec_context.width,
-            height_px=stream.codec_context.height,
-            rotation=rotation,
+            width_px=first.width_px,
+            height_px=first.height_px,
+            track=first.track,
+            tracks=len(container.streams.video),
+            rotation=first.rotation,
+            pixel_aspect=first.pixel_aspect,
+            hdr=first.hdr,
             time_base=time_base,
-            start_s=float(known[0] * time_base) if times else None,
-            duration_s=float(known[-1] - known[0] + np.median(steps)) * float(time_base) if len(times) > 1 else None,
-            frames_expected=len(packets) + missing,
+            start_s=float(known[0] * time_base) if len(known) else None,
+            duration_s=float(sum(span[-1] - span[0] + usual for span in spans)) * float(time_base)
+            if len(known) > 1 else None,
+            frames_expected=len(pictures) + missing,
             missing=missing,
-            missing_s=0.0 if missing or not times or not promised else _missing_s(stream, known, end),
+            missing_s=missing_s,
             damage=damage,
-            pts=known if exact or (complete and clock) else None,
+            remark="; ".join(filter(None, [remark, remarks])),
+            pts=pts,
             exact=exact,
-            key_pts=key_pts,
+            restarts=restarts,
+            key_pts=np.sort(np.array(keys, np.int64)),
             variable_frame_rate=bool(len(steps)) and int(steps.max() - steps.min()) > 1,
             audio=_audio(container),
         )  # fmt: skip
@@ -153,7 +223,7 @@ def fingerprint(uri: str) -> str:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """The stream's packets that hold data, in decoding order, over damage in the container where FFmpeg can go on."""
+    """Yield the stream's packets that hold data, in decoding order, over damage where FFmpeg can go on."""
     failures = 0
     while failures < 100:  # a demuxer that fails at the same place for ever must end
         try:
@@ -167,12 +237,74 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
         return
 
 
-def is_presented(packet: Packet, stream: VideoStream) -> bool:
-    """Whether a packet brings a frame to be shown."""
-    if packet.is_discard:
-        return False
-    # VP8's alternate reference frames are packets of their own; the show_frame bit says so (RFC 6386, 9.1).
-    return stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & 0x10)
+def _later(moment: Moment | None, pictures: int, formats: frozenset[str]) -> Moment | None:
+    """Return the moment of a further picture in a packet: of AVI the next tick, whose own packet is empty then."""
+    return (moment[0], moment[1] + pictures) if moment is not None and "avi" in formats else None
+
+
+def _missing(
+    uri: str, container: InputContainer, stream: VideoStream, total: int, clock: PacketClock
+) -> tuple[int, str]:
+    """Return how many frames the file's own index has after the last packet, and a remark.
+
+    `total` counts the packets, and the frames that the index lists between them.
+
+    AVI's header is a promise, not an index: it counts only in a file that is shorter than its RIFF chunk says.
+    """
+    formats = format_names(container)
+    if "mov" in formats:
+        empty = sum(entry.size == 0 for entry in stream.index_entries)
+        return max(0, stream.frames - empty - total), ""
+    if "avi" not in formats:
+        return 0, ""
+    beyond = max(0, stream.frames - total - clock.listed)
+    if not beyond or _riff_is_whole(uri):
+        remark = f"its header counts {stream.frames} frames, its index {total + clock.listed}" if beyond else ""
+        return clock.listed, remark
+    return clock.listed + beyond, ""
+
+
+def _riff_is_whole(uri: str) -> bool:
+    """Return whether the file holds all of its first RIFF chunk."""
+    with opened(uri) as file:
+        head = file.read(8)
+        file.seek(0, 2)
+        return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
+
+
+def _damage(log: Complaints, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
+    """Return the evidence of damage, and what FFmpeg logged without any evidence of a loss.
+
+    A line of a demuxer's log is no evidence by itself: it counts where frames leave a gap in time, or where it states
+    that the file ends early. A packet that the demuxer marks as not whole is evidence, but where streams were joined.
+    """
+    text = log.messages[0][1] if log.messages else ""
+    if any(number not in joined for number in log.not_whole):
+        return text or "a packet is not whole", ""
+    if log.ends_early:
+        return log.ends_early, ""
+    if "mpegts" in format_names(container) and all(container.size % size for size in _TS_PACKET_BYTES):
+        return "it ends within a packet", ""
+    return (text, "") if gap else ("", text)
+
+
+def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
+    """Return what is wrong where another file of the same kind follows the last packet that was read; "" if none does.
+
+    The fourth to twelfth byte of MP4 and MOV name the brand; two files by one writer share them.
+    """
+    place = next((_FIRST_BYTES[name] for name in formats if name in _FIRST_BYTES), None)
+    if place is None:
+        return ""
+    with opened(uri) as file:
+        signature = file.read(16)[place]
+        file.seek(read_to)
+        if place.start and not signature.startswith(b"ftyp"):  # an old MOV file, whose first bytes are no signature
+            return ""
+        found = file.read(_SEARCHED_BYTES).find(signature)
+    return (
+        f"another file is joined to it at byte {read_to + found - place.start:,}, and is not read" if found >= 0 else ""
+    )
 
 
 def _missing_s(stream: VideoStream, pts: np.ndarray, end: int) -> float:
@@ -205,13 +337,19 @@ def _audio(container: InputContainer) -> AudioInfo | None:
     return None
 
 
-def _rotation(uri: str, max_frame_px: int) -> int:
-    with open_video(uri, max_frame_px) as (container, stream):
+def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPicture:
+    with open_video(uri, max_frame_px, track) as (container, stream):
+        track = list(container.streams.video).index(stream)
+        display = Display(container, stream, max_frame_px)
         for packet in packets_of(container, stream):
             try:
-                frames = packet.decode()
+                decoded = packet.decode()
             except av.error.FFmpegError:  # `frames` says which frames are lost
                 continue
-            for frame in frames:
-                return int(frame.rotation)
-    return 0
+            for frame in decoded:
+                width, height = display.size(frame)
+                rotation = int(frame.rotation)
+                upright = (height, width) if rotation % 180 else (width, height)
+                return _FirstPicture(track, *upright, rotation, display.pixel_aspect, hdr_of(frame))
+        context = stream.codec_context
+        return _FirstPicture(track, context.width, context.height, 0, Fraction(1), "")

@@ -52,7 +52,7 @@ class Probe:
         try:
             with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
                 check(video.uri, limits)
-                info = probe(video.uri, limits.frame_px)
+                info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
                 record: Record = {
                     "fingerprint": fingerprint(video.uri),
@@ -60,9 +60,18 @@ class Probe:
                     "duration_s": info.duration_s,
                     "rotation": info.rotation,
                     "variable_frame_rate": info.variable_frame_rate,
+                    "frame_width": info.width_px,
+                    "frame_height": info.height_px,
+                    "pixel_aspect": f"{info.pixel_aspect.numerator}:{info.pixel_aspect.denominator}",
+                    "hdr": info.hdr,
+                    "track": info.track,
+                    "tracks": info.tracks,
+                    "clock_restarts": len(info.restarts),
+                    "remark": in_reason(info.remark),
                 }
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
-                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps)
+                assumed = self._config.assume_fps
+                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed)
         except HOSTILE as error:
             return {"video_id": video.video_id, "result": json.dumps({"reason": reason_of(error)})}
         record["content"] = record["fingerprint"] + video.asked(fps)
