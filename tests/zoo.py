@@ -17,6 +17,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+import oddities
 from clips import damage, hole, scene, sound, speaking, truncate, write_clip
 
 COUNT = 24
@@ -82,6 +83,9 @@ def animals() -> Iterator[Animal]:
     yield from _kinds()
     yield from _times()
     yield from _shapes()
+    yield from _odd_structures()
+    yield from _odd_pictures()
+    yield from _without_clock()
     yield from _damaged()
     yield from _misnamed()
     yield from _no_videos()
@@ -152,6 +156,61 @@ def _shapes() -> Iterator[Animal]:
     yield Animal("portrait 4k.mp4", _clip("libx264", size=(2160, 3840), count=2), 2, RATE[:2])
     yield Animal("wide pixels.mp4", _clip("libx264", aspect="4:1"), times=RATE)
     yield Animal("changes size.ts", _changes_size, codes=LOSSES)  # its packets are not numbered through
+
+
+def _odd_structures() -> Iterator[Animal]:
+    """Packets that are no frames, headers that count too many, tracks that are not the video, joined streams."""
+    late = [1 + time for time in RATE]
+    yield Animal("fields, a packet each.ts", partial(_fields, apart=True), times=late)
+    yield Animal("fields, a packet each.mkv", partial(_fields, apart=True), times=late)
+    yield Animal("fields, in pairs.mts", partial(_fields, apart=False), times=late)
+    for name, chunks, counted in (
+        ("one more", _mpeg4, COUNT + 1), ("ten more", _mpeg4, COUNT + 10), ("empty at the end", _empty(COUNT), None),
+        ("packed", lambda: oddities.packed(_images((96, 64))), None),
+    ):  # fmt: skip
+        yield Animal(f"{name}.avi", _avi(chunks, counted), times=RATE)
+    yield Animal("one more, no index.avi", _avi(_mpeg4, COUNT + 1, index=False), times=RATE)
+    for name, chunks in (("empty inside", _empty(10)), ("not coded inside", _empty(10, oddities.NOT_CODED))):
+        yield Animal(f"{name}.avi", _avi(chunks), times=RATE[:10] + [time + Fraction(3, 25) for time in RATE[10:]])
+    tape = [(data, key) for data, key, _ in oddities.packets("dvvideo", _images((720, 576), 6), "yuv420p")]
+    for number in (1, 2):
+        make = partial(_write_avi, chunks=lambda: tape, size=(720, 576), fourcc=b"dvsd", tape=number == 1)
+        yield Animal(f"tape type {number}.avi", make, 6, RATE[:6])
+    yield Animal("tape.dv", partial(Path.write_bytes, data=b"".join(data for data, _ in tape)), 6, RATE[:6])
+    for suffix in ("mp4", "mov", "mkv"):
+        for name, options in (("first", {}), ("last", {"last": True}), ("of two", {"pictures": 2})):
+            yield Animal(f"poster {name}.{suffix}", partial(_with_poster, options=options), times=RATE)
+    for suffix in ("ts", "mpg", "vob", "mkv"):
+        yield Animal(f"joined.{suffix}", _joined(suffix), 2 * COUNT)
+    for suffix in ("mp4", "flv", "wmv"):
+        yield Animal(f"joined.{suffix}", _joined(suffix), COUNT, codes=("container_damaged",))
+
+
+def _odd_pictures() -> Iterator[Animal]:
+    """Pixels that are not square, HDR."""
+    for suffix in ("mp4", "mov", "mkv"):
+        for aspect in ("64:45", "8:9"):
+            name = f"pixels {aspect.replace(':', ' to ')}.{suffix}"
+            yield Animal(name, _clip("libx264", display=Fraction(aspect.replace(":", "/"))), times=RATE)
+    yield Animal("pixels 64 to 45.mpg", _clip("mpeg2video", display=Fraction(64, 45)))
+    for transfer in ("pq", "hlg"):
+        for suffix in ("mov", "mkv"):
+            make = partial(oddities.write_hdr, images=_images((96, 72), 6), transfer=transfer)
+            yield Animal(f"{transfer}.{suffix}", make, 6, RATE[:6])
+
+
+def _without_clock() -> Iterator[Animal]:
+    """Elementary streams: their frames have no times. And plain containers that have some."""
+    for suffix, codec, form in (
+        ("264", "libx264", "h264"), ("h265", "libx265", "hevc"), ("m2v", "mpeg2video", "mpeg2video"),
+        ("m1v", "mpeg1video", "mpeg1video"), ("m4v", "mpeg4", "m4v"), ("mjpeg", "mjpeg", "mjpeg"),
+        ("obu", "libsvtav1", "obu"),
+    ):  # fmt: skip
+        yield Animal(f"raw {codec}.{suffix}", _as_format(form, codec))
+    yield Animal("fields.h264", lambda path: path.write_bytes(b"".join(top + bottom for top, bottom in _field_pairs())))
+    yield Animal("plain.y4m", _as_format("yuv4mpegpipe", "wrapped_avframe"), times=RATE)
+    yield Animal("plain.apng", _as_format("apng", "apng", "rgb24"), times=RATE)
+    yield Animal("plain.ivf", _as_format("ivf", "libvpx"), times=RATE)
 
 
 def _damaged() -> Iterator[Animal]:
@@ -226,15 +285,77 @@ def _images(size: tuple[int, int], count: int = COUNT) -> list[np.ndarray]:
     return [np.full((height, width, 3), 40 + 5 * number % 200, np.uint8) for number in range(count)]
 
 
+@cache
+def _field_pairs() -> list[tuple[bytes, bytes]]:
+    return oddities.field_pairs(_images((96, 64)))
+
+
+def _fields(path: Path, apart: bool) -> None:
+    units: list[tuple[bytes, int | None, bool]] = []
+    for number, (top, bottom) in enumerate(_field_pairs()):
+        pts, key = 50 + 2 * number, number % 12 == 0
+        units += [(top, pts, key), (bottom, pts + 1, False)] if apart else [(top + bottom, pts, key)]
+    oddities.mux(path, units, (96, 64), Fraction(1, 50))
+
+
+def _mpeg4() -> list[tuple[bytes, bool]]:
+    encoded = oddities.packets("mpeg4", _images((96, 64)), "yuv420p", {"g": "8"})
+    return [(data, is_key) for data, is_key, _ in encoded]
+
+
+def _empty(place: int, content: bytes = b"") -> Callable[[], list[tuple[bytes, bool]]]:
+    """Chunks with three that bring no frame."""
+
+    def chunks() -> list[tuple[bytes, bool]]:
+        whole = _mpeg4()
+        return [*whole[:place], *([(content, False)] * 3), *whole[place:]]
+
+    return chunks
+
+
+def _write_avi(path: Path, chunks: Callable[[], list[tuple[bytes, bool]]], **options: Any) -> None:
+    oddities.write_avi(path, chunks(), **options)
+
+
+def _avi(chunks: Callable[[], list[tuple[bytes, bool]]], counted: int | None = None, **options: Any) -> Any:
+    return partial(_write_avi, chunks=chunks, size=(96, 64), fourcc=b"DX50", counted=counted, **options)
+
+
+def _with_poster(path: Path, options: dict[str, Any]) -> None:
+    plain = _clip("libx264")(path.with_name(f"{path.stem}.plain{path.suffix}"))
+    oddities.with_poster(plain, path, **options)
+    plain.unlink()
+
+
+def _joined(suffix: str) -> Callable[[Path], None]:
+    codec = {"mpg": "mpeg2video", "vob": "mpeg2video", "wmv": "wmv2"}.get(suffix, "libx264")
+
+    def make(path: Path) -> None:
+        once = _clip(codec)(path.with_name(f"{path.stem}.once.{suffix}"))
+        path.write_bytes(once.read_bytes() * 2)
+        once.unlink()
+
+    return make
+
+
+def _as_format(form: str, codec: str, pix_fmt: str | None = None) -> Callable[[Path], Path]:
+    return lambda path: write_clip(
+        path, _images((96, 72)), codec=codec, form=form, tick=Fraction(1, 25), pix_fmt=pix_fmt,
+        options=_QUICK.get(codec, {}),
+    )  # fmt: skip
+
+
 def _clip(
     codec: str, *, size: tuple[int, int] = (96, 72), count: int = COUNT, times: list[int] | None = None,
-    rotation: int | None = None, pix_fmt: str | None = None, muxer: dict[str, str] | None = None, **options: str,
+    rotation: int | None = None, pix_fmt: str | None = None, muxer: dict[str, str] | None = None,
+    display: Fraction | None = None, **options: str,
 ) -> Callable[[Path], Path]:  # fmt: skip
     def make(path: Path) -> Path:
         fixed = times is None and (path.suffix in (".avi", ".mpg", ".ts") or codec in ("mpeg2video", "mpeg1video"))
         return write_clip(
             path, _images(size, count) if count else [], codec=codec, times=times, rotation=rotation, muxer=muxer,
             tick=Fraction(1, 25 if fixed else 1000), pix_fmt=pix_fmt or _KINDS[codec][2], size=size,
+            pixel_aspect=display,
             options={**_QUICK.get(codec, {}), **options},
         )  # fmt: skip
 

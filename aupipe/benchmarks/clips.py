@@ -69,20 +69,26 @@ def write_clip(
     options: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
     size: tuple[int, int] | None = None,
+    pixel_aspect: Fraction | None = None,
+    form: str | None = None,
 ) -> Path:
     """Encode frames at `times` (in ticks; default 25 a second) to a file; the suffix chooses the container.
 
     Args:
         rotation: degrees counter-clockwise by which a player shall turn the pictures.
         size: width and height, where there are no frames to tell it.
+        pixel_aspect: width of a pixel by its height.
+        form: FFmpeg's name of the container; default: by the suffix.
     """
     width, height = size or images[0].shape[1::-1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=muxer or {}) as container:
+    with av.open(str(path), "w", format=form, options=muxer or {}) as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=25, options=options or {}))
         stream.width, stream.height = width, height
         stream.pix_fmt = pix_fmt or ("yuvj420p" if codec == "mjpeg" else "yuv420p")
         stream.time_base = stream.codec_context.time_base = tick
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
         container.start_encoding()  # a file without frames has a header too

@@ -7,6 +7,7 @@ for none else, at its time to one tick of the container's clock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,12 +36,16 @@ class Reading:
     tick: Fraction
 
 
+# AVI has no times, and FFmpeg makes them up in decoding order; of elementary streams it makes up a rate.
+_WITHOUT_TIMES = ("avi", "h264", "hevc", "mpegvideo", "m4v", "mjpeg", "obu")
+
+
 def read(path: Path) -> Reading | None:
     """None: PyAV cannot read it as a video. What its decoder refuses is passed over."""
     try:
         with av.open(f"file:{path}", metadata_errors="replace") as container:
-            stream = container.streams.video[0]
-            tick, timed = stream.time_base or Fraction(1), container.format.name != "avi"
+            stream = container.streams.video[_busiest(path)]
+            tick, timed = stream.time_base or Fraction(1), container.format.name not in _WITHOUT_TIMES
             times: list[Fraction | None] = []
             promised: list[int | None] = []
             for packet in container.demux(stream):
@@ -55,6 +60,16 @@ def read(path: Path) -> Reading | None:
     known = sorted(pts for pts in promised if pts is not None)
     own = timed and len(set(known)) == len(promised)
     return Reading(times, timed, [pts * tick for pts in known] if own else None, tick)
+
+
+def _busiest(path: Path) -> int:
+    """Return the number of the video stream with the most packets: a poster has one."""
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        indices = [stream.index for stream in container.streams.video]
+        if len(indices) < 2:
+            return 0
+        counts = Counter(packet.stream_index for packet in container.demux(*container.streams.video) if packet.size)
+        return indices.index(counts.most_common(1)[0][0])
 
 
 def complaints(

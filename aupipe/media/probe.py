@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -35,7 +36,7 @@ _MOST_MISSING = 1000
 # Packets on either side of a join that a demuxer may flag as not whole: the counters of both streams do not fit.
 _JOIN_PACKETS = 3
 # Containers that a second file may be joined to, of which FFmpeg then reads the first alone; how such a file begins.
-_FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "ogg": slice(0, 6)}
+_FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
 _SEARCHED_BYTES = 2**23  # after the last packet: an index may lie there, of some megabytes where a video is long
 # A step to the next frame beyond this many usual ones is a gap.
 _GAP_STEPS = 1.5
@@ -147,7 +148,7 @@ def probe(
             for extra in range(count):
                 pictures.append((moment if extra == 0 else _later(moment, extra, formats), packet.is_keyframe))
             several = several or count > 1
-            if count and moment is not None:
+            if moment is not None and not packet.is_discard:
                 end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream holds no frames")
@@ -341,9 +342,9 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
     with open_video(uri, max_frame_px, track) as (container, stream):
         track = list(container.streams.video).index(stream)
         display = Display(container, stream, max_frame_px)
-        for packet in packets_of(container, stream):
+        for packet in chain(packets_of(container, stream), [None]):  # None: a decoder may hold the only picture back
             try:
-                decoded = packet.decode()
+                decoded = stream.codec_context.decode(packet)
             except av.error.FFmpegError:  # `frames` says which frames are lost
                 continue
             for frame in decoded:

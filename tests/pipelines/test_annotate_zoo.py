@@ -21,7 +21,10 @@ DIFFERENT = (
     "h264 b-frames.mp4", "hevc open gop.mkv", "h264 b-frames.avi", "mpeg2 b-frames.mpg", "h264 variable.mov",
     "vp9 late.webm", "h264 edit list.mp4", "mpeg4 one frame.avi", "no frames.mkv", "65x49.mov", "1x1.mkv",
     "turned 270.mp4", "sound only.mp4", "h264 truncated.mp4", "h264 truncated.mkv", "mpeg4 hole at 0.4.avi",
-    "hevc hole at 0.4.mkv", "in truth ts.mkv", "text.mp4", "unreadable.mp4", "😀 emoji ü.mp4",
+    "hevc hole at 0.4.mkv", "in truth ts.mkv",
+    "fields, a packet each.ts", "fields, in pairs.mts", "one more.avi", "packed.avi", "tape type 1.avi",
+    "poster first.mkv", "joined.ts", "joined.mp4", "pixels 64 to 45.mkv", "pq.mov", "raw mjpeg.mjpeg",
+    "text.mp4", "unreadable.mp4", "😀 emoji ü.mp4",
 )  # fmt: skip
 
 

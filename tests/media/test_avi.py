@@ -1,0 +1,47 @@
+"""AVI: what counts is the file's own index; its header is a promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import oddities
+import pytest
+from clips import scene
+
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+
+pytestmark = pytest.mark.unit
+
+
+def chunks() -> list[tuple[bytes, bool]]:
+    encoded = oddities.packets("mpeg4", scene(12, size=(96, 64), face=56), "yuv420p", {"g": "6"})
+    return [(data, key) for data, key, _ in encoded]
+
+
+@pytest.mark.parametrize("counted", [11, 12, 13, 24, 5000])
+@pytest.mark.parametrize("index", [True, False])
+def test_a_header_that_counts_other_than_the_index_is_a_remark(tmp_path: Path, counted: int, index: bool) -> None:
+    path = oddities.write_avi(tmp_path / "a.avi", chunks(), (96, 64), b"XVID", counted=counted, index=index)
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.missing_s, info.damage) == (12, 0, 0, "")
+    assert bool(info.remark) == (counted > 12)
+    assert [frame.time_s for frame in frames(str(path))] == pytest.approx([number / 25 for number in range(12)])
+
+
+@pytest.mark.parametrize("empty", [1, 3])
+def test_empty_chunks_at_the_end_are_no_loss(tmp_path: Path, empty: int) -> None:
+    path = oddities.write_avi(tmp_path / "a.avi", chunks() + [(b"", False)] * empty, (96, 64), b"XVID")
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.missing_s) == (12, 0, 0)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_file_shorter_than_its_structure_has_lost_what_the_header_counts(tmp_path: Path, index: bool) -> None:
+    path = oddities.write_avi(tmp_path / "a.avi", chunks(), (96, 64), b"XVID", index=index)
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size * 6 // 10)
+    info = probe(str(path))
+    assert info.frames_expected == 12
+    assert info.missing > 0
+    assert len(list(frames(str(path)))) == 12

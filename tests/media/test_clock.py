@@ -1,0 +1,148 @@
+"""Clocks: read from the container, in the order of the file where streams are joined, and null where there is none."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import alone
+import numpy as np
+import oddities
+import pytest
+from clips import decoded_times, scene, write_clip
+
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.plan import cut_into_segments
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.errors import NoClockError
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+
+pytestmark = pytest.mark.unit
+
+IMAGES = [np.full((72, 96, 3), 8 * number + 8, np.uint8) for number in range(12)]
+X265 = {"preset": "ultrafast", "x265-params": "log-level=none:pools=none:frame-threads=1"}
+RAW = [
+    ("a.264", "libx264", "h264", {}), ("a.265", "libx265", "hevc", X265), ("a.m2v", "mpeg2video", "mpeg2video", {}),
+    ("a.m4v", "mpeg4", "m4v", {}), ("a.mjpeg", "mjpeg", "mjpeg", {}),
+    ("a.obu", "libsvtav1", "obu", {"preset": "11", "svtav1-params": "lp=1"}),
+]  # fmt: skip
+
+
+def joined(tmp_path: Path, suffix: str, codec: str, starts: tuple[int, ...]) -> Path:
+    """Streams of twelve frames that begin at these ticks of a millisecond, one after another."""
+    parts = []
+    for number, start in enumerate(starts):
+        times = [start + 40 * index for index in range(12)]
+        tick = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)
+        own = None if codec == "mpeg2video" else times
+        parts.append(write_clip(tmp_path / f"{number}.{suffix}", IMAGES, codec=codec, times=own, tick=tick))
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("ts", "libx264"), ("mpg", "mpeg2video")])
+def test_joined_streams_stay_in_the_order_of_the_file(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = joined(tmp_path, suffix, codec, (0, 0, 0))
+    info = probe(str(path))
+    assert info.restarts == (12, 24)
+    assert info.duration_s == pytest.approx(3 * 0.48)
+    assert (info.frames_expected, info.missing_s, info.damage, len(info.key_pts)) == (36, 0, "", 0)
+    got = list(frames(str(path)))
+    once = decoded_times(tmp_path / f"0.{suffix}")
+    assert [frame.time_s for frame in got] == pytest.approx(once * 3)
+    assert [frame.index for frame in got if frame.restart] == [12, 24]
+    levels = [frame.image.mean() for frame in got if frame.image is not None]
+    assert np.abs(np.array(levels) - np.tile([image.mean() for image in IMAGES], 3)).max() < 5
+
+
+def test_what_ffmpeg_does_not_read_of_joined_files_is_damage(tmp_path: Path) -> None:
+    info = probe(str(joined(tmp_path, "mkv", "libx264", (0, 0))))
+    assert (info.frames_expected, info.restarts, info.damage) == (24, (12,), "")
+    info = probe(str(joined(tmp_path, "mkv", "libx264", (0, 0, 0))))  # FFmpeg stops after the second
+    assert "another file is joined to it" in info.damage
+    info = probe(str(joined(tmp_path, "mp4", "libx264", (0, 0))))
+    assert (info.frames_expected, "another file is joined to it" in info.damage) == (12, True)
+
+
+def test_a_clock_that_goes_on_is_no_restart(tmp_path: Path) -> None:
+    info = probe(str(joined(tmp_path, "ts", "libx264", (0, 600))))
+    assert (info.restarts, info.frames_expected) == ((), 24)
+
+
+def test_a_clock_of_33_bits_wraps_around_without_a_restart(tmp_path: Path) -> None:
+    # 2**33 ticks of 1/90000 s are 95,443.72 s.
+    got = list(frames(str(joined(tmp_path, "ts", "libx264", (95_443_500,)))))
+    times = np.array([frame.time_s for frame in got], float)
+    assert np.diff(times) == pytest.approx(0.04, abs=1e-4)
+    assert times[0] < 2**33 / 90_000 < times[-1]
+    assert not any(frame.restart for frame in got)
+
+
+def test_a_stream_from_long_before_keeps_its_own_times(tmp_path: Path) -> None:
+    # FFmpeg would add 26.5 hours: it takes what lies more than a minute before the first time for a clock that wrapped.
+    got = list(frames(str(joined(tmp_path, "ts", "libx264", (90_000_000, 500_000)))))
+    assert [frame.index for frame in got if frame.restart] == [12]
+    assert got[12].time_s == pytest.approx(500, abs=0.2)
+
+
+def test_ranges_and_rates_go_by_the_time_of_each_frame(tmp_path: Path) -> None:
+    path = joined(tmp_path, "ts", "libx264", (0, 0))
+    origin = decoded_times(tmp_path / "0.ts")[0]
+    video = Input(str(path), "v", start_s=origin + 0.07, end_s=origin + 0.13)
+    (segment,) = cut_into_segments(video, probe(str(path)), 20.0, 4)
+    assert segment.looked_at == (2, 3, 14, 15)
+    (segment,) = cut_into_segments(Input(str(path), "v"), probe(str(path)), 20.0, 4, sample_fps=5)
+    assert segment.looked_at == (0, 5, 10, 12, 17, 22)
+
+
+@pytest.mark.parametrize(("name", "codec", "form", "options"), RAW)
+def test_an_elementary_stream_has_no_times(
+    tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / name, IMAGES, codec=codec, form=form, tick=Fraction(1, 25), options=options)
+    info = probe(str(path))
+    assert (info.start_s, info.duration_s, info.pts, info.frames_expected) == (None, None, None, 12)
+    assert [frame.time_s for frame in frames(str(path))] == [None] * 12
+    with pytest.raises(NoClockError, match="assume_fps"):
+        cut_into_segments(Input(str(path), "v", end_s=1.0), info, 20.0, 4)
+    with pytest.raises(NoClockError, match="assume_fps"):
+        cut_into_segments(Input(str(path), "v"), info, 20.0, 4, sample_fps=5)
+
+
+@pytest.mark.parametrize(("name", "codec", "form", "options"), RAW[:3])
+def test_a_rate_that_the_user_gives_is_the_clock(
+    tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / name, IMAGES, codec=codec, form=form, tick=Fraction(1, 25), options=options)
+    record, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
+    assert rows["time_s"].to_pylist() == pytest.approx([number / 90 for number in range(12)])
+    assert record["duration_s"] == pytest.approx(12 / 90)
+    part = AnnotateConfig(assume_fps=90, sample_fps=30)
+    _, rows = alone.annotate(path, tmp_path / "out", part)
+    assert rows["frame"].to_pylist() == [0, 3, 6, 9]
+
+
+def test_a_rate_that_the_user_gives_is_no_clock_where_there_is_one(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", IMAGES)
+    _, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
+    assert rows["time_s"].to_pylist() == pytest.approx([number / 25 for number in range(12)])
+
+
+@pytest.mark.parametrize("tape", [True, False])
+def test_both_kinds_of_tape_in_avi_have_the_same_times(tmp_path: Path, tape: bool) -> None:
+    images = scene(4, size=(720, 576))
+    chunks = [(data, key) for data, key, _ in oddities.packets("dvvideo", images, "yuv420p")]
+    path = oddities.write_avi(tmp_path / "a.avi", chunks, (720, 576), b"dvsd", tape=tape)
+    assert [frame.time_s for frame in frames(str(path))] == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert probe(str(path)).duration_s == pytest.approx(0.16)
+
+
+def test_a_tape_without_time_code_is_whole(tmp_path: Path) -> None:
+    chunks = oddities.packets("dvvideo", scene(4, size=(720, 576)), "yuv420p")
+    path = tmp_path / "a.dv"
+    path.write_bytes(b"".join(data for data, _, _ in chunks))
+    info = probe(str(path))
+    assert (info.frames_expected, info.damage) == (4, "")
+    assert "timecode" in info.remark

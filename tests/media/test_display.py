@@ -1,0 +1,110 @@
+"""Pictures as they are shown: square pixels, SDR colors; and the track that a player shows."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import alone
+import cv2
+import numpy as np
+import oddities
+import pytest
+from clips import scene, write_clip
+
+from aupipe.annotation.settings import AnnotateConfig, MediaConfig
+from aupipe.errors import NoVideoStreamError
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+
+pytestmark = pytest.mark.unit
+
+SHARP = {"crf": "8", "preset": "veryfast"}
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    return [frame.image for frame in frames(str(path)) if frame.image is not None]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "stored", "aspect"),
+    [
+        ("wide.mp4", "libx264", (180, 144), Fraction(64, 45)), ("half.mkv", "libx264", (88, 144), Fraction(32, 11)),
+        ("narrow.mov", "libx264", (256, 96), Fraction(2, 3)), ("wide.ts", "libx264", (180, 144), Fraction(64, 45)),
+        ("wide.mpg", "mpeg2video", (192, 144), Fraction(4, 3)), ("wide.avi", "mpeg4", (180, 144), Fraction(64, 45)),
+    ],
+)  # fmt: skip
+def test_pixels_that_are_not_square_are_stretched(
+    tmp_path: Path, name: str, codec: str, stored: tuple[int, int], aspect: Fraction
+) -> None:
+    square = scene(3, size=(256, 144), face=120)
+    images = [cv2.resize(image, stored, interpolation=cv2.INTER_AREA) for image in square]
+    tick = Fraction(1, 25) if name.endswith((".avi", ".mpg")) else Fraction(1, 1000)
+    options = SHARP if codec == "libx264" else {"qscale": "2"}
+    path = write_clip(tmp_path / name, images, codec=codec, pixel_aspect=aspect, tick=tick, options=options)
+    shown = pictures(path)
+    assert shown[0].shape[1] / shown[0].shape[0] == pytest.approx(16 / 9, rel=0.01)
+    assert all(side >= other for side, other in zip(shown[0].shape[1::-1], stored, strict=True))
+    record, rows = alone.annotate(path, tmp_path / "out")
+    height, width = shown[0].shape[:2]
+    assert (record["frame_width"], record["frame_height"]) == (width, height)
+    assert record["pixel_aspect"] == f"{aspect.numerator}:{aspect.denominator}"
+    assert rows["frame_width"].to_pylist() == [width] * 3
+    plain = write_clip(tmp_path / "square.mp4", square, options=SHARP)
+    _, twin = alone.annotate(plain, tmp_path / "out")
+    for side, box in ((256, "box_x"), (256, "box_w"), (144, "box_y"), (144, "box_h")):
+        scale = (width if side == 256 else height) / side
+        assert rows[box].to_numpy() / scale == pytest.approx(twin[box].to_numpy(), abs=6)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(100, 1), Fraction(1, 40)])
+def test_pixels_that_are_square_or_impossible_stay(tmp_path: Path, aspect: Fraction) -> None:
+    path = write_clip(tmp_path / "a.mkv", scene(2, size=(96, 72), face=64), pixel_aspect=aspect)
+    assert pictures(path)[0].shape == (72, 96, 3)
+
+
+def test_turned_video_with_wide_pixels(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(2, size=(96, 72), face=64), pixel_aspect=Fraction(2), rotation=90)
+    info = probe(str(path))
+    assert pictures(path)[0].shape[:2] == (info.height_px, info.width_px) == (192, 72)
+
+
+@pytest.mark.parametrize("transfer", ["pq", "hlg"])
+def test_hdr_looks_like_its_sdr_twin(tmp_path: Path, transfer: str) -> None:
+    images = scene(6, size=(128, 96), face=88)
+    path = oddities.write_hdr(tmp_path / "a.mov", images, transfer)
+    assert probe(str(path)).hdr == transfer
+    for shown, image in zip(pictures(path), images, strict=True):
+        assert np.abs(shown.astype(int) - image).mean() < 9  # without a tone map: 40 of PQ, 25 of HLG
+    assert probe(str(write_clip(tmp_path / "sdr.mp4", images))).hdr == ""
+
+
+def test_a_change_of_size_is_in_every_row(tmp_path: Path) -> None:
+    parts = [
+        write_clip(tmp_path / f"{side}.ts", scene(6, size=(side, side), face=side * 3 // 4), times=times)
+        for side, times in ((96, range(0, 240, 40)), (160, range(240, 480, 40)))
+    ]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    _, rows = alone.annotate(path, tmp_path / "out")
+    assert rows["frame_width"].to_pylist() == rows["frame_height"].to_pylist() == [96] * 6 + [160] * 6
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(("options", "track"), [({}, 1), ({"last": True}, 0), ({"pictures": 2}, 1)])
+def test_a_poster_is_not_the_video(tmp_path: Path, suffix: str, options: dict[str, int], track: int) -> None:
+    plain = write_clip(tmp_path / f"plain.{suffix}", scene(12, size=(96, 72), face=64))
+    path = oddities.with_poster(plain, tmp_path / f"a.{suffix}", **options)  # type: ignore[arg-type]
+    info = probe(str(path))
+    assert (info.track, info.tracks, info.frames_expected) == (track, 2, 12)
+    record, _ = alone.annotate(path, tmp_path / "out")
+    assert (record["status"], record["track"], record["tracks"]) == ("ok", track, 2)
+
+
+def test_the_user_may_choose_the_track(tmp_path: Path) -> None:
+    plain = write_clip(tmp_path / "plain.mkv", scene(12, size=(96, 72), face=64))
+    path = oddities.with_poster(plain, tmp_path / "a.mkv")
+    record, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(media=MediaConfig(track=0)))
+    assert (record["track"], len(rows)) == (0, 1)
+    with pytest.raises(NoVideoStreamError, match="2 video tracks"):
+        probe(str(path), track=2)

@@ -1,0 +1,224 @@
+"""Clips that FFmpeg's own muxers and encoders do not write: made byte by byte, or joined."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+_TO_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+_LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
+
+
+def packets(
+    codec: str, images: Sequence[np.ndarray], pix_fmt: str, options: dict[str, str] | None = None
+) -> list[tuple[bytes, bool, int]]:
+    """Encode pictures, 25 a second, to (bytes, is key frame, pts)."""
+    context = av.CodecContext.create(codec, "w")
+    context.height, context.width = images[0].shape[:2]
+    context.pix_fmt, context.time_base, context.framerate = pix_fmt, Fraction(1, 25), Fraction(25)
+    context.options = options or {}
+    found = []
+    for number, image in enumerate(images):
+        frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt)
+        frame.pts = number
+        found += context.encode(frame)
+    found += context.encode(None)
+    return [(bytes(packet), packet.is_keyframe, packet.pts) for packet in found]
+
+
+def write_avi(
+    path: Path, chunks: Sequence[tuple[bytes, bool]], size: tuple[int, int], fourcc: bytes, *,
+    counted: int | None = None, tape: bool = False, index: bool = True,
+) -> Path:  # fmt: skip
+    """Write an AVI of 25 chunks a second.
+
+    Args:
+        counted: frames by the header; default: as many as there are chunks.
+        tape: as an interleaved DV stream (type 1).
+    """
+    width, height = size
+    count = len(chunks) if counted is None else counted
+    kind, name = (b"iavs", b"00__") if tape else (b"vids", b"00dc")
+
+    def chunk(label: bytes, data: bytes) -> bytes:
+        return label + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+    main = struct.pack("<14I", 40000, 0, 0, 0x10, count, 0, 1, 1 << 16, width, height, 0, 0, 0, 0)
+    rate = (0, 0, 0, 0, 1, 25, 0, count, 1 << 16, 0xFFFFFFFF, 0, 0, 0, width, height)
+    head = kind + fourcc + struct.pack("<IHHIIIIIIII4H", *rate)
+    form = bytes(32) if tape else struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, fourcc, 0, 0, 0, 0, 0)
+    streams = chunk(b"LIST", b"strl" + chunk(b"strh", head) + chunk(b"strf", form))
+    movie, entries = b"movi", b""
+    for data, is_key in chunks:
+        entries += name + struct.pack("<III", 0x10 * is_key, len(movie), len(data))
+        movie += chunk(name, data)
+    body = b"AVI " + chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + streams) + chunk(b"LIST", movie)
+    path.write_bytes(chunk(b"RIFF", body + (chunk(b"idx1", entries) if index else b"")))
+    return path
+
+
+def packed(images: Sequence[np.ndarray]) -> list[tuple[bytes, bool]]:
+    """MPEG-4 as DivX packs it into AVI: a P and a B frame in one chunk, then a chunk that codes nothing."""
+    first, *rest = packets("mpeg4", images, "yuv420p", {"g": "10", "bf": "1", "qscale": "3"})
+    at = first[0].index(b"\0\0\1\xb6")
+    chunks = [(first[0][:at] + b"\0\0\1\xb2DivX503b1393p\0" + first[0][at:], True)]
+    while rest:
+        data, is_key, pts = rest.pop(0)
+        if rest and rest[0][2] < pts:
+            chunks += [(data + rest.pop(0)[0], is_key), (NOT_CODED, False)]
+        else:
+            chunks.append((data, is_key))
+    return chunks
+
+
+# A video object plane of MPEG-4 at 25 a second with vop_coded = 0: the picture before stays.
+NOT_CODED = b"\0\0\1\xb6" + int("01" + "0" + "1" + "00000" + "1" + "0" + "01111", 2).to_bytes(2, "big")
+
+
+def field_pairs(images: Sequence[np.ndarray], group: int = 12) -> list[tuple[bytes, bytes]]:
+    """H.264 field pictures (PAFF, I_PCM macroblocks) of images whose sides are multiples of 16 and 32: top, bottom."""
+    height, width = images[0].shape[:2]
+    sequence = "01001101" + "00000000" + "00101000" + _ue(0) * 3 + _ue(4) + _ue(1) + "0"
+    sequence += _ue(width // 16 - 1) + _ue(height // 32 - 1) + "0" + "0" + "1" + "0"  # frame_mbs_only_flag = 0
+    sequence += "1" + "1000" + f"{1:032b}" + f"{50:032b}" + "1" + "0000"  # 50 fields a second
+    picture = _ue(0) * 2 + "00" + _ue(0) * 3 + "000" + _ue(0) * 3 + "000"
+    headers = _nal(0x67, _whole(sequence)) + _nal(0x68, _whole(picture))
+    pairs = []
+    for number, image in enumerate(images):
+        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+        luma = (16 + planes[:height] * (219 / 255)).astype(np.uint8)
+        chroma = planes[height:].reshape(2, height // 2, width // 2).astype(float)
+        blue, red = (128 + (chroma - 128) * (224 / 255)).astype(np.uint8)
+        delimiter = b"\0\0\0\1\x09\x10" + (headers if number % group == 0 else b"")
+        top = delimiter + _field(number, 0, luma[0::2], blue[0::2], red[0::2])
+        pairs.append((top, b"\0\0\0\1\x09\x10" + _field(number, 1, luma[1::2], blue[1::2], red[1::2])))
+    return pairs
+
+
+def mux(path: Path, units: Sequence[tuple[bytes, int | None, bool]], size: tuple[int, int], tick: Fraction) -> Path:
+    """Write H.264 (bytes, pts or None, is key frame) as it is to a container of the path's suffix."""
+    names = {".mts": "mpegts", ".ts": "mpegts", ".mkv": "matroska"}
+    with av.open(str(path), "w", format=names.get(path.suffix)) as container:
+        stream = container.add_mux_stream("h264", rate=25, width=size[0], height=size[1])
+        stream.time_base = tick
+        for data, pts, is_key in units:
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.pts, packet.dts, packet.is_keyframe = stream, tick, pts, pts, is_key
+            container.mux(packet)
+    return path
+
+
+def with_poster(video: Path, path: Path, *, pictures: int = 1, last: bool = False) -> Path:
+    """Copy a clip with a track of a few JPEG pictures beside it, which no flag marks."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        shown = source.streams.video[0]
+        width, height = shown.codec_context.width, shown.codec_context.height
+        image = np.full((height, width, 3), 90, np.uint8)
+        jpeg = packets("mjpeg", [image], "yuvj420p", {"strict": "unofficial"})[0][0]
+        copy = target.add_stream_from_template(shown) if last else None
+        poster = target.add_mux_stream("mjpeg", rate=25, width=width, height=height)
+        copy = copy or target.add_stream_from_template(shown)
+        poster.time_base = Fraction(1, 90000)
+        for number in range(pictures):
+            packet = av.Packet(jpeg)
+            packet.stream, packet.time_base, packet.is_keyframe = poster, Fraction(1, 90000), True
+            packet.pts = packet.dts = number * 90
+            packet.duration = 90
+            target.mux(packet)
+        for packet in source.demux(shown):
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+    return path
+
+
+def hdr_frames(images: Sequence[np.ndarray], transfer: str) -> list[av.VideoFrame]:
+    """SDR pictures as HDR with BT.2020 primaries, 10 bit, white at 203 nits (BT.2408). transfer: pq | hlg."""
+    curve = {"pq": _pq, "hlg": _hlg}[transfer]
+    return [_ten_bit(curve(203 * ((image / 255.0) ** 2.4) @ _TO_2020.T)) for image in images]
+
+
+def write_hdr(path: Path, images: Sequence[np.ndarray], transfer: str) -> Path:
+    """Write `hdr_frames` as HEVC that states its colors."""
+    name, number = {"pq": ("smpte2084", 16), "hlg": ("arib-std-b67", 18)}[transfer]
+    parameters = "log-level=none:pools=none:frame-threads=1"
+    with av.open(str(path), "w") as container:
+        colors = f"{parameters}:colorprim=bt2020:transfer={name}:colormatrix=bt2020nc"
+        options = {"crf": "12", "preset": "veryfast", "x265-params": colors}
+        stream = container.add_stream("libx265", rate=25, options=options)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuv420p10le"
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_trc, context.color_range = 9, 9, number, 1
+        for index, frame in enumerate(hdr_frames(images, transfer)):
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _pq(nits: np.ndarray) -> np.ndarray:
+    y = np.clip(nits / 10000, 0, 1) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+
+
+def _hlg(nits: np.ndarray) -> np.ndarray:
+    shown = np.clip(nits / 1000, 0, 1)
+    scene = shown * np.maximum((shown @ _LUMA_2020)[..., None], 1e-9) ** (-0.2 / 1.2)
+    high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+
+
+def _ten_bit(rgb: np.ndarray) -> av.VideoFrame:
+    height, width = rgb.shape[:2]
+    luma = rgb @ _LUMA_2020
+    halves = [
+        color.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
+        for color in ((rgb[..., 2] - luma) / 1.8814, (rgb[..., 0] - luma) / 1.4746)
+    ]
+    planes = np.concatenate([(64 + 876 * luma).ravel(), *((512 + 896 * half).ravel() for half in halves)])
+    return av.VideoFrame.from_ndarray(planes.round().clip(4, 1019).astype(np.uint16).reshape(-1, width), "yuv420p10le")
+
+
+def _ue(value: int) -> str:
+    code = f"{value + 1:b}"
+    return "0" * (len(code) - 1) + code
+
+
+def _whole(bits: str, last: str = "1") -> bytes:
+    bits += last
+    bits += "0" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def _nal(kind: int, payload: bytes) -> bytes:
+    """Return a unit with the bytes that keep start codes out of it."""
+    guarded, zeros = bytearray(), 0
+    for byte in payload:
+        if zeros >= 2 and byte <= 3:
+            guarded.append(3)
+            zeros = 0
+        guarded.append(byte)
+        zeros = zeros + 1 if byte == 0 else 0
+    return b"\0\0\0\1" + bytes([kind]) + bytes(guarded)
+
+
+def _field(number: int, bottom: int, luma: np.ndarray, blue: np.ndarray, red: np.ndarray) -> bytes:
+    first = number == 0 and not bottom
+    bits = _ue(0) + _ue(7) + _ue(0) + f"{number % 16:04b}" + "1" + str(bottom) + (_ue(0) if first else "")
+    bits += f"{(2 * number + bottom) % 256:08b}" + ("00" if first else "0") + _ue(0) + _ue(25)  # mb_type I_PCM
+    data = bytearray(_whole(bits, last=""))
+    height, width = luma.shape
+    for y in range(0, height, 16):
+        for x in range(0, width, 16):
+            data += b"\x0d\x00" if x or y else b""  # ue(25), aligned
+            data += luma[y : y + 16, x : x + 16].tobytes()
+            for plane in (blue, red):
+                data += plane[y // 2 : y // 2 + 8, x // 2 : x // 2 + 8].tobytes()
+    return _nal(0x65 if first else 0x21, bytes(data) + b"\x80")
