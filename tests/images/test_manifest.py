@@ -68,7 +68,7 @@ def test_parquet_says_the_same(tmp_path):
         ("path,expression\nx.jpg,Boredom\n", r"m\.csv:2 has expression 'Boredom'; allowed is"),
         ("path,split\nx.jpg,test\n", r"m\.csv:2 has split 'test'; allowed is train or validation"),
         ("path,AU1\nx.jpg,1\n,0\n", r"m\.csv:3 has no path"),
-        ("path,AU1\nx.jpg\n", r"m\.csv cannot be read"),
+        ("path,AU1\nx.jpg\n", r"m\.csv:2 has 1 cells, the header 2"),
         ("path\n", r"m\.csv names no image"),
         ("", r"m\.csv cannot be read"),
     ],
