@@ -23,15 +23,16 @@ def table_of(folder: Path, data: bytes | str, name: str = "m.csv") -> TextTable:
     return read_table(Storage(folder), name, "uri", ("start_s", "end_s", "video_id"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "UTF-16BE", "utf-32"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 def test_a_byte_order_mark_names_the_encoding_and_any_line_end_is_one(encoding: str, ends: str, tmp_path: Path) -> None:
     text = ends.join(["uri,video_id", "a.mp4,Müller", "", "b.mp4,李", ""])
-    table = table_of(tmp_path, text.encode(encoding))
+    mark = "\ufeff" if encoding == "UTF-16BE" else ""  # Python writes one where the order of bytes is not named
+    table = table_of(tmp_path, (mark + text).encode(encoding))
     assert table.columns == {"uri": ["a.mp4", "b.mp4"], "video_id": ["Müller", "李"]}
     assert table.numbers == [2, 4]
     lines = ends.join(['{"uri": "a.mp4", "video_id": "Müller\u2028"}', "", '{"uri": "b.mp4"}'])
-    table = table_of(tmp_path, lines.encode(encoding), "m.jsonl")
+    table = table_of(tmp_path, (mark + lines).encode(encoding), "m.jsonl")
     assert table.columns == {"uri": ["a.mp4", "b.mp4"], "video_id": ["Müller", ""]}
     assert table.numbers == [1, 3]
 

@@ -82,7 +82,8 @@ def test_storage_that_is_away_for_a_while_is_asked_again(monkeypatch: pytest.Mon
 
 def test_a_file_uri_is_a_plain_path(tmp_path: Path) -> None:
     for uri, path in {
-        "file:///a%20b/c%25.mp4": "/a b/c%.mp4", "file://localhost/a": "/a", "FILE:/a": "/a", "file://a/b": "a/b",
+        "file:///a%20b/c%25.mp4": "/a b/c%.mp4", "file://localhost/a": "/a", "file://localhosts/a": "localhosts/a",
+        "FILE:/a": "/a", "file://a/b": "a/b",
         "/a%20b": "/a%20b", "s3://b/a%20b": "s3://b/a%20b", "file:a": "file:a", "file:///100%": "/100%",
     }.items():  # fmt: skip
         assert local_path(uri) == path

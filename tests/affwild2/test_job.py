@@ -154,6 +154,7 @@ def test_crops_may_be_png_and_names_in_any_case(tree, tmp_path):
     for number, path in enumerate(sorted(tree.root.glob("cropped_aligned*/*/0*.jpg"))):
         if number % 2:
             path.rename(path.with_suffix(".JPG"))
+            cv2.imwrite(str(path.with_suffix(".png")), np.zeros((112, 112, 3), np.uint8))  # the JPEG wins
         elif (image := cv2.imread(str(path))) is not None and image.shape == (112, 112, 3):
             cv2.imwrite(str(path.with_suffix(".PNG")), image)
             path.unlink()

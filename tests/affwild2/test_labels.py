@@ -113,6 +113,8 @@ def test_a_frame_number_that_is_not_the_lines_costs_its_line():
     )
     labels = parse("au", text.encode(), "f")
     assert labels.bad.tolist() == [False, False, True, False]
+    plain = parse("au", text.replace("2.0", "2").replace("v/00004.jpg", "4").encode(), "f")
+    assert plain.bad.tolist() == [False, False, True, False]
     assert labels.problems == ("f:4 has the frame number '4' instead of 3",)
 
 
@@ -123,6 +125,8 @@ def test_a_refused_line_is_named_with_its_cell():
         "a.txt:5 has 0 values instead of 12",
         "a.txt:6 has 14 values instead of 12",
     )
+    odd = f"{HEADER}\n".encode() + b"1," * 11 + b"\xe9\n" + b"1," * 11 + b"1\n"
+    assert parse("au", odd, "a.txt").bad.tolist() == [True, False]
     with pytest.raises(DatasetError, match="looks like UTF-16LE without a byte order mark"):
         parse("au", HEADER.encode("utf-16-le"), "a.txt")
 
