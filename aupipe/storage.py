@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs
@@ -67,6 +69,15 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def local_path(place: str) -> str:
+    """Return the plain path that a file: URI names, percent signs decoded; any other path or URI as it is.
+
+    file:///a, file:/a and file://localhost/a are absolute; file://a/b is relative, as it is to fsspec.
+    """
+    found = re.match(r"file:(?://localhost(?=/)|//|(?=/))", place, re.IGNORECASE)
+    return os.fsdecode(unquote_to_bytes(os.fsencode(place[found.end() :]))) if found else place
+
+
 def is_http(path: str) -> bool:
     """Whether a web server is to give `path`."""
     return path.startswith(("http://", "https://"))
@@ -76,7 +87,7 @@ class Storage:
     """The files below one root. Names are relative, with forward slashes. Picklable."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = str(root).rstrip("/") or "/"
+        self.root = local_path(str(root)).rstrip("/") or "/"
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))
         self._filesystem, self._base = filesystem_of(self.root)
@@ -187,7 +198,7 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
 
         options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=20, sock_read=60)}
     try:
-        filesystem, path = url_to_fs(uri, **options)
+        filesystem, path = url_to_fs(local_path(uri), **options)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{uri}: {error}") from None
     return filesystem, str(path)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from aupipe.commands.job import location
 from aupipe.errors import ConfigError
-from aupipe.storage import Storage
+from aupipe.storage import Storage, local_path, open_input
 
 pytestmark = pytest.mark.unit
 
@@ -77,3 +78,20 @@ def test_storage_that_is_away_for_a_while_is_asked_again(monkeypatch: pytest.Mon
     with pytest.raises(ConnectionResetError):
         storage.read("a")
     assert waited == [1, 2, 1, 2, 4, 8, 16, 32]
+
+
+def test_a_file_uri_is_a_plain_path(tmp_path: Path) -> None:
+    for uri, path in {
+        "file:///a%20b/c%25.mp4": "/a b/c%.mp4", "file://localhost/a": "/a", "file://localhosts/a": "localhosts/a",
+        "FILE:/a": "/a", "file://a/b": "a/b",
+        "/a%20b": "/a%20b", "s3://b/a%20b": "s3://b/a%20b", "file:a": "file:a", "file:///100%": "/100%",
+    }.items():  # fmt: skip
+        assert local_path(uri) == path
+    (tmp_path / "my films").mkdir()
+    storage = Storage(f"file://{tmp_path}/my%20films")
+    storage.write("a.txt", b"1")
+    assert (storage.root, (tmp_path / "my films/a.txt").read_bytes()) == (f"{tmp_path}/my films", b"1")
+    with open_input(f"file://{tmp_path}/my%20films/a.txt") as file:
+        assert file.read() == b"1"
+    assert location(f"file://{tmp_path}/my%20films") == f"{tmp_path}/my films"
+    assert location("file://my%20films") == str(Path.cwd() / "my films")

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.hidden_files import is_hidden
 from aupipe.storage import Storage
 
 TASKS = ("au", "expr")
 _SPLIT_FOLDERS = {"train_set": "train", "training_set": "train", "validation_set": "validation"}
 _VIDEO_SUFFIXES = (".mp4", ".avi")
+_CROP = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 _MAX_DEPTH = 4
 _PERSON = re.compile(r"(?P<video>.+)_(?P<person>left|right)")
 
@@ -83,6 +85,12 @@ def split_person(name: str) -> tuple[str, str]:
     return (match["video"], match["person"]) if match else (name, "")
 
 
+def frame_of_crop(name: str) -> int | None:
+    """Return the 1-based frame of NNNNN.jpg (or .png, in any case); None for another name."""
+    match = _CROP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def read_layout(root: str, edition: str | None = None) -> Layout:
     """Find everything below `root`.
 
@@ -135,7 +143,7 @@ class _Found:
         self.test_lists: list[str] = []
 
 
-_TASK_FOLDERS = {folder for edition in EDITIONS.values() for folder in (edition.au, edition.expr)}
+_TASK_FOLDERS = {folder.lower(): folder for edition in EDITIONS.values() for folder in (edition.au, edition.expr)}
 
 
 def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
@@ -143,28 +151,28 @@ def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
     folders, files = storage.children(folder)
     prefix = f"{folder}/" if folder else ""
     for name in files:
-        if name.startswith("."):
+        if is_hidden(name):
             continue
         if name.lower().endswith(_VIDEO_SUFFIXES):
             found.videos.append(prefix + name)
         elif name.lower().endswith(".txt") and "test_set" in name.lower():
             found.test_lists.append(prefix + name)
     for name in folders:
-        if name.startswith("."):
+        if is_hidden(name):
             continue
         path = prefix + name
-        if name in _TASK_FOLDERS:
-            found.tasks.setdefault(name, []).append(path)
-        elif name.startswith("cropped_aligned"):
+        if name.lower() in _TASK_FOLDERS:
+            found.tasks.setdefault(_TASK_FOLDERS[name.lower()], []).append(path)
+        elif name.lower().startswith("cropped_aligned"):
             found.packs |= _packs(storage, path)
-        elif not name.startswith("cropped") and depth:  # cropped/ holds the same faces, not aligned
+        elif not name.lower().startswith("cropped") and depth:  # cropped/ holds the same faces, not aligned
             _walk(storage, path, depth - 1, found)
 
 
 def _packs(storage: Storage, path: str) -> dict[str, frozenset[str]]:
     """The crop pack at `path`: unpacking often leaves it one folder deeper than meant."""
-    folders = [name for name in storage.children(path)[0] if not name.startswith(".")]
-    inner = [name for name in folders if name.startswith("cropped_aligned")]
+    folders = [name for name in storage.children(path)[0] if not is_hidden(name)]
+    inner = [name for name in folders if name.lower().startswith("cropped_aligned")]
     packs = {path: frozenset(folders) - set(inner)}
     for name in inner:
         packs |= _packs(storage, f"{path}/{name}")
@@ -181,7 +189,7 @@ def _edition(root: str, asked: str | None, found: _Found) -> str:
     new = set(found.tasks) - old
     if not old and not new:
         raise DatasetError(
-            f"{root} is no Aff-Wild2 folder: nothing in it is named {', '.join(sorted(_TASK_FOLDERS))}; "
+            f"{root} is no Aff-Wild2 folder: nothing in it is named {', '.join(sorted(_TASK_FOLDERS.values()))}; "
             "give the folder that holds the annotations and cropped_aligned or the videos"
         )
     if old and new:
@@ -208,11 +216,12 @@ def _annotations(storage: Storage, edition: Edition, found: _Found) -> dict[str,
             raise DatasetError(f"the annotations {folder} are there twice, in {where}; leave one in the data folder")
         by_track: dict[str, Annotation] = {}
         for annotation in (a for place in places for a in _files(storage, place, task)):
-            track = annotation.name.rsplit("/", 1)[-1].removesuffix(".txt")
+            track = annotation.name.rsplit("/", 1)[-1][: -len(".txt")]
             other = by_track.setdefault(track, annotation)
             if other is not annotation:
+                twice = "in two splits" if other.split != annotation.split else "annotated twice"
                 raise DatasetError(
-                    f"video {track} is in two splits: {storage.path(other.name)} and {storage.path(annotation.name)}; "
+                    f"video {track} is {twice}: {storage.path(other.name)} and {storage.path(annotation.name)}; "
                     "delete the one that your edition does not have"
                 )
         if by_track:
@@ -232,5 +241,5 @@ def _files(storage: Storage, place: str, task: str) -> Iterator[Annotation]:
         if split is None:
             continue
         for name in storage.children(f"{place}/{folder}")[1]:
-            if name.endswith(".txt") and not name.startswith("."):
+            if name.lower().endswith(".txt") and not is_hidden(name):
                 yield Annotation(f"{place}/{folder}/{name}", task, split)

@@ -6,11 +6,13 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
 from aupipe.affwild2.labels import Labels, parse
+from aupipe.affwild2.layout import frame_of_crop
 from aupipe.affwild2.plan import Piece, PieceTrack, Unit
 from aupipe.errors import MediaError
 from aupipe.facestore import jpeg
@@ -141,15 +143,18 @@ def frame_times(piece: Piece, info: VideoInfo | MediaError | None) -> npt.NDArra
 
 def _fetch(storage: Storage, piece: Piece, person: Wanted) -> None:
     """Read the crops of the labelled rows."""
-    where: dict[str, str] = {}
+    where: dict[int, str] = {}
     for folder in reversed(person.track.crops):  # the first pack wins
-        where |= {name: f"{folder}/{name}" for name in storage.children(folder)[1]}
+        names = [(frame_of_crop(name), name) for name in storage.children(folder)[1]]
+        # A JPEG wins over a PNG of the frame, because its bytes can be kept as they are.
+        ordered = sorted(names, key=lambda entry: not entry[1].lower().endswith(".png"))
+        where |= {frame: f"{folder}/{name}" for frame, name in ordered if frame is not None}
     for row in np.flatnonzero(person.known).tolist():
-        path = where.get(f"{piece.first + row + 1:05d}.jpg")
+        path = where.get(piece.first + row + 1)
         if path is None:
             person.outcome[row] = "no_crop"
             continue
-        data = storage.read(path)
+        data = _as_jpeg(storage.read(path))
         size = jpeg.size(data)
         if size is None:
             person.outcome[row] = "no_jpeg"
@@ -158,6 +163,14 @@ def _fetch(storage: Storage, piece: Piece, person: Wanted) -> None:
         else:
             person.outcome[row] = KEPT
             person.images[row] = data
+
+
+def _as_jpeg(data: bytes) -> bytes:
+    """Return a PNG crop as JPEG of our quality; other bytes are not touched."""
+    if not data.startswith(b"\x89PNG"):
+        return data
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return data if image is None else jpeg.encode(image)
 
 
 def _compare_with_container(

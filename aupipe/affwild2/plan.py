@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from aupipe.affwild2.labels import check_header
-from aupipe.affwild2.layout import TASKS, Layout, Track
+from aupipe.affwild2.labels import check_header, parse
+from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.splits import LeakFilter, official
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import FILE_ROWS, SPLITS
 from aupipe.facestore.write import part_name
+from aupipe.hidden_files import is_hidden
 from aupipe.storage import Storage
 
 Source = Literal["crops", "videos"]
@@ -77,7 +78,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
         settings: what else the bytes of a part depend on (detector, alignment).
 
     Raises:
-        DatasetError: an annotation file is none.
+        DatasetError: an annotation file is none, or no line of a task's split can be read.
     """
     storage = Storage(layout.root)
     splits, leaked = official(layout.tracks, leak)
@@ -96,6 +97,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
             _look_at_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
         elif track.video:
             digests[track.video] = str(storage.size(track.video))
+    _check_labels(layout, storage)
     units = []
     for split in SPLITS:
         pieces = _slices(_pieces(layout, split, splits, lengths, by_track=source == "crops"))
@@ -108,18 +110,42 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
     return Plan(tuple(units), {name: tally for name, tally in tallies.items() if tally}, leaked)
 
 
+def _check_labels(layout: Layout, storage: Storage) -> None:
+    """Refuse a split of which a task's annotation files have no line that can be read: it would be empty.
+
+    Files are read until one has such a line, which is the first one as a rule.
+    """
+    for split in SPLITS:
+        for task in TASKS:
+            tracks = [track for track in layout.tracks if task in track.annotations]
+            names = [t.annotations[task].name for t in tracks if t.annotations[task].split == split]
+            lines, problems = 0, list[str]()
+            for name in names:
+                labels = parse(task, storage.read(name), storage.path(name))
+                if not labels.bad.all():
+                    break
+                lines += len(labels.bad)
+                problems += labels.problems
+            else:
+                if problems:
+                    raise DatasetError(
+                        f"the {split} split of {task} is empty, because each of its {lines} annotation lines was "
+                        f"refused; the first: {problems[0]}"
+                    )
+
+
 def _look_at_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
     """Count images that have no row, and remember how many there are: a crop added later makes another part."""
     for folder in track.crops:
         files = storage.children(folder)[1]
         digests[folder] = str(len(files))
         for name in files:
-            stem = name.removesuffix(".jpg")
-            if name.startswith("."):
+            frame = frame_of_crop(name)
+            if is_hidden(name):
                 tally["images.stray"] += 1
-            elif not stem.isascii() or not stem.isdigit() or name == stem:
+            elif frame is None:
                 tally["images.no_frame_number"] += 1
-            elif not 1 <= int(stem) <= rows:
+            elif not 1 <= frame <= rows:
                 tally["images.without_row"] += 1
 
 

@@ -18,6 +18,7 @@ from aupipe import facs
 from aupipe.affwild2.layout import split_person
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
+from aupipe.hidden_files import is_hidden
 from aupipe.storage import Storage, of_file
 
 VIDEO_HEADER = ",".join(facs.AFFWILD2_AUS)
@@ -131,8 +132,8 @@ def read_files(uri: str) -> pa.Table:
     Raises:
         DatasetError: there is no such file, or it is not what the organisers take.
     """
-    storage, name = of_file(uri) if uri.endswith(".txt") else (Storage(uri), "")
-    names = [each for each in [name] if storage.exists(each)] if name else storage.names(suffix=".txt")
+    storage, name = of_file(uri) if uri.lower().endswith(".txt") else (Storage(uri), "")
+    names = [each for each in [name] if storage.exists(each)] if name else _track_files(storage)
     if not names:
         raise DatasetError(f"{uri}: no submission there; give a single .txt file, or a folder of TRACK.txt files")
     order: list[tuple[str, int]] = []
@@ -142,7 +143,7 @@ def read_files(uri: str) -> pa.Table:
         try:
             if text.startswith(VIDEO_HEADER):
                 rows = read_track(text, len(text.splitlines()) - 1)
-                order += [(each.removesuffix(".txt"), frame) for frame in range(1, len(rows) + 1)]
+                order += [(each[: -len(".txt")], frame) for frame in range(1, len(rows) + 1)]
                 decided += list(rows)
             else:
                 own = read_order(text)
@@ -154,6 +155,12 @@ def read_files(uri: str) -> pa.Table:
     people = [split_person(track) for track, _ in order]
     columns = [[video for video, _ in people], [person for _, person in people], [frame for _, frame in order]]
     return pa.table([*columns, *np.array(decided).T], names=["video_id", "person", "frame", *facs.AUS])
+
+
+def _track_files(storage: Storage) -> list[str]:
+    """Return the names of all TRACK.txt below a folder, without hidden and system files."""
+    names = [name for name in storage.names() if name.lower().endswith(".txt")]
+    return [name for name in names if not any(is_hidden(part) for part in name.split("/"))]
 
 
 def check_single(text: str, order: Sequence[tuple[str, int]]) -> list[str]:

@@ -1,33 +1,46 @@
 """From what the user named to videos: files, folders, patterns, on disk or at a URI, and manifests that list them.
 
-A manifest is CSV, Parquet or JSONL (an object a line) with the column `uri` (relative to the manifest, absolute, or a
-URI) and, if wanted, `video_id`, `start_s` and `end_s` (media time; the end is not included). Further columns stand in
-videos.parquet beside the video.
+A manifest is CSV, TSV, Parquet or JSONL (an object a line), read by the rules of `aupipe.manifests`, with the column
+`uri` (relative to the manifest, absolute, or a URI) and, if wanted, `video_id`, `start_s` and `end_s` (seconds of media
+time; the end is not included; no value, or an end of `inf`, is no limit). Further columns stand in videos.parquet
+beside the video.
 """
 
 from __future__ import annotations
 
+import codecs
 import glob
-import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.schema import VIDEOS
 from aupipe.errors import ConfigError, ManifestError, shown
-from aupipe.images.manifest import text_columns
-from aupipe.storage import Storage, filesystem_of, is_http, is_uri, of_file
+from aupipe.hidden_files import is_hidden
+from aupipe.manifests import SUFFIXES, TextTable, read_table
+from aupipe.storage import filesystem_of, is_http, is_uri, local_path, of_file
 
-# A folder is searched for these; a file that is named outright is tried whatever its suffix.
+# A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
+# because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
+# (drawings), .m4s (a stretch of a stream without its header), .lrv (GoPro's small copy of a video beside it), .ogg
+# (sound), and pictures.
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".m2ts", ".mts", ".wmv"}
-    | {".asf", ".flv", ".3gp", ".3g2", ".ogv", ".mxf", ".vob", ".mjpeg", ".gif"}
+    {".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".k3g", ".f4v", ".ismv", ".mj2"}
+    | {".insv", ".360", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".xvid", ".amv", ".flv", ".ogv", ".ogm", ".mxf"}
+    | {".mpg", ".mpeg", ".mpe", ".mpv", ".mpv2", ".mp2v", ".m1v", ".m2v", ".m2p", ".vob", ".vro", ".evo", ".mod"}
+    | {".ts", ".m2ts", ".mts", ".m2t", ".tp", ".trp", ".tod", ".mpegts", ".wmv", ".asf", ".wm", ".dvr-ms", ".wtv"}
+    | {".h264", ".264", ".avc", ".h26l", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".vc1", ".ivf", ".obu"}
+    | {".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".rm", ".rmvb", ".dv", ".dif", ".nut", ".dav"}
 )
-_MANIFESTS = (".csv", ".parquet", ".jsonl")
+# Source code and tables have these suffixes too (TypeScript, Qt's translations, Modula-2, data interchange).
+_SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
 _OURS = {"uri", "video_id", "start_s", "end_s"}
 
 
@@ -56,8 +69,81 @@ class Input:
         return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
 
 
-def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], int]:
-    """The videos that the arguments name, sorted by id, and how many other files were passed over in folders.
+_EXAMPLES = 3
+_SUFFIXES_SHOWN = 8
+
+
+@dataclass
+class PassedOver:
+    """Files and folders below the folders that were named which are no inputs.
+
+    Attributes:
+        suffixes: how many files there are by suffix, in lower case; "" of those without one.
+        examples: the first few of these files.
+        hidden: how many hidden and system files and folders there are; such a folder counts once, unopened.
+        hidden_examples: the first few of them.
+    """
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    hidden: int = 0
+    hidden_examples: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> int:
+        """The number of files that are neither video nor hidden."""
+        return self.suffixes.total()
+
+    def add(self, path: str) -> None:
+        """Count a file that is no video by its suffix."""
+        self.suffixes[_as_text(os.path.splitext(path)[1].lower())] += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(_as_text(path))
+
+    def hide(self, path: str) -> None:
+        """Count a hidden or system file or folder."""
+        self.hidden += 1
+        if len(self.hidden_examples) < _EXAMPLES:
+            self.hidden_examples.append(_as_text(path))
+
+    def __add__(self, other: PassedOver) -> PassedOver:
+        return PassedOver(
+            self.suffixes + other.suffixes, (self.examples + other.examples)[:_EXAMPLES],
+            self.hidden + other.hidden, (self.hidden_examples + other.hidden_examples)[:_EXAMPLES],
+        )  # fmt: skip
+
+    def text(self) -> str:
+        """Describe all of it in a line; "" if there is nothing."""
+        parts = []
+        if self.files:
+            ordered = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
+            kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in ordered[:_SUFFIXES_SHOWN]]
+            if more := sum(count for _, count in ordered[_SUFFIXES_SHOWN:]):
+                kinds.append(f"{more} with other suffixes")
+            parts.append(f"{self.files} other files passed over: {', '.join(kinds)} ({_first(self.examples)})")
+        if self.hidden:
+            parts.append(
+                f"{self.hidden} hidden or system files and folders passed over ({_first(self.hidden_examples)})"
+            )
+        return "; ".join(parts)
+
+    def record(self) -> dict[str, Any]:
+        """Return the counts as run.json holds them."""
+        return {
+            "files": self.files,
+            "suffixes": dict(sorted(self.suffixes.items())),
+            "first": [shown(path) for path in self.examples],
+            "hidden": self.hidden,
+            "hidden_first": [shown(path) for path in self.hidden_examples],
+        }
+
+
+def _first(paths: Sequence[str]) -> str:
+    return "first: " + ", ".join(shown(path) if path.isprintable() else repr(shown(path)) for path in paths)
+
+
+def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], PassedOver]:
+    """The videos that the arguments name, sorted by id, and what was passed over in folders.
 
     A path that is not there is kept: it becomes a row that says so.
 
@@ -66,7 +152,7 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
         ManifestError: a manifest that cannot be read.
     """
     found: dict[str, Input] = {}
-    passed_over = 0
+    passed_over = PassedOver()
     for argument in named:
         inputs, others = _search(argument)
         passed_over += others
@@ -80,30 +166,51 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
     return [found[key] for key in sorted(found)][:limit], passed_over
 
 
-def _search(argument: str) -> tuple[list[Input], int]:
-    """The videos that one argument names, and how many other files it passes over."""
+def _search(argument: str) -> tuple[list[Input], PassedOver]:
+    """The videos that one argument names, and what it passes over."""
     if not argument:
         raise ConfigError("--input '': an empty name")
-    if argument.lower().endswith(_MANIFESTS):
-        return list(_listed(argument)), 0
+    argument = local_path(argument)
+    if argument.lower().endswith(SUFFIXES):
+        return list(_listed(argument)), PassedOver()
     if is_uri(argument):
         return _search_remote(argument)
     if os.path.isdir(argument):
         return _search_folder(argument)
     if os.path.lexists(argument):
-        return [_input(argument, os.path.basename(argument))], 0
+        return [_input(argument, os.path.basename(argument))], PassedOver()
     if glob.has_magic(argument):
-        matches = [_search(match) for match in sorted(glob.glob(argument, recursive=True))]
-        if not matches:
-            raise ConfigError(f"{argument}: nothing matches this pattern")
-        return [video for videos, _ in matches for video in videos], sum(others for _, others in matches)
-    return [_input(argument, os.path.basename(argument))], 0
+        visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
+        return _joined([_search(match) for match in visible], hidden, argument)
+    return [_input(argument, os.path.basename(argument))], PassedOver()
 
 
-def _search_folder(top: str) -> tuple[list[Input], int]:
+def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], PassedOver]:
+    """Return what a pattern matches, without hidden and system names, unless the pattern itself has them."""
+    parts = pattern.split("/")
+    with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
+    visible, hidden = [], PassedOver()
+    for match in sorted(matches):
+        unasked = [part for part in match.split("/") if is_hidden(part) and part not in parts]
+        if all(with_dots and part.startswith(".") for part in unasked):
+            visible.append(match)
+        else:
+            hidden.hide(match)
+    return visible, hidden
+
+
+def _joined(
+    matches: Sequence[tuple[list[Input], PassedOver]], hidden: PassedOver, pattern: str
+) -> tuple[list[Input], PassedOver]:
+    if not matches:
+        raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
+    return [video for videos, _ in matches for video in videos], sum((passed for _, passed in matches), hidden)
+
+
+def _search_folder(top: str) -> tuple[list[Input], PassedOver]:
     """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
     videos: list[Input] = []
-    others = 0
+    passed = PassedOver()
     seen: set[str] = set()
     unreadable: list[OSError] = []
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
@@ -112,43 +219,65 @@ def _search_folder(top: str) -> tuple[list[Input], int]:
             below.clear()
             continue
         seen.add(real)
-        for name in names:
+        for name in sorted([*below, *names]):
+            if is_hidden(name):
+                passed.hide(os.path.join(folder, name))
+        below[:] = sorted(name for name in below if not is_hidden(name))
+        for name in sorted(name for name in names if not is_hidden(name)):
             path = os.path.join(folder, name)
-            if name.startswith("."):
-                continue
-            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(path)):
                 videos.append(_input(path, Path(os.path.relpath(path, top)).as_posix()))
             else:
-                others += 1
+                passed.add(path)
     videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
-    return _some(videos, others, top)
+    return _some(videos, passed, top)
 
 
-def _search_remote(uri: str) -> tuple[list[Input], int]:
+def _is_text(path: str) -> bool:
+    """Return whether a file begins with text, which no video with a suffix that text has too does."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1024)
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut off at the end
+    except (OSError, UnicodeDecodeError):  # a file that cannot be read becomes a row that says so
+        return False
+    return bool(head) and b"\0" not in head
+
+
+def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
     """A file, a folder or a pattern at a URI. What HTTP serves has no folders: it is taken as it is named."""
     named = [_input(uri, _name_in(uri))]
     is_video = PurePosixPath(uri).suffix.lower() in VIDEO_SUFFIXES and not glob.has_magic(uri)
     if is_video or is_http(uri):
-        return named, 0
+        return named, PassedOver()
     protocol = uri.partition("://")[0]
     try:
         filesystem, top = filesystem_of(uri)
         if glob.has_magic(top) and not filesystem.exists(top):
-            matches = [_search_remote(f"{protocol}://{path}") for path in sorted(filesystem.glob(top))]
-            if not matches:
-                raise ConfigError(f"{uri}: nothing matches this pattern")
-            return [video for videos, _ in matches for video in videos], sum(others for _, others in matches)
+            visible, hidden = _split_hidden(filesystem.glob(top), top)
+            return _joined([_search_remote(f"{protocol}://{path}") for path in visible], hidden, uri)
         if not filesystem.isdir(top):
-            return named, 0
-        paths = [str(path) for path in sorted(filesystem.find(top)) if not path.rsplit("/", 1)[-1].startswith(".")]
+            return named, PassedOver()
+        paths = [str(path) for path in sorted(filesystem.find(top))]
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(shown(f"{uri} cannot be listed: {error}")) from None
-    below = len(str(top).rstrip("/")) + 1
-    videos = [
-        _input(f"{protocol}://{path}", path[below:])
-        for path in paths if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
-    ]  # fmt: skip
-    return _some(videos, len(paths) - len(videos), uri)
+    videos: list[Input] = []
+    passed = PassedOver()
+    hidden_folders: set[str] = set()
+    for path in paths:
+        name = path[len(str(top).rstrip("/")) + 1 :]
+        parts = name.split("/")
+        first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
+        if first_hidden is not None:
+            hidden_folders.add("/".join(parts[: first_hidden + 1]))
+        elif PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
+            videos.append(_input(f"{protocol}://{path}", name))
+        else:
+            passed.add(f"{protocol}://{path}")
+    for name in sorted(hidden_folders):
+        passed.hide(f"{protocol}://{str(top).rstrip('/')}/{name}")
+    return _some(videos, passed, uri)
 
 
 def _name_in(place: str) -> str:
@@ -157,60 +286,47 @@ def _name_in(place: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _some(videos: list[Input], others: int, top: str) -> tuple[list[Input], int]:
+def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input], PassedOver]:
     if not videos:
-        raise ConfigError(f"{top}: no video in this folder ({others} other files); name a file to try it anyway")
-    return videos, others
+        raise ConfigError(
+            f"{top}: no video in this folder ({passed.text() or '0 other files'}); name a file to try it anyway"
+        )
+    return videos, passed
 
 
 def _listed(path: str) -> Iterator[Input]:
     """The videos of a manifest."""
     storage, name = of_file(path)
-    try:
-        columns = _json_columns(storage, name) if name.lower().endswith(".jsonl") else text_columns(storage, name)
-    except (OSError, BotoCoreError) as error:
-        raise ManifestError(f"{path} cannot be read: {error}") from None
-    if "uri" not in columns or not columns["uri"]:
-        raise ManifestError(f"{path} names no video: it has the columns {', '.join(columns)}; a column `uri` is needed")
-    taken = (set(columns) - _OURS) & {*VIDEOS.names, ""}
-    if taken:
+    table = read_table(storage, name, "uri", _OURS)
+    if not len(table):
+        raise ManifestError(f"{path} names no video; give each video's path in the column `uri`")
+    further = table.columns.keys() - _OURS
+    if taken := further & set(VIDEOS.names):
         raise ManifestError(f"{path}: videos.parquet has a column {min(taken)!r} of its own; give yours another name")
-    for number in range(len(columns["uri"])):
-        row = {column: values[number] for column, values in columns.items()}
-        where = f"{path}: video {number + 1}"
-        if not row["uri"]:
-            raise ManifestError(f"{where} has no uri")
-        start_s, end_s = (_seconds(row.get(column, ""), column, where) for column in ("start_s", "end_s"))
-        absolute = is_uri(row["uri"]) or os.path.isabs(row["uri"])
-        video_id = row.get("video_id") or (_name_in(row["uri"]) if absolute else row["uri"])
+    for row in range(len(table)):
+        place = _as_text(table.place("uri", row))
+        start_s, end_s = (_seconds(table, column, row) for column in ("start_s", "end_s"))
+        absolute = is_uri(place) or os.path.isabs(place)
+        video_id = table.text("video_id", row) or (_name_in(place) if absolute else place)
         yield Input(
-            row["uri"] if absolute else storage.path(row["uri"]), video_id, start_s, end_s,
-            {column: text for column, text in row.items() if column not in _OURS}, _refused(video_id, start_s, end_s),
+            place if absolute else storage.path(place), video_id, start_s, end_s,
+            {column: values[row] for column, values in table.columns.items() if column in further},
+            _refused(video_id, start_s, end_s),
         )  # fmt: skip
 
 
-def _json_columns(storage: Storage, name: str) -> dict[str, list[str]]:
-    """Every key of an object a line, as text, "" where nothing stands."""
-    rows: list[dict[str, object]] = []
-    for number, line in enumerate(storage.read(name).decode("utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ManifestError(f"{storage.path(name)}:{number} is not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise ManifestError(f'{storage.path(name)}:{number} is no JSON object, as in {{"uri": "a.mp4"}}')
-        rows.append(row)
-    keys = dict.fromkeys(key for row in rows for key in row)
-    return {key: ["" if row.get(key) is None else str(row[key]) for row in rows] for key in keys}
-
-
-def _seconds(text: str, column: str, where: str) -> float | None:
+def _seconds(table: TextTable, column: str, row: int) -> float | None:
+    """Return a limit in seconds, None where there is none."""
     try:
-        return float(text) if text else None
+        seconds = table.number(column, row)
     except ValueError:
-        raise ManifestError(f"{where} has {column} {text!r}; seconds are meant, or nothing") from None
+        seconds = math.nan
+    if seconds == (math.inf if column == "end_s" else -math.inf):
+        return None
+    if seconds is not None and not math.isfinite(seconds):
+        cell = table.columns[column][row]
+        raise ManifestError(f"{table.where(row)} has {column} {cell!r}; allowed are seconds, as 3723.5, or nothing")
+    return seconds
 
 
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
@@ -223,9 +339,9 @@ def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
 
 
 def _input(uri: str, video_id: str) -> Input:
+    return Input(_as_text(uri), _as_text(video_id))
+
+
+def _as_text(name: str) -> str:
     """Tables hold text: a name that is no UTF-8 gets its odd bytes written as \\x.., and cannot be opened by that."""
-
-    def as_text(name: str) -> str:
-        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-    return Input(as_text(uri), as_text(video_id))
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -6,7 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import av
@@ -17,7 +17,7 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import key_of
@@ -35,6 +35,7 @@ class Summary:
         videos: the records of this run's inputs.
         pending: inputs that this run's phase left to another.
         frames, work_s, cost: frames observed in this run, what it took of CPUs, and the price of that.
+        passed_over: files of the folders that were named which are no inputs.
     """
 
     out: str
@@ -44,6 +45,7 @@ class Summary:
     seconds: float
     work_s: float
     cost: float
+    passed_over: PassedOver = field(default_factory=PassedOver)
 
     @property
     def statuses(self) -> Counter[str]:
@@ -67,6 +69,8 @@ class Summary:
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
+        if passed_over := self.passed_over.text():
+            lines.append(passed_over)
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
 
@@ -118,6 +122,7 @@ def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Sum
         "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,  # vote: each model's own
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
+        "passed_over": summary.passed_over.record(),
         "frames": {  # of this run's inputs: every one that was expected is a row
             name: sum(record.get(f"frames_{name}") or 0 for record in summary.videos)
             for name in ("expected", "decoded", "lost", "corrupt")

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="extend",
         required=True,
         metavar="PATH",
-        help="video files, folders (searched for videos), patterns, URIs, or manifests (.csv, .parquet, .jsonl: uri, "
-        "video_id, start_s, end_s, …); repeatable",
+        help="video files, folders (searched for videos), patterns, URIs, or manifests (.csv, .tsv, .parquet, .jsonl: "
+        "uri, video_id, start_s, end_s, …); repeatable",
     )
     parser.add_argument(
         "--checkpoint",

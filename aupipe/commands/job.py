@@ -29,6 +29,9 @@ def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentPars
 
 def location(text: str) -> str:
     """An option's path, made absolute: workers have working directories of their own. A URI stays as it is."""
+    from aupipe.storage import local_path
+
+    text = local_path(text)
     return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
 
 

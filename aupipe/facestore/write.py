@@ -231,7 +231,10 @@ def finish(
     for split, found in splits.items():
         if not found.rows:
             reasons = ", ".join(f"{key} {count}" for key, count in _dropped(total).items())
-            raise DatasetError(f"the {split} split is empty, nothing is left of its annotation rows ({reasons})")
+            refused = f"; the first refused line: {bad_lines[0]}" if bad_lines else ""
+            raise DatasetError(
+                f"the {split} split is empty, nothing is left of its annotation rows ({reasons}){refused}"
+            )
     card = StoreCard(
         **header.model_dump(),
         splits=splits,

@@ -19,10 +19,11 @@ from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore.job import FileTask, measured_template
 from aupipe.facestore.schema import FILE_ROWS, StoreCard, StoreHeader
 from aupipe.facestore.write import finish, part_name
-from aupipe.images.manifest import SUFFIXES, read_folders, read_manifest
+from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
-from aupipe.storage import Storage
+from aupipe.manifests import SUFFIXES
+from aupipe.storage import Storage, local_path, of_file
 
 Kind = Literal["manifest", "folders", "records"]
 
@@ -126,8 +127,7 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         DatasetError: there are no images, or the record file is damaged.
     """
     if data.lower().endswith(SUFFIXES):
-        folder, _, name = data.rpartition("/")
-        storage = Storage(folder or ".")
+        storage, name = of_file(local_path(data))
         if not storage.exists(name):
             raise ManifestError(f"--data {data}: no such file")
         stamp = hashlib.sha256(storage.read(name)).hexdigest()

@@ -1,29 +1,27 @@
-"""Labelled images by a manifest (CSV or Parquet) or by folders: one table of what each image is.
+"""Labelled images by a manifest or by folders: one table of what each image is.
 
-A manifest has the column `path` (relative to the manifest, or absolute) and any of: `subject`, `split` (train |
-validation; default train), `identity`, `expression` (class name or number), AUs (`AU12`, `AU1` or `AU01`) and how
-strong all of them are (`AU12_intensity`, 0 … 1, a column for every AU). What is empty or −1 is unknown; AUs without a
-column are unknown; other columns are passed over. So BP4D, which lacks AU25 and AU26, Multi-PIE or RAF-DB need no
-reader of their own.
+A manifest is CSV, TSV, JSONL or Parquet, read by the rules of `aupipe.manifests`. It has the column `path` (relative to
+the manifest, or absolute) and any of: `subject`, `split` (train | validation; default train), `identity`, `expression`
+(class name or number), AUs (`AU12`, `AU1` or `AU01`) and how strong all of them are (`AU12_intensity`, 0 … 1, a column
+for every AU). What has no value or is −1 is unknown; AUs without a column are unknown; other columns are ignored. So
+BP4D, which lacks AU25 and AU26, Multi-PIE or RAF-DB need no reader of their own.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.errors import DatasetError, ManifestError
 from aupipe.facestore.columns import of_arrays
 from aupipe.facestore.schema import SPLITS
+from aupipe.hidden_files import is_hidden
+from aupipe.manifests import TextTable, parse_number, read_table
 from aupipe.storage import Storage
 
-SUFFIXES = (".csv", ".parquet")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 TABLE = pa.schema(
@@ -39,13 +37,12 @@ TABLE = pa.schema(
     ]
 )
 
-_NUMBERS = {"": -1, "-1": -1, "-1.0": -1, "nan": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_OWN = ("path", "subject", "split", "identity", "expression")
+_BOOLEANS = {"true": 1, "false": 0}  # as pandas writes them
 _AU_COLUMNS = {name.upper(): index for index, name in enumerate(facs.AUS)} | {
     name.upper(): index for index, name in enumerate(facs.AFFWILD2_AUS)
 }
-_CLASSES = {name.lower(): index for index, name in enumerate(facs.EXPRESSIONS)} | {
-    text: index for index in range(len(facs.EXPRESSIONS)) for text in (str(index), f"{index}.0")
-}
+_CLASSES = {name.lower(): index for index, name in enumerate(facs.EXPRESSIONS)}
 
 
 def read_manifest(storage: Storage, name: str) -> pa.Table:
@@ -55,29 +52,30 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
         ManifestError: the column path is missing, or a value cannot be meant: with the line.
     """
     where = storage.path(name)
-    columns = text_columns(storage, name)
-    if "path" not in columns:
-        raise ManifestError(f"{where} has no column `path`, only {', '.join(columns)}; give each image's path there")
-    paths = columns["path"]
-    if not paths:
+    table = read_table(storage, name, "path", _OWN)
+    if not len(table):
         raise ManifestError(f"{where} names no image")
-    if "" in paths:
-        raise ManifestError(f"{where}:{paths.index('') + 2} has no path")
-    au = np.full((len(paths), len(facs.AUS)), facs.UNKNOWN, np.int8)
-    for column, values in columns.items():
+    paths = [table.place("path", row) for row in range(len(table))]
+    au = np.full((len(table), len(facs.AUS)), facs.UNKNOWN, np.int8)
+    named: dict[int, str] = {}
+    for column in table.columns:
         place = _AU_COLUMNS.get(column.upper())
-        if place is not None:
-            au[:, place] = _mapped(values, _NUMBERS, column, "0, 1 or -1", where)
-    strong = _intensity(columns, where)
-    unknown = [""] * len(paths)
-    splits = [split or "train" for split in columns.get("split", unknown)]
-    _mapped(splits, dict.fromkeys(SPLITS, 0), "split", " or ".join(SPLITS), where)
-    classes = _mapped(
-        columns.get("expression", unknown), {"": -1, "-1": -1, "-1.0": -1, "nan": -1} | _CLASSES, "expression",
-        f"a number up to {len(facs.EXPRESSIONS) - 1} or one of {', '.join(facs.EXPRESSIONS)}", where,
-    )  # fmt: skip
-    subjects = [subject or path for subject, path in zip(columns.get("subject", unknown), paths, strict=True)]
-    identities = [identity or None for identity in columns.get("identity", unknown)]
+        if place is None:
+            continue
+        if place in named:
+            raise ManifestError(f"{where} has two columns of {facs.AUS[place]}: {named[place]} and {column}")
+        named[place] = column
+        au[:, place] = _numbers(table, column, _BOOLEANS, 1, "0, 1 or -1")
+    strong = _intensity(table)
+    splits = [split.lower() or "train" for split in table.texts("split")]
+    for row, split in enumerate(splits):
+        if split not in SPLITS:
+            raise _refused(table, "split", row, " or ".join(SPLITS))
+    highest = len(facs.EXPRESSIONS) - 1
+    allowed = f"a number up to {highest} or one of {', '.join(facs.EXPRESSIONS)}"
+    classes = _numbers(table, "expression", _CLASSES, highest, allowed)
+    subjects = [subject or path for subject, path in zip(table.texts("subject"), paths, strict=True)]
+    identities = [identity or None for identity in table.texts("identity")]
     return _table(paths, splits, subjects, identities, classes, au, strong)
 
 
@@ -89,8 +87,10 @@ def read_folders(storage: Storage) -> pa.Table:
     """
     paths = []
     for folder in storage.children()[0]:
+        if is_hidden(folder):
+            continue
         files = storage.children(folder)[1]
-        paths += [f"{folder}/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != "."]
+        paths += [f"{folder}/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)]
     if not paths:
         raise DatasetError(f"{storage.root}: no folder in it holds images; one folder a person is looked for")
     people = [path.partition("/")[0] for path in paths]
@@ -116,52 +116,57 @@ def _table(
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 
 
-def text_columns(storage: Storage, name: str) -> dict[str, list[str]]:
-    """Every column as text, "" where nothing stands."""
-    try:
-        if name.lower().endswith(".parquet"):
-            with storage.open(name) as file:
-                table = pq.read_table(file)
-        else:
-            data = storage.read(name)
-            header = data.decode("utf-8-sig", errors="replace").partition("\n")[0].rstrip("\r").split(",")
-            types = {column.strip('"'): pa.string() for column in header}  # "001" is a name, not a number
-            options = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-            table = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{storage.path(name)} cannot be read: {error}".replace("\n", " ")) from None
-    texts = {}
-    for column in table.column_names:
-        values = table[column].to_pylist()
-        texts[column.strip()] = ["" if value is None else str(value).strip() for value in values]
-    return texts
-
-
-def _intensity(columns: Mapping[str, list[str]], where: str) -> np.ndarray | None:
+def _intensity(table: TextTable) -> np.ndarray | None:
     """(N, 12) float32 0 … 1; None where there are no such columns."""
-    named = {column.upper(): column for column in columns}
+    named = {column.upper(): column for column in table.columns}
     wanted = [f"{name}_INTENSITY".upper() for name in facs.AUS]
     there = [column for column in wanted if column in named]
     if not there:
         return None
     if len(there) < len(wanted):
         missing = ", ".join(column for column in wanted if column not in named)
+        where = table.storage.path(table.name)
         raise ManifestError(f"{where} says of some AUs how strong they are, and has no column {missing}")
-    found = np.empty((len(columns["path"]), len(wanted)), np.float32)
+    found = np.empty((len(table), len(wanted)), np.float32)
     for place, column in enumerate(wanted):
-        for line, value in enumerate(columns[named[column]]):
+        for row in range(len(table)):
             try:
-                found[line, place] = value
+                value = table.number(named[column], row)
             except ValueError:
-                found[line, place] = np.nan
-            if not 0 <= found[line, place] <= 1:
-                raise ManifestError(f"{where}:{line + 2} has {named[column]} {value!r}; allowed is a number 0 … 1")
+                value = None
+            if value is None or not 0 <= value <= 1:
+                raise _refused(table, named[column], row, "a number 0 … 1", optional=False)
+            found[row, place] = value
     return found
 
 
-def _mapped(values: Sequence[str], meanings: Mapping[str, int], column: str, allowed: str, where: str) -> list[int]:
-    found = [meanings.get(value, meanings.get(value.lower())) for value in values]
-    if None in found:
-        line = found.index(None)
-        raise ManifestError(f"{where}:{line + 2} has {column} {values[line]!r}; allowed is {allowed}, or nothing")
-    return [value for value in found if value is not None]
+def _numbers(table: TextTable, column: str, words: Mapping[str, int], highest: int, allowed: str) -> list[int]:
+    """Return the label in each row: −1 where it is unknown, what a word of `words` means, or 0 … `highest`."""
+    values = table.columns.get(column)
+    if values is None:
+        return [facs.UNKNOWN] * len(table)
+    meanings = {text: _label(text, words, highest, table.decimal_comma) for text in set(values)}
+    labels = [meanings[text] for text in values]
+    if None in labels:
+        raise _refused(table, column, labels.index(None), allowed)
+    return [label for label in labels if label is not None]
+
+
+def _label(text: str, words: Mapping[str, int], highest: int, decimal_comma: bool) -> int | None:
+    """Return the label that a cell holds, None if it can be none."""
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        number = parse_number(text, decimal_comma)
+    except ValueError:
+        return None
+    if number is None:
+        return facs.UNKNOWN
+    return int(number) if number in range(facs.UNKNOWN, highest + 1) else None
+
+
+def _refused(table: TextTable, column: str, row: int, allowed: str, optional: bool = True) -> ManifestError:
+    cell = table.columns[column][row]
+    return ManifestError(
+        f"{table.where(row)} has {column} {cell!r}; allowed is {allowed}" + (", or nothing" if optional else "")
+    )

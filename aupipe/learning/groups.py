@@ -20,8 +20,12 @@ _KEY = ("video_id", "person")
 Manifest = Mapping[str, Sequence[str]]  # column → texts
 
 
-def check(manifest: Manifest, where: str) -> None:
+def check(manifest: Manifest, where: str, numbers: Sequence[int] | None = None) -> None:
     """A manifest has `video_id`, `person` if people of one video differ, and any other columns, all as text.
+
+    Args:
+        where: its name, for messages.
+        numbers: the line of each row; None: the lines after a header.
 
     Raises:
         ManifestError: no `video_id`, no other column, or a video that is said to be two things; `where` names it.
@@ -33,7 +37,8 @@ def check(manifest: Manifest, where: str) -> None:
     keys = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
     for column in _columns(manifest):
         said: dict[tuple[str, ...], str] = {}
-        for line, (key, value) in enumerate(zip(keys, manifest[column], strict=True), start=2):
+        lines = range(2, len(keys) + 2) if numbers is None else numbers
+        for line, key, value in zip(lines, keys, manifest[column], strict=True):
             if said.setdefault(key, value) != value:
                 raise ManifestError(f"{where}:{line}: {column} of {' '.join(key)} is {said[key]!r} and {value!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Literal
 import ray
 
 from aupipe.annotation import attempts, ensemble, estimate, ledger, observed
-from aupipe.annotation.inputs import Input, find_inputs
+from aupipe.annotation.inputs import Input, PassedOver, find_inputs
 from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
@@ -36,6 +37,8 @@ from aupipe.pipelines.claim import claim, reaching
 from aupipe.pipelines.session import asked_ahead, session
 from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 Phase = Literal["observe", "finalise", "all"]
 
@@ -73,13 +76,15 @@ def annotate(job: AnnotateJob) -> Summary:
         ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
     """
     start = time.monotonic()
-    inputs, _ = find_inputs(job.inputs, job.limit)
+    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    if text := passed_over.text():  # at once too, because a run may take days
+        logger.info("%s", text)
     Detector(job.config.detector)  # or wrong weights would show on a worker
     with reaching("a checkpoint"):
         keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
     storage = Storage(job.out)
     with claim(storage):
-        return _run(job, inputs, keys, storage, start)
+        return _run(job, inputs, passed_over, keys, storage, start)
 
 
 def describe(job: AnnotateJob) -> str:
@@ -95,11 +100,11 @@ def describe(job: AnnotateJob) -> str:
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
-        f"{len(inputs)} inputs ({passed_over} other files passed over): {len(work.unchanged)} done, "
+        f"{len(inputs)} inputs ({passed_over.files} other files passed over): {len(work.unchanged)} done, "
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
         f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(keys)}; tables in {shown(job.out)}"
+        f"{_models(keys)}; tables in {shown(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
     )
 
 
@@ -108,7 +113,9 @@ def _models(keys: Keys) -> str:
     return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
 
 
-def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage, start: float) -> Summary:
+def _run(
+    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: Keys, storage: Storage, start: float
+) -> Summary:
     books = Ledger.read(storage)
     named = {video.video_id for video in inputs}
     books.reconcile(named if job.prune else None)
@@ -144,6 +151,7 @@ def _run(job: AnnotateJob, inputs: Sequence[Input], keys: Keys, storage: Storage
     summary = Summary(
         out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
         work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
+        passed_over=passed_over,
     )  # fmt: skip
     write_run(storage, keys, job.command, summary)
     return summary

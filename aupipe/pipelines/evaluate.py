@@ -21,10 +21,10 @@ from aupipe.config import Inference, Resources, Section
 from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.facestore.columns import labels
 from aupipe.facestore.read import StoreIndex
-from aupipe.images.manifest import text_columns
 from aupipe.learning import calibration, ensemble, groups, scores, splits
 from aupipe.learning.ensemble import Decision, How
 from aupipe.learning.predictions import match
+from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.pipelines.claim import claim
 from aupipe.pipelines.predict import member, predict
@@ -142,8 +142,10 @@ def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
     storage, name = of_file(path)
     if not storage.exists(name):
         raise ManifestError(f"--groups {path}: no such file")
-    columns = text_columns(storage, name)
-    groups.check(columns, path)
+    found = read_table(storage, name, "video_id", ("person",))
+    people = {"person": found.texts("person")} if "person" in found.columns else {}
+    columns = found.columns | people
+    groups.check(columns, path, found.numbers)
     if not scored & set(columns["video_id"]):
         raise ManifestError(f"{path} names none of the videos that are scored, as {min(scored)}")
     return columns

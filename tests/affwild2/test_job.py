@@ -1,11 +1,14 @@
 """The whole of preprocessing without a cluster: every row of the store against what the tree says."""
 
+import cv2
+import numpy as np
 import pytest
 
 from aupipe import facs
 from aupipe.affwild2 import job as jobs
 from aupipe.config import load
 from aupipe.errors import DatasetError
+from aupipe.facestore import jpeg
 from aupipe.facestore.read import StoreIndex
 from aupipe.storage import Storage
 
@@ -144,3 +147,39 @@ def test_a_long_video_is_cut_into_files_of_bounded_size(tree, tmp_path, monkeypa
     assert card.annotations == whole.annotations
     for split in ("train", "validation"):
         assert rows_of(index, split) == rows_of(big, split)
+
+
+def test_crops_may_be_png_and_names_in_any_case(tree, tmp_path):
+    _, _, before = make(tree, tmp_path / "before")
+    for number, path in enumerate(sorted(tree.root.glob("cropped_aligned*/*/0*.jpg"))):
+        if number % 2:
+            path.rename(path.with_suffix(".JPG"))
+            cv2.imwrite(str(path.with_suffix(".png")), np.zeros((112, 112, 3), np.uint8))  # the JPEG wins
+        elif (image := cv2.imread(str(path))) is not None and image.shape == (112, 112, 3):
+            cv2.imwrite(str(path.with_suffix(".PNG")), image)
+            path.unlink()
+        (path.parent / f"._{path.name}").touch()
+    _, card, after = make(tree, tmp_path / "after")
+    for split in ("train", "validation"):
+        one, two = rows_of(before, split), rows_of(after, split)
+        assert [{**row, "image": 0} for row in one] == [{**row, "image": 0} for row in two]
+        for left, right in zip(one, two, strict=True):
+            assert jpeg.size(right["image"]) == (112, 112)
+            pictures = [cv2.imdecode(np.frombuffer(row["image"], np.uint8), 1).astype(int) for row in (left, right)]
+            assert abs(pictures[0] - pictures[1]).max() <= 2
+    assert "images.no_frame_number" in card.annotations  # thumb.jpg
+    assert card.annotations["images.no_frame_number"] == 1
+
+
+def test_a_split_of_refused_lines_says_so_first(tree, tmp_path):
+    for name in ("video9", "v2"):
+        tree.annotate("au", "validation", name, ["yes," * 11 + "no"] * 3)
+    with pytest.raises(
+        DatasetError,
+        match=r"^the validation split of au is empty, because each of its 6 annotation lines was refused; "
+        r"the first: .*Validation_Set/v2\.txt:2 has the label 'yes'; allowed are -1, 0, 1$",
+    ):
+        make(tree, tmp_path / "store")
+    tree.annotate("au", "validation", "video9", ["yes", ",".join(["0"] * 12)])
+    _, card, _ = make(tree, tmp_path / "store")
+    assert card.annotations["au.bad_line"] == 4 + 2  # 1 of video9, 3 of v2; 2 of the tree

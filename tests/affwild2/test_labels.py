@@ -45,6 +45,92 @@ def test_expressions_go_by_the_name_of_their_class():
     assert turned.values.tolist() == [facs.EXPRESSIONS.index("Other"), facs.EXPRESSIONS.index("Happiness")]
 
 
+ROWS = [[0, 1] * 6, [-1] * 12, [1] * 12]
+
+
+def au_file(cell="{}", delimiter=",", header=HEADER, ends="\n", index=None, tail="", encoding="utf-8"):
+    """ROWS as annotation file, in another spelling."""
+    names = ([] if index is None else [index]) + header.split(",")
+    lines = [delimiter.join(names) + tail]
+    for number, row in enumerate(ROWS):
+        cells = ([] if index is None else [f"{number:05d}.jpg"]) + [cell.format(value) for value in row]
+        lines.append(delimiter.join(cells) + tail)
+    return (ends.join(lines) + ends).encode(encoding)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        au_file(),
+        au_file("{}.0"),
+        au_file(" {} "),
+        au_file('"{}"', header=",".join(f'"{name}"' for name in facs.AFFWILD2_AUS)),
+        au_file(tail=","),
+        au_file(tail=", ,"),
+        au_file("{}.0", index="", tail=","),
+        au_file(index="frame"),
+        au_file(index="Image"),
+        au_file(delimiter="\t", ends="\r\n"),
+        au_file(delimiter="  "),
+        au_file("{},0", delimiter=";"),
+        au_file("{}.0", ends="\r\n", encoding="utf-8-sig"),
+        au_file(encoding="utf-16"),
+        au_file(ends="\r"),
+        au_file(header=",".join(facs.AUS).lower()),
+        b"\n\n" + au_file(),
+        au_file() + b"\n , \n\n".replace(b" , ", b"  "),
+        au_file().replace(b"-1", b"NaN"),
+        au_file().replace(b"-1", b"nan", 1).replace(b"-1", b"", 1),
+        HEADER.encode() + b",confidence\n" + b"\n".join(b",".join(b"%d" % v for v in row) + b",x" for row in ROWS),
+    ],
+)
+def test_other_spellings_mean_the_same(data):
+    labels = parse("au", data, "f")
+    assert labels.values.tolist() == ROWS
+    assert labels.problems == ()
+    assert check_header("au", data, "f") == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Neutral,Anger,Disgust\n2.0\n-1.0\nNaN\n0\n",
+        "Neutral,Anger,Disgust,\r\n2,\r\n-1,\r\n,\r\n0,\r\n",
+        ",Neutral,Anger,Disgust\n0,2\n1,-1\n2,\n3,0\n",
+        "frame;Neutral;Anger;Disgust\n1;2,0\n2;-1,0\n3;nan\n4;0,0\n",
+        "Neutral Anger Disgust\n2\n-1\nNULL\n0\n",
+    ],
+)
+def test_other_spellings_of_expressions_mean_the_same(text):
+    labels = parse("expr", text.encode(), "f")
+    assert (labels.values.tolist(), labels.problems) == ([2, -1, -1, 0], ())
+
+
+def test_a_frame_number_that_is_not_the_lines_costs_its_line():
+    lines = [f"{HEADER}"] + ["1," * 11 + "1"] * 4
+    text = "\n".join(
+        f"{first},{line}" for first, line in zip(["frame", "1", "2.0", "4", "v/00004.jpg"], lines, strict=True)
+    )
+    labels = parse("au", text.encode(), "f")
+    assert labels.bad.tolist() == [False, False, True, False]
+    plain = parse("au", text.replace("2.0", "2").replace("v/00004.jpg", "4").encode(), "f")
+    assert plain.bad.tolist() == [False, False, True, False]
+    assert labels.problems == ("f:4 has the frame number '4' instead of 3",)
+
+
+def test_a_refused_line_is_named_with_its_cell():
+    text = f"\n{HEADER},\n" + "1.0," * 12 + "\n" + "1.5," + "1," * 11 + "\n\n" + "1," * 14 + "\n" + "0," * 12
+    assert parse("au", text.encode(), "a.txt").problems == (
+        "a.txt:4 has the label '1.5'; allowed are -1, 0, 1",
+        "a.txt:5 has 0 values instead of 12",
+        "a.txt:6 has 14 values instead of 12",
+    )
+    odd = f"{HEADER}\n".encode() + b"1," * 11 + b"\xe9\n" + b"1," * 11 + b"1\n"
+    assert parse("au", odd, "a.txt").bad.tolist() == [True, False]
+    with pytest.raises(DatasetError, match="looks like UTF-16LE without a byte order mark"):
+        parse("au", HEADER.encode("utf-16-le"), "a.txt")
+
+
 @pytest.mark.parametrize(
     ("task", "text", "message"),
     [

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from aupipe.affwild2.layout import read_layout, split_person
+from aupipe.affwild2.layout import frame_of_crop, read_layout, split_person
 from aupipe.errors import DatasetError
 
 pytestmark = pytest.mark.unit
@@ -70,3 +70,37 @@ def test_another_folder_is_no_data_set(tmp_path):
         read_layout(str(tmp_path))
     with pytest.raises(DatasetError, match="no such folder"):
         read_layout(str(tmp_path / "none"))
+
+
+def test_suffixes_and_folders_may_be_in_any_case_and_system_files_are_ignored(tree):
+    before = read_layout(str(tree.root))
+    for task in ("au", "expr"):
+        for split in ("Train_Set", "Validation_Set"):
+            folder = tree.folders[task] / split
+            for path in list(folder.glob("*.txt")):
+                (folder / f"._{path.name}").write_bytes(b"\0\5")
+                path.rename(path.with_suffix(".TXT"))
+            (folder / "Thumbs.db").touch()
+            (folder / "@eaDir").mkdir()
+        tree.folders[task].rename(tree.folders[task].with_name(tree.folders[task].name.upper()))
+    (tree.root / "batch1/10-30-1280x720.mp4").rename(tree.root / "batch1/10-30-1280x720.MP4")
+    (tree.root / "cropped_aligned").rename(tree.root / "Cropped_Aligned")
+    (tree.root / "Cropped_Aligned/@eaDir").mkdir()
+    (tree.root / "#recycle/batch1").mkdir(parents=True)
+    (tree.root / "#recycle/batch1/10-30-1280x720.mp4").touch()
+    after = read_layout(str(tree.root))
+    assert [track.name for track in after.tracks] == [track.name for track in before.tracks]
+    assert after.tracks[0].video == "batch1/10-30-1280x720.MP4"
+    assert after.tracks[0].crops == ("Cropped_Aligned/10-30-1280x720",)
+    assert (after.unannotated, after.ambiguous) == (before.unannotated, ())
+    path = after.tracks[0].annotations["au"].name
+    shutil.copy(tree.root / path, tree.root / path.replace(".TXT", ".txt"))
+    with pytest.raises(DatasetError, match=r"10-30-1280x720 is annotated twice: .*\.TXT and .*\.txt"):
+        read_layout(str(tree.root))
+
+
+def test_crops_are_named_by_their_frame():
+    names = ("00007.jpg", "7.JPG", "00007.png", "00007.PNG", "00007.Jpeg")
+    assert {frame_of_crop(name) for name in names} == {7}
+    others = ("._00007.jpg", "thumb.jpg", "00007", "00007.txt", "٧.jpg", "00007.jpg.tmp")
+    assert {frame_of_crop(name) for name in others} == {None}

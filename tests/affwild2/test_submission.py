@@ -118,6 +118,10 @@ def test_files_of_either_kind_are_read_as_a_table(tmp_path):
     for track, rows in decisions().items():
         (tmp_path / "each" / f"{track}.txt").write_text(sub.write_track(rows))
     assert sub.read_files(str(tmp_path / "each")).equals(single)
+    for path in list((tmp_path / "each").iterdir()):
+        path.with_name(f"._{path.name}").touch()
+        path.rename(path.with_suffix(".TXT"))
+    assert sub.read_files(str(tmp_path / "each")).equals(single)
     assert (
         np.array([single[au].to_numpy() for au in facs.AUS]).T.tolist()
         == np.concatenate([*decisions().values()]).tolist()

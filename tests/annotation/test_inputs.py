@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import find_inputs, shown
+from aupipe.annotation.inputs import PassedOver, find_inputs, shown
 from aupipe.errors import ConfigError, ManifestError
 
 pytestmark = pytest.mark.unit
@@ -24,8 +25,94 @@ def test_a_folder_is_searched_for_videos_and_other_files_are_counted(tmp_path: P
         (tmp_path / name).touch()
     inputs, passed_over = find_inputs([str(tmp_path)])
     assert [video.video_id for video in inputs] == ["a.mp4", "deep/c.mpg", "deep/er/b.MOV"]
-    assert passed_over == 1
+    assert (passed_over.files, passed_over.hidden) == (1, 1)
     assert [v.video_id for v in find_inputs([str(tmp_path)], limit=2)[0]] == ["a.mp4", "deep/c.mpg"]
+
+
+HIDDEN = (".Trash-1000/x/a.mp4", "@eaDir/b.mp4", "deep/#RECYCLE/c.mp4", "deep/._d.mp4", "$Recycle.Bin/e.mp4")
+OTHERS = ("notes.TXT", "deep/a.srt", "deep/b.srt", "frames/1.png", "README", "raw.dat")
+
+
+def check_passed_over(passed: PassedOver, top: str) -> None:
+    assert (passed.files, passed.suffixes) == (6, {".srt": 2, ".txt": 1, ".png": 1, ".dat": 1, "": 1})
+    assert passed.hidden == 5
+    assert sorted(passed.record()) == ["files", "first", "hidden", "hidden_first", "suffixes"]
+    text = passed.text()
+    assert text.startswith("6 other files passed over: 2 .srt, 1 without suffix, 1 .dat, 1 .png, 1 .txt (first: ")
+    assert "; 5 hidden or system files and folders passed over (first: " in text
+    assert {*passed.examples} <= {f"{top}/{name}" for name in OTHERS}
+    folders = (".Trash-1000", "@eaDir", "deep/#RECYCLE", "deep/._d.mp4", "$Recycle.Bin")
+    assert {*passed.hidden_examples} <= {f"{top}/{name}" for name in folders}
+    assert len(passed.examples) == len(passed.hidden_examples) == 3
+
+
+def test_hidden_and_system_folders_are_not_searched_and_all_is_counted_by_suffix(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    for name in ("a.mp4", "deep/b.mov", *HIDDEN, *OTHERS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        memory.pipe_file(f"{top}/{name}", b"x")
+    for place in (str(tmp_path), f"memory:/{top}"):
+        inputs, passed = find_inputs([place])
+        assert [video.video_id for video in inputs] == ["a.mp4", "deep/b.mov"]
+        check_passed_over(passed, place.replace("memory:/", "memory://"))
+        assert find_inputs([place, place])[1].files == 12
+        inputs, passed = find_inputs([f"{place}/**/*.mp4"])
+        assert [video.video_id for video in inputs] == ["a.mp4"]
+        assert passed.files == 0
+        assert passed.hidden >= 3
+        assert [video.video_id for video in find_inputs([f"{place}/@eaDir/*"])[0]] == ["b.mp4"]
+        assert [video.video_id for video in find_inputs([f"{place}/.Trash-1000/x"])[0]] == ["a.mp4"]
+        with pytest.raises(ConfigError, match=r"nothing matches this pattern; 1 hidden or system .*@eaDir"):
+            find_inputs([f"{place}/@*"])
+        with pytest.raises(ConfigError, match=r"no video in this folder \(1 other files passed over: 1 .png"):
+            find_inputs([f"{place}/frames"])
+    assert [video.video_id for video in find_inputs([f"{tmp_path}/deep/.*.mp4"])[0]] == ["._d.mp4"]
+
+
+SUFFIXES = """.dv .MOD .tod .h264 .264 .avc .H265 .265 .hevc .y4m .apng .f4v .m1v .mpv .mp2v .m2p .divx .xvid .rm .rmvb
+    .mjpg .dvr-ms .wtv .trp .tp .M2T .mk3d .qt .ivf .obu .nut .amv .dif .dav .vro .266 .vc1 .3gpp .mp4v .MPEGTS .ogm
+    .insv
+"""
+
+
+def test_suffixes_of_archives_are_searched_for_in_any_case(tmp_path: Path) -> None:
+    suffixes = SUFFIXES.split()
+    for suffix in suffixes:
+        (tmp_path / f"a{suffix}").write_bytes(b"\0")
+    for suffix in (".dat", ".bin", ".vid", ".png", ".jpg", ".wav", ".ogg", ".m4s", ".swf", ".ps"):
+        (tmp_path / f"b{suffix}").touch()
+    inputs, passed = find_inputs([str(tmp_path)])
+    assert {video.video_id for video in inputs} == {f"a{suffix}" for suffix in suffixes}
+    assert passed.files == 10
+
+
+def test_source_code_with_a_suffix_of_video_is_passed_over(tmp_path: Path) -> None:
+    packet = b"\x47\x40\x11\x10" + b"\xff" * 184
+    (tmp_path / "film.ts").write_bytes(packet * 8)
+    (tmp_path / "cut.MTS").write_bytes(b"\0" * 4 + packet * 8)
+    (tmp_path / "empty.ts").touch()
+    (tmp_path / "app.ts").write_text("export const x = 'é'\n" * 100)
+    (tmp_path / "de.ts").write_text('<?xml version="1.0"?><!DOCTYPE TS>')
+    (tmp_path / "umlaut.ts").write_bytes(b"a" * 1023 + "é".encode())  # cut in two where the look ends
+    (tmp_path / "Main.mod").write_text("MODULE Main;")
+    inputs, passed = find_inputs([str(tmp_path)])
+    assert [video.video_id for video in inputs] == ["cut.MTS", "empty.ts", "film.ts"]
+    assert passed.suffixes == {".ts": 3, ".mod": 1}
+
+
+def test_a_file_uri_names_a_file_a_folder_a_pattern_or_a_manifest(tmp_path: Path) -> None:
+    top = tmp_path / "my films"
+    top.mkdir()
+    (top / "a#1.mp4").touch()
+    (top / "m.csv").write_text(f"uri,video_id\nfile://{tmp_path}/my%20films/a%231.mp4,x\nfile://a%231.mp4,\n")
+    base = f"file://{tmp_path}/my%20films"
+    for named in (f"{base}/a%231.mp4", base, f"{base}/*.mp4"):
+        (video,) = find_inputs([named])[0]
+        assert (video.uri, video.video_id) == (str(top / "a#1.mp4"), "a#1.mp4")
+    first, second = find_inputs([f"{base}/m.csv"])[0]
+    assert (first.uri, first.video_id) == (second.uri, "a#1.mp4") == (str(top / "a#1.mp4"), "a#1.mp4")
+    assert second.video_id == "x"
 
 
 def test_what_is_named_is_tried_whatever_it_is_called(tmp_path: Path) -> None:
@@ -73,7 +160,7 @@ def test_folders_and_patterns_at_a_uri() -> None:
     for name in ("a.mp4", "deep/b.mov", "deep/notes.txt"):
         memory.pipe_file(f"{top}/{name}", b"x")
     inputs, passed_over = find_inputs([f"memory:/{top}"])
-    assert [(v.video_id, passed_over) for v in inputs] == [("a.mp4", 1), ("deep/b.mov", 1)]
+    assert [(v.video_id, passed_over.files) for v in inputs] == [("a.mp4", 1), ("deep/b.mov", 1)]
     assert fsspec.open(inputs[1].uri).open().read() == b"x"
     assert [v.video_id for v in find_inputs([f"memory:/{top}/*.mp4"])[0]] == ["a.mp4"]
     assert [v.video_id for v in find_inputs([f"memory:/{top}/gone.mp4"])[0]] == ["gone.mp4"]
@@ -109,7 +196,7 @@ def test_a_manifest_names_videos_parts_and_further_columns(tmp_path: Path) -> No
     [
         ("name\na.mp4\n", "a column `uri` is needed"),
         ("uri\n", "names no video"),
-        ("uri,start_s\na.mp4,early\n", "video 1 has start_s 'early'"),
+        ("uri,start_s\na.mp4,early\n", "m.csv:2 has start_s 'early'; allowed are seconds"),
         ("uri,status\na.mp4,done\n", "a column 'status' of its own"),
         ("uri,video_id\na.mp4,x\nb.mp4,x\n", "would both be video_id 'x'"),
     ],
@@ -117,6 +204,27 @@ def test_a_manifest_names_videos_parts_and_further_columns(tmp_path: Path) -> No
 def test_a_manifest_that_cannot_be_meant_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises((ManifestError, ConfigError), match=said):
+        find_inputs([str(tmp_path / "m.csv")])
+
+
+@pytest.mark.parametrize("empty", ["", "nan", "NaN", "NULL", "None", "NA", "null", " "])
+def test_no_value_is_no_limit_and_the_usual_id(empty: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"uri,video_id,start_s,end_s,note\nsub/a.mp4,{empty},{empty},{empty},{empty}\n")
+    (video,) = find_inputs([str(tmp_path / "m.csv")])[0]
+    assert (video.video_id, video.start_s, video.end_s, video.refused) == ("sub/a.mp4", None, None, "")
+    assert video.further == {"note": empty.strip()}
+
+
+def test_limits_are_seconds_also_with_a_decimal_comma(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("\ufeffuri;start_s;end_s\r\na.mp4;0,2;0,5\r\nb.mp4;-1;inf\r\nc.mp4;-inf;1e1\r\n")
+    inputs = find_inputs([str(tmp_path / "m.csv")])[0]
+    assert [(v.start_s, v.end_s) for v in inputs] == [(0.2, 0.5), (-1.0, None), (None, 10.0)]
+    for cell in ("1:02:03", "inf", "0,2", "1e999", "12s", "1_0", "[0]"):
+        (tmp_path / "m.csv").write_text(f'uri,start_s\nb.mp4,\n\na.mp4,"{cell}"\n')
+        with pytest.raises(ManifestError, match=rf"m\.csv:4 has start_s '{re.escape(cell)}'; allowed are seconds, as"):
+            find_inputs([str(tmp_path / "m.csv")])
+    (tmp_path / "m.csv").write_text("uri,end_s\na.mp4,-inf\n")
+    with pytest.raises(ManifestError, match=r"m\.csv:2 has end_s '-inf'"):
         find_inputs([str(tmp_path / "m.csv")])
 
 

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
-from aupipe.annotation.summary import write_videos
+from aupipe.annotation.summary import Summary, write_videos
 from aupipe.errors import MediaError
 from aupipe.storage import Storage
 
@@ -31,6 +31,21 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     assert {key: row["speaker"] for key, row in rows.items()} == {"a": "anna", "b": ""}
     assert rows["b"]["reason"] == "not_found: b.mp4"
     assert "room" not in table.column_names  # of a video that is not there
+
+
+def test_the_end_of_a_run_says_what_was_passed_over() -> None:
+    def text(passed_over: PassedOver) -> str:
+        return Summary("out", [], 0, 0, 1.0, 0.0, 0.0, passed_over).text()
+
+    passed = PassedOver()
+    assert text(passed).count("\n") == 0
+    for name in ("in/a.srt", "in/b.SRT", "in/c.dat", "in/d.srt"):
+        passed.add(name)
+    passed.hide("in/.Trash-1000")
+    assert text(passed).splitlines()[1] == (
+        "4 other files passed over: 3 .srt, 1 .dat (first: in/a.srt, in/b.SRT, in/c.dat); "
+        "1 hidden or system files and folders passed over (first: in/.Trash-1000)"
+    )
 
 
 def test_every_reason_has_a_code_that_is_documented() -> None:

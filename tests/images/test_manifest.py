@@ -60,6 +60,22 @@ def test_parquet_says_the_same(tmp_path):
     assert (row["subject"], row["expression"], row["au"][2]) == ("5", 2, 1)
 
 
+def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    plain = manifest(tmp_path, "path,subject,AU12,expression\na b.jpg,,1,3\n/home/anna/b.jpg,s,-1,\n")
+    assert [(row["path"], row["subject"], row["au"][6], row["expression"]) for row in plain] == [
+        ("a b.jpg", "a b.jpg", 1, 3), ("/home/anna/b.jpg", "s", -1, -1),
+    ]  # fmt: skip
+    for text in (
+        ",Path,Subject,au12,Expression,\n0,a b.jpg,NaN,1.0,3.0,\n\n1,~/b.jpg,s,NaN,NaN,\n",
+        "\ufeffpath;subject;AU12;expression;\r\nfile://a%20b.jpg;NULL;1,0;3,0;\r\n;;;;\r\nfile:///home/anna/b.jpg;s;-1,0;NA;\r\n",
+        f"path\tsubject\tAU12\texpression\na b.jpg\t\tTrue\t{facs.EXPRESSIONS[3].upper()}\n~/b.jpg\ts\t\tnull\n",
+    ):
+        assert manifest(tmp_path, text) == plain
+    lines = '{"path": "a b.jpg", "AU12": 1, "expression": 3}\n{"path": "~/b.jpg", "subject": "s", "AU12": NaN}\n'
+    assert manifest(tmp_path, lines, "m.jsonl") == plain
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -68,8 +84,13 @@ def test_parquet_says_the_same(tmp_path):
         ("path,expression\nx.jpg,Boredom\n", r"m\.csv:2 has expression 'Boredom'; allowed is"),
         ("path,split\nx.jpg,test\n", r"m\.csv:2 has split 'test'; allowed is train or validation"),
         ("path,AU1\nx.jpg,1\n,0\n", r"m\.csv:3 has no path"),
-        ("path,AU1\nx.jpg\n", r"m\.csv cannot be read"),
+        ("path,AU1\nx.jpg\n", r"m\.csv:2 has 1 cells, the header 2"),
         ("path\n", r"m\.csv names no image"),
+        ("path,AU1\nx.jpg,1\n\n ,\ny.jpg,0.5\n", r"m\.csv:5 has AU1 '0\.5'; allowed is 0, 1 or -1"),
+        ("path,AU1\nx.jpg,-2\n", r"m\.csv:2 has AU1 '-2'"),
+        ("path,expression\nx.jpg,8\n", r"m\.csv:2 has expression '8'; allowed is a number up to 7"),
+        ("path,AU1,AU01\nx.jpg,1,0\n", r"m\.csv has two columns of AU01: AU1 and AU01"),
+        ("path\nC:\\x.jpg\n", r"m\.csv:2 has path 'C:.*a path of Windows"),
         ("", r"m\.csv cannot be read"),
     ],
 )
@@ -79,7 +100,7 @@ def test_a_bad_manifest_is_named_with_its_line(tmp_path, text, message):
 
 
 def test_a_folder_is_a_person(tmp_path):
-    for name in ("anna/2.jpg", "anna/1.JPG", "bert/1.png", "bert/notes.txt", "bert/._1.png"):
+    for name in ("anna/2.jpg", "anna/1.JPG", "bert/1.png", "bert/notes.txt", "bert/._1.png", "@eaDir/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     rows = read_folders(Storage(tmp_path)).to_pylist()

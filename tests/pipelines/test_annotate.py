@@ -28,7 +28,7 @@ ARCFACE = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four sound clips, a damaged one, and a file that is no video."""
+    """Four sound clips, a damaged one, a file that is no video, and files that are passed over."""
     folder = tmp_path_factory.mktemp("archive")
     short = {"g": "10", "bf": "2"}
     write_clip(folder / "one.mp4", scene(50), options=short)
@@ -39,6 +39,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damage(write_clip(folder / "deep" / "damaged.mp4", scene(60), options={"g": "12", "bf": "2", "crf": "18"}))
     (folder / "text.mp4").write_text("I am no video")
     (folder / "copy of one.mp4").write_bytes((folder / "one.mp4").read_bytes())
+    (folder / "deep" / "damaged.srt").touch()
+    (folder / ".Trash-1000").mkdir()
+    (folder / ".Trash-1000" / "one.mp4").write_bytes((folder / "one.mp4").read_bytes())
     return folder
 
 
@@ -75,7 +78,7 @@ def test_every_frame_is_there_once_in_media_time(annotated: Path, archive: Path)
     assert not table.duplicated(["video_id", "frame", "face_id"]).any()
 
 
-def test_one_record_a_video_says_how_it_went(annotated: Path) -> None:
+def test_one_record_a_video_says_how_it_went(annotated: Path, archive: Path) -> None:
     table = pq.read_table(annotated / "videos.parquet")
     assert table.schema.equals(VIDEOS)
     records = {row["video_id"]: row for row in table.to_pylist()}
@@ -92,6 +95,10 @@ def test_one_record_a_video_says_how_it_went(annotated: Path) -> None:
     assert damaged["reason"].startswith(f"frames_lost: {damaged['frames_lost']} of 60 (")
     run = json.loads((annotated / "run.json").read_text())
     assert run["thresholds"] == dict.fromkeys(facs.AUS, 0.5)
+    assert run["passed_over"] == {
+        "files": 1, "suffixes": {".srt": 1}, "first": [str(archive / "deep/damaged.srt")],
+        "hidden": 1, "hidden_first": [str(archive / ".Trash-1000")],
+    }  # fmt: skip
     assert not (annotated / "_work" / "observed").exists() or not list((annotated / "_work" / "observed").iterdir())
 
 
