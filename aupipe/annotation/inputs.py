@@ -38,6 +38,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".ts", ".m2ts", ".mts", ".m2t", ".tp", ".trp", ".tod", ".mpegts", ".wmv", ".asf", ".wm", ".dvr-ms", ".wtv"}
     | {".h264", ".264", ".avc", ".h26l", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".vc1", ".ivf", ".obu"}
     | {".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".rm", ".rmvb", ".dv", ".dif", ".nut", ".dav"}
+    | {".gxf", ".lxf", ".cine", ".nsv", ".nuv", ".ty", ".ifv", ".kux", ".h261", ".h263"}
 )
 # Source code and tables have these suffixes too (TypeScript, Qt's translations, Modula-2, data interchange).
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
