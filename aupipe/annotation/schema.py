@@ -155,7 +155,7 @@ def to_parquet(table: pa.Table, schema: pa.Schema) -> memoryview:
 
 
 def list_column(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
-    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) is True, null elsewhere."""
+    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) bool is True, null elsewhere; N ≥ 0."""
     offsets = np.concatenate([[0], np.cumsum(there) * values.shape[1]]).astype(np.int32)
     return pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~there)
