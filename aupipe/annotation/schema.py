@@ -92,6 +92,7 @@ REASONS = {
     "too_large": "a frame or the video is beyond `limits`",
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
     "timed_out": "nothing moved for `limits.stall_s`, or `limits.probe_s` when it was read",
+    "internal_error": "a fault of aupipe, whose traceback the named file has; of `partial`: only an export failed",
     "bad_video_id": "a manifest's video_id that would lead out of the output folder",
     "bad_range": "a manifest's end_s that is not after its start_s",
     # partial, or ok with frames_corrupt alone: the rest is there

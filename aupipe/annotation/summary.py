@@ -17,6 +17,7 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
+from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
@@ -54,6 +55,11 @@ class Summary:
         return self.statuses["quarantined"] + self.statuses["partial"]
 
     @property
+    def faults(self) -> int:
+        """Inputs that met a fault of our own code."""
+        return sum(is_internal(record.get("reason")) for record in self.videos)
+
+    @property
     def usable(self) -> int:
         """Inputs of which at least something could be done."""
         return self.pending + sum(
@@ -67,6 +73,12 @@ class Summary:
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
+        if self.faults:
+            inputs = "1 input" if self.faults == 1 else f"{self.faults:,} inputs"
+            lines.append(
+                f"a fault of aupipe (internal_error) set {inputs} aside, the tables of all others are whole; the "
+                f"tracebacks to report lie in {shown(self.out)}/{LOGS}, and the same command tries again"
+            )
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
 
