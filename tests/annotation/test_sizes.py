@@ -18,7 +18,6 @@ from aupipe.annotation import encode, ensemble, ledger, observed, schema, sound
 from aupipe.annotation import observe as observing
 from aupipe.annotation.events import find_events
 from aupipe.annotation.finalise import Decision, decide, head
-from aupipe.annotation.inputs import Input
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.observe import Part, observe, with_embeddings
 from aupipe.annotation.plan import Segment
