@@ -38,7 +38,9 @@ class Part:
 def observe(
     segment: Segment, images: Iterable[Frame], detector: Detector, smoothing_radius: int, templates: np.ndarray
 ) -> Iterator[Part]:
-    """The rows and crops of the frames that the segment owns, in parts of bounded size.
+    """The rows and crops of the frames that the segment owns, in parts of bounded size, none of them empty.
+
+    A segment of which no frame comes is one part without rows.
 
     Args:
         images: the frames of the segment's span.
@@ -54,19 +56,21 @@ def observe(
         index = seen.frame.index
         if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
             continue
+        # A full part goes when there is more to come, not as soon as it is full: otherwise a segment whose last frame
+        # fills a part would end in an empty one.
+        if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
+            yield _part(rows, crops, len(templates), number, last=False)
+            rows, crops, number = [], [], number + 1
         for row, crop_points in _rows(seen, points, detector.config.min_face_px):
             rows.append(row)
             if crop_points is not None and seen.frame.image is not None:
                 crops.append(np.stack([crop(seen.frame.image, crop_points, template) for template in templates]))
-        if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
-            yield _part(rows, crops, len(templates), number, last=False)
-            rows, crops, number = [], [], number + 1
     yield _part(rows, crops, len(templates), number, last=True)
 
 
 def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
     """`rows` with the embeddings (M, E) float32 of those with status ok."""
-    has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()])
+    has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()], bool)
     return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
 
 

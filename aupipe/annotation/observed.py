@@ -32,10 +32,8 @@ def segments(storage: Storage) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for name in storage.names(FOLDER, ".parquet"):
         parts.setdefault(name[len(FOLDER) + 1 :].partition("-")[0], []).append(name)
-    return {
-        key: names for key, names in parts.items()
-        if names[-1].endswith(f"-{len(names) - 1:05d}-last.parquet")
-    }  # fmt: skip
+    whole = {key: _whole(key, names) for key, names in parts.items()}
+    return {key: names for key, names in whole.items() if names}
 
 
 def delete(storage: Storage, video_keys: Collection[str]) -> None:
@@ -49,6 +47,19 @@ def delete_all(storage: Storage) -> None:
     """Delete what there is, of whatever video."""
     for name in storage.names(FOLDER):
         storage.delete(name)
+
+
+def _whole(key: str, names: Sequence[str]) -> list[str]:
+    """The files from the first part to the last one; none where one is missing.
+
+    A file beside them is passed over: a run that was killed may have cut the segment elsewhere.
+    """
+    for last in names:
+        number, _, ending = last[len(f"{FOLDER}/{key}-") :].partition("-")
+        if ending == "last.parquet":
+            wanted = [*(f"{FOLDER}/{key}-{part:05d}.parquet" for part in range(int(number))), last]
+            return wanted if set(wanted) <= set(names) else []
+    return []
 
 
 class Embeddings:
@@ -68,7 +79,7 @@ class Embeddings:
         return Track(self, rows, slice(first, first + width))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """(n, E) float32 of rows (n,), ascending."""
+        """(n, E) float32 of rows (n,), ascending; n ≥ 1, since only a part that is read tells E."""
         part = np.searchsorted(self._starts, rows, side="right") - 1
         found = []
         for number in np.unique(part).tolist():
@@ -84,6 +95,8 @@ class Track:
         self._video, self._rows, self._columns = video, rows, columns
 
     def __getitem__(self, rows: slice, /) -> Tensor:
+        if not len(self._rows[rows]):
+            return torch.zeros(0, self._columns.stop - self._columns.start)
         return torch.from_numpy(np.ascontiguousarray(self._video.take(self._rows[rows])[:, self._columns]))
 
 
@@ -91,7 +104,9 @@ def _embeddings(storage: Storage, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Of a part: which embedding each row has, and the embeddings (m, E)."""
     column = _read(storage, name, ["embedding"])["embedding"].combine_chunks()
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy().reshape(int(there.sum()), -1)
+    count = int(there.sum())
+    flat = column.flatten().to_numpy()
+    values = flat.reshape(count, len(flat) // max(count, 1))
     return np.cumsum(there) - 1, values
 
 

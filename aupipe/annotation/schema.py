@@ -98,6 +98,7 @@ REASONS = {
     "too_large": "a frame or the video is beyond `limits`",
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
     "timed_out": "nothing moved for `limits.stall_s`, or `limits.probe_s` when it was read",
+    "internal_error": "a fault of aupipe, whose traceback the named file has; of `partial`: only an export failed",
     "bad_video_id": "a manifest's video_id that would lead out of the output folder",
     "bad_range": "a manifest's end_s that is not after its start_s",
     # partial, or ok with frames_corrupt alone: the rest is there
@@ -170,7 +171,7 @@ def to_parquet(table: pa.Table, schema: pa.Schema) -> memoryview:
 
 
 def list_column(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
-    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) is True, null elsewhere."""
+    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) bool is True, null elsewhere; N ≥ 0."""
     offsets = np.concatenate([[0], np.cumsum(there) * values.shape[1]]).astype(np.int32)
     return pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~there)

@@ -20,7 +20,7 @@ def smooth_track(frames: np.ndarray, times_s: np.ndarray, values: np.ndarray, ra
         values: (N, K), all of them known.
         radius: frames on each side; 0 returns the values.
     """
-    if radius == 0:
+    if radius == 0 or not len(values):
         return values
     result = np.empty_like(values)
     ends = np.flatnonzero(np.diff(times_s) > gaps.MAX_GAP_S) + 1

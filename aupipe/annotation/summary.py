@@ -17,6 +17,7 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
+from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
@@ -56,6 +57,11 @@ class Summary:
         return self.statuses["quarantined"] + self.statuses["partial"]
 
     @property
+    def faults(self) -> int:
+        """Inputs that met a fault of our own code."""
+        return sum(is_internal(record.get("reason")) for record in self.videos)
+
+    @property
     def usable(self) -> int:
         """Inputs of which at least something could be done."""
         return self.pending + sum(
@@ -71,6 +77,12 @@ class Summary:
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
         if passed_over := self.passed_over.text():
             lines.append(passed_over)
+        if self.faults:
+            inputs = "1 input" if self.faults == 1 else f"{self.faults:,} inputs"
+            lines.append(
+                f"a fault of aupipe (internal_error) set {inputs} aside, the tables of all others are whole; the "
+                f"tracebacks to report lie in {shown(self.out)}/{LOGS}, and the same command tries again"
+            )
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
 

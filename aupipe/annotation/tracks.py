@@ -32,8 +32,8 @@ def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     has_face = ~np.isnan(boxes[:, 0])
     times = gap_times_s(observed)
     cut = observed["cut"].to_numpy(zero_copy_only=False).astype(bool)
-    starts = np.flatnonzero(np.diff(frame, prepend=frame[0] - 1))
-    stops = np.append(starts[1:], len(frame))
+    edges = np.append(np.flatnonzero(np.diff(frame, prepend=frame[:1] - 1)), len(frame))
+    starts, stops = edges[:-1], edges[1:]
     # One frame at a time: a list of them would be the largest thing in memory that grows with the video's length.
     per_frame = face_ids(
         (boxes[a:b][has_face[a:b]] for a, b in zip(starts, stops, strict=True)), (float(times[a]) for a in starts),

@@ -37,9 +37,10 @@ class WorkList:
     pending: set[str] = field(default_factory=set)
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
-        """Set videos aside that could not be observed after all."""
+        """Set videos aside that could not be observed, or decided, after all."""
         for video_id, reason in reasons.items():
-            record, _ = self.observe.pop(video_id)
+            due = self.observe if video_id in self.observe else self.decide
+            record = due.pop(video_id)[0]
             self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
 
     def postpone(self, video_ids: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 
+from aupipe.annotation.faults import INTERNAL_ERROR
 from aupipe.annotation.schema import REASONS
 
 
@@ -85,6 +86,8 @@ def complaints(
     status, reason = record["status"], record["reason"] or ""
     said = [part.partition(":")[0] for part in reason.split("; ")] if reason else []
     wrong = [f"the reason {code!r} is not documented" for code in said if code not in REASONS]
+    if INTERNAL_ERROR in said:
+        wrong.append(reason)
     if status == "quarantined":
         wrong += ["set aside without a reason"] if not reason else []
         return wrong + (["set aside, but it has rows"] if frames else [])

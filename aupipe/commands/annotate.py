@@ -90,7 +90,7 @@ def _annotate(args: argparse.Namespace) -> int:
         return job.DONE
     summary = annotate(annotate_job)
     print(summary.text())  # noqa: T201
-    if summary.usable == 0:
+    if summary.usable == 0 or summary.faults:
         return job.FAILED
     missing = args.phase == "finalise" and summary.pending
     return job.SET_ASIDE if summary.set_aside or missing else job.DONE

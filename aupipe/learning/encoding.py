@@ -42,7 +42,7 @@ def parts_of(index: StoreIndex, pool: str, rows: Ints) -> tuple[str, ...]:
 def encode_part(encoder: FrameEncoder, encoding: Encoding, index: StoreIndex, part: str, device: torch.device) -> bytes:
     """The file of embeddings of a part of the store."""
     groups = [group for group in index.row_groups(ALL) if group.file == part]
-    rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows)
+    rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows) if groups else np.zeros(0, np.int64)
     (runs,) = (each.runs for _, each in index.parts(ALL) if each.name == part)
     track = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
 

@@ -95,14 +95,15 @@ def cover(time_s: Floats, length: int, overlap: float) -> Windows:
     frames that none before it held (blocks, the last of which is the last frames: Jin et al., ABAW2, ICCVW 2021).
 
     Args:
-        time_s: (N,) media time, ascending; N ≥ 1.
+        time_s: (N,) media time, ascending; no frames, no windows.
         overlap: part of a window that the next one shares, 0 ≤ overlap < 1.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap {overlap} is not in 0 ≤ overlap < 1")
     step = max(1, length - round(length * overlap))
-    edges = [0, *(np.flatnonzero(np.diff(time_s) > gaps.MAX_GAP_S) + 1).tolist(), len(time_s)]
-    starts, stops, told = [], [], []
+    edges = [0, *(np.flatnonzero(np.diff(time_s) > gaps.MAX_GAP_S) + 1).tolist(), len(time_s)] if len(time_s) else [0]
+    none = np.zeros(0, np.int64)
+    starts, stops, told = [none], [none], [none]
     for first, end in pairwise(edges):
         last = max(end - length, first)
         mine = np.minimum(np.arange(first, last + step, step), last)
@@ -123,11 +124,14 @@ def run_head(
     Args:
         head: in eval mode.
         features: (N, E) embeddings, on the head's device.
-        time_s: (N,) media time, ascending; N ≥ 1.
+        time_s: (N,) media time, ascending.
         overlap: as in `cover`.
         mel, column: for a head that hears: the log-mel spectrogram of the whole video (64, M) and the column of it at
             each frame (N,), −1 where there is no sound. None: there is no sound at all.
     """
+    if not len(time_s):
+        sizes = outputs(head, features[0:0].shape[-1])
+        return {name: torch.zeros(0, size) for name, size in sizes.items()}
     windows = cover(time_s, head.length, overlap)
     # A stretch of sound is as long as its window took, so windows of a head that hears go one by one.
     group = 1 if head.hears else max(1, _FRAMES_PER_CALL // head.length)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import ray
 
-from aupipe.annotation import attempts, ensemble, estimate, ledger, observed
+from aupipe.annotation import attempts, ensemble, estimate, faults, ledger, observed
 from aupipe.annotation.inputs import Input, PassedOver, find_inputs
 from aupipe.annotation.keys import Keys, stamp
-from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
@@ -122,6 +122,8 @@ def _run(
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
     frames, work_s = 0, 0.0
+    not_exported: dict[str, Record] = {}
+    faults.forget(storage, named)
     if to_probe or work.decide or job.export:
         attempts.forget(storage)
         with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
@@ -139,14 +141,14 @@ def _run(
             _withdraw(work, books, storage)
             books = Ledger.read(storage)
             books.reconcile()
-            export(run, books, named, job.export)
-    write_videos(storage, books, work.aside, inputs, only=named if job.prune else None)
+            not_exported = _incomplete(books, export(run, books, named, job.export))
+    write_videos(storage, books, work.aside | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # a run that was killed may have left what is done since
         there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
         observed.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
         if job.prune:
             observed.delete_all(storage)
-    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside
+    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside | not_exported
     videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
     summary = Summary(
         out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
@@ -173,13 +175,31 @@ def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
             total += frames
         if job.phase != "observe":
             due = {key: due for key, due in wave.items() if key in work.observe}
-            finalise(run, due, work.decide if number == 0 else {})
+            reasons = finalise(run, due, work.decide if number == 0 else {})
+            work.quarantine(reasons)
             if not job.keep_intermediate:
-                observed.delete(run.storage, {run.keys.video(record["content"]) for record, _ in due.values()})
+                # What finalise could not take is observed anew, as its fault may lie there; but not by this phase.
+                left = reasons if job.phase == "finalise" else ()
+                done = [record["content"] for video_id, (record, _) in due.items() if video_id not in left]
+                observed.delete(run.storage, {run.keys.video(content) for content in done})
     work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
     if job.phase == "observe":
         work.postpone([*work.observe, *work.decide])
     return total, work_s
+
+
+def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
+    """The records of videos whose tables are committed, and which could not be exported for these reasons.
+
+    For this run's videos.parquet alone: the ledger holds what became of the tables, and every export is made anew.
+    """
+    current = books.current()
+    found = {video_id: current[video_id][0] for video_id in reasons}
+    return {
+        video_id: record
+        | {"status": "partial", "reason": "; ".join(filter(None, (record["reason"], reasons[video_id])))}
+        for video_id, record in found.items()
+    }
 
 
 def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
@@ -187,6 +207,8 @@ def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
     current = books.current()
     gone = [record for video_id, record in sorted(work.aside.items()) if video_id in current]
     if gone:
-        records = [{"fingerprint": "", "content": "", "head_key": "", "decide_key": "", **record} for record in gone]
+        unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
+        # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.
+        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in gone]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)

@@ -10,34 +10,22 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.attempts import attempt
 from aupipe.annotation.counts import losses_of
 from aupipe.annotation.estimate import check
+from aupipe.annotation.faults import HOSTILE, fence
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe
 from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
-from aupipe.errors import MediaError, in_reason, shown
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
-
-# What damaged or hostile input can raise in a worker. Caught in `Probe`, `Decode` and `Listen`, nowhere else; all else
-# is our fault or the machine's, and must stop the job.
-HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
-
-
-def reason_of(error: BaseException) -> str:
-    """`code: what happened`, for videos.parquet."""
-    code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    return shown(f"{code}: {in_reason(error)}")
 
 
 class Probe:
@@ -48,8 +36,8 @@ class Probe:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         video = Input(**json.loads(row["input"]))
-        limits = self._config.limits
-        try:
+        limits, result = self._config.limits, {}
+        with fence(self._storage, video.video_id, HOSTILE) as outcome:
             with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
@@ -72,12 +60,11 @@ class Probe:
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
                 assumed = self._config.assume_fps
                 segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed)
-        except HOSTILE as error:
-            return {"video_id": video.video_id, "result": json.dumps({"reason": reason_of(error)})}
-        record["content"] = record["fingerprint"] + video.asked(fps)
-        record["frames_expected"] = sum(segment.frames for segment in segments)
-        result = {"record": record, "segments": [asdict(segment) for segment in segments]}
-        return {"video_id": video.video_id, "result": json.dumps(result)}
+            record["content"] = record["fingerprint"] + video.asked(fps)
+            record["frames_expected"] = sum(segment.frames for segment in segments)
+            result = {"record": record, "segments": [asdict(segment) for segment in segments]}
+        said = {"reason": outcome.reason} if outcome.reason else result
+        return {"video_id": video.video_id, "result": json.dumps(said)}
 
 
 def read_probe(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -123,24 +110,26 @@ class Decode:
             "attempts": 1,
         }
         start = time.monotonic()
-        try:
-            with attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch:
-                images: Iterable[Frame] = watch.through(
-                    frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
-                )
-                if task.segment.looked_at is not None:
-                    images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
-                detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
-                for part in observe(task.segment, images, detector, radius, self._templates):
-                    watch.pause()  # while the encoder is busy
-                    yield base | {
-                        "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
-                        "last": part.last, "attempts": watch.number, "work_s": time.monotonic() - start,
-                    }  # fmt: skip
-                    watch.resume()
-                    start = time.monotonic()
-        except HOSTILE as error:
-            yield base | {"error": reason_of(error), "work_s": time.monotonic() - start}
+        with (
+            fence(self._storage, task.segment.video_id, HOSTILE) as outcome,
+            attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
+        ):
+            images: Iterable[Frame] = watch.through(
+                frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
+            )
+            if task.segment.looked_at is not None:
+                images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
+            detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
+            for part in observe(task.segment, images, detector, radius, self._templates):
+                watch.pause()  # while the encoder is busy
+                yield base | {
+                    "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
+                    "last": part.last, "attempts": watch.number, "work_s": time.monotonic() - start,
+                }  # fmt: skip
+                watch.resume()
+                start = time.monotonic()
+        if outcome.reason:
+            yield base | {"error": outcome.reason, "work_s": time.monotonic() - start}
         # What PyAV leaves lies in cycles of references, and Python looks for those rarely: 50 MB after three minutes.
         gc.collect()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,10 @@ from aupipe.annotation import observed, sound
 from aupipe.annotation.attempts import attempt
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.faults import HOSTILE, fence
 from aupipe.annotation.observe import with_embeddings
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import CROP_SIZE_PX
-from aupipe.pipelines.annotate_decode import HOSTILE, reason_of
 from aupipe.storage import Storage
 
 
@@ -29,16 +31,27 @@ class Listen:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
-        try:
-            with attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s):
-                sound.leave(self._storage, row["key"], row["uri"])
-        except HOSTILE as error:
-            return {**row, "error": reason_of(error)}
-        return {**row, "error": ""}
+        with (
+            fence(self._storage, row["video_id"], HOSTILE) as outcome,
+            attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s),
+        ):
+            sound.leave(self._storage, row["key"], row["uri"])
+        return {**row, "error": outcome.reason}
+
+
+# What `Encode` says of a part.
+_DONE = pa.schema([
+    ("video_id", pa.string()), ("error", pa.string()), ("attempts", pa.int64()), ("work_s", pa.float64()),
+    ("last", pa.bool_()), ("frames", pa.int64()),
+])  # fmt: skip
+# After it every call of the device fails, whatever the crops: the process must end, and the job with it.
+_BROKEN_DEVICE = (torch.AcceleratorError,)
 
 
 class Encode:
-    """Embeds the crops of several parts, and leaves each part's rows for finalise."""
+    """Embeds the crops of several parts, and leaves each part's rows for finalise. If that raises, each part is
+    embedded alone, so that only the input whose part raises is set aside.
+    """
 
     def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
         torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
@@ -52,21 +65,32 @@ class Encode:
         parts = batch.drop_columns("crops").to_pylist()
         # As they lie in the batch: they are the largest thing in this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
+        whole: list[np.ndarray] = []
+        with fence(self._storage, None, fatal=_BROKEN_DEVICE) as together:
+            whole = self._embed(buffers)
+        done = []
+        for number, part in enumerate(parts):
+            frames = 0
+            with fence(self._storage, part["video_id"], fatal=_BROKEN_DEVICE) as alone:
+                (mine,) = self._embed([buffers[number]]) if together.reason else whole[number : number + 1]
+                frames = 0 if part["error"] else self._leave(part, mine)
+            said = {name: part[name] for name in ("video_id", "attempts", "work_s", "last")}
+            done.append(said | {"error": part["error"] or alone.reason, "frames": frames})
+        share = (time.monotonic() - start) / max(len(done), 1)
+        return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done], _DONE)
+
+    def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
+        """The embeddings (m, ΣE) of the crops of each part."""
         crops = [np.frombuffer(buffer, np.uint8).reshape(-1, *self._crop_shape) for buffer in buffers]
         embeddings = self._encoders([crop for part in crops for crop in part])
-        done = []
-        for part, count in zip(parts, (len(c) for c in crops), strict=True):
-            mine, embeddings = embeddings[:count], embeddings[count:]
-            frames = 0
-            if not part["error"]:
-                rows = with_embeddings(_from_ipc(part["rows"]), mine)
-                observed.write(self._storage, part["key"], part["number"], part["last"], rows)
-                frames = len(np.unique(rows["frame"].to_numpy()))
-            done.append(
-                {name: part[name] for name in ("video_id", "error", "attempts", "work_s", "last")} | {"frames": frames}
-            )
-        share = (time.monotonic() - start) / max(len(done), 1)
-        return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done])
+        edges = np.cumsum([0, *map(len, crops)]).tolist()
+        return [embeddings[first:last] for first, last in pairwise(edges)]
+
+    def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
+        """Write a part for finalise. Returns its frames."""
+        rows = with_embeddings(_from_ipc(part["rows"]), embeddings)
+        observed.write(self._storage, part["key"], part["number"], part["last"], rows)
+        return len(np.unique(rows["frame"].to_numpy()))
 
 
 def _from_ipc(data: bytes) -> pa.Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from aupipe.annotation.counts import counts_of
 from aupipe.annotation.ensemble import Ensemble
 from aupipe.annotation.events import find_events
 from aupipe.annotation.export import export
+from aupipe.annotation.faults import fence
 from aupipe.annotation.finalise import Decision, decide, head
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.observed import Embeddings
@@ -46,8 +48,12 @@ class Group:
         return {"group": json.dumps(asdict(self))}
 
 
+# A video's record, frames and events.
+Tables = tuple[Record, pa.Table, pa.Table]
+
+
 class Finalise:
-    """Head, decide and events for a group of videos; commits their tables."""
+    """Head, decide and events for a group of videos; commits their tables. A video on which that raises is left out."""
 
     def __init__(self, heads: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
         torch.set_num_threads(1)
@@ -56,22 +62,39 @@ class Finalise:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         group = Group(**json.loads(row["group"]))
-        tables, records = [], []
-        before = ledger.read_all(self._storage, group.committed) if group.committed else None
+        read = cache(partial(ledger.read_all, self._storage, group.committed))
+        done: list[Tables] = []
+        reasons: dict[str, str] = {}
         for number, known in enumerate(group.records):
-            record = dict(known)
-            if before is not None:
-                frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
-            else:
-                sound = Sound(self._storage, group.sounds[number]) if group.sounds[number] else None
-                frames = self._head(record, Embeddings(self._storage, group.observed[number]), sound)
-            tables.append(decide(frames, self._decision))
-            records.append(record)
-        events = pa.concat_tables([find_events(table, self._config.joining) for table in tables])
-        ledger.commit(
-            self._storage, pa.concat_tables(tables), events, records, group.generation, self._config.rows_per_file
-        )
-        return {"video_ids": json.dumps([record["video_id"] for record in records])}
+            with fence(self._storage, known["video_id"]) as outcome:
+                record = dict(known)
+                if group.committed:
+                    before = read()
+                    frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
+                else:
+                    sound = Sound(self._storage, group.sounds[number]) if group.sounds[number] else None
+                    frames = self._head(record, Embeddings(self._storage, group.observed[number]), sound)
+                frames = decide(frames, self._decision)
+                done.append((record, frames, find_events(frames, self._config.joining)))
+            if outcome.reason:
+                reasons[known["video_id"]] = outcome.reason
+        with fence(self._storage, None) as together:
+            self._commit(done, group.generation)
+        for each in done if together.reason else ():
+            with fence(self._storage, each[0]["video_id"]) as outcome:
+                self._commit([each], group.generation)
+            if outcome.reason:
+                reasons[each[0]["video_id"]] = outcome.reason
+        ids = [record["video_id"] for record in group.records]
+        return {"video_ids": json.dumps(ids), "reasons": json.dumps(reasons)}
+
+    def _commit(self, videos: Sequence[Tables], generation: int) -> None:
+        if videos:
+            records, frames, events = zip(*videos, strict=True)
+            ledger.commit(
+                self._storage, pa.concat_tables(frames), pa.concat_tables(events), records, generation,
+                self._config.rows_per_file,
+            )  # fmt: skip
 
     def _head(self, record: Record, video: Embeddings, sound: Sound | None) -> pa.Table:
         """The frames table of a video; counts go into its record."""
@@ -86,13 +109,18 @@ class Finalise:
 
 
 class Export:
-    """Writes the tables of some videos of an entry in other forms."""
+    """Writes the tables of some videos of an entry in other forms, but for a video on which that raises."""
 
     def __init__(self, storage: Storage, forms: tuple[str, ...]) -> None:
         self._storage, self._forms = storage, forms
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        frames = ledger.read_all(self._storage, json.loads(row["files"]))
+        read = cache(partial(ledger.read_all, self._storage, json.loads(row["files"])))
+        reasons: dict[str, str] = {}
         for video_id in json.loads(row["video_ids"]):
-            export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
-        return row
+            with fence(self._storage, video_id) as outcome:
+                frames = read()
+                export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
+            if outcome.reason:
+                reasons[video_id] = outcome.reason
+        return {**row, "reasons": json.dumps(reasons)}

@@ -170,11 +170,14 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     return frames
 
 
-def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record, Entry]]) -> None:
-    """Head and decide for what was observed, decide alone for what only other thresholds touch."""
+def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record, Entry]]) -> dict[str, str]:
+    """Head and decide for what was observed, decide alone for what only other thresholds touch. Returns why of the
+    videos that cannot be done.
+    """
     groups = [*_observed_groups(run, due), *_committed_groups(run, decide)]
+    reasons: dict[str, str] = {}
     if not groups:
-        return
+        return reasons
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
         Finalise, fn_constructor_args=(run.heads, run.storage, run.keys.config, run.keys.decision),
         **run.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
@@ -183,7 +186,9 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
     for row in rows.iter_rows():
         progress.add(len(json.loads(row["video_ids"])))
+        reasons |= json.loads(row["reasons"])
     progress.finish()
+    return reasons
 
 
 def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
@@ -197,10 +202,11 @@ def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
     return {video_id: each for video_id, each in due.items() if not there(*each)}
 
 
-def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]) -> None:
-    """Write the committed tables of the videos with these ids in other forms."""
+def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
+    """Write the committed tables of the videos with these ids in other forms. Returns why of those that cannot be."""
+    reasons: dict[str, str] = {}
     if not forms:
-        return
+        return reasons
     by_entry: dict[str, list[str]] = defaultdict(list)
     for video_id, (record, entry) in books.current().items():
         if video_id in named and record["status"] in ("ok", "partial"):
@@ -214,7 +220,9 @@ def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]
         progress = Progress("export", sum(map(len, by_entry.values())), "videos")
         for row in made.iter_rows():
             progress.add(len(json.loads(row["video_ids"])))
+            reasons |= json.loads(row["reasons"])
         progress.finish()
+    return reasons
 
 
 def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:

@@ -45,12 +45,12 @@ def predict(
         embeddings: folder or URI that holds embeddings; what a model's encoder left there is read, not made again.
 
     Raises:
-        DatasetError: there are no rows.
+        DatasetError: a part has no rows.
     """
     tables = {part: samples.rows_of(index, part) for part in parts}
     chunks = {part: _chunks(part.pool, table) for part, table in tables.items()}
     every = [chunk for part in parts for chunk in chunks[part]]
-    if not every:
+    if not all(chunks.values()):
         raise DatasetError(f"{index.storage.root}: nothing to predict; the split is empty")
     gpus = gpus_per_worker(resources)
     slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sizes import sizes
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.plan import Segment, cut_into_segments
@@ -44,6 +45,17 @@ def test_segments_own_every_frame_once_and_decode_what_smoothing_needs(
         assert (segment.span.first_pts, segment.span.last_pts) == (first * 3 + 7, last * 3 + 7)
         assert segment.span.seek_pts is None or segment.span.seek_pts < segment.span.first_pts
     assert owned == list(range(count))
+
+
+@pytest.mark.parametrize("count", sizes(10)[1:])
+def test_no_segment_is_empty(count: int) -> None:
+    """A key frame every ten frames, and segments of at least as many; the first and the last smooth into the next."""
+    info = _info(np.arange(count), np.arange(0, count, 10))
+    segments = cut_into_segments(Input("x", "x"), info, 0.4, 2)
+    held = [segment.frames for segment in segments]
+    assert sum(held) == count
+    assert min(held) > 0
+    assert len(held) == (1 if count <= 12 else 2)
 
 
 def test_a_video_without_an_exact_index_is_one_segment() -> None:

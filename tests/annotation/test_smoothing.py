@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sizes import sizes
 
-from aupipe.annotation.smoothing import box_mean
+from aupipe.annotation.smoothing import box_mean, smooth_track
 
 pytestmark = pytest.mark.unit
 
@@ -37,3 +38,11 @@ def test_distant_values_do_not_change_the_last_bits() -> None:
     values = np.random.default_rng(0).random((200, 2))
     whole = box_mean(values, np.ones(200, bool), 5)
     np.testing.assert_array_equal(whole[100:110], box_mean(values[90:120], np.ones(30, bool), 5)[10:20])
+
+
+@pytest.mark.parametrize("count", sizes(5))
+def test_tracks_shorter_and_longer_than_the_window(count: int) -> None:
+    values = np.arange(2.0 * count).reshape(count, 2)
+    smoothed = smooth_track(np.arange(count), np.arange(count) / 25, values, 2)
+    assert smoothed.shape == (count, 2)
+    np.testing.assert_allclose(smoothed[2:-2], values[2:-2])  # a line stays a line inside

@@ -1,0 +1,244 @@
+"""Every step of an annotation that works in batches, at the sizes where batches go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from clips import scene
+from sizes import batches, sizes
+
+from aupipe import facs
+from aupipe.annotation import encode, ensemble, ledger, observed, schema, sound
+from aupipe.annotation import observe as observing
+from aupipe.annotation.events import find_events
+from aupipe.annotation.finalise import Decision, decide, head
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.observe import Part, observe, with_embeddings
+from aupipe.annotation.plan import Segment
+from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.annotation.settings import AnnotateConfig, EventsConfig
+from aupipe.annotation.worklist import WorkList
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.track import TrackingConfig
+from aupipe.media import mel
+from aupipe.media.audio import AudioBlock
+from aupipe.media.frames import Frame, Span
+from aupipe.pipelines import annotate_encode, annotate_phases
+from aupipe.pipelines.annotate_decode import _to_ipc
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+GEOMETRY = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+
+
+def parts_of(images: list[np.ndarray]) -> list[Part]:
+    """The parts of a segment with these pictures."""
+    segment = Segment("x", "x", 0, 0, None, Span(len(images), True))
+    given = [Frame(number, number / 25, image) for number, image in enumerate(images)]
+    return list(observe(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None]))
+
+
+def rows_of(statuses: list[str]) -> pa.Table:
+    """Rows of as many frames."""
+    found = [
+        {"frame": number, "time_s": number / 25, "status": status, "cut": False, "corrupt": False}
+        | dict.fromkeys(schema.BOX, 9.0 if status == "ok" else None)
+        for number, status in enumerate(statuses)
+    ]
+    return pa.Table.from_pylist(found, schema=GEOMETRY)
+
+
+@pytest.mark.parametrize("count", sizes(3))
+def test_parts_by_crops(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "PART_CROPS", 3)
+    parts = parts_of(scene(count, size=(96, 72), face=64))
+    assert [len(part.crops) for part in parts] == (batches(count, 3) or [0])
+    check(parts, count)
+
+
+@pytest.mark.parametrize("count", sizes(8))
+def test_parts_by_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "PART_CROPS", 1)
+    parts = parts_of([np.zeros((32, 32, 3), np.uint8)] * count)
+    assert [len(part.rows) for part in parts] == (batches(count, 8) or [0])
+    check(parts, count)
+
+
+def check(parts: list[Part], frames: int) -> None:
+    """Whether parts follow each other to the last, and each gets its embeddings, also the one without a row."""
+    assert [(part.number, part.last) for part in parts] == [
+        (number, number == len(parts) - 1) for number in range(len(parts))
+    ]
+    assert pa.concat_tables([part.rows for part in parts])["frame"].to_pylist() == list(range(frames))
+    for part in parts:
+        rows = with_embeddings(part.rows, np.ones((len(part.crops), 5), np.float32))
+        assert rows.schema.equals(OBSERVED)
+        assert len(rows["embedding"].drop_null()) == len(part.crops)
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint: str) -> ensemble.Ensemble:
+    return ensemble.load([checkpoint], "mean")
+
+
+@pytest.mark.parametrize("count", sizes(3))
+def test_encoder_batches(count: int, models: ensemble.Ensemble) -> None:
+    crops = np.random.default_rng(count).integers(0, 256, (count, 1, 112, 112, 3), np.uint8)
+    encoders = encode.Encoders(models, 3, torch.device("cpu"))
+    together = encoders(list(crops))
+    assert (together.shape, together.dtype) == ((count, models.width), np.float32)
+    for crop, embedding in zip(crops, together, strict=True):
+        np.testing.assert_array_equal(encoders([crop])[0], embedding)
+
+
+@pytest.mark.parametrize("parts", sizes(annotate_phases._PARTS_PER_BATCH))
+@pytest.mark.parametrize("crops", sizes(2))
+def test_parts_that_are_encoded_together(
+    parts: int, crops: int, models: ensemble.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of no crop, no row, or a reason, in one batch with `parts` that have crops."""
+    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
+    storage = Storage(tmp_path)
+    encoder = annotate_encode.Encode(models, storage, 2, "cpu")
+    statuses = [*[["ok"] * crops + ["no_face"]] * parts, ["no_face"], []]
+    images = [np.full((each.count("ok"), 1, 112, 112, 3), 9, np.uint8).tobytes() for each in statuses]
+    rows = [
+        {"key": f"v.{number:03d}", "video_id": "v", "error": "", "rows": _to_ipc(rows_of(each)), "crops": image,
+         "number": 0, "last": True, "attempts": 1, "work_s": 0.0}
+        for number, (each, image) in enumerate(zip(statuses, images, strict=True))
+    ]  # fmt: skip
+    rows.append({**rows[-1], "key": "w", "video_id": "w", "error": "timed_out: it hangs", "rows": b"", "crops": b""})
+    batch = pa.Table.from_pylist(rows)
+    said = encoder(batch).to_pylist()
+    assert [row["error"] for row in said] == [""] * len(statuses) + ["timed_out: it hangs"]
+    assert [row["frames"] for row in said] == [*map(len, statuses), 0]
+    found = [schema.from_parquet(storage.read(name)) for name in storage.names(observed.FOLDER)]
+    assert [table["status"].to_pylist() for table in found] == statuses
+    assert all(table.schema.equals(OBSERVED) for table in found)
+    assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
+
+
+@pytest.mark.parametrize("count", sizes(4))
+def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
+    """Rows in files of four, also where the last file is empty: earlier releases left such."""
+    storage, table = Storage(tmp_path), rows_of(["ok", "no_face"] * count)
+    vectors = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
+    whole = with_embeddings(table, vectors)
+    edges = [*range(0, len(whole), 4), len(whole)]
+    for number, first in enumerate(edges):
+        last = first == len(whole)
+        observed.write(storage, "aa", number, last, whole.slice(first, 0 if last else 4))
+    video = observed.Embeddings(storage, observed.segments(storage)["aa"])
+    assert video.rows.equals(table)
+    ok = np.flatnonzero([status == "ok" for status in table["status"].to_pylist()])
+    track = video.of(ok, 1, 2)
+    assert torch.equal(track[:], torch.from_numpy(vectors[:, 1:]))
+    assert track[count:].shape == (0, 2)
+
+
+def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -> None:
+    storage, none = Storage(tmp_path), OBSERVED.empty_table()
+    for number, last in ((0, False), (1, False), (1, True), (2, False)):
+        observed.write(storage, "aa", number, last, none)
+    names = observed.segments(storage)["aa"]
+    assert [name.rpartition("/")[2] for name in names] == ["aa-00000.parquet", "aa-00001-last.parquet"]
+    storage.delete(names[0])
+    assert observed.segments(storage) == {}
+
+
+@pytest.mark.parametrize("count", sizes(2 * 1 + 1))
+def test_a_video_of_any_length_is_finalised(count: int) -> None:
+    """Tracks shorter and longer than the smoothing, and none at all."""
+    tables = []
+    for status in ("ok", "no_face"):
+        observed_rows = rows_of([status] * count)
+        said = np.full((count, len(facs.AUS)), 0.7, np.float32)
+        table = head("v", observed_rows, lambda rows, _: [(slice(None), said[rows])], 1, 0, TrackingConfig())  # noqa: B023
+        table = decide(table, Decision("mean", (dict.fromkeys(facs.AUS, 0.5),), (1,)))
+        assert table.schema.equals(FRAMES)
+        assert table["AU01"].to_pylist() == [True if status == "ok" else None] * count
+        tables.append(find_events(table, EventsConfig(min_duration_s=0.0)))
+    assert len(tables[0]) == (12 if count else 0)
+    assert len(tables[1]) == 0
+
+
+@pytest.mark.parametrize("count", sizes(5))
+def test_files_of_an_entry(count: int, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    rows = pa.Table.from_pylist([{"video_id": "v", "frame": number} for number in range(count)], schema=FRAMES)
+    record = {"video_id": "v", "decide_key": "d", "fingerprint": "f"}
+    entry = ledger.commit(storage, rows, EVENTS.empty_table(), [record], 1, rows_per_file=5)
+    held = [len(schema.from_parquet(storage.read(name))) for name in entry.frames]
+    assert held == (batches(count, 5) or [0])
+    assert ledger.read_all(storage, entry.frames)["frame"].to_pylist() == list(range(count))
+    ledger.Ledger.read(storage).reconcile()
+    assert storage.names("frames") == entry.frames
+
+
+@pytest.mark.parametrize("count", sizes(16_384))
+def test_row_groups_of_a_file(count: int) -> None:
+    table = pa.table({name: pa.nulls(count, EVENTS.field(name).type) for name in EVENTS.names})
+    file = pq.ParquetFile(pa.BufferReader(schema.to_parquet(table, EVENTS)))
+    held = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    assert [rows for rows in held if rows] == batches(count, 16_384)
+    assert file.read().schema.equals(EVENTS)
+    assert file.metadata.num_rows == count
+
+
+@pytest.fixture
+def run(models: ensemble.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
+    monkeypatch.setattr(annotate_phases, "_GROUP_VIDEOS", 3)
+    keys = Keys(models, AnnotateConfig(rows_per_file=1000))
+    return annotate_phases.Run(keys, Storage(tmp_path), None, None, 1, None)
+
+
+@pytest.mark.parametrize("count", sizes(3))
+def test_groups_of_videos_and_waves(count: int, run: annotate_phases.Run) -> None:
+    due = {f"{n:02d}": ({"video_id": f"{n:02d}", "content": str(n), "frames_expected": 10}, []) for n in range(count)}
+    groups = list(annotate_phases._observed_groups(run, due))
+    assert [len(group.records) for group in groups] == batches(count, 3)
+    waves = WorkList(observe=due).waves(3 * 10 * (4 * 8 + 100), 8)
+    assert [len(wave) for wave in waves] == batches(count, 3)
+    assert [video_id for wave in waves for video_id in wave] == list(due)
+
+
+@pytest.mark.parametrize("frames", sizes(1000))
+def test_groups_of_about_a_file(frames: int, run: annotate_phases.Run) -> None:
+    due = {name: ({"video_id": name, "content": name, "frames_expected": each}, [])
+           for name, each in (("a", frames), ("b", 1))}  # fmt: skip
+    groups = list(annotate_phases._observed_groups(run, due))
+    assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])
+
+
+@pytest.mark.parametrize("columns", sorted({*sizes(8), *sizes(16)}))
+def test_pieces_and_parts_of_sound(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (mel, sound):
+        monkeypatch.setattr(module, "COLUMNS_PER_PIECE", 8)
+    monkeypatch.setattr(sound, "_PIECES_PER_PART", 2)
+    rate = 8000
+    samples = np.random.default_rng(0).integers(-9000, 9000, (1, max(0, columns - 1) * mel.hop(rate)), np.int16)
+
+    def blocks(uri: str) -> Iterator[AudioBlock]:
+        if columns:
+            yield AudioBlock(0.0, rate, samples)
+
+    monkeypatch.setattr(sound, "audio", blocks)
+    sound.leave(Storage(tmp_path), "aa", "x")
+    files = observed.segments(Storage(tmp_path))[sound.key_of("aa")]
+    assert len(files) == max(1, len(batches(columns, 16)))
+    heard = sound.Sound(Storage(tmp_path), files)
+    whole = mel.log_mel([samples], rate) if columns else torch.zeros(64, 0)
+    assert whole.shape[1] == columns
+    for low in range(columns):
+        assert torch.equal(heard[:, low : low + 9], whole[:, low : low + 9])
+    assert heard.columns(np.arange(-1, columns + 1) * 0.005).tolist() == [-1, *range(columns), -1]
+    if not columns:
+        assert torch.equal(heard[:, 0:1], torch.zeros(64, 1))

@@ -1,0 +1,306 @@
+"""A fault of our own code on one input, in any stage, costs that input alone; the next run tries it again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+import ray
+from clips import scene, speaking, write_clip
+
+from aupipe.annotation import ensemble, ledger, observed, schema
+from aupipe.annotation.encode import Encoders
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.keys import Keys
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.commands.annotate import main
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalise, annotate_phases
+from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_encode import Encode, Listen
+from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
+from aupipe.storage import Storage
+
+
+def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
+    """`work` with a fault that shows on some arguments."""
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        if when(*args):
+            raise TypeError("a fault of ours")
+        return work(*args, **kwargs)
+
+    return faulty
+
+
+def traces(storage: Storage) -> list[str]:
+    return [storage.read(name).decode() for name in storage.names("_logs")]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return Storage(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint: str) -> ensemble.Ensemble:
+    return ensemble.load([checkpoint], "mean")
+
+
+@pytest.mark.unit
+def test_probe(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
+    probe = Probe(AnnotateConfig(), storage)
+    row = {"input": json.dumps(asdict(Input(str(path), "a")))}
+    monkeypatch.setattr(annotate_decode, "cut_into_segments", fails(len, lambda *_: True))
+    video_id, said = read_probe(probe(row))
+    assert (video_id, list(said)) == ("a", ["reason"])
+    assert said["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
+    assert len(traces(storage)) == len(storage.names()) == 1  # no mark of an attempt
+    monkeypatch.undo()
+    assert list(read_probe(probe(row))[1]) == ["record", "segments"]
+
+
+@pytest.mark.unit
+def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that were given out before stay; the last row says why there are no more."""
+    path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
+    _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
+    task = SegmentTask("key", said["segments"][0]).to_row()
+    monkeypatch.setattr("aupipe.annotation.observe.PART_CROPS", 2)
+    whole = annotate_decode.observe
+
+    def broken(*args: Any) -> Iterator[Any]:
+        parts = whole(*args)
+        yield next(parts)
+        raise StopAsyncIteration("a fault of ours")
+
+    monkeypatch.setattr(annotate_decode, "observe", broken)
+    rows = list(Decode(AnnotateConfig(), storage, ARCFACE_TEMPLATE[None])(task))
+    assert [(row["number"], row["last"], bool(row["error"])) for row in rows] == [(0, False, False), (0, True, True)]
+    assert rows[-1]["error"].startswith("internal_error: StopAsyncIteration: a fault of ours (see ")
+    assert len(traces(storage)) == len(storage.names()) == 1
+
+
+@pytest.mark.unit
+def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = speaking(tmp_path / "a.mkv", [np.zeros((32, 32, 3), np.uint8)] * 25, rate_hz=8000)
+    row = {"key": "aa", "uri": str(path), "video_id": "a"}
+    monkeypatch.setattr("aupipe.annotation.sound.decibels", fails(len, lambda *_: True))
+    listen = Listen(AnnotateConfig(), storage)
+    assert listen(row)["error"].startswith("internal_error: TypeError: a fault of ours (see ")
+    assert len(traces(storage)) == len(storage.names()) == 1
+    monkeypatch.undo()
+    assert listen(row)["error"] == ""
+    assert observed.segments(storage)
+
+
+def part(video_id: str, value: int) -> dict[str, Any]:
+    """A part of two rows with crops of one grey."""
+    fields = pa.schema([field for field in schema.OBSERVED if field.name != "embedding"])
+    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(2)], schema=fields)
+    return {
+        "key": video_id, "video_id": video_id, "error": "", "rows": annotate_decode._to_ipc(rows),
+        "crops": np.full((2, 1, 112, 112, 3), value, np.uint8).tobytes(), "number": 0, "last": True, "attempts": 1,
+        "work_s": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.unit
+def test_encode(storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crops of one video of three break the encoder, the rows of another cannot be written."""
+    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
+    batch = pa.Table.from_pylist([part("a", 10), part("crops", 200), part("b", 30), part("rows", 40)])
+    sound = Storage(f"{storage.root}/sound")
+    Encode(models, sound, 3, "cpu")(batch)
+    white = lambda _, crops: any(crop.max() == 200 for crop in crops)  # noqa: E731
+    monkeypatch.setattr(Encoders, "__call__", fails(Encoders.__call__, white))
+    monkeypatch.setattr(annotate_encode.observed, "write", fails(observed.write, lambda _, key, *__: key == "rows"))
+    done = {row["video_id"]: row for row in Encode(models, storage, 3, "cpu")(batch).to_pylist()}
+    assert {key: (row["frames"], row["error"].partition(" (see")[0]) for key, row in done.items()} == {
+        "a": (2, ""), "crops": (0, "internal_error: TypeError: a fault of ours"),
+        "b": (2, ""), "rows": (0, "internal_error: TypeError: a fault of ours"),
+    }  # fmt: skip
+    assert list(observed.segments(storage)) == ["a", "b"]
+    for (name,) in observed.segments(storage).values():  # alone or together: the same bits
+        assert storage.read(name) == sound.read(name)
+    assert len(traces(storage)) == 2
+
+
+@pytest.mark.unit
+def test_a_broken_device_is_no_inputs_fault(
+    storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> None:
+        raise annotate_encode.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
+    monkeypatch.setattr(Encoders, "__call__", broken)
+    with pytest.raises(annotate_encode.torch.AcceleratorError):
+        Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part("a", 10), part("b", 20)]))
+
+
+def record(video_id: str) -> dict[str, Any]:
+    return {"video_id": video_id, "decide_key": "d", "fingerprint": video_id, "frames_expected": 2, "losses": []}
+
+
+def finaliser(models: ensemble.Ensemble, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalise, Group]:
+    """Finalise, and a group of three videos that were observed."""
+    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
+    names = ["a", "b", "c"]
+    Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part(name, 10) for name in names]))
+    group = Group(1, [record(name) for name in names], [observed.segments(storage)[name] for name in names], [[]] * 3)
+    return Finalise(models, storage, AnnotateConfig(), Keys(models, AnnotateConfig()).decision), group
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("where", ["decide", "commit"])
+def test_finalise(where: str, storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalise, group = finaliser(models, storage, monkeypatch)
+    if where == "decide":
+        guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
+        monkeypatch.setattr(annotate_finalise, "decide", fails(annotate_finalise.decide, guilty))
+    else:
+        holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
+        monkeypatch.setattr(annotate_finalise.ledger, "commit", fails(ledger.commit, holds))
+    said = finalise(group.to_row())
+    assert json.loads(said["video_ids"]) == ["a", "b", "c"]
+    ((guilty_id, reason),) = json.loads(said["reasons"]).items()
+    assert guilty_id == "b"
+    assert reason.startswith("internal_error: TypeError: a fault of ours (see ")
+    assert sorted(ledger.Ledger.read(storage).current()) == ["a", "c"]
+    assert len(traces(storage)) == 1
+
+
+@pytest.mark.unit
+def test_finalise_of_what_is_committed_and_of_nothing_else(
+    storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finalise, group = finaliser(models, storage, monkeypatch)
+    assert json.loads(finalise(group.to_row())["reasons"]) == {}
+    ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
+    again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
+    monkeypatch.setattr(annotate_finalise, "find_events", fails(len, lambda *_: True))
+    assert list(json.loads(finalise(again.to_row())["reasons"])) == ["a", "b", "c"]
+    current = ledger.Ledger.read(storage).current()
+    assert {key: found["decide_key"] for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
+
+
+@pytest.mark.unit
+def test_export(storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalise, group = finaliser(models, storage, monkeypatch)
+    finalise(group.to_row())
+    ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
+    guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
+    monkeypatch.setattr(annotate_finalise, "export", fails(annotate_finalise.export, guilty))
+    row = {"files": json.dumps(entry.frames), "video_ids": json.dumps(["a", "b", "c"])}
+    assert list(json.loads(Export(storage, ("csv",))(row)["reasons"])) == ["b"]
+    assert storage.names("export") == ["export/csv/a.csv", "export/csv/c.csv"]
+
+
+OBSERVE, DECIDE, EXPORT = annotate_decode.observe, annotate_finalise.decide, annotate_finalise.export
+
+
+class FaultyDecode(Decode):
+    """Raises on one video; Ray keeps the process for other work, so what is replaced is put back."""
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        annotate_decode.observe = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
+        try:
+            yield from super().__call__(row)
+        finally:
+            annotate_decode.observe = OBSERVE
+
+
+class FaultyEncode(Encode):
+    def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
+        return fails(super()._leave, lambda part, _: part["video_id"] == "encode.mp4")(part, embeddings)
+
+
+class FaultyFinalise(Finalise):
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        annotate_finalise.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalise.mp4")
+        return super().__call__(row)
+
+
+class FaultyExport(Export):
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        annotate_finalise.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
+        try:
+            return super().__call__(row)
+        finally:
+            annotate_finalise.export = EXPORT
+
+
+def frames_of(out: Path) -> dict[str, list[int]]:
+    table = pads.dataset(out / "frames").to_table().to_pandas().sort_values("frame")
+    return {name: rows.frame.tolist() for name, rows in table.groupby("video_id")}
+
+
+@pytest.mark.ray
+def test_a_job_does_all_other_videos_and_ends_with_1(
+    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    names = ["decode.mp4", "encode.mp4", "export.mp4", "finalise.mp4", "whole.mp4"]
+    for name in names:
+        write_clip(tmp_path / "in" / name, scene(10, seed=len(name)), options={"crf": str(20 + names.index(name))})
+    out = tmp_path / "out"
+    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
+    command += ["--export", "csv"]
+    with monkeypatch.context() as patched:
+        for faulty in (FaultyDecode, FaultyEncode, FaultyFinalise, FaultyExport):
+            patched.setattr(annotate_phases, faulty.__name__.removeprefix("Faulty"), faulty)
+        assert main(command) == 1
+    assert "a fault of aupipe (internal_error) set 4 inputs aside" in capsys.readouterr().out
+    records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
+    assert {name: row["status"] for name, row in records.items()} == {
+        "decode.mp4": "quarantined", "encode.mp4": "quarantined", "export.mp4": "partial",
+        "finalise.mp4": "quarantined", "whole.mp4": "ok",
+    }  # fmt: skip
+    for name in set(names) - {"whole.mp4"}:
+        assert records[name]["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/")
+        log = out / records[name]["reason"].partition("(see ")[2].removesuffix(")")
+        assert "in faulty" in log.read_text()
+    assert frames_of(out) == {name: list(range(10)) for name in ("export.mp4", "whole.mp4")}
+    assert [path.name for path in (out / "export" / "csv").iterdir()] == ["whole.mp4.csv"]
+    before = pads.dataset(out / "frames").to_table(filter=pads.field("video_id") == "whole.mp4")
+    assert main(command) == 0
+    assert "30 frames decoded" in capsys.readouterr().out  # of the three that were set aside
+    assert frames_of(out) == {name: list(range(10)) for name in names}
+    assert set(pq.read_table(out / "videos.parquet")["status"].to_pylist()) == {"ok"}
+    assert pads.dataset(out / "frames").to_table(filter=pads.field("video_id") == "whole.mp4").equals(before)
+    assert not list((out / "_logs").iterdir())
+    assert len(list((out / "export" / "csv").iterdir())) == 5
+
+
+@pytest.mark.ray
+def test_a_video_that_was_annotated_before_is_withdrawn_and_tried_again(
+    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that shows only when it is decided again: its rows of other thresholds go, and come back."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for name in ("finalise.mp4", "whole.mp4"):
+        write_clip(tmp_path / "in" / name, scene(6, seed=len(name)))
+    out = tmp_path / "out"
+    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
+    assert main(command) == 0
+    command += ["--set", "thresholds.AU12=0.0"]
+    with monkeypatch.context() as patched:
+        patched.setattr(annotate_phases, "Finalise", FaultyFinalise)
+        assert main(command) == 1
+    assert frames_of(out) == {"whole.mp4": list(range(6))}
+    assert main(command) == 0
+    assert frames_of(out) == {name: list(range(6)) for name in ("finalise.mp4", "whole.mp4")}
+    assert set(pads.dataset(out / "frames").to_table()["AU12"].to_pylist()) == {True}
