@@ -63,7 +63,8 @@ class Keys:
     def _of_observe(self) -> tuple[object, ...]:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector)}
-        return self.models.encoders_key, detector, self.config.alignment.model_dump()
+        # Which earlier faces a face may continue is found where both are seen.
+        return self.models.encoders_key, detector, self.config.alignment.model_dump(), self.config.linking.model_dump()
 
     @cached_property
     def _of_head(self) -> tuple[object, ...]:

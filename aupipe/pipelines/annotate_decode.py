@@ -62,7 +62,8 @@ class Probe:
                     "variable_frame_rate": info.variable_frame_rate,
                 }
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
-                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps)
+                gap_s = self._config.linking.max_gap_s
+                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, gap_s)
         except HOSTILE as error:
             return {"video_id": video.video_id, "result": json.dumps({"reason": reason_of(error)})}
         record["content"] = record["fingerprint"] + video.asked(fps)
@@ -122,7 +123,8 @@ class Decode:
                 if task.segment.looked_at is not None:
                     images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
                 detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
-                for part in observe(task.segment, images, detector, radius, self._templates):
+                tracking = self._config.linking
+                for part in observe(task.segment, images, detector, radius, self._templates, tracking):
                     watch.pause()  # while the encoder is busy
                     yield base | {
                         "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
