@@ -82,7 +82,7 @@ def cut_into_segments(
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
     places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in what is chosen
     # The first frame after the longest gap, not at its end: the difference of two times may be a rounding less.
-    gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s, side="right")
+    gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
     owned = np.maximum(places + lead, gap_ends if max_gap_s > 0 else 0)
     owned, first_of = np.unique(owned, return_index=True)
     places = places[first_of][owned < len(chosen)]
