@@ -24,7 +24,12 @@ class Person:
         skin = np.array([224, 180, 150]) * rng.uniform(0.65, 1.05) + rng.uniform(-15, 15, 3)
         hair = np.array([95, 65, 45]) * rng.uniform(0.2, 2.2) + rng.uniform(-10, 10, 3)
         wall, shirt = rng.uniform(60, 200) + rng.normal(0, 20, 3), rng.uniform(20, 230, 3)
-        wide, long, eyes, brow = rng.uniform(0.9, 1.1), rng.uniform(0.0, 0.25), rng.uniform(-0.01, 0.015), rng.uniform(1, 2)
+        wide, long, eyes, brow = (
+            rng.uniform(0.9, 1.1),
+            rng.uniform(0.0, 0.25),
+            rng.uniform(-0.01, 0.015),
+            rng.uniform(1, 2),
+        )
         stripes = rng.uniform(0, 60)
         beard = rng.random() < 0.3
         smile = abs(np.sin(time * 3 + self.seed)) if smile is None else smile
@@ -56,7 +61,9 @@ class Person:
         return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def call(layouts: Sequence[Layout], grid: Place = (3, 2), tile: Place = (168, 160), rate: float = 25.0) -> list[np.ndarray]:
+def call(
+    layouts: Sequence[Layout], grid: Place = (3, 2), tile: Place = (168, 160), rate: float = 25.0
+) -> list[np.ndarray]:
     """One picture a layout, of (columns, rows) tiles of (width, height) px; a tile without a person is dark."""
     (columns, rows), (width, height) = grid, tile
     pictures = []
@@ -80,7 +87,9 @@ def person_at(layout: Layout, box: Sequence[float], tile: Place = (168, 160)) ->
     return layout.get((int((x + width / 2) // tile[0]), int((y + height / 2) // tile[1])), -1)
 
 
-def faults(layouts: Sequence[Layout], rows: Sequence[Mapping[str, object]], tile: Place = (168, 160)) -> tuple[int, int]:
+def faults(
+    layouts: Sequence[Layout], rows: Sequence[Mapping[str, object]], tile: Place = (168, 160)
+) -> tuple[int, int]:
     """(id switches, needless new ids) of rows with `frame`, `box` and `face_id`, ordered by frame.
 
     A switch: an id is at one person and then at another. A needless new id: a person who stayed in a tile has another

@@ -1,4 +1,7 @@
-"""Observe: decode, detect and align a segment. Its rows for a frame depend on ±R others and on the longest gap before."""
+"""Observe: decode, detect and align a segment.
+
+Its rows for a frame depend on the ±R frames around it and on those within the longest gap before it.
+"""
 
 from __future__ import annotations
 

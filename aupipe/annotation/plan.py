@@ -57,7 +57,8 @@ def cut_into_segments(
     cannot be trusted.
 
     A piece owns the frames from where `smoothing_radius` frames and `max_gap_s` lie between its key frame and them, to
-    the same place after the next cut, and decodes `smoothing_radius` more. It seeks one key frame earlier, so that frames that lean on the group before (open GOP) are whole.
+    the same place after the next cut, and decodes `smoothing_radius` more. It seeks one key frame earlier, so that
+    frames that lean on the group before (open GOP) are whole.
 
     Args:
         sample_fps: frames looked at in a second, at most; None: all.

@@ -135,9 +135,5 @@ def _picture(image: np.ndarray, box: np.ndarray) -> np.ndarray:
         small = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
         ratio_x, ratio_y = small[0] / part.shape[1], small[1] / part.shape[0]
         part = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-    matrix = np.array(
-        [[scale / ratio_x, 0, -left * scale], [0, scale / ratio_y, -top * scale]], np.float64
-    )
-    return cv2.warpAffine(
-        part, matrix, (_SIDE_PX, _SIDE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    matrix = np.array([[scale / ratio_x, 0, -left * scale], [0, scale / ratio_y, -top * scale]], np.float64)
+    return cv2.warpAffine(part, matrix, (_SIDE_PX, _SIDE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

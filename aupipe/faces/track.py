@@ -63,13 +63,13 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
     for faces in frames:
         live = {} if faces.cut else {k: t for k, t in live.items() if faces.time_s - t.time_s <= config.max_gap_s}
         found = np.full(len(faces.boxes), -1, np.int32)
-        for face in np.flatnonzero(faces.links >= 0):
+        for face in np.flatnonzero(faces.links >= 0).tolist():
             track = live.pop((previous, int(faces.links[face])), None)
             if track is not None:
                 found[face] = track.face_id
         for face, place in _resumed(live, faces, np.flatnonzero(found < 0), config.max_step):
             found[face] = live.pop(place).face_id
-        begun = np.flatnonzero(found < 0)
+        begun = np.flatnonzero(found < 0).tolist()
         for face in sorted(begun, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
             found[face] = next_id
             next_id += 1

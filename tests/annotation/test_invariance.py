@@ -78,8 +78,9 @@ def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[Part]]]:
 
 def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_size: int) -> pa.Table:
     """What the job does with one video, without Ray."""
-    storage, config = Storage(out), AnnotateConfig(
-        segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}
+    storage, config = (
+        Storage(out),
+        AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),
     )
     keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
     sound.leave(storage, keys.video("f"), str(clip))

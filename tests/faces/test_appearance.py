@@ -46,9 +46,7 @@ def test_without_color_edges_alone_tell_people_apart(detector: Detector) -> None
     first = [look(gray(drawn(person)), detector) for person in PEOPLE]
     alike = sum(same_person(a, b) for a, b in combinations(first, 2))
     assert alike <= 4  # of 45 pairs of drawings whose features lie in like places
-    assert all(
-        same_person(a, look(gray(drawn(p, 1)), detector)) for a, p in zip(first, PEOPLE, strict=True)
-    )
+    assert all(same_person(a, look(gray(drawn(p, 1)), detector)) for a, p in zip(first, PEOPLE, strict=True))
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.75, 1.2])
