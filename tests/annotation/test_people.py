@@ -168,3 +168,13 @@ def test_nothing_that_describes_a_face_is_left() -> None:
     }  # fmt: skip
     assert OBSERVED.field("link").type == pa.int32()
     assert OBSERVED.field("resumes").type == pa.list_(pa.int32())
+
+
+def test_who_stays_keeps_the_id_when_the_tile_below_goes_dark(detector: Detector) -> None:
+    tile = (110, 112)  # so small that a face's surroundings reach into the tile below
+    before = gallery([1, 2, 3, 4, 12, 13])
+    after = {place: person for place, person in before.items() if person != 4}
+    images = call([before] * 5 + [after] * 5, GRID, tile)
+    rows = [row for row in rows_of(images, detector) if row["box"][1] + row["box"][3] / 2 < tile[1]]
+    assert len(rows) >= 20
+    assert faults([before] * 5 + [after] * 5, rows, tile) == (0, 0)

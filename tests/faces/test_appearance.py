@@ -87,3 +87,14 @@ def test_a_box_outside_of_the_picture_has_an_appearance(box: tuple[float, ...]) 
     assert np.isfinite(got.edges).all()
     assert np.isfinite(got.tint).all()
     assert same_person(got, got) or got.gray.std() == 0
+
+
+def test_the_surroundings_alone_make_no_one_another_person(detector: Detector) -> None:
+    image = drawn(3)
+    (box,) = detector.detect(image).boxes
+    covered = image.copy()
+    covered[: int(box[1]) - 4] = (0, 160, 0)
+    covered[int(box[1] + box[3]) + 4 :] = (160, 0, 0)
+    before, now = appearance(image, box), appearance(covered, box)
+    assert float(np.abs(before.tint - now.tint).mean()) > 0.2
+    assert same_person(before, now)
