@@ -64,7 +64,9 @@ class Keys:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector)}
         asked = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
-        return self.models.encoders_key, detector, self.config.alignment.model_dump(), *asked
+        # Which earlier faces a face may continue is found where both are seen.
+        linking = self.config.linking.model_dump()
+        return self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *asked
 
     @cached_property
     def _of_head(self) -> tuple[object, ...]:

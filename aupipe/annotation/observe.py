@@ -1,4 +1,7 @@
-"""Observe: decode, detect and align a segment. Its rows for a frame depend on ±R others."""
+"""Observe: decode, detect and align a segment.
+
+Its rows for a frame depend on the ±R frames around it and on those within the longest gap before it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from aupipe.annotation.schema import OBSERVED, list_column
 from aupipe.faces.align import CROP_SIZE_PX, crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.follow import Seen, follow
+from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame
 
 PART_CROPS = 256  # crops held before they go on to the encoder: what bounds a worker's memory
@@ -36,7 +40,12 @@ class Part:
 
 
 def observe(
-    segment: Segment, images: Iterable[Frame], detector: Detector, smoothing_radius: int, templates: np.ndarray
+    segment: Segment,
+    images: Iterable[Frame],
+    detector: Detector,
+    smoothing_radius: int,
+    templates: np.ndarray,
+    tracking: TrackingConfig,
 ) -> Iterator[Part]:
     """The rows and crops of the frames that the segment owns, in parts of bounded size, none of them empty.
 
@@ -52,7 +61,7 @@ def observe(
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for seen, points in follow(images, detector, smoothing_radius):
+    for seen, points in follow(images, detector, smoothing_radius, tracking):
         index = seen.frame.index
         if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
             continue
@@ -92,6 +101,8 @@ def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[di
             "detector_score": float(faces.scores[face]),
             "box_x": x, "box_y": y, "box_w": width, "box_h": height,
             "landmarks": faces.landmarks[face].reshape(-1).tolist(),
+            "link": int(seen.links[face]) if seen.links[face] >= 0 else None,
+            "resumes": [number for place in seen.resumes[face] for number in place] or None,
         }, points[face] if large_enough else None  # fmt: skip
 
 

@@ -49,16 +49,19 @@ def cut_into_segments(
     smoothing_radius: int,
     sample_fps: float | None = None,
     assume_fps: float | None = None,
+    max_gap_s: float = 0.0,
 ) -> list[Segment]:
     """Cut what is asked of a video at key frames, each piece at least `segment_s` long; one piece where its index
     cannot be trusted.
 
-    A piece owns the frames from `lead` after its key frame to `lead` after the next cut, and decodes `lead` more on
-    both sides. It seeks one key frame earlier, so that frames that lean on the group before (open GOP) are whole.
+    A piece owns the frames from where `smoothing_radius` frames and `max_gap_s` lie between its key frame and them, to
+    the same place after the next cut, and decodes `smoothing_radius` more. It seeks one key frame earlier, so that
+    frames that lean on the group before (open GOP) are whole.
 
     Args:
         sample_fps: frames looked at in a second, at most; None: all.
         assume_fps: as `probe` was given it.
+        max_gap_s: a face is compared with those that were seen last at most this long before.
 
     Raises:
         NoClockError: a part in time, or frames a second, are asked of a video whose frames have no times.
@@ -84,8 +87,12 @@ def cut_into_segments(
     lead = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
     places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in what is chosen
-    places = places[places + lead < len(chosen)]
-    edges = [0, *(places + lead).tolist(), len(chosen)]
+    # The first frame after the longest gap, not at its end: the difference of two times may be a rounding less.
+    gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
+    owned = np.maximum(places + lead, gap_ends if max_gap_s > 0 else 0)
+    owned, first_of = np.unique(owned, return_index=True)
+    places = places[first_of][owned < len(chosen)]
+    edges = [0, *owned[owned < len(chosen)].tolist(), len(chosen)]
     segments = []
     for number, (start, stop) in enumerate(pairwise(edges)):
         final = number == len(edges) - 2

@@ -149,6 +149,9 @@ OBSERVED = pa.schema(
         *_GEOMETRY,
         ("cut", pa.bool_()),  # a shot cut lies between this frame and the one before
         ("restart", pa.bool_()),  # the clock starts anew at this frame
+        # Which rows may be one person's. What faces look like was compared where they were seen; it is not kept.
+        ("link", pa.int32()),  # the same face among those of the frame before, counted from 0; null where there is none
+        ("resumes", pa.list_(pa.int32())),  # frame, face, frame, face …: earlier faces that it may continue after a gap
         ("corrupt", pa.bool_()),
         ("embedding", pa.list_(pa.float32())),
     ],

@@ -9,15 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.schema import BOX
-from aupipe.faces.track import TrackingConfig, face_ids
-
-# Where a container gives no times at all, frames are taken to be this far apart for the length of gaps.
-_ASSUMED_FRAME_S = 0.04
+from aupipe.faces.track import ASSUMED_FRAME_S, LinkedFaces, TrackingConfig, face_ids
 
 
 def gap_times_s(table: pa.Table) -> np.ndarray:
     """(N,) times for measuring gaps: media time where the container gives it, else an assumed rate."""
-    assumed = table["frame"].to_numpy() * _ASSUMED_FRAME_S
+    assumed = table["frame"].to_numpy() * ASSUMED_FRAME_S
     times = np.asarray(table["time_s"].to_numpy(zero_copy_only=False), np.float64)
     if np.isnan(times).all():
         return assumed
@@ -32,16 +29,28 @@ def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     has_face = ~np.isnan(boxes[:, 0])
     times = gap_times_s(observed)
     cut = observed["cut"].to_numpy(zero_copy_only=False).astype(bool)
+    links = observed["link"].fill_null(-1).to_numpy()
+    resumes = observed["resumes"].combine_chunks()
+    sizes = np.stack([observed[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
     edges = np.append(np.flatnonzero(np.diff(frame, prepend=frame[:1] - 1)), len(frame))
     starts, stops = edges[:-1], edges[1:]
     # One frame at a time: a list of them would be the largest thing in memory that grows with the video's length.
-    per_frame = face_ids(
-        (boxes[a:b][has_face[a:b]] for a, b in zip(starts, stops, strict=True)), (float(times[a]) for a in starts),
-        (bool(cut[a]) for a in starts), tracking,
+    linked = (
+        LinkedFaces(
+            int(frame[a]), float(times[a]), boxes[a:b][has_face[a:b]], links[a:b][has_face[a:b]],
+            _pairs(resumes[a:b].filter(pa.array(has_face[a:b]))), bool(cut[a]), (int(sizes[a, 0]), int(sizes[a, 1])),
+        )
+        for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
     )  # fmt: skip
+    per_frame = face_ids(linked, tracking)
     ids = np.full(len(frame), -1, np.int32)
     ids[has_face] = np.fromiter(chain.from_iterable(per_frame), np.int32, int(has_face.sum()))
     return ids
+
+
+def _pairs(lists: pa.ListArray) -> list[list[tuple[int, int]]]:
+    """The (frame, face) pairs of each row."""
+    return [list(zip(flat[::2], flat[1::2], strict=True)) if flat else [] for flat in lists.to_pylist()]
 
 
 def rows_of_faces(ids: np.ndarray) -> Iterator[np.ndarray]:

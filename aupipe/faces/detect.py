@@ -48,6 +48,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def scaled(self, before: tuple[int, int], now: tuple[int, int]) -> Detections:
+        """Return the faces in the pixels of a frame of another width and height with the same view."""
+        ratio = np.array(now, np.float32) / np.array(before, np.float32)
+        return Detections(self.boxes * np.tile(ratio, 2), self.landmarks * ratio, self.scores)
+
 
 NO_FACES = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
 

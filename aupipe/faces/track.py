@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,54 +11,103 @@ from scipy.optimize import linear_sum_assignment
 
 from aupipe.config import Section
 
+# Where a container gives no times at all, frames are taken to be this far apart for the length of gaps.
+ASSUMED_FRAME_S = 0.04
 _FAR = 1e6
 
 
 class TrackingConfig(Section):
-    """When two detections are the same person."""
+    """When two detections are the same person, if they look alike."""
 
     max_gap_s: float = Field(default=1.0, ge=0)  # a face may be missed this long and keep its id
     max_step: float = Field(default=0.7, gt=0)  # how far it may move or grow, in face sizes and e-folds together
 
 
-@dataclass
+@dataclass(frozen=True)
+class LinkedFaces:
+    """The n faces of one frame, and which earlier faces they may be.
+
+    Attributes:
+        frame: its number.
+        boxes: (n, 4) x, y, width, height.
+        links: (n,) the same face in the frame before, −1 if there is none.
+        resumes: for each face, (frame, face) of the earlier faces that it may continue after a gap.
+        cut: a shot cut lies between this frame and the one before.
+        size: width and height of the frame: a stream may change them.
+    """
+
+    frame: int
+    time_s: float
+    boxes: np.ndarray
+    links: np.ndarray
+    resumes: Sequence[Sequence[tuple[int, int]]]
+    cut: bool
+    size: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
 class _Track:
     face_id: int
     box: np.ndarray
     time_s: float
+    size: tuple[int, int]
 
 
-def face_ids(
-    boxes: Iterable[np.ndarray], times_s: Iterable[float], cuts: Iterable[bool], config: TrackingConfig
-) -> Iterator[np.ndarray]:
-    """One int32 array (n,) a frame: the id of each of its n boxes. Ids count from 0 in order of appearance, of those
-    that appear together the largest first.
+def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[np.ndarray]:
+    """Yield one int32 array (n,) a frame: the id of each of its n faces. Ids count from 0 in order of appearance, of
+    those that appear together the largest first.
 
-    Args:
-        boxes: (n, 4) a frame, x, y, width, height.
-        times_s: one a frame, ascending.
-        cuts: whether a shot cut lies between a frame and the one before.
+    A linked face has the id of the face in the frame before. The others continue the tracks that they may resume, so
+    that the sum of distances is least; a track that nothing resumes within `max_gap_s` ends.
     """
-    live: list[_Track] = []
+    live: dict[tuple[int, int], _Track] = {}  # by frame and face where they were seen last
+    previous = -1
     next_id = 0
-    for frame_boxes, time_s, cut in zip(boxes, times_s, cuts, strict=True):
-        live = [] if cut else [t for t in live if time_s - t.time_s <= config.max_gap_s]
-        found = np.full(len(frame_boxes), -1, np.int32)
-        if live and len(frame_boxes):
-            cost = _distance(np.stack([t.box for t in live]), frame_boxes)
-            cost[cost > config.max_step] = _FAR
-            for track, box in zip(*linear_sum_assignment(cost), strict=True):
-                if cost[track, box] < _FAR:
-                    found[box] = live[track].face_id
-                    live[track] = _Track(live[track].face_id, frame_boxes[box], time_s)
-        for box in sorted(np.flatnonzero(found < 0), key=lambda b: (-np.prod(frame_boxes[b, 2:]), *frame_boxes[b])):
-            found[box] = next_id
-            live.append(_Track(next_id, frame_boxes[box], time_s))
+    for faces in frames:
+        live = {} if faces.cut else {k: t for k, t in live.items() if faces.time_s - t.time_s <= config.max_gap_s}
+        found = np.full(len(faces.boxes), -1, np.int32)
+        for face in np.flatnonzero(faces.links >= 0).tolist():
+            track = live.pop((previous, int(faces.links[face])), None)
+            if track is not None:
+                found[face] = track.face_id
+        for face, place in _resumed(live, faces, np.flatnonzero(found < 0), config.max_step):
+            found[face] = live.pop(place).face_id
+        begun = np.flatnonzero(found < 0).tolist()
+        for face in sorted(begun, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
+            found[face] = next_id
             next_id += 1
+        for face, box in enumerate(faces.boxes):
+            live[faces.frame, face] = _Track(int(found[face]), box, faces.time_s, faces.size)
+        previous = faces.frame
         yield found
 
 
-def _distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _resumed(
+    live: dict[tuple[int, int], _Track], faces: LinkedFaces, begun: np.ndarray, max_step: float
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield those of the faces `begun` that resume a track, each with the place where the track was seen last."""
+    begun = np.array([face for face in begun if any(place in live for place in faces.resumes[face])], int)
+    places = sorted({place for face in begun for place in faces.resumes[face] if place in live})
+    if not places:
+        return
+    tracks = [live[place] for place in places]
+    cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[begun])
+    allowed = np.array([[place in faces.resumes[face] for face in begun] for place in places])
+    cost[~allowed | (cost > max_step)] = _FAR
+    for row, column in zip(*linear_sum_assignment(cost), strict=True):
+        if cost[row, column] < _FAR:
+            yield int(begun[column]), places[row]
+
+
+def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> np.ndarray:
+    """Return boxes (…, 4) of a frame in the pixels of another one with the same view."""
+    if before == now:
+        return boxes
+    ratio = np.array(now) / np.array(before)
+    return np.asarray(boxes * np.tile(ratio, 2), boxes.dtype)
+
+
+def distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(n, m) distance of centres in face sizes, plus the logarithm of the ratio of sizes."""
     size_a = np.sqrt(np.maximum(np.prod(tracks[:, 2:], axis=1), 1e-6))[:, None]
     size_b = np.sqrt(np.maximum(np.prod(boxes[:, 2:], axis=1), 1e-6))[None]

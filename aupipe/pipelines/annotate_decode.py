@@ -22,6 +22,7 @@ from aupipe.annotation.ledger import Record
 from aupipe.annotation.observe import observe
 from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
+from aupipe.errors import in_reason
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
@@ -59,7 +60,8 @@ class Probe:
                 }
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
                 assumed = self._config.assume_fps
-                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed)
+                gap_s = self._config.linking.max_gap_s
+                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s)
             record["content"] = record["fingerprint"] + video.asked(fps)
             record["frames_expected"] = sum(segment.frames for segment in segments)
             result = {"record": record, "segments": [asdict(segment) for segment in segments]}
@@ -120,7 +122,7 @@ class Decode:
             if task.segment.looked_at is not None:
                 images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
             detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
-            for part in observe(task.segment, images, detector, radius, self._templates):
+            for part in observe(task.segment, images, detector, radius, self._templates, self._config.linking):
                 watch.pause()  # while the encoder is busy
                 yield base | {
                     "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,

@@ -19,8 +19,11 @@ HALF = dict.fromkeys(facs.AUS, 0.5)
 
 
 def observed(rows: list[dict]) -> pa.Table:
-    """Rows with a face at x (None: no face), with status ok if they have a `p`."""
-    full = []
+    """Rows with a face at x (None: no face), with status ok if they have a `p`, of people who all look alike."""
+    full: list[dict] = []
+    counts: dict[int, int] = {}
+    for row in rows:
+        counts[row["frame"]] = counts.get(row["frame"], 0) + (row.get("x") is not None)
     for row in rows:
         base = {"frame": row["frame"], "time_s": row["frame"] * 0.04, "cut": row.get("cut", False), "corrupt": False}
         if row.get("x") is None:
@@ -28,7 +31,10 @@ def observed(rows: list[dict]) -> pa.Table:
         else:
             box = {"box_x": row["x"], "box_y": 0.0, "box_w": 100.0, "box_h": 100.0, "detector_score": 0.9}
             status = {"status": "ok" if "p" in row else "face_too_small"}
-            full.append(base | box | status | {"landmarks": [0.0] * 10})
+            full.append(base | box | status | {
+                "landmarks": [0.0] * 10,
+                "resumes": [n for f in counts if f < row["frame"] for face in range(counts[f]) for n in (f, face)],
+            })  # fmt: skip
     return pa.Table.from_pylist(full, schema=OBSERVED).drop_columns(["embedding"])
 
 

@@ -68,14 +68,20 @@ def load(name: str, folder: Path) -> Ensemble:
 @cache
 def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[Part]]]:
     """Every segment with its parts: what observe does before any model looks."""
-    segments = cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4)
-    detector, template = Detector(AnnotateConfig().detector), np.float32([ARCFACE_TEMPLATE])
-    return [(s, list(observe(s, frames(s.uri, s.span), detector, 4, template))) for s in segments]
+    config = AnnotateConfig(tracking={"max_gap_s": 0.4})
+    segments = cut_into_segments(
+        Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=config.linking.max_gap_s
+    )
+    detector, template = Detector(config.detector), np.float32([ARCFACE_TEMPLATE])
+    return [(s, list(observe(s, frames(s.uri, s.span), detector, 4, template, config.linking))) for s in segments]
 
 
 def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_size: int) -> pa.Table:
     """What the job does with one video, without Ray."""
-    storage, config = Storage(out), AnnotateConfig(segment_s=segment_s, batch_size=batch_size)
+    storage, config = (
+        Storage(out),
+        AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),
+    )
     keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
     sound.leave(storage, keys.video("f"), str(clip))
     files = []

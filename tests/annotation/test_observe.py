@@ -16,6 +16,7 @@ from aupipe.annotation.plan import Input, cut_into_segments
 from aupipe.annotation.schema import OBSERVED
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
 
@@ -27,7 +28,7 @@ ODD_TEMPLATE = (ARCFACE_TEMPLATE - 56) * 0.8 + np.array([56, 48], np.float32)
 def run(path: Path, templates: np.ndarray = ARCFACE_TEMPLATE[None], config: DetectorConfig | None = None) -> list[Part]:
     (segment,) = cut_into_segments(Input(str(path), "v"), probe(str(path)), 1e9, 4)
     images = frames(segment.uri, segment.span)
-    return list(observe(segment, images, Detector(config or DetectorConfig()), 4, templates))
+    return list(observe(segment, images, Detector(config or DetectorConfig()), 4, templates, TrackingConfig()))
 
 
 def seen_on(crops: np.ndarray) -> np.ndarray:

@@ -111,3 +111,26 @@ def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
     (segment,) = cut_into_segments(Input("x", "x", 2.0, 4.0), info, 1.0, 4, sample_fps=5)
     assert segment.looked_at == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
     assert (segment.own_start, segment.own_stop, segment.frames) == (50, 96, 10)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6), st.floats(0.0, 3.0),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_a_segment_decodes_the_longest_gap_before_what_it_owns(
+    count: int, group: int, segment_s: float, radius: int, gap_s: float, seed: int
+) -> None:
+    pts = np.cumsum(np.random.default_rng(seed).integers(1, 9, count))
+    info = _info(pts, np.arange(0, count, group))
+    segments = cut_into_segments(Input("x", "x"), info, segment_s, radius, max_gap_s=gap_s)
+    owned = []
+    for segment in segments:
+        stop = count if segment.own_stop is None else segment.own_stop
+        assert stop > segment.own_start
+        owned += range(segment.own_start, stop)
+        first, last = segment.span.first, segment.span.first + segment.span.expected - 1
+        assert first <= max(0, segment.own_start - max(radius, 1))
+        assert last >= min(count - 1, stop - 1 + radius)
+        if first > 0 and gap_s > 0:
+            assert (pts[segment.own_start] - pts[first]) / 25 >= gap_s
+    assert owned == list(range(count))

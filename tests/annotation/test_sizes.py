@@ -27,6 +27,7 @@ from aupipe.annotation.worklist import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.track import TrackingConfig
+from aupipe.faces.track import TrackingConfig
 from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span
@@ -43,7 +44,7 @@ def parts_of(images: list[np.ndarray]) -> list[Part]:
     """The parts of a segment with these pictures."""
     segment = Segment("x", "x", 0, 0, None, Span(len(images), True))
     given = [Frame(number, number / 25, image) for number, image in enumerate(images)]
-    return list(observe(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None]))
+    return list(observe(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None], TrackingConfig()))
 
 
 def rows_of(statuses: list[str]) -> pa.Table:
@@ -51,6 +52,7 @@ def rows_of(statuses: list[str]) -> pa.Table:
     found = [
         {"frame": number, "time_s": number / 25, "status": status, "cut": False, "corrupt": False}
         | dict.fromkeys(schema.BOX, 9.0 if status == "ok" else None)
+        | {"link": 0 if status == "ok" and number else None}
         for number, status in enumerate(statuses)
     ]
     return pa.Table.from_pylist(found, schema=GEOMETRY)

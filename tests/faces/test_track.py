@@ -5,17 +5,45 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aupipe.faces.track import TrackingConfig, face_ids
+from aupipe.faces.track import LinkedFaces, TrackingConfig, face_ids
 
 pytestmark = pytest.mark.unit
 CONFIG = TrackingConfig(max_gap_s=1.0, max_step=0.7)
 
 
-def _ids(frames: list[list[tuple[float, float]]], cuts: set[int] = frozenset(), rate: float = 25.0) -> list[list[int]]:
-    """Faces of 100 px at these corners."""
-    boxes = [np.array([[x, y, 100, 100] for x, y in faces], np.float32).reshape(-1, 4) for faces in frames]
-    times = [i / rate for i in range(len(frames))]
-    return [ids.tolist() for ids in face_ids(boxes, times, [i in cuts for i in range(len(frames))], CONFIG)]
+def _of_boxes(boxes: list[np.ndarray], cuts: set[int] = frozenset(), links: dict | None = None) -> list[list[int]]:
+    """Ids of people who all look alike, so that each face may continue each earlier one; links: by (frame, face)."""
+    faces = [
+        LinkedFaces(
+            i, i / 25, b, np.array([(links or {}).get((i, k), -1) for k in range(len(b))]),
+            [[(j, k) for j in range(i) for k in range(len(boxes[j]))]] * len(b), i in cuts,
+        )
+        for i, b in enumerate(boxes)
+    ]  # fmt: skip
+    return [ids.tolist() for ids in face_ids(faces, CONFIG)]
+
+
+def _ids(frames: list[list[tuple[float, float]]], cuts: set[int] = frozenset()) -> list[list[int]]:
+    """Likewise, of faces of 100 px at these corners."""
+    return _of_boxes(
+        [np.array([[x, y, 100, 100] for x, y in faces], np.float32).reshape(-1, 4) for faces in frames], cuts
+    )
+
+
+def test_a_link_decides_and_without_one_or_a_face_to_resume_an_id_is_new() -> None:
+    pair = np.array([[0, 0, 100, 100], [60, 0, 100, 100]], np.float32)
+    assert _of_boxes([pair, pair], links={(1, 0): 1, (1, 1): 0}) == [[0, 1], [1, 0]]
+    no_one = [[], []]
+    faces = [LinkedFaces(i, i / 25, pair, np.full(2, -1), no_one, False) for i in range(3)]
+    assert [ids.tolist() for ids in face_ids(faces, CONFIG)] == [[0, 1], [2, 3], [4, 5]]
+    faces[2] = LinkedFaces(2, 0.08, pair, np.full(2, -1), [[], [(0, 0)]], False)
+    assert list(face_ids(faces, CONFIG))[2].tolist() == [4, 0]
+
+
+def test_a_link_over_a_longer_gap_than_allowed_is_no_link() -> None:
+    box = np.array([[0, 0, 100, 100]], np.float32)
+    faces = [LinkedFaces(i, i * 1.5, box, np.array([i - 1]), [[]], False) for i in range(2)]
+    assert [ids.tolist() for ids in face_ids(faces, CONFIG)] == [[0], [1]]
 
 
 def test_ids_follow_two_people_in_any_order() -> None:
@@ -37,10 +65,10 @@ def test_a_cut_ends_every_track() -> None:
 def test_a_far_or_much_larger_face_is_another_one() -> None:
     assert _ids([[(0, 0)], [(150, 0)]])[1] == [1]
     boxes = [np.array([[0, 0, 100, 100]], np.float32), np.array([[-100, -100, 300, 300]], np.float32)]
-    assert list(face_ids(boxes, [0, 0.04], [False, False], CONFIG))[1].tolist() == [1]
+    assert _of_boxes(boxes)[1] == [1]
 
 
 def test_new_faces_are_numbered_the_largest_first_then_from_left_to_right() -> None:
     assert _ids([[(500, 0), (0, 0), (250, 0)]]) == [[2, 0, 1]]
     boxes = np.array([[0, 0, 80, 80], [300, 0, 100, 100], [600, 0, 60, 60]], np.float32)
-    assert next(iter(face_ids([boxes], [0.0], [False], CONFIG))).tolist() == [1, 0, 2]
+    assert _of_boxes([boxes]) == [[1, 0, 2]]

@@ -13,13 +13,21 @@ import pytest
 from clips import scene, write_clip
 
 from aupipe.annotation.settings import AnnotateConfig, MediaConfig
+from aupipe.annotation.tracks import link_faces
 from aupipe.errors import NoVideoStreamError
-from aupipe.media.frames import frames
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.follow import Seen, follow
+from aupipe.faces.track import TrackingConfig
+from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import probe
 
 pytestmark = pytest.mark.unit
 
 SHARP = {"crf": "8", "preset": "veryfast"}
+
+
+def detect(stream: list[Frame]) -> list[tuple[Seen, np.ndarray]]:
+    return list(follow(stream, Detector(DetectorConfig()), 4))
 
 
 def pictures(path: Path) -> list[np.ndarray]:
@@ -80,14 +88,26 @@ def test_hdr_looks_like_its_sdr_twin(tmp_path: Path, transfer: str) -> None:
 
 
 def test_a_change_of_size_is_in_every_row(tmp_path: Path) -> None:
+    images = scene(12, size=(160, 160), face=120)
+    small = [cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA) for image in images[:6]]
     parts = [
-        write_clip(tmp_path / f"{side}.ts", scene(6, size=(side, side), face=side * 3 // 4), times=times)
-        for side, times in ((96, range(0, 240, 40)), (160, range(240, 480, 40)))
+        write_clip(tmp_path / "small.ts", small, times=range(0, 240, 40)),
+        write_clip(tmp_path / "large.ts", images[6:], times=range(240, 480, 40)),
     ]
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     _, rows = alone.annotate(path, tmp_path / "out")
     assert rows["frame_width"].to_pylist() == rows["frame_height"].to_pylist() == [96] * 6 + [160] * 6
+    assert link_faces(rows, TrackingConfig()).tolist() == [0] * 12
+
+
+def test_landmarks_are_smoothed_in_the_pixels_of_their_own_frame() -> None:
+    images = scene(12, size=(160, 160), face=120)
+    small = [cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA) for image in images]
+    mixed = detect([Frame(n, n / 25, (small if n < 6 else images)[n]) for n in range(12)])
+    large = detect([Frame(n, n / 25, image) for n, image in enumerate(images)])
+    for number, ((_, some), (_, other)) in enumerate(zip(mixed, large, strict=True)):
+        assert some * (160 / 96 if number < 6 else 1) == pytest.approx(other, abs=4)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])

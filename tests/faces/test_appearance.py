@@ -1,0 +1,100 @@
+"""Appearance: people who take each other's place are told apart; light, expression and small moves change nothing."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import cv2
+import numpy as np
+import pytest
+from clips import draw_face, scene
+from people import call
+
+from aupipe.faces.appearance import Appearance, appearance, same_person
+from aupipe.faces.detect import Detector, DetectorConfig
+
+pytestmark = pytest.mark.unit
+PEOPLE = range(10)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(DetectorConfig())
+
+
+def look(image: np.ndarray, detector: Detector) -> Appearance:
+    (box,) = detector.detect(image).boxes
+    return appearance(image, box)
+
+
+def drawn(person: int, number: int = 0) -> np.ndarray:
+    return call([{}] * number + [{(0, 0): person}], (1, 1))[-1]
+
+
+def gray(image: np.ndarray) -> np.ndarray:
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+
+
+def test_no_two_people_are_alike_and_each_stays_alike_for_a_second(detector: Detector) -> None:
+    first = [look(drawn(person), detector) for person in PEOPLE]
+    assert not any(same_person(a, b) for a, b in combinations(first, 2))
+    for number in (1, 10, 25):
+        assert all(same_person(a, look(drawn(p, number), detector)) for a, p in zip(first, PEOPLE, strict=True))
+
+
+def test_without_color_edges_alone_tell_people_apart(detector: Detector) -> None:
+    first = [look(gray(drawn(person)), detector) for person in PEOPLE]
+    alike = sum(same_person(a, b) for a, b in combinations(first, 2))
+    assert alike <= 4  # of 45 pairs of drawings whose features lie in like places
+    assert all(same_person(a, look(gray(drawn(p, 1)), detector)) for a, p in zip(first, PEOPLE, strict=True))
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.75, 1.2])
+def test_brightness_makes_no_one_another_person(detector: Detector, gain: float) -> None:
+    for person in PEOPLE:
+        image = drawn(person)
+        bright = np.clip(image * gain, 0, 255).astype(np.uint8)
+        assert same_person(look(image, detector), look(bright, detector))
+
+
+def test_the_same_drawing_with_other_skin_before_the_same_wall_is_another_person(detector: Detector) -> None:
+    image = scene(1)[0]
+    smiling = scene(9)[-1]
+    assert same_person(look(image, detector), look(smiling, detector))
+    image[40:200, 80:240] = draw_face(160, skin=(160, 110, 80))
+    assert not same_person(look(scene(1)[0], detector), look(image, detector))
+
+
+def test_a_box_that_jumps_is_registered(detector: Detector) -> None:
+    image = drawn(3)
+    (box,) = detector.detect(image).boxes
+    larger = box + np.array([-0.07, -0.07, 0.14, 0.14], np.float32) * box[2]
+    assert same_person(appearance(image, box), appearance(image, larger))
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0, 9.0])
+def test_the_size_of_a_picture_is_no_matter(detector: Detector, factor: float) -> None:
+    image = drawn(1)
+    (box,) = detector.detect(image).boxes
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    assert same_person(appearance(image, box), appearance(scaled, box * factor))
+
+
+@pytest.mark.parametrize("box", [(-500, -500, 10, 10), (150, 140, 60, 60), (0, 0, 0, 0), (-9, -9, 900, 900)])
+def test_a_box_outside_of_the_picture_has_an_appearance(box: tuple[float, ...]) -> None:
+    got = appearance(drawn(0), np.array(box, np.float32))
+    assert np.isfinite(got.edges).all()
+    assert np.isfinite(got.tint).all()
+    assert same_person(got, got) or got.gray.std() == 0
+
+
+def test_the_surroundings_alone_make_no_one_another_person(detector: Detector) -> None:
+    image = drawn(3)
+    (box,) = detector.detect(image).boxes
+    covered = image.copy()
+    covered[: int(box[1]) - 4] = (0, 160, 0)
+    covered[int(box[1] + box[3]) + 4 :] = (160, 0, 0)
+    before, now = appearance(image, box), appearance(covered, box)
+    assert float(np.abs(before.tint - now.tint).mean()) > 0.2
+    assert same_person(before, now)
