@@ -68,6 +68,7 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
     "botocore.exceptions.NoRegionError": ("export AWS_DEFAULT_REGION=…", False),
     "botocore.exceptions.InvalidRegionError": ("correct AWS_DEFAULT_REGION", False),
     "botocore.exceptions.SSLError": (_CERTIFICATE, False),
+    "botocore.exceptions.ConnectionError": (_NETWORK, False),
     "botocore.exceptions.HTTPClientError": (_NETWORK, False),  # away, too slow, or no way through a proxy
     "botocore.exceptions.ClientError": (_RIGHTS, False),
     "aiohttp.client_exceptions.ClientConnectorCertificateError": (_CERTIFICATE, False),
@@ -104,6 +105,7 @@ _BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
 _LAST_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.+)$", re.MULTILINE)
 _NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*)')?$")
 _BECAUSE = "\nThe above exception was the direct cause of the following exception:\n"
+_USER_CODE = "ray.exceptions.UserCodeException"
 
 
 @dataclass(frozen=True)
@@ -166,12 +168,11 @@ def setting_up(what: str) -> Iterator[None]:
 
 
 def _found(raised: _Raised) -> tuple[str, bool] | None:
-    if raised.number in _BY_NUMBER:
-        return _BY_NUMBER[raised.number]
     for name, text, found in _BY_TEXT:
         if name in raised.names and text in raised.message:
             return found
-    return next((_BY_NAME[name] for name in raised.names if name in _BY_NAME), None)
+    named = next((_BY_NAME[name] for name in raised.names if name in _BY_NAME), None)  # first: SSL counts by itself
+    return named or (None if raised.number is None else _BY_NUMBER.get(raised.number))
 
 
 def _unwrapped(error: BaseException) -> Iterator[BaseException]:
@@ -184,8 +185,10 @@ def _unwrapped(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(exception))
         inner = [getattr(exception, name, None) for name in ("cause", "controller_failure", "__cause__")]
         inner += dict(getattr(exception, "worker_failures", None) or {}).values()
-        # Ray's error of a task derives from its cause's class too, but has none of the cause's fields.
-        if not (type(exception).__module__ == "ray.exceptions" and isinstance(inner[0], BaseException)):
+        # Ray's error of a task derives from its cause's class too, but has none of the cause's fields. Only where Ray
+        # Data raised the cause, the text of the task's error is all that is left of what it was raised for.
+        of_task = type(exception).__module__ == "ray.exceptions" and isinstance(inner[0], BaseException)
+        if not of_task or _USER_CODE in _names(type(inner[0])):
             yield exception
         waiting += [other for other in inner if isinstance(other, BaseException)]
 
@@ -194,7 +197,7 @@ def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
     names = _names(type(exception))
     if isinstance(exception, AupipeError):
         yield exception
-    elif "ray.exceptions.UserCodeException" in names:
+    elif _USER_CODE in names:
         yield from _in_text(str(exception))
     elif isinstance(exception, OSError) and exception.strerror:
         place = "" if exception.filename is None else f"{os.fsdecode(exception.filename)}: "

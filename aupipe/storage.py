@@ -6,6 +6,7 @@ and is then away, or busy, is asked again for about a minute; one that never ans
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -137,7 +138,10 @@ class Storage:
         if not self.local:
             self._filesystem.pipe_file(target, bytes(data))
             return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except FileExistsError as error:  # a file of that name, though none was to be made
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             with open(temporary, "wb") as file:
