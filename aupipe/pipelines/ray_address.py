@@ -33,8 +33,8 @@ from ray._private import services
 from ray._raylet import GcsClient
 threading.Timer({_ANSWER_S}, os._exit, (9,)).start()
 try:
-    address = services.canonicalize_bootstrap_address(sys.argv[1])
-    host, port = address.rsplit(":", 1)
+    address = services.canonicalize_bootstrap_address(sys.argv[1])  # of this machine: another than 127.0.0.1
+    host, port = (address if sys.argv[1] == "auto" else sys.argv[1]).rsplit(":", 1)
     socket.create_connection((host.strip("[]"), int(port)), {_ANSWER_S}).close()
     version = (get_cluster_metadata(GcsClient(address=address)) or {{}}).get("ray_version", ray.__version__)
     print(f"\\n{{version}}", flush=True)
