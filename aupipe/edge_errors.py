@@ -103,7 +103,7 @@ _BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
 
 # The last line of a traceback in text, as Python prints it: class and message; and an operating system's message.
 _LAST_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.+)$", re.MULTILINE)
-_NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*)')?$")
+_NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*?)'(?: -> .*)?)?$")
 _BECAUSE = "\nThe above exception was the direct cause of the following exception:\n"
 _USER_CODE = "ray.exceptions.UserCodeException"
 

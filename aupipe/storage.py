@@ -150,10 +150,9 @@ class Storage:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
-            error.filename, error.filename2 = target, None  # a full disk names no file
             with suppress(OSError):  # half a file would keep what space there is
                 os.unlink(temporary)
-            raise
+            raise OSError(error.errno, error.strerror, target) from error  # a full disk names no file
         folder = os.open(os.path.dirname(target), os.O_RDONLY)
         try:
             os.fsync(folder)  # or a power cut could keep a later rename and lose this one

@@ -152,6 +152,7 @@ def data_error(text: str) -> Exception:
     ("last", "sentence"),
     [
         ("OSError: [Errno 28] No space left on device: '/x/y'", "/x/y: No space left on device; fix: "),
+        ("OSError: [Errno 28] No space left on device: '/x/y' -> '/x/z'", "/x/y: No space left on device; fix: "),
         ("PermissionError: [Errno 13] Permission denied: '/x/y'", "/x/y: Permission denied; fix: "),
         ("botocore.exceptions.EndpointConnectionError: Could not connect", "Could not connect; fix: "),
         ("aupipe.errors.CheckpointError: m is damaged", "m is damaged"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import secrets
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the driver of a
 _ANSWER_S = 10
 # A socket's path has at most 107 bytes, of which Ray's own names, session_DATE_TIME_PID/sockets/plasma_store, take 66.
 _FOLDER_BYTES = 107 - 66
+_OPEN_FILES = 1024
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 # Asks a cluster who it is, in a process of its own: Ray's client waits 40 s for what does not answer, and cannot be
@@ -86,8 +88,11 @@ def local_options() -> Iterator[dict[str, Any]]:
     in memory if there is no file of it, so that nothing is written below HOME.
 
     Raises:
-        ConfigError: no folder can be written.
+        ConfigError: no folder can be written, or too few files can be open, with which Ray would wait for ever.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # the hard limit: Ray raises the other one itself
+    if most != resource.RLIM_INFINITY and most < _OPEN_FILES:
+        raise ConfigError(f"limit on open files: {most} ({_OPEN_FILES} or more); fix: `ulimit -Hn 65536` as root")
     if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")) and not _saved_token():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # kept for the process: Ray remembers the first one
     top = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"

@@ -86,7 +86,8 @@ def _start(what: str, **options: Any) -> None:
     except Exception as error:
         ray.shutdown()  # or processes that did start would stay
         named = explain(error)
-        reason = str(named) if named else f"{one_line(error)}; fix: read Ray's logs below its temporary folder"
+        fix = "see whether the machine is busy or has limits (`ulimit -a`), then run the same command again"
+        reason = str(named) if named else f"{one_line(error).rstrip('.')}; fix: {fix}"
         raise ConfigError(f"{what} did not start: {reason}") from error
 
 

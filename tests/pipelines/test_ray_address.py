@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -149,6 +150,18 @@ def test_no_folder_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ray_address.local_options(),
     ):
+        pass
+
+
+@unit
+@pytest.mark.parametrize(("limit", "starts"), [(1023, False), (1024, True), (resource.RLIM_INFINITY, True)])
+def test_too_few_open_files_are_said(limit: int, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, limit))
+    if starts:
+        with ray_address.local_options():
+            pass
+        return
+    with pytest.raises(ConfigError, match=r"^limit on open files: 1023 "), ray_address.local_options():
         pass
 
 
