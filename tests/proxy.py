@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+_OF_THE_HOP = ("Proxy-Connection", "Connection", "Expect")
+
 
 @dataclass
 class Proxy:
@@ -39,6 +41,8 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # or `Expect: 100-continue`, which S3 clients send, is not answered
+
         def do_CONNECT(self) -> None:
             proxy.requests.append(("CONNECT", self.path))
             host, _, port = self.path.partition(":")
@@ -57,13 +61,13 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
             port = to.get(target.hostname or "", target.port or 80)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             connection = HTTPConnection("127.0.0.1", port, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name != "Proxy-Connection"}
+            headers = {name: value for name, value in self.headers.items() if name not in _OF_THE_HOP}
             connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)
             answer = connection.getresponse()
             data = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
-                if name.lower() not in ("transfer-encoding", "content-length", "server", "date"):
+                if name.lower() not in ("transfer-encoding", "content-length", "server", "date", "connection"):
                     self.send_header(name, value)
             length = answer.getheader("Content-Length") if self.command == "HEAD" else None
             self.send_header("Content-Length", length or str(len(data)))

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def test_a_short_temporary_folder_is_left_to_ray(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("TMPDIR", "/tmp")
     with ray_address.local_options() as options:
         assert options == {}
+
+
+@unit
+@pytest.mark.parametrize(("more", "short"), [(0, False), (1, True)])
+def test_a_folder_is_too_long_by_one_byte(more: int, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        sockets = "/ray/session_2026-11-28_02-24-11_377277_4194304/sockets/plasma_store.1"
+        top = Path(parent) / ("x" * (107 + more - len(sockets) - len(parent) - 1))
+        top.mkdir()
+        monkeypatch.setenv("TMPDIR", str(top))
+        with ray_address.local_options() as options:
+            assert ("_temp_dir" in options) == short
 
 
 @unit
