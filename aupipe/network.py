@@ -25,7 +25,10 @@ VARIABLES = (*_PROXIES, *(name.upper() for name in _PROXIES), *_CERTIFICATES)
 def environment() -> dict[str, str]:
     """Complete the proxy variables of this process, and return all its network settings, as workers need them."""
     _complete_proxies()
-    return {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if given:  # gRPC only connects Ray's own nodes, and would ask the proxy for them; set to nothing, it does not
+        given["grpc_proxy"] = os.environ.setdefault("grpc_proxy", "")
+    return given
 
 
 def apply_proxies(host: str) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_RETRIES_S", ())
-    for name in network.VARIABLES:
+    for name in (*network.VARIABLES, "grpc_proxy"):
         monkeypatch.setenv(name, "")  # so that what the code sets is undone too
         monkeypatch.delenv(name)
 
@@ -174,6 +174,7 @@ def test_storage_on_another_machine_keeps_the_settings(
     sent = pickle.dumps(Storage("http://example.test"))
     settings = network.environment()
     assert settings["http_proxy"] == settings["https_proxy"] == proxy.url
+    assert settings["grpc_proxy"] == ""  # Ray's nodes reach each other directly
     program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).read('x.mp4'))"
     command = [sys.executable, "-c", program]
     clean = {name: value for name, value in os.environ.items() if name not in network.VARIABLES}
