@@ -26,6 +26,10 @@ class ConfigError(AupipeError):
     exit_code = 2
 
 
+class EnvironmentFailure(AupipeError):
+    """A disk, network, storage service or Ray failed while work was under way; the same command resumes."""
+
+
 class CheckpointError(ConfigError):
     """A checkpoint cannot be used: files missing, another AU order, shapes that do not fit."""
 
@@ -86,6 +90,11 @@ class SoundLostError(MediaError):
 
 class TooLargeError(MediaError):
     reason = "too_large"
+
+
+def one_line(message: object) -> str:
+    """Return a message as one line, without secrets."""
+    return shown(" ".join(str(message).split()))
 
 
 def in_reason(message: object) -> str:

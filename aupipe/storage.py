@@ -6,12 +6,14 @@ and is then away, or busy, is asked again for about a minute; one that never ans
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -21,6 +23,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from aupipe import network
 from aupipe.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -146,13 +149,21 @@ class Storage:
         if not self.local:
             self._filesystem.pipe_file(target, bytes(data))
             return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        except FileExistsError as error:  # a file of that name, though none was to be made
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except OSError as error:
+            with suppress(OSError):  # half a file would keep what space there is
+                os.unlink(temporary)
+            raise OSError(error.errno, error.strerror, target) from error  # a full disk names no file
         folder = os.open(os.path.dirname(target), os.O_RDONLY)
         try:
             os.fsync(folder)  # or a power cut could keep a later rename and lose this one
@@ -187,16 +198,18 @@ def of_file(path: str) -> tuple[Storage, str]:
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """The filesystem that a URI names, and the path there. A web server that says nothing for a minute has failed.
+    """Return the filesystem that a URI names, and the path there. The user's network settings apply.
 
     Raises:
-        ConfigError: there is no such kind of filesystem here.
+        ConfigError: there is no such kind of filesystem here, or a network setting cannot be used.
     """
     options: dict[str, Any] = {}
-    if is_http(uri):
-        from aiohttp import ClientTimeout
-
-        options["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=20, sock_read=60)}
+    if is_http(uri) or uri.startswith(("s3://", "s3a://")):
+        network.apply_proxies(network.host_of(uri))
+        if is_http(uri):
+            options = {"get_client": network.http_client, "client_kwargs": {"path": network.certificates()}}
+        else:
+            options = network.s3_options()
     try:
         filesystem, path = url_to_fs(local_path(uri), **options)
     except (ValueError, ImportError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +23,26 @@ class WebServer:
     folder: Path
     ranges: bool
     account: str
+    secure: bool = False
     port: int = 0
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     answers: list[tuple[int, int]] = field(default_factory=list)
 
     def url(self, name: str, account: str = "") -> str:
-        return f"http://{account and account + '@'}127.0.0.1:{self.port}/{name}"
+        return f"http{'s' * self.secure}://{account and account + '@'}127.0.0.1:{self.port}/{name}"
 
 
 @contextmanager
-def serving(folder: Path, *, ranges: bool = True, account: str = "") -> Iterator[WebServer]:
+def serving(
+    folder: Path, *, ranges: bool = True, account: str = "", certificate: Path | None = None
+) -> Iterator[WebServer]:
     """Serve for the length of the block. A name that is a number is answered with that status.
 
     Args:
         account: `name:password` that it asks for.
+        certificate: file of a certificate and its key; with one it is an HTTPS server.
     """
-    web = WebServer(folder, ranges, account)
+    web = WebServer(folder, ranges, account, secure=certificate is not None)
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -76,6 +81,10 @@ def serving(folder: Path, *, ranges: bool = True, account: str = "") -> Iterator
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     web.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -112,12 +112,15 @@ def load_card(path: str) -> Card:
     folder = Storage(path)
     missing = [name for name in (CARD, WEIGHTS) if not folder.exists(name)]
     if missing:
-        raise CheckpointError(f"{path} is no checkpoint: {' and '.join(missing)} missing; give the folder RUN/best")
+        best = f"{folder.root}/best" if folder.exists(f"best/{CARD}") else "RUN/best, as train.py leaves it"
+        raise CheckpointError(f"{path} is no checkpoint: {' and '.join(missing)} missing; give the folder {best}")
     try:
         described = json.loads(folder.read(CARD))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); write the checkpoint again") from None
-    order = described.get("au_order") if isinstance(described, dict) else None
+    if not isinstance(described, dict) or "model" not in described:
+        raise CheckpointError(f"{path}/{CARD} is not a model's card; give the folder RUN/best, as train.py leaves it")
+    order = described.get("au_order")
     if order != list(facs.AUS):
         raise CheckpointError(
             f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: train it again"
@@ -142,7 +145,11 @@ def load(path: str) -> tuple[System, Card]:
     weights = Storage(path).read(WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
         raise CheckpointError(f"{path}/{WEIGHTS} is not the file its card was written with; copy the checkpoint again")
-    system = build(card.model, card.input)
+    try:
+        system = build(card.model, card.input)
+    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # no network has such sizes
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}/{CARD} describes no model that can be built: {text}") from None
     try:
         system.load_state_dict(safetensors.load(weights), strict=True)
     except (RuntimeError, SafetensorError) as error:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
+from aupipe.edge_errors import running, setting_up
 from aupipe.errors import ConfigError, shown
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
@@ -48,15 +49,16 @@ def claim(storage: Storage) -> Iterator[None]:
         except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
             logger.warning("no sign of life left in %s: %s", shown(storage.root), shown(str(error)))
 
-    try:
+    with setting_up(f"{storage.root} cannot be written"):
         _beat(storage)
-    except (OSError, BotoCoreError) as error:
-        raise ConfigError(f"{storage.root} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     try:
-        with periodically(beat, _EVERY_S):
+        with running(), periodically(beat, _EVERY_S):
             yield
     finally:
-        storage.delete(BEAT)
+        try:
+            storage.delete(BEAT)
+        except (OSError, BotoCoreError) as error:  # storage has failed, and the run's own error says more about it
+            logger.warning("%s/%s stays, and is void in a minute: %s", shown(storage.root), BEAT, shown(str(error)))
 
 
 @contextmanager
@@ -64,10 +66,8 @@ def reaching(what: str) -> Iterator[None]:
     """Raises:
     ConfigError: in the block, storage refused us or was not there.
     """
-    try:
+    with setting_up(f"{what} cannot be reached"):
         yield
-    except (PermissionError, ConnectionError, BotoCoreError) as error:
-        raise ConfigError(f"{what} cannot be reached: {error}; check the address and the credentials") from None
 
 
 def _beat(storage: Storage) -> None:

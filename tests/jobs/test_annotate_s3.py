@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 import pytest
 import s3fs
 from clips import scene, write_clip
+from proxy import proxying
 
 pytestmark = pytest.mark.cluster
 
@@ -94,17 +95,23 @@ def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_
     clip = write_clip(tmp_path / "a.mp4", scene(8))
     server.files.put(str(clip), "archive/in/a.mp4")
     server.files.put(checkpoint, "archive/model", recursive=True)
-    job = server.annotate(*REMOTE)
-    refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
-    _, said = refused.communicate(timeout=300)
-    assert refused.returncode == 2
-    assert "s3://archive/in cannot be listed" in said
-    assert said.count("\n") == 1
-    _, said = job.communicate(timeout=300)
-    assert job.returncode == 0, said
+    with proxying({}) as proxy:
+        job = server.annotate(*REMOTE, http_proxy=proxy.url)
+        refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
+        _, said = refused.communicate(timeout=300)
+        assert refused.returncode == 2
+        assert "s3://archive/in cannot be listed" in said
+        assert said.count("\n") == 1
+        _, said = job.communicate(timeout=300)
+        assert job.returncode == 0, said
     table = server.rows("out", tmp_path / "fetched")
     assert table["frame"].to_pylist() == list(range(8))
     assert set(table["status"].to_pylist()) == {"ok"}
+    host = server.environment["AWS_ENDPOINT_URL"]
+    assert "CONNECT" not in {method for method, _ in proxy.requests}  # Ray's nodes reach each other directly
+    asked = {(method, target.partition("?")[0]) for method, target in proxy.requests}
+    assert ("GET", f"{host}/archive/in/a.mp4") in asked  # by a worker
+    assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in asked)
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -103,3 +104,44 @@ def test_malformed_cards_are_refused(saved: tuple, change: dict) -> None:
     edit(folder, **change)
     with pytest.raises(CheckpointError, match=next(iter(change))):
         checkpoint.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is not JSON"), (b'{"model": ', "is not JSON"), (b"\xff\xfe{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "is not a model's card"), (b'{"architectures": ["Vit"]}', "is not a model's card"),
+    ],
+)  # fmt: skip
+def test_what_is_no_card_is_said(saved: tuple, content: bytes, said: str) -> None:
+    (saved[0] / "model.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=said) as error:
+        checkpoint.load(str(saved[0]))
+    assert error.value.exit_code == 2
+
+
+def test_weights_cut_short_whose_hash_was_taken_after_it_are_refused(saved: tuple) -> None:
+    weights = (saved[0] / "model.safetensors").read_bytes()
+    for size in (0, 4, len(weights) // 2):
+        (saved[0] / "model.safetensors").write_bytes(weights[:size])
+        edit(saved[0], weights_sha256=hashlib.sha256(weights[:size]).hexdigest())
+        with pytest.raises(CheckpointError, match="does not fit"):
+            checkpoint.load(str(saved[0]))
+
+
+def test_sizes_that_no_network_has_are_refused(saved: tuple) -> None:
+    model = json.loads((saved[0] / "model.json").read_text())["model"]
+    edit(saved[0], model=model | {"width": 17})  # two heads cannot share 17
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        checkpoint.load(str(saved[0]))
+
+
+def test_a_folder_of_a_run_names_its_checkpoint(saved: tuple, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = tmp_path_factory.mktemp("run")
+    saved[0].rename(run / "best")
+    with pytest.raises(CheckpointError, match=rf"; give the folder {run}/best$"):
+        checkpoint.load(str(run))
+    for path in (f"{run}/nosuch", f"{run}/best/model.json"):
+        with pytest.raises(CheckpointError, match="is no checkpoint"):
+            checkpoint.load(path)

@@ -1,0 +1,232 @@
+"""The one table of what disks, networks, storage services and Ray refuse, and the sentence that each becomes.
+
+What is not in the table is a fault of our own code and keeps its traceback. Errors are known by the names of their
+classes: the table needs no import of the libraries, and errors of Ray Data's workers arrive as text only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from aupipe.errors import AupipeError, ConfigError, EnvironmentFailure, one_line
+
+_CREDENTIALS = "check the credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws configure`)"
+_RIGHTS = "check the address, and the rights of the user or of the credentials"
+_NETWORK = "check the address, the network and http_proxy, https_proxy and no_proxy; then run the same command again"
+_CERTIFICATE = "name the file of the certificate authority in SSL_CERT_FILE or AWS_CA_BUNDLE"
+_SPACE = "free space or name another folder, then run the same command again"
+_DISK = "check the disk, the network drive or the storage service, then run the same command again"
+_AGAIN = "run the same command again, which resumes"
+
+# Errors of the operating system: number → what to do, and whether it may also happen to a job that is set up right.
+_BY_NUMBER: dict[int, tuple[str, bool]] = {
+    errno.ENOSPC: (_SPACE, True),
+    errno.EDQUOT: (_SPACE, True),
+    errno.EFBIG: ("raise the limit on the size of files (`ulimit -f unlimited`), or name another folder", True),
+    errno.EIO: (_DISK, True),
+    errno.ESTALE: ("check the network drive, then run the same command again", True),
+    errno.ENODEV: (_DISK, True),
+    errno.ENXIO: (_DISK, True),
+    errno.EREMOTEIO: ("check the network drive, then run the same command again", True),
+    errno.ENOMEM: ("free memory, or use fewer --workers, then run the same command again", True),
+    errno.EAGAIN: ("raise the limit on processes (`ulimit -u`), then run the same command again", True),
+    errno.EMFILE: ("raise the limit on open files (`ulimit -n 65536`), then run the same command again", True),
+    errno.ENFILE: ("raise the machine's limit on open files (fs.file-max), then run the same command again", True),
+    errno.EROFS: ("name a folder that can be written", False),
+    errno.EACCES: (_RIGHTS, False),
+    errno.EPERM: (_RIGHTS, False),
+    errno.ENAMETOOLONG: ("name a shorter path", False),
+    errno.ENOTDIR: ("name a folder, not a file", False),
+    errno.EISDIR: ("name a file, not a folder", False),
+    errno.ELOOP: ("a symbolic link leads to itself; name another path", False),
+    errno.EADDRINUSE: ("end what uses the port, then run the same command again", False),
+    **dict.fromkeys(
+        (
+            errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EHOSTUNREACH, errno.ENETUNREACH,
+            errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENETDOWN,
+        ),
+        (_NETWORK, False),
+    ),
+}  # fmt: skip
+
+# Errors of libraries, by the name of a class or of one that it derives from; the first that fits.
+_BY_NAME: dict[str, tuple[str, bool]] = {
+    "botocore.exceptions.NoCredentialsError": (_CREDENTIALS, False),
+    "botocore.exceptions.PartialCredentialsError": (_CREDENTIALS, False),
+    "botocore.exceptions.CredentialRetrievalError": (_CREDENTIALS, False),
+    "botocore.exceptions.TokenRetrievalError": (_CREDENTIALS, False),
+    "botocore.exceptions.SSOError": ("run `aws sso login`, then the same command again", False),
+    "botocore.exceptions.ProfileNotFound": ("check AWS_PROFILE and ~/.aws/config", False),
+    "botocore.exceptions.ConfigParseError": ("correct ~/.aws/config", False),
+    "botocore.exceptions.ConfigNotFound": ("check AWS_CONFIG_FILE", False),
+    "botocore.exceptions.NoRegionError": ("export AWS_DEFAULT_REGION=…", False),
+    "botocore.exceptions.InvalidRegionError": ("correct AWS_DEFAULT_REGION", False),
+    "botocore.exceptions.SSLError": (_CERTIFICATE, False),
+    "botocore.exceptions.ConnectionError": (_NETWORK, False),
+    "botocore.exceptions.HTTPClientError": (_NETWORK, False),  # away, too slow, or no way through a proxy
+    "botocore.exceptions.ClientError": (_RIGHTS, False),
+    "aiohttp.client_exceptions.ClientConnectorCertificateError": (_CERTIFICATE, False),
+    "aiohttp.client_exceptions.ClientSSLError": (_CERTIFICATE, False),
+    "aiohttp.client_exceptions.ClientResponseError": (_RIGHTS, False),
+    "aiohttp.client_exceptions.InvalidURL": ("correct the address", False),
+    "aiohttp.client_exceptions.ClientError": (_NETWORK, False),
+    "fsspec.exceptions.FSTimeoutError": (_NETWORK, False),
+    "ssl.SSLCertVerificationError": (_CERTIFICATE, False),
+    "socket.gaierror": (_NETWORK, False),
+    "ray.exceptions.AuthenticationError": (
+        "use the cluster's token: RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token", False,
+    ),
+    "ray.exceptions.RuntimeEnvSetupError": ("check the job's runtime environment", False),
+    "ray.exceptions.OutOfMemoryError": ("use fewer --workers or nodes with more memory; " + _AGAIN, True),
+    "ray.exceptions.OutOfDiskError": ("free space on the nodes' disks; " + _AGAIN, True),
+    "ray.exceptions.ObjectStoreFullError": ("use fewer --workers or nodes with more memory; " + _AGAIN, True),
+    "ray.exceptions.LocalRayletDiedError": ("Ray ended on this machine; " + _AGAIN, True),
+    "ray.exceptions.NodeDiedError": ("a node of the cluster ended; " + _AGAIN, True),
+    "ray.exceptions.RpcError": ("the cluster does not answer; " + _AGAIN, True),
+    # Those that come without a number: of storage services, mostly.
+    "builtins.PermissionError": (_RIGHTS, False),
+    "builtins.ConnectionError": (_NETWORK, False),
+}  # fmt: skip
+
+# What only its text tells from a fault of our own.
+_BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
+    ("builtins.FileNotFoundError", "No usable temporary directory", ("export TMPDIR=…, a folder with space", False)),
+    ("builtins.RuntimeError", "can't start new thread", _BY_NUMBER[errno.EAGAIN]),
+    ("botocore.exceptions.ParamValidationError", "Invalid bucket name", ("correct the bucket's name", False)),
+)
+
+# The last line of a traceback in text, as Python prints it: class and message; and an operating system's message.
+_LAST_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.+)$", re.MULTILINE)
+_NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*?)'(?: -> .*)?)?$")
+_BECAUSE = "\nThe above exception was the direct cause of the following exception:\n"
+_USER_CODE = "ray.exceptions.UserCodeException"
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """One error, from an exception or from the text of its traceback."""
+
+    names: tuple[str, ...]  # of its class and those that it derives from, with their modules
+    message: str
+    number: int | None
+
+
+def explain(error: BaseException, *, running: bool = False) -> AupipeError | None:
+    """Return the one sentence for an error of a library; None for a fault of our own code.
+
+    Args:
+        running: work had begun, so that the job failed (exit 1) although it may have been set up wrongly (else 2).
+    """
+    for exception in _unwrapped(error):
+        for raised in _raised(exception):
+            if isinstance(raised, AupipeError):
+                return raised
+            found = _found(raised)
+            if found is not None:
+                fix, at_any_time = found
+                sentence = f"{one_line(raised.message) or raised.names[0]}; fix: {fix}"
+                return EnvironmentFailure(sentence) if running or at_any_time else ConfigError(sentence)
+    return None
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Turn what libraries refuse while work is under way into errors with exit code 1.
+
+    Raises:
+        AupipeError: for an error in the block that the table knows; all others pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        named = explain(error, running=True)
+        if named is None or named is error:
+            raise
+        raise named from error
+
+
+@contextmanager
+def setting_up(what: str) -> Iterator[None]:
+    """Turn what libraries refuse before work begins into errors with exit code 2.
+
+    Raises:
+        ConfigError: `what` cannot be used, for an error in the block that the table knows; all others pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        named = explain(error)
+        if named is None or named is error:
+            raise
+        raise ConfigError(f"{what}: {named}") from error
+
+
+def _found(raised: _Raised) -> tuple[str, bool] | None:
+    for name, text, found in _BY_TEXT:
+        if name in raised.names and text in raised.message:
+            return found
+    named = next((_BY_NAME[name] for name in raised.names if name in _BY_NAME), None)  # first: SSL counts by itself
+    return named or (None if raised.number is None else _BY_NUMBER.get(raised.number))
+
+
+def _unwrapped(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors that `error` was raised for, outermost first: by `raise … from`, and inside Ray's wrappers."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        exception = waiting.pop(0)
+        if id(exception) in seen:
+            continue
+        seen.add(id(exception))
+        inner = [getattr(exception, name, None) for name in ("cause", "controller_failure", "__cause__")]
+        inner += dict(getattr(exception, "worker_failures", None) or {}).values()
+        # Ray's error of a task derives from its cause's class too, but has none of the cause's fields. Only where Ray
+        # Data raised the cause, the text of the task's error is all that is left of what it was raised for.
+        of_task = type(exception).__module__ == "ray.exceptions" and isinstance(inner[0], BaseException)
+        if not of_task or _USER_CODE in _names(type(inner[0])):
+            yield exception
+        waiting += [other for other in inner if isinstance(other, BaseException)]
+
+
+def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
+    names = _names(type(exception))
+    if isinstance(exception, AupipeError):
+        yield exception
+    elif _USER_CODE in names:
+        yield from _in_text(str(exception))
+    elif isinstance(exception, OSError) and exception.strerror:
+        place = "" if exception.filename is None else f"{os.fsdecode(exception.filename)}: "
+        yield _Raised(names, f"{place}{exception.strerror}", exception.errno)
+    else:
+        yield _Raised(names, str(exception), getattr(exception, "errno", None))
+
+
+def _in_text(text: str) -> Iterator[_Raised | AupipeError]:
+    """Yield the errors of a traceback's text, outermost first. Ray Data keeps no more of a worker's error."""
+    for block in reversed(text.split(_BECAUSE)):
+        lines = list(_LAST_LINE.finditer(block))
+        if not lines:
+            continue
+        message = lines[-1]["message"]
+        module, _, name = lines[-1]["name"].rpartition(".")
+        kind = getattr(sys.modules.get(module or "builtins"), name, None)
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            continue
+        if issubclass(kind, AupipeError):
+            yield kind(message)
+            continue
+        numbered = _NUMBERED.match(message)
+        if numbered is None:
+            yield _Raised(_names(kind), message, None)
+        else:
+            place = f"{numbered['place']}: " if numbered["place"] else ""
+            yield _Raised(_names(kind), place + numbered["message"], int(numbered["number"]))
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__)

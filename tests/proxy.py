@@ -1,0 +1,115 @@
+"""A proxy on this machine that remembers what it was asked, and a certificate authority with a server's certificate."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_OF_THE_HOP = ("Proxy-Connection", "Connection", "Expect")
+
+
+@dataclass
+class Proxy:
+    """Attributes:
+    requests: method and target of each.
+    """
+
+    port: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def proxying(to: dict[str, int]) -> Iterator[Proxy]:
+    """Forward for the length of the block, GET and HEAD as well as tunnels.
+
+    Args:
+        to: name of a server → port on this machine that takes its place. Other names are refused, save 127.0.0.1.
+    """
+    proxy = Proxy()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # or `Expect: 100-continue`, which S3 clients send, is not answered
+
+        def do_CONNECT(self) -> None:
+            proxy.requests.append(("CONNECT", self.path))
+            host, _, port = self.path.partition(":")
+            with socket.create_connection(("127.0.0.1", to.get(host, int(port)))) as server:
+                self.send_response(200)
+                self.end_headers()
+                back = threading.Thread(target=pump, args=(server, self.connection), daemon=True)
+                back.start()
+                pump(self.connection, server)
+                back.join()
+            self.close_connection = True
+
+        def _forward(self) -> None:
+            proxy.requests.append((self.command, self.path))
+            target = urlsplit(self.path)
+            port = to.get(target.hostname or "", target.port or 80)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            headers = {name: value for name, value in self.headers.items() if name not in _OF_THE_HOP}
+            connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)
+            answer = connection.getresponse()
+            data = answer.read()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "content-length", "server", "date", "connection"):
+                    self.send_header(name, value)
+            length = answer.getheader("Content-Length") if self.command == "HEAD" else None
+            self.send_header("Content-Length", length or str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    proxy.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # one side has closed
+
+
+def certificates(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate authority, and by it a certificate for example.test and 127.0.0.1: (bundle, server's file)."""
+    bundle, server = folder / "ca.pem", folder / "server.pem"
+    made = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    run = lambda *a: subprocess.run(["openssl", *map(str, a)], check=True, capture_output=True)  # noqa: E731
+    ca = ["-addext", "keyUsage=critical,keyCertSign"]
+    run("req", "-x509", *made, "-subj", "/CN=own CA", *ca, "-keyout", folder / "ca.key", "-out", bundle)
+    names = "subjectAltName=DNS:example.test,IP:127.0.0.1"
+    run("req", "-x509", *made, "-CA", bundle, "-CAkey", folder / "ca.key", "-subj", "/CN=example.test", "-addext",
+        names, "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", folder / "server.key", "-out",
+        folder / "server.crt")  # fmt: skip
+    server.write_bytes((folder / "server.crt").read_bytes() + (folder / "server.key").read_bytes())
+    return bundle, server
