@@ -27,7 +27,6 @@ from aupipe.annotation.worklist import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.track import TrackingConfig
-from aupipe.faces.track import TrackingConfig
 from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span

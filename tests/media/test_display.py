@@ -92,7 +92,7 @@ def test_a_change_of_size_is_in_every_row(tmp_path: Path) -> None:
     small = [cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA) for image in images[:6]]
     parts = [
         write_clip(tmp_path / "small.ts", small, times=range(0, 240, 40)),
-        write_clip(tmp_path / "large.ts", images[6:], times=range(240, 480, 40)),
+        write_clip(tmp_path / "large.ts", images[6:], times=range(400, 640, 40)),
     ]
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
