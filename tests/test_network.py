@@ -14,7 +14,7 @@ from webserver import WebServer, serving
 
 from aupipe import network
 from aupipe.errors import ConfigError, MediaError
-from aupipe.media import source
+from aupipe.media import byte_source
 from aupipe.storage import Storage, filesystem_of
 
 pytestmark = pytest.mark.unit
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_RETRIES_S", ())
+    monkeypatch.setattr(byte_source, "_RETRIES_S", ())
     for name in (*network.VARIABLES, "grpc_proxy"):
         monkeypatch.setenv(name, "")  # so that what the code sets is undone too
         monkeypatch.delenv(name)
@@ -43,7 +43,7 @@ def proxy(web: WebServer) -> Iterator[Proxy]:
 
 
 def read(uri: str) -> bytes:
-    with source.opened(uri) as file:
+    with byte_source.opened(uri) as file:
         return bytes(file.read())
 
 

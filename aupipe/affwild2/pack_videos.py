@@ -14,7 +14,7 @@ from aupipe.affwild2.plan import Piece, Unit
 from aupipe.errors import MediaError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detections, Detector, DetectorConfig
-from aupipe.faces.follow import follow
+from aupipe.faces.face_stream import follow
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import PartBuilder
 from aupipe.media.frames import Frame, Span, frames

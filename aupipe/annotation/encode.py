@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aupipe.annotation.ensemble import Ensemble, Member
+from aupipe.annotation.model_set import Ensemble, Member
 from aupipe.models.embedding import embed
 
 

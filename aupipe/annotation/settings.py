@@ -10,10 +10,10 @@ from pydantic import Field, field_validator
 
 from aupipe import facs
 from aupipe.config import Inference, Resources, Section
+from aupipe.evaluation.decision import How
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.track import TrackingConfig
-from aupipe.learning.ensemble import How
 from aupipe.media.container import MAX_FRAME_PX
 
 

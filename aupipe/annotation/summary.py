@@ -17,9 +17,9 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
+from aupipe.annotation.cache_keys import Keys
 from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, PassedOver
-from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import key_of
 from aupipe.errors import shown

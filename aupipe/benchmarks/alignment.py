@@ -11,7 +11,7 @@ from aupipe.annotation.inputs import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, similarity
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.follow import Seen, follow
+from aupipe.faces.face_stream import Seen, follow
 from aupipe.media.frames import frames
 
 # Points of the crop whose place in the image is followed: they span it, corners are where turning shows most.

@@ -11,7 +11,7 @@ from aupipe.annotation.inputs import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.follow import follow
+from aupipe.faces.face_stream import follow
 from aupipe.faces.template import MIN_FACES, seen_points
 from aupipe.media.frames import frames
 

@@ -15,19 +15,21 @@ import torch
 from torch import nn
 
 from aupipe import facs
+from aupipe.data import embedding_store, encode
+from aupipe.data.batches import Folders
+from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore import jpeg, write
 from aupipe.facestore.read import StoreIndex
 from aupipe.facestore.schema import CROP_SIZE_PX, StoreHeader
-from aupipe.learning import embeddings, encoding, engine, recipe, tasks
-from aupipe.learning.learner import build_learner
-from aupipe.learning.recipe import Recipe
-from aupipe.learning.sampling import Task
-from aupipe.learning.sources import Folders
 from aupipe.media.audio import AudioBlock
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage
+from aupipe.training import recipe, task_data
+from aupipe.training import trainer as engine
+from aupipe.training.learner import build_learner
+from aupipe.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 _RATE_HZ, _FRAMES_PER_S = 16_000, 30
@@ -135,7 +137,7 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
 
 
 def _trainer(plan: Recipe, stage: str, index: StoreIndex, places: Mapping[Task, Folders]) -> engine.Trainer:
-    data = tasks.task_data(plan, stage, index)
+    data = task_data.task_data(plan, stage, index)
     learner, optimiser = build_learner(plan, stage, data, None)
     _settle(learner.encoder, plan.input.size_px)
     return engine.Trainer(
@@ -159,11 +161,11 @@ def _settle(encoder: FrameEncoder, size_px: int) -> None:
 def _encode(trainer: engine.Trainer, index: StoreIndex, out: Storage) -> dict[Task, Folders]:
     """What the Ray job leaves of the rows to learn from."""
     encoder = trainer.learner.encoder
-    plain = encoding.plain(encoder, trainer.inputs, index)
+    plain = encode.plain(encoder, trainer.inputs, index)
     folder = Storage(out.path(plain.key))
     for part in (each.name for each in index.card.parts if each.split == "train"):
-        folder.write(part, encoding.encode_part(encoder, plain, index, part, CPU))
-    embeddings.finish(folder, plain)
+        folder.write(part, encode.encode_part(encoder, plain, index, part, CPU))
+    embedding_store.finish(folder, plain)
     return dict.fromkeys(trainer.tasks, Folders((folder.root,), ()))
 
 

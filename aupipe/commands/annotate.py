@@ -74,10 +74,10 @@ def _annotate(args: argparse.Namespace) -> int:
     from aupipe.pipelines.annotate import AnnotateJob, annotate, describe
 
     if args.checkpoint is None:
-        from aupipe.models import starter
+        from aupipe.models import default_models
 
-        print(starter.notice())  # noqa: T201
-        args.checkpoint = list(starter.FOLDERS)
+        print(default_models.notice())  # noqa: T201
+        args.checkpoint = list(default_models.FOLDERS)
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     annotate_job = AnnotateJob(
         inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,

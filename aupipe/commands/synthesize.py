@@ -52,8 +52,8 @@ def _synthesize(args: argparse.Namespace) -> int:
     from aupipe.config import load
     from aupipe.storage import Storage
     from aupipe.synthesis.dataset import VideoSet
-    from aupipe.synthesis.folder import DataSet, SynthesisConfig
-    from aupipe.synthesis.still_set import StillSet
+    from aupipe.synthesis.render_job import DataSet, SynthesisConfig
+    from aupipe.synthesis.still_dataset import StillSet
 
     config, rigs = load(SynthesisConfig, {}, args.overrides), tuple(args.rig)
     data: DataSet

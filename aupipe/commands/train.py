@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from aupipe.errors import ConfigError
-    from aupipe.learning import recipe
     from aupipe.pipelines import train, train_folds
     from aupipe.pipelines.train_stage import TrainJob
+    from aupipe.training import recipe
 
     plan = TrainJob(
         recipe=recipe.read(args.recipe, quick=args.quick, overrides=args.overrides),

@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tune(args: argparse.Namespace) -> int:
     from aupipe.errors import ConfigError
-    from aupipe.learning import recipe
     from aupipe.pipelines import tune
     from aupipe.pipelines.tune_trial import TuneJob
+    from aupipe.training import recipe
 
     for option in ("trials", "workers"):
         if getattr(args, option) < 1:

@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from aupipe.media.avi import AviClock
+from aupipe.media.avi_clock import AviClock
 from aupipe.media.container import CLOCKLESS_FORMATS, PROGRAM_STREAMS, format_names
 
 Moment = tuple[int, int]

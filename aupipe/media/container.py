@@ -12,9 +12,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from aupipe.errors import DecoderMissingError, NotAVideoError
-from aupipe.media.complaints import complaints
-from aupipe.media.source import check_local, named_errors, opened
-from aupipe.media.track import choose, packet_counts
+from aupipe.media.byte_source import check_local, named_errors, opened
+from aupipe.media.ffmpeg_log import complaints
+from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,

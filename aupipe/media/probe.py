@@ -16,8 +16,8 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from aupipe.errors import NoFramesError
+from aupipe.media.byte_source import opened
 from aupipe.media.clock import Moment, PacketClock
-from aupipe.media.complaints import Complaints, complaints
 from aupipe.media.container import (
     CLOCKLESS_FORMATS,
     MAX_FRAME_PX,
@@ -27,8 +27,8 @@ from aupipe.media.container import (
     open_video,
 )
 from aupipe.media.display import Display, hdr_of
+from aupipe.media.ffmpeg_log import Complaints, complaints
 from aupipe.media.pictures import picture_counter
-from aupipe.media.source import opened
 
 _TS_PACKET_BYTES = (188, 192, 204)
 # A header that promises more than this many times the frames that are there is not that of a truncated file.

@@ -18,7 +18,7 @@ import aupipe
 from aupipe import facs
 from aupipe.config import Inference, Section
 from aupipe.errors import CheckpointError
-from aupipe.models import windows
+from aupipe.models import sliding_window
 from aupipe.models.build import ModelConfig, build
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
@@ -57,7 +57,7 @@ class Card(Section):
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
     smoothing: Smoothing = Smoothing()
-    overlap: float = Field(default=windows.OVERLAP, ge=0, lt=1)  # of the windows that both were fitted with
+    overlap: float = Field(default=sliding_window.OVERLAP, ge=0, lt=1)  # of the windows that both were fitted with
     training: TrainingCard = TrainingCard()
     aupipe_version: str = aupipe.__version__
     weights_sha256: str = ""  # of model.safetensors; filled in by `save`
@@ -84,7 +84,7 @@ def outputs(card: Card) -> dict[str, int]:
     """What the model says: name → number of logits."""
     with torch.device("meta"):
         system = build(card.model, card.input).eval()
-        return windows.outputs(system.head, system.encoder.width)
+        return sliding_window.outputs(system.head, system.encoder.width)
 
 
 def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> Card:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from aupipe.config import Section
 from aupipe.errors import ConfigError
+from aupipe.models.arl import ARL
 from aupipe.models.backbone import Backbone, make
 from aupipe.models.fusion import AttentionFusion, FixedFusion, fuse
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
-from aupipe.models.region import LRP
-from aupipe.models.relation import ARL
+from aupipe.models.lrp import LRP
 
 
 class RegionRelationConfig(Section):

@@ -11,17 +11,17 @@ from typing import Literal
 
 import ray
 
-from aupipe.annotation import attempts, ensemble, estimate, faults, ledger, observed
+from aupipe.annotation import faults, features, ledger, model_set, preflight, retry
+from aupipe.annotation.cache_keys import Keys, stamp
 from aupipe.annotation.inputs import Input, PassedOver, find_inputs
-from aupipe.annotation.keys import Keys, stamp
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
-from aupipe.annotation.worklist import WorkList, add_probed, triage
+from aupipe.annotation.work_plan import WorkList, add_probed, triage
 from aupipe.errors import ConfigError, shown
 from aupipe.faces.detect import Detector
-from aupipe.models import starter
+from aupipe.models import default_models
 from aupipe.pipelines.annotate_phases import (
     Run,
     configure,
@@ -33,9 +33,9 @@ from aupipe.pipelines.annotate_phases import (
     probe_all,
     unobserved,
 )
-from aupipe.pipelines.claim import claim, reaching
+from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.run_lease import claim, reaching
 from aupipe.pipelines.session import asked_ahead, session
-from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def annotate(job: AnnotateJob) -> Summary:
         logger.info("%s", text)
     Detector(job.config.detector)  # or wrong weights would show on a worker
     with reaching("a checkpoint"):
-        keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
+        keys = Keys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
     storage = Storage(job.out)
     with claim(storage):
         return _run(job, inputs, passed_over, keys, storage, start)
@@ -92,11 +92,11 @@ def describe(job: AnnotateJob) -> str:
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)
     with reaching("a checkpoint or --out"):
-        keys = Keys(ensemble.load(job.checkpoints, job.config.ensemble), job.config)
+        keys = Keys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
         books = Ledger.read(Storage(job.out))
     stamps = {video.video_id: stamp(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
-    frames = estimate.frames_of(to_probe, job.config)
+    frames = preflight.frames_of(to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
@@ -125,10 +125,12 @@ def _run(
     not_exported: dict[str, Record] = {}
     faults.forget(storage, named)
     if to_probe or work.decide or job.export:
-        attempts.forget(storage)
+        retry.forget(storage)
         with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
             # The package's own models are everywhere that the package is, and only the driver reads them.
-            check_shared(job.out, [*job.inputs, *(path for path in job.checkpoints if path not in starter.FOLDERS)])
+            check_shared(
+                job.out, [*job.inputs, *(path for path in job.checkpoints if path not in default_models.FOLDERS)]
+            )
             configure(job.config)
             if job.workers is None and not ray.cluster_resources().get("CPU"):
                 raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
@@ -145,9 +147,9 @@ def _run(
     write_videos(storage, books, work.aside | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # a run that was killed may have left what is done since
         there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
-        observed.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
+        features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
         if job.prune:
-            observed.delete_all(storage)
+            features.delete_all(storage)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside | not_exported
     videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
     summary = Summary(
@@ -181,7 +183,7 @@ def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
                 # What finalise could not take is observed anew, as its fault may lie there; but not by this phase.
                 left = reasons if job.phase == "finalise" else ()
                 done = [record["content"] for video_id, (record, _) in due.items() if video_id not in left]
-                observed.delete(run.storage, {run.keys.video(content) for content in done})
+                features.delete(run.storage, {run.keys.video(content) for content in done})
     work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
     if job.phase == "observe":
         work.postpone([*work.observe, *work.decide])

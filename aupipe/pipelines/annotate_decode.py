@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.attempts import attempt
 from aupipe.annotation.counts import losses_of
-from aupipe.annotation.estimate import check
+from aupipe.annotation.extract import observe
 from aupipe.annotation.faults import HOSTILE, fence
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
-from aupipe.annotation.observe import observe
-from aupipe.annotation.plan import Segment, cut_into_segments
+from aupipe.annotation.preflight import check
+from aupipe.annotation.retry import attempt
+from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, key_of
 from aupipe.errors import in_reason
 from aupipe.faces.detect import Detector

@@ -12,12 +12,12 @@ import pyarrow as pa
 import ray
 import torch
 
-from aupipe.annotation import observed, sound
-from aupipe.annotation.attempts import attempt
+from aupipe.annotation import audio_features, features
 from aupipe.annotation.encode import Encoders
-from aupipe.annotation.ensemble import Ensemble
+from aupipe.annotation.extract import with_embeddings
 from aupipe.annotation.faults import HOSTILE, fence
-from aupipe.annotation.observe import with_embeddings
+from aupipe.annotation.model_set import Ensemble
+from aupipe.annotation.retry import attempt
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.storage import Storage
@@ -35,7 +35,7 @@ class Listen:
             fence(self._storage, row["video_id"], HOSTILE) as outcome,
             attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s),
         ):
-            sound.leave(self._storage, row["key"], row["uri"])
+            audio_features.leave(self._storage, row["key"], row["uri"])
         return {**row, "error": outcome.reason}
 
 
@@ -89,7 +89,7 @@ class Encode:
     def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
         """Write a part for finalise. Returns its frames."""
         rows = with_embeddings(_from_ipc(part["rows"]), embeddings)
-        observed.write(self._storage, part["key"], part["number"], part["last"], rows)
+        features.write(self._storage, part["key"], part["number"], part["last"], rows)
         return len(np.unique(rows["frame"].to_numpy()))
 
 

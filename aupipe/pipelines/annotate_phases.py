@@ -12,17 +12,17 @@ import ray
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.util.metrics import Counter
 
-from aupipe.annotation import observed, sound
+from aupipe.annotation import audio_features, features
+from aupipe.annotation.cache_keys import Keys
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.keys import Keys
 from aupipe.annotation.ledger import Entry, Ledger, Record
-from aupipe.annotation.plan import Segment
+from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.worklist import Due
+from aupipe.annotation.work_plan import Due
 from aupipe.errors import AupipeError
 from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 from aupipe.pipelines.annotate_encode import Encode, Listen
-from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
+from aupipe.pipelines.annotate_finalize import Export, Finalise, Group
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import Pool, device_of, gpus_per_worker, node_of
 from aupipe.storage import TRANSIENT, Storage
@@ -101,12 +101,12 @@ def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
     """Leave the sound of every video, where a model listens. Returns why of those that cannot be done."""
     if not run.keys.models.hears:
         return {}
-    there = observed.segments(run.storage)
+    there = features.segments(run.storage)
     rows = [
         {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
         for video_id, (record, segments) in due.items()
     ]
-    missing = [row for row in rows if sound.key_of(row["key"]) not in there]
+    missing = [row for row in rows if audio_features.key_of(row["key"]) not in there]
     if not missing:
         return {}
     heard = ray.data.from_items(missing).map(
@@ -123,7 +123,7 @@ def observe(run: Run, due: Mapping[str, Due]) -> tuple[int, dict[str, str]]:
     reasons: dict[str, str] = {}
     frames = 0
     for _ in range(run.keys.config.limits.attempts + 2):
-        done = observed.segments(run.storage)
+        done = features.segments(run.storage)
         tasks = [
             SegmentTask(key, segment)
             for video_id, (_, segments) in due.items() if video_id not in reasons
@@ -193,10 +193,10 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
 
 def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
     """The videos of which not all that finalise needs is there."""
-    done = observed.segments(run.storage)
+    done = features.segments(run.storage)
 
     def there(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
-        heard = not run.keys.models.hears or sound.key_of(run.keys.video(record["content"])) in done
+        heard = not run.keys.models.hears or audio_features.key_of(run.keys.video(record["content"])) in done
         return heard and all(key in done for key, _ in segments)
 
     return {video_id: each for video_id, each in due.items() if not there(*each)}
@@ -227,7 +227,7 @@ def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]
 
 def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
     """Videos whose tables go together: about a file's worth, since files must not be many and small."""
-    done = observed.segments(run.storage)
+    done = features.segments(run.storage)
     group = Group(run.generation)
     for _, (record, segments) in sorted(due.items()):
         frames = sum(r["frames_expected"] for r in group.records) + record["frames_expected"]
@@ -236,7 +236,9 @@ def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
             group = Group(run.generation)
         group.records.append(record)
         group.observed.append([name for key, _ in segments for name in done[key]])
-        group.sounds.append(done[sound.key_of(run.keys.video(record["content"]))] if run.keys.models.hears else [])
+        group.sounds.append(
+            done[audio_features.key_of(run.keys.video(record["content"]))] if run.keys.models.hears else []
+        )
     if group.records:
         yield group
 

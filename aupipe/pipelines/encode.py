@@ -10,18 +10,19 @@ import ray
 import ray.data
 
 from aupipe.config import Resources
+from aupipe.data import embedding_store
+from aupipe.data import encode as encoding
+from aupipe.data.batches import Folders
+from aupipe.data.embedding_store import Encoding
+from aupipe.data.sampler import Task
+from aupipe.data.samples import Tracks
 from aupipe.facestore.read import ALL, StoreIndex
-from aupipe.learning import embeddings, encoding
-from aupipe.learning.embeddings import Encoding
-from aupipe.learning.recipe import Recipe
-from aupipe.learning.samples import Tracks
-from aupipe.learning.sampling import Task
-from aupipe.learning.sources import Folders
-from aupipe.learning.tasks import TaskData
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
 from aupipe.storage import Storage
+from aupipe.training.recipe import Recipe
+from aupipe.training.task_data import TaskData
 
 
 @dataclass
@@ -91,7 +92,7 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
             progress.add(sizes[row["part"]])
         progress.finish()
     for order in orders:
-        embeddings.finish(order.folder, order.encoding)
+        embedding_store.finish(order.folder, order.encoding)
 
 
 class _Encoder:

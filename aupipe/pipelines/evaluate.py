@@ -18,20 +18,22 @@ import pyarrow.parquet as pq
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.config import Inference, Resources, Section
+from aupipe.data import splits
 from aupipe.errors import ConfigError, DatasetError, ManifestError
+from aupipe.evaluation import calibration, report, table
+from aupipe.evaluation import decision as ensemble
+from aupipe.evaluation import fairness as groups
+from aupipe.evaluation.decision import Decision, How
+from aupipe.evaluation.plot import picture
+from aupipe.evaluation.predictions import match
 from aupipe.facestore.columns import labels
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import calibration, ensemble, groups, scores, splits
-from aupipe.learning.ensemble import Decision, How
-from aupipe.learning.predictions import match
 from aupipe.manifests import read_table
 from aupipe.models import checkpoint
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.path_visibility import check_shared
 from aupipe.pipelines.predict import member, predict
+from aupipe.pipelines.run_lease import claim
 from aupipe.pipelines.session import session
-from aupipe.pipelines.shared import check_shared
-from aupipe.report import table
-from aupipe.report.scores import picture
 from aupipe.storage import Storage, of_file
 
 
@@ -100,9 +102,9 @@ def evaluate(job: EvaluateJob) -> str:
         if plan.manifest is not None:
             extra["groups"] = groups.by_column(final, plan.manifest)
         if job.against is not None:
-            difference = scores.against(final, _given("--against", job.against, plan))
+            difference = report.against(final, _given("--against", job.against, plan))
             extra["against"] = {"predictions": job.against, **difference}
-        result = scores.report(stages) | extra | _origin(job, plan)
+        result = report.report(stages) | extra | _origin(job, plan)
         names = job.checkpoints or (str(job.predictions),)
         what = names[0] if len(names) == 1 else f"{job.config.ensemble} of {len(names)} models"
         title = f"{what}\n{job.split} of {job.store}, {result['n_videos']} videos"

@@ -15,18 +15,19 @@ from safetensors import numpy as safetensors
 
 from aupipe import facs
 from aupipe.config import Inference, Resources
+from aupipe.data import batches as sources
+from aupipe.data import encode, samples
+from aupipe.data.augment import AugmentConfig
+from aupipe.data.batches import Source
+from aupipe.data.embedding_store import stored
+from aupipe.data.mel_reader import Sounds
+from aupipe.data.samples import Tracks
+from aupipe.data.splits import Part
 from aupipe.errors import DatasetError
+from aupipe.evaluation.decision import Member
+from aupipe.evaluation.inference import judge
+from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import encoding, samples, sources
-from aupipe.learning.augment import AugmentConfig
-from aupipe.learning.embeddings import stored
-from aupipe.learning.ensemble import Member
-from aupipe.learning.predict import judge
-from aupipe.learning.predictions import Predictions
-from aupipe.learning.samples import Tracks
-from aupipe.learning.sounds import Sounds
-from aupipe.learning.sources import Source
-from aupipe.learning.splits import Part
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
 from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
@@ -133,7 +134,7 @@ class _Predictor:
         """The folder of embeddings of all rows of a pool; none where they are not there."""
         if self._embeddings is None:
             return ()
-        key = encoding.plain(system.encoder, card.input, self._index).key
+        key = encode.plain(system.encoder, card.input, self._index).key
         folder = Storage(f"{self._embeddings}/{key}")
         rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.pool == pool])
-        return (folder.root,) if stored(folder, encoding.parts_of(self._index, pool, rows)) else ()
+        return (folder.root,) if stored(folder, encode.parts_of(self._index, pool, rows)) else ()

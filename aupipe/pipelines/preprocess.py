@@ -9,10 +9,10 @@ import ray.data
 
 from aupipe.facestore.job import FileTask, StoreJob
 from aupipe.facestore.schema import StoreCard
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.path_visibility import check_shared
 from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.run_lease import claim
 from aupipe.pipelines.session import session
-from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
 
 # What a worker needs, imports included: 490 MB were measured on 1080p video, less on crops.

@@ -8,13 +8,13 @@ from typing import Any
 import ray
 import ray.data
 
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.path_visibility import check_shared
 from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.run_lease import claim
 from aupipe.pipelines.session import session
-from aupipe.pipelines.shared import check_shared
 from aupipe.storage import Storage
-from aupipe.synthesis import folder, rig
-from aupipe.synthesis.folder import DataSet
+from aupipe.synthesis import render_job, rig
+from aupipe.synthesis.render_job import DataSet
 
 _BLOCKS = 1000  # tasks, at most: each is some seconds of work
 _WORKER_MEMORY = 512 * 2**20  # imports of Numba, OpenCV and PyAV, the rigs, the pictures of a few seconds
@@ -27,7 +27,7 @@ def synthesize(data: DataSet, out: str) -> str:
         ConfigError: a rig cannot be read, or `out` holds something else, or another run is writing there.
     """
     storage = Storage(out)
-    folder.claim(data, storage)
+    render_job.claim(data, storage)
     with claim(storage):
         storage.delete_leftovers()
         _make(data, data.units(), storage)

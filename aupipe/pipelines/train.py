@@ -19,18 +19,16 @@ from typing import Any
 import torch
 
 from aupipe import facs
+from aupipe.data import splits
+from aupipe.data.sampler import Task
 from aupipe.errors import ConfigError
+from aupipe.evaluation import calibration, decision, report
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import calibration, engine, ensemble, initialise, run, scores, splits, tasks
-from aupipe.learning.learner import build_learner
-from aupipe.learning.recipe import FROM_STAGE
-from aupipe.learning.sampling import Task
-from aupipe.learning.tasks import TaskData
 from aupipe.models import checkpoint
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.path_visibility import check_shared
 from aupipe.pipelines.predict import member, predict
+from aupipe.pipelines.run_lease import claim
 from aupipe.pipelines.session import session
-from aupipe.pipelines.shared import check_shared
 from aupipe.pipelines.train_stage import (
     History,
     TrainJob,
@@ -43,6 +41,10 @@ from aupipe.pipelines.train_stage import (
     run_stage,
 )
 from aupipe.storage import Storage
+from aupipe.training import pretrained, run_dir, task_data, trainer
+from aupipe.training.learner import build_learner
+from aupipe.training.recipe import FROM_STAGE
+from aupipe.training.task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +70,22 @@ def describe(job: TrainJob) -> str:
     seen: set[tuple[str, str]] = set()  # (store, video) that any stage so far has learnt from
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
-        data = tasks.task_data(job.recipe, name, index, job.split)
+        data = task_data.task_data(job.recipe, name, index, job.split)
         with torch.device("meta"):
             learner, _ = build_learner(job.recipe, name, data, None)
         earlier[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
         if stage.init.startswith(FROM_STAGE):
             given = earlier[stage.init.removeprefix(FROM_STAGE)]
             own = {key for key in learner.state_dict() if key.partition(".")[2] in given}
-            initialise.check_learnt(learner, own, setting=setting)
+            pretrained.check_learnt(learner, own, setting=setting)
         else:
-            initialise.check(stage.init, setting=setting, system=learner.system)
+            pretrained.check(stage.init, setting=setting, system=learner.system)
             if stage.init == "random":
-                initialise.check_learnt(learner, set(), setting=setting)
+                pretrained.check_learnt(learner, set(), setting=setting)
         check_workers(job, name)
-        steps = {task: engine.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()}
+        steps = {
+            task: trainer.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()
+        }
         seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()
         seen |= {(each.index.storage.root, video) for each in data.values() for video in each.learnt.videos}
         _check_unseen(data, seen, setting)
@@ -114,7 +118,7 @@ def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], set
 
 
 def is_finished(job: TrainJob) -> bool:
-    return run.summary(Storage(job.out)) is not None
+    return run_dir.summary(Storage(job.out)) is not None
 
 
 def train(job: TrainJob) -> dict[str, Any]:
@@ -126,12 +130,12 @@ def train(job: TrainJob) -> dict[str, Any]:
     """
     folder = Storage(job.out)
     index = StoreIndex.open(job.store)
-    wanted = run.identity(job.recipe, index, job.split)
-    if (done := run.summary(folder)) is not None:
-        run.begin(folder, wanted)
+    wanted = run_dir.identity(job.recipe, index, job.split)
+    if (done := run_dir.summary(folder)) is not None:
+        run_dir.begin(folder, wanted)
         return done
     logger.info("%s", describe(job))
-    run.begin(folder, wanted)
+    run_dir.begin(folder, wanted)
     configure_ray()
     with claim(folder), session(log_to_driver=False):
         check_shared(job.out, [job.store, embeddings(job)])
@@ -162,7 +166,7 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> di
     result: dict[str, Any] = {}
     if job.recipe.stages[name].tasks.au is not None:
         card, result = _calibrated(job, index, name, card)
-    card = checkpoint.save(Storage(folder.path(run.BEST)), system, card, half=job.recipe.half)
+    card = checkpoint.save(Storage(folder.path(run_dir.BEST)), system, card, half=job.recipe.half)
     summary = {
         "recipe": job.recipe.name,
         "stages": {stage: _best_epoch(figures, stage) for stage in job.recipe.needed()},
@@ -172,7 +176,7 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> di
         "train_s": round(sum(line["train_s"] for line in figures), 1),
         "command": job.command,
     }
-    folder.write(run.SUMMARY, json.dumps(summary, indent=1).encode())
+    folder.write(run_dir.SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 
 
@@ -181,7 +185,7 @@ def _calibrated(
 ) -> tuple[checkpoint.Card, dict[str, Any]]:
     """The card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
     path = Storage(job.out).path(best(name))
-    data = tasks.task_data(job.recipe, name, index, job.split)["au"]
+    data = task_data.task_data(job.recipe, name, index, job.split)["au"]
     index, scored = data.index, splits.to_score(data.index, job.split)
     unseen = frozenset(data.learnt.held_out_videos) - set(card.training.videos)
     apart = splits.Part(data.learnt.tracks.pool, unseen)
@@ -198,7 +202,7 @@ def _calibrated(
                 "training": card.training.model_copy(update={"thresholds_from": "held-out train videos"}),
             }
         )
-    result = scores.report(ensemble.decide([member(card, found[scored][0])], "mean"))
+    result = report.report(decision.decide([member(card, found[scored][0])], "mean"))
     return card, {
         "macro_f1": result["macro_f1"],
         "macro_f1_by_step": {step: values["macro_f1"] for step, values in result["stages"].items()},

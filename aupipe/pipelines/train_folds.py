@@ -10,13 +10,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from aupipe.data import splits
 from aupipe.errors import ConfigError
 from aupipe.facestore.folds import FOLDS
-from aupipe.learning import run, splits
 from aupipe.pipelines import train
 from aupipe.pipelines.session import session
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
+from aupipe.training import run_dir
 
 TABLE = "folds.json"
 
@@ -53,11 +54,11 @@ def train_folds(job: TrainJob) -> dict[str, Any]:
             train.train(one)
     table: dict[str, Any] = {}
     for name in sorted(out.children()[0]):
-        if not out.exists(f"{name}/{run.SUMMARY}"):
+        if not out.exists(f"{name}/{run_dir.SUMMARY}"):
             continue
-        summary = json.loads(out.read(f"{name}/{run.SUMMARY}"))
+        summary = json.loads(out.read(f"{name}/{run_dir.SUMMARY}"))
         figures = {key: summary[key] for key in ("macro_f1", "macro_f1_by_step", "floor", "ci95")}
-        table[name] = figures | {"checkpoint": out.path(f"{name}/{run.BEST}")}
+        table[name] = figures | {"checkpoint": out.path(f"{name}/{run_dir.BEST}")}
     out.write(TABLE, json.dumps(table, indent=1).encode())
     return table
 

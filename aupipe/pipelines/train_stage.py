@@ -19,14 +19,11 @@ import ray.train.torch
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
+from aupipe.data import splits
+from aupipe.data.batches import Folders
+from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import splits, state, tasks
-from aupipe.learning.initialise import SUFFIXES, checkpoint_folder
-from aupipe.learning.learner import build_learner
-from aupipe.learning.recipe import FROM_STAGE, Recipe
-from aupipe.learning.sampling import Task
-from aupipe.learning.sources import Folders
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
@@ -35,6 +32,10 @@ from aupipe.pipelines.periodic import periodically
 from aupipe.pipelines.session import gpus_per_worker, node_of
 from aupipe.pipelines.train_worker import run_epochs, shown_epochs
 from aupipe.storage import Storage
+from aupipe.training import state, task_data
+from aupipe.training.learner import build_learner
+from aupipe.training.pretrained import SUFFIXES, checkpoint_folder
+from aupipe.training.recipe import FROM_STAGE, Recipe
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ def encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
     """Where the embeddings of a stage that encodes once lie, made as far as they were not there."""
     if job.recipe.stages[stage].encode_once is None:
         return {}
-    data = tasks.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
+    data = task_data.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
     learner, _ = build_learner(job.recipe, stage, data, _resolved_init(job, stage))
     return encode_stage(job.recipe, stage, data, learner.encoder, embeddings(job))
 
@@ -208,7 +209,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     model = job.recipe.model_of(stage)
     system = build(model, job.recipe.input)
     state.load_system(local, system)
-    data = tasks.task_data(job.recipe, stage, index, job.split)
+    data = task_data.task_data(job.recipe, stage, index, job.split)
     before = _before(job, stage)
     apart = {video for task in data.values() for video in task.learnt.held_out_videos}
     seen = {video for task in data.values() for video in task.learnt.videos} | set(before.videos)

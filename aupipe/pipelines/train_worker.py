@@ -16,11 +16,12 @@ import ray.train
 import ray.train.torch
 
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import engine, run, state, tasks
-from aupipe.learning.learner import build_learner
-from aupipe.learning.recipe import Recipe
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
+from aupipe.training import run_dir, state, task_data
+from aupipe.training import trainer as engine
+from aupipe.training.learner import build_learner
+from aupipe.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,7 @@ def run_epochs(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     reported = ray.train.get_checkpoint()
     folder = Storage(config["out"])
-    data = tasks.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
+    data = task_data.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
     fetched = config["init"] if rank == 0 and not reported else None
     learner, optimiser = build_learner(recipe, stage, data, fetched)
@@ -102,7 +103,7 @@ def run_epochs(config: dict[str, Any]) -> None:
         position = state.Position(epoch + 1, [*position.history, figures])
         report(figures, f"epoch-{epoch:04d}")
         if rank == 0:
-            run.write_metrics(folder, config["earlier"] + position.history)
+            run_dir.write_metrics(folder, config["earlier"] + position.history)
             _write_events(folder, name, position)
 
 
@@ -176,4 +177,8 @@ def _said(line: dict[str, Any]) -> str:
 
 
 def _read_metrics(folder: Storage) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in folder.read(run.METRICS).splitlines()] if folder.exists(run.METRICS) else []
+    return (
+        [json.loads(line) for line in folder.read(run_dir.METRICS).splitlines()]
+        if folder.exists(run_dir.METRICS)
+        else []
+    )

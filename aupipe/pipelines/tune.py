@@ -21,19 +21,22 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from aupipe.data import splits
 from aupipe.errors import AupipeError, ConfigError, DatasetError
+from aupipe.evaluation import decision, report
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import ensemble, run, scores, search, splits, trials
 from aupipe.models import checkpoint
 from aupipe.pipelines import train, train_stage
-from aupipe.pipelines.claim import claim
+from aupipe.pipelines.path_visibility import check_shared
 from aupipe.pipelines.predict import member, predict
+from aupipe.pipelines.run_lease import claim
 from aupipe.pipelines.session import session
-from aupipe.pipelines.shared import check_shared
 from aupipe.pipelines.tune_search import check, run_trials
 from aupipe.pipelines.tune_trial import TuneJob, train_job, trial_job
-from aupipe.report.trials import picture
 from aupipe.storage import Storage
+from aupipe.training import run_dir
+from aupipe.tuning import search, trials
+from aupipe.tuning.plot import picture
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +84,9 @@ def tune(job: TuneJob) -> dict[str, Any]:
     """
     out, index = Storage(job.out), StoreIndex.open(job.store)
     plan = describe(job)
-    wanted = run.identity(job.recipe, index, splits.SEARCH)
-    run.begin(out, wanted | {"search": job.recipe.model_dump(mode="json")["search"]})
-    if (done := run.summary(out)) is not None and done["trials"] >= job.trials:
+    wanted = run_dir.identity(job.recipe, index, splits.SEARCH)
+    run_dir.begin(out, wanted | {"search": job.recipe.model_dump(mode="json")["search"]})
+    if (done := run_dir.summary(out)) is not None and done["trials"] >= job.trials:
         return done
     logger.info("%s", plan)
     train.configure_ray()
@@ -103,7 +106,7 @@ def _shared(job: TuneJob) -> dict[str, str]:
     starts: dict[str, str] = {}
     if (recipe := search.shared(job.recipe)) is not None:
         mine = train_job(job, recipe, "shared")
-        run.begin(Storage(mine.out), run.identity(recipe, StoreIndex.open(job.store), mine.split))
+        run_dir.begin(Storage(mine.out), run_dir.identity(recipe, StoreIndex.open(job.store), mine.split))
         train.run_stages(mine)
         starts = {stage: Storage(mine.out).path(train_stage.best(stage)) for stage in recipe.stages}
     default = trial_job(job, {}, starts)
@@ -126,9 +129,9 @@ def _finish(job: TuneJob, index: StoreIndex, starts: Mapping[str, str]) -> dict[
     compared = {name: trained[name] for name in dict.fromkeys((best.name, search.DEFAULT)) if name in trained}
     for trial in compared.values():
         train.train(trial_job(job, trial.settings, starts))
-    checkpoints = {name: out.path(f"{trial.folder}/{run.BEST}") for name, trial in compared.items()}
+    checkpoints = {name: out.path(f"{trial.folder}/{run_dir.BEST}") for name, trial in compared.items()}
     system, card = checkpoint.load(checkpoints[best.name])
-    card = checkpoint.save(Storage(out.path(run.BEST)), system, card)
+    card = checkpoint.save(Storage(out.path(run_dir.BEST)), system, card)
     comment = f"trial {best.name} of {len(found)}, score {best.score:.4f} on people held out of training: {job.command}"
     out.write(RECIPE, search.to_yaml(job.recipe.changed(best.settings), comment))
     summary = {
@@ -141,7 +144,7 @@ def _finish(job: TuneJob, index: StoreIndex, starts: Mapping[str, str]) -> dict[
         "train_s": round(sum(trial.train_s for trial in found), 1),
         "command": job.command,
     }
-    out.write(run.SUMMARY, json.dumps(summary, indent=1).encode())
+    out.write(run_dir.SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 
 
@@ -154,15 +157,15 @@ def _unseen(job: TuneJob, index: StoreIndex, checkpoints: Mapping[str, str]) -> 
     paths = list(checkpoints.values())
     found = predict(paths, index, (part,), job.recipe.inference, job.recipe.resources, place)[part]
     members = [member(checkpoint.load_card(path), raw) for path, raw in zip(paths, found, strict=True)]
-    best, *other = ([*ensemble.decide([one], "mean").values()][-1] for one in members)
-    result = scores.scores(best)
+    best, *other = ([*decision.decide([one], "mean").values()][-1] for one in members)
+    result = report.scores(best)
     return {
         "split": "validation",
         "videos": result["n_videos"],
         "macro_f1": result["macro_f1"],
         "ci95": result["ci95"]["macro_f1"],
         "floor": result["floor"],
-        "against_default": scores.against(best, other[0]) if other else None,
+        "against_default": report.against(best, other[0]) if other else None,
     }
 
 

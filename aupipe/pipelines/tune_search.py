@@ -13,12 +13,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from aupipe.errors import ConfigError
-from aupipe.learning import search, trials
-from aupipe.learning.space import Dimension
-from aupipe.learning.trials import Trial
 from aupipe.pipelines.session import gpus_per_worker
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
+from aupipe.tuning import search, trials
+from aupipe.tuning.space import Dimension
+from aupipe.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
 

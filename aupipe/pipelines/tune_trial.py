@@ -10,14 +10,16 @@ import ray.train
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from aupipe.data import splits
 from aupipe.errors import AupipeError
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import run, search, splits, trials
-from aupipe.learning.recipe import Recipe
-from aupipe.learning.search import Settings
 from aupipe.pipelines import train
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
+from aupipe.training import run_dir
+from aupipe.training.recipe import Recipe
+from aupipe.tuning import search, trials
+from aupipe.tuning.search import Settings
 
 DRIVER_CPUS = 0.1
 WORKER_CPUS = 0.9  # so a trial of one worker takes one CPU in all, and as many run at once as there are CPUs
@@ -74,7 +76,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
     train.configure_ray()
     try:
-        run.begin(Storage(mine.out), run.identity(mine.recipe, StoreIndex.open(mine.store), mine.split))
+        run_dir.begin(Storage(mine.out), run_dir.identity(mine.recipe, StoreIndex.open(mine.store), mine.split))
         train.run_stages(mine)
     except AupipeError as error:
         trials.end(out, settings, "failed", str(error))

@@ -11,10 +11,10 @@ from itertools import product
 
 import numpy as np
 
-from aupipe.synthesis import paint
+from aupipe.synthesis import skin_texture
+from aupipe.synthesis.accessories import Worn, draw_glasses, draw_hair
 from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
 from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
-from aupipe.synthesis.worn import Worn, draw_glasses, draw_hair
 
 # The most that a local target weighs; half as much again at the very most.
 _LIMIT = 0.5
@@ -53,14 +53,14 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     old = float(rng.beta(1.0, 2.2))
     vertices = rig.shape(_identity(rng, rig, ancestry, female, old))
     melanin = np.clip(0.85 * ancestry["african"] + 0.35 * ancestry["asian"] + 0.15 + rng.normal(0, 0.12), 0.03, 1)
-    traits = paint.Traits(
+    traits = skin_texture.Traits(
         female=female,
         old=old,
         melanin=float(melanin),
         tone=_LIGHTEST_SKIN ** (1 - melanin) * _DARKEST_SKIN**melanin * rng.uniform(0.93, 1.07, 3),
         hair=_hair_colour(rng, old, float(melanin)),
     )
-    hair = paint.hair_mask(rng, traits)
+    hair = skin_texture.hair_mask(rng, traits)
     vertices = vertices + _hair_volume(rng, rig, hair)
     colours = {
         "eyes": np.array([0.62, 0.60, 0.56]) * rng.uniform(0.8, 1.1),
@@ -83,10 +83,12 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
         worn["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
     return Person(
         vertices=vertices,
-        skin=paint.skin(rng, rig, traits, hair),
-        furrows=paint.furrows(rng, traits),
+        skin=skin_texture.skin(rng, rig, traits, hair),
+        furrows=skin_texture.furrows(rng, traits),
         colours=colours,
-        strands=paint.strands(rng, rng.uniform(0.02, 0.7, 3) if capped else traits.hair, 0.05 if capped else 0.35),
+        strands=skin_texture.strands(
+            rng, rng.uniform(0.02, 0.7, 3) if capped else traits.hair, 0.05 if capped else 0.35
+        ),
         gloss=float(rng.uniform(0.0, 0.12)),
         shine=float(rng.uniform(8, 45)),
         worn=worn,

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from aupipe import facs
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.follow import follow
+from aupipe.faces.face_stream import follow
 from aupipe.facestore import jpeg
 from aupipe.media.frames import frames
-from aupipe.synthesis import actions
-from aupipe.synthesis.activations import VideoPlan, present
+from aupipe.synthesis import au_blendshapes
 from aupipe.synthesis.appearance import draw_person
-from aupipe.synthesis.folder import RenderConfig
+from aupipe.synthesis.au_schedule import VideoPlan, present
 from aupipe.synthesis.render import Renderer
+from aupipe.synthesis.render_job import RenderConfig
 from aupipe.synthesis.rig import Floats, Rig
 from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene
 from aupipe.synthesis.voice import RATE_HZ, speak
@@ -85,19 +85,19 @@ def perform(video: VideoPlan, config: RenderConfig, the_rig: Rig) -> Performance
         name: float(lean) for name, lean in zip(the_rig.actions, rng.normal(0, 0.08, len(the_rig.actions)), strict=True)
     }
     renderer = Renderer(the_rig, person, scene, size_px=config.size_px)
-    lips = actions.lip_columns(the_rig)
+    lips = au_blendshapes.lip_columns(the_rig)
     pictures = np.empty((count, config.size_px, config.size_px, 3), np.uint8)
     opening_dm = np.empty(count)
     for frame in range(count):
         intensity = dict(zip(facs.AUS, video.intensity[frame].tolist(), strict=True))
         intensity |= {name: float(curve[frame]) for name, curve in movements.items()}
-        face = the_rig.shape(actions.offset_weights(the_rig.actions, intensity, asymmetry), person.vertices)
+        face = the_rig.shape(au_blendshapes.offset_weights(the_rig.actions, intensity, asymmetry), person.vertices)
         opening_dm[frame] = lips.gap(face)
         pictures[frame] = renderer.frame(face, intensity, (video.seed + frame) % 2**31, pose[frame])
     jaw = video.intensity[:, facs.AUS.index("AU26")]
     return Performance(
         pictures,
-        present(video.intensity, opening_dm > actions.LIPS_PARTED_DM),
+        present(video.intensity, opening_dm > au_blendshapes.LIPS_PARTED_DM),
         speak(video.seed, opening_dm, jaw, FPS),
     )
 

@@ -20,9 +20,9 @@ from aupipe.affwild2.layout import EDITIONS
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore.schema import SPLITS
 from aupipe.storage import Storage
-from aupipe.synthesis.activations import VideoPlan, plan
+from aupipe.synthesis.au_schedule import VideoPlan, plan
 from aupipe.synthesis.clip import FPS, crops, encode, perform
-from aupipe.synthesis.folder import CARD, SynthesisConfig, check, json_bytes, made_from
+from aupipe.synthesis.render_job import CARD, SynthesisConfig, check, json_bytes, made_from
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.voice import samples
 

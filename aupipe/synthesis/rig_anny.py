@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from aupipe.errors import ConfigError
-from aupipe.synthesis.actions import ANNY
+from aupipe.synthesis.au_blendshapes import ANNY
 from aupipe.synthesis.rig import Floats, Ints, Part, Rig, on_cylinder
 
 LICENCE = "CC0-1.0"

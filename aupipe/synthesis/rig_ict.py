@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from aupipe.errors import ConfigError
-from aupipe.synthesis.actions import ICT
+from aupipe.synthesis.au_blendshapes import ICT
 from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Floats, Ints, Part, Rig, on_cylinder
 
 LICENCE = "MIT (ICT-FaceKit)"

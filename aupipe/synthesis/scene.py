@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aupipe.synthesis.activations import segment
+from aupipe.synthesis.au_schedule import segment
 from aupipe.synthesis.rig import Floats
 
 _DISTRACTIONS = ("wide", "sneer", "dimple", "pucker", "stretch", "funnel", "puff", "jaw_left", "jaw_right")

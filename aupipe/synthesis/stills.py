@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
-from aupipe.synthesis import actions
-from aupipe.synthesis.activations import DRIVEN, present, suppressed
+from aupipe.synthesis import au_blendshapes
 from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.au_schedule import DRIVEN, present, suppressed
 from aupipe.synthesis.render import Renderer
 from aupipe.synthesis.rig import Floats, Rig
 from aupipe.synthesis.scene import draw_scene
@@ -79,7 +79,7 @@ def draw_pose(rng: np.random.Generator) -> Floats:
 def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
     """`count` unrelated pictures of the person of a seed."""
     rng = np.random.default_rng(seed)
-    person, lips = draw_person(rng, rig), actions.lip_columns(rig)
+    person, lips = draw_person(rng, rig), au_blendshapes.lip_columns(rig)
     pictures = np.empty((count, size_px, size_px, 3), np.uint8)
     intensity = np.empty((count, len(facs.AUS)), np.float32)
     gap_dm = np.empty(count)
@@ -87,9 +87,9 @@ def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
         shown, pose = draw_intensity(rng), draw_pose(rng)
         moves = dict(zip(facs.AUS, shown.tolist(), strict=True)) | draw_distractions(rng)
         lean = {name: float(rng.normal(0, _ASYMMETRY)) for name in moves}
-        face = rig.shape(actions.offset_weights(rig.actions, moves, lean), person.vertices)
+        face = rig.shape(au_blendshapes.offset_weights(rig.actions, moves, lean), person.vertices)
         gap_dm[number], intensity[number] = lips.gap(face), shown
         renderer = Renderer(rig, person, draw_scene(rng, size_px), size_px=size_px)
         pictures[number] = renderer.frame(face, moves, int(rng.integers(2**31)), pose)
     intensity[:, facs.AUS.index("AU25")] = (gap_dm / _GAP_DM).clip(0, 1)
-    return Stills(pictures, present(intensity, gap_dm > actions.LIPS_PARTED_DM), intensity, person.traits)
+    return Stills(pictures, present(intensity, gap_dm > au_blendshapes.LIPS_PARTED_DM), intensity, person.traits)

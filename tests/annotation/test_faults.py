@@ -9,8 +9,8 @@ import av
 import pytest
 
 from aupipe.annotation import faults
-from aupipe.annotation.attempts import attempt
 from aupipe.annotation.faults import HOSTILE, fence, forget, is_internal
+from aupipe.annotation.retry import attempt
 from aupipe.errors import ConfigError, NotAVideoError
 from aupipe.storage import Storage
 

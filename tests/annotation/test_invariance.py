@@ -13,15 +13,15 @@ import torch
 from clips import scene, speaking
 from pydantic import TypeAdapter
 
-from aupipe.annotation import ensemble, observed, sound
+from aupipe.annotation import audio_features, features, model_set
+from aupipe.annotation.cache_keys import Keys
 from aupipe.annotation.encode import Encoders
-from aupipe.annotation.ensemble import Ensemble
-from aupipe.annotation.finalise import Decision, decide, head
+from aupipe.annotation.extract import Part, observe, with_embeddings
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.keys import Keys
-from aupipe.annotation.observe import Part, observe, with_embeddings
-from aupipe.annotation.plan import Segment, cut_into_segments
+from aupipe.annotation.model_set import Ensemble
+from aupipe.annotation.postprocess import Decision, decide, head
 from aupipe.annotation.schema import PROB, RAW
+from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector
@@ -62,7 +62,7 @@ def load(name: str, folder: Path) -> Ensemble:
     torch.manual_seed(0)
     card = Card(model=config, input=InputSpec(size_px=64), template=tuple(map(tuple, ARCFACE_TEMPLATE.tolist())))
     save(Storage(folder), build(config, card.input).eval(), card)
-    return ensemble.load([str(folder)], "mean")
+    return model_set.load([str(folder)], "mean")
 
 
 @cache
@@ -83,16 +83,20 @@ def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_si
         AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),
     )
     keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
-    sound.leave(storage, keys.video("f"), str(clip))
+    audio_features.leave(storage, keys.video("f"), str(clip))
     files = []
     for segment, parts in see(clip, segment_s):
         for part in parts:
             rows = with_embeddings(part.rows, encoders(part.crops))
-            observed.write(storage, keys.segment("f", segment), part.number, part.last, rows)
-        files += observed.segments(storage)[keys.segment("f", segment)]
-    video = observed.Embeddings(storage, files)
-    heard = sound.Sound(storage, observed.segments(storage)[sound.key_of(keys.video("f"))]) if models.hears else None
-    tell = partial(ensemble.tell, models, video, heard, inference=config.inference)
+            features.write(storage, keys.segment("f", segment), part.number, part.last, rows)
+        files += features.segments(storage)[keys.segment("f", segment)]
+    video = features.Embeddings(storage, files)
+    heard = (
+        audio_features.Sound(storage, features.segments(storage)[audio_features.key_of(keys.video("f"))])
+        if models.hears
+        else None
+    )
+    tell = partial(model_set.tell, models, video, heard, inference=config.inference)
     table = head("v", video.rows, tell, 1, models.classes, config.linking)
     return decide(table, Decision("mean", keys.decision.thresholds, (1,)))
 
@@ -120,6 +124,6 @@ def test_segments_and_batches_leave_no_trace(name: str, clip: Path, tmp_path: Pa
 def test_sound_makes_a_difference_to_a_model_that_listens(clip: Path, tmp_path: Path, monkeypatch: Any) -> None:
     models = load("multimodal", tmp_path / "model")
     whole = annotate(clip, models, tmp_path / "whole", 1e9, 64)
-    monkeypatch.setattr(sound, "audio", lambda uri: iter(()))
+    monkeypatch.setattr(audio_features, "audio", lambda uri: iter(()))
     silent = annotate(clip, models, tmp_path / "silent", 1e9, 64)
     assert np.abs(whole["AU25_raw"].to_numpy() - silent["AU25_raw"].to_numpy()).max() > 1e-5

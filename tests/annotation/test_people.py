@@ -11,14 +11,14 @@ import pytest
 from clips import write_clip
 from people import Layout, call, faults, gallery, person_at
 
+from aupipe.annotation.extract import observe
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.observe import observe
-from aupipe.annotation.plan import Segment, cut_into_segments
 from aupipe.annotation.schema import BOX, OBSERVED
+from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.tracks import link_faces
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.follow import follow
+from aupipe.faces.face_stream import follow
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe

@@ -14,16 +14,16 @@ from clips import scene
 from sizes import batches, sizes
 
 from aupipe import facs
-from aupipe.annotation import encode, ensemble, ledger, observed, schema, sound
-from aupipe.annotation import observe as observing
+from aupipe.annotation import audio_features, encode, features, ledger, model_set, schema
+from aupipe.annotation import extract as observing
+from aupipe.annotation.cache_keys import Keys
 from aupipe.annotation.events import find_events
-from aupipe.annotation.finalise import Decision, decide, head
-from aupipe.annotation.keys import Keys
-from aupipe.annotation.observe import Part, observe, with_embeddings
-from aupipe.annotation.plan import Segment
+from aupipe.annotation.extract import Part, observe, with_embeddings
+from aupipe.annotation.postprocess import Decision, decide, head
 from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
-from aupipe.annotation.worklist import WorkList
+from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.track import TrackingConfig
@@ -86,12 +86,12 @@ def check(parts: list[Part], frames: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: str) -> ensemble.Ensemble:
-    return ensemble.load([checkpoint], "mean")
+def models(checkpoint: str) -> model_set.Ensemble:
+    return model_set.load([checkpoint], "mean")
 
 
 @pytest.mark.parametrize("count", sizes(3))
-def test_encoder_batches(count: int, models: ensemble.Ensemble) -> None:
+def test_encoder_batches(count: int, models: model_set.Ensemble) -> None:
     crops = np.random.default_rng(count).integers(0, 256, (count, 1, 112, 112, 3), np.uint8)
     encoders = encode.Encoders(models, 3, torch.device("cpu"))
     together = encoders(list(crops))
@@ -103,7 +103,7 @@ def test_encoder_batches(count: int, models: ensemble.Ensemble) -> None:
 @pytest.mark.parametrize("parts", sizes(annotate_phases._PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
 def test_parts_that_are_encoded_together(
-    parts: int, crops: int, models: ensemble.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: int, crops: int, models: model_set.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts of no crop, no row, or a reason, in one batch with `parts` that have crops."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
@@ -121,7 +121,7 @@ def test_parts_that_are_encoded_together(
     said = encoder(batch).to_pylist()
     assert [row["error"] for row in said] == [""] * len(statuses) + ["timed_out: it hangs"]
     assert [row["frames"] for row in said] == [*map(len, statuses), 0]
-    found = [schema.from_parquet(storage.read(name)) for name in storage.names(observed.FOLDER)]
+    found = [schema.from_parquet(storage.read(name)) for name in storage.names(features.FOLDER)]
     assert [table["status"].to_pylist() for table in found] == statuses
     assert all(table.schema.equals(OBSERVED) for table in found)
     assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
@@ -136,8 +136,8 @@ def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
     edges = [*range(0, len(whole), 4), len(whole)]
     for number, first in enumerate(edges):
         last = first == len(whole)
-        observed.write(storage, "aa", number, last, whole.slice(first, 0 if last else 4))
-    video = observed.Embeddings(storage, observed.segments(storage)["aa"])
+        features.write(storage, "aa", number, last, whole.slice(first, 0 if last else 4))
+    video = features.Embeddings(storage, features.segments(storage)["aa"])
     assert video.rows.equals(table)
     ok = np.flatnonzero([status == "ok" for status in table["status"].to_pylist()])
     track = video.of(ok, 1, 2)
@@ -148,11 +148,11 @@ def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
 def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -> None:
     storage, none = Storage(tmp_path), OBSERVED.empty_table()
     for number, last in ((0, False), (1, False), (1, True), (2, False)):
-        observed.write(storage, "aa", number, last, none)
-    names = observed.segments(storage)["aa"]
+        features.write(storage, "aa", number, last, none)
+    names = features.segments(storage)["aa"]
     assert [name.rpartition("/")[2] for name in names] == ["aa-00000.parquet", "aa-00001-last.parquet"]
     storage.delete(names[0])
-    assert observed.segments(storage) == {}
+    assert features.segments(storage) == {}
 
 
 @pytest.mark.parametrize("count", sizes(2 * 1 + 1))
@@ -195,7 +195,7 @@ def test_row_groups_of_a_file(count: int) -> None:
 
 
 @pytest.fixture
-def run(models: ensemble.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
+def run(models: model_set.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
     monkeypatch.setattr(annotate_phases, "_GROUP_VIDEOS", 3)
     keys = Keys(models, AnnotateConfig(rows_per_file=1000))
     return annotate_phases.Run(keys, Storage(tmp_path), None, None, 1, None)
@@ -221,9 +221,9 @@ def test_groups_of_about_a_file(frames: int, run: annotate_phases.Run) -> None:
 
 @pytest.mark.parametrize("columns", sorted({*sizes(8), *sizes(16)}))
 def test_pieces_and_parts_of_sound(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (mel, sound):
+    for module in (mel, audio_features):
         monkeypatch.setattr(module, "COLUMNS_PER_PIECE", 8)
-    monkeypatch.setattr(sound, "_PIECES_PER_PART", 2)
+    monkeypatch.setattr(audio_features, "_PIECES_PER_PART", 2)
     rate = 8000
     samples = np.random.default_rng(0).integers(-9000, 9000, (1, max(0, columns - 1) * mel.hop(rate)), np.int16)
 
@@ -231,11 +231,11 @@ def test_pieces_and_parts_of_sound(columns: int, tmp_path: Path, monkeypatch: py
         if columns:
             yield AudioBlock(0.0, rate, samples)
 
-    monkeypatch.setattr(sound, "audio", blocks)
-    sound.leave(Storage(tmp_path), "aa", "x")
-    files = observed.segments(Storage(tmp_path))[sound.key_of("aa")]
+    monkeypatch.setattr(audio_features, "audio", blocks)
+    audio_features.leave(Storage(tmp_path), "aa", "x")
+    files = features.segments(Storage(tmp_path))[audio_features.key_of("aa")]
     assert len(files) == max(1, len(batches(columns, 16)))
-    heard = sound.Sound(Storage(tmp_path), files)
+    heard = audio_features.Sound(Storage(tmp_path), files)
     whole = mel.log_mel([samples], rate) if columns else torch.zeros(64, 0)
     assert whole.shape[1] == columns
     for low in range(columns):

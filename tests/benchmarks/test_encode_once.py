@@ -6,7 +6,7 @@ import torch
 
 from aupipe.benchmarks import encode_once
 from aupipe.commands import bench
-from aupipe.learning.embeddings import to_parquet
+from aupipe.data.embedding_store import to_parquet
 
 pytestmark = pytest.mark.unit
 

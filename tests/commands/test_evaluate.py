@@ -8,8 +8,8 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.commands.evaluate import main
+from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning.predictions import Predictions
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec

@@ -10,8 +10,8 @@ import pytest
 from clips import BACKGROUND, draw_face
 
 from aupipe.errors import ConfigError
-from aupipe.faces.cuts import is_cut, thumbnail
 from aupipe.faces.detect import Detector, DetectorConfig, weights_path
+from aupipe.faces.shot_boundaries import is_cut, thumbnail
 
 pytestmark = pytest.mark.unit
 

@@ -18,7 +18,13 @@ from torch import Tensor
 from aupipe import facs
 from aupipe.affwild2 import pack as affwild2_pack
 from aupipe.affwild2 import plan
+from aupipe.data import clips, embedding_store, encode, sampler, samples
+from aupipe.data.embedding_store import EmbeddingReader
+from aupipe.data.samples import Tracks
+from aupipe.data.splits import Part
 from aupipe.errors import DatasetError
+from aupipe.evaluation import inference
+from aupipe.evaluation.predictions import Predictions
 from aupipe.faces.detect import DetectorConfig
 from aupipe.facestore import columns, read, schema, write
 from aupipe.facestore.read import ALL, StoreIndex
@@ -26,16 +32,11 @@ from aupipe.facestore.schema import ROW_GROUP_ROWS, SCHEMA, StoreHeader
 from aupipe.images.job import ImagesConfig, ImagesJob
 from aupipe.images.manifest import TABLE
 from aupipe.images.pack import pack_table
-from aupipe.learning import clips, embeddings, encoding, predict, samples, sampling
-from aupipe.learning.embeddings import EmbeddingReader
-from aupipe.learning.predictions import Predictions
-from aupipe.learning.samples import Tracks
-from aupipe.learning.splits import Part
 from aupipe.media.audio import AudioBlock
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceHead
-from aupipe.models.windows import cover, run_head
+from aupipe.models.sliding_window import cover, run_head
 from aupipe.pipelines import predict as predicting
 from aupipe.storage import Storage
 
@@ -172,7 +173,7 @@ def test_images_of_a_table(count: int, tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("count", sizes(4))
 def test_clips(count: int) -> None:
     """Of a track of so many frames between two others; a track of none does not exist."""
-    edges = sampling.track_edges(np.repeat([0, 1, 2], [3, count, 2]))
+    edges = sampler.track_edges(np.repeat([0, 1, 2], [3, count, 2]))
     cut = clips.runs(edges, 4)
     assert [real.sum() for real in cut.real] == [3, *batches(count, 4), 2]
     assert sorted(cut.rows[cut.real].tolist()) == list(range(count + 5))
@@ -184,14 +185,14 @@ def test_clips(count: int) -> None:
 
 
 def test_clips_of_nothing() -> None:
-    edges = sampling.track_edges(np.zeros(0, np.int64))
+    edges = sampler.track_edges(np.zeros(0, np.int64))
     for none in (clips.runs(edges, 4), clips.windows(edges, 4, stride=2, seed=0, epoch=0), clips.single(0)):
         assert len(none) == 0
         assert (none.rows.dtype, none.real.dtype) == (np.int64, bool)
         assert none.take(np.zeros(0, np.int64)).rows.shape == none.rows.shape
-    subset = sampling.balanced_subset(np.zeros((0, 12), np.int64), 0.5)
+    subset = sampler.balanced_subset(np.zeros((0, 12), np.int64), 0.5)
     assert (subset.tolist(), subset.dtype) == ([], np.int64)
-    kept = sampling.every_nth_and_rare(edges, np.zeros((0, 12), np.int8), 10, 5)
+    kept = sampler.every_nth_and_rare(edges, np.zeros((0, 12), np.int8), 10, 5)
     assert (kept.tolist(), kept.dtype) == ([], bool)
 
 
@@ -199,11 +200,11 @@ def test_clips_of_nothing() -> None:
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_order_and_steps_of_an_epoch(count: int, window: int) -> None:
     """Each group has two rows; batches of six are shared by two ranks."""
-    order = sampling.epoch_order(np.arange(count) // 2, seed=0, epoch=0, window=window)
+    order = sampler.epoch_order(np.arange(count) // 2, seed=0, epoch=0, window=window)
     assert sorted(order.tolist()) == list(range(count))
-    steps = sampling.steps(count, 6)
+    steps = sampler.steps(count, 6)
     assert steps == count // 6
-    parts = [sampling.rank_rows(order, step=s, batch=6, rank=r, world=2) for s in range(steps) for r in range(2)]
+    parts = [sampler.rank_rows(order, step=s, batch=6, rank=r, world=2) for s in range(steps) for r in range(2)]
     assert [len(part) for part in parts] == [3] * 2 * steps
     assert np.concatenate([order[:0], *parts]).tolist() == order[: 6 * steps].tolist()
 
@@ -225,12 +226,12 @@ def test_encoder_calls(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(
         torch.equal(embed(Brightness(), image[None], 4)[0], row) for image, row in zip(images, found, strict=True)
     )
-    monkeypatch.setattr(predict, "PREDICT_BATCH", 4)
+    monkeypatch.setattr(inference, "PREDICT_BATCH", 4)
     index = store(tmp_path, 9)
-    reader = predict.CropReader(index, "train", keep_groups=1)
+    reader = inference.CropReader(index, "train", keep_groups=1)
     inputs = InputSpec(size_px=16)
-    every = predict.encode(Brightness(), inputs, reader, np.arange(9), CPU)
-    assert torch.equal(predict.encode(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
+    every = inference.encode(Brightness(), inputs, reader, np.arange(9), CPU)
+    assert torch.equal(inference.encode(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
     assert reader.read(np.arange(count)).shape == (count, 112, 112, 3)
 
 
@@ -238,14 +239,14 @@ def test_encoder_calls(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     """The part with this many rows stands between two others."""
     index = store(tmp_path / "store", 2, count, 1)
-    encoded = encoding.plain(Brightness(), InputSpec(size_px=16), index)
+    encoded = encode.plain(Brightness(), InputSpec(size_px=16), index)
     folder = Storage(tmp_path / encoded.key)
     sizes_there = []
     for part in index.card.parts:
-        folder.write(part.name, encoding.encode_part(Brightness(), encoded, index, part.name, CPU))
+        folder.write(part.name, encode.encode_part(Brightness(), encoded, index, part.name, CPU))
         file = pq.ParquetFile(tmp_path / encoded.key / part.name)
         sizes_there += [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-    embeddings.finish(folder, encoded)
+    embedding_store.finish(folder, encoded)
     assert [size for size in sizes_there if size] == [2, *batches(count, ROW_GROUP_ROWS), 1]
     reader = EmbeddingReader(index, ALL, [folder.root], keep_groups=2)
     found = reader.read(np.arange(count + 3))
@@ -253,7 +254,7 @@ def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     assert torch.equal(found[:, 0].argsort(stable=True), torch.tensor(grey).argsort(stable=True))
     assert torch.equal(reader.read(np.arange(count + 3)[::-1]), found.flip(0))
     assert reader.read(np.zeros(0, np.int64)).shape == (0, 3)
-    assert encoding.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
+    assert encode.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
 
 
 class Blind(SequenceHead):
@@ -317,5 +318,5 @@ def test_predictions(count: int) -> None:
     written = pq.read_table(pa.BufferReader(found.to_parquet(found.probabilities >= 0.5)))
     assert written["AU01_prob"].to_pylist() == pytest.approx(probabilities[:, 0].tolist())
     assert len(found.where(np.zeros(count, bool)).frame) == 0
-    edges = sampling.track_edges(found.video_id, found.person)
+    edges = sampler.track_edges(found.video_id, found.person)
     assert list(itertools.pairwise(edges.tolist())) == ([(0, count)] if count else [])

@@ -12,7 +12,7 @@ import pytest
 from clips import decoded_times, scene, write_clip
 
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.plan import cut_into_segments
+from aupipe.annotation.segments import cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.errors import NoClockError
 from aupipe.media.frames import frames

@@ -16,7 +16,7 @@ from aupipe.annotation.settings import AnnotateConfig, MediaConfig
 from aupipe.annotation.tracks import link_faces
 from aupipe.errors import NoVideoStreamError
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.follow import Seen, follow
+from aupipe.faces.face_stream import Seen, follow
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import probe

@@ -11,7 +11,7 @@ import pytest
 from clips import damage, decoded_times, scene, write_clip
 
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.plan import cut_into_segments
+from aupipe.annotation.segments import cut_into_segments
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
 

@@ -5,11 +5,11 @@ import timm
 import torch
 
 from aupipe.errors import ConfigError
-from aupipe.learning import initialise
 from aupipe.models.build import build
 from aupipe.models.image_transformer import ImageTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System, still
+from aupipe.training import pretrained
 
 pytestmark = pytest.mark.unit
 
@@ -46,7 +46,7 @@ def test_weights_of_timms_network_fit_with_and_without_prompts(tmp_path: Any) ->
     frames = torch.randn(2, 3, 64, 64)
     plain, prompted = system(), system(prompts={"length": 4})
     for model in (plain, prompted):
-        given = initialise.initialise(model, str(tmp_path / "vit.pth"), setting="init")
+        given = pretrained.initialise(model, str(tmp_path / "vit.pth"), setting="init")
         assert "encoder.backbone.network.pos_embed" in given
         assert not any(name.endswith("prompts") for name in given)
     expected = published.forward_head(published.forward_features(frames), pre_logits=True)

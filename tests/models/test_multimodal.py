@@ -5,12 +5,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from aupipe.learning import optim
-from aupipe.learning.optim import Milestones, OptimiserConfig, ParameterGroup
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System, still
 from aupipe.models.multimodal import MultimodalConfig, sinusoid
+from aupipe.training import optim
+from aupipe.training.optim import Milestones, OptimiserConfig, ParameterGroup
 
 pytestmark = pytest.mark.unit
 

@@ -6,12 +6,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from aupipe.errors import ConfigError
-from aupipe.learning import optim
-from aupipe.learning.optim import Milestones, OptimiserConfig, ParameterGroup
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.models.video_transformer import VideoTransformerConfig
+from aupipe.training import optim
+from aupipe.training.optim import Milestones, OptimiserConfig, ParameterGroup
 
 pytestmark = pytest.mark.unit
 

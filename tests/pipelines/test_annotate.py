@@ -14,11 +14,11 @@ import pytest
 from clips import damage, decoded_times, scene, write_clip
 
 from aupipe import facs
-from aupipe.annotation import ensemble
+from aupipe.annotation import model_set
 from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models import starter
+from aupipe.models import default_models
 
 pytestmark = pytest.mark.ray
 
@@ -162,9 +162,9 @@ def test_a_turned_copy_has_the_same_faces_and_the_starter_models_judge_unasked(
     turned = [np.ascontiguousarray(np.rot90(image, -1)) for image in images]
     write_clip(tmp_path / "in" / "turned.mp4", turned, rotation=90, options=lossless)
     assert main(["--input", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
-    assert starter.notice() in capsys.readouterr().out.splitlines()
+    assert default_models.notice() in capsys.readouterr().out.splitlines()
     models = pq.read_table(tmp_path / "out" / "videos.parquet")["model_sha256"]
-    assert set(models.to_pylist()) == {ensemble.load(starter.FOLDERS, "mean").sha256}
+    assert set(models.to_pylist()) == {model_set.load(default_models.FOLDERS, "mean").sha256}
     table = tables(tmp_path / "out")[0].to_pandas()
     upright, rotated = (table[table.video_id == name].reset_index() for name in ("upright.mp4", "turned.mp4"))
     np.testing.assert_allclose(upright.box_x, rotated.box_x, atol=1.0)

@@ -18,17 +18,17 @@ import pytest
 import ray
 from clips import scene, speaking, write_clip
 
-from aupipe.annotation import ensemble, ledger, observed, schema
+from aupipe.annotation import features, ledger, model_set, schema
+from aupipe.annotation.cache_keys import Keys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.keys import Keys
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalise, annotate_phases
+from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalize, annotate_phases
 from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 from aupipe.pipelines.annotate_encode import Encode, Listen
-from aupipe.pipelines.annotate_finalise import Export, Finalise, Group
+from aupipe.pipelines.annotate_finalize import Export, Finalise, Group
 from aupipe.storage import Storage
 
 
@@ -53,8 +53,8 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: str) -> ensemble.Ensemble:
-    return ensemble.load([checkpoint], "mean")
+def models(checkpoint: str) -> model_set.Ensemble:
+    return model_set.load([checkpoint], "mean")
 
 
 @pytest.mark.unit
@@ -77,7 +77,7 @@ def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
     _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
     task = SegmentTask("key", said["segments"][0]).to_row()
-    monkeypatch.setattr("aupipe.annotation.observe.PART_CROPS", 2)
+    monkeypatch.setattr("aupipe.annotation.extract.PART_CROPS", 2)
     whole = annotate_decode.observe
 
     def broken(*args: Any) -> Iterator[Any]:
@@ -96,13 +96,13 @@ def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = speaking(tmp_path / "a.mkv", [np.zeros((32, 32, 3), np.uint8)] * 25, rate_hz=8000)
     row = {"key": "aa", "uri": str(path), "video_id": "a"}
-    monkeypatch.setattr("aupipe.annotation.sound.decibels", fails(len, lambda *_: True))
+    monkeypatch.setattr("aupipe.annotation.audio_features.decibels", fails(len, lambda *_: True))
     listen = Listen(AnnotateConfig(), storage)
     assert listen(row)["error"].startswith("internal_error: TypeError: a fault of ours (see ")
     assert len(traces(storage)) == len(storage.names()) == 1
     monkeypatch.undo()
     assert listen(row)["error"] == ""
-    assert observed.segments(storage)
+    assert features.segments(storage)
 
 
 def part(video_id: str, value: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def part(video_id: str, value: int) -> dict[str, Any]:
 
 
 @pytest.mark.unit
-def test_encode(storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode(storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     """The crops of one video of three break the encoder, the rows of another cannot be written."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     batch = pa.Table.from_pylist([part("a", 10), part("crops", 200), part("b", 30), part("rows", 40)])
@@ -125,21 +125,21 @@ def test_encode(storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest
     Encode(models, sound, 3, "cpu")(batch)
     white = lambda _, crops: any(crop.max() == 200 for crop in crops)  # noqa: E731
     monkeypatch.setattr(Encoders, "__call__", fails(Encoders.__call__, white))
-    monkeypatch.setattr(annotate_encode.observed, "write", fails(observed.write, lambda _, key, *__: key == "rows"))
+    monkeypatch.setattr(annotate_encode.observed, "write", fails(features.write, lambda _, key, *__: key == "rows"))
     done = {row["video_id"]: row for row in Encode(models, storage, 3, "cpu")(batch).to_pylist()}
     assert {key: (row["frames"], row["error"].partition(" (see")[0]) for key, row in done.items()} == {
         "a": (2, ""), "crops": (0, "internal_error: TypeError: a fault of ours"),
         "b": (2, ""), "rows": (0, "internal_error: TypeError: a fault of ours"),
     }  # fmt: skip
-    assert list(observed.segments(storage)) == ["a", "b"]
-    for (name,) in observed.segments(storage).values():  # alone or together: the same bits
+    assert list(features.segments(storage)) == ["a", "b"]
+    for (name,) in features.segments(storage).values():  # alone or together: the same bits
         assert storage.read(name) == sound.read(name)
     assert len(traces(storage)) == 2
 
 
 @pytest.mark.unit
 def test_a_broken_device_is_no_inputs_fault(
-    storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any) -> None:
         raise annotate_encode.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -154,25 +154,25 @@ def record(video_id: str) -> dict[str, Any]:
     return {"video_id": video_id, "decide_key": "d", "fingerprint": video_id, "frames_expected": 2, "losses": []}
 
 
-def finaliser(models: ensemble.Ensemble, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalise, Group]:
+def finaliser(models: model_set.Ensemble, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalise, Group]:
     """Finalise, and a group of three videos that were observed."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     names = ["a", "b", "c"]
     Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part(name, 10) for name in names]))
-    group = Group(1, [record(name) for name in names], [observed.segments(storage)[name] for name in names], [[]] * 3)
+    group = Group(1, [record(name) for name in names], [features.segments(storage)[name] for name in names], [[]] * 3)
     return Finalise(models, storage, AnnotateConfig(), Keys(models, AnnotateConfig()).decision), group
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("where", ["decide", "commit"])
-def test_finalise(where: str, storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finalise(where: str, storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     finalise, group = finaliser(models, storage, monkeypatch)
     if where == "decide":
         guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
-        monkeypatch.setattr(annotate_finalise, "decide", fails(annotate_finalise.decide, guilty))
+        monkeypatch.setattr(annotate_finalize, "decide", fails(annotate_finalize.decide, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
-        monkeypatch.setattr(annotate_finalise.ledger, "commit", fails(ledger.commit, holds))
+        monkeypatch.setattr(annotate_finalize.ledger, "commit", fails(ledger.commit, holds))
     said = finalise(group.to_row())
     assert json.loads(said["video_ids"]) == ["a", "b", "c"]
     ((guilty_id, reason),) = json.loads(said["reasons"]).items()
@@ -184,31 +184,31 @@ def test_finalise(where: str, storage: Storage, models: ensemble.Ensemble, monke
 
 @pytest.mark.unit
 def test_finalise_of_what_is_committed_and_of_nothing_else(
-    storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finalise, group = finaliser(models, storage, monkeypatch)
     assert json.loads(finalise(group.to_row())["reasons"]) == {}
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
-    monkeypatch.setattr(annotate_finalise, "find_events", fails(len, lambda *_: True))
+    monkeypatch.setattr(annotate_finalize, "find_events", fails(len, lambda *_: True))
     assert list(json.loads(finalise(again.to_row())["reasons"])) == ["a", "b", "c"]
     current = ledger.Ledger.read(storage).current()
     assert {key: found["decide_key"] for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
 
 
 @pytest.mark.unit
-def test_export(storage: Storage, models: ensemble.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export(storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     finalise, group = finaliser(models, storage, monkeypatch)
     finalise(group.to_row())
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
-    monkeypatch.setattr(annotate_finalise, "export", fails(annotate_finalise.export, guilty))
+    monkeypatch.setattr(annotate_finalize, "export", fails(annotate_finalize.export, guilty))
     row = {"files": json.dumps(entry.frames), "video_ids": json.dumps(["a", "b", "c"])}
     assert list(json.loads(Export(storage, ("csv",))(row)["reasons"])) == ["b"]
     assert storage.names("export") == ["export/csv/a.csv", "export/csv/c.csv"]
 
 
-OBSERVE, DECIDE, EXPORT = annotate_decode.observe, annotate_finalise.decide, annotate_finalise.export
+OBSERVE, DECIDE, EXPORT = annotate_decode.observe, annotate_finalize.decide, annotate_finalize.export
 
 
 class FaultyDecode(Decode):
@@ -229,17 +229,17 @@ class FaultyEncode(Encode):
 
 class FaultyFinalise(Finalise):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalise.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalise.mp4")
+        annotate_finalize.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalise.mp4")
         return super().__call__(row)
 
 
 class FaultyExport(Export):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalise.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
+        annotate_finalize.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
         try:
             return super().__call__(row)
         finally:
-            annotate_finalise.export = EXPORT
+            annotate_finalize.export = EXPORT
 
 
 def frames_of(out: Path) -> dict[str, list[int]]:

@@ -14,10 +14,10 @@ import torch
 
 from aupipe import facs
 from aupipe.commands.evaluate import main
+from aupipe.data.crop_reader import CropReader
+from aupipe.evaluation import metrics
+from aupipe.evaluation.inference import encode
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import metrics
-from aupipe.learning.crops import CropReader
-from aupipe.learning.predict import encode
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aupipe.commands import evaluate, train
+from aupipe.data import splits
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import splits
 from aupipe.models import checkpoint
 
 pytestmark = pytest.mark.ray

@@ -11,10 +11,10 @@ import torch
 
 from aupipe.commands import evaluate, train
 from aupipe.errors import ConfigError
-from aupipe.learning import recipe
 from aupipe.models import checkpoint
 from aupipe.pipelines import train_folds
 from aupipe.pipelines.train_stage import TrainJob
+from aupipe.training import recipe
 
 
 def settings(*chosen: str) -> list[str]:

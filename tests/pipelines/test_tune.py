@@ -16,12 +16,14 @@ import pytest
 import ray
 
 from aupipe.commands import train, tune
+from aupipe.data import splits
 from aupipe.facestore.read import StoreIndex
-from aupipe.learning import recipe, search, splits, trials
-from aupipe.learning.trials import Trial
 from aupipe.models import checkpoint
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
+from aupipe.training import recipe
+from aupipe.tuning import search, trials
+from aupipe.tuning.trials import Trial
 
 pytestmark = pytest.mark.cluster
 

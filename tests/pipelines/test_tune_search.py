@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from aupipe.learning import recipe, search
-from aupipe.learning.trials import Trial
 from aupipe.pipelines import tune_search
 from aupipe.pipelines.tune_trial import TuneJob, settings_of
+from aupipe.training import recipe
+from aupipe.tuning import search
+from aupipe.tuning.trials import Trial
 
 pytestmark = pytest.mark.unit
 

@@ -14,12 +14,13 @@ import torch
 
 from aupipe.facestore.read import StoreIndex
 from aupipe.images import job as images
-from aupipe.learning import engine, recipe, tasks
-from aupipe.learning.learner import build_learner
 from aupipe.storage import Storage
 from aupipe.synthesis import rig
-from aupipe.synthesis.folder import SynthesisConfig, claim
-from aupipe.synthesis.still_set import MANIFEST, StillSet
+from aupipe.synthesis.render_job import SynthesisConfig, claim
+from aupipe.synthesis.still_dataset import MANIFEST, StillSet
+from aupipe.training import recipe, task_data
+from aupipe.training import trainer as engine
+from aupipe.training.learner import build_learner
 
 pytestmark = pytest.mark.unit
 
@@ -48,7 +49,7 @@ def losses(index: StoreIndex, steps: int, *overrides: str) -> list[float]:
     """Of each of the first steps."""
     torch.set_num_threads(1)
     plan = recipe.read("starter", quick=False, overrides=overrides)
-    data = tasks.task_data(plan, "train", index)
+    data = task_data.task_data(plan, "train", index)
     model, optimiser = build_learner(plan, "train", data, "random")
     trainer = engine.Trainer(
         recipe=plan, stage="train", data=data, model=model, optimiser=optimiser, rank=0, world=1,

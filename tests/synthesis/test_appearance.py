@@ -7,7 +7,7 @@ import pytest
 
 from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
-from aupipe.synthesis.paint import FURROWS, TEXTURE_SIZE
+from aupipe.synthesis.skin_texture import FURROWS, TEXTURE_SIZE
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 from aupipe.errors import ConfigError
 from aupipe.storage import Storage
 from aupipe.synthesis.dataset import VideoSet
-from aupipe.synthesis.folder import SynthesisConfig, check, claim
+from aupipe.synthesis.render_job import SynthesisConfig, check, claim
 
 pytestmark = pytest.mark.unit
 

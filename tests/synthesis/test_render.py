@@ -7,8 +7,8 @@ import pytest
 
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.synthesis import rig
-from aupipe.synthesis.actions import offset_weights
 from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.au_blendshapes import offset_weights
 from aupipe.synthesis.render import Renderer
 from aupipe.synthesis.scene import draw_scene
 

@@ -9,8 +9,8 @@ import pytest
 
 from aupipe.errors import ConfigError
 from aupipe.synthesis import rig
-from aupipe.synthesis.actions import LIPS_PARTED_DM, lip_columns, offset_weights
 from aupipe.synthesis.appearance import draw_person
+from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM, lip_columns, offset_weights
 from aupipe.synthesis.rig import EYES_DM, Rig
 
 pytestmark = pytest.mark.unit

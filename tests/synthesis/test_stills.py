@@ -7,7 +7,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.synthesis import rig
-from aupipe.synthesis.activations import PRESENT
+from aupipe.synthesis.au_schedule import PRESENT
 from aupipe.synthesis.stills import draw_intensity, stills
 
 pytestmark = pytest.mark.unit

@@ -1,0 +1,112 @@
+"""Observe: decode, detect and align a segment.
+
+Its rows for a frame depend on the ±R frames around it and on those within the longest gap before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from aupipe.annotation.schema import OBSERVED, list_column
+from aupipe.annotation.segments import Segment
+from aupipe.faces.align import CROP_SIZE_PX, crop
+from aupipe.faces.detect import Detector
+from aupipe.faces.face_stream import Seen, follow
+from aupipe.faces.track import TrackingConfig
+from aupipe.media.frames import Frame
+
+PART_CROPS = 256  # crops held before they go on to the encoder: what bounds a worker's memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of rows of a segment with its crops.
+
+    Attributes:
+        rows: OBSERVED without embeddings.
+        crops: (M, T, 112, 112, 3) uint8 RGB, one on each template for each row with status ok, in order.
+        number: 0-based within the segment.
+        last: the segment ends here.
+    """
+
+    rows: pa.Table
+    crops: np.ndarray
+    number: int
+    last: bool
+
+
+def observe(
+    segment: Segment,
+    images: Iterable[Frame],
+    detector: Detector,
+    smoothing_radius: int,
+    templates: np.ndarray,
+    tracking: TrackingConfig,
+) -> Iterator[Part]:
+    """The rows and crops of the frames that the segment owns, in parts of bounded size, none of them empty.
+
+    A segment of which no frame comes is one part without rows.
+
+    Args:
+        images: the frames of the segment's span.
+        templates: (T, 5, 2); each face is cropped once for each.
+
+    Raises:
+        MediaError: the video cannot be opened.
+    """
+    rows: list[dict[str, object]] = []
+    crops: list[np.ndarray] = []
+    number = 0
+    for seen, points in follow(images, detector, smoothing_radius, tracking):
+        index = seen.frame.index
+        if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
+            continue
+        # A full part goes when there is more to come, not as soon as it is full: otherwise a segment whose last frame
+        # fills a part would end in an empty one.
+        if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
+            yield _part(rows, crops, len(templates), number, last=False)
+            rows, crops, number = [], [], number + 1
+        for row, crop_points in _rows(seen, points, detector.config.min_face_px):
+            rows.append(row)
+            if crop_points is not None and seen.frame.image is not None:
+                crops.append(np.stack([crop(seen.frame.image, crop_points, template) for template in templates]))
+    yield _part(rows, crops, len(templates), number, last=True)
+
+
+def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
+    """`rows` with the embeddings (M, E) float32 of those with status ok."""
+    has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()], bool)
+    return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
+
+
+def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
+    """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
+    frame, faces = seen.frame, seen.faces
+    height, width = (None, None) if frame.image is None else frame.image.shape[:2]
+    base = {
+        "frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt,
+        "restart": frame.restart, "frame_width": width, "frame_height": height,
+    }  # fmt: skip
+    if len(faces) == 0:
+        yield base | {"status": "decode_error" if frame.image is None else "no_face"}, None
+    for face in range(len(faces)):
+        x, y, width, height = faces.boxes[face].tolist()
+        large_enough = min(width, height) >= min_face_px
+        yield base | {
+            "status": "ok" if large_enough else "face_too_small",
+            "detector_score": float(faces.scores[face]),
+            "box_x": x, "box_y": y, "box_w": width, "box_h": height,
+            "landmarks": faces.landmarks[face].reshape(-1).tolist(),
+            "link": int(seen.links[face]) if seen.links[face] >= 0 else None,
+            "resumes": [number for place in seen.resumes[face] for number in place] or None,
+        }, points[face] if large_enough else None  # fmt: skip
+
+
+def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> Part:
+    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    stacked = np.stack(crops) if crops else np.zeros((0, templates, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
+    return Part(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)

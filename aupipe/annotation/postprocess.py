@@ -1,0 +1,143 @@
+"""Finalise, per video: `head` links faces and makes embeddings probabilities, `decide` smooths and thresholds them.
+
+Decide reads only what head left in the frames table, so other thresholds need neither the video nor the embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe import facs
+from aupipe.annotation.schema import BOX, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
+from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
+from aupipe.evaluation.decision import How
+from aupipe.evaluation.smoothing import smooth_track
+from aupipe.faces.track import TrackingConfig
+
+# What K models say of one track: its rows (S,) and times (S,) in; out come (columns, probabilities (S, …) there) until
+# all K·12 + C are told, never all of a long track at once.
+Tell = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
+
+
+_KEPT = ("frame", "time_s", "status", "detector_score", *BOX, "landmarks", "frame_width", "frame_height")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How the probabilities of K models become booleans.
+
+    Attributes:
+        thresholds: of each model, every AU.
+        radii: frames of smoothing on either side, of each model.
+    """
+
+    how: How
+    thresholds: tuple[dict[str, float], ...]
+    radii: tuple[int, ...]
+
+
+def head(
+    video_id: str, observed: pa.Table, tell: Tell, models: int, classes: int, tracking: TrackingConfig
+) -> pa.Table:
+    """The frames table of a video with face ids, `AUxx_raw` and expressions; what `decide` fills in is still null.
+
+    Args:
+        observed: OBSERVED rows of the whole video, ordered by frame, without embeddings.
+        models: K.
+        classes: C expressions.
+    """
+    ids = link_faces(observed, tracking)
+    ok = pc.equal(observed["status"], "ok").to_numpy()
+    order = np.lexsort((ids, observed["frame"].to_numpy()))
+    place = np.argsort(order)  # of each observed row in the frames table
+    aus, count = len(facs.AUS), len(observed)
+    said = np.full((count, models * aus + classes), np.nan, np.float32)
+    times = gap_times_s(observed)
+    for track in rows_of_faces(ids):
+        rows = track[ok[track]]
+        if len(rows):
+            for part, probability in tell(rows, times[rows]):
+                said[place[rows], part] = probability
+    if (np.diff(order) < 0).any():  # a copy is large, and mostly they are in order already
+        observed, ids = observed.take(order), ids[order]
+    columns = {
+        "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
+        "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
+        **{name: observed[name] for name in _KEPT},
+        **{name: _nullable(said[:, au : models * aus : aus].mean(axis=1, dtype=float)) for au, name in enumerate(RAW)},
+        **dict.fromkeys(PROB, pa.nulls(count, pa.float32())),
+        **dict.fromkeys(facs.AUS, pa.nulls(count, pa.bool_())),
+        **_expressions(said[:, models * aus :]),
+    }
+    if models > 1:
+        there = np.isfinite(said[:, : models * aus].mean(axis=1))
+        columns[MEMBERS] = list_column(said[there, : models * aus], there)
+    schema = frames_schema(models, classes)
+    return pa.table(columns).select(schema.names).cast(schema)
+
+
+def decide(frames: pa.Table, decision: Decision) -> pa.Table:
+    """The frames table of one video with `AUxx_prob` and `AUxx`.
+
+    `_prob` is the mean of the models' probabilities, each smoothed along its track with the model's radius. AUxx: by
+    mean if it reaches the mean of the models' thresholds, by vote if more than half of the models reach their own.
+    """
+    ids = frames["face_id"].fill_null(-1).to_numpy()
+    index, times = frames["frame"].to_numpy(), gap_times_s(frames)
+    known = frames[RAW[0]].is_valid().to_numpy()
+    tracks = [rows[known[rows]] for rows in rows_of_faces(ids)]
+    thresholds = np.array([[each[au] for au in facs.AUS] for each in decision.thresholds])
+    # One AU at a time: smoothing takes several copies, and a video can be long.
+    for au, name in enumerate(facs.AUS):
+        members = _members(frames, len(decision.radii), au)
+        smoothed = np.full(members.shape, np.nan)
+        for rows in filter(len, tracks):
+            for member, radius in enumerate(decision.radii):
+                values = members[rows, member, None].astype(np.float64)
+                smoothed[rows, member] = smooth_track(index[rows], times[rows], values, radius)[:, 0]
+        prob = smoothed.mean(axis=1).astype(np.float32)
+        # Compared at the precision that is stored, so that a reader of the table gets the same answer.
+        positive = prob >= thresholds[:, au].mean().astype(np.float32)
+        if decision.how == "vote":
+            votes = (smoothed.astype(np.float32) >= thresholds[:, au].astype(np.float32)).sum(axis=1)
+            positive = 2 * votes > len(thresholds)
+        frames = _replace(frames, PROB[au], _nullable(prob))
+        frames = _replace(frames, name, pa.array(positive, mask=np.isnan(prob)))
+    return frames
+
+
+def _members(frames: pa.Table, models: int, au: int) -> np.ndarray:
+    """(N, K) float32 raw probabilities of an AU by each model, NaN where there are none."""
+    if MEMBERS not in frames.column_names:
+        return frames[RAW[au]].to_numpy(zero_copy_only=False)[:, None]
+    column = frames[MEMBERS].combine_chunks()
+    there = column.is_valid().to_numpy(zero_copy_only=False)
+    members = np.full((len(frames), models), np.nan, np.float32)
+    members[there] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
+    return members
+
+
+def _expressions(probability: np.ndarray) -> dict[str, pa.Array]:
+    """The expression columns from probabilities (N, C); the likeliest class, of equals the first."""
+    classes = probability.shape[1]
+    if classes == 0:
+        return {}
+    unknown = np.isnan(probability[:, 0])
+    likeliest = np.array(facs.EXPRESSIONS)[np.where(unknown, 0, np.nan_to_num(probability).argmax(axis=1))]
+    name, *names = expression_columns(classes)
+    each = {name: _nullable(probability[:, number]) for number, name in enumerate(names)}
+    return {name: pa.array(likeliest, pa.string(), mask=unknown), **each}
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    return pa.array(values.astype(np.float32), mask=np.isnan(values))
+
+
+def _replace(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), column)

@@ -1,0 +1,127 @@
+"""Embeddings on disk: what a frozen encoder makes of the crops of a face store, worked out once (see `encoding`).
+
+FOLDER/KEY/split=train/00000-….parquet    for each part of the store one file: its rows, in its row groups
+FOLDER/KEY/embeddings.json                the card, written last
+
+KEY derives from all that the embeddings depend on, so who asks for the same finds them, whatever run, trial or stage
+made them, and writing a file twice is harmless. A part's file that is there is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from aupipe.config import Section
+from aupipe.data.augment import AugmentConfig
+from aupipe.errors import DatasetError
+from aupipe.evaluation.metrics import Ints
+from aupipe.facestore.columns import of_arrays, to_arrays
+from aupipe.facestore.read import StoreIndex, parquet
+from aupipe.facestore.schema import ROW_GROUP_ROWS
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+
+CARD = "embeddings.json"
+_SCHEMA_VERSION = "1"
+_COLUMN = "embedding"  # float32[E]
+
+
+class Encoding(Section):
+    """How the crops of a store are encoded: the card of a folder of embeddings."""
+
+    schema_version: str = _SCHEMA_VERSION
+    encoder_sha256: str
+    width: int  # E
+    input: InputSpec
+    store_sha256: str
+    augment: AugmentConfig | None = None  # None: crops as they are
+    copy_number: int = 0  # of several augmented copies
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+
+def finish(folder: Storage, encoding: Encoding) -> None:
+    """Write the card, when all files are there."""
+    folder.write(CARD, encoding.model_dump_json(indent=1).encode())
+
+
+def to_parquet(embeddings: Tensor) -> bytes:
+    """The file of a part: embeddings (N, E) of its rows."""
+    kind = pa.list_(pa.float32(), embeddings.shape[1])
+    values = of_arrays(embeddings.numpy(), kind, len(embeddings))
+    table = pa.table({_COLUMN: values}).replace_schema_metadata({"schema_version": _SCHEMA_VERSION})
+    sink = io.BytesIO()
+    # Bytes of like weight together pack 18 % smaller; whole floats hardly repeat, so a dictionary would be in vain.
+    pq.write_table(
+        table, sink, row_group_size=ROW_GROUP_ROWS, compression="zstd", use_dictionary=False,
+        use_byte_stream_split=True, write_statistics=False,
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def stored(folder: Storage, parts: Iterable[str]) -> bool:
+    """Whether a folder has embeddings of all of these parts."""
+    return folder.exists(CARD) and set(parts) <= set(folder.names())
+
+
+class EmbeddingReader:
+    """Reads embeddings by the row numbers of one pool of the store. Made for the pattern of `sampling.epoch_order`."""
+
+    def __init__(self, index: StoreIndex, pool: str, folders: Sequence[str], *, keep_groups: int) -> None:
+        """
+        Args:
+            folders: one a copy, as `encodings` names them.
+            keep_groups: row groups (about E kB each) that stay in memory; two windows of the plan are enough.
+
+        Raises:
+            DatasetError: a folder holds no embeddings of this store.
+        """
+        self._folders = [Storage(folder) for folder in folders]
+        self._width = {_card(folder, index).width for folder in self._folders}.pop()
+        self._groups = index.row_groups(pool)
+        self._group = lru_cache(keep_groups)(self._load)
+
+    def read(self, rows: Ints, copy: int = 0) -> Tensor:
+        """Embeddings (N, E) float32 of rows (N,), of copy `copy` mod the number of copies."""
+        found = torch.empty(len(rows), self._width)
+        numbers = self._groups.of(rows)
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            group = self._group(copy % len(self._folders), number)
+            found[torch.from_numpy(here)] = group[torch.from_numpy(rows[here] - self._groups[number].start)]
+        return found
+
+    def _load(self, copy: int, number: int) -> Tensor:
+        """Embeddings (N, E) of a row group."""
+        folder, group = self._folders[copy], self._groups[number]
+        try:
+            column = parquet(folder, group.file).read_row_group(group.group, columns=[_COLUMN])[_COLUMN]
+        except FileNotFoundError:
+            raise DatasetError(f"{folder.path(group.file)} is missing; start train.py again to make it") from None
+        return torch.from_numpy(to_arrays(column).copy())
+
+
+def _card(folder: Storage, index: StoreIndex) -> Encoding:
+    if not folder.exists(CARD):
+        raise DatasetError(f"{folder.root} holds no embeddings: {CARD} is missing; start train.py again to make them")
+    try:
+        found = Encoding.model_validate_json(folder.read(CARD))
+    except ValidationError as error:
+        raise DatasetError(
+            f"{folder.path(CARD)} cannot be read ({error.errors()[0]['msg']}); delete the folder"
+        ) from None
+    if found.store_sha256 != index.sha256:
+        raise DatasetError(f"{folder.root} holds embeddings of another store than {index.storage.root}")
+    return found

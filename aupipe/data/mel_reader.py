@@ -1,0 +1,56 @@
+"""The sound of a store's videos for heads that hear: log-mel spectrograms, and the columns of them at frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe.evaluation.metrics import Floats, Ints
+from aupipe.facestore.read import StoreIndex
+from aupipe.media.mel import N_MELS, columns, log_mel
+from aupipe.models.sliding_window import around
+
+KEPT_VIDEOS = 64  # spectrograms held at a time; one of five minutes takes 15 MB
+
+
+class Sound(NamedTuple):
+    mel: Tensor  # (64, M); M = 0 without sound
+    start_s: float
+    rate_hz: int
+
+    def columns(self, time_s: Floats) -> Ints:
+        """(…) the column at each media time, −1 where there is no sound."""
+        return columns(time_s, start_s=self.start_s, rate_hz=self.rate_hz, count=self.mel.shape[1])
+
+
+class Sounds:
+    """Spectrograms of the videos of one store, worked out as they are asked for; the last ones stay in memory."""
+
+    def __init__(self, index: StoreIndex) -> None:
+        self._index = index
+        self.of = lru_cache(KEPT_VIDEOS)(self._load)  # by video_id
+
+    def _load(self, video_id: str) -> Sound:
+        audio = self._index.audio(video_id)
+        if audio is None:
+            return Sound(torch.zeros(N_MELS, 0), 0.0, 1)
+        return Sound(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
+
+    def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
+        """Sound around clips: `mel` (B, 64, M), behind the shorter ones zeros, the mean level, and `column` (B, S).
+
+        Args:
+            videos: of each clip.
+            time_s: (B, S).
+        """
+        found = [self.of(video) for video in videos]
+        each = [around(sound.mel, sound.columns(times)) for sound, times in zip(found, time_s, strict=True)]
+        mel = torch.zeros(len(each), N_MELS, max(part.shape[-1] for part, _ in each))
+        for row, (part, _) in zip(mel, each, strict=True):
+            row[:, : part.shape[-1]] = part
+        return mel, torch.from_numpy(np.stack([column for _, column in each]))

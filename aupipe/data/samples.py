@@ -1,0 +1,237 @@
+"""What a task of a stage learns from, and what it is scored on: rows of a store, their targets, and clips over them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe import facs
+from aupipe.data import clips, sampler, splits
+from aupipe.data.clips import Clips
+from aupipe.data.sampler import Task
+from aupipe.errors import DatasetError
+from aupipe.evaluation.metrics import Bools, Floats, Ints
+from aupipe.facestore import gaps
+from aupipe.facestore.columns import intensities, labels
+from aupipe.facestore.folds import held_out, video_positives
+from aupipe.facestore.read import StoreIndex
+from aupipe.training.recipe import DataConfig
+
+Targets = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """R rows of a store, track by track."""
+
+    pool: str  # the store's split in which rows are numbered
+    rows: Ints  # (R,) numbers of the rows, ascending
+    time_s: Floats  # (R,) media time; from the frame number where the store knows none
+    edges: Ints  # of the tracks (see `sampling.track_edges`)
+    videos: tuple[str, ...]  # the base video of each track
+
+    def videos_of(self, places: Ints) -> list[str]:
+        """The base videos of the rows at these places 0 … R−1."""
+        return [self.videos[track] for track in np.searchsorted(self.edges, places, side="right") - 1]
+
+    def part(self, first: int, last: int) -> Tracks:
+        """Tracks first … last−1."""
+        span = slice(int(self.edges[first]), int(self.edges[last]))
+        edges = self.edges[first : last + 1] - span.start
+        return Tracks(self.pool, self.rows[span], self.time_s[span], edges, self.videos[first:last])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """R labelled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+
+    tracks: Tracks
+    frames: Ints  # (R,) real frame numbers
+    targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
+    strong: Targets | None = None  # (R, 12) float32 0 … 1, to learn from instead of the targets
+    held_out_videos: tuple[str, ...] = ()
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Whose rows they are."""
+        return tuple(sorted(set(self.tracks.videos)))
+
+    @property
+    def wanted(self) -> Targets:
+        """What a model is to say of each row."""
+        return self.targets if self.strong is None else self.strong
+
+    @property
+    def positive_rates(self) -> Floats:
+        """(12,) of the known AU labels; an AU without a positive counts as having one."""
+        positives = np.maximum((self.targets == 1).sum(axis=0), 1)
+        return positives / np.maximum((self.targets != facs.UNKNOWN).sum(axis=0), 1)
+
+    @property
+    def classes(self) -> int:
+        """How many classes or identities there are."""
+        return int(self.targets.max()) + 1
+
+    def clips(self, data: DataConfig, *, seed: int, epoch: int) -> Clips:
+        """The clips of an epoch, in the rows' order; always as many."""
+        if data.balance_classes:
+            chosen = class_balanced(self.targets, balance=data.balance_classes, seed=seed, epoch=epoch)
+            return clips.single(len(self.targets)).take(chosen)
+        if data.clip_stride is not None:
+            return clips.windows(self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch)
+        if data.clip_frames == 1 and data.subset is None:
+            return clips.single(len(self.targets))
+        cut = clips.runs(self.tracks.edges, data.clip_frames)
+        if data.subset is None:
+            return cut
+        positives = ((self.targets[cut.rows] == 1) & cut.real[..., None]).sum(axis=1)
+        return cut.take(sampler.balanced_subset(positives, data.subset))
+
+
+def to_learn(
+    index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
+    classes: int = len(facs.EXPRESSIONS),
+) -> Samples:  # fmt: skip
+    """The rows that a task learns from, of the split's part to learn but for held-out videos of the store's own.
+
+    Args:
+        classes: of expressions; a label beyond them is unknown.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    part = splits.to_learn(index, split)
+    table = _table(index, part, task, data.videos_are_people)
+    # What is left out as a fold of people is there to be scored; nothing is tuned, so nothing more is held out.
+    own = table.filter(pc.less(table["row"], index.alone.rows(part.pool)))
+    apart = frozenset() if splits.is_people(split) else held_out(video_positives(own), data.held_out)
+    table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
+    if data.rare_n is None:
+        # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.
+        table = table.filter(pa.array(sampler.every_nth(_frames(table), data.every_n)))
+        table = table.filter(_known(table, task, classes))
+    else:
+        table = table.filter(_known(table, task, classes))
+        kept = sampler.every_nth_and_rare(_edges(table), labels(table), data.every_n, data.rare_n)
+        table = table.filter(pa.array(kept))
+    found = _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
+    return found if data.intensity is None else replace(found, strong=_strong(index, found, data.intensity))
+
+
+def to_score(index: StoreIndex, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
+    """The labelled rows of the split's part to score; `classes` as in `to_learn`.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    part = splits.to_score(index, split)
+    table = _table(index, part, task)
+    return _samples(index, part.pool, table.filter(_known(table, task, classes)), task)
+
+
+def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -> Ints:
+    """Numbers (N,), ascending, of an epoch's samples, as many as there are: class c has a share ∝ n_c^(1 − balance).
+
+    A rare class's samples come several times; of a frequent one, other samples come in every epoch.
+    """
+    rng = np.random.default_rng(sampler.seed_of(seed, "balance", epoch))
+    classes, counts = np.unique(targets, return_counts=True)
+    ends = np.cumsum(counts ** (1.0 - balance))
+    ends = np.rint(ends / ends[-1] * len(targets)).astype(np.int64)
+    chosen = []
+    for each, wanted in zip(classes, np.diff(ends, prepend=0), strict=True):
+        members = rng.permutation(np.flatnonzero(targets == each))
+        chosen.append(np.resize(members, wanted))
+    return np.sort(np.concatenate(chosen))
+
+
+def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: bool = False) -> pa.Table:
+    """The part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
+    table = rows_of(index, part)
+    if task == "identity":
+        if videos_are_people:
+            person = pc.coalesce(
+                table["identity"], pc.binary_join_element_wise(table["video_id"], table["person"], "/")
+            )
+            table = table.set_column(table.schema.get_field_index("identity"), "identity", person)
+        table = table.append_column("class", pc.rank(table["identity"], "ascending", tiebreaker="dense"))
+    return table
+
+
+def _strong(index: StoreIndex, found: Samples, times: float) -> Targets:
+    """(R, 12) intensities of the samples' rows, times a factor, at most 1."""
+    pool = found.tracks.pool
+    strong = None
+    if index.has(pool, "intensity"):
+        strong = intensities(index.labels(pool, ("intensity",)).take(pa.array(found.tracks.rows)))
+    if strong is None:
+        raise DatasetError(
+            f"{index.storage.root}: nobody says how strong the AUs of its rows are, which data.intensity asks for; "
+            "leave that out, or make the store of a manifest with columns AU01_intensity …"
+        )
+    return np.minimum(strong * np.float32(times), 1)
+
+
+def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
+    if task == "au":
+        return pa.array((labels(table) != facs.UNKNOWN).any(axis=1))
+    if task == "identity":
+        return pc.is_valid(table["identity"])
+    return pc.and_(pc.greater_equal(table["expression"], 0), pc.less(table["expression"], classes))
+
+
+def _targets(table: pa.Table, task: Task) -> Targets:
+    if task == "au":
+        return labels(table)
+    return _ints(table["expression"]) if task == "expr" else _ints(table["class"]) - 1
+
+
+def _frames(table: pa.Table) -> Ints:
+    return _ints(table["frame"])
+
+
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return column.to_numpy().astype(np.int64)
+
+
+def rows_of(index: StoreIndex, part: splits.Part) -> pa.Table:
+    """The rows of a part without images, with their number in its pool as `row`."""
+    table = index.labels(part.pool)
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    return table.filter(pa.array(part.mask(table["video_id"])))
+
+
+def tracks(pool: str, table: pa.Table) -> Tracks:
+    """The tracks among rows of a pool, as `rows_of` gives them."""
+    frames, edges, known_s = _frames(table), _edges(table), table["time_s"].to_numpy()
+    names = table["video_id"].take(edges[:-1]).to_pylist()
+    spans = zip(names, itertools.pairwise(edges.tolist()), strict=True)
+    time_s = [gaps.seconds(name, frames[a:b], known_s[a:b]) for name, (a, b) in spans]
+    return Tracks(pool, _ints(table["row"]), np.concatenate([np.empty(0), *time_s]), edges, tuple(names))
+
+
+def _edges(table: pa.Table) -> Ints:
+    return sampler.track_edges(*(_codes(table[name]) for name in ("video_id", "person")))
+
+
+def _codes(column: pa.ChunkedArray) -> Bools:
+    return column.combine_chunks().dictionary_encode().indices.to_numpy()
+
+
+def _samples(
+    index: StoreIndex, pool: str, table: pa.Table, task: Task, apart: tuple[str, ...] = (), shuffled: bool = False
+) -> Samples:
+    if not len(table):
+        raise DatasetError(
+            f"{index.storage.root}: of split {pool!r} no row with a label for {task} is left to learn from or to score"
+        )
+    targets = _targets(table, task)
+    if shuffled:
+        targets = np.random.default_rng(0).permutation(targets)
+    return Samples(tracks(pool, table), _frames(table), targets, held_out_videos=apart)

@@ -1,0 +1,145 @@
+"""What `--split` names: the videos that a model learns from, and those it is scored on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe import facs
+from aupipe.errors import ConfigError, DatasetError
+from aupipe.evaluation.metrics import Bools, Ints
+from aupipe.facestore.folds import FOLDS, folds, video_positives
+from aupipe.facestore.read import ALL, RowGroup, StoreIndex
+
+OFFICIAL = "official"
+SEARCH = "search"
+SEARCH_FOLDS = 5  # of the people of the train split; by one of them a search goes, and nobody of validation
+_FOLD = re.compile(r"fold:(\d+)")
+_PEOPLE = re.compile(r"people:(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some videos of a store."""
+
+    pool: str  # the store's split in which their rows are numbered
+    videos: frozenset[str] | None = None  # None: all of the pool
+
+    def mask(self, video_id: pa.ChunkedArray) -> Bools:
+        """(N,) which rows of the pool belong to it."""
+        if self.videos is None:
+            return np.ones(len(video_id), dtype=bool)
+        return pc.is_in(video_id, pa.array(sorted(self.videos), pa.string())).to_numpy(zero_copy_only=False)
+
+    def row_groups(self, index: StoreIndex) -> list[RowGroup]:
+        """Those that hold a row of it."""
+        groups = index.row_groups(self.pool)
+        return [group for group in groups if self.videos is None or self.videos & set(group.video_ids)]
+
+
+def to_learn(index: StoreIndex, split: str) -> Part:
+    """`official`: the train split; `fold:K`: the three other folds of the whole store; `people:K/N`: see `people`;
+    `search`: four fifths of the people of the train split.
+
+    What is added to the store is always learnt from, and in no fold.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    if split == OFFICIAL:
+        return Part("train")
+    pool, fold_of, left_out = _parts(index, split)
+    added = {run.video_id for each in index.added for _, part in each.parts("train") for run in part.runs}
+    return Part(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
+
+
+def to_score(index: StoreIndex, split: str) -> Part:
+    """`official`: the validation split; `fold:K`: that fold; `search`: the fifth of the train split's people that is
+    left; `all`: the whole store; else the store's own split.
+
+    Raises:
+        ConfigError: no such split.
+    """
+    if split == OFFICIAL:
+        return Part("validation")
+    if split in (*index.splits, ALL):
+        return Part(split)
+    pool, fold_of, left_out = _parts(index, split)
+    return Part(pool, frozenset(video for video, fold in fold_of.items() if fold == left_out))
+
+
+def people(fold: int, folds: int) -> str:
+    """The split that learns from all people of the store but those of a fold, and scores those.
+
+    A person is an `identity`, or a base video where nobody says who it is.
+    """
+    return f"people:{fold}/{folds}"
+
+
+def is_people(split: str) -> bool:
+    return _PEOPLE.fullmatch(split) is not None
+
+
+def _parts(index: StoreIndex, split: str) -> tuple[str, dict[str, int], int]:
+    """Of a split by folds: the pool, the fold of each of its base videos, and which one is scored."""
+    if split == SEARCH:
+        return "train", _search_folds(index), 0
+    if match := _PEOPLE.fullmatch(split):
+        return ALL, _people_folds(index, int(match[2])), int(match[1])
+    return ALL, _folds(index), _fold(index, split)
+
+
+def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
+    """The fold of every base video; a person's videos are in one, and expressions are balanced."""
+    table = index.alone.labels(ALL, ("video_id", "identity", "expression"))
+    person = _person(table).combine_chunks()
+    codes = person.dictionary_encode()
+    expression = table["expression"].to_numpy()
+    counts = np.zeros((len(codes.dictionary), len(facs.EXPRESSIONS) + 1), dtype=np.int64)
+    np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts what is unknown (−1)
+    fold_of = folds(dict(zip(codes.dictionary.to_pylist(), counts, strict=True)), count)
+    return {video: fold_of[person] for video, person in _people(index, table).items()}
+
+
+def _search_folds(index: StoreIndex) -> dict[str, int]:
+    """The fold of every base video of the train split; a person's videos are in one, and AUs are balanced."""
+    table = index.alone.labels("train", ("video_id", "identity", "au"))
+    people = _people(index, table)
+    counts: dict[str, Ints] = {}
+    for video, positives in video_positives(table).items():
+        counts[people[video]] = counts.get(people[video], np.int64(0)) + positives
+    fold_of = folds(counts, SEARCH_FOLDS)
+    return {video: fold_of[person] for video, person in people.items()}
+
+
+def _people(index: StoreIndex, table: pa.Table) -> dict[str, str]:
+    """Base video → person; from columns `video_id`, `identity`."""
+    pairs = pa.table({"video": table["video_id"], "person": _person(table)})
+    several = pairs.group_by("video").aggregate([("person", "count_distinct")])
+    if mixed := several.filter(pc.greater(several["person_count_distinct"], 1))["video"].to_pylist():
+        raise DatasetError(f"{index.storage.root}: {mixed[0]} shows several people, so folds of people cannot be made")
+    found = pairs.group_by(["video", "person"]).aggregate([])
+    return dict(zip(found["video"].to_pylist(), found["person"].to_pylist(), strict=True))
+
+
+def _person(table: pa.Table) -> pa.ChunkedArray:
+    return pc.coalesce(table["identity"], table["video_id"])
+
+
+def _fold(index: StoreIndex, split: str) -> int:
+    match = _FOLD.fullmatch(split)
+    if match is None or int(match[1]) >= FOLDS:
+        raise ConfigError(
+            f"--split {split}: there are {OFFICIAL}, fold:0 … fold:{FOLDS - 1}, and to score also "
+            f"{', '.join((*index.splits, ALL))}"
+        )
+    return int(match[1])
+
+
+def _folds(index: StoreIndex) -> dict[str, int]:
+    """The fold of every base video of train and validation together."""
+    return folds(video_positives(index.alone.labels(ALL, ("video_id", "au"))))

@@ -1,0 +1,142 @@
+"""Predicted probabilities beside their labels, row by row: what evaluation writes and thresholds are fitted on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aupipe import facs
+from aupipe.data.sampler import track_edges
+from aupipe.errors import DatasetError
+from aupipe.evaluation.metrics import Bools, Floats, Ints, Labels
+from aupipe.evaluation.smoothing import smooth_track
+from aupipe.facestore import gaps
+from aupipe.facestore.columns import labels
+
+SCHEMA = pa.schema(
+    [("video_id", pa.string()), ("person", pa.string()), ("frame", pa.int32())]
+    + [(f"{au}_label", pa.int8()) for au in facs.AUS]
+    + [(f"{au}_prob", pa.float32()) for au in facs.AUS]
+    + [(au, pa.bool_()) for au in facs.AUS],
+    metadata={"schema_version": "1"},
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N rows, in the store's order: by video, person, frame."""
+
+    video_id: npt.NDArray[np.object_]
+    person: npt.NDArray[np.object_]
+    frame: Ints
+    labels: Labels  # (N, 12)
+    probabilities: Floats  # (N, 12)
+    time_s: Floats | None = None  # (N,) media time, NaN where unknown; None: nothing is known
+    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not judge expressions
+    expressions: Floats | None = None  # (N, C) probabilities
+
+    @classmethod
+    def of(cls, rows: pa.Table, probabilities: Floats, expressions: Floats | None = None) -> Predictions:
+        """From the label columns of a face store and probabilities (N, 12), (N, C) of the same rows."""
+        return cls(
+            video_id=np.asarray(rows["video_id"].to_pylist(), dtype=object),
+            person=np.asarray(rows["person"].to_pylist(), dtype=object),
+            frame=rows["frame"].to_numpy().astype(np.int64),
+            labels=labels(rows),
+            probabilities=probabilities.astype(np.float64),
+            time_s=rows["time_s"].to_numpy(),
+            expression_labels=None if expressions is None else rows["expression"].to_numpy().astype(np.int64),
+            expressions=None if expressions is None else expressions.astype(np.float64),
+        )
+
+    def of_videos(self, videos: Sequence[str] | frozenset[str]) -> Predictions:
+        """The rows of these videos."""
+        return self.where(np.isin(self.video_id, list(videos)))
+
+    def where(self, keep: Bools) -> Predictions:
+        """The rows at which keep (N,) is True."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
+        return Predictions(**kept)
+
+    def labelled(self) -> Bools:
+        """(N,) whether any AU of the row is known."""
+        return (self.labels != facs.UNKNOWN).any(axis=1)
+
+    def smoothed(self, radius: int) -> Predictions:
+        """Box mean over time within each track, holes of at most `gaps.MAX_GAP_S` filled by a straight line.
+
+        A longer hole, another person and another video end a track; see `smooth_track`.
+        """
+        if radius == 0:
+            return self
+        result = np.empty_like(self.probabilities)
+        for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
+            frames, times = self.frame[start:end], None if self.time_s is None else self.time_s[start:end]
+            shown_s = gaps.seconds(self.video_id[start], frames, times)
+            result[start:end] = smooth_track(frames, shown_s, self.probabilities[start:end], radius)
+        return replace(self, probabilities=result)
+
+    def video_codes(self) -> tuple[list[str], Ints]:
+        """The distinct videos and, for each row (N,), which of them it is from."""
+        names, codes = np.unique(self.video_id.astype(str), return_inverse=True)
+        return names.tolist(), codes
+
+    def to_parquet(self, decided: Bools) -> bytes:
+        """A Parquet file of `SCHEMA`; decided (N, 12)."""
+        columns = [pa.array(self.video_id, pa.string()), pa.array(self.person, pa.string()), pa.array(self.frame)]
+        columns += [pa.array(column) for column in self.labels.T]
+        columns += [pa.array(column.astype(np.float32)) for column in self.probabilities.T]
+        columns += [pa.array(column) for column in decided.T]
+        schema = SCHEMA
+        if self.expressions is not None:
+            names = [f"EXPR_{name}_prob" for name in facs.EXPRESSIONS[: self.expressions.shape[1]]]
+            schema = pa.schema(
+                [*SCHEMA, pa.field("EXPR_label", pa.int8()), *(pa.field(name, pa.float32()) for name in names)],
+                metadata=SCHEMA.metadata,
+            )
+            columns += [pa.array(self.expression_labels), *(pa.array(column) for column in self.expressions.T)]
+        arrays = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
+        return bytes(sink.getvalue())
+
+
+def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
+    """The labelled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
+
+    Args:
+        rows: label columns of a face store.
+        given: `video_id`, `person`, `frame`, decisions `AUxx` and, if there are any, probabilities `AUxx_prob` (else
+            the decisions stand for them). Rows that the store has no label for are passed over.
+
+    Raises:
+        DatasetError: a labelled row has no prediction: a score over the rest would flatter.
+    """
+    rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
+    place = {key: number for number, key in enumerate(_keys(given))}
+    wanted = _keys(rows)
+    missing = [key for key in wanted if key not in place]
+    if missing:
+        video, person, frame = missing[0]
+        raise DatasetError(
+            f"{len(missing):,} of {len(wanted):,} labelled rows have no prediction, the first is frame {frame} of "
+            f"{video} {person}".rstrip()
+            + "; predict them, or score a --split that is predicted whole"
+        )
+    chosen = given.take(np.array([place[key] for key in wanted], dtype=np.int64))
+    decided = np.stack([chosen[au].to_numpy() for au in facs.AUS], axis=1)
+    if f"{facs.AUS[0]}_prob" not in chosen.column_names:
+        return Predictions.of(rows, decided.astype(np.float64)), decided
+    return Predictions.of(rows, np.stack([chosen[f"{au}_prob"].to_numpy() for au in facs.AUS], axis=1)), decided
+
+
+def _keys(table: pa.Table) -> list[tuple[str, str, int]]:
+    return list(zip(*(table[name].to_pylist() for name in ("video_id", "person", "frame")), strict=True))

@@ -1,0 +1,137 @@
+"""Losses. Logits or embeddings of a batch and their labels, −1 where unknown, enter; one number leaves: the mean over
+what is known, 0 (with a graph) if nothing is. Every loss computes in float32 and is finite for logits of ±1e3.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from torch import nn
+
+from aupipe.config import Section
+from aupipe.training.losses.au import Bce, BceCircle, BceDice, Focal, frequency_weights
+from aupipe.training.losses.expression import CrossEntropy, SigmoidFocal, SoftmaxFocal
+from aupipe.training.losses.identity import CosFace
+
+Weight = Annotated[float, Field(gt=0)]
+TwelveWeights = Annotated[tuple[Weight, ...], Field(min_length=12, max_length=12)]
+
+
+class BceDiceConfig(Section):
+    """BCE + `dice` · dice, summed over AUs with weights w_t (Tallec et al.)."""
+
+    kind: Literal["bce_dice"] = "bce_dice"
+    frequency_weighted: bool = True  # w_t ∝ 1 / positive rate; else w_t = 1
+    dice: float = Field(default=0.5, ge=0)
+
+
+class BceConfig(Section):
+    """Plain BCE, mean over AUs (Wang et al.)."""
+
+    kind: Literal["bce"] = "bce"
+
+
+class PositiveWeightedBceConfig(Section):
+    """BCE that counts positives of AU t w_t times (Jin et al.)."""
+
+    kind: Literal["positive_weighted_bce"] = "positive_weighted_bce"
+    weights: TwelveWeights = (1, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5)
+    mean_over: Literal["known", "all"] = "known"  # all: unknown entries count in the divisor, as in the authors' code
+    smoothing: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # probabilities as (p + s) / (1 + s); the authors' sequences: 0.05
+
+
+class BceCircleConfig(Section):
+    """BCE + multi-label circle loss (Yu et al.); hard labels only."""
+
+    kind: Literal["bce_circle"] = "bce_circle"
+    bce: float = Field(default=1.0, ge=0)
+    circle: float = Field(default=1.0, ge=0)
+
+
+class FocalConfig(Section):
+    """Sigmoid focal loss of every AU (Tu et al.)."""
+
+    kind: Literal["focal"] = "focal"
+    alpha: float = Field(default=0.75, ge=0, le=1)  # weight of positives; 1 − alpha that of negatives
+    gamma: float = Field(default=2.0, ge=0)
+
+
+AuLossConfig = Annotated[
+    BceDiceConfig | BceConfig | PositiveWeightedBceConfig | BceCircleConfig | FocalConfig, Field(discriminator="kind")
+]
+
+
+class CrossEntropyConfig(Section):
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class SoftmaxFocalConfig(Section):
+    """−α (1 − p_t)^γ log p_t (Jin et al.)."""
+
+    kind: Literal["focal"] = "focal"
+    alpha: float = Field(default=0.25, gt=0, le=1)
+    gamma: float = Field(default=2.0, ge=0)
+
+
+class SigmoidFocalConfig(Section):
+    """Sigmoid focal loss on the one-hot vector, as in the authors' code (Jin et al.)."""
+
+    kind: Literal["sigmoid_focal"] = "sigmoid_focal"
+    alpha: float = Field(default=0.25, ge=0, le=1)
+    gamma: float = Field(default=2.0, ge=0)
+
+
+ExprLossConfig = Annotated[CrossEntropyConfig | SoftmaxFocalConfig | SigmoidFocalConfig, Field(discriminator="kind")]
+
+
+class CosFaceConfig(Section):
+    """Large-margin cosine loss with Partial-FC (InsightFace's Glint360K r100 settings, but for `sample_rate`)."""
+
+    kind: Literal["cosface"] = "cosface"
+    scale: float = Field(default=64.0, gt=0)
+    margin: float = Field(default=0.4, ge=0, lt=1)
+    sample_rate: float = Field(default=1.0, gt=0, le=1)  # share of the identities that a training step looks at
+
+
+IdentityLossConfig = CosFaceConfig
+
+
+def build_au(config: AuLossConfig, positive_rates: npt.NDArray[np.float64]) -> nn.Module:
+    """(logits (N, 12), targets (N, 12) in 0..1, −1 unknown) → scalar. `positive_rates` (12,): of the rows learnt."""
+    match config:
+        case BceDiceConfig():
+            weights = frequency_weights(positive_rates) if config.frequency_weighted else np.ones(len(positive_rates))
+            return BceDice(weights=weights, dice=config.dice)
+        case BceConfig():
+            return Bce()
+        case PositiveWeightedBceConfig():
+            return Bce(
+                positive_weights=config.weights, mean_over=config.mean_over, smoothing=config.smoothing
+            )  # fmt: skip
+        case BceCircleConfig():
+            return BceCircle(bce=config.bce, circle=config.circle)
+        case FocalConfig():
+            return Focal(alpha=config.alpha, gamma=config.gamma)
+
+
+def build_expr(config: ExprLossConfig) -> nn.Module:
+    """(logits (N, C), classes (N,) int64, −1 unknown) → scalar."""
+    match config:
+        case CrossEntropyConfig():
+            return CrossEntropy()
+        case SoftmaxFocalConfig():
+            return SoftmaxFocal(alpha=config.alpha, gamma=config.gamma)
+        case SigmoidFocalConfig():
+            return SigmoidFocal(alpha=config.alpha, gamma=config.gamma)
+
+
+def build_identity(config: IdentityLossConfig, *, identities: int, width: int) -> CosFace:
+    """(embeddings (N, `width`), identities (N,) int64, −1 unknown) → scalar; its centres are learnt with the rest."""
+    return CosFace(
+        identities=identities, width=width, scale=config.scale, margin=config.margin, sample_rate=config.sample_rate
+    )

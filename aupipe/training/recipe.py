@@ -1,0 +1,297 @@
+"""Recipes: a model, its input and a list of training stages, read from `aupipe/recipes/NAME.yaml` or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, field_validator, model_validator
+
+from aupipe.config import Inference, Resources, Section, load, merge, parse_override
+from aupipe.data.augment import AugmentConfig
+from aupipe.data.sampler import Task
+from aupipe.errors import ConfigError
+from aupipe.models.build import ModelConfig
+from aupipe.models.inputs import InputSpec
+from aupipe.models.sliding_window import OVERLAP
+from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
+from aupipe.training.optim import OptimiserConfig
+from aupipe.tuning.space import Dimension
+
+FROM_STAGE = "stage:"
+
+
+class DataConfig(Section):
+    """Which rows a task learns from."""
+
+    store: str | None = None  # another face store than --data
+    add: tuple[str, ...] = ()  # face stores whose train rows are learnt from too, as BP4D; AUs they lack are unknown
+    every_n: int = Field(default=1, ge=1)  # every n-th frame …
+    rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
+    videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person
+    balance_classes: float = Field(default=0, ge=0, le=1)  # 1: every class equally often; 0: as often as it is
+    clip_frames: int = Field(default=1, ge=1)  # 1: single frames
+    clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
+    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
+    # Learn how strong an AU is, times this, at most 1, instead of whether it is there; the store must know it.
+    intensity: float | None = Field(default=None, gt=0)
+    held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
+    window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
+    shuffled_labels: bool = False  # a check: what learns from such labels must stay at the floor
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DataConfig:
+        if self.balance_classes and self.clip_frames > 1:
+            raise ValueError("balance_classes draws single frames; set clip_frames=1")
+        if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
+            raise ValueError("subset chooses of clips side by side; leave out balance_classes and clip_stride")
+        if self.intensity is not None and self.shuffled_labels:
+            raise ValueError("shuffled_labels shuffles labels, and intensity learns from something else; leave out one")
+        return self
+
+
+class AuTask(Section):
+    loss: AuLossConfig
+    data: DataConfig = DataConfig()
+
+
+class ExprTask(Section):
+    loss: ExprLossConfig
+    data: DataConfig = DataConfig()
+
+
+class IdentityTask(Section):
+    loss: IdentityLossConfig
+    data: DataConfig = DataConfig()
+
+
+class Tasks(Section):
+    """What is learnt in a stage, one or several. Where tasks alternate, they do so in the order expr, identity, au."""
+
+    expr: ExprTask | None = None
+    identity: IdentityTask | None = None
+    au: AuTask | None = None
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Tasks:
+        if not self.named:
+            raise ValueError("at least one of au, expr, identity is needed")
+        for name, task in self.named.items():
+            if task.data.intensity is not None and not (isinstance(task, AuTask) and task.loss.kind == "bce"):
+                raise ValueError(f"{name}.data.intensity is for the task au with the loss bce alone")
+        return self
+
+    @property
+    def named(self) -> dict[Task, AuTask | ExprTask | IdentityTask]:
+        every: dict[Task, AuTask | ExprTask | IdentityTask | None] = {
+            "expr": self.expr,
+            "identity": self.identity,
+            "au": self.au,
+        }
+        return {name: task for name, task in every.items() if task is not None}
+
+
+class EncodeOnce(Section):
+    """Crops go through a frozen encoder once, before the stage, and every epoch reads what it made of them."""
+
+    copies: int = Field(default=0, ge=0)  # augmented ones, each track with its own draw; 0: the crops as they are
+
+
+class Stage(Section):
+    """One training run. What is learnt are the parameters that `optimiser.groups` name; the rest is frozen."""
+
+    init: str = Field(min_length=1)  # random | timm (network!) | FILE of weights | RUN or checkpoint | stage:NAME
+    model: dict[str, Any] = Field(default_factory=dict)  # laid over the recipe's model; or, of another name, its own
+    tasks: Tasks
+    alternate: Literal["epoch", "batch"] = "epoch"  # of several tasks: a pass over each in turn, or a batch of each
+    augment: AugmentConfig = AugmentConfig()
+    encode_once: EncodeOnce | None = None  # None: crops are decoded, augmented and encoded in every epoch
+    optimiser: OptimiserConfig
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)  # clips, over all workers
+    accumulate: int = Field(default=1, ge=1)  # parts of a batch that go through the network one after the other
+    patience: int | None = Field(default=None, ge=1)  # stop after so many epochs without a better score
+    cross_validate: int | None = Field(default=None, ge=2)  # first score so many folds, disjoint in people
+
+    @model_validator(mode="after")
+    def _targets_can_be_mixed(self) -> Stage:
+        if set(self.tasks.named) != {"au"} and (self.augment.mixup_alpha or self.augment.label_smoothing):
+            raise ValueError("mixup and label smoothing are for the task au alone")
+        return self
+
+    @model_validator(mode="after")
+    def _copies_can_be_stored(self) -> Stage:
+        if self.encode_once and self.encode_once.copies:
+            if self.augment.mixup_alpha:
+                raise ValueError("mixup mixes crops of two videos, which encode_once cannot store; leave out one")
+            if self.augment == AugmentConfig():
+                raise ValueError(
+                    "encode_once.copies without any augmentation are all the same; set augment or copies=0"
+                )
+        return self
+
+
+class Recipe(Section):
+    name: str
+    seed: int = Field(default=0, ge=0)
+    model: ModelConfig
+    input: InputSpec
+    stages: dict[str, Stage] = Field(min_length=1)  # in order; the last one's result is the recipe's
+    fold: dict[str, dict[str, Any]] = Field(
+        default_factory=dict
+    )  # official | 0 … 3: laid over the model in that run of --folds
+    embeddings: str | None = None  # where `encode_once` keeps what it makes; None: in the run. Runs may share a place
+    save_every_s: float = Field(default=120.0, ge=0)  # within an epoch, for what a kill may cost; each end is kept too
+    inference: Inference = Inference()
+    resources: Resources = Resources()
+    half: bool = False  # keep the weights of RUN/best as float16, which costs a probability about 0.001
+    limits: str = ""  # what they should know who use the model; stands in its card
+    search: dict[str, dict[str, Dimension]] = Field(
+        default_factory=dict
+    )  # what tune.py tries: stage → dotted key below it, where a number counts in a list → values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _search_goes_with_its_stage(cls, data: Any) -> Any:
+        """What would be searched of a stage that is taken out is taken out too."""
+        if not (isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping) and data.get("search")):
+            return data
+        gone = {name for name, stage in data["stages"].items() if stage is None}
+        return {**data, "search": {name: keys for name, keys in data["search"].items() if name not in gone}}
+
+    @field_validator("stages", "search", mode="before")
+    @classmethod
+    def _without_null(cls, named: Any) -> Any:
+        """`stages.NAME=null` takes a stage out; so does `search.NAME=null`."""
+        return {k: v for k, v in named.items() if v is not None} if isinstance(named, Mapping) else named
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _without_null_keys(cls, named: Any) -> Any:
+        """A key that is null is not searched."""
+        return {name: cls._without_null(keys) for name, keys in named.items()} if isinstance(named, Mapping) else named
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        for number, (name, stage) in enumerate(self.stages.items()):
+            self.model_of(name)
+            before = list(self.stages)[:number]
+            if stage.init.startswith(FROM_STAGE) and stage.init.removeprefix(FROM_STAGE) not in before:
+                raise ValueError(
+                    f"stages.{name}.init: {stage.init} names no earlier stage ({', '.join(before) or '–'})"
+                )
+        if unknown := [name for name in self.search if name not in self.stages]:
+            raise ValueError(f"search.{unknown[0]}: there is no such stage")
+        return self
+
+    @property
+    def overlap(self) -> float:
+        """Of windows, where the model is scored and its thresholds are fitted."""
+        return OVERLAP if self.inference.overlap is None else self.inference.overlap
+
+    def model_of(self, stage: str) -> ModelConfig:
+        """The recipe's model with the stage's changes; one of another name stands by itself."""
+        changes = self.stages[stage].model
+        other = changes.get("name", self.model.name) != self.model.name
+        described = changes if other else merge(self.model.model_dump(), changes)
+        config: ModelConfig = TypeAdapter(ModelConfig).validate_python(described)
+        return config
+
+    def needed(self) -> list[str]:
+        """The last stage and those that it starts from, in order."""
+        chain = [list(self.stages)[-1]]
+        while (init := self.stages[chain[0]].init).startswith(FROM_STAGE):
+            chain.insert(0, init.removeprefix(FROM_STAGE))
+        return chain
+
+    def changed(self, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values at dotted keys, as `stages.train.optimiser.groups.0.schedule.lr`.
+
+        Raises:
+            ConfigError: a key that there is not, or a value that cannot be there.
+        """
+        described = self.model_dump(mode="json")
+        for key, value in settings.items():
+            try:
+                described = _put(described, key.split("."), value)
+            except LookupError as error:
+                raise ConfigError(f"setting {key!r}: {error}") from None
+        return load(Recipe, described)
+
+    def value_of(self, key: str) -> Any:
+        """What stands at a dotted key; below a stage's `model` also what it has from the recipe's."""
+        found = self.model_dump(mode="json")
+        for name, stage in found["stages"].items():
+            stage["model"] = self.model_of(name).model_dump(mode="json")
+        for part in key.split("."):
+            found = found[int(part) if isinstance(found, list) else part]
+        return found
+
+    def for_fold(self, fold: str) -> Recipe:
+        """The recipe as that run of `--folds` trains it."""
+        described = self.model_dump(mode="json") | {"fold": {}}
+        return load(Recipe, merge(described, {"model": self.fold.get(fold, {})}))
+
+
+def _put(described: Any, way: Sequence[str], value: Any) -> Any:
+    """`described` with another value at the end of the way; what is not there on the way is made."""
+    if not way:
+        return value
+    here, *rest = way
+    if not isinstance(described, list):
+        mapping = described if isinstance(described, dict) else {}
+        return mapping | {here: _put(mapping.get(here), rest, value)}
+    if here not in map(str, range(len(described))):
+        raise LookupError(f"{here} names none of {len(described)}")
+    return [_put(each, rest, value) if str(n) == here else each for n, each in enumerate(described)]
+
+
+def known() -> list[str]:
+    """Names of the recipes that come with aupipe."""
+    folder = resources.files("aupipe") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name or file; laid over it, if asked for, its `quick:` section, an ablation, the overrides.
+
+    `ablation=ROW` names one of the recipe's `ablations`, settings that are laid over it as a whole.
+
+    Raises:
+        ConfigError: no such recipe, no quick section, or a setting that cannot be.
+    """
+    data = _yaml(name_or_file)
+    light, rows = data.pop("quick", None), data.pop("ablations", {})
+    if quick:
+        if not isinstance(light, dict):
+            raise ConfigError(f"recipe {name_or_file} has no quick: section; leave out --quick")
+        data = merge(data, light)
+    chosen = [item for item in overrides if item.partition("=")[0] == "ablation"]
+    for item in chosen:
+        data = merge(data, _ablation(rows, str(parse_override(item)["ablation"]), name_or_file))
+    return load(Recipe, data, [item for item in overrides if item not in chosen])
+
+
+def _ablation(rows: Mapping[str, Any], row: str, name: str) -> dict[str, Any]:
+    if row not in rows:
+        raise ConfigError(f"ablation={row}: recipe {name} has {', '.join(rows) or 'no ablations'}")
+    return dict(rows[row] or {})
+
+
+def _yaml(name_or_file: str) -> dict[str, Any]:
+    if name_or_file in known():
+        text = (resources.files("aupipe") / "recipes" / f"{name_or_file}.yaml").read_text()
+    elif Path(name_or_file).is_file():
+        text = Path(name_or_file).read_text()
+    else:
+        raise ConfigError(f"--recipe {name_or_file}: no such recipe or file; there are {', '.join(known())}")
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--recipe {name_or_file}: not YAML ({error})".replace("\n", " ")) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"--recipe {name_or_file}: a mapping with name, model, input and stages is needed")
+    return data

@@ -1,0 +1,50 @@
+"""The data of a stage's tasks: which store, which rows to learn from, which to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aupipe import facs
+from aupipe.data import samples, splits
+from aupipe.data.sampler import Task
+from aupipe.data.samples import Samples
+from aupipe.errors import ConfigError
+from aupipe.faces import template
+from aupipe.facestore.read import StoreIndex
+from aupipe.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a task of a stage learns from and is scored on."""
+
+    index: StoreIndex
+    learnt: Samples
+    scored: Samples | None  # None for identities, who are other people, and where the store has no validation split
+
+
+def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
+    """The data of a stage's tasks.
+
+    Raises:
+        ConfigError: a store's crops follow another template.
+        DatasetError: nothing with a label is left.
+    """
+    found = {}
+    for name, task in recipe.stages[stage].tasks.named.items():
+        own = StoreIndex.open(task.data.store) if task.data.store else index
+        own = own.adding([StoreIndex.open(store) for store in task.data.add])
+        for other in (own, *own.added):
+            if template.distance(other.template, index.template) >= template.SAME_PX:
+                raise ConfigError(
+                    f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "
+                    f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
+                )
+        # A class that the model does not know, as Other of eight for a head of seven, is unknown to it.
+        classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
+        learnt = samples.to_learn(own, task.data, name, split, classes)
+        scored = None
+        if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
+            scored = samples.to_score(own, split, name, classes)
+        found[name] = TaskData(own, learnt, scored)
+    return found

@@ -1,0 +1,241 @@
+"""One training stage on one worker: learn an epoch, validate. Knows torch.distributed, not Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from aupipe import facs
+from aupipe.data import batches, sampler
+from aupipe.data.batches import Folders, Source
+from aupipe.data.clips import Clips
+from aupipe.data.mel_reader import Sounds
+from aupipe.data.sampler import Task
+from aupipe.data.samples import Samples
+from aupipe.errors import AupipeError, DatasetError
+from aupipe.evaluation import metrics
+from aupipe.evaluation.inference import judge
+from aupipe.evaluation.metrics import Ints
+from aupipe.models.sliding_window import outputs
+from aupipe.training import optim
+from aupipe.training.learner import unwrap
+from aupipe.training.recipe import DataConfig, Recipe, Stage
+from aupipe.training.task_data import TaskData
+
+
+class Trainer:
+    """Learns a stage's tasks epoch by epoch; every rank makes one."""
+
+    def __init__(
+        self, *, recipe: Recipe, stage: str, data: Mapping[Task, TaskData], model: nn.Module,
+        optimiser: torch.optim.Optimizer, rank: int, world: int, device: torch.device,
+        embeddings: Mapping[Task, Folders] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            model: the learner itself or a wrapper of it (DDP) with the same call.
+            embeddings: of the tasks whose crops have been encoded.
+        """
+        self.settings: Stage = recipe.stages[stage]
+        self.seed = sampler.seed_of(recipe.seed, stage)
+        self.inputs, self.overlap = recipe.input, recipe.overlap
+        self.model, self.optimiser = model, optimiser
+        self.learner = unwrap(model)
+        self.rank, self.world, self.device = rank, world, device
+        self.data = data
+        self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
+        self.embeddings = embeddings
+        self.sources = {
+            name: self._source(name, data[name].learnt, 2 * config.window_groups) for name, config in self.tasks.items()
+        }
+        self.sounds = {name: Sounds(data[name].index) for name in self.tasks}
+        self.steps = {name: steps_of(data[name].learnt, config, self.settings) for name, config in self.tasks.items()}
+        self.steps_per_epoch = len(sampler.turns(self.steps, self.settings.alternate, epoch=0))
+        self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
+
+    def _source(self, task: Task, rows: Samples, keep_groups: int) -> Source:
+        data, folders = self.data[task], self.embeddings.get(task)
+        encoded = () if folders is None else folders.learnt if rows is data.learnt else folders.scored
+        return batches.of(
+            data.index, rows.tracks.pool, encoded, keep_groups=keep_groups, encoder=self.learner.encoder,
+            inputs=self.inputs, config=self.settings.augment, device=self.device,
+        )  # fmt: skip
+
+    def train_epoch(self, epoch: int) -> float:
+        """Learn a whole epoch; its mean loss over all ranks."""
+        *_, (_, total) = self.learn(epoch)
+        return total / self.steps_per_epoch
+
+    def learn(self, epoch: int, done: int = 0, total: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Learn an epoch from where it stands to its end; after each step, the steps done and the sum of their losses.
+
+        Args:
+            done, total: as yielded last when the epoch was left.
+        """
+        optim.train_mode(self.model)
+        turns = sampler.turns(self.steps, self.settings.alternate, epoch=epoch)
+        for number, (task, over, step) in enumerate(turns[done:], start=done):
+            loss = self._step(task, over, step, epoch * self.steps_per_epoch + number)
+            total += float(_sum_over_ranks(torch.tensor([loss], dtype=torch.float64), self.device)) / self.world
+            if not math.isfinite(total):
+                rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimiser.param_groups)
+                raise AupipeError(f"epoch {epoch + 1}: the loss is {total}, at learning rates {rates}; try lower ones")
+            yield number + 1, total
+
+    def _step(self, task: Task, over: int, step: int, number: int) -> float:
+        """Global step `number` of the stage: step `step` of pass `over` through a task's data."""
+        self._set_learning_rates(number)
+        self.optimiser.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
+        parts = self.settings.accumulate
+        share = sampler.share(self.settings.batch, rank=self.rank, world=self.world)
+        total = 0.0
+        for part in range(parts):
+            first, last = share * part // parts, share * (part + 1) // parts
+            # Gradients of the ranks are added up once, with those of the last part.
+            waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if isinstance(self.model, DistributedDataParallel) and part + 1 < parts:
+                waits = self.model.no_sync()
+            with waits:
+                # Ranks are averaged, and their shares may differ by one.
+                weight = (last - first) * self.world / self.settings.batch
+                loss = self._part(task, over, step, (first, last)) * weight
+                loss.backward()
+            total += float(loss.detach())
+        if self.settings.optimiser.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimiser.clip_norm)
+        self.optimiser.step()
+        return total
+
+    def _part(self, task: Task, over: int, step: int, part: tuple[int, int]) -> Tensor:
+        """The loss of clips `part` of this rank's share of a batch."""
+        # Dropout and augmentation depend on the position alone, so going on from here needs no generator state.
+        position = (self.seed, task, over, step, self.rank, *part)
+        torch.manual_seed(sampler.seed_of("step", *position))
+        generator = torch.Generator().manual_seed(sampler.seed_of("augment", *position))
+        cut, order = self._plan(task, over)
+        picked = sampler.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
+        chosen = cut.take(picked[slice(*part)])
+        learnt = self.data[task].learnt
+        known = learnt.wanted[chosen.rows]
+        known[~chosen.real] = facs.UNKNOWN
+        targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
+        rows = learnt.tracks.rows[chosen.rows]
+        seen, targets = self.sources[task].clips(rows, targets, over=over, generator=generator)
+        mask = torch.from_numpy(chosen.real).to(self.device)
+        time_s = learnt.tracks.time_s[chosen.rows]
+        context = [mask, torch.from_numpy(time_s).to(self.device)]
+        if self.learner.head.hears:
+            videos = learnt.tracks.videos_of(chosen.rows[:, 0])
+            context += [part.to(self.device) for part in self.sounds[task].clips(videos, time_s)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss: Tensor = self.model(task, seen, targets, *context)
+        return loss
+
+    def _plan(self, task: Task, over: int) -> tuple[Clips, Ints]:
+        """The clips of a pass through a task's data, and their order."""
+        if (task, over) not in self._plans:
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
+            config, learnt, index = self.tasks[task], self.data[task].learnt, self.data[task].index
+            cut = learnt.clips(config, seed=self.seed, epoch=over)
+            groups = index.row_groups(learnt.tracks.pool).of(learnt.tracks.rows[cut.rows[:, 0]])
+            order = sampler.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
+            self._plans[task, over] = (cut, order)
+        return self._plans[task, over]
+
+    def _set_learning_rates(self, step: int) -> None:
+        groups = self.settings.optimiser.groups
+        for group in self.optimiser.param_groups:
+            group["lr"] = optim.learning_rate(
+                groups[group["number"]].schedule, step=step, steps_per_epoch=self.steps_per_epoch,
+                epochs=self.settings.epochs, batch=self.settings.batch,
+            )  # fmt: skip
+
+    def validate(self) -> dict[str, Any]:
+        """Scores of every task that has any at threshold 0.5, over all ranks, each of which predicts its share."""
+        _same_buffers(self.learner)
+        figures: dict[str, Any] = {}
+        for task, data in self.data.items():
+            if data.scored is not None:
+                figures |= self._validated(task, data.scored)
+        return figures
+
+    def _validated(self, task: Task, scored: Samples) -> dict[str, Any]:
+        count = len(scored.tracks.videos)
+        first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
+        mine = scored.tracks.part(first, last)
+        targets = scored.targets[scored.tracks.edges[first] : scored.tracks.edges[last]]
+        features = self._source(task, scored, keep_groups=2).embeddings(mine.rows)
+        said = judge(self.learner.head, features, self.sounds[task], mine, self.overlap)
+        # A rank may have no track: there are more of them than videos.
+        found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.width)[task]))
+        if task == "au":
+            counts = self._summed(metrics.confusion(targets, found >= 0.5))
+            floor = float(metrics.macro_f1(metrics.all_ones(counts)))
+            f1 = float(metrics.macro_f1(counts))
+            return {"macro_f1": f1, "floor": floor, "abaw2": metrics.abaw2_au(f1, float(metrics.acc_elem(counts)))}
+        table = self._summed(metrics.class_confusion(targets, found.argmax(axis=1), found.shape[1]))
+        f1, accuracy = metrics.class_scores(table)
+        return {
+            "expr_macro_f1": f1,
+            "expr_accuracy": accuracy,
+            "expr_abaw2": metrics.abaw2_expression(f1, accuracy),
+            "expr_majority": metrics.majority(table),
+        }
+
+    def peak_mb(self) -> float:
+        """The most memory that this rank has held: of its GPU, or on CPUs resident, Python and Ray included."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def _summed(self, counts: Ints) -> Ints:
+        return _sum_over_ranks(torch.from_numpy(counts), self.device).cpu().numpy()
+
+
+def score(figures: Mapping[str, Any], loss: float) -> float:
+    """What the best epoch is chosen by: the mean macro F1 of the tasks; where none is scored, the loss, negated."""
+    found = [figures[key] for key in ("macro_f1", "expr_macro_f1") if key in figures]
+    return sum(found) / len(found) if found else -loss
+
+
+def steps_of(learnt: Samples, config: DataConfig, stage: Stage) -> int:
+    """Optimiser steps of a pass.
+
+    Raises:
+        DatasetError: there is not a whole batch.
+    """
+    clips = len(learnt.clips(config, seed=0, epoch=0))
+    if clips < stage.batch:
+        raise DatasetError(f"{clips} samples are less than one batch of {stage.batch}")
+    return sampler.steps(clips, stage.batch)
+
+
+def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
+    if distributed.is_initialized():
+        values = values.to(device)
+        distributed.all_reduce(values)
+    return values
+
+
+def agreed(wishes: Sequence[bool], device: torch.device) -> list[bool]:
+    """What rank 0 wishes, told to all."""
+    values = torch.tensor(wishes, device=device, dtype=torch.uint8)
+    if distributed.is_initialized():
+        distributed.broadcast(values, 0)
+    return [bool(value) for value in values.tolist()]
+
+
+def _same_buffers(system: nn.Module) -> None:
+    """Give every rank the batch-norm statistics of rank 0, as the checkpoint has them (DDP does so before a step)."""
+    if distributed.is_initialized():
+        for buffer in system.buffers():
+            distributed.broadcast(buffer, 0)

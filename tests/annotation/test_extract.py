@@ -1,0 +1,87 @@
+"""Observe: crops lie on the model's own template, parts are bounded, and rows tell what became of each frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from clips import damage, scene, write_clip
+
+from aupipe.annotation import extract as module
+from aupipe.annotation.extract import Part, observe, with_embeddings
+from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.segments import Input, cut_into_segments
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.track import TrackingConfig
+from aupipe.media.frames import frames
+from aupipe.media.probe import probe
+
+pytestmark = pytest.mark.unit
+
+ODD_TEMPLATE = (ARCFACE_TEMPLATE - 56) * 0.8 + np.array([56, 48], np.float32)
+
+
+def run(path: Path, templates: np.ndarray = ARCFACE_TEMPLATE[None], config: DetectorConfig | None = None) -> list[Part]:
+    (segment,) = cut_into_segments(Input(str(path), "v"), probe(str(path)), 1e9, 4)
+    images = frames(segment.uri, segment.span)
+    return list(observe(segment, images, Detector(config or DetectorConfig()), 4, templates, TrackingConfig()))
+
+
+def seen_on(crops: np.ndarray) -> np.ndarray:
+    """(5, 2) median of the points that the detector sees on crops."""
+    detector = Detector(DetectorConfig())
+    points = [detector.detect(cv2.resize(c, (224, 224))).landmarks[0] / 2 for c in crops]
+    return np.median(points, axis=0)
+
+
+def test_each_face_is_cropped_on_the_template_of_each_model(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(8), options={"crf": "10"})
+    (part,) = run(path, np.stack([ARCFACE_TEMPLATE, ODD_TEMPLATE]))
+    arcface, odd = (seen_on(part.crops[:, number]) for number in (0, 1))
+    shift = odd - arcface
+    np.testing.assert_allclose(shift, ODD_TEMPLATE - ARCFACE_TEMPLATE, atol=2.5)
+    assert np.abs(shift).max() > 8
+
+
+def test_parts_are_bounded_and_together_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(30))
+    (whole,) = run(path)
+    monkeypatch.setattr(module, "PART_CROPS", 7)
+    parts = run(path)
+    assert [(part.number, part.last, len(part.crops)) for part in parts] == [
+        (0, False, 7), (1, False, 7), (2, False, 7), (3, False, 7), (4, True, 2),
+    ]  # fmt: skip
+    assert pa.concat_tables([part.rows for part in parts]).equals(whole.rows)
+    np.testing.assert_array_equal(np.concatenate([part.crops for part in parts]), whole.crops)
+
+
+def test_each_frame_says_what_became_of_it(tmp_path: Path) -> None:
+    images = scene(60)
+    images[10] = scene(1, people=())[0]
+    path = write_clip(tmp_path / "a.mp4", images, options={"g": "12", "bf": "2", "crf": "18"})
+    at = damage(path)
+    (part,) = run(path)
+    rows = part.rows.to_pylist()
+    status = {row["frame"]: row["status"] for row in rows}
+    assert sorted(status) == list(range(60))
+    assert status[0] == "ok"
+    assert status[10] == "no_face"
+    assert status[at] == "decode_error"
+    assert len(part.crops) == list(status.values()).count("ok")
+    (small,) = run(path, config=DetectorConfig(min_face_px=400))
+    assert small.rows["status"].to_pylist()[0] == "face_too_small"
+    assert len(small.crops) == 0
+
+
+def test_embeddings_stand_where_crops_were() -> None:
+    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    rows = pa.Table.from_pylist([{"frame": i, "status": s} for i, s in enumerate(("ok", "no_face", "ok"))], schema)
+    table = with_embeddings(rows, np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert table["embedding"].to_pylist() == [[0, 1, 2], None, [3, 4, 5]]
+    assert table.schema.equals(OBSERVED)
+    none = with_embeddings(rows.slice(1, 1), np.zeros((0, 3), np.float32))
+    assert none["embedding"].to_pylist() == [None]

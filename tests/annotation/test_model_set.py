@@ -1,0 +1,133 @@
+"""Several models: order does not matter, templates are shared, and what cannot decide together is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from aupipe.annotation import features as observed
+from aupipe.annotation import model_set
+from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.encode import Encoders
+from aupipe.annotation.extract import with_embeddings
+from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.config import Inference
+from aupipe.errors import CheckpointError, ConfigError
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.models import checkpoint as checkpoints
+from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.unit
+
+MakeCheckpoint = Callable[..., str]
+
+
+def moved(x_px: float) -> tuple[tuple[float, float], ...]:
+    return tuple((float(x) + x_px, float(y)) for x, y in ARCFACE_TEMPLATE)
+
+
+class Mean(FrameEncoder):
+    """Embeds a crop as its mean colour."""
+
+    width = 3
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames.mean(dim=(2, 3))
+
+
+class Faces(SequenceHead):
+    """Tells expressions, and AUs if asked, from the mean colour."""
+
+    length = 5
+
+    def __init__(self, *, au: bool, classes: int) -> None:
+        super().__init__()
+        self.au, self.classes = au, classes
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor, time: torch.Tensor, *sound: object) -> dict:
+        tell = {"expr": self.classes} | ({"au": 12} if self.au else {})
+        return {name: features[..., :1].expand(-1, -1, size) + torch.arange(size) for name, size in tell.items()}
+
+
+@pytest.fixture
+def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., model_set.Ensemble]:
+    """`load(head, …)`: models with these heads."""
+
+    def make(*heads: SequenceHead) -> model_set.Ensemble:
+        card = checkpoints.load_card(checkpoint)
+        cards = {str(n): card.model_copy(update={"weights_sha256": str(n)}) for n in range(len(heads))}
+        found = {str(n): (System(encoder=Mean(), head=head), cards[str(n)]) for n, head in enumerate(heads)}
+        monkeypatch.setattr(model_set.checkpoint, "load", found.__getitem__)
+        return model_set.load(list(found), "mean")
+
+    return make
+
+
+def test_the_order_of_the_checkpoints_makes_no_difference(make_checkpoint: MakeCheckpoint) -> None:
+    paths = [make_checkpoint(seed=seed, template=moved(x)) for seed, x in ((0, 0.0), (1, 1.5), (2, 7.0))]
+    first, second = (model_set.load(order, "vote") for order in (paths, paths[::-1]))
+    assert first.sha256 == second.sha256
+    assert first.encoders_key == second.encoders_key
+    assert first.templates.shape == (2, 5, 2)  # 1.5 px apart is one template
+    assert len({member.template for member in first.members if member.card.template[0][0] < 41}) == 1
+    config = AnnotateConfig(ensemble="vote")
+    assert Keys(first, config).decide("f") == Keys(second, config).decide("f")
+    alone = model_set.load(paths[:1], "mean")
+    assert alone.sha256 == alone.members[0].card.sha256
+    assert Keys(alone, config).head("f") != Keys(first, config).head("f")
+    assert Keys(first, AnnotateConfig()).decide("f") != Keys(first, config).decide("f")
+    assert Keys(first, AnnotateConfig()).head("f") == Keys(first, config).head("f")
+
+
+def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.Ensemble]) -> None:
+    models = load(Faces(au=True, classes=7))
+    assert models.classes == 7
+    one, other = (Keys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
+    assert one.head("f") != other.head("f")
+    assert one._observe("f") == other._observe("f")
+    unsaid = Keys(models, AnnotateConfig())  # then it is the overlap that thresholds were fitted with
+    assert models.members[0].card.overlap == 0.5
+    assert unsaid.head("f") == one.head("f")
+
+
+def test_what_cannot_decide_together_is_refused(
+    load: Callable[..., model_set.Ensemble], checkpoint: str, make_checkpoint: MakeCheckpoint
+) -> None:
+    with pytest.raises(CheckpointError, match="the same model"):
+        model_set.load([checkpoint, checkpoint], "mean")
+    with pytest.raises(ConfigError, match="tie"):
+        model_set.load([checkpoint, make_checkpoint(seed=5)], "vote")
+    with pytest.raises(CheckpointError, match=r"tells no Action Units \(it tells: expr\)"):
+        load(Faces(au=False, classes=7))
+    with pytest.raises(CheckpointError, match="different numbers of expressions"):
+        load(Faces(au=True, classes=7), Faces(au=True, classes=8))
+
+
+def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
+    load: Callable[..., model_set.Ensemble], tmp_path: Path
+) -> None:
+    models = load(Faces(au=True, classes=2), Faces(au=True, classes=2))
+    crops = np.random.default_rng(0).integers(0, 255, (9, 1, 112, 112, 3), np.uint8)
+    embeddings = Encoders(models, 4, torch.device("cpu"))(crops)
+    assert embeddings.shape == (9, 6)
+    np.testing.assert_allclose(embeddings[:, :3], (crops[:, 0] / 127.5 - 1).mean(axis=(1, 2)), atol=1e-5)
+    assert Encoders(models, 4, torch.device("cpu"))(crops[:0]).shape == (0, 6)
+    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=OBSERVED).drop(["embedding"])
+    observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
+    video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
+    said = np.full((9, 2 * 12 + 2), np.nan, np.float32)
+    for columns, probability in model_set.tell(
+        models.heads, video, None, np.arange(9), np.arange(9) * 0.04, Inference()
+    ):
+        said[:, columns] = probability
+    logit = torch.from_numpy(embeddings[:, 0])
+    np.testing.assert_allclose(said[:, 0], logit.sigmoid(), atol=1e-6)
+    np.testing.assert_allclose(said[:, 12], (logit + 1).sigmoid(), atol=1e-6)
+    np.testing.assert_allclose(said[:, 24:], np.tile(torch.arange(2.0).softmax(0), (9, 1)), atol=1e-6)

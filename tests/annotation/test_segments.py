@@ -1,0 +1,136 @@
+"""Plan: segments that cover every frame that is asked for once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sizes import sizes
+
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.segments import Segment, cut_into_segments
+from aupipe.errors import NoFramesError
+from aupipe.media.probe import VideoInfo
+
+pytestmark = pytest.mark.unit
+
+
+def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
+    return VideoInfo(
+        codec="h264", container="mov", width_px=64, height_px=64, track=0, tracks=1, rotation=0,
+        pixel_aspect=Fraction(1), hdr="", time_base=Fraction(1, 25), start_s=0.0,
+        duration_s=1.0, frames_expected=len(pts), missing=0, missing_s=0.0, damage="", remark="", restarts=(),
+        pts=pts, exact=True,
+        key_pts=pts[keys], variable_frame_rate=False, audio=None,
+    )  # fmt: skip
+
+
+@given(st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6))
+def test_segments_own_every_frame_once_and_decode_what_smoothing_needs(
+    count: int, group: int, segment_s: float, radius: int
+) -> None:
+    info = _info(np.arange(count) * 3 + 7, np.arange(0, count, group))
+    segments = cut_into_segments(Input("x", "x"), info, segment_s, radius)
+    owned = []
+    for segment in segments:
+        stop = count if segment.own_stop is None else segment.own_stop
+        owned += range(segment.own_start, stop)
+        first, last = segment.span.first, segment.span.first + segment.span.expected - 1
+        assert first <= max(0, segment.own_start - radius)
+        assert last >= min(count - 1, stop - 1 + radius)
+        assert (segment.span.first_pts, segment.span.last_pts) == (first * 3 + 7, last * 3 + 7)
+        assert segment.span.seek_pts is None or segment.span.seek_pts < segment.span.first_pts
+    assert owned == list(range(count))
+
+
+@pytest.mark.parametrize("count", sizes(10)[1:])
+def test_no_segment_is_empty(count: int) -> None:
+    """A key frame every ten frames, and segments of at least as many; the first and the last smooth into the next."""
+    info = _info(np.arange(count), np.arange(0, count, 10))
+    segments = cut_into_segments(Input("x", "x"), info, 0.4, 2)
+    held = [segment.frames for segment in segments]
+    assert sum(held) == count
+    assert min(held) > 0
+    assert len(held) == (1 if count <= 12 else 2)
+
+
+def test_a_video_without_an_exact_index_is_one_segment() -> None:
+    info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False)
+    (segment,) = cut_into_segments(Input("x", "x"), info, 1.0, 4)
+    assert (segment.own_start, segment.own_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6),
+    st.one_of(st.none(), st.floats(0.3, 40)), st.floats(0, 8), st.floats(0.04, 8),
+)  # fmt: skip
+def test_a_part_and_a_rate_are_covered_alike(
+    count: int, group: int, segment_s: float, radius: int, fps: float | None, start_s: float, length_s: float
+) -> None:
+    info = _info(np.arange(count) * 3 + 7, np.arange(0, count, group))
+    times = (np.arange(count) * 3 + 7) / 25
+    start_s = min(start_s, times[-1])
+    video = Input("x", "x", start_s, start_s + length_s)
+    inside = np.flatnonzero((times >= start_s) & (times < start_s + length_s)).tolist()
+    if not inside:
+        with pytest.raises(NoFramesError, match="no frame lies in the asked part"):
+            cut_into_segments(video, info, segment_s, radius, fps)
+        return
+    segments = cut_into_segments(video, info, segment_s, radius, fps)
+    (whole,) = cut_into_segments(video, info, 1e9, radius, fps)
+    wanted = _looked_at(whole)
+    if fps is None:
+        assert wanted == inside
+    else:
+        slots = np.floor((times[wanted] - start_s) * fps + 1e-6)
+        assert len(set(slots)) == len(wanted) == len(set(np.floor((times[inside] - start_s) * fps + 1e-6)))
+    owned = []
+    for segment in segments:
+        seen = _looked_at(segment)
+        mine = [i for i in seen if segment.own_start <= i < (count if segment.own_stop is None else segment.own_stop)]
+        assert segment.frames == len(mine)
+        first, last = wanted.index(mine[0]), wanted.index(mine[-1])
+        assert seen == wanted[wanted.index(seen[0]) : wanted.index(seen[-1]) + 1]
+        assert wanted.index(seen[0]) <= max(0, first - radius)
+        assert wanted.index(seen[-1]) >= min(len(wanted) - 1, last + radius)
+        owned += mine
+    assert owned == wanted
+
+
+def _looked_at(segment: Segment) -> list[int]:
+    span = segment.span
+    return list(range(span.first, span.first + span.expected) if segment.looked_at is None else segment.looked_at)
+
+
+def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
+    info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False, duration_s=20.0)
+    (segment,) = cut_into_segments(Input("x", "x", 2.0, 4.0), info, 1.0, 4, sample_fps=5)
+    assert segment.looked_at == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
+    assert (segment.own_start, segment.own_stop, segment.frames) == (50, 96, 10)
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6), st.floats(0.0, 3.0),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_a_segment_decodes_the_longest_gap_before_what_it_owns(
+    count: int, group: int, segment_s: float, radius: int, gap_s: float, seed: int
+) -> None:
+    pts = np.cumsum(np.random.default_rng(seed).integers(1, 9, count))
+    info = _info(pts, np.arange(0, count, group))
+    segments = cut_into_segments(Input("x", "x"), info, segment_s, radius, max_gap_s=gap_s)
+    owned = []
+    for segment in segments:
+        stop = count if segment.own_stop is None else segment.own_stop
+        assert stop > segment.own_start
+        owned += range(segment.own_start, stop)
+        first, last = segment.span.first, segment.span.first + segment.span.expected - 1
+        assert first <= max(0, segment.own_start - max(radius, 1))
+        assert last >= min(count - 1, stop - 1 + radius)
+        if first > 0 and gap_s > 0:
+            assert (pts[segment.own_start] - pts[first]) / 25 >= gap_s
+    assert owned == list(range(count))

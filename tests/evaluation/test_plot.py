@@ -1,0 +1,28 @@
+import cv2
+import numpy as np
+import pytest
+
+from aupipe import facs
+from aupipe.evaluation import plot
+
+pytestmark = pytest.mark.unit
+
+
+def result(f1: float) -> dict:
+    per_au = {au: {"f1": f1, "ci95": (f1 - 0.1, f1 + 0.05), "floor": 0.3} for au in facs.AUS}
+    return {"per_au": per_au, "macro_f1": f1, "floor": 0.3, "ci95": {"macro_f1": (f1, f1 + 0.1)}}
+
+
+def test_picture_is_a_png_that_shows_the_scores() -> None:
+    low, high = (
+        cv2.imdecode(np.frombuffer(plot.picture(result(f1), "title"), np.uint8), cv2.IMREAD_COLOR) for f1 in (0.2, 0.8)
+    )
+    assert low.shape == high.shape
+    assert low.shape[0] > 300
+    bars = [int((np.abs(image.astype(int) - (0xDE, 0xC4, 0xA6)).max(axis=2) < 3).sum()) for image in (low, high)]
+    assert bars[1] > 3 * bars[0] > 0
+
+
+def test_published_figures_are_those_of_the_papers() -> None:
+    assert tuple(plot.PUBLISHED_PER_AU) == facs.AUS
+    assert np.mean(list(plot.PUBLISHED_PER_AU.values())) == pytest.approx(0.5106, abs=5e-5)

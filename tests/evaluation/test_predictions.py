@@ -1,0 +1,107 @@
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe import facs
+from aupipe.errors import DatasetError
+from aupipe.evaluation.predictions import Predictions, match
+from aupipe.facestore.read import StoreIndex
+
+pytestmark = pytest.mark.unit
+
+
+def predictions(tracks: list[tuple[str, str, list[int]]], seed: int = 0) -> Predictions:
+    n = sum(len(frames) for *_, frames in tracks)
+    rng = np.random.default_rng(seed)
+    return Predictions(
+        video_id=np.array([v for v, _, frames in tracks for _ in frames], dtype=object),
+        person=np.array([p for _, p, frames in tracks for _ in frames], dtype=object),
+        frame=np.array([f for *_, frames in tracks for f in frames]),
+        labels=rng.integers(-1, 2, (n, 12)).astype(np.int8),
+        probabilities=rng.random((n, 12)),
+    )
+
+
+def at_times(frames: list[int], values: list[float], time_s: list[float] | None = None) -> Predictions:
+    n = len(frames)
+    return Predictions(
+        np.full(n, "1-10-9x9", dtype=object), np.full(n, "", dtype=object), np.array(frames),
+        np.zeros((n, 12), np.int8), np.repeat(np.array(values)[:, None], 12, axis=1),
+        None if time_s is None else np.array(time_s),
+    )  # fmt: skip
+
+
+def test_short_holes_are_bridged_before_smoothing_and_long_ones_are_not() -> None:
+    # 10 frames a second by the name: a hole of 20 frames is 2 s.
+    short = at_times([1, 2, 4], [0.0, 0.0, 1.0]).smoothed(1).probabilities[:, 0]
+    assert short == pytest.approx([0, (0 + 0 + 0.5) / 3, (0.5 + 1) / 2])
+    assert at_times([1, 21], [0.0, 1.0]).smoothed(1).probabilities[0, 0] == pytest.approx(0.025)
+    assert at_times([1, 22], [0.0, 1.0]).smoothed(30).probabilities[:, 0].tolist() == [0, 1]
+    # Media time goes before the name.
+    assert at_times([1, 3], [0.0, 1.0], [0.0, 2.5]).smoothed(5).probabilities[:, 0].tolist() == [0, 1]
+    assert at_times([1, 41], [0.0, 1.0], [0.0, 1.5]).smoothed(1).probabilities[0, 0] == pytest.approx(0.0125)
+    # Where one frame has none, the rate in the name decides.
+    assert at_times([1, 3], [0.0, 1.0], [0.0, np.nan]).smoothed(1).probabilities[0, 0] == pytest.approx(0.25)
+
+
+TRACKS = [("a.mp4", "left", [1, 2, 3, 4]), ("a.mp4", "right", [5, 6]), ("b.mp4", "right", [7, 8, 9, 12, 13])]
+
+
+def test_smoothing_crosses_no_video_or_person() -> None:
+    raw = predictions(TRACKS)
+    smooth = raw.smoothed(1).probabilities
+    p = raw.probabilities
+    assert smooth[0] == pytest.approx(p[0:2].mean(0))
+    assert smooth[1] == pytest.approx(p[0:3].mean(0))
+    assert smooth[3] == pytest.approx(p[2:4].mean(0))  # not into the other person
+    assert smooth[4] == pytest.approx(p[4:6].mean(0))
+    assert smooth[6] == pytest.approx(p[6:8].mean(0))  # frame 7 of another video
+    assert smooth[8] == pytest.approx((p[7] + p[8] + (2 * p[8] + p[9]) / 3) / 3)  # frames 10 and 11 on a line
+
+
+def test_radius_zero_is_identity() -> None:
+    raw = predictions(TRACKS)
+    assert raw.smoothed(0) is raw
+
+
+def test_parquet_has_the_named_columns() -> None:
+    raw = predictions(TRACKS)
+    frame = pd.read_parquet(io.BytesIO(raw.to_parquet(raw.probabilities >= 0.5)))
+    assert list(frame.columns[:3]) == ["video_id", "person", "frame"]
+    assert [c for c in frame.columns if c in facs.AUS] == list(facs.AUS)
+    assert np.array_equal(frame[[f"{au}_label" for au in facs.AUS]].to_numpy(), raw.labels)
+    assert frame[[f"{au}_prob" for au in facs.AUS]].to_numpy() == pytest.approx(raw.probabilities, abs=1e-7)
+    assert np.array_equal(frame[list(facs.AUS)].to_numpy(), raw.probabilities >= 0.5)
+
+
+def test_a_written_table_is_matched_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
+    rows = StoreIndex.open(make_store(train=3, frames=8)).labels("train")
+    rng = np.random.default_rng(0)
+    raw = Predictions.of(rows, rng.random((24, 12)).astype(np.float32))
+    decided = rng.random((24, 12)) < 0.5
+    table = pq.read_table(io.BytesIO(raw.to_parquet(decided)))
+    found, same = match(rows, table.take(rng.permutation(24)))
+    known = raw.labelled()
+    assert 0 < known.sum() < 24
+    assert np.array_equal(found.probabilities, raw.probabilities[known])
+    assert np.array_equal(found.labels, raw.labels[known])
+    assert np.array_equal(same, decided[known])
+    bare = table.drop_columns([f"{au}_prob" for au in facs.AUS])
+    assert np.array_equal(match(rows, bare)[0].probabilities, decided[known])
+    with pytest.raises(DatasetError, match=f"1 of {known.sum()} labelled rows have no prediction"):
+        match(rows, table.filter(pa.array(np.arange(24) != np.flatnonzero(known)[3])))
+
+
+def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> None:
+    index = StoreIndex.open(make_store(train=2, frames=8))
+    rows = index.labels("train")
+    found = Predictions.of(rows, np.zeros((16, 12)))
+    assert found.labels.tolist() == rows["au"].to_pylist()
+    only = found.of_videos(frozenset({"train01.mp4"}))
+    assert set(only.video_id) == {"train01.mp4"}
+    assert only.frame.tolist() == list(range(1, 9))

@@ -1,0 +1,71 @@
+import json
+
+import numpy as np
+import pytest
+
+from aupipe import facs
+from aupipe.evaluation import report, table
+from aupipe.evaluation.decision import Decision, Member, decide
+from aupipe.evaluation.predictions import Predictions
+
+pytestmark = pytest.mark.unit
+
+
+def predictions(quality: float, videos: int = 14) -> Predictions:
+    rng = np.random.default_rng(0)
+    n = videos * 30
+    labels = np.repeat(rng.random((n // 10, 12)) < 0.3, 10, axis=0).astype(np.int8)
+    labels[::9] = -1
+    return Predictions(
+        video_id=np.repeat(np.array([f"{v:02d}.mp4" for v in range(videos)], dtype=object), 30),
+        person=np.full(n, "", dtype=object),
+        frame=np.tile(np.arange(1, 31), videos),
+        labels=labels,
+        probabilities=np.clip(quality * (labels == 1) + (1 - quality) * rng.random(labels.shape), 0, 1),
+    )
+
+
+def decision(quality: float, at: float) -> Decision:
+    rows = predictions(quality)
+    return Decision(rows, rows.probabilities >= at)
+
+
+def test_has_every_promised_key_and_is_json() -> None:
+    result = report.report(decide([Member(predictions(0.5), np.full(12, 0.4), 2)], "mean"))
+    text = table.text(json.loads(json.dumps(result)))
+    promised = {"macro_f1", "per_au", "macro_f1_both_classes", "acc_elem", "acc_exact", "ci95", "floor", "n_frames",
+                "n_videos", "floor_prior", "expression", "metric_abaw2"}  # fmt: skip
+    assert promised <= result.keys()
+    assert list(result["per_au"]) == list(facs.AUS)
+    assert {"f1", "precision", "recall", "threshold", "positives", "calibration_error"} <= result["per_au"][
+        "AU01"
+    ].keys()
+    assert result["n_videos"] == 14
+    assert result["n_frames"] == 14 * 30 - len(range(0, 14 * 30, 9))
+    assert result["stages"]["with_thresholds_and_smoothing"]["macro_f1"] == result["macro_f1"]
+    assert f"{result['floor']:.3f}" in text
+    assert all(au in text for au in facs.AUS)
+
+
+def test_good_model_is_above_the_floor_and_chance_is_not() -> None:
+    good = report.scores(decision(0.6, 0.5))
+    low, high = good["ci95"]["above_floor"]
+    assert 0.3 < low < good["macro_f1"] - good["floor"] < high
+    chance = report.scores(decision(0.0, 0.5))
+    assert chance["ci95"]["above_floor"][0] < 0.05
+
+
+def test_against_another_the_interval_is_paired() -> None:
+    good, other = decision(0.6, 0.5), decision(0.3, 0.5)
+    found = report.against(good, other)
+    assert found["macro_f1"] == report.scores(other)["macro_f1"]
+    assert found["difference"] == pytest.approx(report.scores(good)["macro_f1"] - found["macro_f1"])
+    low, high = found["ci95"]
+    assert 0 < low < found["difference"] < high
+    assert report.against(good, good)["ci95"] == (0, 0)  # were they drawn apart, it would be wide
+
+
+def test_all_ones_scores_the_floor_and_its_paired_interval_is_zero() -> None:
+    ones = report.scores(decision(0.5, 0))
+    assert ones["macro_f1"] == ones["floor"]
+    assert ones["ci95"]["above_floor"] == (0, 0)

@@ -1,0 +1,38 @@
+import pytest
+
+from aupipe import facs
+from aupipe.evaluation import table
+
+pytestmark = pytest.mark.unit
+
+
+def result(**more: object) -> dict:
+    own = {"f1": 0.41, "ci95": (0.4, 0.5), "floor": 0.3, "threshold": None, "positives": 7, "calibration_error": 0.1}
+    stage = {"macro_f1": 0.41, "per_au": dict.fromkeys(facs.AUS, 0.41)}
+    return {
+        "per_au": dict.fromkeys(facs.AUS, own), "stages": {"as_given": stage}, "macro_f1": 0.41, "floor": 0.3,
+        "ci95": {"macro_f1": (0.4, 0.5), "above_floor": (0.1, 0.2)}, "n_videos": 3, "n_frames": 9,
+    } | more  # fmt: skip
+
+
+def test_every_au_and_the_floor_stand_there() -> None:
+    text = table.text(result())
+    assert [line.split()[0] for line in text.splitlines()[1:13]] == list(facs.AUS)
+    assert "+0.110, 95 % +0.100 … +0.200 (paired bootstrap over 3 videos)" in text
+    assert "NOT" not in text
+    assert "tuned" not in text
+
+
+def test_what_is_no_clean_score_says_so() -> None:
+    tuned = {"macro_f1": 0.47, "smoothing_radius": 5}
+    text = table.text(result(seen_videos=2, validation_tuned=tuned))
+    assert "NOT a held-out score: 2 of the 3 videos" in text
+    assert "validation-tuned" in text
+    assert "0.470" in text
+
+
+def test_groups_name_the_aus_that_never_occur() -> None:
+    group = {"macro_f1": 0.2, "ci95": (0.1, 0.3), "floor": 0.15, "n_videos": 2, "n_frames": 5}
+    text = table.text(result(groups={"gender": {"w": group | {"aus_without_positives": ["AU15"]}}}))
+    assert "macro F1 by gender:" in text
+    assert "never on, so scored 0: AU15" in text

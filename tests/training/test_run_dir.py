@@ -1,0 +1,33 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aupipe.errors import ConfigError
+from aupipe.facestore.read import StoreIndex
+from aupipe.storage import Storage
+from aupipe.training import recipe, run_dir
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path, make_store: Callable[..., str]) -> None:
+    index, other_store = (StoreIndex.open(make_store(train=2, frames=4, seed=seed)) for seed in (0, 1))
+    read = recipe.read("multilabel_transformer", quick=True)
+    folder = Storage(tmp_path / "run")
+    run_dir.begin(folder, run_dir.identity(read, index, "official"))
+    run_dir.begin(folder, run_dir.identity(read, index, "official"))  # the same again
+    elsewhere = read.model_copy(update={"resources": read.resources.model_copy(update={"gpu": False})})
+    run_dir.begin(folder, run_dir.identity(elsewhere, index, "official"))  # where it runs is no part of what it is
+    with pytest.raises(ConfigError, match=r"recipe\.seed was 0, now 3"):
+        run_dir.begin(folder, run_dir.identity(read.model_copy(update={"seed": 3}), index, "official"))
+    with pytest.raises(ConfigError, match="store_sha256"):
+        run_dir.begin(folder, run_dir.identity(read, other_store, "official"))
+
+
+def test_metrics_are_written_whole(tmp_path: Path) -> None:
+    folder = Storage(tmp_path)
+    run_dir.write_metrics(folder, [{"epoch": 0}, {"epoch": 1}])
+    run_dir.write_metrics(folder, [{"epoch": 0}])
+    assert [json.loads(line) for line in (tmp_path / run_dir.METRICS).read_text().splitlines()] == [{"epoch": 0}]

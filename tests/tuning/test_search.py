@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from aupipe.errors import ConfigError
+from aupipe.training import recipe
+from aupipe.tuning import search
+
+pytestmark = pytest.mark.unit
+
+LR = "stages.train.optimiser.groups.0.schedule.lr"
+QUICK = recipe.read("multilabel_transformer", quick=True)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", recipe.known())
+def test_every_recipe_can_be_searched_and_what_is_found_trained(name: str, quick: bool, tmp_path: Path) -> None:
+    plan = recipe.read(name, quick=quick)
+    space = search.space(plan)
+    assert {key.split(".")[1] for key in space} == {plan.needed()[-1]}
+    _, drawn = search.draws(plan, 2)
+    changed = plan.changed(drawn)
+    assert {key: changed.value_of(key) for key in space} == drawn
+    (tmp_path / "best.yaml").write_bytes(search.to_yaml(changed, "found"))
+    assert recipe.read(str(tmp_path / "best.yaml"), quick=False) == changed
+
+
+def test_draws_begin_with_the_recipe_as_it_is_and_more_of_them_begin_alike() -> None:
+    few, many = search.draws(QUICK, 4), search.draws(QUICK, 9)
+    assert few[0] == {}
+    assert many[:4] == few
+    assert len({search.name_of(settings) for settings in many}) == 9
+    assert search.name_of({}) == search.DEFAULT
+    assert search.draws(QUICK.changed({"seed": 1}), 2)[1] != few[1]
+
+
+def test_a_small_space_is_drawn_to_its_end() -> None:
+    space = {"train": {"model.dropout": {"choice": [0, 0.2]}, "batch": {"choice": [8, 16]}}}
+    assert len(search.draws(QUICK.changed({"search": space}), 20)) == 5
+
+
+def test_stages_before_the_searched_one_are_trained_once_for_all_trials() -> None:
+    plan = recipe.read("prompt_tuning", quick=True)
+    shared = search.shared(plan)
+    assert shared is not None
+    assert shared.needed() == list(shared.stages) == ["cnn", "base"]
+    length = "stages.prompts.model.prompts.length"
+    trial = search.of_trial(plan, {length: 2}, {"cnn": "run/cnn", "base": "run/base"})
+    assert list(trial.stages) == ["prompts"]
+    assert trial.stages["prompts"].init == "run/base"
+    assert trial.model_of("prompts").prompts.length == 2
+    assert search.shared(QUICK) is None
+    assert search.of_trial(QUICK, {}, {}).stages == QUICK.stages
+
+
+def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
+    plan = recipe.read("region_relation", quick=True, overrides=["search.expressions={batch: {choice: [16, 32]}}"])
+    assert "stages.expressions.batch" in search.space(plan)
+    assert search.shared(plan) is None
+    paper = recipe.read("region_relation", quick=False, overrides=["search.expressions={batch: {choice: [16, 32]}}"])
+    assert "stages.expressions.batch" not in search.space(paper)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["search.train=null"], "nothing to search"),
+        (["search.first={batch: {choice: [8]}}"], "search.first"),
+        (["search.train={batches: {choice: [8]}}"], "stages.train.batches"),
+        (["search.train={batch: {choice: [8, 0]}}"], "stages.train.batch"),
+        (["search.train={optimiser.groups.1.weight_decay: {choice: [0]}}"], "optimiser.groups.1.weight_decay"),
+        (["search.train={model.width: {choice: [30]}}"], "heads"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        search.space(recipe.read("multilabel_transformer", quick=True, overrides=overrides))
+
+
+def test_null_takes_a_key_out_of_a_search() -> None:
+    fewer = recipe.read("multilabel_transformer", quick=True, overrides=[f"search.train={{{LR[13:]}: null}}"])
+    assert search.space(QUICK).keys() - search.space(fewer).keys() == {LR}
