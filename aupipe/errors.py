@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def shown(text: str) -> str:
+def redact(text: str) -> str:
     """`text` without the secrets that a URI may hold: user and password, and what follows the question mark."""
     text = re.sub(r"(?<=://)[^/\s]+@", "", text)
     return re.sub(r"(https?://[^\s?]*)\?\S+?(?=[:,;.)'\"]*(\s|$))", r"\1?…", text)
@@ -17,7 +17,7 @@ class AupipeError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        return redact(super().__str__())
 
 
 class ConfigError(AupipeError):
@@ -94,9 +94,9 @@ class TooLargeError(MediaError):
 
 def one_line(message: object) -> str:
     """Return a message as one line, without secrets."""
-    return shown(" ".join(str(message).split()))
+    return redact(" ".join(str(message).split()))
 
 
-def in_reason(message: object) -> str:
+def as_reason(message: object) -> str:
     """A message as part of a reason: one line, without the "; " that stands between reasons."""
     return " ".join(str(message).split()).replace("; ", ", ")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# FACS numbers labelled in Aff-Wild2, in the order of its annotation files. Every array with an AU axis has this order.
+# FACS numbers labeled in Aff-Wild2, in the order of its annotation files. Every array with an AU axis has this order.
 AU_NUMBERS: tuple[int, ...] = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
 
 # Names in tables and configuration.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from aupipe.errors import ConfigError, shown
+from aupipe.errors import ConfigError, redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -41,7 +41,7 @@ def apply_proxies(host: str) -> None:
     if unusable and not proxy_bypass(host):
         name, proxy = next(iter(unusable.items()))
         raise ConfigError(
-            f"{name}: {shown(proxy)} (http://HOST:PORT); fix: export http_proxy and https_proxy of that form, "
+            f"{name}: {redact(proxy)} (http://HOST:PORT); fix: export http_proxy and https_proxy of that form, "
             f"or add {host} to no_proxy"
         )
 

@@ -41,7 +41,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _patient(method: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+def _retry_transient(method: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
     """Take up again what storage that is away for a while did not do."""
 
     @wraps(method)
@@ -104,11 +104,11 @@ class Storage:
         """The full path or URI of `name`."""
         return f"{self.root}/{name}" if name else self.root
 
-    @_patient
+    @_retry_transient
     def exists(self, name: str = "") -> bool:
         return bool(self._filesystem.exists(self._inner(name)))
 
-    @_patient
+    @_retry_transient
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Names of all complete files below `folder`, sorted; [] if it is not there."""
         top = self._inner(folder)
@@ -118,7 +118,7 @@ class Storage:
         found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
-    @_patient
+    @_retry_transient
     def children(self, folder: str = "") -> tuple[list[str], list[str]]:
         """The plain names of the folders and of the files that lie directly in `folder`, sorted; a cheap look."""
         top = self._inner(folder)
@@ -129,20 +129,20 @@ class Storage:
             found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in self._filesystem.ls(top)]
         return sorted(name for name, folder in found if folder), sorted(name for name, folder in found if not folder)
 
-    @_patient
+    @_retry_transient
     def size(self, name: str) -> int:
         return int(self._filesystem.size(self._inner(name)))
 
-    @_patient
+    @_retry_transient
     def read(self, name: str) -> bytes:
         return bytes(self._filesystem.cat_file(self._inner(name)))
 
-    @_patient
+    @_retry_transient
     def open(self, name: str) -> Any:
         """A seekable binary file for reading (range reads where the file is remote)."""
         return self._filesystem.open(self._inner(name), "rb")
 
-    @_patient
+    @_retry_transient
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Write the whole file so that a reader, or a crash, never sees half of it."""
         target = self._inner(name)
@@ -170,7 +170,7 @@ class Storage:
         finally:
             os.close(folder)
 
-    @_patient
+    @_retry_transient
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
         if self._filesystem.exists(self._inner(name)):

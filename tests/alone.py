@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aupipe.annotation.counts import counts_of
+from aupipe.annotation.counts import frame_counts
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -32,4 +32,4 @@ def annotate(path: Path | str, out: Path, config: AnnotateConfig | None = None) 
             tables.append(pa.ipc.open_stream(part["rows"]).read_all())
     rows, record = pa.concat_tables(tables), said["record"]
     first = rows["frame"].to_pandas().drop_duplicates().index
-    return record | counts_of(rows, record["frames_expected"], record["losses"]), rows.take(pa.array(first))
+    return record | frame_counts(rows, record["frames_expected"], record["losses"]), rows.take(pa.array(first))

@@ -11,6 +11,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.facestore import write
+from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.media.audio import AudioBlock
 from aupipe.storage import Storage
@@ -41,7 +42,7 @@ def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
     """`make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)` → path of a face store of so many videos.
 
-    `lacks` are AUs that nobody labelled, `prefix` stands before the videos' names.
+    `lacks` are AUs that nobody labeled, `prefix` stands before the videos' names.
     """
 
     def make(
@@ -51,7 +52,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
         folder: Path = tmp_path_factory.mktemp("store")
         storage, rng, names = Storage(folder), np.random.default_rng(seed), []
         for split, videos in (("train", train), ("validation", validation)):
-            part = write.PartBuilder()
+            part = write.ShardWriter()
             for video in range(videos):
                 au = np.repeat(rng.random((-(-frames // 4), len(facs.AUS))) < 0.35, 4, axis=0)[:frames].astype(np.int8)
                 images = [crop(rng, row) for row in au]
@@ -70,7 +71,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
             names.append(write.part_name(split, 0, f"{seed}"))
             storage.write(names[-1], part.finish())
         header = StoreHeader(
-            edition="abaw5", source="test", licence="CC0", template=ARCFACE, template_source="arcface",
+            edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface",
             n_expressions=8, settings={},
         )  # fmt: skip
         write.finish(storage, header, names)
@@ -127,3 +128,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     unmarked = sorted({item.location[0] for item in items if not kinds & {mark.name for mark in item.iter_markers()}})
     if unmarked:
         raise pytest.UsageError(f"no mark unit, ray or cluster in {', '.join(unmarked)}")
+
+
+@pytest.fixture(scope="session")
+def index(make_store: Callable[..., str]) -> FaceStore:
+    """A small face store: four videos to learn from and three to score."""
+    return FaceStore.open(make_store(train=4, validation=3, frames=16))

@@ -112,7 +112,7 @@ def _kinds() -> Iterator[Animal]:
     yield Animal("live.mkv", _clip("libx264", muxer={"live": "1"}), times=RATE)
     yield Animal("two tracks.mp4", _two_tracks, times=RATE)
     yield Animal("ten bit.mkv", _clip("ffv1", pix_fmt="yuv420p10le"), times=RATE)
-    yield Animal("grey.mkv", _clip("ffv1", pix_fmt="gray"), times=RATE)
+    yield Animal("gray.mkv", _clip("ffv1", pix_fmt="gray"), times=RATE)
     yield Animal("alpha.mov", _clip("png", pix_fmt="rgba"), times=RATE)
     yield Animal("444.mp4", _clip("libx264", pix_fmt="yuv444p"), times=RATE)
 

@@ -24,7 +24,7 @@ from aupipe.facestore.schema import StoreCard, StoreHeader
 from aupipe.facestore.write import audio_name, finish
 from aupipe.storage import Storage
 
-_LICENCE = "Aff-Wild2: research only, under the agreement with its organisers"
+_LICENSE = "Aff-Wild2: research only, under the agreement with its organizers"
 
 
 class DataConfig(Section):
@@ -90,7 +90,7 @@ class Job:
         header = StoreHeader(
             edition=self.layout.edition,
             source=self.origin,
-            licence=_licence(self.layout.root),
+            license=_license(self.layout.root),
             template=template.as_tuples(),
             template_source=template.source,
             n_expressions=len(EDITIONS[self.layout.edition].classes),
@@ -137,9 +137,9 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     return Job(out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config)
 
 
-def _licence(root: str) -> str:
+def _license(root: str) -> str:
     """Rendered data carries its own; see synthesis."""
     storage = Storage(root)
     if not storage.exists("dataset.json"):
-        return _LICENCE
-    return str(json.loads(storage.read("dataset.json")).get("licence", _LICENCE))
+        return _LICENSE
+    return str(json.loads(storage.read("dataset.json")).get("license", _LICENSE))

@@ -1,6 +1,6 @@
 """Where things lie in a downloaded Aff-Wild2: annotation files by task and split, crops, videos, test lists.
 
-Nothing of the outer shape is taken for granted but the folder names that the organisers gave: packs are unpacked side
+Nothing of the outer shape is taken for granted but the folder names that the organizers gave: packs are unpacked side
 by side, one below the other, or into folders of the user's own.
 """
 

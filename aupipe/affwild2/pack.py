@@ -13,11 +13,11 @@ import numpy.typing as npt
 from aupipe import facs
 from aupipe.affwild2.labels import Labels, parse
 from aupipe.affwild2.layout import frame_of_crop
-from aupipe.affwild2.plan import Piece, PieceTrack, Unit
+from aupipe.affwild2.plan import ShardPlan, TrackSlice, VideoSlice
 from aupipe.errors import MediaError
 from aupipe.facestore import jpeg
 from aupipe.facestore.schema import CROP_SIZE_PX
-from aupipe.facestore.write import PartBuilder, audio_file, rows
+from aupipe.facestore.write import ShardWriter, audio_file, rows
 from aupipe.media.audio import audio
 from aupipe.media.container import media_time_s
 from aupipe.media.probe import VideoInfo, probe
@@ -28,8 +28,8 @@ _STEP_ROWS = 1024  # crops held at a time
 
 
 @dataclass
-class Wanted:
-    """The labelled rows of one person in a piece, and what became of each frame.
+class LabeledSlice:
+    """The labeled rows of one person in a piece, and what became of each frame.
 
     Attributes:
         au: (n, 12); expression: (n,) int8, of rows piece.first … piece.stop − 1.
@@ -37,7 +37,7 @@ class Wanted:
         outcome: (n,) why there is no image ("" = nobody asked for it), or KEPT.
     """
 
-    track: PieceTrack
+    track: TrackSlice
     labels: dict[str, Labels]
     au: npt.NDArray[np.int8]
     expression: npt.NDArray[np.int8]
@@ -50,7 +50,7 @@ class Wanted:
         return (self.au[:, 0] != facs.UNKNOWN) | (self.expression != facs.UNKNOWN)
 
 
-def wanted(storage: Storage, piece: Piece, track: PieceTrack) -> Wanted:
+def labeled_slice(storage: Storage, piece: VideoSlice, track: TrackSlice) -> LabeledSlice:
     """What the annotation files say of a person in a piece."""
     count = piece.stop - piece.first
     au = np.full((count, len(facs.AUS)), facs.UNKNOWN, np.int8)
@@ -59,7 +59,7 @@ def wanted(storage: Storage, piece: Piece, track: PieceTrack) -> Wanted:
     for task, found in labels.items():
         values = found.values[piece.first : piece.stop]
         (au if task == "au" else expression)[: len(values)] = values
-    return Wanted(track, labels, au, expression, {}, np.full(count, "", object))
+    return LabeledSlice(track, labels, au, expression, {}, np.full(count, "", object))
 
 
 @functools.lru_cache(maxsize=4)
@@ -68,16 +68,16 @@ def _labels(root: str, task: str, name: str) -> Labels:
     return parse(task, storage.read(name), storage.path(name))
 
 
-def pack_crops(unit: Unit, *, root: str, source: str = "affwild2:crops") -> bytes:
+def pack_crops(unit: ShardPlan, *, root: str, source: str = "affwild2:crops") -> bytes:
     """The part of a unit, from the crops as they are. JPEG bytes are not touched."""
     storage = Storage(root)
-    part = PartBuilder()
+    part = ShardWriter()
     for piece in unit.pieces:
         info = video_info(storage, piece.video)
         for track in piece.tracks:
             for first in range(piece.first, piece.stop, _STEP_ROWS):
                 step = dataclasses.replace(piece, first=first, stop=min(first + _STEP_ROWS, piece.stop))
-                person = wanted(storage, step, track)
+                person = labeled_slice(storage, step, track)
                 _fetch(storage, step, person)
                 add(part, step, person, frame_times(step, info), source)
                 _compare_with_container(part, step, person, info)
@@ -92,7 +92,9 @@ def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
         return audio_file(video_id, ())
 
 
-def add(part: PartBuilder, piece: Piece, person: Wanted, times: npt.NDArray[np.float64] | None, source: str) -> None:
+def add(
+    part: ShardWriter, piece: VideoSlice, person: LabeledSlice, times: npt.NDArray[np.float64] | None, source: str
+) -> None:
     """Append a person's rows that have an image, and account for every annotation row of the piece."""
     kept = np.array(sorted(person.images), dtype=np.int64)
     part.add(
@@ -115,7 +117,7 @@ def add(part: PartBuilder, piece: Piece, person: Wanted, times: npt.NDArray[np.f
         tally[f"{task}.unknown"] = int((~known & ~bad).sum())
         reasons, counts = np.unique(outcome[known].astype(str), return_counts=True)
         tally |= {f"{task}.{reason}": int(count) for reason, count in zip(reasons, counts, strict=True)}
-        part.tally(person.track.name, tally, labels.problems if piece.first == 0 else ())
+        part.count_outcomes(person.track.name, tally, labels.problems if piece.first == 0 else ())
 
 
 def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | None:
@@ -128,7 +130,7 @@ def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | 
         return error
 
 
-def frame_times(piece: Piece, info: VideoInfo | MediaError | None) -> npt.NDArray[np.float64] | None:
+def frame_times(piece: VideoSlice, info: VideoInfo | MediaError | None) -> npt.NDArray[np.float64] | None:
     """(n,) media time of the piece's frames by their packets; None where no video says.
 
     Annotations run on beyond the container's last frame now and then: those frames follow at its mean rate.
@@ -141,8 +143,8 @@ def frame_times(piece: Piece, info: VideoInfo | MediaError | None) -> npt.NDArra
     return np.concatenate([known, beyond])[piece.first : piece.stop]
 
 
-def _fetch(storage: Storage, piece: Piece, person: Wanted) -> None:
-    """Read the crops of the labelled rows."""
+def _fetch(storage: Storage, piece: VideoSlice, person: LabeledSlice) -> None:
+    """Read the crops of the labeled rows."""
     where: dict[int, str] = {}
     for folder in reversed(person.track.crops):  # the first pack wins
         names = [(frame_of_crop(name), name) for name in storage.children(folder)[1]]
@@ -174,16 +176,16 @@ def _as_jpeg(data: bytes) -> bytes:
 
 
 def _compare_with_container(
-    part: PartBuilder, piece: Piece, person: Wanted, info: VideoInfo | MediaError | None
+    part: ShardWriter, piece: VideoSlice, person: LabeledSlice, info: VideoInfo | MediaError | None
 ) -> None:
     """Note, once a track, how the annotation's length and the container's differ."""
     if piece.first or info is None:
         return
     if isinstance(info, MediaError):
-        part.tally(person.track.name, {f"video.{info.reason}": 1})
+        part.count_outcomes(person.track.name, {f"video.{info.reason}": 1})
         return
     rows_of_track = max(len(labels.values) for labels in person.labels.values())
     difference = rows_of_track - info.frames_expected
     key = "video.rows_beyond_end" if difference > 0 else "video.frames_without_row"
     if difference:
-        part.tally(person.track.name, {key: abs(difference)})
+        part.count_outcomes(person.track.name, {key: abs(difference)})

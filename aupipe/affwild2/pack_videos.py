@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aupipe.affwild2.pack import KEPT, Wanted, add, video_info, wanted
-from aupipe.affwild2.plan import Piece, Unit
+from aupipe.affwild2.pack import KEPT, LabeledSlice, add, labeled_slice, video_info
+from aupipe.affwild2.plan import ShardPlan, VideoSlice
 from aupipe.errors import MediaError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detections, Detector, DetectorConfig
-from aupipe.faces.face_stream import follow
+from aupipe.faces.face_stream import detect_stream
 from aupipe.facestore import jpeg
-from aupipe.facestore.write import PartBuilder
+from aupipe.facestore.write import ShardWriter
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import VideoInfo
 from aupipe.storage import Storage
@@ -24,13 +24,13 @@ from aupipe.storage import Storage
 SOURCE = "affwild2:videos"
 
 
-def pack_videos(unit: Unit, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig) -> bytes:
+def pack_videos(unit: ShardPlan, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig) -> bytes:
     """The part of a unit, with crops cut from the frames that have a label."""
     storage = Storage(root)
     scissors = _Scissors(Detector(detector), alignment.smoothing_radius)
-    part = PartBuilder()
+    part = ShardWriter()
     for piece in unit.pieces:
-        people = [wanted(storage, piece, track) for track in piece.tracks]
+        people = [labeled_slice(storage, piece, track) for track in piece.tracks]
         times = None
         info = video_info(storage, piece.video)
         if piece.video is None or not isinstance(info, VideoInfo):
@@ -56,11 +56,11 @@ def pick(faces: Detections, people: tuple[str, ...], boundary_px: float) -> dict
     largest = np.argsort(-faces.boxes[:, 2] * faces.boxes[:, 3], kind="stable")
     if people == ("",):
         return {"": int(largest[0])}
-    centres = faces.boxes[:, 0] + faces.boxes[:, 2] / 2
+    centers = faces.boxes[:, 0] + faces.boxes[:, 2] / 2
     if len(faces) == 1:
-        sides = {"left" if centres[0] < boundary_px else "right": 0}
+        sides = {"left" if centers[0] < boundary_px else "right": 0}
     else:
-        left, right = sorted(largest[:2].tolist(), key=lambda face: centres[face])
+        left, right = sorted(largest[:2].tolist(), key=lambda face: centers[face])
         sides = {"left": left, "right": right}
     if "" in people:
         sides[""] = sides.get("left" if "left" not in people else "right", -1)
@@ -72,7 +72,9 @@ class _Scissors:
     detector: Detector
     radius: int
 
-    def cut(self, uri: str, info: VideoInfo, piece: Piece, people: Sequence[Wanted]) -> npt.NDArray[np.float64]:
+    def cut(
+        self, uri: str, info: VideoInfo, piece: VideoSlice, people: Sequence[LabeledSlice]
+    ) -> npt.NDArray[np.float64]:
         """Fill in images and outcomes of the piece from its stretch of the video. Returns its frames' times (n,)."""
         known = np.any([person.known for person in people], axis=0)
         for person in people:
@@ -83,7 +85,7 @@ class _Scissors:
         middle = info.width_px / 2
         start = piece.first - self.radius
         stretch = _only(_stretch(uri, info, start, piece.stop + self.radius), start, near)
-        for seen, points in follow(stretch, self.detector, self.radius):
+        for seen, points in detect_stream(stretch, self.detector, self.radius):
             row = seen.frame.index - piece.first
             if not 0 <= row < len(known):
                 continue

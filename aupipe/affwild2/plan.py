@@ -23,7 +23,7 @@ Source = Literal["crops", "videos"]
 
 
 @dataclass(frozen=True)
-class PieceTrack:
+class TrackSlice:
     """One person of a piece."""
 
     name: str
@@ -33,23 +33,23 @@ class PieceTrack:
 
 
 @dataclass(frozen=True)
-class Piece:
+class VideoSlice:
     """Annotation rows `first` … `stop` − 1 (0-based; row r belongs to frame r + 1) of the people of one video."""
 
     video_id: str
-    tracks: tuple[PieceTrack, ...]  # one where crops are packed; all of the video where it is decoded
+    tracks: tuple[TrackSlice, ...]  # one where crops are packed; all of the video where it is decoded
     video: str | None
     first: int
     stop: int
 
 
 @dataclass(frozen=True)
-class Unit:
+class ShardPlan:
     """What becomes one part. `name` stands for all that it depends on."""
 
     name: str
     split: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[VideoSlice, ...]
 
     @property
     def rows(self) -> int:
@@ -66,7 +66,7 @@ class Plan:
         leaked: base videos in train for one task and in validation for another.
     """
 
-    units: tuple[Unit, ...]
+    units: tuple[ShardPlan, ...]
     tallies: Mapping[str, Mapping[str, int]]
     leaked: frozenset[str]
 
@@ -104,7 +104,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
         for ordinal, unit_pieces in enumerate(_pack(pieces)):
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
             key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
-            units.append(Unit(part_name(split, ordinal, key), split, unit_pieces))
+            units.append(ShardPlan(part_name(split, ordinal, key), split, unit_pieces))
         if not any(unit.split == split for unit in units):
             raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
     return Plan(tuple(units), {name: tally for name, tally in tallies.items() if tally}, leaked)
@@ -151,7 +151,7 @@ def _look_at_crops(storage: Storage, track: Track, rows: int, tally: Counter[str
 
 def _pieces(
     layout: Layout, split: str, splits: Mapping[tuple[str, str], str], lengths: Mapping[str, int], *, by_track: bool
-) -> Iterator[Piece]:
+) -> Iterator[VideoSlice]:
     """Whole tracks, or whole base videos, of a split."""
     groups: dict[tuple[str, str], list[Track]] = {}
     for track in layout.tracks:
@@ -161,12 +161,12 @@ def _pieces(
         chosen = []
         for track in sorted(tracks, key=lambda track: track.person):
             names = [(t, track.annotations[t].name) for t in TASKS if splits.get((track.name, t)) == split]
-            chosen.append(PieceTrack(track.name, track.person, tuple(names), track.crops))
+            chosen.append(TrackSlice(track.name, track.person, tuple(names), track.crops))
         rows = max(lengths[name] for track in chosen for _, name in track.annotations)
-        yield Piece(video_id, tuple(chosen), tracks[0].video, 0, rows)
+        yield VideoSlice(video_id, tuple(chosen), tracks[0].video, 0, rows)
 
 
-def _slices(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _slices(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:
     """Pieces of at most FILE_ROWS rows."""
     for piece in pieces:
         step = FILE_ROWS // len(piece.tracks)
@@ -174,9 +174,9 @@ def _slices(pieces: Iterator[Piece]) -> Iterator[Piece]:
             yield dataclasses.replace(piece, first=first, stop=min(first + step, piece.stop))
 
 
-def _pack(pieces: Iterator[Piece]) -> Iterator[tuple[Piece, ...]]:
+def _pack(pieces: Iterator[VideoSlice]) -> Iterator[tuple[VideoSlice, ...]]:
     """Runs of pieces with at most FILE_ROWS rows together."""
-    held: list[Piece] = []
+    held: list[VideoSlice] = []
     rows = 0
     for piece in pieces:
         more = (piece.stop - piece.first) * len(piece.tracks)
@@ -189,7 +189,7 @@ def _pack(pieces: Iterator[Piece]) -> Iterator[tuple[Piece, ...]]:
         yield tuple(held)
 
 
-def _files(pieces: tuple[Piece, ...]) -> set[str]:
+def _files(pieces: tuple[VideoSlice, ...]) -> set[str]:
     tracks = [track for piece in pieces for track in piece.tracks]
     return (
         {name for track in tracks for _, name in track.annotations}

@@ -1,7 +1,7 @@
-"""Challenge submissions of the AU task: probabilities per person in, the organisers' files out, checked before they go.
+"""Challenge submissions of the AU task: probabilities per person in, the organizers' files out, checked before they go.
 
 ABAW3 takes one file a track: a header of AU names, then a line of 0/1 a frame. ABAW5 and later take a single file:
-header `image_location,AU1,…,AU26`, lines `TRACK/NNNNN.jpg,0,1,…` in the order of the organisers' sample file.
+header `image_location,AU1,…,AU26`, lines `TRACK/NNNNN.jpg,0,1,…` in the order of the organizers' sample file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def decide(
 
 
 def read_order(sample: str) -> list[tuple[str, int]]:
-    """(track, frame) of every line of the organisers' sample file.
+    """(track, frame) of every line of the organizers' sample file.
 
     Raises:
         DatasetError: a line does not begin with TRACK/NNNNN.jpg.
@@ -107,7 +107,7 @@ def read_single(text: str, order: Sequence[tuple[str, int]]) -> dict[str, npt.ND
     """Track → (count, 12), frames that are not asked for False.
 
     Raises:
-        DatasetError: the file is not what the organisers take.
+        DatasetError: the file is not what the organizers take.
     """
     _refuse(check_single(text, order))
     decisions = {track: np.zeros((count, len(facs.AUS)), bool) for track, count in frame_counts(order).items()}
@@ -120,7 +120,7 @@ def read_track(text: str, count: int) -> npt.NDArray[np.bool_]:
     """(count, 12) of one track's file.
 
     Raises:
-        DatasetError: the file is not what the organisers take.
+        DatasetError: the file is not what the organizers take.
     """
     _refuse(check_track(text, count))
     return np.array([[value == "1" for value in line.split(",")] for line in text.splitlines()[1:]], bool)
@@ -130,7 +130,7 @@ def read_files(uri: str) -> pa.Table:
     """`video_id`, `person`, `frame` and the decisions `AUxx` of a single file, or of a folder of TRACK.txt.
 
     Raises:
-        DatasetError: there is no such file, or it is not what the organisers take.
+        DatasetError: there is no such file, or it is not what the organizers take.
     """
     storage, name = of_file(uri) if uri.lower().endswith(".txt") else (Storage(uri), "")
     names = [each for each in [name] if storage.exists(each)] if name else _track_files(storage)

@@ -18,23 +18,23 @@ import torch
 from torch import Tensor
 
 from aupipe.annotation.features import FOLDER
-from aupipe.errors import SoundLostError, in_reason
+from aupipe.errors import SoundLostError, as_reason
 from aupipe.media.audio import AudioBlock, audio
-from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalised
+from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalized
 from aupipe.storage import Storage
 
 _PIECES_PER_PART = 3  # about a minute: what bounds a worker's memory
 _HELD_PIECES = 4
 
 
-def key_of(video_key: str) -> str:
+def audio_key(video_key: str) -> str:
     """Under which `observed.segments` lists the sound of a video."""
     return f"{video_key}.sound"
 
 
-def leave(storage: Storage, video_key: str, uri: str) -> None:
+def write_log_mel(storage: Storage, video_key: str, uri: str) -> None:
     """Write the spectrogram of a video; with no columns where it has no sound, with the reason where it breaks off."""
-    heard = _Heard(uri)
+    heard = _ReadableAudio(uri)
     first = next(heard.blocks, None)
     said = {"start_s": repr(first.start_s if first else 0.0), "rate_hz": str(first.rate_hz if first else 1)}
     loudest_db = -np.inf
@@ -42,15 +42,15 @@ def leave(storage: Storage, video_key: str, uri: str) -> None:
     number = 0
     for piece in decibels(_samples(first, heard.blocks), first.rate_hz) if first else ():
         if len(held) == _PIECES_PER_PART:
-            storage.write(f"{FOLDER}/{key_of(video_key)}-{number:05d}.parquet", _part(held, said))
+            storage.write(f"{FOLDER}/{audio_key(video_key)}-{number:05d}.parquet", _part(held, said))
             held, number = [], number + 1
         held.append(piece)
         loudest_db = max(loudest_db, float(piece.max()))
     said |= {"reason": heard.reason, "loudest_db": repr(loudest_db)}
-    storage.write(f"{FOLDER}/{key_of(video_key)}-{number:05d}-last.parquet", _part(held, said))
+    storage.write(f"{FOLDER}/{audio_key(video_key)}-{number:05d}-last.parquet", _part(held, said))
 
 
-class Sound:
+class LogMelReader:
     """A spectrogram (64, M) of which `[:, a:b]` is read as it is needed.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sound:
             self._count = (len(files) - 1) * _PIECES_PER_PART * COLUMNS_PER_PIECE + last.metadata.num_rows
         self._start_s, self._rate_hz, self.reason = float(said["start_s"]), int(said["rate_hz"]), said["reason"]
         # Of no bound method, see `observed.Embeddings`.
-        self._piece = lru_cache(_HELD_PIECES)(partial(_normalised, storage, files, float(said["loudest_db"])))
+        self._piece = lru_cache(_HELD_PIECES)(partial(_normalized, storage, files, float(said["loudest_db"])))
 
     def columns(self, time_s: np.ndarray) -> np.ndarray:
         """The column at each media time (S,), −1 where there is no sound or no time."""
@@ -79,7 +79,7 @@ class Sound:
         return torch.cat([self._piece(number) for number in pieces], dim=1)[at[0], low - offset : high - offset]
 
 
-class _Heard:
+class _ReadableAudio:
     """The blocks of a video's sound, up to where it cannot be read."""
 
     def __init__(self, uri: str) -> None:
@@ -90,16 +90,16 @@ class _Heard:
         try:
             yield from audio(uri)
         except (av.error.FFmpegError, SoundLostError) as error:
-            self.reason = f"{SoundLostError.reason}: {in_reason(error)}"
+            self.reason = f"{SoundLostError.reason}: {as_reason(error)}"
 
 
-def _normalised(storage: Storage, files: Sequence[str], loudest_db: float, number: int) -> Tensor:
+def _normalized(storage: Storage, files: Sequence[str], loudest_db: float, number: int) -> Tensor:
     """Piece `number` of a spectrogram."""
     part, piece = divmod(number, _PIECES_PER_PART)
     with storage.open(files[part]) as file:
         column = pq.ParquetFile(file).read_row_group(piece)["decibels"].combine_chunks()
     values = column.flatten().to_numpy().reshape(len(column), -1, N_MELS)
-    return normalised(torch.from_numpy(values.transpose(1, 2, 0).copy()), loudest_db)
+    return normalized(torch.from_numpy(values.transpose(1, 2, 0).copy()), loudest_db)
 
 
 def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarray]:

@@ -9,21 +9,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation.ledger import Record
-from aupipe.errors import in_reason
+from aupipe.errors import as_reason
 from aupipe.media.probe import VideoInfo
 
 
-def losses_of(info: VideoInfo) -> list[str]:
+def container_losses(info: VideoInfo) -> list[str]:
     """What the container of a video lacks that cannot be counted in frames, as reasons."""
     losses = []
     if info.missing_s:
         losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
     if info.damage:
-        losses.append(f"container_damaged: frames may be missing ({in_reason(info.damage)})")
+        losses.append(f"container_damaged: frames may be missing ({as_reason(info.damage)})")
     return losses
 
 
-def counts_of(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
+def frame_counts(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
     """Decoded, lost and corrupt frames of a video, and the status and reason that follow.
 
     Args:

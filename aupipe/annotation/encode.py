@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from aupipe.annotation.model_set import Ensemble, Member
+from aupipe.annotation.model_set import ModelSet, SetMember
 from aupipe.models.embedding import embed
 
 
 class Encoders:
     """The encoders of all models on one device."""
 
-    def __init__(self, models: Ensemble, batch_size: int, device: torch.device) -> None:
+    def __init__(self, models: ModelSet, batch_size: int, device: torch.device) -> None:
         self._members, self._batch_size, self._device = models.members, batch_size, device
         for member in self._members:
             member.system.encoder.to(device)
@@ -23,9 +23,9 @@ class Encoders:
         """(N, ΣE) float32 embeddings, one model's after another's, of N crops (T, 112, 112, 3) uint8."""
         return np.concatenate([self._embed(member, crops) for member in self._members], axis=1)
 
-    def _embed(self, member: Member, crops: Sequence[np.ndarray]) -> np.ndarray:
+    def _embed(self, member: SetMember, crops: Sequence[np.ndarray]) -> np.ndarray:
         encoder, batch = member.system.encoder, self._batch_size
-        found = [np.zeros((0, encoder.width), np.float32)]
+        found = [np.zeros((0, encoder.embed_dim), np.float32)]
         for start in range(0, len(crops), batch):
             chunk = np.stack([crop[member.template] for crop in crops[start : start + batch]])
             inputs = member.card.input.prepare(torch.from_numpy(chunk).to(self._device))

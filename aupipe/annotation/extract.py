@@ -15,7 +15,7 @@ from aupipe.annotation.schema import OBSERVED, list_column
 from aupipe.annotation.segments import Segment
 from aupipe.faces.align import CROP_SIZE_PX, crop
 from aupipe.faces.detect import Detector
-from aupipe.faces.face_stream import Seen, follow
+from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame
 
@@ -23,7 +23,7 @@ PART_CROPS = 256  # crops held before they go on to the encoder: what bounds a w
 
 
 @dataclass(frozen=True)
-class Part:
+class CropBatch:
     """A run of rows of a segment with its crops.
 
     Attributes:
@@ -39,14 +39,14 @@ class Part:
     last: bool
 
 
-def observe(
+def extract(
     segment: Segment,
     images: Iterable[Frame],
     detector: Detector,
     smoothing_radius: int,
     templates: np.ndarray,
     tracking: TrackingConfig,
-) -> Iterator[Part]:
+) -> Iterator[CropBatch]:
     """The rows and crops of the frames that the segment owns, in parts of bounded size, none of them empty.
 
     A segment of which no frame comes is one part without rows.
@@ -61,9 +61,9 @@ def observe(
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for seen, points in follow(images, detector, smoothing_radius, tracking):
+    for seen, points in detect_stream(images, detector, smoothing_radius, tracking):
         index = seen.frame.index
-        if index < segment.own_start or (segment.own_stop is not None and index >= segment.own_stop):
+        if index < segment.write_start or (segment.write_stop is not None and index >= segment.write_stop):
             continue
         # A full part goes when there is more to come, not as soon as it is full: otherwise a segment whose last frame
         # fills a part would end in an empty one.
@@ -83,7 +83,9 @@ def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
     return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
 
 
-def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
+def _rows(
+    seen: FrameFaces, points: np.ndarray, min_face_px: int
+) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
     """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
     frame, faces = seen.frame, seen.faces
     height, width = (None, None) if frame.image is None else frame.image.shape[:2]
@@ -106,7 +108,7 @@ def _rows(seen: Seen, points: np.ndarray, min_face_px: int) -> Iterator[tuple[di
         }, points[face] if large_enough else None  # fmt: skip
 
 
-def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> Part:
+def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> CropBatch:
     schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
     stacked = np.stack(crops) if crops else np.zeros((0, templates, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
-    return Part(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)
+    return CropBatch(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)

@@ -16,31 +16,31 @@ import cv2
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 import aupipe
-from aupipe.annotation.settings import key_of
-from aupipe.errors import MediaError, in_reason, shown
+from aupipe.annotation.settings import content_hash
+from aupipe.errors import MediaError, as_reason, redact
 from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
 LOGS = "_logs"
 # What damaged or hostile input can raise while it is read.
-HOSTILE = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
+INPUT_ERRORS = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
 # Of the machine: a disk that is full, also one for temporary files, or too many open files.
 _SHORT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 _LONGEST_MESSAGE = 300  # characters; some libraries put a whole array into theirs
 
 
 @dataclass
-class Fence:
-    """What became of the work inside of `fence`: `reason` is "" if nothing was raised."""
+class FaultOutcome:
+    """What became of the work inside of `contain_fault`: `reason` is "" if nothing was raised."""
 
     reason: str = ""
 
 
 @contextmanager
-def fence(
+def contain_fault(
     storage: Storage, video_id: str | None, hostile: tuple[type[Exception], ...] = (),
     fatal: tuple[type[Exception], ...] = (),
-) -> Iterator[Fence]:  # fmt: skip
+) -> Iterator[FaultOutcome]:  # fmt: skip
     """Turn what the block raises into the reason why one input is set aside, so that others keep their tables.
 
     Args:
@@ -53,11 +53,11 @@ def fence(
         Exception: `fatal`, or storage is away, full or not to be written to: no input is to blame, and the job retries
             or stops.
     """
-    outcome = Fence()
+    outcome = FaultOutcome()
     try:
         yield outcome
     except hostile as error:
-        outcome.reason = reason_of(error)
+        outcome.reason = reason_for(error)
     # All of them, here and nowhere else: a fault that nobody foresaw has no type that could be named. It is not passed
     # over: its traceback is kept, the input is set aside, and the job ends with exit code 1.
     except Exception as error:
@@ -66,10 +66,10 @@ def fence(
         outcome.reason = _said(error) if video_id is None else _log(storage, video_id, error)
 
 
-def reason_of(error: BaseException) -> str:
+def reason_for(error: BaseException) -> str:
     """`code: what happened`, for videos.parquet."""
     code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    return shown(f"{code}: {in_reason(error)}")
+    return redact(f"{code}: {as_reason(error)}")
 
 
 def is_internal(reason: str | None) -> bool:
@@ -77,7 +77,7 @@ def is_internal(reason: str | None) -> bool:
     return any(part.startswith(f"{INTERNAL_ERROR}:") for part in (reason or "").split("; "))
 
 
-def forget(storage: Storage, video_ids: Collection[str]) -> None:
+def delete_logs(storage: Storage, video_ids: Collection[str]) -> None:
     """Delete the logs of inputs that are tried again."""
     there = storage.names(LOGS)
     if there:
@@ -102,17 +102,17 @@ def _log(storage: Storage, video_id: str, error: Exception) -> str:
     name, said = _log_name(video_id), _said(error)
     trace = "".join(traceback.format_exception(error))
     text = f"aupipe {aupipe.__version__}, video_id {video_id}\n{said}\n\n{trace}"
-    lines = [shown(line) for line in text.splitlines()]
+    lines = [redact(line) for line in text.splitlines()]
     storage.write(name, "\n".join([*lines, ""]).encode(errors="backslashreplace"))
     return f"{said} (see {name})"
 
 
 def _said(error: Exception) -> str:
-    message = shown(in_reason(error))
+    message = redact(as_reason(error))
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]}…"
     return f"{INTERNAL_ERROR}: {type(error).__name__}" + (f": {message}" if message else "")
 
 
 def _log_name(video_id: str) -> str:
-    return f"{LOGS}/{INTERNAL_ERROR}-{key_of(video_id)[:16]}.txt"
+    return f"{LOGS}/{INTERNAL_ERROR}-{content_hash(video_id)[:16]}.txt"

@@ -1,4 +1,4 @@
-"""What observe leaves for finalise, between the two phases only: rows with embeddings, in parts of bounded size.
+"""What observe leaves for finalize, between the two phases only: rows with embeddings, in parts of bounded size.
 
 OUT/_work/observed/VIDEO.SEGMENT-00000[-last].parquet      each file commits itself; a segment is there when all are
 """
@@ -18,7 +18,7 @@ from aupipe.annotation import schema
 from aupipe.storage import Storage
 
 FOLDER = "_work/observed"
-_HELD_PARTS = 4  # of a video in memory; windows of a track lie in neighbouring parts
+_HELD_PARTS = 4  # of a video in memory; windows of a track lie in neighboring parts
 
 
 def write(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:

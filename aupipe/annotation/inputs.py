@@ -22,7 +22,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.schema import VIDEOS
-from aupipe.errors import ConfigError, ManifestError, shown
+from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.storage import filesystem_of, is_http, is_uri, local_path, of_file
@@ -133,14 +133,14 @@ class PassedOver:
         return {
             "files": self.files,
             "suffixes": dict(sorted(self.suffixes.items())),
-            "first": [shown(path) for path in self.examples],
+            "first": [redact(path) for path in self.examples],
             "hidden": self.hidden,
-            "hidden_first": [shown(path) for path in self.hidden_examples],
+            "hidden_first": [redact(path) for path in self.hidden_examples],
         }
 
 
 def _first(paths: Sequence[str]) -> str:
-    return "first: " + ", ".join(shown(path) if path.isprintable() else repr(shown(path)) for path in paths)
+    return "first: " + ", ".join(redact(path) if path.isprintable() else repr(redact(path)) for path in paths)
 
 
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], PassedOver]:
@@ -161,7 +161,7 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
             clash = found.setdefault(video.video_id, video)
             if clash != video:
                 raise ConfigError(
-                    f"{shown(clash.uri)} and {shown(video.uri)} would both be video_id {video.video_id!r}; "
+                    f"{redact(clash.uri)} and {redact(video.uri)} would both be video_id {video.video_id!r}; "
                     "name a common parent folder, or give them ids in a manifest, so that they differ"
                 )
     return [found[key] for key in sorted(found)][:limit], passed_over
@@ -262,7 +262,7 @@ def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
             return named, PassedOver()
         paths = [str(path) for path in sorted(filesystem.find(top))]
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
-        raise ConfigError(shown(f"{uri} cannot be listed: {error}")) from None
+        raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     videos: list[Input] = []
     passed = PassedOver()
     hidden_folders: set[str] = set()
@@ -333,7 +333,7 @@ def _seconds(table: TextTable, column: str, row: int) -> float | None:
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     parts = video_id.replace("\\", "/").split("/")
     if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
-        return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
+        return f"bad_video_id: {video_id!r} would halo out of the output folder; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation import schema
-from aupipe.annotation.settings import key_of
+from aupipe.annotation.settings import content_hash
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
@@ -93,7 +93,7 @@ def commit(
     storage: Storage, frames: pa.Table, events: pa.Table, videos: Sequence[Record], generation: int, rows_per_file: int
 ) -> Entry:
     """Write the rows of some videos, in files of at most `rows_per_file` rows, then the entry that commits them."""
-    name = key_of([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
+    name = content_hash([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
     entry = Entry(
         name, generation,
         _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file),

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from aupipe import facs
-from aupipe.annotation.audio_features import Sound
+from aupipe.annotation.audio_features import LogMelReader
 from aupipe.annotation.features import Embeddings
-from aupipe.annotation.settings import key_of
+from aupipe.annotation.settings import content_hash
 from aupipe.config import Inference
 from aupipe.errors import CheckpointError
 from aupipe.evaluation import decision
-from aupipe.evaluation.decision import How
+from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import template
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
@@ -28,7 +28,7 @@ from aupipe.models.sliding_window import outputs, run_head
 
 
 @dataclass(frozen=True)
-class Member:
+class SetMember:
     """One model.
 
     Attributes:
@@ -46,7 +46,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class ModelSet:
     """K models.
 
     Attributes:
@@ -54,7 +54,7 @@ class Ensemble:
         templates: (T, 5, 2) of the crops; models whose templates agree within `template.SAME_PX` share one.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[SetMember, ...]
     templates: np.ndarray
 
     @property
@@ -66,37 +66,37 @@ class Ensemble:
     @property
     def encoders_key(self) -> str:
         """Of all that embeddings depend on."""
-        return key_of(
+        return content_hash(
             [m.encoder_sha256 for m in self.members], [m.template for m in self.members], self.templates.tolist()
         )
 
     @property
-    def classes(self) -> int:
+    def n_expressions(self) -> int:
         """How many expressions are told; 0 where no model tells any."""
         return max(member.outputs.get("expr", 0) for member in self.members)
 
     @property
-    def width(self) -> int:
+    def embed_dim(self) -> int:
         """Numbers in the embeddings of a crop by all models."""
-        return sum(member.system.encoder.width for member in self.members)
+        return sum(member.system.encoder.embed_dim for member in self.members)
 
     @property
-    def hears(self) -> bool:
+    def uses_audio(self) -> bool:
         """Whether a model wants sound."""
-        return any(member.system.head.hears for member in self.members)
+        return any(member.system.head.uses_audio for member in self.members)
 
     @property
-    def heads(self) -> Ensemble:
-        """The same models without their encoders' networks: all that `tell` needs."""
+    def heads(self) -> ModelSet:
+        """The same models without their encoders' networks: all that `predict_track` needs."""
         return replace(self, members=tuple(replace(m, system=_without_network(m.system)) for m in self.members))
 
     @property
-    def length(self) -> int:
+    def window_length(self) -> int:
         """Of the longest sequence that a model looks at; 1: they all judge frames one by one."""
-        return max(member.system.head.length for member in self.members)
+        return max(member.system.head.window_length for member in self.members)
 
 
-def load(checkpoints: Sequence[str], how: How) -> Ensemble:
+def load(checkpoints: Sequence[str], how: EnsembleRule) -> ModelSet:
     """The models at these places.
 
     Raises:
@@ -107,22 +107,22 @@ def load(checkpoints: Sequence[str], how: How) -> Ensemble:
     for (first, _, card), (second, _, other) in pairwise(loaded):
         if card.sha256 == other.sha256:
             raise CheckpointError(f"{first} and {second} are the same model ({card.sha256[:12]}); name it once")
-    members: list[Member] = []
+    members: list[SetMember] = []
     templates: list[np.ndarray] = []
     for path, system, card in loaded:
         points = np.array(card.template, np.float32)
         near = [n for n, known in enumerate(templates) if template.distance(known, points) < template.SAME_PX]
         templates += [] if near else [points]
         place = near[0] if near else len(templates) - 1
-        told = outputs(system.head, system.encoder.width)
-        embeds = key_of(encoder_sha256(system.encoder), card.input.model_dump(mode="json"))
-        members.append(Member(path, card, system, embeds, place, told))
+        told = outputs(system.head, system.encoder.embed_dim)
+        embeds = content_hash(encoder_sha256(system.encoder), card.input.model_dump(mode="json"))
+        members.append(SetMember(path, card, system, embeds, place, told))
     _check_outputs(members)
-    return Ensemble(tuple(members), np.stack(templates))
+    return ModelSet(tuple(members), np.stack(templates))
 
 
-def tell(
-    models: Ensemble, embeddings: Embeddings, sound: Sound | None, rows: np.ndarray, time_s: np.ndarray,
+def predict_track(
+    models: ModelSet, embeddings: Embeddings, sound: LogMelReader | None, rows: np.ndarray, time_s: np.ndarray,
     inference: Inference,
 ) -> Iterator[tuple[slice, np.ndarray]]:  # fmt: skip
     """(columns, probabilities (S, …) float32 there) of one track, until all K·12 + C are told: each model's AUs, then
@@ -141,7 +141,7 @@ def tell(
     expressions: list[Tensor] = []
     first = 0
     for number, member in enumerate(models.members):
-        width = member.system.encoder.width
+        width = member.system.encoder.embed_dim
         of_model = embeddings.of(rows, first, width)
         overlap = member.card.overlap_under(inference)
         said = run_head(member.system.head, of_model, time_s, overlap=overlap, mel=sound, column=column)
@@ -156,11 +156,11 @@ def tell(
 
 def _without_network(system: System) -> System:
     encoder = FrameEncoder()
-    encoder.width = system.encoder.width
+    encoder.embed_dim = system.encoder.embed_dim
     return System(encoder=encoder, head=system.head)
 
 
-def _check_outputs(members: Sequence[Member]) -> None:
+def _check_outputs(members: Sequence[SetMember]) -> None:
     for member in members:
         if member.outputs.get("au") != len(facs.AUS):
             told = ", ".join(sorted(member.outputs))

@@ -1,6 +1,7 @@
-"""Finalise, per video: `head` links faces and makes embeddings probabilities, `decide` smooths and thresholds them.
+"""From features to tables, per video: `predict_video` links faces and predicts, `apply_decision` decides.
 
-Decide reads only what head left in the frames table, so other thresholds need neither the video nor the embeddings.
+`apply_decision` reads only what `predict_video` left in the frames table, so other thresholds need neither video nor
+embeddings.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import pyarrow.compute as pc
 from aupipe import facs
 from aupipe.annotation.schema import BOX, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
 from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
-from aupipe.evaluation.decision import How
+from aupipe.evaluation.decision import EnsembleRule
 from aupipe.evaluation.smoothing import smooth_track
 from aupipe.faces.track import TrackingConfig
 
 # What K models say of one track: its rows (S,) and times (S,) in; out come (columns, probabilities (S, …) there) until
 # all K·12 + C are told, never all of a long track at once.
-Tell = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
+TrackPredictor = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
 _KEPT = ("frame", "time_s", "status", "detector_score", *BOX, "landmarks", "frame_width", "frame_height")
@@ -36,15 +37,17 @@ class Decision:
         radii: frames of smoothing on either side, of each model.
     """
 
-    how: How
+    how: EnsembleRule
     thresholds: tuple[dict[str, float], ...]
     radii: tuple[int, ...]
 
 
-def head(
-    video_id: str, observed: pa.Table, tell: Tell, models: int, classes: int, tracking: TrackingConfig
+def predict_video(
+    video_id: str, observed: pa.Table, tell: TrackPredictor, models: int, classes: int, tracking: TrackingConfig
 ) -> pa.Table:
-    """The frames table of a video with face ids, `AUxx_raw` and expressions; what `decide` fills in is still null.
+    """Return the frames table of a video with face ids, `AUxx_raw` and expressions.
+
+    The columns that `apply_decision` fills in are null.
 
     Args:
         observed: OBSERVED rows of the whole video, ordered by frame, without embeddings.
@@ -81,7 +84,7 @@ def head(
     return pa.table(columns).select(schema.names).cast(schema)
 
 
-def decide(frames: pa.Table, decision: Decision) -> pa.Table:
+def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
     """The frames table of one video with `AUxx_prob` and `AUxx`.
 
     `_prob` is the mean of the models' probabilities, each smoothed along its track with the model's radius. AUxx: by

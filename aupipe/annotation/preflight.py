@@ -11,7 +11,7 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.errors import MediaError, TooLargeError
 from aupipe.media.container import MAX_FRAME_PX, open_video
-from aupipe.media.ffmpeg_log import complaints
+from aupipe.media.ffmpeg_log import capture_log
 
 _LOOKED_INTO = 100  # inputs of a dry run; the others are taken to be like these
 
@@ -32,7 +32,7 @@ def read_header(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Header:
     """Raises:
     MediaError: it cannot be opened as a video.
     """
-    with complaints() as said, open_video(uri, max_frame_px) as (container, stream):
+    with capture_log() as said, open_video(uri, max_frame_px) as (container, stream):
         rate_hz = float(stream.average_rate or 0.0)
         length_s = (container.duration or 0) / av.time_base
         context = stream.codec_context
@@ -59,7 +59,7 @@ def check(uri: str, limits: LimitsConfig) -> None:
         raise TooLargeError(f"{uri}: {header.length_s:,.0f} s are beyond limits.duration_s={limits.duration_s:,.0f}")
 
 
-def frames_of(inputs: Sequence[Input], config: AnnotateConfig) -> int:
+def estimate_frames(inputs: Sequence[Input], config: AnnotateConfig) -> int:
     """About how many frames will be looked at, by the headers of up to `_LOOKED_INTO` of the inputs."""
     step = max(1, len(inputs) // _LOOKED_INTO)
     some = inputs[::step]

@@ -27,7 +27,7 @@ _GRACE_S = 5.0  # after the mark, the process ends even if a library holds the i
 T = TypeVar("T")
 
 
-class Watch:
+class Watchdog:
     """Ends this process when it is not touched for `stall_s`, and leaves the mark that says so.
 
     Attributes:
@@ -76,7 +76,7 @@ class Watch:
 
 
 @contextmanager
-def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[Watch]:
+def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[Watchdog]:
     """Work on a unit for the length of the block.
 
     Raises:
@@ -90,7 +90,7 @@ def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[
         raise WorkerDiedError(f"the worker died {len(left)} times over (a crash of a decoder, or out of memory)")
     mine = marks[len(left)]
     storage.write(mine, _STARTED)
-    watch = Watch(storage, mine, len(left) + 1, stall_s)
+    watch = Watchdog(storage, mine, len(left) + 1, stall_s)
     try:
         yield watch
     finally:
@@ -99,7 +99,7 @@ def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[
             storage.delete(mark)
 
 
-def forget(storage: Storage) -> None:
+def reset_attempts(storage: Storage) -> None:
     """Begin anew: attempts are counted within a run, since a run that was stopped says nothing of its inputs."""
     for name in storage.names(_FOLDER):
         storage.delete(name)

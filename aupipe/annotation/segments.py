@@ -19,27 +19,27 @@ class Segment:
 
     Attributes:
         number: 0-based, in time order.
-        own_start, own_stop: indices of the frames whose rows it writes; own_stop None = to the end of the video.
-        span: the frames that it decodes: some more than it owns, so that smoothing sees the same neighbours as it
+        write_start, write_stop: indices of the frames whose rows it writes; write_stop None = to the end of the video.
+        span: the frames that it decodes: some more than it owns, so that smoothing sees the same neighbors as it
             would without the cut.
-        looked_at: where not every frame is asked for: the indices of those that are; others are decoded only.
+        sampled_frames: where not every frame is asked for: the indices of those that are; others are decoded only.
     """
 
     uri: str
     video_id: str
     number: int
-    own_start: int
-    own_stop: int | None
+    write_start: int
+    write_stop: int | None
     span: Span
-    looked_at: tuple[int, ...] | None = None
+    sampled_frames: tuple[int, ...] | None = None
 
     @property
     def frames(self) -> int:
         """How many rows it writes at least."""
-        stop = self.span.first + self.span.expected if self.own_stop is None else self.own_stop
-        if self.looked_at is None:
-            return stop - self.own_start
-        return sum(self.own_start <= index < stop for index in self.looked_at)
+        stop = self.span.first + self.span.expected if self.write_stop is None else self.write_stop
+        if self.sampled_frames is None:
+            return stop - self.write_start
+        return sum(self.write_start <= index < stop for index in self.sampled_frames)
 
 
 def cut_into_segments(
@@ -84,12 +84,12 @@ def cut_into_segments(
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1
         return [Segment(video.uri, video.video_id, 0, int(chosen[0]), edge, span, _indices(chosen, lost, len(times)))]
-    lead = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
+    halo = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
     places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in what is chosen
     # The first frame after the longest gap, not at its end: the difference of two times may be a rounding less.
     gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
-    owned = np.maximum(places + lead, gap_ends if max_gap_s > 0 else 0)
+    owned = np.maximum(places + halo, gap_ends if max_gap_s > 0 else 0)
     owned, first_of = np.unique(owned, return_index=True)
     places = places[first_of][owned < len(chosen)]
     edges = [0, *owned[owned < len(chosen)].tolist(), len(chosen)]
@@ -97,15 +97,17 @@ def cut_into_segments(
     for number, (start, stop) in enumerate(pairwise(edges)):
         final = number == len(edges) - 2
         begin = 0 if number == 0 else int(places[number - 1])
-        end = len(chosen) if final else min(stop + lead, len(chosen))
+        end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
         before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the one that leads to it
         seek = int(info.key_pts[before]) if before >= 0 else None
         more = lost if final else 0  # what the container counts but does not hold comes after all that it holds
         span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
-        own_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
-        looked_at = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
-        segments.append(Segment(video.uri, video.video_id, number, int(chosen[start]), own_stop, span, looked_at))
+        write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
+        sampled_frames = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
+        segments.append(
+            Segment(video.uri, video.video_id, number, int(chosen[start]), write_stop, span, sampled_frames)
+        )
     return segments
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from aupipe import facs
 from aupipe.config import Inference, Resources, Section
-from aupipe.evaluation.decision import How
+from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.track import TrackingConfig
@@ -60,7 +60,7 @@ class AnnotateConfig(Section):
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
-    ensemble: How = "mean"  # how several checkpoints decide together
+    ensemble: EnsembleRule = "mean"  # how several checkpoints decide together
     inference: Inference = Inference()
     smoothing: SmoothingConfig = SmoothingConfig()
     thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
@@ -81,12 +81,12 @@ class AnnotateConfig(Section):
     resources: Resources = Resources()
 
     @property
-    def linking(self) -> TrackingConfig:
+    def effective_tracking(self) -> TrackingConfig:
         """How faces are linked: frames that are looked at may be far apart."""
         return self.tracking.model_copy(update={"max_gap_s": max(self.tracking.max_gap_s, self._sample_gap_s)})
 
     @property
-    def joining(self) -> EventsConfig:
+    def effective_events(self) -> EventsConfig:
         """What is one event, likewise."""
         return self.events.model_copy(update={"max_gap_s": max(self.events.max_gap_s, self._sample_gap_s)})
 
@@ -106,6 +106,6 @@ class AnnotateConfig(Section):
         return value
 
 
-def key_of(*parts: object) -> str:
+def content_hash(*parts: object) -> str:
     """sha256 over JSON of the parts: equal keys mean equal results."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

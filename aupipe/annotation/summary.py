@@ -17,12 +17,12 @@ import torch
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.ledger import Ledger, Record
-from aupipe.annotation.settings import key_of
-from aupipe.errors import shown
+from aupipe.annotation.settings import content_hash
+from aupipe.errors import redact
 from aupipe.storage import Storage
 
 _VIDEOS, _RUN = "videos.parquet", "run.json"
@@ -53,7 +53,7 @@ class Summary:
         return Counter(record["status"] for record in self.videos)
 
     @property
-    def set_aside(self) -> int:
+    def incomplete(self) -> int:
         return self.statuses["quarantined"] + self.statuses["partial"]
 
     @property
@@ -69,9 +69,9 @@ class Summary:
         )
 
     def text(self) -> str:
-        statuses = [*sorted(self.statuses.items()), *([("not finalised yet", self.pending)] if self.pending else [])]
+        statuses = [*sorted(self.statuses.items()), *([("not finalized yet", self.pending)] if self.pending else [])]
         counts = ", ".join(f"{count} {status}" for status, count in statuses)
-        lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {shown(self.out)}"]
+        lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {redact(self.out)}"]
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
@@ -81,7 +81,7 @@ class Summary:
             inputs = "1 input" if self.faults == 1 else f"{self.faults:,} inputs"
             lines.append(
                 f"a fault of aupipe (internal_error) set {inputs} aside, the tables of all others are whole; the "
-                f"tracebacks to report lie in {shown(self.out)}/{LOGS}, and the same command tries again"
+                f"tracebacks to report lie in {redact(self.out)}/{LOGS}, and the same command tries again"
             )
         aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
         return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
@@ -114,15 +114,15 @@ def write_videos(
     storage.write(_VIDEOS, schema.to_parquet(table, full))
 
 
-def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Summary) -> None:
+def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
     """Write run.json: which model and settings made the tables, and what this run did."""
     decision, members = keys.decision, keys.models.members
     thresholds = {au: sum(each[au] for each in decision.thresholds) / len(members) for au in facs.AUS}
     described = {
-        "command": [shown(part) for part in command],
+        "command": [redact(part) for part in command],
         "models": [
             {
-                "checkpoint": shown(member.checkpoint), "name": member.card.model.name, "sha256": member.card.sha256,
+                "checkpoint": redact(member.checkpoint), "name": member.card.model.name, "sha256": member.card.sha256,
                 "thresholds": own, "smoothing_radius": radius,
             }
             for member, own, radius in zip(members, decision.thresholds, decision.radii, strict=True)
@@ -130,7 +130,7 @@ def write_run(storage: Storage, keys: Keys, command: Sequence[str], summary: Sum
         "model_sha256": keys.models.sha256,
         "ensemble": decision.how if len(members) > 1 else None,
         "config": keys.config.model_dump(mode="json"),
-        "config_sha256": key_of(keys.config.model_dump(mode="json")),
+        "config_sha256": content_hash(keys.config.model_dump(mode="json")),
         "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,  # vote: each model's own
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),

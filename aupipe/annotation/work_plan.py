@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.segments import Segment
-from aupipe.errors import ConfigError, shown
+from aupipe.errors import ConfigError, redact
 
 _ROW_BYTES = 100  # of geometry a face, about
 
 # A video to observe, and its segments with their keys, in time order.
-Due = tuple[Record, list[tuple[str, Segment]]]
+PendingVideo = tuple[Record, list[tuple[str, Segment]]]
 
 
 @dataclass
@@ -32,8 +32,8 @@ class WorkList:
 
     unchanged: dict[str, Record] = field(default_factory=dict)
     decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
-    observe: dict[str, Due] = field(default_factory=dict)
-    aside: dict[str, Record] = field(default_factory=dict)
+    observe: dict[str, PendingVideo] = field(default_factory=dict)
+    quarantined: dict[str, Record] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
@@ -41,7 +41,7 @@ class WorkList:
         for video_id, reason in reasons.items():
             due = self.observe if video_id in self.observe else self.decide
             record = due.pop(video_id)[0]
-            self.aside[video_id] = record | {"status": "quarantined", "reason": reason}
+            self.quarantined[video_id] = record | {"status": "quarantined", "reason": reason}
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos that are to be observed, or decided again, to another run."""
@@ -50,9 +50,9 @@ class WorkList:
             self.decide.pop(video_id, None)
             self.pending.add(video_id)
 
-    def waves(self, most_bytes: int, width: int) -> list[dict[str, Due]]:
+    def disk_bounded_batches(self, most_bytes: int, width: int) -> list[dict[str, PendingVideo]]:
         """What is to be observed, by video_id, in waves that leave about `most_bytes` of embeddings of this width."""
-        waves: list[dict[str, Due]] = []
+        waves: list[dict[str, PendingVideo]] = []
         left = 0
         for video_id, due in sorted(self.observe.items()):
             size = due[0]["frames_expected"] * (4 * width + _ROW_BYTES)
@@ -66,24 +66,26 @@ class WorkList:
     def records(self) -> dict[str, Record]:
         """The record of every input."""
         return {
-            **self.unchanged, **self.aside,
+            **self.unchanged, **self.quarantined,
             **{key: record for key, (record, _) in self.decide.items()},
             **{key: record for key, (record, _) in self.observe.items()},
         }  # fmt: skip
 
 
-def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys: Keys) -> tuple[WorkList, list[Input]]:
+def triage(
+    inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys: CacheKeys
+) -> tuple[WorkList, list[Input]]:
     """What can be said without opening a file, and the inputs that must be probed."""
     work = WorkList()
     to_probe = []
     current = books.current()
     for video in inputs:
         record, entry = current.get(video.video_id, (None, None))
-        said = (shown(video.uri), stamps[video.video_id])
+        said = (redact(video.uri), stamps[video.video_id])
         known = record is not None and (record["uri"], record["stamp"]) == said and said[1] != ""
         if video.refused:
-            base = {"uri": shown(video.uri), "video_id": video.video_id, "stamp": ""}
-            work.aside[video.video_id] = base | {"status": "quarantined", "reason": video.refused}
+            base = {"uri": redact(video.uri), "video_id": video.video_id, "stamp": ""}
+            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": video.refused}
             continue
         content = "" if record is None else record["fingerprint"] + video.asked(keys.config.sample_fps)
         if record is None or entry is None or not known or record["head_key"] != keys.head(content):
@@ -97,7 +99,11 @@ def triage(inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys:
 
 
 def add_probed(
-    work: WorkList, probed: Collection[tuple[Input, dict[str, Any]]], stamps: dict[str, str], books: Ledger, keys: Keys
+    work: WorkList,
+    probed: Collection[tuple[Input, dict[str, Any]]],
+    stamps: dict[str, str],
+    books: Ledger,
+    keys: CacheKeys,
 ) -> None:
     """Add probed inputs, in order of video_id, to the list.
 
@@ -115,16 +121,16 @@ def add_probed(
         if record["status"] in ("ok", "partial") and found.get(video_id, record["content"]) == record["content"]
     }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
-        base: Record = {"uri": shown(video.uri), "video_id": video.video_id, "stamp": stamps[video.video_id]}
+        base: Record = {"uri": redact(video.uri), "video_id": video.video_id, "stamp": stamps[video.video_id]}
         if "reason" in result:
-            work.aside[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
+            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
             continue
         record = base | result["record"]
         fingerprint, content = record["fingerprint"], record["content"]
         before, entry = current.get(video.video_id, (None, None))
-        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != shown(video.uri):
+        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != redact(video.uri):
             raise ConfigError(
-                f"{shown(video.uri)} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
+                f"{redact(video.uri)} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
                 "name a common parent folder, or another --out"
             )
         if before is not None and entry is not None and before["head_key"] == keys.head(content):
@@ -137,7 +143,7 @@ def add_probed(
         twin = first_with.setdefault(content, video.video_id)
         if twin != video.video_id:
             said = {"status": "duplicate", "duplicate_of": twin, "reason": f"duplicate: same bytes as {twin}"}
-            work.aside[video.video_id] = record | said
+            work.quarantined[video.video_id] = record | said
             continue
         record |= {"head_key": keys.head(content), "decide_key": keys.decide(content), "attempts": 1}
         record["model_sha256"] = keys.models.sha256

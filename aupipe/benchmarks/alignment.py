@@ -11,7 +11,7 @@ from aupipe.annotation.inputs import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, similarity
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.face_stream import Seen, follow
+from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.media.frames import frames
 
 # Points of the crop whose place in the image is followed: they span it, corners are where turning shows most.
@@ -25,7 +25,7 @@ def measure(named: Sequence[str]) -> dict[str, Any]:
     of the head has none.
 
     Raises:
-        ConfigError: no video has the same face in three neighbouring frames.
+        ConfigError: no video has the same face in three neighboring frames.
     """
     radius = AlignmentConfig().smoothing_radius
     by_video = {}
@@ -34,7 +34,7 @@ def measure(named: Sequence[str]) -> dict[str, Any]:
         if jitter[0]:
             by_video[video.video_id] = {f"radius_{r}": round(float(np.median(v)), 3) for r, v in jitter.items()}
     if not by_video:
-        raise ConfigError(f"{', '.join(named)}: no face in three neighbouring frames")
+        raise ConfigError(f"{', '.join(named)}: no face in three neighboring frames")
     raw, smoothed = (float(np.median([v[f"radius_{r}"] for v in by_video.values()])) for r in (0, radius))
     return {
         "radius": radius, "jitter_raw_px": round(raw, 3), "jitter_smoothed_px": round(smoothed, 3),
@@ -45,8 +45,8 @@ def measure(named: Sequence[str]) -> dict[str, Any]:
 def _jitter(uri: str, radius: int) -> list[float]:
     """One value for each frame whose first face is the same as in the frames before and after it."""
     values: list[float] = []
-    last: list[tuple[Seen, np.ndarray]] = []
-    for seen, points in follow(frames(uri), Detector(DetectorConfig()), radius):
+    last: list[tuple[FrameFaces, np.ndarray]] = []
+    for seen, points in detect_stream(frames(uri), Detector(DetectorConfig()), radius):
         last = [*last[-2:], (seen, points)]
         if len(last) < 3 or not all(len(s.faces) for s, _ in last) or any(s.links[0] != 0 for s, _ in last[1:]):
             continue

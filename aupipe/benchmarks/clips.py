@@ -21,9 +21,9 @@ def draw_face(size: int = 160, smile: float = 0.0, skin: tuple[int, int, int] = 
     scale = size * 4
     image = np.full((scale, scale, 3), BACKGROUND, np.uint8)
 
-    def ellipse(x: float, y: float, rx: float, ry: float, colour: tuple[int, int, int]) -> None:
-        centre, axes = (round(x * scale), round(y * scale)), (round(rx * scale), round(ry * scale))
-        cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+    def ellipse(x: float, y: float, rx: float, ry: float, color: tuple[int, int, int]) -> None:
+        center, axes = (round(x * scale), round(y * scale)), (round(rx * scale), round(ry * scale))
+        cv2.ellipse(image, center, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
 
     ellipse(0.5, 0.42, 0.30, 0.36, (60, 40, 30))
     ellipse(0.5, 0.52, 0.25, 0.34, skin)

@@ -11,11 +11,11 @@ from aupipe.annotation.inputs import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.face_stream import follow
+from aupipe.faces.face_stream import detect_stream
 from aupipe.faces.template import MIN_FACES, seen_points
 from aupipe.media.frames import frames
 
-_EVERY = 10  # neighbouring frames tell the same
+_EVERY = 10  # neighboring frames tell the same
 
 
 def measure(named: Sequence[str]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def measure(named: Sequence[str]) -> dict[str, Any]:
 
 
 def _crops(uri: str, detector: Detector) -> Iterator[np.ndarray]:
-    for seen, points in follow(frames(uri), detector, AlignmentConfig().smoothing_radius):
+    for seen, points in detect_stream(frames(uri), detector, AlignmentConfig().smoothing_radius):
         if len(seen.faces) and seen.frame.image is not None and seen.frame.index % _EVERY == 0:
             face = int(np.argmax(seen.faces.boxes[:, 2] * seen.faces.boxes[:, 3]))
             yield crop(seen.frame.image, points[face], ARCFACE_TEMPLATE)

@@ -16,12 +16,12 @@ from torch import nn
 
 from aupipe import facs
 from aupipe.data import embedding_store, encode
-from aupipe.data.batches import Folders
+from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore import jpeg, write
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import CROP_SIZE_PX, StoreHeader
 from aupipe.media.audio import AudioBlock
 from aupipe.models.interfaces import FrameEncoder
@@ -42,7 +42,7 @@ _PROMPTS = (
 )  # fmt: skip
 _TEMPORAL = (
     *_PROMPTS, "stages.prompts.model={cut: spatial, prompts: {spatial: false}}",
-    "stages.prompts.optimiser.groups=[{parameters: [head.temporal.layers.prompts], "
+    "stages.prompts.optimizer.groups=[{parameters: [head.temporal.layers.prompts], "
     "schedule: {kind: cosine, lr: 0.5, warmup_epochs: 2}, weight_decay: 1.0e-4}]",
 )  # fmt: skip
 _SEQUENCE = (
@@ -128,7 +128,7 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
     fly_cpu, once_cpu = (statistics.median(cpu[way][1:]) for way in ("fly", "once"))
     epochs = plan.stages[case.stage].epochs
     return {
-        "clips": sum(fly.steps.values()) * case.batch, "clip_frames": fly.learner.head.length,
+        "clips": sum(fly.steps.values()) * case.batch, "clip_frames": fly.learner.head.window_length,
         "repeats": repeats, "on_the_fly_s": round(fly_s, 3), "encode_once_s": round(once_s, 3),
         "ratio": round(fly_s / once_s, 1), "cpu_ratio": round(fly_cpu / once_cpu, 1),
         "encoding_s": round(encoding_s, 3), "epochs": epochs,
@@ -136,12 +136,12 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trainer(plan: Recipe, stage: str, index: StoreIndex, places: Mapping[Task, Folders]) -> engine.Trainer:
+def _trainer(plan: Recipe, stage: str, index: FaceStore, places: Mapping[Task, EmbeddingFolders]) -> engine.Trainer:
     data = task_data.task_data(plan, stage, index)
-    learner, optimiser = build_learner(plan, stage, data, None)
+    learner, optimizer = build_learner(plan, stage, data, None)
     _settle(learner.encoder, plan.input.size_px)
     return engine.Trainer(
-        recipe=plan, stage=stage, data=data, model=learner.to(memory_format=torch.channels_last), optimiser=optimiser,
+        recipe=plan, stage=stage, data=data, model=learner.to(memory_format=torch.channels_last), optimizer=optimizer,
         rank=0, world=1, device=CPU, embeddings=places,
     )  # fmt: skip
 
@@ -158,7 +158,7 @@ def _settle(encoder: FrameEncoder, size_px: int) -> None:
         norm.momentum = momentum
 
 
-def _encode(trainer: engine.Trainer, index: StoreIndex, out: Storage) -> dict[Task, Folders]:
+def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Task, EmbeddingFolders]:
     """What the Ray job leaves of the rows to learn from."""
     encoder = trainer.learner.encoder
     plain = encode.plain(encoder, trainer.inputs, index)
@@ -166,15 +166,15 @@ def _encode(trainer: engine.Trainer, index: StoreIndex, out: Storage) -> dict[Ta
     for part in (each.name for each in index.card.parts if each.split == "train"):
         folder.write(part, encode.encode_part(encoder, plain, index, part, CPU))
     embedding_store.finish(folder, plain)
-    return dict.fromkeys(trainer.tasks, Folders((folder.root,), ()))
+    return dict.fromkeys(trainer.tasks, EmbeddingFolders((folder.root,), ()))
 
 
-def _generate(storage: Storage, case: Case) -> StoreIndex:
+def _generate(storage: Storage, case: Case) -> FaceStore:
     """A store of noise with random labels and sound, one video of it to score."""
     rng = np.random.default_rng(0)
     names = []
     for split, videos in (("train", case.videos), ("validation", 1)):
-        part = write.PartBuilder()
+        part = write.ShardWriter()
         for video in range(videos):
             frames, name = case.frames, f"{split}{video}"
             part.add(
@@ -192,12 +192,12 @@ def _generate(storage: Storage, case: Case) -> StoreIndex:
     write.finish(
         storage,
         StoreHeader(
-            edition="noise", source="noise", licence="", template=template, template_source="arcface",
+            edition="noise", source="noise", license="", template=template, template_source="arcface",
             n_expressions=7, settings={},
         ),
         names,
     )  # fmt: skip
-    return StoreIndex.open(storage.root)
+    return FaceStore.open(storage.root)
 
 
 def _crop(rng: np.random.Generator) -> bytes:

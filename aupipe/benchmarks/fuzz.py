@@ -88,7 +88,7 @@ def measure(count: int, seed: int) -> dict[str, Any]:
 
 
 def _make_model(folder: Path) -> None:
-    """A small model of random weights that sees, hears and looks over time, so that every phase has its share."""
+    """A small model of random weights that sees, uses_audio and looks over time, so that every phase has its share."""
     model = TypeAdapter[Any](ModelConfig).validate_python({
         "name": "multimodal", "backbone": "iresnet_quick", "audio": {"width": 16},
         "sequence": {"frames": 10, "heads": 2, "head_width": 8, "mlp_width": 32, "hidden": 16},

@@ -15,7 +15,7 @@ from aupipe.benchmarks.clips import repeat, scene, speaking
 from aupipe.errors import AupipeError
 
 _CLIP_S = 10
-_KINDS = re.compile(r"ray::.*\b(Probe|Listen|Decode|Encode|Finalise)\b")
+_KINDS = re.compile(r"ray::.*\b(Probe|Listen|Decode|Encode|Finalize)\b")
 _EVERY_S = 0.1
 
 

@@ -60,7 +60,7 @@ def _run(folder: Path, crops: int) -> dict[str, float]:
 
 
 def _generate(root: Path, crops: int) -> None:
-    """Videos of _FRAMES labelled crops each, every fourth for validation."""
+    """Videos of _FRAMES labeled crops each, every fourth for validation."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (_DETAIL, _DETAIL, 3), dtype=np.uint8)
     image = jpeg.encode(cv2.resize(noise, (CROP_SIZE_PX, CROP_SIZE_PX)))

@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--sample-fps", type=float, metavar="F", help="look at F frames a second at most (default: at every frame)"
     )
     parser.add_argument(
-        "--phase", choices=("observe", "finalise", "all"), default="all",
-        help="observe: decode and encode only; finalise: make tables of what is observed (default: both)",
+        "--phase", choices=("observe", "finalize", "all"), default="all",
+        help="observe: decode and encode only; finalize: make tables of what is observed (default: both)",
     )  # fmt: skip
     parser.add_argument(
         "--export", type=_forms, default=(), metavar="FORM,…",
@@ -92,8 +92,8 @@ def _annotate(args: argparse.Namespace) -> int:
     print(summary.text())  # noqa: T201
     if summary.usable == 0 or summary.faults:
         return job.FAILED
-    missing = args.phase == "finalise" and summary.pending
-    return job.SET_ASIDE if summary.set_aside or missing else job.DONE
+    missing = args.phase == "finalize" and summary.pending
+    return job.PARTIAL if summary.incomplete or missing else job.DONE
 
 
 def _forms(text: str) -> tuple[str, ...]:

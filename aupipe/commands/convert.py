@@ -10,7 +10,7 @@ from aupipe.commands import job
 _EXAMPLES = """\
   convert.py backbone_glint360k_cosface_r100.pth --out weights/iresnet100_glint360k.safetensors
   convert.py backbone.pth --out backbone.safetensors --dry-run
-the network (iresnet18, 34, 50, 100, ir_se50) is recognised by its tensors; no code in the file is executed"""
+the network (iresnet18, 34, 50, 100, ir_se50) is recognized by its tensors; no code in the file is executed"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

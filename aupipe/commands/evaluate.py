@@ -1,4 +1,4 @@
-"""`evaluate.py`: models, or predictions, and a labelled face store in; scores out."""
+"""`evaluate.py`: models, or predictions, and a labeled face store in; scores out."""
 
 from __future__ import annotations
 

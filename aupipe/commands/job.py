@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from aupipe.edge_errors import explain
 from aupipe.errors import one_line
 
-DONE, FAILED, USAGE, SET_ASIDE = 0, 1, 2, 3
+DONE, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
 
 def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""`preprocess.py`: Aff-Wild2 as downloaded, or labelled images in; a face store out."""
+"""`preprocess.py`: Aff-Wild2 as downloaded, or labeled images in; a face store out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EXAMPLES = """\
   python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store
   python jobs/preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
   python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
-  python jobs/preprocess.py --data /data/bp4d.csv --out /data/bp4d-store --set data.licence="research only"
+  python jobs/preprocess.py --data /data/bp4d.csv --out /data/bp4d-store --set data.license="research only"
   python jobs/preprocess.py --data /data/glint360k --out /data/identities   (train.rec and train.idx, or
   python jobs/preprocess.py --data /data/faces --source images --out /data/identities   one folder a person)
 """

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `synthesize.py`. Returns the exit code."""
     parser = job.make_parser(
         "synthesize",
-        "Render a labelled data set in the layout of Aff-Wild2; the same command again goes on.",
+        "Render a labeled data set in the layout of Aff-Wild2; the same command again goes on.",
         _EXAMPLES,
     )
     parser.add_argument("--out", type=job.location, required=True, metavar="DIR", help="the data set (path or URI)")

@@ -28,16 +28,16 @@ class AugmentConfig(Section):
     brightness: float = Field(default=0, ge=0, le=1)  # added, uniform in ±
     gain: float = Field(default=0, ge=0, le=1)  # factor 1 ±
     contrast: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the image's mean
-    saturation: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the pixel's grey
-    hue_turns: float = Field(default=0, ge=0, le=0.5)  # rotation about the grey axis, uniform in ±, 1 = 360°
-    channel_drop: float = Field(default=0, ge=0, le=1)  # probability that one colour channel is set to 0
+    saturation: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the pixel's gray
+    hue_turns: float = Field(default=0, ge=0, le=0.5)  # rotation about the gray axis, uniform in ±, 1 = 360°
+    channel_drop: float = Field(default=0, ge=0, le=1)  # probability that one color channel is set to 0
     gamma: float = Field(default=0, ge=0, le=2)  # exponent e^±
-    grey: float = Field(default=0, ge=0, le=1)  # probability of no colour at all
+    gray: float = Field(default=0, ge=0, le=1)  # probability of no color at all
     shade: float = Field(default=0, ge=0, le=1)  # light that falls off across the image: factor 1 ± at opposite edges
     low_resolution: float = Field(default=0, ge=0, le=1)  # probability of a face a quarter to nine tenths as large
     noise: float = Field(default=0, ge=0, le=1)  # standard deviation of the grain, at most
     filter: float = Field(default=0, ge=0, le=1)  # probability of a random filter, mixed with the image itself
-    erase: float = Field(default=0, ge=0, le=1)  # probability of a rectangle of one colour, sides 0.07 … 0.4
+    erase: float = Field(default=0, ge=0, le=1)  # probability of a rectangle of one color, sides 0.07 … 0.4
     rotation_turns: float = Field(default=0, ge=0, le=0.5)  # uniform in ±, 1 = 360°
     zoom: float = Field(default=0, ge=0, lt=1)  # scale 1 ±
     shift: float = Field(default=0, ge=0, lt=1)  # of the image's size, uniform in ±, each axis
@@ -58,9 +58,9 @@ def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: G
 
 
 def distort(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """What `augment` does to each clip by itself: images (B, S, 3, H, W) in 0..1, warped and coloured."""
+    """What `augment` does to each clip by itself: images (B, S, 3, H, W) in 0..1, warped and colored."""
     draw = _Draw(len(images), images.shape[1], images.device, generator)
-    flat = _colour(_warp(images.flatten(0, 1), config, draw), config, draw)
+    flat = _color(_warp(images.flatten(0, 1), config, draw), config, draw)
     flat = _spoil(flat, config, draw)
     return flat.unflatten(0, images.shape[:2])
 
@@ -126,15 +126,15 @@ def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
+def _color(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     if config.gain:
         images = images * _each(1 + draw.around_zero(config.gain))
     if config.contrast:
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
         images = mean + (images - mean) * _each(1 + draw.around_zero(config.contrast))
     if config.saturation:
-        grey = _grey(images)
-        images = grey + (images - grey) * _each(1 + draw.around_zero(config.saturation))
+        gray = _gray(images)
+        images = gray + (images - gray) * _each(1 + draw.around_zero(config.saturation))
     if config.hue_turns:
         images = _turned(images, draw.around_zero(config.hue_turns * 2 * math.pi))
     if config.brightness:
@@ -143,8 +143,8 @@ def _colour(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
         images = images.clamp(0, 1)
     if config.gamma:
         images = images.clamp(min=1e-4) ** _each(torch.exp(draw.around_zero(config.gamma)))
-    if config.grey:
-        images = torch.where(_each(draw.between(0, 1) < config.grey), _grey(images), images)
+    if config.gray:
+        images = torch.where(_each(draw.between(0, 1) < config.gray), _gray(images), images)
     if config.shade:
         amount, turn = draw.between(0, config.shade), draw.around_zero(math.pi)
         y, x = (torch.linspace(-1, 1, size, device=images.device) for size in images.shape[-2:])
@@ -175,18 +175,18 @@ def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
     if config.erase:
         wide, high = draw.between(0.07, 0.4), draw.between(0.07, 0.4)
         left, top = draw.between(0, 1) * (1 - wide), draw.between(0, 1) * (1 - high)
-        colour = torch.stack([draw.between(0, 1) for _ in range(3)], 1)[..., None, None]
+        color = torch.stack([draw.between(0, 1) for _ in range(3)], 1)[..., None, None]
         place = (torch.arange(size, device=images.device) + 0.5) / size
         across = (place >= left[:, None]) & (place < (left + wide)[:, None])
         down = (place >= top[:, None]) & (place < (top + high)[:, None])
         erased = (draw.between(0, 1) < config.erase)[:, None, None] & across[:, None, :] & down[:, :, None]
-        images = torch.where(erased[:, None], colour, images)
+        images = torch.where(erased[:, None], color, images)
     return images
 
 
 def _filtered(images: Tensor, draw: _Draw) -> Tensor:
-    """Images (N, 3, H, W) mixed with what a random filter across pixels and colours makes of them: other textures and
-    colours on the same shapes (Xu et al.: Robust and Generalizable Visual Representation Learning via Random
+    """Images (N, 3, H, W) mixed with what a random filter across pixels and colors makes of them: other textures and
+    colors on the same shapes (Xu et al.: Robust and Generalizable Visual Representation Learning via Random
     Convolutions, ICLR 2021). Each channel keeps its mean and spread, which the paper leaves to chance."""
     count, channels = images.shape[:2]
     size = draw.one_of(_FILTER_PX)
@@ -199,13 +199,13 @@ def _filtered(images: Tensor, draw: _Draw) -> Tensor:
     return torch.lerp(filtered, images, _each(draw.between(0, 1))).clamp(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """(N, 1, H, W)."""
     return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:
-    """Colours rotated about the grey axis (1, 1, 1) by angle (N,) (Rodrigues' formula)."""
+    """Colors rotated about the gray axis (1, 1, 1) by angle (N,) (Rodrigues' formula)."""
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None] / math.sqrt(3)
     eye = torch.eye(3, device=images.device)
     cross = eye.roll(1, 0) - eye.roll(-1, 0)

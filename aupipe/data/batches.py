@@ -14,50 +14,50 @@ from aupipe.data.crop_reader import CropReader
 from aupipe.data.embedding_store import EmbeddingReader
 from aupipe.evaluation.inference import PREDICT_BATCH, encode
 from aupipe.evaluation.metrics import Ints
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 
 
 @dataclass(frozen=True)
-class Folders:
+class EmbeddingFolders:
     """Where the embeddings of a task's rows lie."""
 
-    learnt: tuple[str, ...]  # of the rows to learn from, one folder a copy
-    scored: tuple[str, ...]  # of the rows to score: one folder, or none where nothing is scored
+    train: tuple[str, ...]  # of the rows to learn from, one folder a copy
+    eval: tuple[str, ...]  # of the rows to score: one folder, or none where nothing is scored
 
 
 class Source(Protocol):
     """Rows of one pool."""
 
-    def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """What to learn from in pass `over`: clips of rows (B, S) and their targets (B, S, …), augmented.
+    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """What to learn from in pass `pass_index`: clips of rows (B, S) and their targets (B, S, …), augmented.
 
         Returns:
-            Frames (B, S, 3, H, W), normalised, or where the encoder is frozen its embeddings (B, S, E); the targets.
+            Frames (B, S, 3, H, W), normalized, or where the encoder is frozen its embeddings (B, S, E); the targets.
         """
 
     def embeddings(self, rows: Ints) -> Tensor:
         """(N, E) of rows (N,), without augmentation; leaves the encoder in eval mode."""
 
 
-class Crops:
+class CropSource:
     """Crops, decoded and augmented anew each time."""
 
     def __init__(
-        self, *, index: StoreIndex, pool: str, keep_groups: int, encoder: FrameEncoder, inputs: InputSpec,
+        self, *, index: FaceStore, pool: str, keep_groups: int, encoder: FrameEncoder, inputs: InputSpec,
         config: AugmentConfig, device: torch.device,
     ) -> None:  # fmt: skip
         self._reader = CropReader(index, pool, keep_groups=keep_groups)
         self._encoder, self._inputs, self._augment, self._device = encoder, inputs, config, device
         self._frozen = is_frozen(encoder)
 
-    def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
         crops = self._reader.read(rows.ravel()).to(self._device)
         images = self._inputs.scale(crops).unflatten(0, rows.shape)
         images, targets = augment(images, targets, self._augment, generator)
-        images = self._inputs.normalise(images)
+        images = self._inputs.normalize(images)
         if self._frozen:
             images = embed(self._encoder, images.flatten(0, 1), PREDICT_BATCH).unflatten(0, rows.shape)
         return images, targets
@@ -66,33 +66,35 @@ class Crops:
         return encode(self._encoder, self._inputs, self._reader, rows, self._device).to(self._device)
 
 
-class Encoded:
+class EmbeddingSource:
     """Stored embeddings of a frozen encoder; pass n shows augmented copy n mod K of K."""
 
     def __init__(
-        self, *, index: StoreIndex, pool: str, keep_groups: int, folders: Sequence[str], config: AugmentConfig,
+        self, *, index: FaceStore, pool: str, keep_groups: int, folders: Sequence[str], config: AugmentConfig,
         device: torch.device,
     ) -> None:  # fmt: skip
         """`folders`: one a copy (see `EmbeddingReader`)."""
         self._reader = EmbeddingReader(index, pool, folders, keep_groups=keep_groups)
         self._augment, self._device = config, device
 
-    def clips(self, rows: Ints, targets: Tensor, *, over: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        found = self._reader.read(rows.ravel(), copy=over).to(self._device)
+    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        found = self._reader.read(rows.ravel(), copy=pass_index).to(self._device)
         return found.unflatten(0, rows.shape), smooth(targets, self._augment)
 
     def embeddings(self, rows: Ints) -> Tensor:
         return self._reader.read(rows).to(self._device)
 
 
-def of(
-    index: StoreIndex, pool: str, folders: Sequence[str], *, keep_groups: int, encoder: FrameEncoder,
+def open_source(
+    index: FaceStore, pool: str, folders: Sequence[str], *, keep_groups: int, encoder: FrameEncoder,
     inputs: InputSpec, config: AugmentConfig, device: torch.device,
 ) -> Source:  # fmt: skip
     """The stored embeddings of a pool's rows, or where there are no `folders` of them, the crops."""
     if folders:
-        return Encoded(index=index, pool=pool, keep_groups=keep_groups, folders=folders, config=config, device=device)
-    return Crops(
+        return EmbeddingSource(
+            index=index, pool=pool, keep_groups=keep_groups, folders=folders, config=config, device=device
+        )
+    return CropSource(
         index=index, pool=pool, keep_groups=keep_groups, encoder=encoder, inputs=inputs, config=config, device=device
     )
 

@@ -21,13 +21,13 @@ class Clips:
     """C clips of S frames."""
 
     rows: Ints  # (C, S) numbers of the rows
-    real: Bools  # (C, S) False: padding, a repetition of the track's last frame
+    valid: Bools  # (C, S) False: padding, a repetition of the track's last frame
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: Ints) -> Clips:
-        return Clips(self.rows[chosen], self.real[chosen])
+        return Clips(self.rows[chosen], self.valid[chosen])
 
 
 def single(count: int) -> Clips:

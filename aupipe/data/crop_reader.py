@@ -11,14 +11,14 @@ from torch import Tensor
 
 from aupipe.errors import DatasetError
 from aupipe.evaluation.metrics import Ints
-from aupipe.facestore.read import RowGroup, StoreIndex
+from aupipe.facestore.read import FaceStore, RowGroup
 from aupipe.facestore.schema import CROP_SIZE_PX
 
 
 class CropReader:
     """Reads the crops of one split. Made for the access pattern of `sampling.epoch_order`."""
 
-    def __init__(self, index: StoreIndex, split: str, *, keep_groups: int) -> None:
+    def __init__(self, index: FaceStore, split: str, *, keep_groups: int) -> None:
         """`keep_groups` row groups (about 1.5 MB each) stay in memory; two windows of the plan are enough."""
         self._index = index
         self._groups = index.row_groups(split)

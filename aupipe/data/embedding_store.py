@@ -26,7 +26,7 @@ from aupipe.data.augment import AugmentConfig
 from aupipe.errors import DatasetError
 from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.columns import of_arrays, to_arrays
-from aupipe.facestore.read import StoreIndex, parquet
+from aupipe.facestore.read import FaceStore, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
@@ -79,7 +79,7 @@ def stored(folder: Storage, parts: Iterable[str]) -> bool:
 class EmbeddingReader:
     """Reads embeddings by the row numbers of one pool of the store. Made for the pattern of `sampling.epoch_order`."""
 
-    def __init__(self, index: StoreIndex, pool: str, folders: Sequence[str], *, keep_groups: int) -> None:
+    def __init__(self, index: FaceStore, pool: str, folders: Sequence[str], *, keep_groups: int) -> None:
         """
         Args:
             folders: one a copy, as `encodings` names them.
@@ -113,7 +113,7 @@ class EmbeddingReader:
         return torch.from_numpy(to_arrays(column).copy())
 
 
-def _card(folder: Storage, index: StoreIndex) -> Encoding:
+def _card(folder: Storage, index: FaceStore) -> Encoding:
     if not folder.exists(CARD):
         raise DatasetError(f"{folder.root} holds no embeddings: {CARD} is missing; start train.py again to make them")
     try:

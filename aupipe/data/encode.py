@@ -14,16 +14,16 @@ from aupipe.data.embedding_store import Encoding, to_parquet
 from aupipe.data.sampler import seed_of
 from aupipe.evaluation.inference import encode
 from aupipe.evaluation.metrics import Ints
-from aupipe.facestore.read import ALL, StoreIndex
+from aupipe.facestore.read import ALL, FaceStore
 from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
 
 
-def plain(encoder: FrameEncoder, inputs: InputSpec, index: StoreIndex) -> Encoding:
+def plain(encoder: FrameEncoder, inputs: InputSpec, index: FaceStore) -> Encoding:
     """The encoding of the crops of a store as they are."""
     return Encoding(
-        encoder_sha256=encoder_sha256(encoder), width=encoder.width, input=inputs, store_sha256=index.sha256
+        encoder_sha256=encoder_sha256(encoder), width=encoder.embed_dim, input=inputs, store_sha256=index.sha256
     )
 
 
@@ -33,13 +33,13 @@ def copies(plain: Encoding, augment: AugmentConfig, count: int) -> tuple[Encodin
     return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(count))
 
 
-def parts_of(index: StoreIndex, pool: str, rows: Ints) -> tuple[str, ...]:
+def parts_of(index: FaceStore, pool: str, rows: Ints) -> tuple[str, ...]:
     """The parts of the store that hold any of these rows of a pool."""
     groups = index.row_groups(pool)
     return tuple(dict.fromkeys(groups[number].file for number in np.unique(groups.of(rows))))
 
 
-def encode_part(encoder: FrameEncoder, encoding: Encoding, index: StoreIndex, part: str, device: torch.device) -> bytes:
+def encode_part(encoder: FrameEncoder, encoding: Encoding, index: FaceStore, part: str, device: torch.device) -> bytes:
     """The file of embeddings of a part of the store."""
     groups = [group for group in index.row_groups(ALL) if group.file == part]
     rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows) if groups else np.zeros(0, np.int64)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from aupipe.evaluation.metrics import Floats, Ints
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.media.mel import N_MELS, columns, log_mel
-from aupipe.models.sliding_window import around
+from aupipe.models.sliding_window import mel_slice
 
 KEPT_VIDEOS = 64  # spectrograms held at a time; one of five minutes takes 15 MB
 
 
-class Sound(NamedTuple):
+class LogMel(NamedTuple):
     mel: Tensor  # (64, M); M = 0 without sound
     start_s: float
     rate_hz: int
@@ -28,18 +28,18 @@ class Sound(NamedTuple):
         return columns(time_s, start_s=self.start_s, rate_hz=self.rate_hz, count=self.mel.shape[1])
 
 
-class Sounds:
+class LogMelCache:
     """Spectrograms of the videos of one store, worked out as they are asked for; the last ones stay in memory."""
 
-    def __init__(self, index: StoreIndex) -> None:
+    def __init__(self, index: FaceStore) -> None:
         self._index = index
         self.of = lru_cache(KEPT_VIDEOS)(self._load)  # by video_id
 
-    def _load(self, video_id: str) -> Sound:
+    def _load(self, video_id: str) -> LogMel:
         audio = self._index.audio(video_id)
         if audio is None:
-            return Sound(torch.zeros(N_MELS, 0), 0.0, 1)
-        return Sound(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
+            return LogMel(torch.zeros(N_MELS, 0), 0.0, 1)
+        return LogMel(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
 
     def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
         """Sound around clips: `mel` (B, 64, M), behind the shorter ones zeros, the mean level, and `column` (B, S).
@@ -49,7 +49,7 @@ class Sounds:
             time_s: (B, S).
         """
         found = [self.of(video) for video in videos]
-        each = [around(sound.mel, sound.columns(times)) for sound, times in zip(found, time_s, strict=True)]
+        each = [mel_slice(sound.mel, sound.columns(times)) for sound, times in zip(found, time_s, strict=True)]
         mel = torch.zeros(len(each), N_MELS, max(part.shape[-1] for part, _ in each))
         for row, (part, _) in zip(mel, each, strict=True):
             row[:, : part.shape[-1]] = part

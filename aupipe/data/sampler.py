@@ -98,11 +98,11 @@ def epoch_order(groups: Ints, *, seed: int, epoch: int, window: int) -> Ints:
 
 
 def steps(rows: int, batch: int) -> int:
-    """Optimiser steps of an epoch: whole global batches only."""
+    """Optimizer steps of an epoch: whole global batches only."""
     return rows // batch
 
 
-def turns(
+def task_schedule(
     steps: Mapping[Task, int], alternate: Literal["epoch", "batch"], *, epoch: int
 ) -> list[tuple[Task, int, int]]:
     """The (task, pass through its data, step of that pass) of every step of an epoch. (Jin et al., ABAW2 2021.)
@@ -120,11 +120,11 @@ def turns(
 
 
 def rank_rows(order: Ints, *, step: int, batch: int, rank: int, world: int) -> Ints:
-    """The part of global batch `step` that is this rank's; its size is `share`."""
+    """The part of global batch `step` that is this rank's; its size is `local_batch_size`."""
     first, last = (step * batch + batch * number // world for number in (rank, rank + 1))
     return order[first:last]
 
 
-def share(batch: int, *, rank: int, world: int) -> int:
+def local_batch_size(batch: int, *, rank: int, world: int) -> int:
     """How many clips of a batch are this rank's: as many as every other's, or one more or less."""
     return batch * (rank + 1) // world - batch * rank // world

@@ -20,7 +20,7 @@ from aupipe.evaluation.metrics import Bools, Floats, Ints
 from aupipe.facestore import gaps
 from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.training.recipe import DataConfig
 
 Targets = npt.NDArray[Any]
@@ -30,31 +30,31 @@ Targets = npt.NDArray[Any]
 class Tracks:
     """R rows of a store, track by track."""
 
-    pool: str  # the store's split in which rows are numbered
+    split: str  # the store's split in which rows are numbered
     rows: Ints  # (R,) numbers of the rows, ascending
     time_s: Floats  # (R,) media time; from the frame number where the store knows none
-    edges: Ints  # of the tracks (see `sampling.track_edges`)
+    offsets: Ints  # of the tracks (see `sampling.track_edges`)
     videos: tuple[str, ...]  # the base video of each track
 
     def videos_of(self, places: Ints) -> list[str]:
         """The base videos of the rows at these places 0 … R−1."""
-        return [self.videos[track] for track in np.searchsorted(self.edges, places, side="right") - 1]
+        return [self.videos[track] for track in np.searchsorted(self.offsets, places, side="right") - 1]
 
     def part(self, first: int, last: int) -> Tracks:
         """Tracks first … last−1."""
-        span = slice(int(self.edges[first]), int(self.edges[last]))
-        edges = self.edges[first : last + 1] - span.start
-        return Tracks(self.pool, self.rows[span], self.time_s[span], edges, self.videos[first:last])
+        span = slice(int(self.offsets[first]), int(self.offsets[last]))
+        edges = self.offsets[first : last + 1] - span.start
+        return Tracks(self.split, self.rows[span], self.time_s[span], edges, self.videos[first:last])
 
 
 @dataclass(frozen=True)
 class Samples:
-    """R labelled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+    """R labeled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
 
     tracks: Tracks
     frames: Ints  # (R,) real frame numbers
     targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
-    strong: Targets | None = None  # (R, 12) float32 0 … 1, to learn from instead of the targets
+    intensities: Targets | None = None  # (R, 12) float32 0 … 1, to learn from instead of the targets
     held_out_videos: tuple[str, ...] = ()
 
     @property
@@ -63,9 +63,9 @@ class Samples:
         return tuple(sorted(set(self.tracks.videos)))
 
     @property
-    def wanted(self) -> Targets:
+    def learn_targets(self) -> Targets:
         """What a model is to say of each row."""
-        return self.targets if self.strong is None else self.strong
+        return self.targets if self.intensities is None else self.intensities
 
     @property
     def positive_rates(self) -> Floats:
@@ -84,18 +84,18 @@ class Samples:
             chosen = class_balanced(self.targets, balance=data.balance_classes, seed=seed, epoch=epoch)
             return clips.single(len(self.targets)).take(chosen)
         if data.clip_stride is not None:
-            return clips.windows(self.tracks.edges, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch)
+            return clips.windows(self.tracks.offsets, data.clip_frames, stride=data.clip_stride, seed=seed, epoch=epoch)
         if data.clip_frames == 1 and data.subset is None:
             return clips.single(len(self.targets))
-        cut = clips.runs(self.tracks.edges, data.clip_frames)
+        cut = clips.runs(self.tracks.offsets, data.clip_frames)
         if data.subset is None:
             return cut
-        positives = ((self.targets[cut.rows] == 1) & cut.real[..., None]).sum(axis=1)
+        positives = ((self.targets[cut.rows] == 1) & cut.valid[..., None]).sum(axis=1)
         return cut.take(sampler.balanced_subset(positives, data.subset))
 
 
-def to_learn(
-    index: StoreIndex, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
+def train_samples(
+    index: FaceStore, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
     classes: int = len(facs.EXPRESSIONS),
 ) -> Samples:  # fmt: skip
     """The rows that a task learns from, of the split's part to learn but for held-out videos of the store's own.
@@ -106,12 +106,12 @@ def to_learn(
     Raises:
         DatasetError: there are none.
     """
-    part = splits.to_learn(index, split)
+    part = splits.train_part(index, split)
     table = _table(index, part, task, data.videos_are_people)
     # What is left out as a fold of people is there to be scored; nothing is tuned, so nothing more is held out.
-    own = table.filter(pc.less(table["row"], index.alone.rows(part.pool)))
+    own = table.filter(pc.less(table["row"], index.without_extra.rows(part.split)))
     apart = frozenset() if splits.is_people(split) else held_out(video_positives(own), data.held_out)
-    table = table.filter(pa.array(~splits.Part(part.pool, apart).mask(table["video_id"])))
+    table = table.filter(pa.array(~splits.SplitPart(part.split, apart).mask(table["video_id"])))
     if data.rare_n is None:
         # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.
         table = table.filter(pa.array(sampler.every_nth(_frames(table), data.every_n)))
@@ -120,19 +120,19 @@ def to_learn(
         table = table.filter(_known(table, task, classes))
         kept = sampler.every_nth_and_rare(_edges(table), labels(table), data.every_n, data.rare_n)
         table = table.filter(pa.array(kept))
-    found = _samples(index, part.pool, table, task, tuple(sorted(apart)), data.shuffled_labels)
-    return found if data.intensity is None else replace(found, strong=_strong(index, found, data.intensity))
+    found = _samples(index, part.split, table, task, tuple(sorted(apart)), data.shuffled_labels)
+    return found if data.intensity is None else replace(found, intensities=_strong(index, found, data.intensity))
 
 
-def to_score(index: StoreIndex, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
-    """The labelled rows of the split's part to score; `classes` as in `to_learn`.
+def eval_samples(index: FaceStore, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
+    """The labeled rows of the split's part to score; `classes` as in `train_samples`.
 
     Raises:
         DatasetError: there are none.
     """
-    part = splits.to_score(index, split)
+    part = splits.eval_part(index, split)
     table = _table(index, part, task)
-    return _samples(index, part.pool, table.filter(_known(table, task, classes)), task)
+    return _samples(index, part.split, table.filter(_known(table, task, classes)), task)
 
 
 def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -> Ints:
@@ -151,7 +151,7 @@ def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -
     return np.sort(np.concatenate(chosen))
 
 
-def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: bool = False) -> pa.Table:
+def _table(index: FaceStore, part: splits.SplitPart, task: Task, videos_are_people: bool = False) -> pa.Table:
     """The part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
     table = rows_of(index, part)
     if task == "identity":
@@ -164,9 +164,9 @@ def _table(index: StoreIndex, part: splits.Part, task: Task, videos_are_people: 
     return table
 
 
-def _strong(index: StoreIndex, found: Samples, times: float) -> Targets:
+def _strong(index: FaceStore, found: Samples, times: float) -> Targets:
     """(R, 12) intensities of the samples' rows, times a factor, at most 1."""
-    pool = found.tracks.pool
+    pool = found.tracks.split
     strong = None
     if index.has(pool, "intensity"):
         strong = intensities(index.labels(pool, ("intensity",)).take(pa.array(found.tracks.rows)))
@@ -200,9 +200,9 @@ def _ints(column: pa.ChunkedArray) -> Ints:
     return column.to_numpy().astype(np.int64)
 
 
-def rows_of(index: StoreIndex, part: splits.Part) -> pa.Table:
+def rows_of(index: FaceStore, part: splits.SplitPart) -> pa.Table:
     """The rows of a part without images, with their number in its pool as `row`."""
-    table = index.labels(part.pool)
+    table = index.labels(part.split)
     table = table.append_column("row", pa.array(np.arange(len(table))))
     return table.filter(pa.array(part.mask(table["video_id"])))
 
@@ -225,7 +225,7 @@ def _codes(column: pa.ChunkedArray) -> Bools:
 
 
 def _samples(
-    index: StoreIndex, pool: str, table: pa.Table, task: Task, apart: tuple[str, ...] = (), shuffled: bool = False
+    index: FaceStore, pool: str, table: pa.Table, task: Task, apart: tuple[str, ...] = (), shuffled: bool = False
 ) -> Samples:
     if not len(table):
         raise DatasetError(

@@ -13,7 +13,7 @@ from aupipe import facs
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.evaluation.metrics import Bools, Ints
 from aupipe.facestore.folds import FOLDS, folds, video_positives
-from aupipe.facestore.read import ALL, RowGroup, StoreIndex
+from aupipe.facestore.read import ALL, FaceStore, RowGroup
 
 OFFICIAL = "official"
 SEARCH = "search"
@@ -23,10 +23,10 @@ _PEOPLE = re.compile(r"people:(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitPart:
     """Some videos of a store."""
 
-    pool: str  # the store's split in which their rows are numbered
+    split: str  # the store's split in which their rows are numbered
     videos: frozenset[str] | None = None  # None: all of the pool
 
     def mask(self, video_id: pa.ChunkedArray) -> Bools:
@@ -35,13 +35,13 @@ class Part:
             return np.ones(len(video_id), dtype=bool)
         return pc.is_in(video_id, pa.array(sorted(self.videos), pa.string())).to_numpy(zero_copy_only=False)
 
-    def row_groups(self, index: StoreIndex) -> list[RowGroup]:
+    def row_groups(self, index: FaceStore) -> list[RowGroup]:
         """Those that hold a row of it."""
-        groups = index.row_groups(self.pool)
+        groups = index.row_groups(self.split)
         return [group for group in groups if self.videos is None or self.videos & set(group.video_ids)]
 
 
-def to_learn(index: StoreIndex, split: str) -> Part:
+def train_part(index: FaceStore, split: str) -> SplitPart:
     """`official`: the train split; `fold:K`: the three other folds of the whole store; `people:K/N`: see `people`;
     `search`: four fifths of the people of the train split.
 
@@ -51,13 +51,13 @@ def to_learn(index: StoreIndex, split: str) -> Part:
         ConfigError: no such split.
     """
     if split == OFFICIAL:
-        return Part("train")
+        return SplitPart("train")
     pool, fold_of, left_out = _parts(index, split)
     added = {run.video_id for each in index.added for _, part in each.parts("train") for run in part.runs}
-    return Part(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
+    return SplitPart(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
 
 
-def to_score(index: StoreIndex, split: str) -> Part:
+def eval_part(index: FaceStore, split: str) -> SplitPart:
     """`official`: the validation split; `fold:K`: that fold; `search`: the fifth of the train split's people that is
     left; `all`: the whole store; else the store's own split.
 
@@ -65,11 +65,11 @@ def to_score(index: StoreIndex, split: str) -> Part:
         ConfigError: no such split.
     """
     if split == OFFICIAL:
-        return Part("validation")
+        return SplitPart("validation")
     if split in (*index.splits, ALL):
-        return Part(split)
+        return SplitPart(split)
     pool, fold_of, left_out = _parts(index, split)
-    return Part(pool, frozenset(video for video, fold in fold_of.items() if fold == left_out))
+    return SplitPart(pool, frozenset(video for video, fold in fold_of.items() if fold == left_out))
 
 
 def people(fold: int, folds: int) -> str:
@@ -84,7 +84,7 @@ def is_people(split: str) -> bool:
     return _PEOPLE.fullmatch(split) is not None
 
 
-def _parts(index: StoreIndex, split: str) -> tuple[str, dict[str, int], int]:
+def _parts(index: FaceStore, split: str) -> tuple[str, dict[str, int], int]:
     """Of a split by folds: the pool, the fold of each of its base videos, and which one is scored."""
     if split == SEARCH:
         return "train", _search_folds(index), 0
@@ -93,9 +93,9 @@ def _parts(index: StoreIndex, split: str) -> tuple[str, dict[str, int], int]:
     return ALL, _folds(index), _fold(index, split)
 
 
-def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
+def _people_folds(index: FaceStore, count: int) -> dict[str, int]:
     """The fold of every base video; a person's videos are in one, and expressions are balanced."""
-    table = index.alone.labels(ALL, ("video_id", "identity", "expression"))
+    table = index.without_extra.labels(ALL, ("video_id", "identity", "expression"))
     person = _person(table).combine_chunks()
     codes = person.dictionary_encode()
     expression = table["expression"].to_numpy()
@@ -105,9 +105,9 @@ def _people_folds(index: StoreIndex, count: int) -> dict[str, int]:
     return {video: fold_of[person] for video, person in _people(index, table).items()}
 
 
-def _search_folds(index: StoreIndex) -> dict[str, int]:
+def _search_folds(index: FaceStore) -> dict[str, int]:
     """The fold of every base video of the train split; a person's videos are in one, and AUs are balanced."""
-    table = index.alone.labels("train", ("video_id", "identity", "au"))
+    table = index.without_extra.labels("train", ("video_id", "identity", "au"))
     people = _people(index, table)
     counts: dict[str, Ints] = {}
     for video, positives in video_positives(table).items():
@@ -116,7 +116,7 @@ def _search_folds(index: StoreIndex) -> dict[str, int]:
     return {video: fold_of[person] for video, person in people.items()}
 
 
-def _people(index: StoreIndex, table: pa.Table) -> dict[str, str]:
+def _people(index: FaceStore, table: pa.Table) -> dict[str, str]:
     """Base video → person; from columns `video_id`, `identity`."""
     pairs = pa.table({"video": table["video_id"], "person": _person(table)})
     several = pairs.group_by("video").aggregate([("person", "count_distinct")])
@@ -130,7 +130,7 @@ def _person(table: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(table["identity"], table["video_id"])
 
 
-def _fold(index: StoreIndex, split: str) -> int:
+def _fold(index: FaceStore, split: str) -> int:
     match = _FOLD.fullmatch(split)
     if match is None or int(match[1]) >= FOLDS:
         raise ConfigError(
@@ -140,6 +140,6 @@ def _fold(index: StoreIndex, split: str) -> int:
     return int(match[1])
 
 
-def _folds(index: StoreIndex) -> dict[str, int]:
+def _folds(index: FaceStore) -> dict[str, int]:
     """The fold of every base video of train and validation together."""
-    return folds(video_positives(index.alone.labels(ALL, ("video_id", "au"))))
+    return folds(video_positives(index.without_extra.labels(ALL, ("video_id", "au"))))

@@ -12,7 +12,7 @@ from aupipe.errors import ConfigError
 from aupipe.evaluation.metrics import Bools, Floats
 from aupipe.evaluation.predictions import Predictions
 
-How = Literal["mean", "vote"]
+EnsembleRule = Literal["mean", "vote"]
 STAGES = ("raw_at_0.5", "with_thresholds", "with_thresholds_and_smoothing")
 
 
@@ -34,7 +34,7 @@ class Decision:
     thresholds: Floats | None = None  # (12,); None where no one threshold of each AU decides
 
 
-def check(members: int, how: How) -> None:
+def check(members: int, how: EnsembleRule) -> None:
     """Raises:
     ConfigError: a vote of so many can end in a tie.
     """
@@ -42,7 +42,7 @@ def check(members: int, how: How) -> None:
         raise ConfigError(f"ensemble=vote with {members} checkpoints can end in a tie; give an odd number of them")
 
 
-def decide(members: Sequence[Member], how: How) -> dict[str, Decision]:
+def decide(members: Sequence[Member], how: EnsembleRule) -> dict[str, Decision]:
     """The decisions at each of `STAGES`; the last one is the model's.
 
     mean: the members' probabilities, each smoothed as its model says, are averaged; so are their thresholds.

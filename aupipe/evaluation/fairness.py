@@ -59,7 +59,7 @@ def by_column(decision: Decision, manifest: Manifest) -> dict[str, Any]:
     for column in _columns(manifest):
         said = dict(zip(theirs, manifest[column], strict=True))
         values = np.array([said.get(key) or UNKNOWN for key in ours])
-        present = np.unique(values[rows.labelled()])
+        present = np.unique(values[rows.labeled()])
         result[column] = {str(value): _scores(decision, values == value) for value in present}
     return result
 
@@ -82,6 +82,6 @@ def _scores(decision: Decision, keep: Bools) -> dict[str, Any]:
         "ci95": metrics.interval95(drawn),
         "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
         "n_videos": len(names),
-        "n_frames": int((keep & decision.predictions.labelled()).sum()),
+        "n_frames": int((keep & decision.predictions.labeled()).sum()),
         "aus_without_positives": [au for au, count in zip(facs.AUS, positives, strict=True) if not count],
     }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aupipe.data.crop_reader import CropReader
-from aupipe.data.mel_reader import Sounds
+from aupipe.data.mel_reader import LogMelCache
 from aupipe.data.samples import Tracks
 from aupipe.evaluation.metrics import Floats, Ints
 from aupipe.models.embedding import embed
@@ -20,7 +20,9 @@ from aupipe.models.sliding_window import run_head
 PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
 
 
-def judge(head: SequenceHead, features: Tensor, sounds: Sounds, tracks: Tracks, overlap: float) -> dict[str, Floats]:
+def predict_tracks(
+    head: SequenceHead, features: Tensor, sounds: LogMelCache, tracks: Tracks, overlap: float
+) -> dict[str, Floats]:
     """Probabilities {"au": (R, 12), "expr": (R, C)}, as far as the head tells them; leaves eval mode on.
 
     Args:
@@ -30,9 +32,9 @@ def judge(head: SequenceHead, features: Tensor, sounds: Sounds, tracks: Tracks, 
     head.eval()
     found: dict[str, list[Tensor]] = {}
     for number, video in enumerate(tracks.videos):
-        span = slice(*tracks.edges[number : number + 2].tolist())
+        span = slice(*tracks.offsets[number : number + 2].tolist())
         mel, column = None, None
-        if head.hears:
+        if head.uses_audio:
             sound = sounds.of(video)
             mel, column = sound.mel, sound.columns(tracks.time_s[span])
         outputs = run_head(head, features[span], tracks.time_s[span], overlap=overlap, mel=mel, column=column)
@@ -48,13 +50,13 @@ def encode(
     """Embeddings (N, E) of rows (N,), on the CPU; leaves eval mode on.
 
     Args:
-        distort: changes images (64, 3, H, W) in 0..1, those of rows (64,), before they are normalised.
+        distort: changes images (64, 3, H, W) in 0..1, those of rows (64,), before they are normalized.
     """
-    result = torch.empty(len(rows), encoder.width)
+    result = torch.empty(len(rows), encoder.embed_dim)
     for start in range(0, len(rows), PREDICT_BATCH):
         count = len(rows[start : start + PREDICT_BATCH])
         chosen = np.resize(rows[start : start + PREDICT_BATCH], PREDICT_BATCH)  # filled up with its own rows
         images = inputs.scale(reader.read(chosen).to(device))
-        images = inputs.normalise(images if distort is None else distort(images, chosen))
+        images = inputs.normalize(images if distort is None else distort(images, chosen))
         result[start : start + count] = embed(encoder, images, PREDICT_BATCH)[:count].cpu()
     return result

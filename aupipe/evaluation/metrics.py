@@ -1,7 +1,7 @@
 """Scores of binary AU predictions, from counts that add up over batches, videos and workers.
 
 Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives, true negatives of each AU over
-its labelled entries. Labels of −1 count nowhere. A ratio without a denominator is 0 (scikit-learn's zero_division=0).
+its labeled entries. Labels of −1 count nowhere. A ratio without a denominator is 0 (scikit-learn's zero_division=0).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def macro_f1_both_classes(counts: Ints) -> Floats:
 
 
 def acc_elem(counts: Ints) -> Floats:
-    """Share of labelled entries that are right (…)."""
+    """Share of labeled entries that are right (…)."""
     tp, fp, fn, tn = (cell.sum(axis=-1) for cell in _cells(counts))
     return _ratio(tp + tn, tp + fp + fn + tn)
 
@@ -78,7 +78,7 @@ def calibration_error(labels: Labels, probabilities: Floats, bins: int = 10) -> 
 
 
 def acc_exact(labels: Labels, predicted: Bools) -> float:
-    """Share of fully labelled rows of which every AU is right."""
+    """Share of fully labeled rows of which every AU is right."""
     known = (labels != facs.UNKNOWN).all(axis=1)
     right = ((labels == 1) == predicted).all(axis=1) & known
     return float(_ratio(right.sum(), known.sum()))

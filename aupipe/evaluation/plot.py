@@ -20,7 +20,7 @@ PUBLISHED_MACRO = {
     "Tu et al. (prompts)": 0.512,
     "Yu et al. 2023": 0.5106,
     "Wang et al. 2022": 0.47,
-    "organisers' VGG16": 0.39,
+    "organizers' VGG16": 0.39,
 }
 
 

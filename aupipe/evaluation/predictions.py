@@ -66,7 +66,7 @@ class Predictions:
         kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
         return Predictions(**kept)
 
-    def labelled(self) -> Bools:
+    def labeled(self) -> Bools:
         """(N,) whether any AU of the row is known."""
         return (self.labels != facs.UNKNOWN).any(axis=1)
 
@@ -109,8 +109,8 @@ class Predictions:
         return bytes(sink.getvalue())
 
 
-def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
-    """The labelled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
+def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
+    """The labeled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
 
     Args:
         rows: label columns of a face store.
@@ -118,7 +118,7 @@ def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
             the decisions stand for them). Rows that the store has no label for are passed over.
 
     Raises:
-        DatasetError: a labelled row has no prediction: a score over the rest would flatter.
+        DatasetError: a labeled row has no prediction: a score over the rest would flatter.
     """
     rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
     place = {key: number for number, key in enumerate(_keys(given))}
@@ -127,7 +127,7 @@ def match(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
     if missing:
         video, person, frame = missing[0]
         raise DatasetError(
-            f"{len(missing):,} of {len(wanted):,} labelled rows have no prediction, the first is frame {frame} of "
+            f"{len(missing):,} of {len(wanted):,} labeled rows have no prediction, the first is frame {frame} of "
             f"{video} {person}".rstrip()
             + "; predict them, or score a --split that is predicted whole"
         )

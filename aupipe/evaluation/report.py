@@ -64,13 +64,13 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
         "macro_f1_both_classes": float(metrics.macro_f1_both_classes(counts)),
         "acc_elem": elementwise,
         "acc_exact": exact,
-        # The authors count element-wise; the organisers' own accuracy can only be that of exact matches.
+        # The authors count element-wise; the organizers' own accuracy can only be that of exact matches.
         "metric_abaw2": {
             "with_acc_elem": metrics.abaw2_au(float(f1.mean()), elementwise),
             "with_acc_exact": metrics.abaw2_au(float(f1.mean()), exact),
         },
         "expression": _expression(decision),
-        "n_frames": int(decision.predictions.labelled().sum()),
+        "n_frames": int(decision.predictions.labeled().sum()),
         "n_videos": len(names),
     }
 
@@ -111,8 +111,8 @@ def against(decision: Decision, other: Decision, *, draws: int = DRAWS, seed: in
 
 
 def video_counts(decision: Decision, keep: Bools | None = None) -> tuple[list[str], Ints]:
-    """The videos with a labelled row (of those that keep (N,) names), and the counts (V, 12, 4) of each."""
-    known = decision.predictions.labelled()
+    """The videos with a labeled row (of those that keep (N,) names), and the counts (V, 12, 4) of each."""
+    known = decision.predictions.labeled()
     known = known if keep is None else known & keep
     rows = decision.predictions.where(known)
     names, codes = rows.video_codes()

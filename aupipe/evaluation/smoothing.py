@@ -33,7 +33,7 @@ def smooth_track(frames: np.ndarray, times_s: np.ndarray, values: np.ndarray, ra
 
 
 def box_mean(values: np.ndarray, valid: np.ndarray, radius: int) -> np.ndarray:
-    """(N, K) mean over up to `radius` valid neighbours on each side; the window shrinks at the ends.
+    """(N, K) mean over up to `radius` valid neighbors on each side; the window shrinks at the ends.
 
     Args:
         values: (N, K), one contiguous stretch of time; what stands at invalid places is not looked at.

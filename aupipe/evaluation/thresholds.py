@@ -1,4 +1,4 @@
-"""One threshold an AU that maximises its F1 on the rows it is fitted on.
+"""One threshold an AU that maximizes its F1 on the rows it is fitted on.
 
 Ties go to the threshold nearest 0.5, then to the smaller. 0.5 is always among the candidates, so on these rows a fitted
 threshold is never worse than 0.5; an AU without a positive keeps 0.5.
@@ -30,7 +30,7 @@ def fit_exact(labels: Labels, probabilities: Floats) -> Floats:
 def _between(values: Floats) -> Floats:
     distinct = np.unique(values)
     middle = (distinct[1:] + distinct[:-1]) / 2
-    # The middle of two neighbouring floats may round to the lower one, which would not tell them apart.
+    # The middle of two neighboring floats may round to the lower one, which would not tell them apart.
     middle = np.where(middle > distinct[:-1], middle, distinct[1:])
     return np.unique(np.concatenate([middle, distinct[:1], [0.5]]))
 

@@ -24,7 +24,7 @@ class AlignmentConfig(Section):
 
     smoothing_radius: int = Field(
         default=4, ge=0, le=25
-    )  # R: landmarks are averaged over at most ±R neighbouring frames
+    )  # R: landmarks are averaged over at most ±R neighboring frames
 
 
 def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
@@ -64,18 +64,18 @@ def crop(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: int 
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
-def neighbours(before: Detections, now: Detections, min_overlap: float = 0.3) -> np.ndarray:
+def match_detections(before: Detections, now: Detections, min_overlap: float = 0.3) -> np.ndarray:
     """(n_now,) for each face of a frame its mutual best overlap in the frame before, −1 if it has none."""
     links = np.full(len(now), -1)
     if len(before) and len(now):
-        overlaps = overlap(before.boxes, now.boxes)
+        overlaps = iou(before.boxes, now.boxes)
         best_before, best_now = overlaps.argmax(axis=0), overlaps.argmax(axis=1)
         mutual = (best_now[best_before] == np.arange(len(now))) & (overlaps.max(axis=0) >= min_overlap)
         links[mutual] = best_before[mutual]
     return links
 
 
-def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """(n, m) intersection over union of boxes (n, 4) and (m, 4), each x, y, width, height."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
@@ -85,14 +85,14 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, radius: int) -> np.ndarray:
-    """(n, 5, 2) landmarks of frame `at`, each averaged with those of its face in up to ±radius neighbouring frames.
+    """(n, 5, 2) landmarks of frame `at`, each averaged with those of its face in up to ±radius neighboring frames.
 
     The kernel is binomial and symmetric: where the chain ends on one side it is cut on the other too, so that even
     motion shifts nothing.
 
     Args:
         detections: consecutive frames around `at`; what lies further away than `radius` is not looked at.
-        links: `links[t]` connects frame t with frame t − 1 as `neighbours` does (all −1 at a shot cut).
+        links: `links[t]` connects frame t with frame t − 1 as `match_detections` does (all −1 at a shot cut).
     """
     smoothed = detections[at].landmarks.astype(np.float64)
     for face in range(len(detections[at])):
@@ -145,7 +145,7 @@ def _reduce(image: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> t
     part = image[top:bottom, left:right]
     small = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
     reduced = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-    # Pixel centres: x_part = (x_small + 0.5)·ratio − 0.5
+    # Pixel centers: x_part = (x_small + 0.5)·ratio − 0.5
     ratio = np.array([part.shape[1] / small[0], part.shape[0] / small[1]])
     linear = matrix[:, :2] * ratio
     offset = matrix[:, :2] @ (0.5 * ratio - 0.5 + np.array([left, top])) + matrix[:, 2]

@@ -31,7 +31,7 @@ _FACE = slice(_SIDE_PX // 4, _SIDE_PX * 3 // 4)  # the box itself; the picture s
 _CELLS = 4  # by as many: where edges are counted
 _ORIENTATIONS = 8
 _TINTS = 6  # by as many: where the tint is compared
-_DARK = 8.0  # grey levels added to each channel, since the tint of what is nearly black is noise
+_DARK = 8.0  # gray levels added to each channel, since the tint of what is nearly black is noise
 
 _MAX_EDGES = 0.10
 _MAX_TINT = 0.05

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aupipe.faces.align import neighbours, smooth_landmarks
+from aupipe.faces.align import match_detections, smooth_landmarks
 from aupipe.faces.appearance import Appearance, appearance, same_person
 from aupipe.faces.detect import NO_FACES, Detections, Detector
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
@@ -17,7 +17,7 @@ from aupipe.media.frames import Frame
 
 
 @dataclass(frozen=True)
-class Seen:
+class FrameFaces:
     """A frame and its n faces.
 
     Attributes:
@@ -44,9 +44,9 @@ class _Ended:
     appearance: Appearance
 
 
-def follow(
+def detect_stream(
     frames: Iterable[Frame], detector: Detector, radius: int, tracking: TrackingConfig | None = None
-) -> Iterator[tuple[Seen, np.ndarray]]:
+) -> Iterator[tuple[FrameFaces, np.ndarray]]:
     """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are known.
 
     What is given for a frame depends on it, on the `radius` frames to each side and, for `resumes`, on those within
@@ -55,9 +55,9 @@ def follow(
     Args:
         tracking: the longest gap and step; None: `resumes` is not asked for and stays empty.
     """
-    window: deque[Seen] = deque(maxlen=2 * radius + 1)
+    window: deque[FrameFaces] = deque(maxlen=2 * radius + 1)
     ended: list[_Ended] = []
-    last: Seen | None = None
+    last: FrameFaces | None = None
     last_looks: list[Appearance] = []
     before: np.ndarray | None = None
     waiting = 0  # frames at the window's end that are not given out yet
@@ -71,7 +71,7 @@ def follow(
         if cut:
             ended = []
         elif last is not None:
-            links = neighbours(_as_large_as(frame, last), faces)
+            links = match_detections(_as_large_as(frame, last), faces)
             for face in np.flatnonzero(links >= 0):
                 # A place is not a person: the tile of a video call may show another one from one frame to the next.
                 if not same_person(last_looks[links[face]], looks[face]):
@@ -84,7 +84,7 @@ def follow(
             _resumes(ended, frame, faces.boxes[face], looks[face], tracking) if links[face] < 0 and tracking else ()
             for face in range(len(faces))
         )
-        last, last_looks = Seen(frame, faces, links, cut, resumes), looks
+        last, last_looks = FrameFaces(frame, faces, links, cut, resumes), looks
         window.append(last)
         before = now  # a lost frame hides a cut: to look past it would make rows depend on where segments begin
         waiting += 1
@@ -96,13 +96,13 @@ def follow(
         waiting -= 1
 
 
-def _smoothed(window: Sequence[Seen], at: int, radius: int) -> tuple[Seen, np.ndarray]:
+def _smoothed(window: Sequence[FrameFaces], at: int, radius: int) -> tuple[FrameFaces, np.ndarray]:
     seen = window[at]
     faces = [_as_large_as(seen.frame, s) for s in window]
     return seen, smooth_landmarks(faces, [s.links for s in window], at, radius)
 
 
-def _as_large_as(frame: Frame, seen: Seen) -> Detections:
+def _as_large_as(frame: Frame, seen: FrameFaces) -> Detections:
     """Return the faces of an earlier or later frame in the pixels of this one: a stream may change its size."""
     if frame.image is None or seen.frame.image is None or frame.image.shape == seen.frame.image.shape:
         return seen.faces

@@ -1,4 +1,4 @@
-"""Shot cuts between neighbouring frames, from small grey pictures. A cut depends on its two frames alone."""
+"""Shot cuts between neighboring frames, from small gray pictures. A cut depends on its two frames alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 
 _SIDE = 32
 _MAX_CORRELATION = 0.5
-_MIN_CHANGE = 10.0  # grey levels; below it two dark or flat pictures have no meaningful correlation
+_MIN_CHANGE = 10.0  # gray levels; below it two dark or flat pictures have no meaningful correlation
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(32, 32) float32 grey picture of a frame (H, W, 3) uint8 RGB."""
+    """(32, 32) float32 gray picture of a frame (H, W, 3) uint8 RGB."""
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 

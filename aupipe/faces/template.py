@@ -23,7 +23,9 @@ SAME_PX = 2.0  # templates whose points differ by less on average are one
 # (5, 2) median of the points that YuNet sees on crops that we aligned to ArcFace's template: nose tip 3.5 px low, mouth
 # corners 2.2 px high. Measured on 19 real videos of about as many people (each person's pose moves points by 1.6 px) by
 #   bench.py detector_bias --input videos/
-SEEN_ON_ARCFACE = np.array([[37.96, 52.16], [74.10, 52.68], [55.43, 75.25], [41.08, 90.17], [70.74, 90.03]], np.float32)
+YUNET_POINTS_ON_ARCFACE = np.array(
+    [[37.96, 52.16], [74.10, 52.68], [55.43, 75.25], [41.08, 90.17], [70.74, 90.03]], np.float32
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def template_of(crops: Iterable[np.ndarray], detector: Detector) -> Template:
     seen = seen_points(crops, detector)
     if len(seen) < MIN_FACES:
         return Template(ARCFACE_TEMPLATE, "assumed", len(seen))
-    points = ARCFACE_TEMPLATE + np.median(seen, axis=0) - SEEN_ON_ARCFACE
+    points = ARCFACE_TEMPLATE + np.median(seen, axis=0) - YUNET_POINTS_ON_ARCFACE
     if distance(points, ARCFACE_TEMPLATE) < SAME_PX:
         return Template(ARCFACE_TEMPLATE, "arcface", len(seen))
     return Template(points.round(2).astype(np.float32), "measured", len(seen))
@@ -63,5 +65,5 @@ def seen_points(crops: Iterable[np.ndarray], detector: Detector) -> np.ndarray:
         large = cv2.resize(image, (_ENLARGE * width, _ENLARGE * height), interpolation=cv2.INTER_LINEAR)
         faces = detector.detect(large)
         if len(faces):
-            points.append((faces.landmarks[0] + 0.5) / _ENLARGE - 0.5)  # pixel centres
+            points.append((faces.landmarks[0] + 0.5) / _ENLARGE - 0.5)  # pixel centers
     return np.stack(points) if points else np.zeros((0, 5, 2), np.float32)

@@ -108,9 +108,9 @@ def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> 
 
 
 def distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n, m) distance of centres in face sizes, plus the logarithm of the ratio of sizes."""
+    """(n, m) distance of centers in face sizes, plus the logarithm of the ratio of sizes."""
     size_a = np.sqrt(np.maximum(np.prod(tracks[:, 2:], axis=1), 1e-6))[:, None]
     size_b = np.sqrt(np.maximum(np.prod(boxes[:, 2:], axis=1), 1e-6))[None]
-    centre_a, centre_b = tracks[:, :2] + tracks[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
-    apart = np.linalg.norm(centre_a[:, None] - centre_b[None], axis=2)
+    center_a, center_b = tracks[:, :2] + tracks[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
+    apart = np.linalg.norm(center_a[:, None] - center_b[None], axis=2)
     return np.asarray(apart / np.sqrt(size_a * size_b) + np.abs(np.log(size_a / size_b)), np.float64)

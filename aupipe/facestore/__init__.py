@@ -1,1 +1,1 @@
-"""Face stores: crops with labels as Parquet. Labelled crops enter (affwild2, manifests); row groups leave."""
+"""Face stores: crops with labels as Parquet. Labeled crops enter (affwild2, manifests); row groups leave."""

@@ -13,7 +13,7 @@ from aupipe import facs
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
-from aupipe.facestore.read import StoreIndex, sample_images
+from aupipe.facestore.read import FaceStore, sample_images
 from aupipe.facestore.schema import CARD, StoreCard
 from aupipe.storage import Storage
 
@@ -62,7 +62,7 @@ def check_out(job: StoreJob) -> None:
         ConfigError: a store made from something else is there, which the job would replace.
     """
     storage = Storage(job.out)
-    if storage.exists(CARD) and (origin := StoreIndex.open(job.out).card.source) != job.origin:
+    if storage.exists(CARD) and (origin := FaceStore.open(job.out).card.source) != job.origin:
         raise ConfigError(
             f"--out {job.out} holds a store made from {origin}, not {job.origin}; name another folder, or delete it"
         )

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from aupipe import facs
 from aupipe.errors import DatasetError
-from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Part, StoreCard
+from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Shard, StoreCard
 from aupipe.storage import Storage
 
 ALL = "all"
@@ -66,7 +66,7 @@ class Audio:
 
 
 @dataclasses.dataclass(frozen=True)
-class StoreIndex:
+class FaceStore:
     """A face store, opened by its card alone. Picklable; files are opened when rows are read.
 
     Attributes:
@@ -75,10 +75,10 @@ class StoreIndex:
 
     storage: Storage
     card: StoreCard
-    added: tuple[StoreIndex, ...] = ()
+    added: tuple[FaceStore, ...] = ()
 
     @classmethod
-    def open(cls, uri: str) -> StoreIndex:
+    def open(cls, uri: str) -> FaceStore:
         """The store at a path or URI.
 
         Raises:
@@ -100,7 +100,7 @@ class StoreIndex:
             )
         return cls(storage, card)
 
-    def adding(self, others: Sequence[StoreIndex]) -> StoreIndex:
+    def with_extra_stores(self, others: Sequence[FaceStore]) -> FaceStore:
         """This store with the train rows of others.
 
         Raises:
@@ -118,7 +118,7 @@ class StoreIndex:
         return dataclasses.replace(self, added=tuple(others))
 
     @property
-    def alone(self) -> StoreIndex:
+    def without_extra(self) -> FaceStore:
         """This store without what is added to it."""
         return dataclasses.replace(self, added=())
 
@@ -185,7 +185,7 @@ class StoreIndex:
         waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
 
-    def parts(self, split: str) -> list[tuple[Storage, Part]]:
+    def parts(self, split: str) -> list[tuple[Storage, Shard]]:
         """The files of a split, in the order of its rows, and the store that each lies in."""
         if split not in (*self.splits, ALL):
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")

@@ -55,7 +55,7 @@ AUDIO_SCHEMA = pa.schema(
 )
 
 
-class Run(Section):
+class TrackSpan(Section):
     """Consecutive rows of one person of one video in a file."""
 
     video_id: str
@@ -63,13 +63,13 @@ class Run(Section):
     rows: int
 
 
-class Part(Section):
+class Shard(Section):
     """One Parquet file of the store."""
 
     name: str
     split: str
     rows: int
-    runs: tuple[Run, ...]
+    runs: tuple[TrackSpan, ...]
 
 
 class SplitCounts(Section):
@@ -89,7 +89,7 @@ class StoreHeader(Section):
 
     edition: str
     source: str
-    licence: str
+    license: str
     template: tuple[tuple[float, float], ...]  # 5 × (x, y) in crop pixels: eyes, nose tip, mouth corners
     template_source: Literal["arcface", "measured", "assumed"]
     n_expressions: int
@@ -107,4 +107,4 @@ class StoreCard(StoreHeader):
     dropped: dict[str, int]  # the part of `annotations` that is not in the store, and images left over
     mismatches: dict[str, dict[str, int]]  # "VIDEO" or "VIDEO_left" → what was dropped → count
     bad_lines: tuple[str, ...] = ()  # "FILE:LINE what is wrong", the first few
-    parts: tuple[Part, ...]
+    parts: tuple[Shard, ...]

@@ -28,11 +28,11 @@ from aupipe.facestore.schema import (
     ROW_GROUP_ROWS,
     SCHEMA,
     SCHEMA_VERSION,
-    Part,
-    Run,
+    Shard,
     SplitCounts,
     StoreCard,
     StoreHeader,
+    TrackSpan,
 )
 from aupipe.media.audio import AudioBlock
 from aupipe.storage import Storage
@@ -83,7 +83,7 @@ def rows(
     )
 
 
-class PartBuilder:
+class ShardWriter:
     """One Parquet file in memory. Memory is that of the finished file plus one row group."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class PartBuilder:
         if self._pending_rows >= ROW_GROUP_ROWS:
             self._flush(self._pending_rows - self._pending_rows % ROW_GROUP_ROWS)
 
-    def tally(self, track: str, counts: Mapping[str, int], bad_lines: Iterable[str] = ()) -> None:
+    def count_outcomes(self, track: str, counts: Mapping[str, int], bad_lines: Iterable[str] = ()) -> None:
         """Note what became of the annotation rows of `track` (VIDEO, VIDEO_left …).
 
         Args:
@@ -208,7 +208,7 @@ def finish(
     for name in storage.names("", ".parquet"):
         if name.startswith("split=") and name not in kept:
             storage.delete(name)
-    parts: list[Part] = []
+    parts: list[Shard] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}
     tracks = {track: Counter(tally) for track, tally in (tallies or {}).items()}
@@ -218,8 +218,8 @@ def finish(
         footers = list(pool.map(lambda name: _footer(storage, name), ordered))
     for name, footer in zip(ordered, footers, strict=True):
         split = name.partition("/")[0].removeprefix("split=")
-        runs = tuple(Run(**run) for run in footer["runs"])
-        parts.append(Part(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
+        runs = tuple(TrackSpan(**run) for run in footer["runs"])
+        parts.append(Shard(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
         counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]
         videos.setdefault(split, set()).update(run.video_id for run in runs)
         for track, tally in footer["tallies"].items():

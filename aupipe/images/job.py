@@ -1,4 +1,4 @@
-"""Preprocessing labelled images and identity sets without the cluster: the plan, the files to make, the card."""
+"""Preprocessing labeled images and identity sets without the cluster: the plan, the files to make, the card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Kind = Literal["manifest", "folders", "records"]
 class DataConfig(Section):
     """What no file says of the images."""
 
-    licence: str = "not stated"
+    license: str = "not stated"
 
 
 class ImagesConfig(Section):
@@ -85,7 +85,7 @@ class ImagesJob:
         header = StoreHeader(
             edition="images",
             source=self.origin,
-            licence=self.config.data.licence,
+            license=self.config.data.license,
             template=template.as_tuples(),
             template_source=template.source,
             n_expressions=len(facs.EXPRESSIONS) if expressions.max() >= 0 else 0,

@@ -1,4 +1,4 @@
-"""Labelled images by a manifest or by folders: one table of what each image is.
+"""Labeled images by a manifest or by folders: one table of what each image is.
 
 A manifest is CSV, TSV, JSONL or Parquet, read by the rules of `aupipe.manifests`. It has the column `path` (relative to
 the manifest, or absolute) and any of: `subject`, `split` (train | validation; default train), `identity`, `expression`

@@ -18,7 +18,7 @@ from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.schema import CROP_SIZE_PX
-from aupipe.facestore.write import PartBuilder, rows
+from aupipe.facestore.write import ShardWriter, rows
 from aupipe.images import records
 from aupipe.storage import Storage, is_uri, open_input
 
@@ -32,7 +32,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
         root: folder that relative paths start from.
     """
     finder = Detector(detector)
-    part = PartBuilder()
+    part = ShardWriter()
     entries = table.select(["path", "subject", "number", "identity", "expression"]).to_pylist()
     au, strong = labels(table), intensities(table)
     for subject, group in itertools.groupby(range(len(entries)), key=lambda row: entries[row]["subject"]):
@@ -61,7 +61,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
                     source=source,
                 )
             )
-        part.tally(subject, tally)
+        part.count_outcomes(subject, tally)
     return part.finish()
 
 
@@ -70,7 +70,7 @@ def pack_records(
 ) -> bytes:
     """The part of the records at `offsets` of a train.rec, numbered from `first`. The frame is the record's number."""
     finder = Detector(detector)
-    part = PartBuilder()
+    part = ShardWriter()
     tally: Counter[str] = Counter()
     problems: list[str] = []
 
@@ -90,9 +90,9 @@ def pack_records(
                 images.append(image)
                 numbers.append(record.number)
         name = f"{identity:08d}"
-        part.add(_unlabelled(name, numbers, images, source))
+        part.add(_unlabeled(name, numbers, images, source))
     tally.update({"images.rows": len(problems), "images.damaged": len(problems)})
-    part.tally(f"records {first} to {first + len(offsets) - 1}", tally, problems)
+    part.count_outcomes(f"records {first} to {first + len(offsets) - 1}", tally, problems)
     return part.finish()
 
 
@@ -114,7 +114,7 @@ def as_crop(data: bytes | None, detector: Detector) -> tuple[bytes | None, str]:
     return jpeg.encode(crop(image, faces.landmarks[largest], ARCFACE_TEMPLATE)), KEPT
 
 
-def _unlabelled(identity: str, numbers: Sequence[int], images: Sequence[bytes], source: str) -> pa.Table:
+def _unlabeled(identity: str, numbers: Sequence[int], images: Sequence[bytes], source: str) -> pa.Table:
     au = np.full((len(images), len(facs.AUS)), facs.UNKNOWN, np.int8)
     expression = np.full(len(images), facs.UNKNOWN, np.int8)
     return rows(

@@ -13,12 +13,12 @@ from av.video.stream import VideoStream
 
 from aupipe.errors import DecoderMissingError, NotAVideoError
 from aupipe.media.byte_source import check_local, named_errors, opened
-from aupipe.media.ffmpeg_log import complaints
+from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
-# so a playlist dressed as a video cannot lead FFmpeg to other files or hosts.
+# so a playlist dressed as a video cannot halo FFmpeg to other files or hosts.
 FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp,"
     "yuv4mpegpipe,apng,dhav,ifv,vc1,vc1test,vvc,evc,cine,ty,nuv,gxf,lxf,nsv,h261,h263,dirac,cavsvideo,avs2,avs3,smjpeg,"
@@ -115,7 +115,7 @@ def _refusal(source: Any, options: dict[str, str]) -> str:
     """Say why FFmpeg does not open what it is given: by its log, which the error itself does not repeat."""
     if not isinstance(source, str):
         source.seek(0)
-    with complaints() as log, suppress(av.error.FFmpegError, EOFError):
+    with capture_log() as log, suppress(av.error.FFmpegError, EOFError):
         av.open(source, mode="r", options=options).close()
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"

@@ -16,7 +16,7 @@ _KEPT = 100  # messages, and packets that are not whole; a hostile file could fi
 _ENDS_EARLY = re.compile(r"ended prematurely|partial file|truncated|unexpected end|end of file", re.IGNORECASE)
 
 
-class Complaints:
+class FFmpegLog:
     """What was logged about one container.
 
     Attributes:
@@ -60,14 +60,14 @@ class Complaints:
 
 
 @contextmanager
-def complaints() -> Iterator[Complaints]:
+def capture_log() -> Iterator[FFmpegLog]:
     """Collect FFmpeg's log on this thread for the length of the block."""
     before, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)  # otherwise a message about another file would suppress this one's
     try:
         with av.logging.Capture() as logs:
-            yield Complaints(logs)
+            yield FFmpegLog(logs)
     finally:
         av.logging.set_skip_repeated(skipping)
         av.logging.set_level(before)

@@ -41,11 +41,11 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
     if not pieces:
         return torch.zeros(N_MELS, 0)
     whole = torch.cat(pieces, dim=-1)
-    return normalised(whole, float(whole.max()))
+    return normalized(whole, float(whole.max()))
 
 
 def decibels(blocks: Iterable[Samples], rate_hz: int) -> Iterator[Tensor]:
-    """The spectrogram before it is normalised, (channels, 64, m) float32: COLUMNS_PER_PIECE columns but the last."""
+    """The spectrogram before it is normalized, (channels, 64, m) float32: COLUMNS_PER_PIECE columns but the last."""
     from torchaudio.functional import amplitude_to_DB  # seconds of import that only this function needs
     from torchaudio.transforms import MelSpectrogram
 
@@ -62,7 +62,7 @@ def decibels(blocks: Iterable[Samples], rate_hz: int) -> Iterator[Tensor]:
         yield amplitude_to_DB(power, 10.0, amin=1e-10, db_multiplier=0.0, top_db=None)
 
 
-def normalised(piece: Tensor, loudest_db: float) -> Tensor:
+def normalized(piece: Tensor, loudest_db: float) -> Tensor:
     """(64, m) of decibels (channels, 64, m).
 
     Args:

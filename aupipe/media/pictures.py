@@ -60,7 +60,7 @@ class _H264:
         self._sequence_of: dict[int, int] = {}  # picture parameter set → sequence parameter set
         self._sequences: dict[
             int, tuple[int, bool, bool]
-        ] = {}  # → bits of frame_num, colour planes apart, may be fields
+        ] = {}  # → bits of frame_num, color planes apart, may be fields
         self._first_field: tuple[int, int] | None = (
             None  # frame_num and parity of a field that waits for its other half
         )
@@ -174,7 +174,7 @@ class _Bits:
 
 
 def _sequence_parameters(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
-    """Return the set's number, and (bits of frame_num, colour planes are apart, pictures may be fields)."""
+    """Return the set's number, and (bits of frame_num, color planes are apart, pictures may be fields)."""
     profile = bits.read(8)
     bits.read(16)
     number, planes = bits.exp_golomb(), False

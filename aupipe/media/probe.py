@@ -27,7 +27,7 @@ from aupipe.media.container import (
     open_video,
 )
 from aupipe.media.display import Display, hdr_of
-from aupipe.media.ffmpeg_log import Complaints, complaints
+from aupipe.media.ffmpeg_log import FFmpegLog, capture_log
 from aupipe.media.pictures import picture_counter
 
 _TS_PACKET_BYTES = (188, 192, 204)
@@ -126,7 +126,7 @@ def probe(
         MediaError: it cannot be read as a video; the subclass says why.
     """
     first = _first_picture(uri, max_frame_px, track)
-    with complaints() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
+    with capture_log() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
         clock, counter = PacketClock(container, stream), picture_counter(stream)
         pictures: list[tuple[Moment | None, bool]] = []  # of packets to be presented; and whether each is a key frame
@@ -273,7 +273,7 @@ def _riff_is_whole(uri: str) -> bool:
         return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
 
 
-def _damage(log: Complaints, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
+def _damage(log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
     """Return the evidence of damage, and what FFmpeg logged without any evidence of a loss.
 
     A line of a demuxer's log is no evidence by itself: it counts where frames leave a gap in time, or where it states

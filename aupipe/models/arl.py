@@ -1,7 +1,7 @@
 """Action-unit relationship learning (ARL): one feature an AU, a graph of the most alike, one layer over the graph.
 
 Yu et al. (ABAW5, CVPR workshops 2023) take it from the first stage of Luo et al.: Learning Multi-dimensional Edge
-Feature-based AU Relation Graph (IJCAI 2022), whose code (CVI-SZU/ME-GraphAU) settles normalisation and initial weights.
+Feature-based AU Relation Graph (IJCAI 2022), whose code (CVI-SZU/ME-GraphAU) settles normalization and initial weights.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class FaceGraph(nn.Module):
     """The directed graph of a face: every AU points to those whose features are most like its own.
 
     Args:
-        neighbours: K.
-        count_self: an AU is a candidate for its own neighbour (as in Luo et al.'s code); else K others are taken.
+        neighbors: K.
+        count_self: an AU is a candidate for its own neighbor (as in Luo et al.'s code); else K others are taken.
     """
 
-    def __init__(self, *, neighbours: int, count_self: bool) -> None:
+    def __init__(self, *, neighbors: int, count_self: bool) -> None:
         super().__init__()
-        self.neighbours = neighbours
+        self.neighbors = neighbors
         self.count_self = count_self
 
     @torch.no_grad()
     def forward(self, nodes: Tensor) -> Tensor:
-        """v (B, 12, C) → Â = D^−½ A D^−½ (B, 12, 12), float32; equal similarities can give more than K neighbours."""
+        """v (B, 12, C) → Â = D^−½ A D^−½ (B, 12, 12), float32; equal similarities can give more than K neighbors."""
         with torch.autocast(nodes.device.type, enabled=False):  # in half precision near ties would be decided by chance
             nodes = nodes.float()
             similarity = nodes @ nodes.mT
             if not self.count_self:
                 similarity.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
-            threshold = similarity.topk(self.neighbours, dim=-1).values[..., -1:]
+            threshold = similarity.topk(self.neighbors, dim=-1).values[..., -1:]
             adjacency = (similarity >= threshold).float()
             scale = adjacency.sum(dim=-1).rsqrt()
             return scale[..., :, None] * adjacency * scale[..., None, :]
@@ -61,14 +61,14 @@ class GraphLayer(nn.Module):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        self.neighbour = nn.Linear(channels, channels)
+        self.neighbor = nn.Linear(channels, channels)
         self.own = nn.Linear(channels, channels)
         self.norm = nn.BatchNorm1d(N_AUS)
-        for layer in (self.neighbour, self.own):
+        for layer in (self.neighbor, self.own):
             nn.init.normal_(layer.weight, std=(2 / channels) ** 0.5)
 
     def forward(self, nodes: Tensor, graph: Tensor) -> Tensor:
-        mixed = graph.to(nodes.dtype) @ self.neighbour(nodes) + self.own(nodes)
+        mixed = graph.to(nodes.dtype) @ self.neighbor(nodes) + self.own(nodes)
         out: Tensor = (nodes + self.norm(mixed)).relu()
         return out
 
@@ -81,11 +81,11 @@ class ARL(nn.Module):
     """
 
     def __init__(
-        self, *, channels: int, neighbours: int, count_self: bool, output: Literal["shared", "per_node"]
+        self, *, channels: int, neighbors: int, count_self: bool, output: Literal["shared", "per_node"]
     ) -> None:
         super().__init__()
         self.nodes = NodeFeatures(channels=channels)
-        self.graph = FaceGraph(neighbours=neighbours, count_self=count_self)
+        self.graph = FaceGraph(neighbors=neighbors, count_self=count_self)
         self.layer = GraphLayer(channels=channels)
         if output == "shared":
             self.predict = nn.Sequential(nn.Flatten(), nn.Linear(N_AUS * channels, N_AUS))

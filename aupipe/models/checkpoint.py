@@ -1,7 +1,7 @@
 """A trained model on disk: a folder with `model.safetensors` (weights) and `model.json` (its card). No pickle.
 
 The card holds all that is needed to use the model without its recipe: configuration, AU order, input size and
-normalisation, the crops' five-point template, thresholds, smoothing, and what it was trained on.
+normalization, the crops' five-point template, thresholds, smoothing, and what it was trained on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TrainingCard(Section):
     stage: str = ""
     data: str = ""  # the store
     source: str = ""  # where the store's crops come from
-    licence: str = ""
+    license: str = ""
     seed: int = 0
     split: str = ""
     videos: tuple[str, ...] = ()  # every video whose frames were learnt from
@@ -84,7 +84,7 @@ def outputs(card: Card) -> dict[str, int]:
     """What the model says: name → number of logits."""
     with torch.device("meta"):
         system = build(card.model, card.input).eval()
-        return sliding_window.outputs(system.head, system.encoder.width)
+        return sliding_window.outputs(system.head, system.encoder.embed_dim)
 
 
 def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> Card:

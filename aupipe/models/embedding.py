@@ -16,14 +16,14 @@ _PLAIN = (bool, int, float, str, Section)
 
 @torch.no_grad()
 def embed(encoder: FrameEncoder, images: Tensor, batch: int) -> Tensor:
-    """Embeddings (N, E) of images (N, 3, H, W), normalised; leaves eval mode on.
+    """Embeddings (N, E) of images (N, 3, H, W), normalized; leaves eval mode on.
 
     In full precision and in batches of one shape, the last one filled up with its own images: on one kind of processor
     an image's embedding has the same bits whenever it is made and in whatever company, so it can as well be stored.
     """
     encoder.eval()
     if not len(images):
-        return torch.zeros(0, encoder.width, device=images.device)
+        return torch.zeros(0, encoder.embed_dim, device=images.device)
     found = []
     with torch.autocast(images.device.type, enabled=False):
         for part in images.split(batch):

@@ -13,7 +13,7 @@ Triple = tuple[float, float, float]
 
 
 class InputSpec(Section):
-    """What a network takes of a crop: which part, how large, and how normalised (per RGB channel, values in 0..1).
+    """What a network takes of a crop: which part, how large, and how normalized (per RGB channel, values in 0..1).
 
     box_px: left, top and side of the square that is looked at; None: all there is.
     """
@@ -42,7 +42,7 @@ class InputSpec(Section):
         size = (self.size_px, self.size_px)
         return functional.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Images (N, 3, size, size) in 0..1, shifted and scaled per channel."""
         mean = images.new_tensor(self.mean)[:, None, None]
         std = images.new_tensor(self.std)[:, None, None]
@@ -50,4 +50,4 @@ class InputSpec(Section):
 
     def prepare(self, crops: Tensor) -> Tensor:
         """Crops (N, H, W, 3) uint8 as network input (N, 3, size, size) float32."""
-        return self.normalise(self.scale(crops))
+        return self.normalize(self.scale(crops))

@@ -27,11 +27,11 @@ def read(path: str) -> tuple[str, dict[str, Tensor]]:
         CheckpointError: it is not, key for key and shape for shape, one of `PUBLISHED`.
     """
     tensors = weights.read(path)
-    name = recognise(tensors, where=path)
+    name = recognize(tensors, where=path)
     return name, {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
 
 
-def recognise(tensors: Mapping[str, Tensor], *, where: str) -> str:
+def recognize(tensors: Mapping[str, Tensor], *, where: str) -> str:
     """Which of `PUBLISHED` has exactly these tensors.
 
     Raises:

@@ -13,29 +13,29 @@ N_AUS = len(facs.AUS)
 
 
 class FrameEncoder(nn.Module):
-    """Maps frames (B, 3, H, W), normalised, to embeddings (B, E), each frame on its own.
+    """Maps frames (B, 3, H, W), normalized, to embeddings (B, E), each frame on its own.
 
     Attributes:
-        width: E.
+        embed_dim: E.
     """
 
-    width: int
+    embed_dim: int
 
 
 class SequenceHead(nn.Module):
     """Maps embeddings (B, S, E) to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
 
     Called with `mask` (B, S) bool, true where a frame is there, `time` (B, S) float64, seconds of media time, and,
-    where the head `hears`, `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64, the
-    column of it at each frame's time; −1 where there is no sound.
+    where the head `uses_audio`, `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64,
+    the column of it at each frame's time; −1 where there is no sound.
 
     Attributes:
-        length: S that it is made for; 1 = it judges frames one by one.
-        hears: whether it wants sound.
+        window_length: S that it is made for; 1 = it judges frames one by one.
+        uses_audio: whether it wants sound.
     """
 
-    length: int = 1
-    hears: bool = False
+    window_length: int = 1
+    uses_audio: bool = False
 
 
 class LogitsHead(SequenceHead):

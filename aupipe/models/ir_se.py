@@ -83,6 +83,6 @@ class IRSE50(nn.Module):
         return out
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map (B, 512, g, g) → (B, 512), not normalised to length 1."""
+        """Map (B, 512, g, g) → (B, 512), not normalized to length 1."""
         out: Tensor = self.output_layer[1:](features)
         return out

@@ -1,6 +1,6 @@
 """IResNet, the face-recognition residual network of InsightFace; state dicts have InsightFace's keys.
 
-Sizes, order of layers and initialisation are those of deepinsight/insightface,
+Sizes, order of layers and initialization are those of deepinsight/insightface,
 recognition/arcface_torch/backbones/iresnet.py; the unit is that of Deng et al.: ArcFace (CVPR 2019).
 """
 
@@ -28,7 +28,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class UnscaledBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm whose scale is 1 and never learnt: a buffer, so that no optimiser finds it; the key stays `weight`."""
+    """Batch norm whose scale is 1 and never learnt: a buffer, so that no optimizer finds it; the key stays `weight`."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -96,7 +96,7 @@ class IResNet(nn.Module):
         return out
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map (B, C, g, g) → (B, E), not normalised to length 1."""
+        """Map (B, C, g, g) → (B, E), not normalized to length 1."""
         out: Tensor = self.features(self.fc(self.dropout(features.flatten(1))))
         return out
 

@@ -1,4 +1,4 @@
-"""Multi-modal multi-task system: it sees each face, hears the sound around it and looks over 30 frames.
+"""Multi-modal multi-task system: it sees each face, uses_audio the sound around it and looks over 30 frames.
 
 Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition (ABAW2, 2021), in
 three steps that `stage` names; what the paper leaves open follows cheersking/ABAW2-CPICDIR2021.
@@ -42,7 +42,7 @@ class MultimodalConfig(OutputsConfig):
     dropout: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
     outputs: tuple[Output, ...] = ("au", "expr")  # none: an encoder alone, to learn identities
     expressions: int = Field(default=7, ge=2)  # classes
-    sees: bool = True  # false: the audio step hears only
+    uses_video: bool = True  # false: the audio step uses_audio only
     audio: AudioConfig = AudioConfig()
     sequence: SequenceConfig = SequenceConfig()
 
@@ -50,17 +50,17 @@ class MultimodalConfig(OutputsConfig):
     def _parts_fit(self) -> MultimodalConfig:
         if not self.outputs and self.stage != "visual":
             raise ValueError(f"stage={self.stage} without outputs learns nothing; only stage=visual may have none")
-        if not self.sees and self.stage != "audio":
-            raise ValueError("sees=false goes with stage=audio")
+        if not self.uses_video and self.stage != "audio":
+            raise ValueError("uses_video=false goes with stage=audio")
         return self
 
 
 class EmbeddingEncoder(FrameEncoder):
-    """Frames (B, 3, H, W) → the backbone's embedding (B, E), not normalised to length 1."""
+    """Frames (B, 3, H, W) → the backbone's embedding (B, E), not normalized to length 1."""
 
     def __init__(self, *, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone, self.width = backbone, backbone.pooled_width
+        self.backbone, self.embed_dim = backbone, backbone.pooled_width
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.backbone.pooled(self.backbone(frames))
@@ -91,13 +91,13 @@ class VisualHead(SequenceHead):
 
 
 class HearingHead(SequenceHead):
-    """A head with a time-delay network, whose vector at a frame's column is what the frame hears."""
+    """A head with a time-delay network, whose vector at a frame's column is what the frame uses_audio."""
 
-    hears = True
+    uses_audio = True
 
     def __init__(self, *, config: MultimodalConfig) -> None:
         super().__init__()
-        self.length = config.sequence.frames
+        self.window_length = config.sequence.frames
         self.audio_width = config.audio.width
         self.tdnn = NETWORKS[config.audio.tdnn](width=config.audio.width)
 
@@ -116,14 +116,14 @@ class AudioHead(HearingHead):
 
     def __init__(self, *, config: MultimodalConfig, width: int) -> None:
         super().__init__(config=config)
-        self.sees = config.sees
-        self.joint = Outputs(config.audio.width + width * config.sees, config.sizes)
+        self.uses_video = config.uses_video
+        self.joint = Outputs(config.audio.width + width * config.uses_video, config.sizes)
 
     def forward(
         self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
     ) -> dict[str, Tensor]:
         heard = self.hear(features, mel, column)
-        out: dict[str, Tensor] = self.joint(torch.cat([features, heard], dim=-1) if self.sees else heard)
+        out: dict[str, Tensor] = self.joint(torch.cat([features, heard], dim=-1) if self.uses_video else heard)
         return out
 
 
@@ -165,6 +165,6 @@ def build(config: MultimodalConfig, inputs: InputSpec) -> System:
     """The system of that step with random weights, for inputs of that size."""
     encoder = EmbeddingEncoder(backbone=make(config.backbone, inputs.size_px, dropout=config.dropout))
     if config.stage == "visual":
-        return System(encoder=encoder, head=VisualHead(width=encoder.width, sizes=config.sizes))
+        return System(encoder=encoder, head=VisualHead(width=encoder.embed_dim, sizes=config.sizes))
     head = AudioHead if config.stage == "audio" else TransformerHead
-    return System(encoder=encoder, head=head(config=config, width=encoder.width))
+    return System(encoder=encoder, head=head(config=config, width=encoder.embed_dim))

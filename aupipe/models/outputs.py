@@ -49,7 +49,7 @@ class LogitsEncoder(FrameEncoder):
         """
         super().__init__()
         self.backbone, self.outputs, self.mirrored = backbone, tuple(outputs), mirrored
-        self.width = sum(outputs.values())
+        self.embed_dim = sum(outputs.values())
         for name, head in heads.items():
             self.add_module(name, head)
 

@@ -30,7 +30,7 @@ class RegionRelationConfig(Section):
     branches: int = Field(default=4, ge=1)
     reduction: int = Field(default=16, ge=1)
     arl: bool = True
-    neighbours: int = Field(default=4, ge=1, le=N_AUS)  # K
+    neighbors: int = Field(default=4, ge=1, le=N_AUS)  # K
     count_self: bool = True  # an AU counts among its own K
     output: Literal["shared", "per_node"] = "shared"
     fusion: Literal["none", "fixed", "attention"] = "attention"
@@ -49,8 +49,8 @@ class RegionRelationConfig(Section):
             raise ValueError(
                 f"fusion={self.fusion} without arl=true: there is one branch only; set arl=true or fusion=none"
             )
-        if self.neighbours == N_AUS and not self.count_self:
-            raise ValueError(f"neighbours={N_AUS} without count_self=true: there are {N_AUS - 1} others")
+        if self.neighbors == N_AUS and not self.count_self:
+            raise ValueError(f"neighbors={N_AUS} without count_self=true: there are {N_AUS - 1} others")
         return self
 
 
@@ -67,7 +67,7 @@ class RegionRelationEncoder(FrameEncoder):
             self.lrp = LRP(channels=channels, branches=config.branches, reduction=config.reduction)
         if config.arl:
             self.arl = ARL(
-                channels=channels, neighbours=config.neighbours, count_self=config.count_self, output=config.output
+                channels=channels, neighbors=config.neighbors, count_self=config.count_self, output=config.output
             )
         if sees_whole(config):
             self.whole = nn.Linear(backbone.pooled_width, N_AUS)

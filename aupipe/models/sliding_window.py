@@ -44,7 +44,7 @@ class Columns(Protocol):
 
 
 @dataclass(frozen=True)
-class Places:
+class WindowFrames:
     """What stands at the S places of some windows.
 
     Attributes:
@@ -77,16 +77,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
-    def places(self, windows: Ints) -> Places:
+    def places(self, windows: Ints) -> WindowFrames:
         """Of these windows (w,)."""
         start, stop, new = (each[windows, None] for each in (self.start, self.stop, self.new))
         rows = start + np.arange(self.length)
         real = rows < stop
         weights = np.minimum(rows - start + 1, stop - rows) if self.overlap else rows >= new
-        return Places(np.minimum(rows, stop - 1), real, np.where(real, weights, 0).astype(np.float64))
+        return WindowFrames(np.minimum(rows, stop - 1), real, np.where(real, weights, 0).astype(np.float64))
 
 
-def cover(time_s: Floats, length: int, overlap: float) -> Windows:
+def plan_windows(time_s: Floats, length: int, overlap: float) -> Windows:
     """Windows of `length` places such that every frame of a track has a weight.
 
     A hole longer than `gaps.MAX_GAP_S` ends a window and starts the next; a stretch with fewer than `length` frames is
@@ -125,16 +125,16 @@ def run_head(
         head: in eval mode.
         features: (N, E) embeddings, on the head's device.
         time_s: (N,) media time, ascending.
-        overlap: as in `cover`.
-        mel, column: for a head that hears: the log-mel spectrogram of the whole video (64, M) and the column of it at
-            each frame (N,), −1 where there is no sound. None: there is no sound at all.
+        overlap: as in `plan_windows`.
+        mel, column: for a head that uses audio: the log-mel spectrogram of the whole video (64, M) and the column of it
+            at each frame (N,), −1 where there is no sound. None: there is no sound at all.
     """
     if not len(time_s):
         sizes = outputs(head, features[0:0].shape[-1])
         return {name: torch.zeros(0, size) for name, size in sizes.items()}
-    windows = cover(time_s, head.length, overlap)
-    # A stretch of sound is as long as its window took, so windows of a head that hears go one by one.
-    group = 1 if head.hears else max(1, _FRAMES_PER_CALL // head.length)
+    windows = plan_windows(time_s, head.window_length, overlap)
+    # A stretch of sound is as long as its window took, so windows of a head that uses_audio go one by one.
+    group = 1 if head.uses_audio else max(1, _FRAMES_PER_CALL // head.window_length)
     total: dict[str, Tensor] = {}  # with `weight` all that is held of the whole track
     weight = torch.zeros(len(time_s))
     for first in range(0, len(windows), group):
@@ -145,8 +145,8 @@ def run_head(
         low = int(rows.min())
         embeddings = features[low : int(rows.max()) + 1][torch.from_numpy(rows - low)]
         sound: tuple[Tensor | None, Tensor | None] = (None, None)
-        if head.hears and mel is not None and column is not None:
-            heard, at = around(mel, column[rows[0]])  # one window a call
+        if head.uses_audio and mel is not None and column is not None:
+            heard, at = mel_slice(mel, column[rows[0]])  # one window a call
             sound = (heard[None], at[None])
         real, time = torch.from_numpy(places.real), torch.from_numpy(time_s[rows])
         logits = head(embeddings, *(x if x is None else x.to(embeddings.device) for x in (real, time, *sound)))
@@ -164,14 +164,14 @@ def run_head(
 def outputs(head: SequenceHead, width: int) -> dict[str, int]:
     """Name → size of what the head says, found by asking it about one window of nothing; `width` is E."""
     device = next((parameter.device for parameter in head.parameters()), None)
-    shape = (1, head.length)
+    shape = (1, head.window_length)
     with torch.inference_mode():
         there = torch.ones(shape, dtype=torch.bool, device=device)
         said = head(torch.zeros(*shape, width, device=device), there, torch.zeros(shape, device=device).double())
     return {name: values.shape[-1] for name, values in said.items()}
 
 
-def around(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
+def mel_slice(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
     """The sound around a window (64, M) and the column of it at each frame (S,), given those of the whole video."""
     heard = column[column >= 0]
     low = max(int(heard.min()) - _MEL_MARGIN, 0) if len(heard) else 0

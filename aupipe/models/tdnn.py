@@ -31,21 +31,21 @@ def _unit(inner: int, width: int, *, context: int, dilation: int) -> nn.Sequenti
 
 
 class FTDNN(nn.Module):
-    """Factorised TDNN with skips: Villalba et al. (Computer Speech & Language 2020), after Povey et al. (Interspeech
+    """Factorized TDNN with skips: Villalba et al. (Computer Speech & Language 2020), after Povey et al. (Interspeech
     2018); sizes, order and the last layer as in the code of Jin et al. (ABAW2, 2021). A column sees −21 to +21.
     """
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
         self.layer1 = _unit(N_MELS, 512, context=5, dilation=1)
-        self.layer2 = FactorisedLayer(512, context=2, dilations=(2, 2, 2))
-        self.layer3 = FactorisedLayer(1024, context=1)
-        self.layer4 = FactorisedLayer(1024, context=2)
-        self.layer5 = FactorisedLayer(2048, context=1)
-        self.layer6 = FactorisedLayer(1024, context=2)
-        self.layer7 = FactorisedLayer(3072, context=2)
-        self.layer8 = FactorisedLayer(1024, context=2)
-        self.layer9 = FactorisedLayer(3072, context=1)
+        self.layer2 = FactorizedLayer(512, context=2, dilations=(2, 2, 2))
+        self.layer3 = FactorizedLayer(1024, context=1)
+        self.layer4 = FactorizedLayer(1024, context=2)
+        self.layer5 = FactorizedLayer(2048, context=1)
+        self.layer6 = FactorizedLayer(1024, context=2)
+        self.layer7 = FactorizedLayer(3072, context=2)
+        self.layer8 = FactorizedLayer(1024, context=2)
+        self.layer9 = FactorizedLayer(3072, context=1)
         self.layer10 = _unit(1024, width, context=1, dilation=1)
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class FTDNN(nn.Module):
         return out
 
 
-class FactorisedLayer(nn.Module):
+class FactorizedLayer(nn.Module):
     """(B, inner, M) → (B, 1024, M) through two bottlenecks of 256, then ReLU and batch norm; no biases."""
 
     def __init__(self, inner: int, *, context: int, dilations: tuple[int, int, int] = (3, 3, 2)) -> None:

@@ -1,7 +1,7 @@
 """Video transformer: a CNN's tokens, attention within each frame, then over the frames of a clip.
 
-Tu et al.: Prompt Tuning for Facial Action Unit Detection in the Wild (2023), on the "factorised encoder" of Arnab et
-al.: ViViT (ICCV 2021). Heads and initialisation, which the paper leaves open, are those of its lab's published code
+Tu et al.: Prompt Tuning for Facial Action Unit Detection in the Wild (2023), on the "factorized encoder" of Arnab et
+al.: ViViT (ICCV 2021). Heads and initialization, which the paper leaves open, are those of its lab's published code
 (th2l/Affwild2-ABAW3-ActionUnit).
 """
 
@@ -111,7 +111,7 @@ class VideoEncoder(FrameEncoder):
 
     def __init__(self, *, backbone: Backbone, grid: tuple[int, int], spatial: Spatial | None, width: int) -> None:
         super().__init__()
-        self.backbone, self.grid, self.spatial, self.width = backbone, grid, spatial, width
+        self.backbone, self.grid, self.spatial, self.embed_dim = backbone, grid, spatial, width
 
     def forward(self, frames: Tensor) -> Tensor:
         tokens = functional.adaptive_avg_pool2d(self.backbone(frames), self.grid).flatten(2).transpose(1, 2)
@@ -125,7 +125,7 @@ class VideoHead(SequenceHead):
         self, *, config: VideoTransformerConfig, spatial: Spatial | None, tokens: int, temporal: Temporal
     ) -> None:
         super().__init__()
-        self.length = config.clip_frames
+        self.window_length = config.clip_frames
         self.tokens, self.spatial, self.temporal = tokens, spatial, temporal
         self.with_cls = config.head == "with_cls"
         self.predict = nn.Linear(config.width * (1 + self.with_cls), N_AUS)
@@ -163,7 +163,7 @@ def build(config: VideoTransformerConfig, inputs: InputSpec) -> System:
     encoder = VideoEncoder(backbone=backbone, grid=config.token_grid, spatial=inside, width=width)
     head = VideoHead(config=config, spatial=outside, tokens=tokens, temporal=temporal)
     for part in (spatial, head):
-        _initialise(part, config.init_std)
+        _initialize(part, config.init_std)
     return System(encoder=encoder, head=head)
 
 
@@ -175,7 +175,7 @@ def _layers(config: VideoTransformerConfig, count: int, prompts: PromptConfig | 
     return PromptedLayers(layers, config=prompts, width=config.width, fan_in=fan_in)
 
 
-def _initialise(part: nn.Module, std: float) -> None:
+def _initialize(part: nn.Module, std: float) -> None:
     for module in part.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=std)

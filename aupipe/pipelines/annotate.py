@@ -1,4 +1,4 @@
-"""The annotation job: plan, observe, finalise, on Ray Data. What is committed is not done again."""
+"""The annotation job: plan, observe, finalize, on Ray Data. What is committed is not done again."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Literal
 import ray
 
 from aupipe.annotation import faults, features, ledger, model_set, preflight, retry
-from aupipe.annotation.cache_keys import Keys, stamp
+from aupipe.annotation.cache_keys import CacheKeys, stat_signature
 from aupipe.annotation.inputs import Input, PassedOver, find_inputs
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.summary import Summary, write_run, write_videos
 from aupipe.annotation.work_plan import WorkList, add_probed, triage
-from aupipe.errors import ConfigError, shown
+from aupipe.errors import ConfigError, redact
 from aupipe.faces.detect import Detector
 from aupipe.models import default_models
 from aupipe.pipelines.annotate_phases import (
     Run,
     configure,
     export,
-    finalise,
-    listen,
-    needs,
-    observe,
+    extract,
+    extract_audio,
+    finalize,
     probe_all,
+    resource_bundles,
     unobserved,
 )
-from aupipe.pipelines.path_visibility import check_shared
-from aupipe.pipelines.run_lease import claim, reaching
-from aupipe.pipelines.session import asked_ahead, session
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
+from aupipe.pipelines.run_lease import run_lease, storage_errors_as_config_errors
+from aupipe.pipelines.session import reserved_resources, session
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-Phase = Literal["observe", "finalise", "all"]
+Phase = Literal["observe", "finalize", "all"]
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def annotate(job: AnnotateJob) -> Summary:
     if text := passed_over.text():  # at once too, because a run may take days
         logger.info("%s", text)
     Detector(job.config.detector)  # or wrong weights would show on a worker
-    with reaching("a checkpoint"):
-        keys = Keys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
+    with storage_errors_as_config_errors("a checkpoint"):
+        keys = CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
     storage = Storage(job.out)
-    with claim(storage):
+    with run_lease(storage):
         return _run(job, inputs, passed_over, keys, storage, start)
 
 
@@ -91,12 +91,12 @@ def describe(job: AnnotateJob) -> str:
     """What `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     Detector(job.config.detector)
-    with reaching("a checkpoint or --out"):
-        keys = Keys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
+    with storage_errors_as_config_errors("a checkpoint or --out"):
+        keys = CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
         books = Ledger.read(Storage(job.out))
-    stamps = {video.video_id: stamp(video.uri) for video in inputs}
+    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
-    frames = preflight.frames_of(to_probe, job.config)
+    frames = preflight.estimate_frames(to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
@@ -104,31 +104,31 @@ def describe(job: AnnotateJob) -> str:
         f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
         f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(keys)}; tables in {shown(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
+        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
     )
 
 
-def _models(keys: Keys) -> str:
+def _models(keys: CacheKeys) -> str:
     named = [f"model {m.card.sha256[:12]} ({m.card.model.name})" for m in keys.models.members]
     return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
 
 
 def _run(
-    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: Keys, storage: Storage, start: float
+    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: CacheKeys, storage: Storage, start: float
 ) -> Summary:
     books = Ledger.read(storage)
     named = {video.video_id for video in inputs}
     books.reconcile(named if job.prune else None)
-    stamps = {video.video_id: stamp(video.uri) for video in inputs}
+    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
     work, to_probe = triage(inputs, stamps, books, keys)
     frames, work_s = 0, 0.0
     not_exported: dict[str, Record] = {}
-    faults.forget(storage, named)
+    faults.delete_logs(storage, named)
     if to_probe or work.decide or job.export:
-        retry.forget(storage)
+        retry.reset_attempts(storage)
         with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
             # The package's own models are everywhere that the package is, and only the driver reads them.
-            check_shared(
+            check_visible_on_all_nodes(
                 job.out, [*job.inputs, *(path for path in job.checkpoints if path not in default_models.FOLDERS)]
             )
             configure(job.config)
@@ -138,19 +138,19 @@ def _run(
                 keys, storage, ray.put(keys.models), ray.put(keys.models.heads), books.next_generation, job.workers
             )
             add_probed(work, probe_all(run, to_probe), stamps, books, keys)
-            with asked_ahead(needs(run, work.observe), job.config.resources):
+            with reserved_resources(resource_bundles(run, work.observe), job.config.resources):
                 frames, work_s = _work(run, work, job)
             _withdraw(work, books, storage)
             books = Ledger.read(storage)
             books.reconcile()
             not_exported = _incomplete(books, export(run, books, named, job.export))
-    write_videos(storage, books, work.aside | not_exported, inputs, only=named if job.prune else None)
+    write_videos(storage, books, work.quarantined | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # a run that was killed may have left what is done since
         there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
         features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
         if job.prune:
             features.delete_all(storage)
-    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.aside | not_exported
+    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.quarantined | not_exported
     videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
     summary = Summary(
         out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
@@ -162,26 +162,26 @@ def _run(
 
 
 def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Observe and finalise, wave after wave, as far as the phase goes. Returns frames and CPU seconds spent."""
-    if job.phase == "finalise":
+    """Observe and finalize, wave after wave, as far as the phase goes. Returns frames and CPU seconds spent."""
+    if job.phase == "finalize":
         work.postpone(unobserved(run, work.observe))
-    waves = work.waves(run.keys.config.wave_bytes, run.keys.models.width) or [{}]
+    waves = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
     if job.phase == "observe":
         waves = [dict(work.observe)]  # the user asked for all of it to lie there
     total = 0
     for number, wave in enumerate(waves):
-        if job.phase != "finalise":
-            reasons = listen(run, wave)
-            frames, more = observe(run, {key: due for key, due in wave.items() if key not in reasons})
+        if job.phase != "finalize":
+            reasons = extract_audio(run, wave)
+            frames, more = extract(run, {key: due for key, due in wave.items() if key not in reasons})
             work.quarantine(reasons | more)
             total += frames
         if job.phase != "observe":
             due = {key: due for key, due in wave.items() if key in work.observe}
-            reasons = finalise(run, due, work.decide if number == 0 else {})
+            reasons = finalize(run, due, work.decide if number == 0 else {})
             work.quarantine(reasons)
             if not job.keep_intermediate:
-                # What finalise could not take is observed anew, as its fault may lie there; but not by this phase.
-                left = reasons if job.phase == "finalise" else ()
+                # What finalize could not take is observed anew, as its fault may lie there; but not by this phase.
+                left = reasons if job.phase == "finalize" else ()
                 done = [record["content"] for video_id, (record, _) in due.items() if video_id not in left]
                 features.delete(run.storage, {run.keys.video(content) for content in done})
     work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
@@ -207,7 +207,7 @@ def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
 def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
     """Commit that videos which earlier runs annotated cannot be done now: rows of what is no longer there must go."""
     current = books.current()
-    gone = [record for video_id, record in sorted(work.aside.items()) if video_id in current]
+    gone = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
     if gone:
         unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
         # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.counts import losses_of
-from aupipe.annotation.extract import observe
-from aupipe.annotation.faults import HOSTILE, fence
+from aupipe.annotation.counts import container_losses
+from aupipe.annotation.extract import extract
+from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.preflight import check
 from aupipe.annotation.retry import attempt
 from aupipe.annotation.segments import Segment, cut_into_segments
-from aupipe.annotation.settings import AnnotateConfig, key_of
-from aupipe.errors import in_reason
+from aupipe.annotation.settings import AnnotateConfig, content_hash
+from aupipe.errors import as_reason
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
@@ -38,14 +38,14 @@ class Probe:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         video = Input(**json.loads(row["input"]))
         limits, result = self._config.limits, {}
-        with fence(self._storage, video.video_id, HOSTILE) as outcome:
-            with attempt(self._storage, key_of("probe", video.uri), limits.attempts, limits.probe_s) as watch:
+        with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome:
+            with attempt(self._storage, content_hash("probe", video.uri), limits.attempts, limits.probe_s) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
                 record: Record = {
                     "fingerprint": fingerprint(video.uri),
-                    "losses": losses_of(info),
+                    "losses": container_losses(info),
                     "duration_s": info.duration_s,
                     "rotation": info.rotation,
                     "variable_frame_rate": info.variable_frame_rate,
@@ -56,11 +56,11 @@ class Probe:
                     "track": info.track,
                     "tracks": info.tracks,
                     "clock_restarts": len(info.restarts),
-                    "remark": in_reason(info.remark),
+                    "remark": as_reason(info.remark),
                 }
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
                 assumed = self._config.assume_fps
-                gap_s = self._config.linking.max_gap_s
+                gap_s = self._config.effective_tracking.max_gap_s
                 segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s)
             record["content"] = record["fingerprint"] + video.asked(fps)
             record["frames_expected"] = sum(segment.frames for segment in segments)
@@ -113,16 +113,18 @@ class Decode:
         }
         start = time.monotonic()
         with (
-            fence(self._storage, task.segment.video_id, HOSTILE) as outcome,
+            contain_fault(self._storage, task.segment.video_id, INPUT_ERRORS) as outcome,
             attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
         ):
             images: Iterable[Frame] = watch.through(
                 frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
             )
-            if task.segment.looked_at is not None:
-                images = filter(partial(_is_looked_at, frozenset(task.segment.looked_at)), images)
+            if task.segment.sampled_frames is not None:
+                images = filter(partial(_is_looked_at, frozenset(task.segment.sampled_frames)), images)
             detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
-            for part in observe(task.segment, images, detector, radius, self._templates, self._config.linking):
+            for part in extract(
+                task.segment, images, detector, radius, self._templates, self._config.effective_tracking
+            ):
                 watch.pause()  # while the encoder is busy
                 yield base | {
                     "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,

@@ -15,16 +15,16 @@ import torch
 from aupipe.annotation import audio_features, features
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.extract import with_embeddings
-from aupipe.annotation.faults import HOSTILE, fence
-from aupipe.annotation.model_set import Ensemble
+from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
+from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.retry import attempt
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.storage import Storage
 
 
-class Listen:
-    """Leaves the sound of a video for finalise."""
+class ExtractAudio:
+    """Leaves the sound of a video for finalize."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage) -> None:
         self._limits, self._storage = config.limits, storage
@@ -32,10 +32,10 @@ class Listen:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
         with (
-            fence(self._storage, row["video_id"], HOSTILE) as outcome,
+            contain_fault(self._storage, row["video_id"], INPUT_ERRORS) as outcome,
             attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s),
         ):
-            audio_features.leave(self._storage, row["key"], row["uri"])
+            audio_features.write_log_mel(self._storage, row["key"], row["uri"])
         return {**row, "error": outcome.reason}
 
 
@@ -49,13 +49,13 @@ _BROKEN_DEVICE = (torch.AcceleratorError,)
 
 
 class Encode:
-    """Embeds the crops of several parts, and leaves each part's rows for finalise. If that raises, each part is
+    """Embeds the crops of several parts, and leaves each part's rows for finalize. If that raises, each part is
     embedded alone, so that only the input whose part raises is set aside.
     """
 
     def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
         torch.set_num_threads(1)  # one CPU is what the actor has; and more threads could sum in another order
-        loaded: Ensemble = ray.get(models)
+        loaded: ModelSet = ray.get(models)
         self._encoders = Encoders(loaded, batch_size, torch.device(device))
         self._crop_shape = (len(loaded.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
         self._storage = storage
@@ -66,12 +66,12 @@ class Encode:
         # As they lie in the batch: they are the largest thing in this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
         whole: list[np.ndarray] = []
-        with fence(self._storage, None, fatal=_BROKEN_DEVICE) as together:
+        with contain_fault(self._storage, None, fatal=_BROKEN_DEVICE) as together:
             whole = self._embed(buffers)
         done = []
         for number, part in enumerate(parts):
             frames = 0
-            with fence(self._storage, part["video_id"], fatal=_BROKEN_DEVICE) as alone:
+            with contain_fault(self._storage, part["video_id"], fatal=_BROKEN_DEVICE) as alone:
                 (mine,) = self._embed([buffers[number]]) if together.reason else whole[number : number + 1]
                 frames = 0 if part["error"] else self._leave(part, mine)
             said = {name: part[name] for name in ("video_id", "attempts", "work_s", "last")}
@@ -87,7 +87,7 @@ class Encode:
         return [embeddings[first:last] for first, last in pairwise(edges)]
 
     def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
-        """Write a part for finalise. Returns its frames."""
+        """Write a part for finalize. Returns its frames."""
         rows = with_embeddings(_from_ipc(part["rows"]), embeddings)
         features.write(self._storage, part["key"], part["number"], part["last"], rows)
         return len(np.unique(rows["frame"].to_numpy()))

@@ -1,4 +1,4 @@
-"""The phases of an annotation on Ray Data: probe, listen, observe, finalise. Each does what is not there yet."""
+"""The phases of an annotation on Ray Data: probe, listen, observe, finalize. Each does what is not there yet."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.util.metrics import Counter
 
 from aupipe.annotation import audio_features, features
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.work_plan import Due
+from aupipe.annotation.work_plan import PendingVideo
 from aupipe.errors import AupipeError
 from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
-from aupipe.pipelines.annotate_encode import Encode, Listen
-from aupipe.pipelines.annotate_finalize import Export, Finalise, Group
+from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
+from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import Pool, device_of, gpus_per_worker, node_of
+from aupipe.pipelines.session import Pool, device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import TRANSIENT, Storage
 
-_GROUP_VIDEOS = 64  # videos finalised by one task, at most
+_GROUP_VIDEOS = 64  # videos finalized by one task, at most
 _PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
 # Reading an input may fail while storage is away: work is taken up again after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
@@ -35,8 +35,8 @@ _RETRIES = 8
 # (other C libraries pass it over). Large pieces are given back: parts and tables of 10 MB that come and go would leave
 # holes, more every hour. But encoders keep what they have, up to the 32 MB a piece that glibc allows: a layer's would
 # go and be fetched anew, page by page, for the next layer, a third more time.
-_GIVES_BACK = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
-_KEEPS = {
+RELEASE_MEMORY_ENV = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
+RETAIN_MEMORY_ENV = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
@@ -48,7 +48,7 @@ _TASKS_PER_WORKER = 1000  # then a decoding process is replaced: libraries leak
 class Run:
     """What every phase of a run needs."""
 
-    keys: Keys
+    keys: CacheKeys
     storage: Storage
     models: ray.ObjectRef  # Ensemble
     heads: ray.ObjectRef  # of it
@@ -62,7 +62,7 @@ class Run:
     @property
     def on_cpus(self) -> dict[str, Any]:
         """Where Ray shall run what needs a CPU."""
-        return {"num_cpus": 1, "label_selector": node_of("decode", self.keys.config.resources)}
+        return {"num_cpus": 1, "label_selector": label_selector_for("decode", self.keys.config.resources)}
 
 
 def configure(config: AnnotateConfig) -> None:
@@ -85,7 +85,7 @@ def probe_all(run: Run, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, 
     return [(video, by_id[video.video_id]) for video in inputs]
 
 
-def needs(run: Run, due: Mapping[str, Due]) -> list[tuple[Pool, dict[str, int]]]:
+def resource_bundles(run: Run, due: Mapping[str, PendingVideo]) -> list[tuple[Pool, dict[str, int]]]:
     """What observing these videos takes: a CPU a segment, as far as so many are decoded at a time, and the
     encoders.
     """
@@ -97,25 +97,25 @@ def needs(run: Run, due: Mapping[str, Due]) -> list[tuple[Pool, dict[str, int]]]
     return [decoder] * count + [("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder] * run.keys.config.encoders
 
 
-def listen(run: Run, due: Mapping[str, Due]) -> dict[str, str]:
+def extract_audio(run: Run, due: Mapping[str, PendingVideo]) -> dict[str, str]:
     """Leave the sound of every video, where a model listens. Returns why of those that cannot be done."""
-    if not run.keys.models.hears:
+    if not run.keys.models.uses_audio:
         return {}
     there = features.segments(run.storage)
     rows = [
         {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
         for video_id, (record, segments) in due.items()
     ]
-    missing = [row for row in rows if audio_features.key_of(row["key"]) not in there]
+    missing = [row for row in rows if audio_features.audio_key(row["key"]) not in there]
     if not missing:
         return {}
     heard = ray.data.from_items(missing).map(
-        Listen(run.keys.config, run.storage), **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders)
+        ExtractAudio(run.keys.config, run.storage), **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders)
     )
     return {row["video_id"]: row["error"] for row in heard.iter_rows() if row["error"]}
 
 
-def observe(run: Run, due: Mapping[str, Due]) -> tuple[int, dict[str, str]]:
+def extract(run: Run, due: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str]]:
     """Observe every segment that is not there yet. Returns the frames done, and why of the videos that cannot be done.
 
     What is done is what is there afterwards, whatever workers reported: rows of one that died may be lost on the way.
@@ -137,7 +137,9 @@ def observe(run: Run, due: Mapping[str, Due]) -> tuple[int, dict[str, str]]:
     )
 
 
-def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due], reasons: dict[str, str]) -> int:
+def _observe_once(
+    run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, PendingVideo], reasons: dict[str, str]
+) -> int:
     config = run.keys.config
     gpus = gpus_per_worker(config.resources)
     # Enough blocks to share the work out, few enough for many tiny clips.
@@ -145,13 +147,13 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
         Decode(config, run.storage, run.keys.models.templates),
         **run.on_cpus, compute=TaskPoolStrategy(size=run.decoders), max_calls=_TASKS_PER_WORKER,
-        runtime_env={"env_vars": _GIVES_BACK},
+        runtime_env={"env_vars": RELEASE_MEMORY_ENV},
     )  # fmt: skip
     encoded = parts.map_batches(
         Encode, fn_constructor_args=(run.models, run.storage, config.batch_size, device_of(config.resources)),
         batch_size=_PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
-        label_selector=node_of("infer" if gpus else "decode", config.resources),
-        compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": _KEEPS},
+        label_selector=label_selector_for("infer" if gpus else "decode", config.resources),
+        compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": RETAIN_MEMORY_ENV},
     )  # fmt: skip
     progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
     frames = 0
@@ -170,7 +172,7 @@ def _observe_once(run: Run, tasks: Sequence[SegmentTask], due: Mapping[str, Due]
     return frames
 
 
-def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record, Entry]]) -> dict[str, str]:
+def finalize(run: Run, due: Mapping[str, PendingVideo], decide: Mapping[str, tuple[Record, Entry]]) -> dict[str, str]:
     """Head and decide for what was observed, decide alone for what only other thresholds touch. Returns why of the
     videos that cannot be done.
     """
@@ -179,11 +181,11 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     if not groups:
         return reasons
     rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
-        Finalise, fn_constructor_args=(run.heads, run.storage, run.keys.config, run.keys.decision),
+        Finalize, fn_constructor_args=(run.heads, run.storage, run.keys.config, run.keys.decision),
         **run.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(run.decoders, len(groups)))),
-        runtime_env={"env_vars": _GIVES_BACK},
+        runtime_env={"env_vars": RELEASE_MEMORY_ENV},
     )  # fmt: skip
-    progress = Progress("finalise", sum(len(group.records) for group in groups), "videos")
+    progress = Progress("finalize", sum(len(group.records) for group in groups), "videos")
     for row in rows.iter_rows():
         progress.add(len(json.loads(row["video_ids"])))
         reasons |= json.loads(row["reasons"])
@@ -191,12 +193,12 @@ def finalise(run: Run, due: Mapping[str, Due], decide: Mapping[str, tuple[Record
     return reasons
 
 
-def unobserved(run: Run, due: Mapping[str, Due]) -> dict[str, Due]:
-    """The videos of which not all that finalise needs is there."""
+def unobserved(run: Run, due: Mapping[str, PendingVideo]) -> dict[str, PendingVideo]:
+    """The videos of which not all that finalize needs is there."""
     done = features.segments(run.storage)
 
     def there(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
-        heard = not run.keys.models.hears or audio_features.key_of(run.keys.video(record["content"])) in done
+        heard = not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record["content"])) in done
         return heard and all(key in done for key, _ in segments)
 
     return {video_id: each for video_id, each in due.items() if not there(*each)}
@@ -225,7 +227,7 @@ def export(run: Run, books: Ledger, named: Collection[str], forms: Sequence[str]
     return reasons
 
 
-def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
+def _observed_groups(run: Run, due: Mapping[str, PendingVideo]) -> Iterator[Group]:
     """Videos whose tables go together: about a file's worth, since files must not be many and small."""
     done = features.segments(run.storage)
     group = Group(run.generation)
@@ -237,7 +239,7 @@ def _observed_groups(run: Run, due: Mapping[str, Due]) -> Iterator[Group]:
         group.records.append(record)
         group.observed.append([name for key, _ in segments for name in done[key]])
         group.sounds.append(
-            done[audio_features.key_of(run.keys.video(record["content"]))] if run.keys.models.hears else []
+            done[audio_features.audio_key(run.keys.video(record["content"]))] if run.keys.models.uses_audio else []
         )
     if group.records:
         yield group

@@ -12,14 +12,14 @@ import ray.data
 from aupipe.config import Resources
 from aupipe.data import embedding_store
 from aupipe.data import encode as encoding
-from aupipe.data.batches import Folders
+from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.embedding_store import Encoding
 from aupipe.data.sampler import Task
 from aupipe.data.samples import Tracks
-from aupipe.facestore.read import ALL, StoreIndex
+from aupipe.facestore.read import ALL, FaceStore
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
+from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
 from aupipe.training.recipe import Recipe
 from aupipe.training.task_data import TaskData
@@ -31,13 +31,13 @@ class _Order:
 
     folder: Storage
     encoding: Encoding
-    index: StoreIndex
+    index: FaceStore
     parts: set[str] = field(default_factory=set)
 
 
 def encode_stage(
     recipe: Recipe, stage: str, data: Mapping[Task, TaskData], encoder: FrameEncoder, out: str
-) -> dict[Task, Folders]:
+) -> dict[Task, EmbeddingFolders]:
     """Encode what a stage reads, as far as it is not there yet; where it lies. Runs inside a session.
 
     Args:
@@ -49,8 +49,8 @@ def encode_stage(
         return {}
     orders: dict[str, _Order] = {}
 
-    def folders(index: StoreIndex, tracks: Tracks, encodings: Sequence[Encoding]) -> tuple[str, ...]:
-        parts = encoding.parts_of(index, tracks.pool, tracks.rows)
+    def folders(index: FaceStore, tracks: Tracks, encodings: Sequence[Encoding]) -> tuple[str, ...]:
+        parts = encoding.parts_of(index, tracks.split, tracks.rows)
         for each in encodings:
             storage = Storage(Storage(out).path(each.key))
             orders.setdefault(each.key, _Order(storage, each, index)).parts.update(parts)
@@ -60,8 +60,8 @@ def encode_stage(
     for task, rows in data.items():
         plain = encoding.plain(encoder, recipe.input, rows.index)
         copies = encoding.copies(plain, settings.augment, settings.encode_once.copies)
-        learnt = folders(rows.index, rows.learnt.tracks, copies or (plain,))
-        found[task] = Folders(learnt, folders(rows.index, rows.scored.tracks, (plain,)) if rows.scored else ())
+        learnt = folders(rows.index, rows.train.tracks, copies or (plain,))
+        found[task] = EmbeddingFolders(learnt, folders(rows.index, rows.eval.tracks, (plain,)) if rows.eval else ())
     _encode(list(orders.values()), encoder, recipe.resources)
     return found
 
@@ -86,7 +86,7 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
             compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(todo)), 1)),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
-            label_selector=node_of("infer" if gpus else "decode", resources),
+            label_selector=label_selector_for("infer" if gpus else "decode", resources),
         )
         for row in done.iter_rows():
             progress.add(sizes[row["part"]])

@@ -23,16 +23,16 @@ from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.evaluation import calibration, report, table
 from aupipe.evaluation import decision as ensemble
 from aupipe.evaluation import fairness as groups
-from aupipe.evaluation.decision import Decision, How
+from aupipe.evaluation.decision import Decision, EnsembleRule
 from aupipe.evaluation.plot import picture
-from aupipe.evaluation.predictions import match
+from aupipe.evaluation.predictions import align_predictions
 from aupipe.facestore.columns import labels
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.manifests import read_table
 from aupipe.models import checkpoint
-from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import claim
+from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage, of_file
 
@@ -45,7 +45,7 @@ class ScoringConfig(Section):
 class EvaluateConfig(Section):
     """Everything that `evaluate.py --set` takes."""
 
-    ensemble: How = "mean"  # how several checkpoints decide together
+    ensemble: EnsembleRule = "mean"  # how several checkpoints decide together
     evaluate: ScoringConfig = ScoringConfig()
     inference: Inference = Inference()
     resources: Resources = Resources()
@@ -67,9 +67,9 @@ class EvaluateJob:
 class _Plan:
     """What a job comes to, all checked."""
 
-    index: StoreIndex
-    part: splits.Part
-    rows: int  # labelled ones
+    index: FaceStore
+    part: splits.SplitPart
+    rows: int  # labeled ones
     cards: list[checkpoint.Card]
     seen: frozenset[str]  # scored videos that a model learnt from or was tuned on
     manifest: dict[str, list[str]] | None
@@ -85,7 +85,7 @@ def describe(job: EvaluateJob) -> str:
     names = [f"{card.training.recipe or 'model'} {card.sha256[:12]}" for card in plan.cards] or [str(job.predictions)]
     what = f"{job.config.ensemble} of {', '.join(names)}" if len(names) > 1 else names[0]
     done = " (done before; would be written again)" if Storage(job.out).exists("scores.json") else ""
-    return f"score {what} on {plan.rows:,} labelled crops of {job.split}{done}"
+    return f"score {what} on {plan.rows:,} labeled crops of {job.split}{done}"
 
 
 def evaluate(job: EvaluateJob) -> str:
@@ -96,7 +96,7 @@ def evaluate(job: EvaluateJob) -> str:
             be scored on.
     """
     plan, out = _plan(job), Storage(job.out)
-    with claim(out):
+    with run_lease(out):
         stages, extra = _decisions(job, plan)
         *_, final = stages.values()
         if plan.manifest is not None:
@@ -115,8 +115,8 @@ def evaluate(job: EvaluateJob) -> str:
 
 
 def _plan(job: EvaluateJob) -> _Plan:
-    index = StoreIndex.open(job.store)
-    part = splits.to_score(index, job.split)
+    index = FaceStore.open(job.store)
+    part = splits.eval_part(index, job.split)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
     for path, card in zip(job.checkpoints, cards, strict=True):
         if "au" not in checkpoint.outputs(card):
@@ -125,10 +125,10 @@ def _plan(job: EvaluateJob) -> _Plan:
         ensemble.check(len(cards), job.config.ensemble)
     elif job.config.evaluate.tune:
         raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities: give --checkpoint")
-    rows = index.labels(part.pool, ("video_id", "au"))
+    rows = index.labels(part.split, ("video_id", "au"))
     rows = rows.filter(part.mask(rows["video_id"]) & (labels(rows) != facs.UNKNOWN).any(axis=1))
     if not len(rows):
-        raise DatasetError(f"{job.store}: split {job.split} has no labelled row to score; give another --split")
+        raise DatasetError(f"{job.store}: split {job.split} has no labeled row to score; give another --split")
     scored = set(rows["video_id"].unique().to_pylist())
     learnt = {video for card in cards for video in (*card.training.videos, *card.training.held_out_videos)}
     seen = frozenset(scored & learnt)
@@ -158,7 +158,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
     if job.predictions is not None:
         return {"as_given": _given("--predictions", job.predictions, plan)}, {}
     with session():
-        check_shared(job.out, [job.store, *job.checkpoints])
+        check_visible_on_all_nodes(job.out, [job.store, *job.checkpoints])
         config = job.config
         found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
     members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
@@ -168,7 +168,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
 
 
 def _given(option: str, path: str, plan: _Plan) -> Decision:
-    """What a file of predictions decides on the labelled rows of the part."""
+    """What a file of predictions decides on the labeled rows of the part."""
     if path.endswith(".parquet"):
         storage, name = of_file(path)
         try:
@@ -180,8 +180,8 @@ def _given(option: str, path: str, plan: _Plan) -> Decision:
             raise DatasetError(f"{path} is no predictions.parquet: it has no column {', '.join(sorted(missing))}")
     else:
         given = submission.read_files(path)
-    rows = plan.index.labels(plan.part.pool)
-    return Decision(*match(rows.filter(plan.part.mask(rows["video_id"])), given))
+    rows = plan.index.labels(plan.part.split)
+    return Decision(*align_predictions(rows.filter(plan.part.mask(rows["video_id"])), given))
 
 
 def _tuned(raw: Decision) -> dict[str, Any]:

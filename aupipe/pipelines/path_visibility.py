@@ -16,7 +16,7 @@ _ANSWER_S = 120.0
 _WORKING_DIRECTORIES = "/runtime_resources/working_dir_files/"  # where `ray job submit --working-dir` unpacks
 
 
-def check_shared(out: str, reads: Sequence[str]) -> None:
+def check_visible_on_all_nodes(out: str, reads: Sequence[str]) -> None:
     """Refuse what only this node, or only this job, would see. Runs inside a session.
 
     Args:

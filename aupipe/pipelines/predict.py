@@ -20,27 +20,27 @@ from aupipe.data import encode, samples
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.batches import Source
 from aupipe.data.embedding_store import stored
-from aupipe.data.mel_reader import Sounds
+from aupipe.data.mel_reader import LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.data.splits import Part
+from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError
 from aupipe.evaluation.decision import Member
-from aupipe.evaluation.inference import judge
+from aupipe.evaluation.inference import predict_tracks
 from aupipe.evaluation.predictions import Predictions
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
-from aupipe.pipelines.session import device_of, gpus_per_worker, node_of
+from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
 
 ROWS_PER_CALL = 1024  # about; a track is never cut
 
 
 def predict(
-    checkpoints: Sequence[str], index: StoreIndex, parts: Collection[Part], inference: Inference, resources: Resources,
-    embeddings: str | None = None,
-) -> dict[Part, list[Predictions]]:  # fmt: skip
-    """What each model says of every row of each part, labelled or not. Runs inside a session.
+    checkpoints: Sequence[str], index: FaceStore, parts: Collection[SplitPart], inference: Inference,
+    resources: Resources, embeddings: str | None = None,
+) -> dict[SplitPart, list[Predictions]]:  # fmt: skip
+    """What each model says of every row of each part, labeled or not. Runs inside a session.
 
     Args:
         embeddings: folder or URI that holds embeddings; what a model's encoder left there is read, not made again.
@@ -49,7 +49,7 @@ def predict(
         DatasetError: a part has no rows.
     """
     tables = {part: samples.rows_of(index, part) for part in parts}
-    chunks = {part: _chunks(part.pool, table) for part, table in tables.items()}
+    chunks = {part: _chunks(part.split, table) for part, table in tables.items()}
     every = [chunk for part in parts for chunk in chunks[part]]
     if not all(chunks.values()):
         raise DatasetError(f"{index.storage.root}: nothing to predict; the split is empty")
@@ -62,7 +62,7 @@ def predict(
         compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
-        label_selector=node_of("infer" if gpus else "decode", resources),
+        label_selector=label_selector_for("infer" if gpus else "decode", resources),
     )
     said = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
     result, first = {}, 0
@@ -82,8 +82,8 @@ def _chunks(pool: str, table: pa.Table) -> list[Tracks]:
     """All tracks of these rows, about `ROWS_PER_CALL` rows together."""
     whole = samples.tracks(pool, table)
     chunks, first = [], 0
-    for last in range(1, len(whole.edges)):
-        if whole.edges[last] - whole.edges[first] >= ROWS_PER_CALL or last == len(whole.edges) - 1:
+    for last in range(1, len(whole.offsets)):
+        if whole.offsets[last] - whole.offsets[first] >= ROWS_PER_CALL or last == len(whole.offsets) - 1:
             chunks.append(whole.part(first, last))
             first = last
     return chunks
@@ -99,20 +99,20 @@ class _Predictor:
     """Holds the models on one worker."""
 
     def __init__(
-        self, checkpoints: list[str], index: StoreIndex, chunks: list[Tracks], inference: Inference, device: str,
+        self, checkpoints: list[str], index: FaceStore, chunks: list[Tracks], inference: Inference, device: str,
         embeddings: str | None,
     ) -> None:  # fmt: skip
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         self._device = torch.device(device)
         self._index, self._chunks, self._inference, self._embeddings = index, chunks, inference, embeddings
-        self._sounds = Sounds(index)
+        self._sounds = LogMelCache(index)
         self._models = [self._model(*checkpoint.load(folder)) for folder in checkpoints]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = self._chunks[row["chunk"]]
         said = [
-            judge(head, sources[chunk.pool].embeddings(chunk.rows), self._sounds, chunk, overlap)
+            predict_tracks(head, sources[chunk.split].embeddings(chunk.rows), self._sounds, chunk, overlap)
             for head, sources, overlap in self._models
         ]
         return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}
@@ -120,9 +120,9 @@ class _Predictor:
     def _model(self, system: System, card: checkpoint.Card) -> tuple[SequenceHead, dict[str, Source], float]:
         """A model's head, pool → where it has the embeddings of rows from, and the overlap of its windows."""
         system = system.to(self._device).to(memory_format=torch.channels_last)  # as in training, so to the same bits
-        pools = {chunk.pool for chunk in self._chunks}
+        pools = {chunk.split for chunk in self._chunks}
         stores = {
-            pool: sources.of(
+            pool: sources.open_source(
                 self._index, pool, self._stored(system, card, pool), keep_groups=2, encoder=system.encoder,
                 inputs=card.input, config=AugmentConfig(), device=self._device,
             )
@@ -136,5 +136,5 @@ class _Predictor:
             return ()
         key = encode.plain(system.encoder, card.input, self._index).key
         folder = Storage(f"{self._embeddings}/{key}")
-        rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.pool == pool])
+        rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.split == pool])
         return (folder.root,) if stored(folder, encode.parts_of(self._index, pool, rows)) else ()

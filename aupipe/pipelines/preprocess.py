@@ -9,9 +9,9 @@ import ray.data
 
 from aupipe.facestore.job import FileTask, StoreJob
 from aupipe.facestore.schema import StoreCard
-from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.run_lease import claim
+from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
 
@@ -25,7 +25,7 @@ def preprocess(job: StoreJob) -> StoreCard:
     Raises:
         ConfigError: another run is writing it.
     """
-    with claim(Storage(job.out)):
+    with run_lease(Storage(job.out)):
         make_files(job.out, job.files())
         return job.complete()
 
@@ -49,7 +49,7 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
         return {"rows": file.rows}
 
     with session():
-        check_shared(out, [])
+        check_visible_on_all_nodes(out, [])
         progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
         # A task travels with its row, not with the function: every worker would get all of them.
         rows = ray.data.from_items([{"file": pickle.dumps(file)} for file in todo], override_num_blocks=len(todo))

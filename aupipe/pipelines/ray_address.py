@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aupipe.errors import ConfigError, shown
+from aupipe.errors import ConfigError, redact
 
 _UNSET = "or `unset RAY_ADDRESS` to run on this machine"
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # which Ray sets for the driver of a submitted job
@@ -57,7 +57,7 @@ def cluster_address() -> str | None:
     address = os.environ.get("RAY_ADDRESS", "").strip()
     if address in ("", "local"):
         return None
-    named = f"RAY_ADDRESS: {shown(address)}"
+    named = f"RAY_ADDRESS: {redact(address)}"
     if address.startswith(("http://", "https://")):
         raise ConfigError(
             f"{named} (for a direct run HOST:PORT or nothing; an HTTP address is where jobs are submitted); "

@@ -1,4 +1,4 @@
-"""One live run an output: a run beats in the folder that it writes, and a second one that hears it steps back.
+"""One live run an output: a run beats in the folder that it writes, and a second one that uses_audio it steps back.
 
 This keeps people from starting a job twice; it is no lock, and no result depends on it: what a job commits is the same
 whoever writes it.
@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.edge_errors import running, setting_up
-from aupipe.errors import ConfigError, shown
+from aupipe.errors import ConfigError, redact
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-BEAT = "_running.json"
+HEARTBEAT = "_running.json"
 _EVERY_S = 15.0
 _STALE_S = 60.0
 # A container that was started again has the host name, and often the process number, of the one that died.
@@ -32,13 +32,13 @@ _PROCESS = uuid.uuid4().hex
 
 
 @contextmanager
-def claim(storage: Storage) -> Iterator[None]:
+def run_lease(storage: Storage) -> Iterator[None]:
     """Hold `storage` for the length of the block.
 
     Raises:
         ConfigError: another run is writing there.
     """
-    with reaching(storage.root):
+    with storage_errors_as_config_errors(storage.root):
         held = _held(storage)
     if held is not None:
         raise ConfigError(f"{storage.root} is being written by {held}; wait for it to end, or name another --out")
@@ -47,7 +47,7 @@ def claim(storage: Storage) -> Iterator[None]:
         try:
             _beat(storage)
         except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
-            logger.warning("no sign of life left in %s: %s", shown(storage.root), shown(str(error)))
+            logger.warning("no sign of life left in %s: %s", redact(storage.root), redact(str(error)))
 
     with setting_up(f"{storage.root} cannot be written"):
         _beat(storage)
@@ -56,13 +56,15 @@ def claim(storage: Storage) -> Iterator[None]:
             yield
     finally:
         try:
-            storage.delete(BEAT)
+            storage.delete(HEARTBEAT)
         except (OSError, BotoCoreError) as error:  # storage has failed, and the run's own error says more about it
-            logger.warning("%s/%s stays, and is void in a minute: %s", shown(storage.root), BEAT, shown(str(error)))
+            logger.warning(
+                "%s/%s stays, and is void in a minute: %s", redact(storage.root), HEARTBEAT, redact(str(error))
+            )
 
 
 @contextmanager
-def reaching(what: str) -> Iterator[None]:
+def storage_errors_as_config_errors(what: str) -> Iterator[None]:
     """Raises:
     ConfigError: in the block, storage refused us or was not there.
     """
@@ -72,7 +74,7 @@ def reaching(what: str) -> Iterator[None]:
 
 def _beat(storage: Storage) -> None:
     storage.write(
-        BEAT,
+        HEARTBEAT,
         json.dumps(
             {"host": socket.gethostname(), "pid": os.getpid(), "process": _PROCESS, "time": time.time()}
         ).encode(),
@@ -81,9 +83,9 @@ def _beat(storage: Storage) -> None:
 
 def _held(storage: Storage) -> str | None:
     """Who is writing there; None if nobody is, or a run that died."""
-    if not storage.exists(BEAT):
+    if not storage.exists(HEARTBEAT):
         return None
-    beat = json.loads(storage.read(BEAT))
+    beat = json.loads(storage.read(HEARTBEAT))
     age_s = time.time() - beat["time"]
     here = beat["host"] == socket.gethostname()
     reborn = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS

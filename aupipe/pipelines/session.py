@@ -91,7 +91,7 @@ def _start(what: str, **options: Any) -> None:
         raise ConfigError(f"{what} did not start: {reason}") from error
 
 
-def node_of(pool: Pool, resources: Resources) -> dict[str, str] | None:
+def label_selector_for(pool: Pool, resources: Resources) -> dict[str, str] | None:
     """Ray's label selector for what shall run on nodes of a pool; None: it may run anywhere."""
     wanted = pool in alive_pools() if resources.pools == "auto" else resources.pools
     return {"pool": pool} if wanted else None
@@ -115,15 +115,15 @@ def used_pools() -> dict[str, Counter[str]]:
 
 
 @contextmanager
-def asked_ahead(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
-    """The autoscaler hears what the block will need before tasks wait for it; and, at the end, that it is over.
+def reserved_resources(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
+    """The autoscaler uses_audio what the block will need before tasks wait for it; and, at the end, that it is over.
 
     It brings nodes at once then, not a few at a time. Ray Data asks anew, now and then, for what it runs.
 
     Args:
         needs: one bundle of resources each.
     """
-    selectors = [node_of(pool, resources) or {} for pool, _ in needs]
+    selectors = [label_selector_for(pool, resources) or {} for pool, _ in needs]
     request_resources(bundles=[dict(bundle) for _, bundle in needs], bundle_label_selectors=selectors)
     try:
         yield

@@ -8,9 +8,9 @@ from typing import Any
 import ray
 import ray.data
 
-from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.run_lease import claim
+from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
 from aupipe.synthesis import render_job, rig
@@ -28,7 +28,7 @@ def synthesize(data: DataSet, out: str) -> str:
     """
     storage = Storage(out)
     render_job.claim(data, storage)
-    with claim(storage):
+    with run_lease(storage):
         storage.delete_leftovers()
         _make(data, data.units(), storage)
         return data.finish(storage)
@@ -41,7 +41,7 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
     heads = {named: rig.load(named) for named in data.rigs}
     progress = Progress("synthesize", sum(data.frames_of(units[number]) for number in todo), "frames")
     with session():
-        check_shared(storage.root, [])
+        check_visible_on_all_nodes(storage.root, [])
         shared = ray.put((heads, units))  # 9 to 60 MB, once a node: workers need no file of a rig
 
         def make(row: dict[str, int]) -> dict[str, int]:

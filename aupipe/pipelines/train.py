@@ -23,11 +23,11 @@ from aupipe.data import splits
 from aupipe.data.sampler import Task
 from aupipe.errors import ConfigError
 from aupipe.evaluation import calibration, decision, report
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
-from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import claim
+from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.pipelines.train_stage import (
     History,
@@ -64,7 +64,7 @@ def describe(job: TrainJob) -> str:
     Raises:
         ConfigError: something is wrong with the recipe, the store, or the weights to start from.
     """
-    index = StoreIndex.open(job.store)
+    index = FaceStore.open(job.store)
     lines = [f"recipe {job.recipe.name}, store {job.store} ({index.card.source}), run {job.out}"]
     earlier: dict[str, set[str]] = {}  # stage → names of its tensors
     seen: set[tuple[str, str]] = set()  # (store, video) that any stage so far has learnt from
@@ -83,11 +83,9 @@ def describe(job: TrainJob) -> str:
             if stage.init == "random":
                 pretrained.check_learnt(learner, set(), setting=setting)
         check_workers(job, name)
-        steps = {
-            task: trainer.steps_of(each.learnt, stage.tasks.named[task].data, stage) for task, each in data.items()
-        }
+        steps = {task: trainer.steps_of(each.train, stage.tasks.named[task].data, stage) for task, each in data.items()}
         seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()
-        seen |= {(each.index.storage.root, video) for each in data.values() for video in each.learnt.videos}
+        seen |= {(each.index.storage.root, video) for each in data.values() for video in each.train.videos}
         _check_unseen(data, seen, setting)
         sizes = [(p.numel(), p.requires_grad) for p in learner.parameters()]
         lines.append(
@@ -98,10 +96,10 @@ def describe(job: TrainJob) -> str:
             + (" (done)" if history(job, name) is not None else "")
         )
         for task, each in data.items():
-            scored = f", scored on {len(each.scored.frames):,}" if each.scored else ""
+            scored = f", scored on {len(each.eval.frames):,}" if each.eval else ""
             lines.append(
-                f"  {task}: {len(each.learnt.frames):,} crops of {len(each.learnt.videos)} videos "
-                f"({len(each.learnt.held_out_videos)} more held out), {steps[task]} steps an epoch{scored}"
+                f"  {task}: {len(each.train.frames):,} crops of {len(each.train.videos)} videos "
+                f"({len(each.train.held_out_videos)} more held out), {steps[task]} steps an epoch{scored}"
             )
     return "\n".join(lines)
 
@@ -109,7 +107,7 @@ def describe(job: TrainJob) -> str:
 def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], setting: str) -> None:
     """Refuse to score, and choose by, videos that the weights have been taught with."""
     for each in data.values():
-        scored = {(each.index.storage.root, video) for video in each.scored.videos} if each.scored else set()
+        scored = {(each.index.storage.root, video) for video in each.eval.videos} if each.eval else set()
         if both := sorted(scored & seen):
             raise ConfigError(
                 f"{setting}: {len(both)} of the videos to be scored were learnt from before, as {both[0][1]}; "
@@ -129,7 +127,7 @@ def train(job: TrainJob) -> dict[str, Any]:
         AupipeError: training failed.
     """
     folder = Storage(job.out)
-    index = StoreIndex.open(job.store)
+    index = FaceStore.open(job.store)
     wanted = run_dir.identity(job.recipe, index, job.split)
     if (done := run_dir.summary(folder)) is not None:
         run_dir.begin(folder, wanted)
@@ -137,8 +135,8 @@ def train(job: TrainJob) -> dict[str, Any]:
     logger.info("%s", describe(job))
     run_dir.begin(folder, wanted)
     configure_ray()
-    with claim(folder), session(log_to_driver=False):
-        check_shared(job.out, [job.store, embeddings(job)])
+    with run_lease(folder), session(log_to_driver=False):
+        check_visible_on_all_nodes(job.out, [job.store, embeddings(job)])
         return _finish(job, index, job.recipe.needed()[-1], run_stages(job))
 
 
@@ -159,7 +157,7 @@ def run_stages(job: TrainJob) -> History:
     return figures
 
 
-def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> dict[str, Any]:
+def _finish(job: TrainJob, index: FaceStore, name: str, figures: History) -> dict[str, Any]:
     """Fit thresholds and smoothing to the last stage if it judges AUs, write RUN/best, score it, write the summary."""
     folder = Storage(job.out)
     system, card = checkpoint.load(folder.path(best(name)))
@@ -181,15 +179,15 @@ def _finish(job: TrainJob, index: StoreIndex, name: str, figures: History) -> di
 
 
 def _calibrated(
-    job: TrainJob, index: StoreIndex, name: str, card: checkpoint.Card
+    job: TrainJob, index: FaceStore, name: str, card: checkpoint.Card
 ) -> tuple[checkpoint.Card, dict[str, Any]]:
     """The card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
     path = Storage(job.out).path(best(name))
     data = task_data.task_data(job.recipe, name, index, job.split)["au"]
-    index, scored = data.index, splits.to_score(data.index, job.split)
-    unseen = frozenset(data.learnt.held_out_videos) - set(card.training.videos)
-    apart = splits.Part(data.learnt.tracks.pool, unseen)
-    if data.learnt.held_out_videos and not unseen:
+    index, scored = data.index, splits.eval_part(data.index, job.split)
+    unseen = frozenset(data.train.held_out_videos) - set(card.training.videos)
+    apart = splits.SplitPart(data.train.tracks.split, unseen)
+    if data.train.held_out_videos and not unseen:
         logger.warning("the held-out videos were learnt from in an earlier stage: thresholds stay 0.5")
     parts = (apart, scored) if apart.videos else (scored,)
     found = predict([path], index, parts, job.recipe.inference, job.recipe.resources, embeddings(job))

@@ -20,17 +20,17 @@ from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator impor
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from aupipe.data import splits
-from aupipe.data.batches import Folders
+from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
 from aupipe.pipelines.encode import encode_stage
 from aupipe.pipelines.periodic import periodically
-from aupipe.pipelines.session import gpus_per_worker, node_of
-from aupipe.pipelines.train_worker import run_epochs, shown_epochs
+from aupipe.pipelines.session import gpus_per_worker, label_selector_for
+from aupipe.pipelines.train_worker import shown_epochs, train_loop_per_worker
 from aupipe.storage import Storage
 from aupipe.training import state, task_data
 from aupipe.training.learner import build_learner
@@ -105,7 +105,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     folder = Storage(job.out)
     workers = _workers(job, stage, bool(gpus))
     trainer = ray.train.torch.TorchTrainer(
-        run_epochs,
+        train_loop_per_worker,
         train_loop_config={
             "recipe": job.recipe.model_dump(mode="json"),
             "stage": stage,
@@ -120,7 +120,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=bool(gpus),
-            label_selector=node_of("train", job.recipe.resources),
+            label_selector=label_selector_for("train", job.recipe.resources),
             elastic_resize_monitor_interval_s=RESIZE_S,
             resources_per_worker=None if gpus else {"CPU": job.worker_cpus},
         ),
@@ -194,27 +194,27 @@ def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
             folder.delete(file)
 
 
-def encoded(job: TrainJob, stage: str) -> dict[Task, Folders]:
+def encoded(job: TrainJob, stage: str) -> dict[Task, EmbeddingFolders]:
     """Where the embeddings of a stage that encodes once lie, made as far as they were not there."""
     if job.recipe.stages[stage].encode_once is None:
         return {}
-    data = task_data.task_data(job.recipe, stage, StoreIndex.open(job.store), job.split)
+    data = task_data.task_data(job.recipe, stage, FaceStore.open(job.store), job.split)
     learner, _ = build_learner(job.recipe, stage, data, _resolved_init(job, stage))
     return encode_stage(job.recipe, stage, data, learner.encoder, embeddings(job))
 
 
 def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     """Write the stage's checkpoint from its best state."""
-    index = StoreIndex.open(job.store)
+    index = FaceStore.open(job.store)
     model = job.recipe.model_of(stage)
     system = build(model, job.recipe.input)
     state.load_system(local, system)
     data = task_data.task_data(job.recipe, stage, index, job.split)
     before = _before(job, stage)
-    apart = {video for task in data.values() for video in task.learnt.held_out_videos}
-    seen = {video for task in data.values() for video in task.learnt.videos} | set(before.videos)
+    apart = {video for task in data.values() for video in task.train.held_out_videos}
+    seen = {video for task in data.values() for video in task.train.videos} | set(before.videos)
     stores = [index, *(store for task in data.values() for store in (task.index, *task.index.added))]
-    licences = dict.fromkeys([*(store.card.licence for store in stores), before.licence])
+    licenses = dict.fromkeys([*(store.card.license for store in stores), before.license])
     card = checkpoint.Card(
         model=model,
         input=job.recipe.input,
@@ -225,7 +225,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
             stage=stage,
             data=job.store,
             source=index.card.source,
-            licence="; ".join(each for each in licences if each),
+            license="; ".join(each for each in licenses if each),
             seed=job.recipe.seed,
             split=job.split,
             videos=tuple(sorted(seen)),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 import ray.train.torch
 
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.pipelines.periodic import periodically
 from aupipe.storage import Storage
 from aupipe.training import run_dir, state, task_data
@@ -32,7 +32,7 @@ _LOOK_S = 1.0  # between looks for a notice that a node will be taken away
 _LEAVING_S = 10.0  # between states from the notice on
 
 
-def run_epochs(config: dict[str, Any]) -> None:
+def train_loop_per_worker(config: dict[str, Any]) -> None:
     """The steps of a stage that are still to do. An epoch ends with a report, and so does what `_Clock` says; of rank 0
     each takes a state along.
     """
@@ -47,23 +47,23 @@ def run_epochs(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     reported = ray.train.get_checkpoint()
     folder = Storage(config["out"])
-    data = task_data.task_data(recipe, stage, StoreIndex.open(config["store"]), config["split"])
+    data = task_data.task_data(recipe, stage, FaceStore.open(config["store"]), config["split"])
     # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
     fetched = config["init"] if rank == 0 and not reported else None
-    learner, optimiser = build_learner(recipe, stage, data, fetched)
+    learner, optimizer = build_learner(recipe, stage, data, fetched)
     device = ray.train.torch.get_device()
-    # Before the optimiser's state is put back: that goes where the parameters are. Convolutions are faster so, on CPUs
+    # Before the optimizer's state is put back: that goes where the parameters are. Convolutions are faster so, on CPUs
     # too.
     learner = learner.to(device).to(memory_format=torch.channels_last)
     position = state.Position()
     if reported:
         with reported.as_directory() as local:
-            position = state.load(Path(local), learner, optimiser)
-    # A step leaves the heads of other tasks alone, and what hears where nothing is to be heard.
-    several = {"find_unused_parameters": len(data) > 1 or learner.head.hears}
+            position = state.load(Path(local), learner, optimizer)
+    # A step leaves the heads of other tasks alone, and what uses_audio where nothing is to be heard.
+    several = {"find_unused_parameters": len(data) > 1 or learner.head.uses_audio}
     model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
     trainer = engine.Trainer(
-        recipe=recipe, stage=stage, data=data, model=model, optimiser=optimiser, rank=rank, world=world, device=device,
+        recipe=recipe, stage=stage, data=data, model=model, optimizer=optimizer, rank=rank, world=world, device=device,
         embeddings=config["embeddings"],
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def run_epochs(config: dict[str, Any]) -> None:
             ray.train.report(figures)
             return
         with tempfile.TemporaryDirectory() as local:
-            state.save(Path(local), learner, optimiser, position)
+            state.save(Path(local), learner, optimizer, position)
             made = ray.train.Checkpoint.from_directory(local)
             ray.train.report(figures, checkpoint=made, checkpoint_dir_name=called)
 
@@ -123,7 +123,9 @@ class _Clock:
 
     def strikes(self) -> bool:
         now = time.monotonic()
-        looks, saves = engine.agreed([now - self._looked >= _LOOK_S, now - self._saved >= self._every_s], self._device)
+        looks, saves = engine.broadcast_flags(
+            [now - self._looked >= _LOOK_S, now - self._saved >= self._every_s], self._device
+        )
         if looks:
             self._looked = now
             notice = ray.train.get_preemption_info()  # waits for all ranks, by way of an actor: not at every step

@@ -24,12 +24,12 @@ from typing import Any
 from aupipe.data import splits
 from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.evaluation import decision, report
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.pipelines import train, train_stage
-from aupipe.pipelines.path_visibility import check_shared
+from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import claim
+from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.pipelines.tune_search import check, run_trials
 from aupipe.pipelines.tune_trial import TuneJob, train_job, trial_job
@@ -57,8 +57,8 @@ def describe(job: TuneJob) -> str:
         ConfigError: there is nothing to search, or something is wrong with the recipe, the store or the weights.
     """
     check(job.searcher)
-    space, shared = search.space(job.recipe), search.shared(job.recipe)
-    if "validation" not in StoreIndex.open(job.store).splits:
+    space, shared = search.search_space(job.recipe), search.shared(job.recipe)
+    if "validation" not in FaceStore.open(job.store).splits:
         raise DatasetError(f"{job.store} has no validation split, so nobody would be left to judge the best trial by")
     if job.recipe.stages[job.recipe.needed()[-1]].tasks.au is None:
         raise ConfigError("a search compares AU scores; the recipe's last stage learns none")
@@ -82,7 +82,7 @@ def tune(job: TuneJob) -> dict[str, Any]:
         ConfigError: as `describe`, or OUT holds another search.
         AupipeError: no trial could be trained.
     """
-    out, index = Storage(job.out), StoreIndex.open(job.store)
+    out, index = Storage(job.out), FaceStore.open(job.store)
     plan = describe(job)
     wanted = run_dir.identity(job.recipe, index, splits.SEARCH)
     run_dir.begin(out, wanted | {"search": job.recipe.model_dump(mode="json")["search"]})
@@ -94,8 +94,8 @@ def tune(job: TuneJob) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the figures that it was told not to write
     # Without a dashboard Ray Train never gives back what a trial held that was stopped early.
-    with claim(out), session(dashboard=True, log_to_driver=False):
-        check_shared(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])
+    with run_lease(out), session(dashboard=True, log_to_driver=False):
+        check_visible_on_all_nodes(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])
         starts = _shared(job)
         run_trials(job, starts)
         return _finish(job, index, starts)
@@ -106,7 +106,7 @@ def _shared(job: TuneJob) -> dict[str, str]:
     starts: dict[str, str] = {}
     if (recipe := search.shared(job.recipe)) is not None:
         mine = train_job(job, recipe, "shared")
-        run_dir.begin(Storage(mine.out), run_dir.identity(recipe, StoreIndex.open(job.store), mine.split))
+        run_dir.begin(Storage(mine.out), run_dir.identity(recipe, FaceStore.open(job.store), mine.split))
         train.run_stages(mine)
         starts = {stage: Storage(mine.out).path(train_stage.best(stage)) for stage in recipe.stages}
     default = trial_job(job, {}, starts)
@@ -114,7 +114,7 @@ def _shared(job: TuneJob) -> dict[str, str]:
     return starts
 
 
-def _finish(job: TuneJob, index: StoreIndex, starts: Mapping[str, str]) -> dict[str, Any]:
+def _finish(job: TuneJob, index: FaceStore, starts: Mapping[str, str]) -> dict[str, Any]:
     """Choose the best trial, train it and the default to their ends if they were stopped, compare them on people that
     nothing was chosen by, and write the results.
     """
@@ -124,7 +124,7 @@ def _finish(job: TuneJob, index: StoreIndex, starts: Mapping[str, str]) -> dict[
     if not trained:
         raise AupipeError(f"no trial could be trained; the first one: {found[0].reason}")
     best = trials.best(list(trained.values()))
-    out.write(TABLE, trials.to_parquet(job.recipe, search.space(job.recipe), found))
+    out.write(TABLE, trials.to_parquet(job.recipe, search.search_space(job.recipe), found))
     out.write(PICTURE, picture(found, f"{job.recipe.name}: {len(found)} trials on {job.store}"))
     compared = {name: trained[name] for name in dict.fromkeys((best.name, search.DEFAULT)) if name in trained}
     for trial in compared.values():
@@ -148,11 +148,11 @@ def _finish(job: TuneJob, index: StoreIndex, starts: Mapping[str, str]) -> dict[
     return summary
 
 
-def _unseen(job: TuneJob, index: StoreIndex, checkpoints: Mapping[str, str]) -> dict[str, Any]:
+def _unseen(job: TuneJob, index: FaceStore, checkpoints: Mapping[str, str]) -> dict[str, Any]:
     """F1 of the best trial, the first of `checkpoints`, on the validation split, and against the default if it is not
     that itself.
     """
-    part = splits.to_score(index, splits.OFFICIAL)
+    part = splits.eval_part(index, splits.OFFICIAL)
     place = train_stage.embeddings(train_job(job, job.recipe, ""))
     paths = list(checkpoints.values())
     found = predict(paths, index, (part,), job.recipe.inference, job.recipe.resources, place)[part]

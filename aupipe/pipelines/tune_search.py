@@ -100,7 +100,7 @@ def scheduler(epochs: int, found: Sequence[Trial]) -> ASHAScheduler:
 
 def space_of(job: TuneJob) -> dict[str, Any]:
     """The space as Ray Tune has it."""
-    return {"settings": {key: _domain(dimension) for key, dimension in search.space(job.recipe).items()}}
+    return {"settings": {key: _domain(dimension) for key, dimension in search.search_space(job.recipe).items()}}
 
 
 def _domain(dimension: Dimension) -> Any:

@@ -12,7 +12,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.data import splits
 from aupipe.errors import AupipeError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.pipelines import train
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
@@ -58,7 +58,7 @@ def trial_job(job: TuneJob, settings: Settings, starts: Mapping[str, str]) -> Tr
 
 def settings_of(job: TuneJob, config: Mapping[str, Any]) -> Settings:
     """What Ray Tune gave to a trial."""
-    space = search.space(job.recipe)
+    space = search.search_space(job.recipe)
     return {key: space[key].tidy(value) for key, value in config["settings"].items()}
 
 
@@ -76,7 +76,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
     train.configure_ray()
     try:
-        run_dir.begin(Storage(mine.out), run_dir.identity(mine.recipe, StoreIndex.open(mine.store), mine.split))
+        run_dir.begin(Storage(mine.out), run_dir.identity(mine.recipe, FaceStore.open(mine.store), mine.split))
         train.run_stages(mine)
     except AupipeError as error:
         trials.end(out, settings, "failed", str(error))

@@ -13,7 +13,7 @@ _COLUMNS, _ROWS = 96, 14  # of the shell that hair is
 
 
 @dataclass(frozen=True)
-class Worn:
+class AccessoryMesh:
     """vertices: (n, 3) with the middle between the eyes at the origin;  faces: (F, 3);  uv: (n, 2) in its picture."""
 
     vertices: Floats
@@ -21,7 +21,7 @@ class Worn:
     uv: Floats
 
 
-def draw_hair(rng: np.random.Generator, skin: Floats, *, long: bool) -> Worn:
+def draw_hair(rng: np.random.Generator, skin: Floats, *, long: bool) -> AccessoryMesh:
     """A shell round the skull, open before the face, with a ragged edge. skin: (m, 3)."""
     skull = skin[skin[:, 1] > 0.3]
     low, high = skull.min(0), skull.max(0)
@@ -46,7 +46,7 @@ def draw_hair(rng: np.random.Generator, skin: Floats, *, long: bool) -> Worn:
     x, z = radii[0] * round_ * np.sin(angle), middle[2] + radii[2] * round_ * np.cos(angle)
     vertices = np.stack([x, height, z], 2).reshape(-1, 3)
     uv = np.stack(np.broadcast_arrays((angle / (2 * np.pi) + 0.5)[None], down), 2).reshape(-1, 2)
-    return Worn(vertices.astype(np.float32), _grid_faces(_ROWS, _COLUMNS), uv.astype(np.float32))
+    return AccessoryMesh(vertices.astype(np.float32), _grid_faces(_ROWS, _COLUMNS), uv.astype(np.float32))
 
 
 def _grid_faces(rows: int, columns: int) -> Ints:
@@ -56,7 +56,7 @@ def _grid_faces(rows: int, columns: int) -> Ints:
     return np.concatenate([first, second]).astype(np.int32)
 
 
-def draw_glasses(rng: np.random.Generator, skin: Floats) -> Worn:
+def draw_glasses(rng: np.random.Generator, skin: Floats) -> AccessoryMesh:
     """Random glasses that sit on `skin` (m, 3): round to square, thin wire to thick plastic."""
     bridge = skin[(np.abs(skin[:, 0]) < 0.08) & (np.abs(skin[:, 1]) < 0.12), 2].max()
     front, width = (
@@ -89,7 +89,7 @@ def draw_glasses(rng: np.random.Generator, skin: Floats) -> Worn:
             faces += [[k, k + 1, k + count], [k + 1, k + count + 1, k + count]]
         start += 2 * count
     joined = np.concatenate(vertices).astype(np.float32)
-    return Worn(joined, np.array(faces, np.int32), np.zeros((len(joined), 2), np.float32))
+    return AccessoryMesh(joined, np.array(faces, np.int32), np.zeros((len(joined), 2), np.float32))
 
 
 def _power(values: Floats, square: float) -> Floats:

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from aupipe.synthesis import skin_texture
-from aupipe.synthesis.accessories import Worn, draw_glasses, draw_hair
+from aupipe.synthesis.accessories import AccessoryMesh, draw_glasses, draw_hair
 from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
 from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
 
@@ -31,7 +31,7 @@ class Person:
     """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
     furrows: AU → (rows, columns), the part of the light that they swallow at full intensity;
     strands: (rows, columns, 3) reflectance of the hair;
-    colours: reflectance (3,) of the other parts, of the iris and of the glasses;
+    colors: reflectance (3,) of the other parts, of the iris and of the glasses;
     gloss, shine: how strongly and how narrowly the skin shines;  worn: hair or a cap, glasses;
     traits: what may be asked of groups of people: skin tone, glasses."""
 
@@ -39,10 +39,10 @@ class Person:
     skin: Floats
     strands: Floats
     furrows: dict[str, Floats]
-    colours: dict[str, Floats]
+    colors: dict[str, Floats]
     gloss: float
     shine: float
-    worn: dict[str, Worn]
+    worn: dict[str, AccessoryMesh]
     traits: dict[str, str]
 
 
@@ -58,11 +58,11 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
         old=old,
         melanin=float(melanin),
         tone=_LIGHTEST_SKIN ** (1 - melanin) * _DARKEST_SKIN**melanin * rng.uniform(0.93, 1.07, 3),
-        hair=_hair_colour(rng, old, float(melanin)),
+        hair=_hair_color(rng, old, float(melanin)),
     )
     hair = skin_texture.hair_mask(rng, traits)
     vertices = vertices + _hair_volume(rng, rig, hair)
-    colours = {
+    colors = {
         "eyes": np.array([0.62, 0.60, 0.56]) * rng.uniform(0.8, 1.1),
         "iris": np.array(_IRISES[rng.integers(len(_IRISES) if melanin < 0.35 else 2)]),
         "teeth": np.array([0.62, 0.58, 0.48]) * rng.uniform(0.7, 1.1),
@@ -85,7 +85,7 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
         vertices=vertices,
         skin=skin_texture.skin(rng, rig, traits, hair),
         furrows=skin_texture.furrows(rng, traits),
-        colours=colours,
+        colors=colors,
         strands=skin_texture.strands(
             rng, rng.uniform(0.02, 0.7, 3) if capped else traits.hair, 0.05 if capped else 0.35
         ),
@@ -144,10 +144,10 @@ def _local_weights(rng: np.random.Generator, rig: Rig) -> dict[str, float]:
     return weights
 
 
-def _hair_colour(rng: np.random.Generator, old: float, melanin: float) -> Floats:
-    colour = np.array(_HAIRS[rng.integers(len(_HAIRS) if melanin < 0.3 else 2)])
-    grey = rng.uniform(0.4, 1) if rng.random() < old - 0.2 else 0.0
-    return colour * (1 - grey) + rng.uniform(0.25, 0.55) * grey
+def _hair_color(rng: np.random.Generator, old: float, melanin: float) -> Floats:
+    color = np.array(_HAIRS[rng.integers(len(_HAIRS) if melanin < 0.3 else 2)])
+    gray = rng.uniform(0.4, 1) if rng.random() < old - 0.2 else 0.0
+    return color * (1 - gray) + rng.uniform(0.25, 0.55) * gray
 
 
 def _hair_volume(rng: np.random.Generator, rig: Rig, hair: Floats) -> Floats:

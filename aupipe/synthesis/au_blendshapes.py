@@ -9,7 +9,7 @@ Weak points, AU by AU:
   AU06  cheekSquint lifts cheek and lower lid; helped by MakeHuman's cheek target and a little squint, since crow's feet
         are missing. The squint overlaps with AU07.
   AU07  eyeSquint narrows both lids.
-  AU10  mouthUpperUp; it parts the lips when strong, and AU25 is then labelled too. No deepened nose furrow.
+  AU10  mouthUpperUp; it parts the lips when strong, and AU25 is then labeled too. No deepened nose furrow.
   AU12  mouthSmile.   AU15  mouthFrown: corners down, chin not bunched.
   AU23  no ARKit unit. Lips narrower and thinner, from MakeHuman's targets for the mouth's width and the lips' heights;
         the muscle's tension and the lips' wrinkles are missing.

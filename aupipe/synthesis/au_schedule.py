@@ -19,12 +19,12 @@ from aupipe.facestore.schema import SPLITS
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM
 from aupipe.synthesis.rig import Floats, Ints
 
-# An AU is labelled present from this intensity on (0 none, 1 the most that AU_OFFSETS show): about FACS level B.
+# An AU is labeled present from this intensity on (0 none, 1 the most that AU_OFFSETS show): about FACS level B.
 PRESENT = 0.25
 # Positive rates of the ABAW5 training set, in the order of facs.AUS.
 AFFWILD2_RATES = (0.122, 0.052, 0.165, 0.272, 0.410, 0.355, 0.250, 0.028, 0.032, 0.029, 0.646, 0.078)
 LEAST_RATE = 0.12
-EXPRESSED = 0.4  # the expression is labelled where its envelope reaches this
+EXPRESSED = 0.4  # the expression is labeled where its envelope reaches this
 UNANNOTATED_EVERY, UNANNOTATED_FRAMES = 8, 3  # some videos end in rows of −1, as real ones do
 LEAST_FRAMES = 5  # an AU "occurs" in a video with this many positive frames
 
@@ -60,7 +60,7 @@ class VideoPlan:
     """One video of N frames.
 
     intensity: (N, 12) 0..1;  expression: (N,) class index;  annotated: (N,) False where the annotation is to say −1;
-    seed: for the person, the scene and all that is not labelled.
+    seed: for the person, the scene and all that is not labeled.
     """
 
     name: str

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aupipe import facs
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.face_stream import follow
+from aupipe.faces.face_stream import detect_stream
 from aupipe.facestore import jpeg
 from aupipe.media.frames import frames
 from aupipe.synthesis import au_blendshapes
@@ -27,7 +27,7 @@ from aupipe.synthesis.render import Renderer
 from aupipe.synthesis.render_job import RenderConfig
 from aupipe.synthesis.rig import Floats, Rig
 from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene
-from aupipe.synthesis.voice import RATE_HZ, speak
+from aupipe.synthesis.voice import RATE_HZ, synthesize_voice
 
 FPS = 25
 
@@ -98,7 +98,7 @@ def perform(video: VideoPlan, config: RenderConfig, the_rig: Rig) -> Performance
     return Performance(
         pictures,
         present(video.intensity, opening_dm > au_blendshapes.LIPS_PARTED_DM),
-        speak(video.seed, opening_dm, jaw, FPS),
+        synthesize_voice(video.seed, opening_dm, jaw, FPS),
     )
 
 
@@ -110,13 +110,13 @@ def crops(
     Args:
         places: into how many equal parts, from left to right, the picture is divided; each shows one person.
     """
-    for seen, points in follow(frames(uri), Detector(detection), alignment.smoothing_radius):
+    for seen, points in detect_stream(frames(uri), Detector(detection), alignment.smoothing_radius):
         image, faces = seen.frame.image, seen.faces
         if image is None:
             continue
-        centre = (faces.boxes[:, 0] + faces.boxes[:, 2] / 2) / image.shape[1]
+        center = (faces.boxes[:, 0] + faces.boxes[:, 2] / 2) / image.shape[1]
         large_enough = faces.boxes[:, 2:].min(axis=1) >= detection.min_face_px
         for place in range(places):
-            here = np.flatnonzero(large_enough & ((np.clip(centre, 0, 1 - 1e-6) * places).astype(int) == place))
+            here = np.flatnonzero(large_enough & ((np.clip(center, 0, 1 - 1e-6) * places).astype(int) == place))
             if len(here):  # the best comes first
                 yield place, seen.frame.index, jpeg.encode(crop(image, points[here[0]], ARCFACE_TEMPLATE))

@@ -13,7 +13,7 @@ import numpy as np
 from aupipe.synthesis.rig import Floats, Ints
 
 
-def rasterise(points: Floats, faces: Ints, size: int) -> tuple[Ints, Floats, Floats]:
+def rasterize(points: Floats, faces: Ints, size: int) -> tuple[Ints, Floats, Floats]:
     """What lies nearest at the middle of each pixel of a picture (size, size).
 
     Args:

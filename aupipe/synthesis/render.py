@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe.synthesis.appearance import Person
-from aupipe.synthesis.raster import rasterise, vertex_normals
+from aupipe.synthesis.raster import rasterize, vertex_normals
 from aupipe.synthesis.rig import Floats, Ints, Rig
 from aupipe.synthesis.scene import Lamp, Scene, neck_weights, turned
 
@@ -76,7 +76,7 @@ class Renderer:
         worn = [turned(each.vertices, pose, np.ones(1)) for each in self._person.worn.values()]
         points = np.concatenate([points, *worn])
         points = points[self._vertices].astype(np.float32)
-        seen, shares, depth = rasterise(self._projected(points), self._faces, size)
+        seen, shares, depth = rasterize(self._projected(points), self._faces, size)
         inside = seen >= 0
         faces, weights = seen[inside], shares[inside]
         corners = self._faces[faces]
@@ -91,17 +91,17 @@ class Renderer:
         view = _unit(np.array([*self._target(), scene.distance_dm], np.float32) - place)
         normal = _unit(normal * np.sign(_dot(normal, view)))
         part = self._part_of_face[faces]
-        colour = self._reflectance(part, uv, au)
+        color = self._reflectance(part, uv, au)
         strength, exponent = self._shine(part)
         light = self._sky(normal, part) * _hollows(depth, inside)[:, None]
         gloss = np.zeros_like(light)
         for lamp in scene.lamps:
             lit = self._reached(lamp, points, place, inside)[:, None]
             towards = (normal @ lamp.towards.astype(np.float32))[:, None]
-            light += lit * lamp.colour.astype(np.float32) * ((towards + scene.wrap) / (1 + scene.wrap)).clip(0)
+            light += lit * lamp.color.astype(np.float32) * ((towards + scene.wrap) / (1 + scene.wrap)).clip(0)
             half = _unit(view + lamp.towards.astype(np.float32))
-            gloss += lit * lamp.colour.astype(np.float32) * _dot(normal, half).clip(0) ** exponent[:, None]
-        linear = colour * light + strength[:, None] * gloss
+            gloss += lit * lamp.color.astype(np.float32) * _dot(normal, half).clip(0) ** exponent[:, None]
+        linear = color * light + strength[:, None] * gloss
         return self._developed(linear, inside, part == self._names.index("skin"), seed)
 
     def _target(self) -> tuple[float, float]:
@@ -125,8 +125,8 @@ class Renderer:
 
     def _reflectance(self, part: Ints, uv: Floats, au: Mapping[str, float]) -> Floats:
         """(P, 3) of the pixels."""
-        colours = [self._person.colours.get(name, np.zeros(3)) for name in self._names]
-        out = np.array(colours, np.float32)[part]
+        colors = [self._person.colors.get(name, np.zeros(3)) for name in self._names]
+        out = np.array(colors, np.float32)[part]
         pictures = {"skin": self._skin(au), "eyes": self._eye}
         if "hair" in self._person.worn:
             pictures["hair"] = self._person.strands
@@ -160,7 +160,7 @@ class Renderer:
         light = np.broadcast_to(self._scene.ambient.astype(np.float32), normal.shape).copy()
         for lamp in self._scene.soft:
             light += (
-                lamp.colour.astype(np.float32) * (0.5 + 0.5 * (normal @ lamp.towards.astype(np.float32))[:, None]) ** 2
+                lamp.color.astype(np.float32) * (0.5 + 0.5 * (normal @ lamp.towards.astype(np.float32))[:, None]) ** 2
             )
         dim = np.array([0.35 if name in _INSIDE else 1.0 for name in self._names], np.float32)
         return light * dim[part][:, None]
@@ -172,7 +172,7 @@ class Renderer:
         axes = np.stack([side, -np.cross(lamp.towards, side), lamp.towards], 1).astype(np.float32)
         scale = np.array([_SHADOW_PX / _SHADOW_DM, _SHADOW_PX / _SHADOW_DM, 1], np.float32)
         middle = np.array([_SHADOW_PX / 2, _SHADOW_PX / 2, 0], np.float32)
-        nearest = rasterise(points @ axes * scale + middle, self._faces, _SHADOW_PX)[2]
+        nearest = rasterize(points @ axes * scale + middle, self._faces, _SHADOW_PX)[2]
         at = place @ axes * scale + middle
         column, row = (at[:, k].astype(int).clip(0, _SHADOW_PX - 1) for k in (0, 1))
         lit = np.zeros(inside.shape, np.float32)
@@ -232,7 +232,7 @@ def _eye_texture(person: Person, size: int = 128) -> Floats:
     """(size, size, 3): sclera, iris with a dark rim, pupil."""
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     radius = np.hypot(*np.meshgrid(axis, axis)).astype(np.float32)
-    picture = np.broadcast_to(person.colours["eyes"], (size, size, 3)).copy()
-    iris = np.where(radius[..., None] > IRIS_RADIUS * 0.85, 0.5, 1.0) * person.colours["iris"]
+    picture = np.broadcast_to(person.colors["eyes"], (size, size, 3)).copy()
+    iris = np.where(radius[..., None] > IRIS_RADIUS * 0.85, 0.5, 1.0) * person.colors["iris"]
     picture = np.where(radius[..., None] < IRIS_RADIUS, iris, picture)
     return np.where(radius[..., None] < PUPIL_RADIUS, np.float32(0.005), picture).astype(np.float32)

@@ -70,12 +70,12 @@ def made_from(seed: int, rigs: Sequence[str], config: SynthesisConfig) -> dict[s
     Raises:
         ConfigError: a rig is not there.
     """
-    labels, licences = zip(*(rig.label(named) for named in rigs), strict=True)
+    labels, licenses = zip(*(rig.label(named) for named in rigs), strict=True)
     return {
         "generator": GENERATOR,
         "revision": REVISION,
         "rig": ", ".join(labels),
-        "licence": ", ".join(dict.fromkeys(licences)),
+        "license": ", ".join(dict.fromkeys(licenses)),
         "seed": seed,
         "config": config.model_dump(exclude={"resources"}),
         "au_order": list(facs.AUS),

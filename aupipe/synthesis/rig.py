@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int32]
 Actions = Mapping[str, Mapping[str, float]]
 
 EYES_DM = (0.0, 7.284, 1.245)  # the middle between the eyes
-EYE_X_DM = 0.308  # centre of an eye
+EYE_X_DM = 0.308  # center of an eye
 HEAD_AXIS_DM = 0.5  # z of the vertical axis that cylinder coordinates of the skin are measured about
 LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the painted picture
 
@@ -50,7 +50,7 @@ class Rig:
     """
 
     name: str
-    licence: str
+    license: str
     vertices: Floats
     paint: Floats
     parts: dict[str, Part]
@@ -95,7 +95,7 @@ def load(named: str) -> Rig:
 
 
 def label(named: str) -> tuple[str, str]:
-    """Which heads exactly, and their licence.
+    """Which heads exactly, and their license.
 
     Raises:
         ConfigError: as `load`.
@@ -104,8 +104,8 @@ def label(named: str) -> tuple[str, str]:
 
     path = _file(named)
     if path:
-        return f"ict {rig_ict.sha256(path)[:12]}", rig_ict.LICENCE
-    return f"anny {rig_anny.version()}", rig_anny.LICENCE
+        return f"ict {rig_ict.sha256(path)[:12]}", rig_ict.LICENSE
+    return f"anny {rig_anny.version()}", rig_anny.LICENSE
 
 
 def _file(named: str) -> str:

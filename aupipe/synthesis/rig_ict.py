@@ -1,4 +1,4 @@
-"""Heads of ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020), MIT licence.
+"""Heads of ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020), MIT license.
 
 Its light model has 100 principal components of scanned identities and 53 expressions named as ARKit's, most with a left
 and a right one. FILE is that model as NumPy arrays (.npz): verts (V, 3) cm, quads (F, 4; −1 last for a triangle), expr
@@ -17,7 +17,7 @@ from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ICT
 from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Floats, Ints, Part, Rig, on_cylinder
 
-LICENCE = "MIT (ICT-FaceKit)"
+LICENSE = "MIT (ICT-FaceKit)"
 
 # Vertex ranges, as the model's README lists them. Fluid, blend and occlusion meshes of the eyes are left out.
 _RANGES = {
@@ -69,7 +69,7 @@ def load(path: str) -> Rig:
     offsets |= {f"identity/{number:03d}": (every, scale * each) for number, each in enumerate(identities)}
     return Rig(
         name="ict",
-        licence=LICENCE,
+        license=LICENSE,
         vertices=vertices,
         paint=on_cylinder(heights),
         parts={name: _part(triangles, *span) for name, span in _RANGES.items()},

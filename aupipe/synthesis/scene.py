@@ -15,10 +15,10 @@ _NECK = np.array([0.0, -1.0, -1.0], np.float32)  # where a head turns, from the 
 
 @dataclass(frozen=True)
 class Lamp:
-    """towards: (3,) of length 1, to the lamp;  colour: (3,);  softness: blur of its shadows as a part of the view."""
+    """towards: (3,) of length 1, to the lamp;  color: (3,);  softness: blur of its shadows as a part of the view."""
 
     towards: Floats
-    colour: Floats
+    color: Floats
     softness: float = 0.0
 
 
@@ -42,7 +42,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
-    """A random scene: rooms and streets, lamps of one to three colours, hard or soft, a selfie or from afar."""
+    """A random scene: rooms and streets, lamps of one to three colors, hard or soft, a selfie or from afar."""
     lamps = tuple(
         Lamp(_direction(rng), _tint(rng) * strength, float(rng.uniform(0.002, 0.02)))
         for strength in (rng.uniform(0.3, 1.6), rng.uniform(0.1, 0.8))[: rng.choice(3, p=[0.2, 0.55, 0.25])]
@@ -69,7 +69,7 @@ def _direction(rng: np.random.Generator, spread: float = 0.7) -> Floats:
 
 
 def _tint(rng: np.random.Generator) -> Floats:
-    """(3,) a colour near white: daylight to lamplight, now and then coloured."""
+    """(3,) a color near white: daylight to lamplight, now and then colored."""
     warmth = rng.normal(0, 0.12)
     tint = np.array([1 + warmth, 1.0, 1 - warmth]) * rng.normal(1, 0.04, 3)
     return (tint if rng.random() < 0.88 else tint * rng.uniform(0.4, 1.3, 3)).clip(0.2, 2)

@@ -95,10 +95,10 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
     return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32)
 
 
-def strands(rng: np.random.Generator, colour: Floats, contrast: float) -> Floats:
+def strands(rng: np.random.Generator, color: Floats, contrast: float) -> Floats:
     """(32, 512, 3) float32 reflectance of hair that hangs down, or of cloth."""
     across = 1 + contrast * rng.normal(0, 1, (4, 512)).astype(np.float32)
-    picture = cv2.resize(across, (512, 32), interpolation=cv2.INTER_LINEAR)[..., None] * colour.astype(np.float32)
+    picture = cv2.resize(across, (512, 32), interpolation=cv2.INTER_LINEAR)[..., None] * color.astype(np.float32)
     return np.asarray(picture.clip(0.004, 0.9), np.float32)
 
 
@@ -169,5 +169,5 @@ def _soft(value: Floats, width: float) -> Floats:
     return (value / width + 0.5).clip(0, 1)
 
 
-def _over(below: Floats, colour: Floats, alpha: Floats) -> Floats:
-    return below + (np.asarray(colour, np.float32) - below) * alpha[..., None].astype(np.float32)
+def _over(below: Floats, color: Floats, alpha: Floats) -> Floats:
+    return below + (np.asarray(color, np.float32) - below) * alpha[..., None].astype(np.float32)

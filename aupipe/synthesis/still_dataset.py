@@ -1,4 +1,4 @@
-"""Rendered pictures on disk, unrelated to each other, as labelled images for preprocess.py.
+"""Rendered pictures on disk, unrelated to each other, as labeled images for preprocess.py.
 
 DIR/images/PERSON/NN.jpg, DIR/people/PERSON.json (a person's last file: labels and traits), and at the end
 DIR/manifest.csv (`aupipe.images.manifest`: path, subject, split, AUs and how strong they are), DIR/groups.csv

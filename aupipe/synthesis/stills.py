@@ -1,6 +1,6 @@
 """Unrelated pictures of one person: each with its own expression, light, place and way to hold the head.
 
-For training on single frames: neighbouring frames of a video say nearly the same, unrelated ones do not.
+For training on single frames: neighboring frames of a video say nearly the same, unrelated ones do not.
 """
 
 from __future__ import annotations

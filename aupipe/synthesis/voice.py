@@ -22,7 +22,7 @@ _HIGHEST_HZ = 5000.0
 _FORMANT_WIDTH_HZ = (110.0, 180.0)
 
 
-def speak(seed: int, opening_dm: Floats, jaw: Floats, fps: int) -> Floats:
+def synthesize_voice(seed: int, opening_dm: Floats, jaw: Floats, fps: int) -> Floats:
     """(n,) float32 sound of one person, n = N·RATE_HZ/fps; the same for a seed. Pictures do not depend on it.
 
     Args:

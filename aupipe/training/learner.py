@@ -1,4 +1,4 @@
-"""What a stage learns: a system with the losses of its tasks, and the optimiser that goes with it."""
+"""What a stage learns: a system with the losses of its tasks, and the optimizer that goes with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aupipe.models.build import build
 from aupipe.models.interfaces import LogitsHead, System
 from aupipe.models.sliding_window import outputs
 from aupipe.training import losses, optim
-from aupipe.training.pretrained import check_learnt, initialise
+from aupipe.training.pretrained import check_learnt, load_pretrained
 from aupipe.training.recipe import AuTask, ExprTask, IdentityTask, Recipe
 from aupipe.training.task_data import TaskData
 
@@ -46,7 +46,7 @@ class Learner(nn.Module):
         """The loss of a task.
 
         Args:
-            seen: frames (B, S, 3, H, W), normalised; of a frozen encoder what it made of them, (B, S, E).
+            seen: frames (B, S, 3, H, W), normalized; of a frozen encoder what it made of them, (B, S, E).
             targets: (B, S, 12) for au, else (B, S); −1 unknown.
             mask, time, mel, column: as in `SequenceHead`.
         """
@@ -60,7 +60,7 @@ class Learner(nn.Module):
 def build_learner(
     recipe: Recipe, stage: str, data: Mapping[Task, TaskData], init: str | None
 ) -> tuple[Learner, torch.optim.Optimizer]:
-    """The system as the stage starts it, with its losses, and the optimiser.
+    """The system as the stage starts it, with its losses, and the optimizer.
 
     Args:
         init: names the weights; None: they will be put in by the caller.
@@ -78,23 +78,23 @@ def build_learner(
             f"stages.{stage}.tasks: the encoder of {recipe.model_of(stage).name} is cut after its logits, so it cannot "
             "learn one task and leave the other's head alone; learn one task a stage, or take the model multimodal"
         )
-    untaught = [name for name in outputs(system.head, system.encoder.width) if name not in named]
+    untaught = [name for name in outputs(system.head, system.encoder.embed_dim) if name not in named]
     if untaught and "identity" not in named:
         raise ConfigError(
             f"stages.{stage}: no task teaches the output {untaught[0]}, which would stay random; leave it out with "
             f"--set stages.{stage}.model.outputs=[{', '.join(named)}]"
         )
-    learner = Learner(system, {name: _loss(task, data[name].learnt, system) for name, task in named.items()})
-    optimiser = optim.build(learner, recipe.stages[stage].optimiser)
+    learner = Learner(system, {name: _loss(task, data[name].train, system) for name, task in named.items()})
+    optimizer = optim.build(learner, recipe.stages[stage].optimizer)
     if recipe.stages[stage].encode_once and not is_frozen(system.encoder):
         raise ConfigError(
             f"stages.{stage}.encode_once: the encoder learns in this stage, so what it makes of a crop changes; leave "
-            "encode_once out, or let optimiser.groups name parameters of the head alone"
+            "encode_once out, or let optimizer.groups name parameters of the head alone"
         )
     if init is not None:
         setting = f"stages.{stage}.init"
-        check_learnt(learner, initialise(system, init, setting=setting), setting=setting)
-    return learner, optimiser
+        check_learnt(learner, load_pretrained(system, init, setting=setting), setting=setting)
+    return learner, optimizer
 
 
 def _loss(task: AuTask | ExprTask | IdentityTask, learnt: Samples, system: System) -> nn.Module:
@@ -102,7 +102,7 @@ def _loss(task: AuTask | ExprTask | IdentityTask, learnt: Samples, system: Syste
         return losses.build_au(task.loss, learnt.positive_rates)
     if isinstance(task, ExprTask):
         return losses.build_expr(task.loss)
-    return losses.build_identity(task.loss, identities=learnt.classes, width=system.encoder.width)
+    return losses.build_identity(task.loss, identities=learnt.classes, width=system.encoder.embed_dim)
 
 
 def unwrap(model: nn.Module) -> Learner:

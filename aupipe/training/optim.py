@@ -1,4 +1,4 @@
-"""Optimisers with parameter groups, each with its own schedule. A parameter that no group names is frozen.
+"""Optimizers with parameter groups, each with its own schedule. A parameter that no group names is frozen.
 
 In TensorFlow Addons' AdamW, which Tallec et al. used, the decay is not multiplied by the learning rate; with their
 decay = learning rate, PyTorch's AdamW needs weight_decay = 1 under the same schedule.
@@ -80,7 +80,7 @@ class ParameterGroup(Section):
     decay_norms: bool = True  # false: no decay on batch and layer norms
 
 
-class OptimiserConfig(Section):
+class OptimizerConfig(Section):
     kind: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd; no Nesterov
     groups: tuple[ParameterGroup, ...] = Field(min_length=1)
@@ -110,8 +110,8 @@ def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def build(learner: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """The optimiser of the parameters that the groups name; `requires_grad` of all others is switched off.
+def build(learner: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that the groups name; `requires_grad` of all others is switched off.
 
     Its groups are those of the configuration, one or two each: without `decay_norms`, norms are a group of their own.
     Each has `number`, which of `config.groups` it belongs to.
@@ -136,7 +136,7 @@ def build(learner: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
     unknown = [prefix for group in config.groups for prefix in group.parameters if prefix not in used]
     if unknown:
         tops = sorted({".".join(name.split(".")[:2]) for name, _ in learner.named_parameters()})
-        raise ConfigError(f"optimiser.groups: no parameter begins with {unknown[0]!r}; there are {', '.join(tops)}")
+        raise ConfigError(f"optimizer.groups: no parameter begins with {unknown[0]!r}; there are {', '.join(tops)}")
     norms = _norms(learner)
     groups = []
     for number, (group, named) in enumerate(zip(config.groups, members, strict=True)):
@@ -151,7 +151,7 @@ def build(learner: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
 
 
 def _norms(learner: nn.Module) -> set[str]:
-    """Names of the parameters of normalisation layers."""
+    """Names of the parameters of normalization layers."""
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     return {
         f"{name}.{inner}" if name else inner

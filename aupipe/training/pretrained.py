@@ -34,7 +34,7 @@ def check(init: str, *, setting: str, system: System) -> None:
         raise ConfigError(f"{setting}: {init} is not there. {_wanted(backbone, setting)}")
 
 
-def initialise(system: System, init: str, *, setting: str) -> set[str]:
+def load_pretrained(system: System, init: str, *, setting: str) -> set[str]:
     """Give `system` the weights that `init` names; returns the names of what it was given.
 
     random: nothing. timm or a file: the backbone's. A run or checkpoint: every tensor of the same name, but for the
@@ -72,7 +72,7 @@ def initialise(system: System, init: str, *, setting: str) -> set[str]:
 
 
 def check_learnt(learner: nn.Module, given: set[str], *, setting: str) -> None:
-    """Refuse frozen parameters that come from nowhere. `given`: as `initialise` returns it.
+    """Refuse frozen parameters that come from nowhere. `given`: as `load_pretrained` returns it.
 
     Raises:
         ConfigError: naming one.
@@ -81,7 +81,7 @@ def check_learnt(learner: nn.Module, given: set[str], *, setting: str) -> None:
     if idle:
         raise ConfigError(
             f"{setting} leaves {len(idle)} frozen parameters random, as {idle[0]}: "
-            "start from weights that have them, or let optimiser.groups name them"
+            "start from weights that have them, or let optimizer.groups name them"
         )
 
 

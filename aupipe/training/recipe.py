@@ -18,7 +18,7 @@ from aupipe.models.build import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.sliding_window import OVERLAP
 from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
-from aupipe.training.optim import OptimiserConfig
+from aupipe.training.optim import OptimizerConfig
 from aupipe.tuning.space import Dimension
 
 FROM_STAGE = "stage:"
@@ -101,7 +101,7 @@ class EncodeOnce(Section):
 
 
 class Stage(Section):
-    """One training run. What is learnt are the parameters that `optimiser.groups` name; the rest is frozen."""
+    """One training run. What is learnt are the parameters that `optimizer.groups` name; the rest is frozen."""
 
     init: str = Field(min_length=1)  # random | timm (network!) | FILE of weights | RUN or checkpoint | stage:NAME
     model: dict[str, Any] = Field(default_factory=dict)  # laid over the recipe's model; or, of another name, its own
@@ -109,7 +109,7 @@ class Stage(Section):
     alternate: Literal["epoch", "batch"] = "epoch"  # of several tasks: a pass over each in turn, or a batch of each
     augment: AugmentConfig = AugmentConfig()
     encode_once: EncodeOnce | None = None  # None: crops are decoded, augmented and encoded in every epoch
-    optimiser: OptimiserConfig
+    optimizer: OptimizerConfig
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)  # clips, over all workers
     accumulate: int = Field(default=1, ge=1)  # parts of a batch that go through the network one after the other
@@ -208,7 +208,7 @@ class Recipe(Section):
         return chain
 
     def changed(self, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe with other values at dotted keys, as `stages.train.optimiser.groups.0.schedule.lr`.
+        """The recipe with other values at dotted keys, as `stages.train.optimizer.groups.0.schedule.lr`.
 
         Raises:
             ConfigError: a key that there is not, or a value that cannot be there.

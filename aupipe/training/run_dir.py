@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 from aupipe.errors import ConfigError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.storage import Storage
 from aupipe.training.recipe import Recipe
 
 STARTED, METRICS, SUMMARY, BEST = "run.json", "metrics.jsonl", "summary.json", "best"
 
 
-def identity(recipe: Recipe, index: StoreIndex, split: str) -> dict[str, Any]:
+def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:
     """All that decides the weights, but for the worker count: a run goes on only with the same."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"resources", "embeddings", "save_every_s", "search"}),

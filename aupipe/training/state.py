@@ -1,4 +1,4 @@
-"""Training state on disk: weights, optimiser and position. What a run that was stopped goes on from.
+"""Training state on disk: weights, optimizer and position. What a run that was stopped goes on from.
 
 There is no generator state in it: all randomness is seeded anew at every step from the position (see `engine`).
 """
@@ -14,7 +14,7 @@ import torch
 from safetensors import torch as safetensors
 from torch import nn
 
-WEIGHTS, OPTIMISER, POSITION = "model.safetensors", "optimiser.pt", "position.json"
+WEIGHTS, OPTIMIZER, POSITION = "model.safetensors", "optimizer.pt", "position.json"
 
 
 @dataclass
@@ -36,17 +36,17 @@ def stalled(position: Position, patience: int | None) -> bool:
     return max(past[-patience:]) <= max(past[:-patience])
 
 
-def save(folder: Path, learner: nn.Module, optimiser: torch.optim.Optimizer, position: Position) -> None:
+def save(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.state_dict().items()}
     safetensors.save_file(tensors, folder / WEIGHTS)
-    torch.save(optimiser.state_dict(), folder / OPTIMISER)
+    torch.save(optimizer.state_dict(), folder / OPTIMIZER)
     (folder / POSITION).write_text(json.dumps(asdict(position)))
 
 
-def load(folder: Path, learner: nn.Module, optimiser: torch.optim.Optimizer) -> Position:
-    """Put weights and optimiser back as they were saved; returns the position."""
+def load(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Put weights and optimizer back as they were saved; returns the position."""
     load_weights(folder, learner)
-    optimiser.load_state_dict(torch.load(folder / OPTIMISER, map_location="cpu", weights_only=True))
+    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
     return read_position(folder)
 
 

@@ -10,7 +10,7 @@ from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples
 from aupipe.errors import ConfigError
 from aupipe.faces import template
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.training.recipe import Recipe
 
 
@@ -18,12 +18,12 @@ from aupipe.training.recipe import Recipe
 class TaskData:
     """What a task of a stage learns from and is scored on."""
 
-    index: StoreIndex
-    learnt: Samples
-    scored: Samples | None  # None for identities, who are other people, and where the store has no validation split
+    index: FaceStore
+    train: Samples
+    eval: Samples | None  # None for identities, who are other people, and where the store has no validation split
 
 
-def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
+def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
     """The data of a stage's tasks.
 
     Raises:
@@ -32,8 +32,8 @@ def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits
     """
     found = {}
     for name, task in recipe.stages[stage].tasks.named.items():
-        own = StoreIndex.open(task.data.store) if task.data.store else index
-        own = own.adding([StoreIndex.open(store) for store in task.data.add])
+        own = FaceStore.open(task.data.store) if task.data.store else index
+        own = own.with_extra_stores([FaceStore.open(store) for store in task.data.add])
         for other in (own, *own.added):
             if template.distance(other.template, index.template) >= template.SAME_PX:
                 raise ConfigError(
@@ -42,9 +42,9 @@ def task_data(recipe: Recipe, stage: str, index: StoreIndex, split: str = splits
                 )
         # A class that the model does not know, as Other of eight for a head of seven, is unknown to it.
         classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
-        learnt = samples.to_learn(own, task.data, name, split, classes)
+        learnt = samples.train_samples(own, task.data, name, split, classes)
         scored = None
         if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
-            scored = samples.to_score(own, split, name, classes)
+            scored = samples.eval_samples(own, split, name, classes)
         found[name] = TaskData(own, learnt, scored)
     return found

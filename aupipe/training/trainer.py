@@ -16,14 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
 from aupipe.data import batches, sampler
-from aupipe.data.batches import Folders, Source
+from aupipe.data.batches import EmbeddingFolders, Source
 from aupipe.data.clips import Clips
-from aupipe.data.mel_reader import Sounds
+from aupipe.data.mel_reader import LogMelCache
 from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples
 from aupipe.errors import AupipeError, DatasetError
 from aupipe.evaluation import metrics
-from aupipe.evaluation.inference import judge
+from aupipe.evaluation.inference import predict_tracks
 from aupipe.evaluation.metrics import Ints
 from aupipe.models.sliding_window import outputs
 from aupipe.training import optim
@@ -37,8 +37,8 @@ class Trainer:
 
     def __init__(
         self, *, recipe: Recipe, stage: str, data: Mapping[Task, TaskData], model: nn.Module,
-        optimiser: torch.optim.Optimizer, rank: int, world: int, device: torch.device,
-        embeddings: Mapping[Task, Folders] = MappingProxyType({}),
+        optimizer: torch.optim.Optimizer, rank: int, world: int, device: torch.device,
+        embeddings: Mapping[Task, EmbeddingFolders] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         """
         Args:
@@ -48,25 +48,25 @@ class Trainer:
         self.settings: Stage = recipe.stages[stage]
         self.seed = sampler.seed_of(recipe.seed, stage)
         self.inputs, self.overlap = recipe.input, recipe.overlap
-        self.model, self.optimiser = model, optimiser
+        self.model, self.optimizer = model, optimizer
         self.learner = unwrap(model)
         self.rank, self.world, self.device = rank, world, device
         self.data = data
         self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
         self.embeddings = embeddings
         self.sources = {
-            name: self._source(name, data[name].learnt, 2 * config.window_groups) for name, config in self.tasks.items()
+            name: self._source(name, data[name].train, 2 * config.window_groups) for name, config in self.tasks.items()
         }
-        self.sounds = {name: Sounds(data[name].index) for name in self.tasks}
-        self.steps = {name: steps_of(data[name].learnt, config, self.settings) for name, config in self.tasks.items()}
-        self.steps_per_epoch = len(sampler.turns(self.steps, self.settings.alternate, epoch=0))
+        self.sounds = {name: LogMelCache(data[name].index) for name in self.tasks}
+        self.steps = {name: steps_of(data[name].train, config, self.settings) for name, config in self.tasks.items()}
+        self.steps_per_epoch = len(sampler.task_schedule(self.steps, self.settings.alternate, epoch=0))
         self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
 
     def _source(self, task: Task, rows: Samples, keep_groups: int) -> Source:
         data, folders = self.data[task], self.embeddings.get(task)
-        encoded = () if folders is None else folders.learnt if rows is data.learnt else folders.scored
-        return batches.of(
-            data.index, rows.tracks.pool, encoded, keep_groups=keep_groups, encoder=self.learner.encoder,
+        encoded = () if folders is None else folders.train if rows is data.train else folders.eval
+        return batches.open_source(
+            data.index, rows.tracks.split, encoded, keep_groups=keep_groups, encoder=self.learner.encoder,
             inputs=self.inputs, config=self.settings.augment, device=self.device,
         )  # fmt: skip
 
@@ -82,21 +82,21 @@ class Trainer:
             done, total: as yielded last when the epoch was left.
         """
         optim.train_mode(self.model)
-        turns = sampler.turns(self.steps, self.settings.alternate, epoch=epoch)
-        for number, (task, over, step) in enumerate(turns[done:], start=done):
-            loss = self._step(task, over, step, epoch * self.steps_per_epoch + number)
+        turns = sampler.task_schedule(self.steps, self.settings.alternate, epoch=epoch)
+        for number, (task, pass_index, step) in enumerate(turns[done:], start=done):
+            loss = self._step(task, pass_index, step, epoch * self.steps_per_epoch + number)
             total += float(_sum_over_ranks(torch.tensor([loss], dtype=torch.float64), self.device)) / self.world
             if not math.isfinite(total):
-                rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimiser.param_groups)
+                rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimizer.param_groups)
                 raise AupipeError(f"epoch {epoch + 1}: the loss is {total}, at learning rates {rates}; try lower ones")
             yield number + 1, total
 
-    def _step(self, task: Task, over: int, step: int, number: int) -> float:
-        """Global step `number` of the stage: step `step` of pass `over` through a task's data."""
+    def _step(self, task: Task, pass_index: int, step: int, number: int) -> float:
+        """Global step `number` of the stage: step `step` of pass `pass_index` through a task's data."""
         self._set_learning_rates(number)
-        self.optimiser.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
+        self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
         parts = self.settings.accumulate
-        share = sampler.share(self.settings.batch, rank=self.rank, world=self.world)
+        share = sampler.local_batch_size(self.settings.batch, rank=self.rank, world=self.world)
         total = 0.0
         for part in range(parts):
             first, last = share * part // parts, share * (part + 1) // parts
@@ -107,53 +107,53 @@ class Trainer:
             with waits:
                 # Ranks are averaged, and their shares may differ by one.
                 weight = (last - first) * self.world / self.settings.batch
-                loss = self._part(task, over, step, (first, last)) * weight
+                loss = self._part(task, pass_index, step, (first, last)) * weight
                 loss.backward()
             total += float(loss.detach())
-        if self.settings.optimiser.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimiser.clip_norm)
-        self.optimiser.step()
+        if self.settings.optimizer.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip_norm)
+        self.optimizer.step()
         return total
 
-    def _part(self, task: Task, over: int, step: int, part: tuple[int, int]) -> Tensor:
+    def _part(self, task: Task, pass_index: int, step: int, part: tuple[int, int]) -> Tensor:
         """The loss of clips `part` of this rank's share of a batch."""
         # Dropout and augmentation depend on the position alone, so going on from here needs no generator state.
-        position = (self.seed, task, over, step, self.rank, *part)
+        position = (self.seed, task, pass_index, step, self.rank, *part)
         torch.manual_seed(sampler.seed_of("step", *position))
         generator = torch.Generator().manual_seed(sampler.seed_of("augment", *position))
-        cut, order = self._plan(task, over)
+        cut, order = self._plan(task, pass_index)
         picked = sampler.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
         chosen = cut.take(picked[slice(*part)])
-        learnt = self.data[task].learnt
-        known = learnt.wanted[chosen.rows]
-        known[~chosen.real] = facs.UNKNOWN
+        learnt = self.data[task].train
+        known = learnt.learn_targets[chosen.rows]
+        known[~chosen.valid] = facs.UNKNOWN
         targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
         rows = learnt.tracks.rows[chosen.rows]
-        seen, targets = self.sources[task].clips(rows, targets, over=over, generator=generator)
-        mask = torch.from_numpy(chosen.real).to(self.device)
+        seen, targets = self.sources[task].clips(rows, targets, pass_index=pass_index, generator=generator)
+        mask = torch.from_numpy(chosen.valid).to(self.device)
         time_s = learnt.tracks.time_s[chosen.rows]
         context = [mask, torch.from_numpy(time_s).to(self.device)]
-        if self.learner.head.hears:
+        if self.learner.head.uses_audio:
             videos = learnt.tracks.videos_of(chosen.rows[:, 0])
             context += [part.to(self.device) for part in self.sounds[task].clips(videos, time_s)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss: Tensor = self.model(task, seen, targets, *context)
         return loss
 
-    def _plan(self, task: Task, over: int) -> tuple[Clips, Ints]:
+    def _plan(self, task: Task, pass_index: int) -> tuple[Clips, Ints]:
         """The clips of a pass through a task's data, and their order."""
-        if (task, over) not in self._plans:
+        if (task, pass_index) not in self._plans:
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
-            config, learnt, index = self.tasks[task], self.data[task].learnt, self.data[task].index
-            cut = learnt.clips(config, seed=self.seed, epoch=over)
-            groups = index.row_groups(learnt.tracks.pool).of(learnt.tracks.rows[cut.rows[:, 0]])
-            order = sampler.epoch_order(groups, seed=self.seed, epoch=over, window=config.window_groups)
-            self._plans[task, over] = (cut, order)
-        return self._plans[task, over]
+            config, learnt, index = self.tasks[task], self.data[task].train, self.data[task].index
+            cut = learnt.clips(config, seed=self.seed, epoch=pass_index)
+            groups = index.row_groups(learnt.tracks.split).of(learnt.tracks.rows[cut.rows[:, 0]])
+            order = sampler.epoch_order(groups, seed=self.seed, epoch=pass_index, window=config.window_groups)
+            self._plans[task, pass_index] = (cut, order)
+        return self._plans[task, pass_index]
 
     def _set_learning_rates(self, step: int) -> None:
-        groups = self.settings.optimiser.groups
-        for group in self.optimiser.param_groups:
+        groups = self.settings.optimizer.groups
+        for group in self.optimizer.param_groups:
             group["lr"] = optim.learning_rate(
                 groups[group["number"]].schedule, step=step, steps_per_epoch=self.steps_per_epoch,
                 epochs=self.settings.epochs, batch=self.settings.batch,
@@ -164,19 +164,19 @@ class Trainer:
         _same_buffers(self.learner)
         figures: dict[str, Any] = {}
         for task, data in self.data.items():
-            if data.scored is not None:
-                figures |= self._validated(task, data.scored)
+            if data.eval is not None:
+                figures |= self._validated(task, data.eval)
         return figures
 
     def _validated(self, task: Task, scored: Samples) -> dict[str, Any]:
         count = len(scored.tracks.videos)
         first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
         mine = scored.tracks.part(first, last)
-        targets = scored.targets[scored.tracks.edges[first] : scored.tracks.edges[last]]
+        targets = scored.targets[scored.tracks.offsets[first] : scored.tracks.offsets[last]]
         features = self._source(task, scored, keep_groups=2).embeddings(mine.rows)
-        said = judge(self.learner.head, features, self.sounds[task], mine, self.overlap)
+        said = predict_tracks(self.learner.head, features, self.sounds[task], mine, self.overlap)
         # A rank may have no track: there are more of them than videos.
-        found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.width)[task]))
+        found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.embed_dim)[task]))
         if task == "au":
             counts = self._summed(metrics.confusion(targets, found >= 0.5))
             floor = float(metrics.macro_f1(metrics.all_ones(counts)))
@@ -208,7 +208,7 @@ def score(figures: Mapping[str, Any], loss: float) -> float:
 
 
 def steps_of(learnt: Samples, config: DataConfig, stage: Stage) -> int:
-    """Optimiser steps of a pass.
+    """Optimizer steps of a pass.
 
     Raises:
         DatasetError: there is not a whole batch.
@@ -226,7 +226,7 @@ def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     return values
 
 
-def agreed(wishes: Sequence[bool], device: torch.device) -> list[bool]:
+def broadcast_flags(wishes: Sequence[bool], device: torch.device) -> list[bool]:
     """What rank 0 wishes, told to all."""
     values = torch.tensor(wishes, device=device, dtype=torch.uint8)
     if distributed.is_initialized():

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from aupipe.tuning import search, trials
 from aupipe.tuning.trials import Trial
 
-COLOURS = {"finished": "#33506b", "stopped": "#bbbbbb", "failed": "#cc3344"}
+COLORS = {"finished": "#33506b", "stopped": "#bbbbbb", "failed": "#cc3344"}
 
 
 def picture(found: Sequence[Trial], title: str) -> bytes:
@@ -23,16 +23,16 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
     best = trials.best(found)
     for trial in found:
         place = range(1, len(trial.scores) + 1)
-        colour = "#e07b39" if trial is best else COLOURS.get(trial.status)
+        color = "#e07b39" if trial is best else COLORS.get(trial.status)
         dashed = trial.name == search.DEFAULT
         label = "best" if trial is best else "default" if dashed else None
-        by_epoch.plot(place, trial.scores, "--" if dashed else "-", color=colour, marker=".", label=label)
+        by_epoch.plot(place, trial.scores, "--" if dashed else "-", color=color, marker=".", label=label)
     by_epoch.locator_params(axis="x", integer=True)
     by_epoch.set(xlabel="epoch", ylabel="score on people held out", title=title)
     ended = sorted((trial.ended_s, trial) for trial in found if trial.ended_s is not None and trial.scores)
     start = min(trial.began_s for trial in found)
     minutes = [(ended_s - start) / 60 for ended_s, _ in ended]
-    by_time.scatter(minutes, [t.score for _, t in ended], c=[COLOURS[t.status] for _, t in ended], zorder=2)
+    by_time.scatter(minutes, [t.score for _, t in ended], c=[COLORS[t.status] for _, t in ended], zorder=2)
     so_far = list(itertools.accumulate((trial.score for _, trial in ended), max))
     by_time.step(minutes, so_far, where="post", color="#e07b39", label="best so far")
     by_time.set(xlabel="minutes since the search began")
@@ -40,8 +40,8 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend()
     handles = [
-        by_time.scatter([], [], color=colour, label=status)
-        for status, colour in COLOURS.items()
+        by_time.scatter([], [], color=color, label=status)
+        for status, color in COLORS.items()
         if any(trial.status == status for trial in found)
     ]
     figure.legend(handles=handles, loc="outside right upper")

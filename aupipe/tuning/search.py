@@ -23,7 +23,7 @@ Settings = dict[str, Any]  # dotted key of the recipe → value
 DEFAULT = "default"  # the trial of the recipe as it is
 
 
-def space(recipe: Recipe) -> dict[str, Dimension]:
+def search_space(recipe: Recipe) -> dict[str, Dimension]:
     """Dotted key → values, of the stages that a run of the recipe needs.
 
     Raises:
@@ -50,7 +50,7 @@ def draws(recipe: Recipe, count: int) -> list[Settings]:
 
     The n-th depends on the recipe alone, so a search that goes on, or gets more trials, finds those that it had.
     """
-    dimensions = space(recipe)
+    dimensions = search_space(recipe)
     found: list[Settings] = [{}]
     for number in range(100 * count):
         if len(found) >= count:

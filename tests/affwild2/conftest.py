@@ -22,7 +22,7 @@ def jpeg(seed: int, size: int = 112) -> bytes:
 
 
 def video(path: Path, frames: int, rate: int = 25, sound: bool = False) -> None:
-    """A grey video of `frames` frames, with a tone if asked for."""
+    """A gray video of `frames` frames, with a tone if asked for."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=rate)
@@ -106,5 +106,5 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Tree:
     tree.crop("v2", [1, 2])
     tree.crop("test-video", [1, 2])
     (tree.root / "test_set_AU_Challenge.txt").write_text("test-video\n")
-    (tree.root / "dataset.json").write_text(json.dumps({"licence": "made by a test"}))
+    (tree.root / "dataset.json").write_text(json.dumps({"license": "made by a test"}))
     return tree

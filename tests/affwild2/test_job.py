@@ -9,7 +9,7 @@ from aupipe.affwild2 import job as jobs
 from aupipe.config import load
 from aupipe.errors import DatasetError
 from aupipe.facestore import jpeg
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -20,7 +20,7 @@ def make(tree, out, source="crops", overrides=()):
     for task in job.files():
         Storage(out).write(task.name, task.make())
     card = job.complete()
-    return job, card, StoreIndex.open(str(out))
+    return job, card, FaceStore.open(str(out))
 
 
 def rows_of(index, split):
@@ -68,8 +68,8 @@ def test_every_row_is_what_the_tree_says(tree, tmp_path):
         ]
         assert row["image"] == next(file for file in files if file.exists()).read_bytes()
     assert (card.edition, card.n_expressions) == (tree.edition, 7 if seven else 8)
-    assert card.licence == "made by a test"
-    assert card.template_source == "assumed"  # there are no faces on grey squares
+    assert card.license == "made by a test"
+    assert card.template_source == "assumed"  # there are no faces on gray squares
 
 
 def test_counts_add_up_to_the_rows_of_the_annotation_files(tree, tmp_path):

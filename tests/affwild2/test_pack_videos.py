@@ -10,7 +10,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.affwild2 import pack_videos
-from aupipe.affwild2.plan import Piece, PieceTrack, Unit
+from aupipe.affwild2.plan import ShardPlan, TrackSlice, VideoSlice
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
 from aupipe.faces.detect import NO_FACES, Detections, DetectorConfig
 
@@ -59,12 +59,12 @@ def data(tmp_path, monkeypatch):
 
 
 def piece(first=0, stop=22, people=("left", "right")):
-    tracks = tuple(PieceTrack(f"pair_{p}", p, (("au", f"pair_{p}.txt"),), ()) for p in people)
-    return Piece("pair", tracks, "batch1/pair.mp4", first, stop)
+    tracks = tuple(TrackSlice(f"pair_{p}", p, (("au", f"pair_{p}.txt"),), ()) for p in people)
+    return VideoSlice("pair", tracks, "batch1/pair.mp4", first, stop)
 
 
 def packed(data, *pieces):
-    unit = Unit("part", "train", pieces)
+    unit = ShardPlan("part", "train", pieces)
     made = pack_videos.pack_videos(unit, root=str(data), detector=DetectorConfig(), alignment=AlignmentConfig())
     return pq.read_table(io.BytesIO(made)).to_pylist(), pq.ParquetFile(io.BytesIO(made)).metadata.metadata[b"aupipe"]
 
@@ -74,8 +74,8 @@ def test_people_are_told_apart_by_position(data):
     assert [row["frame"] for row in rows if row["person"] == "left"] == [1, 3, 4, 6, 7, *range(9, 21)]
     assert [row["frame"] for row in rows if row["person"] == "right"] == [1, 3, 4, 6, 7, *range(8, 21)]
     for row in rows:
-        colour = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR_RGB)[56, 56].astype(int)
-        assert np.abs(colour - (RED if row["person"] == "left" else BLUE)).max() < 30
+        color = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR_RGB)[56, 56].astype(int)
+        assert np.abs(color - (RED if row["person"] == "left" else BLUE)).max() < 30
         assert row["time_s"] == pytest.approx((row["frame"] - 1) / 25)
     assert b'"pair_left": {"au.bad_line": 0, "au.kept": 17, "au.no_face": 2, "au.no_frame": 2' in footer
 

@@ -11,7 +11,7 @@ import pytest
 from clips import damage, scene, write_clip
 
 from aupipe.annotation import extract as module
-from aupipe.annotation.extract import Part, observe, with_embeddings
+from aupipe.annotation.extract import CropBatch, extract, with_embeddings
 from aupipe.annotation.schema import OBSERVED
 from aupipe.annotation.segments import Input, cut_into_segments
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -25,10 +25,12 @@ pytestmark = pytest.mark.unit
 ODD_TEMPLATE = (ARCFACE_TEMPLATE - 56) * 0.8 + np.array([56, 48], np.float32)
 
 
-def run(path: Path, templates: np.ndarray = ARCFACE_TEMPLATE[None], config: DetectorConfig | None = None) -> list[Part]:
+def run(
+    path: Path, templates: np.ndarray = ARCFACE_TEMPLATE[None], config: DetectorConfig | None = None
+) -> list[CropBatch]:
     (segment,) = cut_into_segments(Input(str(path), "v"), probe(str(path)), 1e9, 4)
     images = frames(segment.uri, segment.span)
-    return list(observe(segment, images, Detector(config or DetectorConfig()), 4, templates, TrackingConfig()))
+    return list(extract(segment, images, Detector(config or DetectorConfig()), 4, templates, TrackingConfig()))
 
 
 def seen_on(crops: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import av
 import pytest
 
 from aupipe.annotation import faults
-from aupipe.annotation.faults import HOSTILE, fence, forget, is_internal
+from aupipe.annotation.faults import INPUT_ERRORS, contain_fault, delete_logs, is_internal
 from aupipe.annotation.retry import attempt
 from aupipe.errors import ConfigError, NotAVideoError
 from aupipe.storage import Storage
@@ -41,7 +41,7 @@ class LibraryError(RuntimeError):
 )
 def test_any_error_is_a_reason_and_its_traceback_is_kept(error: Exception, reason: str, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    with fence(storage, "a/b.mp4", HOSTILE) as outcome, attempt(storage, "unit", 3, 60.0):
+    with contain_fault(storage, "a/b.mp4", INPUT_ERRORS) as outcome, attempt(storage, "unit", 3, 60.0):
         raise error
     (log,) = storage.names()  # and no mark of the attempt
     assert outcome.reason == f"internal_error: {reason} (see {log})"
@@ -54,7 +54,7 @@ def test_any_error_is_a_reason_and_its_traceback_is_kept(error: Exception, reaso
 
 
 def test_the_causes_of_an_error_are_kept_with_their_secrets_struck_out(tmp_path: Path) -> None:
-    with fence(Storage(tmp_path), "v") as outcome:
+    with contain_fault(Storage(tmp_path), "v") as outcome:
         try:
             raise OSError("GET https://host/a.mp4?signature=hunter2 failed")
         except OSError as error:
@@ -75,12 +75,12 @@ def test_the_causes_of_an_error_are_kept_with_their_secrets_struck_out(tmp_path:
     ],
 )
 def test_hostile_input_is_no_fault_of_ours(error: Exception, reason: str, tmp_path: Path) -> None:
-    with fence(Storage(tmp_path), "v", HOSTILE) as outcome:
+    with contain_fault(Storage(tmp_path), "v", INPUT_ERRORS) as outcome:
         raise error
     assert outcome.reason.startswith(reason)
     assert not is_internal(outcome.reason)
     assert Storage(tmp_path).names() == []
-    with fence(Storage(tmp_path), "v") as outcome:  # where no input is read
+    with contain_fault(Storage(tmp_path), "v") as outcome:  # where no input is read
         raise error
     assert is_internal(outcome.reason)
 
@@ -94,7 +94,7 @@ def test_hostile_input_is_no_fault_of_ours(error: Exception, reason: str, tmp_pa
     ],
 )  # fmt: skip
 def test_what_is_no_inputs_fault_is_raised(error: BaseException, tmp_path: Path) -> None:
-    with pytest.raises(type(error)), fence(Storage(tmp_path), "v", HOSTILE, fatal=(LibraryError,)):
+    with pytest.raises(type(error)), contain_fault(Storage(tmp_path), "v", INPUT_ERRORS, fatal=(LibraryError,)):
         raise error
     assert Storage(tmp_path).names() == []
 
@@ -102,17 +102,17 @@ def test_what_is_no_inputs_fault_is_raised(error: BaseException, tmp_path: Path)
 def test_an_output_folder_that_refuses_is_no_inputs_fault(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     storage = Storage(tmp_path / "out")
-    with pytest.raises(NotADirectoryError), fence(Storage(tmp_path), "v"):
+    with pytest.raises(NotADirectoryError), contain_fault(Storage(tmp_path), "v"):
         storage.write("frames/a", b"")
-    with pytest.raises(NotADirectoryError), fence(storage, "v"):  # not even the log can be written
+    with pytest.raises(NotADirectoryError), contain_fault(storage, "v"):  # not even the log can be written
         raise TypeError
-    with fence(Storage(tmp_path), "v") as outcome:  # the same error from anywhere else
+    with contain_fault(Storage(tmp_path), "v") as outcome:  # the same error from anywhere else
         (tmp_path / "out" / "a").write_text("")
     assert outcome.reason.startswith("internal_error: NotADirectoryError: ")
 
 
 def test_nothing_raised_no_reason(tmp_path: Path) -> None:
-    with fence(Storage(tmp_path), "v") as outcome:
+    with contain_fault(Storage(tmp_path), "v") as outcome:
         pass
     assert outcome.reason == ""
     assert Storage(tmp_path).names() == []
@@ -120,14 +120,14 @@ def test_nothing_raised_no_reason(tmp_path: Path) -> None:
 
 def test_several_inputs_leave_no_log_and_those_tried_again_lose_theirs(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    with fence(storage, None) as outcome:
+    with contain_fault(storage, None) as outcome:
         raise ValueError("one of them")
     assert outcome.reason == "internal_error: ValueError: one of them"
     assert storage.names() == []
     for video_id in ("a", "b"):
-        with fence(storage, video_id):
+        with contain_fault(storage, video_id):
             raise ValueError
-    forget(storage, ["a", "c"])
+    delete_logs(storage, ["a", "c"])
     (left,) = storage.names(faults.LOGS)
     assert "video_id b" in storage.read(left).decode()
 

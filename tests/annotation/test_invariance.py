@@ -14,12 +14,12 @@ from clips import scene, speaking
 from pydantic import TypeAdapter
 
 from aupipe.annotation import audio_features, features, model_set
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
-from aupipe.annotation.extract import Part, observe, with_embeddings
+from aupipe.annotation.extract import CropBatch, extract, with_embeddings
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.model_set import Ensemble
-from aupipe.annotation.postprocess import Decision, decide, head
+from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import PROB, RAW
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig
@@ -57,7 +57,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return speaking(tmp_path_factory.mktemp("clip") / "a.mkv", images, options={"g": "8", "bf": "2", "crf": "18"})
 
 
-def load(name: str, folder: Path) -> Ensemble:
+def load(name: str, folder: Path) -> ModelSet:
     config = TypeAdapter(ModelConfig).validate_python({"name": name, **SYSTEMS[name]})
     torch.manual_seed(0)
     card = Card(model=config, input=InputSpec(size_px=64), template=tuple(map(tuple, ARCFACE_TEMPLATE.tolist())))
@@ -66,24 +66,26 @@ def load(name: str, folder: Path) -> Ensemble:
 
 
 @cache
-def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[Part]]]:
+def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[CropBatch]]]:
     """Every segment with its parts: what observe does before any model looks."""
     config = AnnotateConfig(tracking={"max_gap_s": 0.4})
     segments = cut_into_segments(
-        Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=config.linking.max_gap_s
+        Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=config.effective_tracking.max_gap_s
     )
     detector, template = Detector(config.detector), np.float32([ARCFACE_TEMPLATE])
-    return [(s, list(observe(s, frames(s.uri, s.span), detector, 4, template, config.linking))) for s in segments]
+    return [
+        (s, list(extract(s, frames(s.uri, s.span), detector, 4, template, config.effective_tracking))) for s in segments
+    ]
 
 
-def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_size: int) -> pa.Table:
+def annotate(clip: Path, models: ModelSet, out: Path, segment_s: float, batch_size: int) -> pa.Table:
     """What the job does with one video, without Ray."""
     storage, config = (
         Storage(out),
         AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),
     )
-    keys, encoders = Keys(models, config), Encoders(models, batch_size, torch.device("cpu"))
-    audio_features.leave(storage, keys.video("f"), str(clip))
+    keys, encoders = CacheKeys(models, config), Encoders(models, batch_size, torch.device("cpu"))
+    audio_features.write_log_mel(storage, keys.video("f"), str(clip))
     files = []
     for segment, parts in see(clip, segment_s):
         for part in parts:
@@ -92,13 +94,13 @@ def annotate(clip: Path, models: Ensemble, out: Path, segment_s: float, batch_si
         files += features.segments(storage)[keys.segment("f", segment)]
     video = features.Embeddings(storage, files)
     heard = (
-        audio_features.Sound(storage, features.segments(storage)[audio_features.key_of(keys.video("f"))])
-        if models.hears
+        audio_features.LogMelReader(storage, features.segments(storage)[audio_features.audio_key(keys.video("f"))])
+        if models.uses_audio
         else None
     )
-    tell = partial(model_set.tell, models, video, heard, inference=config.inference)
-    table = head("v", video.rows, tell, 1, models.classes, config.linking)
-    return decide(table, Decision("mean", keys.decision.thresholds, (1,)))
+    tell = partial(model_set.predict_track, models, video, heard, inference=config.inference)
+    table = predict_video("v", video.rows, tell, 1, models.n_expressions, config.effective_tracking)
+    return apply_decision(table, Decision("mean", keys.decision.thresholds, (1,)))
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -109,7 +111,7 @@ def test_segments_and_batches_leave_no_trace(name: str, clip: Path, tmp_path: Pa
     assert set(whole["status"].to_pylist()) == {"ok"}
     assert whole["face_id"].to_pylist().count(0) == 40
     assert not any(whole[column].null_count for column in (*RAW, *PROB))
-    assert ("EXPR" in whole.column_names) == (models.classes > 0)
+    assert ("EXPR" in whole.column_names) == (models.n_expressions > 0)
     for segment_s in (0.3, 0.7):
         assert len(see(clip, segment_s)) > 1
         assert annotate(clip, models, tmp_path / f"cut {segment_s}", segment_s, 64).equals(whole)

@@ -12,7 +12,7 @@ import torch
 
 from aupipe.annotation import features as observed
 from aupipe.annotation import model_set
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.extract import with_embeddings
 from aupipe.annotation.schema import OBSERVED
@@ -34,7 +34,7 @@ def moved(x_px: float) -> tuple[tuple[float, float], ...]:
 
 
 class Mean(FrameEncoder):
-    """Embeds a crop as its mean colour."""
+    """Embeds a crop as its mean color."""
 
     width = 3
 
@@ -43,7 +43,7 @@ class Mean(FrameEncoder):
 
 
 class Faces(SequenceHead):
-    """Tells expressions, and AUs if asked, from the mean colour."""
+    """Tells expressions, and AUs if asked, from the mean color."""
 
     length = 5
 
@@ -57,10 +57,10 @@ class Faces(SequenceHead):
 
 
 @pytest.fixture
-def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., model_set.Ensemble]:
+def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., model_set.ModelSet]:
     """`load(head, …)`: models with these heads."""
 
-    def make(*heads: SequenceHead) -> model_set.Ensemble:
+    def make(*heads: SequenceHead) -> model_set.ModelSet:
         card = checkpoints.load_card(checkpoint)
         cards = {str(n): card.model_copy(update={"weights_sha256": str(n)}) for n in range(len(heads))}
         found = {str(n): (System(encoder=Mean(), head=head), cards[str(n)]) for n, head in enumerate(heads)}
@@ -78,27 +78,27 @@ def test_the_order_of_the_checkpoints_makes_no_difference(make_checkpoint: MakeC
     assert first.templates.shape == (2, 5, 2)  # 1.5 px apart is one template
     assert len({member.template for member in first.members if member.card.template[0][0] < 41}) == 1
     config = AnnotateConfig(ensemble="vote")
-    assert Keys(first, config).decide("f") == Keys(second, config).decide("f")
+    assert CacheKeys(first, config).decide("f") == CacheKeys(second, config).decide("f")
     alone = model_set.load(paths[:1], "mean")
     assert alone.sha256 == alone.members[0].card.sha256
-    assert Keys(alone, config).head("f") != Keys(first, config).head("f")
-    assert Keys(first, AnnotateConfig()).decide("f") != Keys(first, config).decide("f")
-    assert Keys(first, AnnotateConfig()).head("f") == Keys(first, config).head("f")
+    assert CacheKeys(alone, config).head("f") != CacheKeys(first, config).head("f")
+    assert CacheKeys(first, AnnotateConfig()).decide("f") != CacheKeys(first, config).decide("f")
+    assert CacheKeys(first, AnnotateConfig()).head("f") == CacheKeys(first, config).head("f")
 
 
-def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.Ensemble]) -> None:
+def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.ModelSet]) -> None:
     models = load(Faces(au=True, classes=7))
-    assert models.classes == 7
-    one, other = (Keys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
+    assert models.n_expressions == 7
+    one, other = (CacheKeys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
     assert one.head("f") != other.head("f")
     assert one._observe("f") == other._observe("f")
-    unsaid = Keys(models, AnnotateConfig())  # then it is the overlap that thresholds were fitted with
+    unsaid = CacheKeys(models, AnnotateConfig())  # then it is the overlap that thresholds were fitted with
     assert models.members[0].card.overlap == 0.5
     assert unsaid.head("f") == one.head("f")
 
 
 def test_what_cannot_decide_together_is_refused(
-    load: Callable[..., model_set.Ensemble], checkpoint: str, make_checkpoint: MakeCheckpoint
+    load: Callable[..., model_set.ModelSet], checkpoint: str, make_checkpoint: MakeCheckpoint
 ) -> None:
     with pytest.raises(CheckpointError, match="the same model"):
         model_set.load([checkpoint, checkpoint], "mean")
@@ -111,7 +111,7 @@ def test_what_cannot_decide_together_is_refused(
 
 
 def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
-    load: Callable[..., model_set.Ensemble], tmp_path: Path
+    load: Callable[..., model_set.ModelSet], tmp_path: Path
 ) -> None:
     models = load(Faces(au=True, classes=2), Faces(au=True, classes=2))
     crops = np.random.default_rng(0).integers(0, 255, (9, 1, 112, 112, 3), np.uint8)
@@ -123,7 +123,7 @@ def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
     observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
     video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
     said = np.full((9, 2 * 12 + 2), np.nan, np.float32)
-    for columns, probability in model_set.tell(
+    for columns, probability in model_set.predict_track(
         models.heads, video, None, np.arange(9), np.arange(9) * 0.04, Inference()
     ):
         said[:, columns] = probability

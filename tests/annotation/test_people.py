@@ -11,14 +11,14 @@ import pytest
 from clips import write_clip
 from people import Layout, call, faults, gallery, person_at
 
-from aupipe.annotation.extract import observe
+from aupipe.annotation.extract import extract
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.schema import BOX, OBSERVED
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.tracks import link_faces
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.face_stream import follow
+from aupipe.faces.face_stream import detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe
@@ -38,7 +38,7 @@ def rows_of(images: Sequence[np.ndarray | None], detector: Detector, step: int =
     shown = [Frame(i, i / 25, image) for i, image in enumerate(images) if i % step == 0]
     span = Span(len(images), True)
     tracking = TrackingConfig(max_gap_s=max(1.0, 1.5 * step / 25))
-    parts = observe(Segment("x", "x", 0, 0, None, span), shown, detector, 4, ARCFACE_TEMPLATE[None], tracking)
+    parts = extract(Segment("x", "x", 0, 0, None, span), shown, detector, 4, ARCFACE_TEMPLATE[None], tracking)
     table = pa.concat_tables([part.rows for part in parts])
     ids = link_faces(table, tracking)
     return [
@@ -129,9 +129,9 @@ def test_light_that_changes_keeps_every_id(detector: Detector) -> None:
 
 def test_landmarks_of_two_people_are_never_averaged(detector: Detector) -> None:
     images = call([{(0, 0): 1}] * 8 + [{(0, 0): 2}] * 8, (1, 1))
-    both = [points for _, points in follow((Frame(i, i / 25, x) for i, x in enumerate(images)), detector, 4)]
+    both = [points for _, points in detect_stream((Frame(i, i / 25, x) for i, x in enumerate(images)), detector, 4)]
     first, second = (
-        [p for _, p in follow((Frame(i, i / 25, x) for i, x in part), detector, 4)]
+        [p for _, p in detect_stream((Frame(i, i / 25, x) for i, x in part), detector, 4)]
         for part in (list(enumerate(images))[:8], list(enumerate(images))[8:])
     )
     for number, (got, expected) in enumerate(zip(both, [*first, *second], strict=True)):
@@ -150,7 +150,7 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
         segments = cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=0.5)
         parts = [
             part.rows for s in segments
-            for part in observe(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking)
+            for part in extract(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking)
         ]  # fmt: skip
         tables[len(segments)] = pa.concat_tables(parts)
     assert len(tables) >= 3

@@ -1,4 +1,4 @@
-"""Finalise: ids, raw probabilities, decisions and events, from rows as observe leaves them."""
+"""Finalize: ids, raw probabilities, decisions and events, from rows as observe leaves them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.annotation.events import find_events
-from aupipe.annotation.postprocess import Decision, decide, head
+from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, expression_columns, frames_schema, to_parquet
 from aupipe.annotation.settings import EventsConfig
 from aupipe.faces.track import TrackingConfig
@@ -45,7 +45,7 @@ def raw(rows: list[dict], models: int = 1, classes: int = 0) -> pa.Table:
     for number, row in enumerate(sorted((r for r in rows), key=lambda r: r["frame"])):
         p = np.atleast_1d(row.get("p", np.nan))
         said[number] = np.concatenate([np.repeat(p, len(facs.AUS)), row.get("e", [])])
-    return head(
+    return predict_video(
         "v", table, lambda at, times: [(slice(None), np.stack([said[n] for n in at.tolist()]))], models, classes,
         TrackingConfig(),
     )  # fmt: skip
@@ -56,7 +56,7 @@ def alone(radius: int = 0, **thresholds: float) -> Decision:
 
 
 def run(rows: list[dict], radius: int = 0) -> pa.Table:
-    return decide(raw(rows), alone(radius))
+    return apply_decision(raw(rows), alone(radius))
 
 
 def test_every_frame_is_a_row_and_only_faces_have_probabilities() -> None:
@@ -95,7 +95,7 @@ def test_smoothing_follows_the_face_and_gaps_count_as_missing() -> None:
 
 def test_the_decision_is_made_at_the_stored_precision() -> None:
     table = run([{"frame": 0, "x": 0.0, "p": 0.1}])
-    decided = decide(table, alone(AU12=float(np.float32(0.1))))
+    decided = apply_decision(table, alone(AU12=float(np.float32(0.1))))
     assert decided["AU12"].to_pylist() == [True]  # a tie is positive
     assert decided["AU10"].to_pylist() == [False]
 
@@ -103,7 +103,7 @@ def test_the_decision_is_made_at_the_stored_precision() -> None:
 def test_deciding_again_equals_deciding_once() -> None:
     rows = [{"frame": i, "x": 0.0, "p": (i % 7) / 7} for i in range(40)]
     other = alone(3, **dict.fromkeys(facs.AUS, 0.3))
-    again, once = decide(run(rows), other), decide(run(rows, radius=5), other)
+    again, once = apply_decision(run(rows), other), apply_decision(run(rows, radius=5), other)
     assert again.equals(once)
     assert to_parquet(again, FRAMES) == to_parquet(once, FRAMES)
 
@@ -123,7 +123,7 @@ def test_events_bridge_short_gaps_and_stand_in_media_time() -> None:
 
 def test_a_video_without_a_face_has_no_events() -> None:
     rows = [{"frame": i} for i in range(5)]
-    together = decide(raw(rows, models=3, classes=7), Decision("vote", (HALF,) * 3, (0, 1, 2)))
+    together = apply_decision(raw(rows, models=3, classes=7), Decision("vote", (HALF,) * 3, (0, 1, 2)))
     for table in (run(rows), together):
         assert table["AU01_raw"].null_count == table["AU01"].null_count == 5
         assert len(find_events(table, EventsConfig())) == 0
@@ -137,18 +137,18 @@ def test_models_decide_by_their_mean_or_each_by_itself() -> None:
     assert table["votes_raw"].to_pylist()[1] == pytest.approx([0.9] * 12 + [0.4] * 24)
     assert table["votes_raw"].to_pylist()[3] is None
     thresholds = (HALF, HALF, HALF | {"AU12": 0.3})
-    mean, vote = (decide(table, Decision(how, thresholds, (0, 0, 0))) for how in ("mean", "vote"))
+    mean, vote = (apply_decision(table, Decision(how, thresholds, (0, 0, 0))) for how in ("mean", "vote"))
     for table in (mean, vote):
         assert table["AU01_prob"].to_pylist() == pytest.approx([1.7 / 3] * 3 + [None])
     assert mean["AU01"].to_pylist() == [True, True, True, None]
     assert vote["AU01"].to_pylist() == [False, False, False, None]
     assert vote["AU12"].to_pylist() == [True, True, True, None]
-    assert decide(mean, Decision("vote", thresholds, (0, 0, 0))).equals(vote)
+    assert apply_decision(mean, Decision("vote", thresholds, (0, 0, 0))).equals(vote)
 
 
 def test_each_model_smooths_for_itself() -> None:
     rows = [{"frame": i, "x": 0.0, "p": (1.0 if i == 2 else 0.0,) * 2} for i in range(5)]
-    table = decide(raw(rows, models=2), Decision("mean", (HALF, HALF), (0, 1)))
+    table = apply_decision(raw(rows, models=2), Decision("mean", (HALF, HALF), (0, 1)))
     assert table["AU01_prob"].to_pylist() == pytest.approx([0, 1 / 6, 4 / 6, 1 / 6, 0])
 
 
@@ -157,7 +157,7 @@ def test_expressions_are_named_and_not_smoothed() -> None:
         {"frame": 0, "x": 0.0, "p": 0.1, "e": [0.2, 0.5, 0.3]}, {"frame": 1},
         {"frame": 2, "x": 0.0, "p": 0.1, "e": [0.6, 0.2, 0.2]},
     ]  # fmt: skip
-    table = decide(raw(rows, classes=3), alone(radius=1))
+    table = apply_decision(raw(rows, classes=3), alone(radius=1))
     assert table.schema.equals(frames_schema(classes=3))
     assert table["EXPR"].to_pylist() == ["Anger", None, "Neutral"]
     assert table["EXPR_Disgust_prob"].to_pylist() == pytest.approx([0.3, None, 0.2])

@@ -6,7 +6,7 @@ import pytest
 from clips import scene, write_clip
 
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.preflight import check, frames_of, read_header
+from aupipe.annotation.preflight import check, estimate_frames, read_header
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.errors import TooLargeError
 
@@ -30,7 +30,7 @@ def test_what_is_too_large_is_refused_by_its_header(clip: str) -> None:
 
 def test_frames_of_an_archive_are_estimated(clip: str) -> None:
     inputs = [Input(clip, "a"), Input(clip, "b", 0.5, 1.5), Input(clip + "gone", "c")]
-    assert frames_of(inputs, AnnotateConfig()) == 75
-    assert frames_of(inputs, AnnotateConfig(sample_fps=5)) == 15
-    assert frames_of([inputs[0]] * 1000, AnnotateConfig()) == 50_000
-    assert frames_of([], AnnotateConfig()) == 0
+    assert estimate_frames(inputs, AnnotateConfig()) == 75
+    assert estimate_frames(inputs, AnnotateConfig(sample_fps=5)) == 15
+    assert estimate_frames([inputs[0]] * 1000, AnnotateConfig()) == 50_000
+    assert estimate_frames([], AnnotateConfig()) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.annotation.retry import attempt, forget
+from aupipe.annotation.retry import attempt, reset_attempts
 from aupipe.errors import TimedOutError, WorkerDiedError
 from aupipe.storage import Storage
 
@@ -51,7 +51,7 @@ def test_what_kills_its_process_is_refused_after_three_times(tmp_path: Path) -> 
         assert run(tmp_path, "crash").returncode < 0
     with pytest.raises(WorkerDiedError, match="died 3 times"), attempt(Storage(tmp_path), "unit", 3, 1):
         pass
-    forget(Storage(tmp_path))
+    reset_attempts(Storage(tmp_path))
     with attempt(Storage(tmp_path), "unit", 3, 1) as watch:
         assert watch.number == 1
 

@@ -37,10 +37,10 @@ def test_segments_own_every_frame_once_and_decode_what_smoothing_needs(
     segments = cut_into_segments(Input("x", "x"), info, segment_s, radius)
     owned = []
     for segment in segments:
-        stop = count if segment.own_stop is None else segment.own_stop
-        owned += range(segment.own_start, stop)
+        stop = count if segment.write_stop is None else segment.write_stop
+        owned += range(segment.write_start, stop)
         first, last = segment.span.first, segment.span.first + segment.span.expected - 1
-        assert first <= max(0, segment.own_start - radius)
+        assert first <= max(0, segment.write_start - radius)
         assert last >= min(count - 1, stop - 1 + radius)
         assert (segment.span.first_pts, segment.span.last_pts) == (first * 3 + 7, last * 3 + 7)
         assert segment.span.seek_pts is None or segment.span.seek_pts < segment.span.first_pts
@@ -61,7 +61,7 @@ def test_no_segment_is_empty(count: int) -> None:
 def test_a_video_without_an_exact_index_is_one_segment() -> None:
     info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False)
     (segment,) = cut_into_segments(Input("x", "x"), info, 1.0, 4)
-    assert (segment.own_start, segment.own_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)
+    assert (segment.write_start, segment.write_stop, segment.span.expected, segment.span.exact) == (0, None, 500, False)
 
 
 @given(
@@ -91,7 +91,9 @@ def test_a_part_and_a_rate_are_covered_alike(
     owned = []
     for segment in segments:
         seen = _looked_at(segment)
-        mine = [i for i in seen if segment.own_start <= i < (count if segment.own_stop is None else segment.own_stop)]
+        mine = [
+            i for i in seen if segment.write_start <= i < (count if segment.write_stop is None else segment.write_stop)
+        ]
         assert segment.frames == len(mine)
         first, last = wanted.index(mine[0]), wanted.index(mine[-1])
         assert seen == wanted[wanted.index(seen[0]) : wanted.index(seen[-1]) + 1]
@@ -103,14 +105,16 @@ def test_a_part_and_a_rate_are_covered_alike(
 
 def _looked_at(segment: Segment) -> list[int]:
     span = segment.span
-    return list(range(span.first, span.first + span.expected) if segment.looked_at is None else segment.looked_at)
+    return list(
+        range(span.first, span.first + span.expected) if segment.sampled_frames is None else segment.sampled_frames
+    )
 
 
 def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
     info = replace(_info(np.arange(500), np.zeros(0, int)), pts=None, exact=False, duration_s=20.0)
     (segment,) = cut_into_segments(Input("x", "x", 2.0, 4.0), info, 1.0, 4, sample_fps=5)
-    assert segment.looked_at == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
-    assert (segment.own_start, segment.own_stop, segment.frames) == (50, 96, 10)
+    assert segment.sampled_frames == (50, 55, 60, 65, 70, 75, 80, 85, 90, 95)
+    assert (segment.write_start, segment.write_stop, segment.frames) == (50, 96, 10)
 
 
 @given(
@@ -125,12 +129,12 @@ def test_a_segment_decodes_the_longest_gap_before_what_it_owns(
     segments = cut_into_segments(Input("x", "x"), info, segment_s, radius, max_gap_s=gap_s)
     owned = []
     for segment in segments:
-        stop = count if segment.own_stop is None else segment.own_stop
-        assert stop > segment.own_start
-        owned += range(segment.own_start, stop)
+        stop = count if segment.write_stop is None else segment.write_stop
+        assert stop > segment.write_start
+        owned += range(segment.write_start, stop)
         first, last = segment.span.first, segment.span.first + segment.span.expected - 1
-        assert first <= max(0, segment.own_start - max(radius, 1))
+        assert first <= max(0, segment.write_start - max(radius, 1))
         assert last >= min(count - 1, stop - 1 + radius)
         if first > 0 and gap_s > 0:
-            assert (pts[segment.own_start] - pts[first]) / 25 >= gap_s
+            assert (pts[segment.write_start] - pts[first]) / 25 >= gap_s
     assert owned == list(range(count))

@@ -16,10 +16,10 @@ from sizes import batches, sizes
 from aupipe import facs
 from aupipe.annotation import audio_features, encode, features, ledger, model_set, schema
 from aupipe.annotation import extract as observing
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.events import find_events
-from aupipe.annotation.extract import Part, observe, with_embeddings
-from aupipe.annotation.postprocess import Decision, decide, head
+from aupipe.annotation.extract import CropBatch, extract, with_embeddings
+from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
@@ -39,11 +39,11 @@ pytestmark = pytest.mark.unit
 GEOMETRY = pa.schema([field for field in OBSERVED if field.name != "embedding"])
 
 
-def parts_of(images: list[np.ndarray]) -> list[Part]:
+def parts_of(images: list[np.ndarray]) -> list[CropBatch]:
     """The parts of a segment with these pictures."""
     segment = Segment("x", "x", 0, 0, None, Span(len(images), True))
     given = [Frame(number, number / 25, image) for number, image in enumerate(images)]
-    return list(observe(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None], TrackingConfig()))
+    return list(extract(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None], TrackingConfig()))
 
 
 def rows_of(statuses: list[str]) -> pa.Table:
@@ -73,7 +73,7 @@ def test_parts_by_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check(parts, count)
 
 
-def check(parts: list[Part], frames: int) -> None:
+def check(parts: list[CropBatch], frames: int) -> None:
     """Whether parts follow each other to the last, and each gets its embeddings, also the one without a row."""
     assert [(part.number, part.last) for part in parts] == [
         (number, number == len(parts) - 1) for number in range(len(parts))
@@ -86,16 +86,16 @@ def check(parts: list[Part], frames: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: str) -> model_set.Ensemble:
+def models(checkpoint: str) -> model_set.ModelSet:
     return model_set.load([checkpoint], "mean")
 
 
 @pytest.mark.parametrize("count", sizes(3))
-def test_encoder_batches(count: int, models: model_set.Ensemble) -> None:
+def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
     crops = np.random.default_rng(count).integers(0, 256, (count, 1, 112, 112, 3), np.uint8)
     encoders = encode.Encoders(models, 3, torch.device("cpu"))
     together = encoders(list(crops))
-    assert (together.shape, together.dtype) == ((count, models.width), np.float32)
+    assert (together.shape, together.dtype) == ((count, models.embed_dim), np.float32)
     for crop, embedding in zip(crops, together, strict=True):
         np.testing.assert_array_equal(encoders([crop])[0], embedding)
 
@@ -103,7 +103,7 @@ def test_encoder_batches(count: int, models: model_set.Ensemble) -> None:
 @pytest.mark.parametrize("parts", sizes(annotate_phases._PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
 def test_parts_that_are_encoded_together(
-    parts: int, crops: int, models: model_set.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts of no crop, no row, or a reason, in one batch with `parts` that have crops."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
@@ -156,14 +156,14 @@ def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("count", sizes(2 * 1 + 1))
-def test_a_video_of_any_length_is_finalised(count: int) -> None:
+def test_a_video_of_any_length_is_finalized(count: int) -> None:
     """Tracks shorter and longer than the smoothing, and none at all."""
     tables = []
     for status in ("ok", "no_face"):
         observed_rows = rows_of([status] * count)
         said = np.full((count, len(facs.AUS)), 0.7, np.float32)
-        table = head("v", observed_rows, lambda rows, _: [(slice(None), said[rows])], 1, 0, TrackingConfig())  # noqa: B023
-        table = decide(table, Decision("mean", (dict.fromkeys(facs.AUS, 0.5),), (1,)))
+        table = predict_video("v", observed_rows, lambda rows, _: [(slice(None), said[rows])], 1, 0, TrackingConfig())  # noqa: B023
+        table = apply_decision(table, Decision("mean", (dict.fromkeys(facs.AUS, 0.5),), (1,)))
         assert table.schema.equals(FRAMES)
         assert table["AU01"].to_pylist() == [True if status == "ok" else None] * count
         tables.append(find_events(table, EventsConfig(min_duration_s=0.0)))
@@ -195,9 +195,9 @@ def test_row_groups_of_a_file(count: int) -> None:
 
 
 @pytest.fixture
-def run(models: model_set.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
+def run(models: model_set.ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
     monkeypatch.setattr(annotate_phases, "_GROUP_VIDEOS", 3)
-    keys = Keys(models, AnnotateConfig(rows_per_file=1000))
+    keys = CacheKeys(models, AnnotateConfig(rows_per_file=1000))
     return annotate_phases.Run(keys, Storage(tmp_path), None, None, 1, None)
 
 
@@ -206,7 +206,7 @@ def test_groups_of_videos_and_waves(count: int, run: annotate_phases.Run) -> Non
     due = {f"{n:02d}": ({"video_id": f"{n:02d}", "content": str(n), "frames_expected": 10}, []) for n in range(count)}
     groups = list(annotate_phases._observed_groups(run, due))
     assert [len(group.records) for group in groups] == batches(count, 3)
-    waves = WorkList(observe=due).waves(3 * 10 * (4 * 8 + 100), 8)
+    waves = WorkList(observe=due).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
     assert [len(wave) for wave in waves] == batches(count, 3)
     assert [video_id for wave in waves for video_id in wave] == list(due)
 
@@ -232,10 +232,10 @@ def test_pieces_and_parts_of_sound(columns: int, tmp_path: Path, monkeypatch: py
             yield AudioBlock(0.0, rate, samples)
 
     monkeypatch.setattr(audio_features, "audio", blocks)
-    audio_features.leave(Storage(tmp_path), "aa", "x")
-    files = features.segments(Storage(tmp_path))[audio_features.key_of("aa")]
+    audio_features.write_log_mel(Storage(tmp_path), "aa", "x")
+    files = features.segments(Storage(tmp_path))[audio_features.audio_key("aa")]
     assert len(files) == max(1, len(batches(columns, 16)))
-    heard = audio_features.Sound(Storage(tmp_path), files)
+    heard = audio_features.LogMelReader(Storage(tmp_path), files)
     whole = mel.log_mel([samples], rate) if columns else torch.zeros(64, 0)
     assert whole.shape[1] == columns
     for low in range(columns):

@@ -28,7 +28,7 @@ def test_other_embeddings_are_found_out(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(
         encode_once.encoding,
         "encode_part",
-        lambda encoder, *_: to_parquet(torch.zeros(case.videos * case.frames, encoder.width)),
+        lambda encoder, *_: to_parquet(torch.zeros(case.videos * case.frames, encoder.embed_dim)),
     )
     assert bench.main(["encode_once", "--case", "temporal_prompts_quick", "--repeats", "1"]) == 1
     assert "epoch 0: the loss is" in capsys.readouterr().err

@@ -107,8 +107,8 @@ def train(store: str, out: str, epochs: int) -> list[str]:
 def test_what_fails_is_reported_and_a_folder_that_goes_with_the_job_is_refused(
     head: Head, make_store: Callable[..., str]
 ) -> None:
-    unauthorised = {**head.environment, "RAY_AUTH_TOKEN": "f" * 64}
-    refused = subprocess.run([RAY, "job", "list"], env=unauthorised, check=False, capture_output=True)
+    unauthorized = {**head.environment, "RAY_AUTH_TOKEN": "f" * 64}
+    refused = subprocess.run([RAY, "job", "list"], env=unauthorized, check=False, capture_output=True)
     assert refused.returncode != 0
     failed = head.submit("relative", *train(make_store(train=3, validation=2, frames=8), "run", 1))
     assert failed.returncode == 1, failed.stdout + failed.stderr

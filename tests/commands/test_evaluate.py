@@ -9,7 +9,7 @@ from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.commands.evaluate import main
 from aupipe.evaluation.predictions import Predictions
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
@@ -35,7 +35,7 @@ def test_dry_run_says_what_would_be_scored(
 ) -> None:
     store = make_store(train=1, validation=2, frames=10, unknown=0)
     assert main(["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert "20 labelled crops of validation" in capsys.readouterr().out
+    assert "20 labeled crops of validation" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
@@ -65,7 +65,7 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
             main([*arguments, "--data", store, *out])
 
 
-def test_videos_that_a_model_learnt_from_are_not_scored_unlabelled(
+def test_videos_that_a_model_learnt_from_are_not_scored_unlabeled(
     trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store = make_store(train=3, validation=2, frames=10)
@@ -88,7 +88,7 @@ def test_two_sets_of_predictions_are_compared_on_the_same_videos(
     make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store = make_store(train=2, validation=3, frames=20, unknown=0)
-    truth = Predictions.of(StoreIndex.open(store).labels("validation"), np.zeros((60, 12)))
+    truth = Predictions.of(FaceStore.open(store).labels("validation"), np.zeros((60, 12)))
     right, wrong = (str(tmp_path / f"{name}.parquet") for name in ("right", "wrong"))
     Path(right).write_bytes(truth.to_parquet(truth.labels == 1))
     Path(wrong).write_bytes(truth.to_parquet(np.ones((60, 12), dtype=bool)))
@@ -106,7 +106,7 @@ def test_a_submission_and_a_table_of_predictions_are_scored_without_a_model(
     make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store = make_store(train=2, validation=2, frames=40, unknown=0.2)
-    rows = StoreIndex.open(store).labels("validation")
+    rows = FaceStore.open(store).labels("validation")
     truth = Predictions.of(rows, np.zeros((80, 12)))
     decided = truth.labels == 1
     order = list(zip(truth.video_id.tolist(), truth.frame.tolist(), strict=True))
@@ -121,14 +121,14 @@ def test_a_submission_and_a_table_of_predictions_are_scored_without_a_model(
         assert "macro F1 by gender:" in capsys.readouterr().out
         scores = json.loads((out / "scores.json").read_text())
         assert scores["macro_f1"] == scores["acc_exact"] == 1
-        assert scores["n_frames"] == int(truth.labelled().sum())
+        assert scores["n_frames"] == int(truth.labeled().sum())
         assert scores["per_au"]["AU01"]["threshold"] is None
         assert set(scores["groups"]["gender"]) == {"w", "m"}
         assert scores["stages"]["as_given"]["per_au"] == dict.fromkeys(facs.AUS, 1.0)
         assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "submission.txt").write_text(submission.write_single(order[:-12], by_video))
     assert main(["--predictions", str(tmp_path / "submission.txt"), "--data", store, "--out", str(tmp_path / "x")]) == 2
-    assert "labelled rows have no prediction" in capsys.readouterr().err
+    assert "labeled rows have no prediction" in capsys.readouterr().err
     (tmp_path / "people.csv").write_text("video_id,gender\nanother.mp4,w\n")
     assert main(["--predictions", str(tmp_path / name), "--data", store, "--out", str(tmp_path / "x"), *groups]) == 2
     assert "none of the videos" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
                 "expression_transfer",
                 "--quick",
                 "--set",
-                "stages.aus.optimiser.groups=" + HEAD_ONLY,
+                "stages.aus.optimizer.groups=" + HEAD_ONLY,
                 "--set",
                 "stages.aus.init=random",
             ],

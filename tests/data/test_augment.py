@@ -35,7 +35,7 @@ def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: 
         "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
         "channel_drop": 0.3,
         "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
-        "label_smoothing": 0.1, "gamma": 0.5, "grey": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
+        "label_smoothing": 0.1, "gamma": 0.5, "gray": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
         "erase": 0.5, "filter": 0.5,
     }  # fmt: skip
     torch.manual_seed(5)
@@ -66,12 +66,12 @@ def test_channel_drop_blackens_one_channel(images: torch.Tensor, targets: torch.
 
 
 def test_brightness_and_geometry_stay_in_bounds(images: torch.Tensor, targets: torch.Tensor) -> None:
-    grey = torch.full((64, 3, 8, 8), 0.5)
-    shift = run(grey, targets, brightness=0.1)[0][:, 0, 0, 0] - 0.5
+    gray = torch.full((64, 3, 8, 8), 0.5)
+    shift = run(gray, targets, brightness=0.1)[0][:, 0, 0, 0] - 0.5
     assert shift.abs().max() <= 0.1
     assert shift.std() > 0.03
-    flat = run(grey, targets, rotation_turns=0.1, zoom=0.1, shift=0.1, smallest_crop=0.6)[0]
-    torch.testing.assert_close(flat, grey)  # nothing but the image itself is ever shown
+    flat = run(gray, targets, rotation_turns=0.1, zoom=0.1, shift=0.1, smallest_crop=0.6)[0]
+    torch.testing.assert_close(flat, gray)  # nothing but the image itself is ever shown
 
 
 def test_mixup_mixes_labels_as_images_and_keeps_unknown_unknown(images: torch.Tensor) -> None:
@@ -103,10 +103,10 @@ def test_a_clip_is_changed_as_one(images: torch.Tensor) -> None:
     assert (out[:, 0] - clips[:, 0]).abs().amax((1, 2, 3)).min() > 0.01  # and each is changed
 
 
-def test_colours_turn_about_grey(images: torch.Tensor, targets: torch.Tensor) -> None:
-    grey = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 0.5 + 0.25
+def test_colors_turn_about_gray(images: torch.Tensor, targets: torch.Tensor) -> None:
+    gray = images.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1) * 0.5 + 0.25
     for kind in ("hue_turns", "saturation"):
-        torch.testing.assert_close(run(grey, targets, **{kind: 0.3})[0], grey)
+        torch.testing.assert_close(run(gray, targets, **{kind: 0.3})[0], gray)
     middle = images * 0.2 + 0.4  # nothing is cut off at 0 or 1
     turned = run(middle, targets, hue_turns=0.3)[0]
     torch.testing.assert_close(turned.mean(dim=1), middle.mean(dim=1))
@@ -122,8 +122,8 @@ def test_crop_shows_a_part_of_the_image() -> None:
     assert wide.std() > 0.05
 
 
-def test_grey_leaves_no_colour(images: torch.Tensor, targets: torch.Tensor) -> None:
-    out, _ = run(images, targets, grey=1.0)
+def test_gray_leaves_no_color(images: torch.Tensor, targets: torch.Tensor) -> None:
+    out, _ = run(images, targets, gray=1.0)
     assert torch.allclose(out, out[:, :1].expand_as(out))
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     assert torch.allclose(out[:, 0], (images * luma).sum(1), atol=1e-5)

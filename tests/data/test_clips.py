@@ -23,9 +23,9 @@ def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
 def test_runs_bring_every_frame_once(sizes: list[int], size: int) -> None:
     edges = tracks(sizes)
     found = clips.runs(edges, size)
-    assert np.array_equal(np.sort(found.rows[found.real]), np.arange(sum(sizes)))
+    assert np.array_equal(np.sort(found.rows[found.valid]), np.arange(sum(sizes)))
     assert of_one_track(found, edges)
-    for rows, real in zip(found.rows, found.real, strict=True):
+    for rows, real in zip(found.rows, found.valid, strict=True):
         assert (np.diff(rows[real]) == 1).all()
         assert (rows[~real] == rows[real][-1]).all()  # padding repeats the last frame
 
@@ -33,7 +33,7 @@ def test_runs_bring_every_frame_once(sizes: list[int], size: int) -> None:
 def test_runs_pad() -> None:
     padded = clips.runs(np.array([0, 7]), 3)
     assert padded.rows.tolist() == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
-    assert padded.real.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
+    assert padded.valid.tolist() == [[True] * 3, [True] * 3, [True, False, False]]
 
 
 @given(lengths, st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))

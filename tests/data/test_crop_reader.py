@@ -6,13 +6,13 @@ import pytest
 
 from aupipe.data.crop_reader import CropReader
 from aupipe.errors import DatasetError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 
 pytestmark = pytest.mark.unit
 
 
 def test_reads_rows_in_any_order_and_keeps_few_groups(make_store: Callable[..., str]) -> None:
-    index = StoreIndex.open(make_store(train=3, validation=1, frames=300))
+    index = FaceStore.open(make_store(train=3, validation=1, frames=300))
     groups = index.row_groups("train")
     assert len(groups) == 4
     reader = CropReader(index, "train", keep_groups=2)
@@ -28,7 +28,7 @@ def test_reads_rows_in_any_order_and_keeps_few_groups(make_store: Callable[..., 
 def test_a_crop_that_is_no_jpeg_names_file_and_group(
     make_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index = StoreIndex.open(make_store(train=1, validation=1, frames=4))
+    index = FaceStore.open(make_store(train=1, validation=1, frames=4))
     reader = CropReader(index, "train", keep_groups=1)
     monkeypatch.setattr(reader, "_jpegs", lambda number: [b"not a jpeg"] * 4)
     with pytest.raises(DatasetError, match=r"split=train/.*row group 0"):

@@ -9,12 +9,12 @@ import torch
 from aupipe.data import embedding_store, sampler
 from aupipe.data import encode as encoding
 from aupipe.data.augment import AugmentConfig
-from aupipe.data.batches import Encoded, Folders
+from aupipe.data.batches import EmbeddingFolders, EmbeddingSource
 from aupipe.data.crop_reader import CropReader
 from aupipe.data.embedding_store import EmbeddingReader, Encoding
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.evaluation.inference import encode
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
 from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec
@@ -53,8 +53,8 @@ class Brightness(FrameEncoder):
 
 
 @pytest.fixture(scope="module")
-def index(make_store: Callable[..., str]) -> StoreIndex:
-    return StoreIndex.open(make_store(train=4, validation=2, frames=100))
+def index(make_store: Callable[..., str]) -> FaceStore:
+    return FaceStore.open(make_store(train=4, validation=2, frames=100))
 
 
 def encoder(seed: int = 0, **settings: object) -> FrameEncoder:
@@ -62,13 +62,13 @@ def encoder(seed: int = 0, **settings: object) -> FrameEncoder:
     return build(VideoTransformerConfig(**{**SMALL, **settings}), INPUTS).encoder.eval()
 
 
-def plain(network: FrameEncoder, index: StoreIndex) -> Encoding:
+def plain(network: FrameEncoder, index: FaceStore) -> Encoding:
     return Encoding(
-        encoder_sha256=encoder_sha256(network), width=network.width, input=INPUTS, store_sha256=index.sha256
+        encoder_sha256=encoder_sha256(network), width=network.embed_dim, input=INPUTS, store_sha256=index.sha256
     )
 
 
-def store(folder: Path, network: FrameEncoder, index: StoreIndex, *ways: Encoding) -> tuple[str, ...]:
+def store(folder: Path, network: FrameEncoder, index: FaceStore, *ways: Encoding) -> tuple[str, ...]:
     """What the Ray job does."""
     for way in ways:
         place = Storage(folder / way.key)
@@ -78,7 +78,7 @@ def store(folder: Path, network: FrameEncoder, index: StoreIndex, *ways: Encodin
     return tuple(str(folder / way.key) for way in ways)
 
 
-def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: StoreIndex, tmp_path: Path) -> None:
+def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: FaceStore, tmp_path: Path) -> None:
     network = encoder()
     folders = store(tmp_path, network, index, plain(network, index))
     part = index.card.parts[0].name
@@ -94,7 +94,7 @@ def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: StoreIndex, tmp_path: Pat
         assert reader._group.cache_info().currsize == 1
 
 
-def test_copies_are_drawn_once_a_track_and_told_apart(index: StoreIndex, tmp_path: Path) -> None:
+def test_copies_are_drawn_once_a_track_and_told_apart(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index).model_copy(update={"input": InputSpec(size_px=112, mean=(0, 0, 0), std=(1, 1, 1))})
     ways = encoding.copies(way, AugmentConfig(flip=True, gain=0.2, label_smoothing=0.1), 2)
@@ -109,7 +109,7 @@ def test_copies_are_drawn_once_a_track_and_told_apart(index: StoreIndex, tmp_pat
     assert (each - each.round()).abs().max() < 0.05  # all frames of a track, or none; few are as bright on both sides
     assert set(each.round().flatten().tolist()) == {0.0, 1.0}
 
-    source = Encoded(
+    source = EmbeddingSource(
         index=index,
         pool="train",
         keep_groups=9,
@@ -119,12 +119,12 @@ def test_copies_are_drawn_once_a_track_and_told_apart(index: StoreIndex, tmp_pat
     )
     rows, targets = np.array([[3, 4], [150, 399]]), torch.tensor([[[1.0], [0.0]], [[-1.0], [1.0]]])
     for over in range(4):
-        seen, smoothed = source.clips(rows, targets, over=over, generator=torch.Generator())
+        seen, smoothed = source.clips(rows, targets, pass_index=over, generator=torch.Generator())
         assert torch.equal(seen, drawn[over % 2][rows])
     torch.testing.assert_close(smoothed.flatten(), torch.tensor([0.95, 0.05, -1, 0.95]))
 
 
-def test_key_tells_all_apart_that_matters_and_nothing_else(index: StoreIndex) -> None:
+def test_key_tells_all_apart_that_matters_and_nothing_else(index: FaceStore) -> None:
     base = plain(encoder(), index)
     moved = encoder()
     next(iter(moved.buffers())).add_(1)
@@ -142,13 +142,13 @@ def test_key_tells_all_apart_that_matters_and_nothing_else(index: StoreIndex) ->
     assert once == smoothed
 
 
-def trainer(plan: Recipe, index: StoreIndex, places: dict[sampler.Task, Folders]) -> engine.Trainer:
+def trainer(plan: Recipe, index: FaceStore, places: dict[sampler.Task, EmbeddingFolders]) -> engine.Trainer:
     stage = list(plan.stages)[-1]
     data = task_data.task_data(plan, stage, index)
-    learner, optimiser = build_learner(plan, stage, data, None)
+    learner, optimizer = build_learner(plan, stage, data, None)
     learner = learner.to(memory_format=torch.channels_last)
     return engine.Trainer(
-        recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU,
+        recipe=plan, stage=stage, data=data, model=learner, optimizer=optimizer, rank=0, world=1, device=CPU,
         embeddings=places,
     )  # fmt: skip
 
@@ -160,13 +160,13 @@ def trainer(plan: Recipe, index: StoreIndex, places: dict[sampler.Task, Folders]
 def test_learning_from_embeddings_ends_in_the_bits_of_encoding_in_every_epoch(
     name: str, chosen: list[str], make_store: Callable[..., str], tmp_path: Path
 ) -> None:
-    index = StoreIndex.open(make_store(train=5, validation=2, frames=21))
+    index = FaceStore.open(make_store(train=5, validation=2, frames=21))
     plan = recipe.read(name, quick=True, overrides=chosen)
     fly = trainer(plan, index, {})
     network = fly.learner.encoder
     way = plain(network, index).model_copy(update={"input": plan.input})
     folders = store(tmp_path, network, index, way)
-    once = trainer(plan, index, dict.fromkeys(fly.tasks, Folders(folders, folders)))
+    once = trainer(plan, index, dict.fromkeys(fly.tasks, EmbeddingFolders(folders, folders)))
     once.learner.encoder.requires_grad_(False).apply(lambda module: module.register_forward_pre_hook(fail))
     for epoch in range(2):
         assert fly.train_epoch(epoch) == once.train_epoch(epoch)
@@ -179,15 +179,15 @@ def fail(*_: object) -> None:
     raise AssertionError("the encoder is asked, though all is stored")
 
 
-def test_an_encoder_that_learns_is_refused(index: StoreIndex) -> None:
+def test_an_encoder_that_learns_is_refused(index: FaceStore) -> None:
     plan = recipe.read(
         "prompt_tuning", quick=True, overrides=[*PROMPTS, "stages.prompts=null", "stages.base.encode_once={}"]
     )
     data = task_data.task_data(plan, "base", index)
     build_learner(plan, "base", data, None)
-    groups = plan.stages["base"].optimiser.groups
+    groups = plan.stages["base"].optimizer.groups
     learning = plan.model_dump()
-    learning["stages"]["base"]["optimiser"]["groups"] = [
+    learning["stages"]["base"]["optimizer"]["groups"] = [
         groups[0].model_copy(update={"parameters": ("",)}).model_dump()
     ]
     with pytest.raises(ConfigError, match=r"stages\.base\.encode_once: the encoder learns"):
@@ -203,7 +203,7 @@ def test_copies_that_cannot_be_are_refused(setting: str, said: str) -> None:
         recipe.read("prompt_tuning", quick=True, overrides=chosen)
 
 
-def test_what_is_not_there_or_not_of_this_store_is_named(index: StoreIndex, tmp_path: Path) -> None:
+def test_what_is_not_there_or_not_of_this_store_is_named(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index)
     with pytest.raises(DatasetError, match=r"embeddings\.json is missing"):
@@ -217,7 +217,7 @@ def test_what_is_not_there_or_not_of_this_store_is_named(index: StoreIndex, tmp_
         EmbeddingReader(index, "train", [folder], keep_groups=1)
 
 
-def test_parts_of_rows(index: StoreIndex) -> None:
+def test_parts_of_rows(index: FaceStore) -> None:
     train, validation = (part.name for part in index.card.parts)
     wanted = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
     assert [encoding.parts_of(index, "all", np.array(rows)) for rows in wanted] == list(wanted.values())

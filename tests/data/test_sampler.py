@@ -44,7 +44,9 @@ def test_ranks_share_the_global_batch_whatever_their_number() -> None:
         for world in (2, 3, 4, 5):
             parts = [sampler.rank_rows(order, step=step, batch=12, rank=r, world=world) for r in range(world)]
             assert np.array_equal(np.concatenate(parts), alone)
-            assert [len(part) for part in parts] == [sampler.share(12, rank=r, world=world) for r in range(world)]
+            assert [len(part) for part in parts] == [
+                sampler.local_batch_size(12, rank=r, world=world) for r in range(world)
+            ]
             assert {len(part) for part in parts} == {12 // world, -(-12 // world)}
     assert sampler.steps(99, 12) == 8
     assert sampler.steps(5, 12) == 0
@@ -96,9 +98,9 @@ def test_tracks_end_where_a_column_changes() -> None:
 
 def test_tasks_take_turns_by_pass_or_by_batch() -> None:
     steps = {"expr": 2, "au": 3}
-    passes = sampler.turns(steps, "epoch", epoch=1)
+    passes = sampler.task_schedule(steps, "epoch", epoch=1)
     assert passes == [("expr", 1, 0), ("expr", 1, 1), ("au", 1, 0), ("au", 1, 1), ("au", 1, 2)]
-    batches = [sampler.turns(steps, "batch", epoch=epoch) for epoch in (0, 1)]
+    batches = [sampler.task_schedule(steps, "batch", epoch=epoch) for epoch in (0, 1)]
     assert [task for task, _, _ in batches[0]] == ["expr", "au"] * 3
     assert [turn[1:] for epoch in batches for turn in epoch if turn[0] == "au"] == [
         (e, s) for e in (0, 1) for s in range(3)

@@ -8,7 +8,7 @@ from aupipe import facs
 from aupipe.data import samples
 from aupipe.errors import DatasetError
 from aupipe.facestore import write
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
 from aupipe.training.recipe import DataConfig
@@ -16,8 +16,8 @@ from aupipe.training.recipe import DataConfig
 pytestmark = pytest.mark.unit
 
 
-def test_rows_learnt_are_labelled_and_of_no_held_out_video(index: StoreIndex) -> None:
-    rows = samples.to_learn(index, DataConfig(held_out=0.25, every_n=3), "au")
+def test_rows_learnt_are_labeled_and_of_no_held_out_video(index: FaceStore) -> None:
+    rows = samples.train_samples(index, DataConfig(held_out=0.25, every_n=3), "au")
     table = index.labels("train")
     assert len(rows.held_out_videos) == 1
     assert not set(rows.videos) & set(rows.held_out_videos)
@@ -28,9 +28,9 @@ def test_rows_learnt_are_labelled_and_of_no_held_out_video(index: StoreIndex) ->
     assert np.array_equal(rows.frames, [table["frame"][int(r)].as_py() for r in rows.tracks.rows])
 
 
-def test_expressions_have_rows_of_their_own_and_the_same_videos_held_out(index: StoreIndex) -> None:
+def test_expressions_have_rows_of_their_own_and_the_same_videos_held_out(index: FaceStore) -> None:
     data = DataConfig(held_out=0.25)
-    au, expr = (samples.to_learn(index, data, task) for task in ("au", "expr"))
+    au, expr = (samples.train_samples(index, data, task) for task in ("au", "expr"))
     table = index.labels("train")
     assert expr.targets.tolist() == [table["expression"][int(r)].as_py() for r in expr.tracks.rows]
     assert (expr.targets >= 0).all()
@@ -38,21 +38,21 @@ def test_expressions_have_rows_of_their_own_and_the_same_videos_held_out(index: 
     assert expr.classes == 4
 
 
-def test_clips_cover_the_rows_and_know_their_padding(index: StoreIndex) -> None:
+def test_clips_cover_the_rows_and_know_their_padding(index: FaceStore) -> None:
     data = DataConfig(held_out=0, clip_frames=5)
-    rows = samples.to_learn(index, data, "au")
+    rows = samples.train_samples(index, data, "au")
     clips = rows.clips(data, seed=0, epoch=0)
-    assert np.array_equal(np.sort(clips.rows[clips.real]), np.arange(len(rows.frames)))
-    assert not clips.real.all()
+    assert np.array_equal(np.sort(clips.rows[clips.valid]), np.arange(len(rows.frames)))
+    assert not clips.valid.all()
     strided = DataConfig(held_out=0, clip_frames=5, clip_stride=2)
     starts = [rows.clips(strided, seed=0, epoch=epoch).rows[:, 0].tolist() for epoch in (0, 1, 0)]
     assert starts[0] == starts[2] != starts[1]
     assert len(starts[0]) == len(starts[1])
 
 
-def test_subset_takes_whole_clips_with_more_of_what_is_rare(index: StoreIndex) -> None:
+def test_subset_takes_whole_clips_with_more_of_what_is_rare(index: FaceStore) -> None:
     data = DataConfig(held_out=0, clip_frames=4)
-    rows = samples.to_learn(index, data, "au")
+    rows = samples.train_samples(index, data, "au")
     every = rows.clips(data, seed=0, epoch=0)
     some = rows.clips(data.model_copy(update={"subset": 0.25}), seed=0, epoch=3)
     assert len(some) == round(len(every) / 4)
@@ -73,9 +73,9 @@ def test_every_class_comes_equally_often() -> None:
     assert np.abs(half - 100 * roots / roots.sum()).max() <= 1
 
 
-def test_shuffled_labels_are_the_same_ones_elsewhere(index: StoreIndex) -> None:
-    plain = samples.to_learn(index, DataConfig(), "au")
-    mixed = samples.to_learn(index, DataConfig(shuffled_labels=True), "au")
+def test_shuffled_labels_are_the_same_ones_elsewhere(index: FaceStore) -> None:
+    plain = samples.train_samples(index, DataConfig(), "au")
+    mixed = samples.train_samples(index, DataConfig(shuffled_labels=True), "au")
     assert sorted(plain.targets.tolist()) == sorted(mixed.targets.tolist())
     assert (plain.targets != mixed.targets).any(axis=1).mean() > 0.5
     assert np.array_equal(plain.tracks.rows, mixed.tracks.rows)
@@ -84,8 +84,8 @@ def test_shuffled_labels_are_the_same_ones_elsewhere(index: StoreIndex) -> None:
 def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> None:
     strong = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 12)
 
-    def store(folder: Path, intensity: np.ndarray | None) -> StoreIndex:
-        part = write.PartBuilder()
+    def store(folder: Path, intensity: np.ndarray | None) -> FaceStore:
+        part = write.ShardWriter()
         part.add(
             write.rows(
                 video_id="v", frames=[1, 2], images=[b"", b""], au=(strong > 0.5).astype(np.int8),
@@ -95,44 +95,44 @@ def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> No
         name = write.part_name("train", 0, "x")
         Storage(folder).write(name, part.finish())
         header = StoreHeader(
-            edition="x", source="x", licence="x", template=((0.0, 0.0),) * 5, template_source="arcface",
+            edition="x", source="x", license="x", template=((0.0, 0.0),) * 5, template_source="arcface",
             n_expressions=8, settings={},
         )  # fmt: skip
         write.finish(Storage(folder), header, [name])
-        return StoreIndex.open(str(folder))
+        return FaceStore.open(str(folder))
 
-    rows = samples.to_learn(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
-    np.testing.assert_allclose(rows.wanted, np.minimum(strong * 1.5, 1), rtol=1e-6)
+    rows = samples.train_samples(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
+    np.testing.assert_allclose(rows.learn_targets, np.minimum(strong * 1.5, 1), rtol=1e-6)
     assert np.array_equal(rows.targets, strong > 0.5)  # what is counted stays a label
     with pytest.raises(DatasetError, match="nobody says how strong"):
-        samples.to_learn(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")
+        samples.train_samples(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")
 
 
-def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: StoreIndex) -> None:
-    rows = samples.to_score(index, "validation", "au")
+def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: FaceStore) -> None:
+    rows = samples.eval_samples(index, "validation", "au")
     assert np.array_equal(rows.tracks.time_s, rows.frames / 30)
-    assert len(rows.tracks.edges) == 4
+    assert len(rows.tracks.offsets) == 4
 
 
-def test_videos_may_stand_for_people(index: StoreIndex) -> None:
-    rows = samples.to_learn(index, DataConfig(held_out=0.25, videos_are_people=True), "identity")
+def test_videos_may_stand_for_people(index: FaceStore) -> None:
+    rows = samples.train_samples(index, DataConfig(held_out=0.25, videos_are_people=True), "identity")
     assert rows.classes == rows.targets.max() + 1
     assert len(set(rows.targets.tolist())) == 3  # numbered over all, whoever is held out
     for track, person in enumerate(rows.tracks.videos):
-        span = slice(*rows.tracks.edges[track : track + 2])
+        span = slice(*rows.tracks.offsets[track : track + 2])
         assert set(rows.targets[span].tolist()) == {int(person[5:7])}
 
 
-def test_nothing_to_learn_is_an_error_that_names_the_task(index: StoreIndex, make_store: Callable[..., str]) -> None:
+def test_nothing_to_learn_is_an_error_that_names_the_task(index: FaceStore, make_store: Callable[..., str]) -> None:
     with pytest.raises(DatasetError, match="identity"):
-        samples.to_learn(index, DataConfig(), "identity")
-    unlabelled = StoreIndex.open(make_store(train=2, validation=1, frames=4, unknown=1.1))
+        samples.train_samples(index, DataConfig(), "identity")
+    unlabeled = FaceStore.open(make_store(train=2, validation=1, frames=4, unknown=1.1))
     for task in ("au", "expr"):
         with pytest.raises(DatasetError, match=task):
-            samples.to_score(unlabelled, "validation", task)
+            samples.eval_samples(unlabeled, "validation", task)
 
 
-def test_positive_rates_leave_out_what_is_unknown(index: StoreIndex) -> None:
-    rows = samples.to_learn(index, DataConfig(held_out=0), "au")
+def test_positive_rates_leave_out_what_is_unknown(index: FaceStore) -> None:
+    rows = samples.train_samples(index, DataConfig(held_out=0), "au")
     known = rows.targets[:, 0] != facs.UNKNOWN
     assert rows.positive_rates[0] == (rows.targets[known, 0] == 1).mean()

@@ -7,7 +7,7 @@ import pytest
 from aupipe.data import samples, splits
 from aupipe.errors import ConfigError
 from aupipe.facestore import write
-from aupipe.facestore.read import ALL, StoreIndex
+from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
 from aupipe.training.recipe import DataConfig
@@ -18,48 +18,50 @@ ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493,
 
 
 @pytest.fixture(scope="module")
-def index(make_store: Callable[..., str]) -> StoreIndex:
-    return StoreIndex.open(make_store(train=9, validation=4, frames=12, unknown=0.0))
+def index(make_store: Callable[..., str]) -> FaceStore:
+    return FaceStore.open(make_store(train=9, validation=4, frames=12, unknown=0.0))
 
 
-def names(index: StoreIndex, split: str) -> set[str]:
+def names(index: FaceStore, split: str) -> set[str]:
     return set(index.labels(split)["video_id"].to_pylist())
 
 
-def test_official_is_the_folder_split(index: StoreIndex) -> None:
-    assert splits.to_learn(index, "official") == splits.Part("train")
-    assert splits.to_score(index, "official") == splits.to_score(index, "validation") == splits.Part("validation")
-    assert splits.to_score(index, "all") == splits.Part(ALL)
+def test_official_is_the_folder_split(index: FaceStore) -> None:
+    assert splits.train_part(index, "official") == splits.SplitPart("train")
+    assert (
+        splits.eval_part(index, "official") == splits.eval_part(index, "validation") == splits.SplitPart("validation")
+    )
+    assert splits.eval_part(index, "all") == splits.SplitPart(ALL)
 
 
-def test_folds_are_scored_once_each_and_learnt_from_elsewhere(index: StoreIndex) -> None:
-    scored = [splits.to_score(index, f"fold:{k}").videos for k in range(4)]
+def test_folds_are_scored_once_each_and_learnt_from_elsewhere(index: FaceStore) -> None:
+    scored = [splits.eval_part(index, f"fold:{k}").videos for k in range(4)]
     assert set().union(*scored) == names(index, ALL)
     assert sum(map(len, scored)) == 13
     for k in range(4):
-        assert splits.to_learn(index, f"fold:{k}").videos == names(index, ALL) - scored[k]
+        assert splits.train_part(index, f"fold:{k}").videos == names(index, ALL) - scored[k]
 
 
 @pytest.mark.parametrize("split", ["fold:4", "fold:", "fold:x", "test", "fold:-1"])
-def test_what_is_no_split_is_named_with_those_there_are(index: StoreIndex, split: str) -> None:
-    for part in (splits.to_learn, splits.to_score):
+def test_what_is_no_split_is_named_with_those_there_are(index: FaceStore, split: str) -> None:
+    for part in (splits.train_part, splits.eval_part):
         with pytest.raises(ConfigError, match=f"--split {split}: .*fold:0 … fold:3.*validation"):
             part(index, split)
 
 
-def test_part_knows_its_rows_and_their_groups(index: StoreIndex) -> None:
-    part = splits.to_score(index, "fold:2")
-    table = index.labels(part.pool)
+def test_part_knows_its_rows_and_their_groups(index: FaceStore) -> None:
+    part = splits.eval_part(index, "fold:2")
+    table = index.labels(part.split)
     inside = part.mask(table["video_id"])
     assert set(np.array(table["video_id"].to_pylist())[inside]) == part.videos
     held = {video for group in part.row_groups(index) for video in group.video_ids}
     assert part.videos <= held
 
 
-def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
-    learnt = samples.to_learn(index, DataConfig(held_out=0.2), "au", "fold:1")
-    scored = samples.to_score(index, "fold:1", "au")
-    assert learnt.tracks.pool == scored.tracks.pool == ALL
+def test_a_fold_learns_from_rows_of_its_own_videos(index: FaceStore) -> None:
+    learnt = samples.train_samples(index, DataConfig(held_out=0.2), "au", "fold:1")
+    scored = samples.eval_samples(index, "fold:1", "au")
+    assert learnt.tracks.split == scored.tracks.split == ALL
     parts = [set(learnt.videos), set(learnt.held_out_videos), set(scored.videos)]
     assert all(parts)
     assert set().union(*parts) == names(index, ALL)
@@ -70,19 +72,19 @@ def test_a_fold_learns_from_rows_of_its_own_videos(index: StoreIndex) -> None:
         assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.tracks.rows]
 
 
-def test_folds_of_people_are_disjoint_and_together_are_the_store(index: StoreIndex) -> None:
-    scored = [splits.to_score(index, splits.people(k, 5)).videos for k in range(5)]
+def test_folds_of_people_are_disjoint_and_together_are_the_store(index: FaceStore) -> None:
+    scored = [splits.eval_part(index, splits.people(k, 5)).videos for k in range(5)]
     assert all(scored)
     assert sum(map(len, scored)) == 13
     assert set().union(*scored) == names(index, ALL)
     for k in range(5):
-        learnt = splits.to_learn(index, splits.people(k, 5))
-        assert (learnt.pool, learnt.videos) == (ALL, names(index, ALL) - scored[k])
-        assert not samples.to_learn(index, DataConfig(held_out=0.2), "expr", splits.people(k, 5)).held_out_videos
+        learnt = splits.train_part(index, splits.people(k, 5))
+        assert (learnt.split, learnt.videos) == (ALL, names(index, ALL) - scored[k])
+        assert not samples.train_samples(index, DataConfig(held_out=0.2), "expr", splits.people(k, 5)).held_out_videos
 
 
 def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
-    part = write.PartBuilder()
+    part = write.ShardWriter()
     for video in range(12):
         part.add(
             write.rows(
@@ -93,23 +95,23 @@ def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
     name = write.part_name("train", 0, "x")
     Storage(tmp_path).write(name, part.finish())
     header = StoreHeader(
-        edition="abaw5", source="test", licence="CC0", template=ARCFACE, template_source="arcface", n_expressions=8,
+        edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface", n_expressions=8,
         settings={},
     )  # fmt: skip
     write.finish(Storage(tmp_path), header, [name])
-    index = StoreIndex.open(str(tmp_path))
+    index = FaceStore.open(str(tmp_path))
     for fold in range(4):
-        videos = splits.to_score(index, splits.people(fold, 4)).videos
+        videos = splits.eval_part(index, splits.people(fold, 4)).videos
         assert len(videos) == 3
         assert len({int(video[1:]) % 4 for video in videos}) == 1
 
 
-def test_a_search_is_steered_by_people_of_train_and_by_nobody_of_validation(index: StoreIndex) -> None:
-    learnt, scored = splits.to_learn(index, splits.SEARCH), splits.to_score(index, splits.SEARCH)
-    assert learnt.pool == scored.pool == "train"
+def test_a_search_is_steered_by_people_of_train_and_by_nobody_of_validation(index: FaceStore) -> None:
+    learnt, scored = splits.train_part(index, splits.SEARCH), splits.eval_part(index, splits.SEARCH)
+    assert learnt.split == scored.split == "train"
     assert learnt.videos | scored.videos == names(index, "train")
     assert not learnt.videos & scored.videos
     assert 1 <= len(scored.videos) <= 3
-    held = samples.to_learn(index, DataConfig(held_out=0.2), "au", splits.SEARCH).held_out_videos
+    held = samples.train_samples(index, DataConfig(held_out=0.2), "au", splits.SEARCH).held_out_videos
     assert held
     assert not set(held) & scored.videos

@@ -37,7 +37,7 @@ def test_groups_are_scored_apart_and_the_unsaid_is_a_group() -> None:
     assert women["ci95"][0] <= women["macro_f1"] <= women["ci95"][1]
     assert women["aus_without_positives"] == []
     assert found["gender"]["unknown"]["n_videos"] == 3
-    assert sum(scores["n_frames"] for scores in found["site"].values()) == int(one.predictions.labelled().sum())
+    assert sum(scores["n_frames"] for scores in found["site"].values()) == int(one.predictions.labeled().sum())
 
 
 def test_people_of_one_video_can_differ() -> None:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from aupipe.data.crop_reader import CropReader
-from aupipe.data.mel_reader import Sounds
+from aupipe.data.mel_reader import LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.evaluation.inference import encode, judge
-from aupipe.facestore.read import StoreIndex
+from aupipe.evaluation.inference import encode, predict_tracks
+from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
 from aupipe.models.expression_transfer import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_prediction_does_not_depend_on_its_company(make_store: Callable[..., str]) -> None:
-    index = StoreIndex.open(make_store(train=4, validation=3, frames=16))
+    index = FaceStore.open(make_store(train=4, validation=3, frames=16))
     inputs = InputSpec(size_px=32)
     system = build(ExpressionTransferConfig(backbone="test_resnet", outputs=("au", "expr"), hidden=(8,)), inputs)
     reader = CropReader(index, "validation", keep_groups=1)
@@ -25,7 +25,7 @@ def test_prediction_does_not_depend_on_its_company(make_store: Callable[..., str
     def said(rows: np.ndarray, edges: list[int]) -> dict[str, np.ndarray]:
         tracks = Tracks("validation", rows, rows / 30.0, np.array(edges), ("video",) * (len(edges) - 1))
         features = encode(system.encoder, inputs, reader, rows, torch.device("cpu"))
-        return judge(system.head, features, Sounds(index), tracks, overlap=0.5)
+        return predict_tracks(system.head, features, LogMelCache(index), tracks, overlap=0.5)
 
     rows = np.arange(40)
     together = said(rows, [0, 16, 32, 40])

@@ -78,7 +78,7 @@ def test_all_ones_is_what_predicting_ones_scores() -> None:
     assert np.array_equal(metrics.all_ones(counts), metrics.confusion(labels, np.ones((50, 12), dtype=bool)))
 
 
-def test_exact_match_counts_fully_labelled_rows_only() -> None:
+def test_exact_match_counts_fully_labeled_rows_only() -> None:
     labels = np.zeros((4, 12), dtype=np.int8)
     labels[1, 3], labels[2, 5] = 1, -1
     predicted = np.zeros((4, 12), dtype=bool)

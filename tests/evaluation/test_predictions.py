@@ -9,8 +9,8 @@ import pytest
 
 from aupipe import facs
 from aupipe.errors import DatasetError
-from aupipe.evaluation.predictions import Predictions, match
-from aupipe.facestore.read import StoreIndex
+from aupipe.evaluation.predictions import Predictions, align_predictions
+from aupipe.facestore.read import FaceStore
 
 pytestmark = pytest.mark.unit
 
@@ -80,25 +80,25 @@ def test_parquet_has_the_named_columns() -> None:
 
 
 def test_a_written_table_is_matched_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
-    rows = StoreIndex.open(make_store(train=3, frames=8)).labels("train")
+    rows = FaceStore.open(make_store(train=3, frames=8)).labels("train")
     rng = np.random.default_rng(0)
     raw = Predictions.of(rows, rng.random((24, 12)).astype(np.float32))
     decided = rng.random((24, 12)) < 0.5
     table = pq.read_table(io.BytesIO(raw.to_parquet(decided)))
-    found, same = match(rows, table.take(rng.permutation(24)))
-    known = raw.labelled()
+    found, same = align_predictions(rows, table.take(rng.permutation(24)))
+    known = raw.labeled()
     assert 0 < known.sum() < 24
     assert np.array_equal(found.probabilities, raw.probabilities[known])
     assert np.array_equal(found.labels, raw.labels[known])
     assert np.array_equal(same, decided[known])
     bare = table.drop_columns([f"{au}_prob" for au in facs.AUS])
-    assert np.array_equal(match(rows, bare)[0].probabilities, decided[known])
-    with pytest.raises(DatasetError, match=f"1 of {known.sum()} labelled rows have no prediction"):
-        match(rows, table.filter(pa.array(np.arange(24) != np.flatnonzero(known)[3])))
+    assert np.array_equal(align_predictions(rows, bare)[0].probabilities, decided[known])
+    with pytest.raises(DatasetError, match=f"1 of {known.sum()} labeled rows have no prediction"):
+        align_predictions(rows, table.filter(pa.array(np.arange(24) != np.flatnonzero(known)[3])))
 
 
 def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> None:
-    index = StoreIndex.open(make_store(train=2, frames=8))
+    index = FaceStore.open(make_store(train=2, frames=8))
     rows = index.labels("train")
     found = Predictions.of(rows, np.zeros((16, 12)))
     assert found.labels.tolist() == rows["au"].to_pylist()

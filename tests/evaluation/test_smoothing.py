@@ -14,7 +14,7 @@ pytestmark = pytest.mark.unit
 
 
 @given(st.integers(1, 30), st.integers(0, 8), st.integers(0, 2**32 - 1))
-def test_it_is_the_mean_of_the_valid_neighbours(length: int, radius: int, seed: int) -> None:
+def test_it_is_the_mean_of_the_valid_neighbors(length: int, radius: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values, valid = rng.random((length, 3)), rng.random(length) < 0.7
     values[~valid] = np.nan

@@ -53,7 +53,7 @@ def test_au_without_a_positive_keeps_one_half() -> None:
     assert (thresholds.fit_exact(labels, probabilities) == 0.5).all()
 
 
-def test_exact_tells_neighbouring_floats_apart() -> None:
+def test_exact_tells_neighboring_floats_apart() -> None:
     low = 0.3
     high = np.nextafter(low, 1)
     probabilities = np.tile(np.array([[low], [high]]), (1, 12))

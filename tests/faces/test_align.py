@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from clips import BACKGROUND, draw_face
 
-from aupipe.faces.align import ARCFACE_TEMPLATE, crop, neighbours, overlap, similarity, smooth_landmarks
+from aupipe.faces.align import ARCFACE_TEMPLATE, crop, iou, match_detections, similarity, smooth_landmarks
 from aupipe.faces.detect import Detections, Detector, DetectorConfig
 
 pytestmark = pytest.mark.unit
@@ -52,7 +52,7 @@ def test_a_crop_that_is_already_aligned_comes_back() -> None:
 
 @pytest.mark.parametrize("factor", [4, 8])
 def test_a_large_face_is_reduced_by_area_not_aliased(factor: int) -> None:
-    # Stripes of one pixel alias under bilinear sampling alone; reduced by area they are flat grey.
+    # Stripes of one pixel alias under bilinear sampling alone; reduced by area they are flat gray.
     size = 112 * factor
     image = np.zeros((size, size, 3), np.uint8)
     image[:, ::2] = 255
@@ -73,17 +73,17 @@ def test_a_large_face_comes_to_lie_on_the_template() -> None:
 
 def test_overlap() -> None:
     boxes = np.array([[0, 0, 2, 2], [1, 0, 2, 2], [5, 5, 1, 1]], np.float32)
-    np.testing.assert_allclose(overlap(boxes[:1], boxes), [[1, 1 / 3, 0]], atol=1e-6)
+    np.testing.assert_allclose(iou(boxes[:1], boxes), [[1, 1 / 3, 0]], atol=1e-6)
 
 
 def _detections(boxes: list[list[float]], points: list[np.ndarray]) -> Detections:
     return Detections(np.array(boxes, np.float32), np.array(points, np.float32), np.ones(len(boxes), np.float32))
 
 
-def test_neighbours_are_mutual() -> None:
+def test_neighbors_are_mutual() -> None:
     before = _detections([[0, 0, 10, 10], [100, 0, 10, 10]], [ARCFACE_TEMPLATE] * 2)
     now = _detections([[101, 0, 10, 10], [1, 0, 10, 10], [3, 0, 10, 10]], [ARCFACE_TEMPLATE] * 3)
-    assert neighbours(before, now).tolist() == [1, 0, -1]
+    assert match_detections(before, now).tolist() == [1, 0, -1]
 
 
 def _moving(count: int, noise: float, speed: float = 2.0) -> tuple[list[Detections], list[np.ndarray]]:
@@ -94,7 +94,7 @@ def _moving(count: int, noise: float, speed: float = 2.0) -> tuple[list[Detectio
         )
         for i in range(count)
     ]
-    links = [np.full(1, -1), *(neighbours(a, b) for a, b in pairwise(frames))]
+    links = [np.full(1, -1), *(match_detections(a, b) for a, b in pairwise(frames))]
     return frames, links
 
 

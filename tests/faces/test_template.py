@@ -3,7 +3,7 @@ import pytest
 
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import NO_FACES, Detections
-from aupipe.faces.template import SEEN_ON_ARCFACE, distance, seen_points, template_of
+from aupipe.faces.template import YUNET_POINTS_ON_ARCFACE, distance, seen_points, template_of
 
 pytestmark = pytest.mark.unit
 
@@ -33,14 +33,14 @@ def test_points_are_in_pixels_of_the_crop():
 
 
 def test_our_own_crops_come_back_as_arcface():
-    template = template_of([CROP] * 20, Sees(SEEN_ON_ARCFACE + 0.8))
+    template = template_of([CROP] * 20, Sees(YUNET_POINTS_ON_ARCFACE + 0.8))
     assert (template.source, template.faces) == ("arcface", 20)
     assert (template.points == ARCFACE_TEMPLATE).all()
 
 
 def test_an_odd_template_is_measured_without_the_detectors_bias():
     odd = (ARCFACE_TEMPLATE - 56) * 0.8 + 60
-    template = template_of([CROP] * 20, Sees(SEEN_ON_ARCFACE + odd - ARCFACE_TEMPLATE))
+    template = template_of([CROP] * 20, Sees(YUNET_POINTS_ON_ARCFACE + odd - ARCFACE_TEMPLATE))
     assert template.source == "measured"
     assert distance(template.points, odd) < 0.02
 

@@ -13,7 +13,7 @@ from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
 
 HEADER = StoreHeader(
-    edition="abaw5", source="affwild2:crops", licence="test", template=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)),
+    edition="abaw5", source="affwild2:crops", license="test", template=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)),
     template_source="measured", n_expressions=8, settings={"leak": "off"},
 )  # fmt: skip
 
@@ -36,14 +36,14 @@ def build(root, tables):
     storage = Storage(root)
     names = []
     for ordinal, (split, table) in enumerate(tables):
-        part = write.PartBuilder()
+        part = write.ShardWriter()
         for one in table:
             part.add(one)
-        part.tally("video", {"au.rows": 5, "au.kept": 3, "au.no_crop": 2})
+        part.count_outcomes("video", {"au.rows": 5, "au.kept": 3, "au.no_crop": 2})
         names.append(write.part_name(split, ordinal, str(ordinal)))
         storage.write(names[-1], part.finish())
     write.finish(storage, HEADER, names)
-    return read.StoreIndex.open(str(root))
+    return read.FaceStore.open(str(root))
 
 
 TABLES = (
@@ -60,6 +60,6 @@ def tables():
 
 
 @pytest.fixture
-def build_store() -> Callable[[Path], read.StoreIndex]:
+def build_store() -> Callable[[Path], read.FaceStore]:
     """`build_store(folder)` writes TABLES there."""
     return lambda root: build(root, TABLES)

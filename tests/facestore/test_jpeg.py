@@ -9,14 +9,14 @@ pytestmark = pytest.mark.unit
 CROP = np.random.default_rng(0).integers(0, 256, (112, 96, 3), dtype=np.uint8)
 
 
-def test_ours_is_read_back_without_colour_subsampling():
+def test_ours_is_read_back_without_color_subsampling():
     data = encode(CROP)
     assert size(data) == (96, 112)
     back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert np.abs(back.astype(int) - CROP).mean() < 6  # noise in colour: 4:2:0 would lose most of it
+    assert np.abs(back.astype(int) - CROP).mean() < 6  # noise in color: 4:2:0 would lose most of it
 
 
-def test_progressive_and_grey_files_have_a_size():
+def test_progressive_and_gray_files_have_a_size():
     progressive = cv2.imencode(".jpg", CROP, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
     assert size(progressive) == size(cv2.imencode(".jpg", CROP[..., 0])[1].tobytes()) == (96, 112)
 

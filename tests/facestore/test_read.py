@@ -29,7 +29,7 @@ def test_labels_have_no_images_and_the_numbers_of_the_split(tmp_path, build_stor
 
 def test_a_folder_without_card_is_no_store(tmp_path):
     with pytest.raises(DatasetError, match="not a face store"):
-        read.StoreIndex.open(str(tmp_path))
+        read.FaceStore.open(str(tmp_path))
 
 
 def test_an_unknown_split_is_named(tmp_path, build_store):

@@ -28,7 +28,7 @@ def test_the_card_counts_what_is_stored(tmp_path, build_store, tables):
 
 def test_a_part_is_the_same_bytes_whenever_it_is_written(tables):
     def one():
-        part = write.PartBuilder()
+        part = write.ShardWriter()
         part.add(tables[0][1][2])
         return part.finish()
 
@@ -44,12 +44,12 @@ def test_what_the_card_does_not_name_is_deleted(tmp_path, build_store):
 
 def test_an_empty_split_is_said_with_the_reasons(tmp_path):
     storage = Storage(tmp_path)
-    part = write.PartBuilder()
-    part.tally("video", {"au.rows": 4, "au.no_crop": 4})
+    part = write.ShardWriter()
+    part.count_outcomes("video", {"au.rows": 4, "au.no_crop": 4})
     name = write.part_name("train", 0, "key")
     storage.write(name, part.finish())
     header = StoreHeader(
-        edition="abaw5", source="test", licence="", template=((0, 0),) * 5, template_source="assumed",
+        edition="abaw5", source="test", license="", template=((0, 0),) * 5, template_source="assumed",
         n_expressions=8, settings={},
     )  # fmt: skip
     with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_crop 4"):

@@ -8,7 +8,7 @@ import pytest
 
 from aupipe.errors import DatasetError, ManifestError
 from aupipe.facestore import jpeg
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.images import job as jobs
 from aupipe.storage import Storage
 
@@ -21,7 +21,7 @@ def make(data, out):
     job = jobs.prepare(str(data), str(out), jobs.ImagesConfig())
     for file in job.files():
         Storage(out).write(file.name, file.make())
-    return job.complete(), StoreIndex.open(str(out))
+    return job.complete(), FaceStore.open(str(out))
 
 
 def rows_of(index, split="train"):

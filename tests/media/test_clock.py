@@ -92,9 +92,9 @@ def test_ranges_and_rates_go_by_the_time_of_each_frame(tmp_path: Path) -> None:
     origin = decoded_times(tmp_path / "0.ts")[0]
     video = Input(str(path), "v", start_s=origin + 0.07, end_s=origin + 0.13)
     (segment,) = cut_into_segments(video, probe(str(path)), 20.0, 4)
-    assert segment.looked_at == (2, 3, 14, 15)
+    assert segment.sampled_frames == (2, 3, 14, 15)
     (segment,) = cut_into_segments(Input(str(path), "v"), probe(str(path)), 20.0, 4, sample_fps=5)
-    assert segment.looked_at == (0, 5, 10, 12, 17, 22)
+    assert segment.sampled_frames == (0, 5, 10, 12, 17, 22)
 
 
 @pytest.mark.parametrize(("name", "codec", "form", "options"), RAW)

@@ -16,7 +16,7 @@ from aupipe.annotation.settings import AnnotateConfig, MediaConfig
 from aupipe.annotation.tracks import link_faces
 from aupipe.errors import NoVideoStreamError
 from aupipe.faces.detect import Detector, DetectorConfig
-from aupipe.faces.face_stream import Seen, follow
+from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import probe
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.unit
 SHARP = {"crf": "8", "preset": "veryfast"}
 
 
-def detect(stream: list[Frame]) -> list[tuple[Seen, np.ndarray]]:
-    return list(follow(stream, Detector(DetectorConfig()), 4))
+def detect(stream: list[Frame]) -> list[tuple[FrameFaces, np.ndarray]]:
+    return list(detect_stream(stream, Detector(DetectorConfig()), 4))
 
 
 def pictures(path: Path) -> list[np.ndarray]:

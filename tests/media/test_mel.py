@@ -13,7 +13,7 @@ def sine(frequency_hz: float, *, rate_hz: int = 44100, seconds: float = 1.0, cha
     return np.tile(wave.astype(np.float32), (channels, 1))
 
 
-def centre_hz(number: int) -> float:
+def center_hz(number: int) -> float:
     """Of HTK mel filter `number` of 64 up to 22,050 Hz."""
     top = 2595 * np.log10(1 + 22050 / 700)
     return float(700 * (10 ** ((number + 1) * top / 65 / 2595) - 1))
@@ -27,8 +27,8 @@ def test_a_second_at_44100_has_201_columns() -> None:
 @pytest.mark.parametrize("rate_hz", [8000, 16000, 44100, 48000, 96000])
 def test_a_sine_peaks_in_its_filter_at_the_same_level_at_any_rate(rate_hz: int) -> None:
     for number in (20, 25, 30):
-        out = mel.log_mel([sine(centre_hz(number), rate_hz=rate_hz)], rate_hz)[:, 20:-20].mean(dim=1)
-        reference = mel.log_mel([sine(centre_hz(number))], 44100)[:, 20:-20].mean(dim=1)
+        out = mel.log_mel([sine(center_hz(number), rate_hz=rate_hz)], rate_hz)[:, 20:-20].mean(dim=1)
+        reference = mel.log_mel([sine(center_hz(number))], 44100)[:, 20:-20].mean(dim=1)
         assert out.argmax() == number
         assert out[number].item() == pytest.approx(reference[number].item(), abs=0.1)  # 2 dB
 

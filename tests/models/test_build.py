@@ -23,7 +23,7 @@ def test_defaults_build_and_a_name_is_enough_to_say_so(config: type) -> None:
     assert described == config()
     with torch.device("meta"):
         system = build(described, InputSpec(size_px=112 if name != "multilabel_transformer" else 299))
-    assert system.encoder.width > 0
+    assert system.encoder.embed_dim > 0
 
 
 def test_unknown_systems_and_settings_are_refused() -> None:

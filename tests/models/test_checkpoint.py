@@ -98,7 +98,7 @@ def test_weights_of_another_shape_are_refused(saved: tuple) -> None:
         checkpoint.load(str(folder))
 
 
-@pytest.mark.parametrize("change", [{"thresholds": {"AU01": 0.5}}, {"colour": 1}, {"template": [[0, 0]]}])
+@pytest.mark.parametrize("change", [{"thresholds": {"AU01": 0.5}}, {"color": 1}, {"template": [[0, 0]]}])
 def test_malformed_cards_are_refused(saved: tuple, change: dict) -> None:
     folder, *_ = saved
     edit(folder, **change)

@@ -24,7 +24,7 @@ def test_they_are_small_free_and_say_their_limits() -> None:
     assert sum(file.stat().st_size for file in weights.rglob("*.*")) < 15e6
     for folder in default_models.FOLDERS:
         card = checkpoint.load_card(folder)
-        assert card.training.licence == "CC0-1.0, MIT (ICT-FaceKit)"
+        assert card.training.license == "CC0-1.0, MIT (ICT-FaceKit)"
         assert "rendered faces" in card.training.limits
         assert card.sha256[:12] in default_models.notice()
     assert default_models.notice().count("\n") == 0

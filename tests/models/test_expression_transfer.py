@@ -39,7 +39,7 @@ def test_only_the_outputs_asked_for_exist(outputs: tuple[str, ...], width: int) 
     assert {name for name, _ in system.encoder.named_children()} == {"backbone", *outputs}
     frames = torch.randn(4, 1, 3, 64, 64)
     logits = system(frames, *still(4))
-    assert system.encoder.width == width
+    assert system.encoder.embed_dim == width
     assert system.encoder(frames[:, 0]).shape == (4, width)
     assert tuple(logits) == outputs
     pooled = system.encoder.backbone.pooled(system.encoder.backbone(frames[:, 0]))

@@ -34,7 +34,7 @@ def test_outputs_side_by_side_in_the_configurations_order() -> None:
     model = system(outputs=("expr", "au"), expressions=7)
     logits = model.encoder(frames[:, 0])
     out = model(frames, *still(3))
-    assert model.encoder.width == 19
+    assert model.encoder.embed_dim == 19
     assert torch.equal(out["expr"][:, 0], logits[:, :7])
     assert torch.equal(out["au"][:, 0], logits[:, 7:])
 
@@ -46,7 +46,7 @@ def test_weights_of_timms_network_fit_with_and_without_prompts(tmp_path: Any) ->
     frames = torch.randn(2, 3, 64, 64)
     plain, prompted = system(), system(prompts={"length": 4})
     for model in (plain, prompted):
-        given = pretrained.initialise(model, str(tmp_path / "vit.pth"), setting="init")
+        given = pretrained.load_pretrained(model, str(tmp_path / "vit.pth"), setting="init")
         assert "encoder.backbone.network.pos_embed" in given
         assert not any(name.endswith("prompts") for name in given)
     expected = published.forward_head(published.forward_features(frames), pre_logits=True)

@@ -6,7 +6,7 @@ from aupipe.models.inputs import InputSpec
 pytestmark = pytest.mark.unit
 
 
-def test_values_are_scaled_and_normalised_per_channel() -> None:
+def test_values_are_scaled_and_normalized_per_channel() -> None:
     crops = torch.zeros(1, 112, 112, 3, dtype=torch.uint8)
     crops[..., 0], crops[..., 1], crops[..., 2] = 0, 51, 255
     out = InputSpec(mean=(0.5, 0.2, 0.0), std=(0.5, 0.2, 1.0)).prepare(crops)

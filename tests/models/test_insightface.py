@@ -27,9 +27,9 @@ def state(name: str, size_px: int = 112) -> dict[str, torch.Tensor]:
         ("ir_se50", 43_797_696),
     ],
 )
-def test_networks_are_recognised_by_their_tensors(name: str, count: int) -> None:
+def test_networks_are_recognized_by_their_tensors(name: str, count: int) -> None:
     tensors = state(name)
-    assert insightface.recognise(tensors, where="x") == name
+    assert insightface.recognize(tensors, where="x") == name
     assert insightface.parameters(tensors) == count
 
 
@@ -43,7 +43,7 @@ def test_what_does_not_fit_is_named() -> None:
         ({"conv1.weight": torch.zeros(1)}, r"and \d+ more"),
     ):
         with pytest.raises(CheckpointError, match=said):
-            insightface.recognise(tensors, where="x")
+            insightface.recognize(tensors, where="x")
 
 
 def test_half_precision_file_becomes_safetensors_that_any_backbone_loads(

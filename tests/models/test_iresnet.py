@@ -68,11 +68,11 @@ def test_scale_of_the_embedding_stays_one_whoever_switches_gradients_on() -> Non
     norm = UnscaledBatchNorm1d(5)
     norm.requires_grad_(True)
     assert [name for name, _ in norm.named_parameters()] == ["bias"]
-    optimiser = torch.optim.SGD(norm.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1)
+    optimizer = torch.optim.SGD(norm.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1)
     for _ in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         norm(torch.randn(4, 5)).pow(3).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert torch.equal(norm.state_dict()["weight"], torch.ones(5))
     assert norm.bias.abs().sum() > 0
 

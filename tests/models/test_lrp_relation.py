@@ -76,7 +76,7 @@ def test_fixed_fusion_is_the_average_of_both_branches() -> None:
 
 
 def test_region_map_and_relation_graph_of_a_face() -> None:
-    encoder = make(neighbours=3).encoder.eval()
+    encoder = make(neighbors=3).encoder.eval()
     frames = torch.randn(2, 3, 32, 32)
     regions = encoder.region_map(frames)
     assert regions.shape == (2, 2, 2) == (2, *encoder.backbone.grid)
@@ -106,8 +106,8 @@ def test_what_a_model_lacks_cannot_be_asked_for() -> None:
         ({"arl": False, "fusion": "none"}, "lrp=true without arl=true"),
         ({"arl": False, "lrp": False}, "fusion=attention without arl=true"),
         ({"arl": False, "lrp": False, "fusion": "fixed"}, "fusion=fixed without arl=true"),
-        ({"neighbours": 12, "count_self": False}, "11 others"),
-        ({"neighbours": 13}, "neighbours"),
+        ({"neighbors": 12, "count_self": False}, "11 others"),
+        ({"neighbors": 13}, "neighbors"),
         ({"fusion": "mean"}, "fusion"),
     ],
 )
@@ -130,7 +130,7 @@ def test_mixed_precision_stays_close(row: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = encoder(frames).float()
     assert not torch.equal(rough, logits)
-    if encoder.config.arl:  # a face may change a neighbour where two are nearly as alike: compare the middle one
+    if encoder.config.arl:  # a face may change a neighbor where two are nearly as alike: compare the middle one
         assert (rough - logits).abs().median() < 0.1
     else:
         torch.testing.assert_close(rough, logits, atol=0.1, rtol=0.1)

@@ -10,7 +10,7 @@ from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System, still
 from aupipe.models.multimodal import MultimodalConfig, sinusoid
 from aupipe.training import optim
-from aupipe.training.optim import Milestones, OptimiserConfig, ParameterGroup
+from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +40,7 @@ def test_paper_sizes() -> None:
         model = build(MultimodalConfig(), InputSpec())
         visual = build(MultimodalConfig(stage="visual", backbone="ir_se50"), InputSpec())
         audio = build(MultimodalConfig(stage="audio", outputs=("au",)), InputSpec())
-        deaf = build(MultimodalConfig(stage="audio", outputs=("au",), sees=False), InputSpec())
+        deaf = build(MultimodalConfig(stage="audio", outputs=("au",), uses_video=False), InputSpec())
     sizes = {name: tuple(p.shape) for name, p in model.head.named_parameters()}
     assert sum(p.numel() for p in model.encoder.parameters()) == 65_155_648  # without the fixed scale of 512
     assert sum(p.numel() for p in model.head.tdnn.parameters()) == 2_268_672
@@ -49,7 +49,7 @@ def test_paper_sizes() -> None:
     assert sizes["mlp.0.weight"] == (2048, 1024)
     assert sizes["hidden.0.weight"] == (512, 1024)
     assert (sizes["sequence.au.weight"], sizes["sequence.expr.weight"]) == ((12, 512), (7, 512))
-    assert (model.head.length, model.encoder.width, visual.encoder.width) == (30, 512, 512)
+    assert (model.head.window_length, model.encoder.embed_dim, visual.encoder.embed_dim) == (30, 512, 512)
     assert [tuple(p.shape) for p in visual.head.parameters()] == [(12, 512), (12,), (7, 512), (7,)]
     assert audio.head.joint["au"].weight.shape == (12, 1024)
     assert deaf.head.joint["au"].weight.shape == (12, 512)
@@ -90,7 +90,7 @@ def test_a_frame_hears_its_own_surroundings_only() -> None:
 
 
 def test_the_audio_only_step_does_not_see() -> None:
-    model, given = system(stage="audio", sees=False), inputs()
+    model, given = system(stage="audio", uses_video=False), inputs()
     before = model(**given)["au"]
     assert torch.equal(model(**given | {"frames": torch.zeros_like(given["frames"])})["au"], before)
     assert not torch.allclose(model(**given | {"mel": -given["mel"]})["au"], before, atol=1e-5)
@@ -121,28 +121,28 @@ def test_weights_go_from_step_to_step_by_name() -> None:
 def test_later_steps_leave_the_visual_model_bit_identical() -> None:
     model = system(outputs=["au"])
     group = ParameterGroup(parameters=("head",), schedule=Milestones(kind="milestones", lr=0.1), weight_decay=5e-5)
-    optimiser = optim.build(model, OptimiserConfig(kind="sgd", groups=(group,)))
-    for state in optimiser.param_groups:
+    optimizer = optim.build(model, OptimizerConfig(kind="sgd", groups=(group,)))
+    for state in optimizer.param_groups:
         state["lr"] = 0.1
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for _ in range(2):
         optim.train_mode(model)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         model(**inputs())["au"].square().mean().backward()
-        optimiser.step()
+        optimizer.step()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
 
 
 def test_one_task_leaves_the_others_head_alone() -> None:
     model = system(stage="visual").train()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for task, other in (("expr", "au"), ("au", "expr"), ("expr", "au")):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         mask, time = still(4)
         model(torch.randn(4, 1, 3, 32, 32), mask, time)[task].square().mean().backward()
-        optimiser.step()
+        optimizer.step()
         moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
         assert {f"head.visual.{task}.weight", "encoder.backbone.network.conv1.weight"} <= moved
         assert not any(name.startswith(f"head.visual.{other}.") for name in moved)

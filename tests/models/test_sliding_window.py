@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aupipe.models.interfaces import LogitsHead, SequenceHead
-from aupipe.models.sliding_window import cover, outputs, run_head
+from aupipe.models.sliding_window import outputs, plan_windows, run_head
 
 pytestmark = pytest.mark.unit
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.unit
 class Recording(SequenceHead):
     """Says the first feature as a logit, and remembers what it was called with."""
 
-    def __init__(self, length: int, hears: bool = False) -> None:
+    def __init__(self, length: int, uses_audio: bool = False) -> None:
         super().__init__()
-        self.length, self.hears = length, hears
+        self.length, self.uses_audio = length, uses_audio
         self.calls: list[tuple[Tensor, ...]] = []
 
     def forward(
@@ -49,7 +49,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
     count: int, length: int, overlap: float, holes: set[int]
 ) -> None:
     time_s = seconds(count, *holes)
-    windows = cover(time_s, length, overlap)
+    windows = plan_windows(time_s, length, overlap)
     windows = windows.places(np.arange(len(windows)))
     weight = np.zeros(count)
     np.add.at(weight, windows.rows, windows.weights)
@@ -62,7 +62,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
 
 
 def test_without_overlap_the_last_block_is_the_last_frames() -> None:
-    windows = cover(seconds(70), 30, 0).places(np.arange(3))
+    windows = plan_windows(seconds(70), 30, 0).places(np.arange(3))
     assert windows.rows[:, 0].tolist() == [0, 30, 40]
     assert windows.weights.sum(axis=1).tolist() == [30, 30, 10]
 
@@ -110,7 +110,7 @@ def test_rows_may_be_read_as_they_are_needed() -> None:
 
 
 def test_a_window_hears_what_surrounds_it() -> None:
-    head = Recording(10, hears=True)
+    head = Recording(10, uses_audio=True)
     mel = torch.arange(5000.0).expand(64, 5000)
     column = np.where(np.arange(30) < 5, -1, 1000 + 8 * np.arange(30))
     run_head(head, torch.zeros(30, 4), seconds(30), overlap=0, mel=mel, column=column)
@@ -120,6 +120,6 @@ def test_a_window_hears_what_surrounds_it() -> None:
         assert heard.shape[0] == 1
         assert heard.shape[-1] <= 8 * 10 + 2 * 64 + 1
         assert [float(heard[0, 0, c]) if c >= 0 else -1.0 for c in at[0].tolist()] == wanted.tolist()
-    silent = Recording(10, hears=True)
+    silent = Recording(10, uses_audio=True)
     run_head(silent, torch.zeros(5, 4), seconds(5), overlap=0)
     assert silent.calls[0][3:] == (None, None)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aupipe.models.tdnn import FTDNN, NETWORKS, TDNN, FactorisedLayer
+from aupipe.models.tdnn import FTDNN, NETWORKS, TDNN, FactorizedLayer
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +30,7 @@ def test_a_column_sees_as_far_as_stated_on_both_sides(network: torch.nn.Module, 
 
 def test_bottlenecks_begin_near_semi_orthogonal() -> None:
     torch.manual_seed(0)
-    matrix = FactorisedLayer(1024, context=2).steps[0].weight.flatten(1)
+    matrix = FactorizedLayer(1024, context=2).steps[0].weight.flatten(1)
     product = matrix @ matrix.T
     assert product.diagonal().mean().item() == pytest.approx(1, abs=0.02)
     assert (product - product.diagonal().diag()).abs().mean().item() < 0.03

@@ -48,7 +48,7 @@ def test_single_head_matches_the_formula() -> None:
 
 
 @pytest.mark.parametrize("two_mlps", [False, True])
-def test_post_norm_outputs_are_standardised(two_mlps: bool) -> None:
+def test_post_norm_outputs_are_standardized(two_mlps: bool) -> None:
     torch.manual_seed(2)
     image = EncoderLayer(width=64, heads=4, hidden=128, dropout=0.0)(5 * torch.randn(3, 9, 64) + 2)
     decoder = DecoderLayer(width=64, heads=4, hidden=128, dropout=0.0, two_mlps=two_mlps)

@@ -11,7 +11,7 @@ from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.models.video_transformer import VideoTransformerConfig
 from aupipe.training import optim
-from aupipe.training.optim import Milestones, OptimiserConfig, ParameterGroup
+from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +41,7 @@ def test_paper_size() -> None:
     assert model.encoder.backbone.grid == (4, 4)
     assert sum(p.numel() for layer in layers for p in layer.parameters()) == 18_631_360
     assert sum(p.numel() for name, p in model.named_parameters() if name in PROMPTS) == 35_200
-    assert (model.encoder.width, model.head.length) == (4 * 440, 256)
+    assert (model.encoder.embed_dim, model.head.window_length) == (4 * 440, 256)
     linear = model.head.temporal.layers[0].qkv
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.02)
     assert linear.bias.abs().max() == 0
@@ -105,7 +105,7 @@ def test_the_cut_moves_names_and_nothing_else() -> None:
     inner = {name.partition(".")[2]: tensor for name, tensor in early.state_dict().items()}
     assert set(inner) == {name.partition(".")[2] for name in late.state_dict()}
     late.load_state_dict({name: inner[name.partition(".")[2]] for name in late.state_dict()})
-    assert (early.encoder.width, late.encoder.width) == (4 * 128, 32)
+    assert (early.encoder.embed_dim, late.encoder.embed_dim) == (4 * 128, 32)
     torch.testing.assert_close(late(*clip())["au"], early(*clip())["au"])
 
 
@@ -126,19 +126,19 @@ def test_prompts_do_nothing_at_length_0_and_their_order_is_no_matter() -> None:
 def test_learning_prompts_leaves_everything_else_as_it_was() -> None:
     model = system(prompts={"length": 3, "dropout": 0})
     group = ParameterGroup(parameters=PROMPTS, schedule=Milestones(kind="milestones", lr=1), weight_decay=1e-4)
-    optimiser = optim.build(model, OptimiserConfig(kind="sgd", groups=(group,)))
-    for state in optimiser.param_groups:
+    optimizer = optim.build(model, OptimizerConfig(kind="sgd", groups=(group,)))
+    for state in optimizer.param_groups:
         state["lr"] = 1.0
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3 * 3 * 32
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optim.train_mode(model)
     assert not any(layer.training for layer in model.head.temporal.layers)
     for _ in range(2):
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         model(*clip())["au"].square().mean().backward()
         for name in PROMPTS:
             assert (model.get_parameter(name).grad.abs().amax(dim=-1) > 0).all(), "every prompt learns"
-        optimiser.step()
+        optimizer.step()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == (name not in PROMPTS), name
 

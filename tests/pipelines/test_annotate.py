@@ -219,9 +219,9 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     out = tmp_path / "out"
     command = ["--checkpoint", checkpoint, "--out", str(out), "--input"]
     assert main([*command, str(tmp_path / "m.csv"), "--phase", "observe"]) == 3
-    assert "1 not finalised yet; 20 frames decoded" in capsys.readouterr().out
+    assert "1 not finalized yet; 20 frames decoded" in capsys.readouterr().out
     assert list((out / "_work" / "observed").iterdir())
-    assert main([*command, str(tmp_path / "m.csv"), "--phase", "finalise", "--export", "csv,openface"]) == 3
+    assert main([*command, str(tmp_path / "m.csv"), "--phase", "finalize", "--export", "csv,openface"]) == 3
     assert " 0 frames decoded" in capsys.readouterr().out
     assert not list((out / "_work" / "observed").iterdir())
     part, whole = tables(out)[0], tables(annotated)[0]

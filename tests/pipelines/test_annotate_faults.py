@@ -19,7 +19,7 @@ import ray
 from clips import scene, speaking, write_clip
 
 from aupipe.annotation import features, ledger, model_set, schema
-from aupipe.annotation.cache_keys import Keys
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
@@ -27,8 +27,8 @@ from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalize, annotate_phases
 from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
-from aupipe.pipelines.annotate_encode import Encode, Listen
-from aupipe.pipelines.annotate_finalize import Export, Finalise, Group
+from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
+from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
 from aupipe.storage import Storage
 
 
@@ -53,7 +53,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture(scope="module")
-def models(checkpoint: str) -> model_set.Ensemble:
+def models(checkpoint: str) -> model_set.ModelSet:
     return model_set.load([checkpoint], "mean")
 
 
@@ -97,7 +97,7 @@ def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = speaking(tmp_path / "a.mkv", [np.zeros((32, 32, 3), np.uint8)] * 25, rate_hz=8000)
     row = {"key": "aa", "uri": str(path), "video_id": "a"}
     monkeypatch.setattr("aupipe.annotation.audio_features.decibels", fails(len, lambda *_: True))
-    listen = Listen(AnnotateConfig(), storage)
+    listen = ExtractAudio(AnnotateConfig(), storage)
     assert listen(row)["error"].startswith("internal_error: TypeError: a fault of ours (see ")
     assert len(traces(storage)) == len(storage.names()) == 1
     monkeypatch.undo()
@@ -106,7 +106,7 @@ def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def part(video_id: str, value: int) -> dict[str, Any]:
-    """A part of two rows with crops of one grey."""
+    """A part of two rows with crops of one gray."""
     fields = pa.schema([field for field in schema.OBSERVED if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(2)], schema=fields)
     return {
@@ -117,7 +117,7 @@ def part(video_id: str, value: int) -> dict[str, Any]:
 
 
 @pytest.mark.unit
-def test_encode(storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encode(storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The crops of one video of three break the encoder, the rows of another cannot be written."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     batch = pa.Table.from_pylist([part("a", 10), part("crops", 200), part("b", 30), part("rows", 40)])
@@ -139,7 +139,7 @@ def test_encode(storage: Storage, models: model_set.Ensemble, monkeypatch: pytes
 
 @pytest.mark.unit
 def test_a_broken_device_is_no_inputs_fault(
-    storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any) -> None:
         raise annotate_encode.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
@@ -154,26 +154,26 @@ def record(video_id: str) -> dict[str, Any]:
     return {"video_id": video_id, "decide_key": "d", "fingerprint": video_id, "frames_expected": 2, "losses": []}
 
 
-def finaliser(models: model_set.Ensemble, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalise, Group]:
-    """Finalise, and a group of three videos that were observed."""
+def finaliser(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalize, Group]:
+    """Finalize, and a group of three videos that were observed."""
     monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     names = ["a", "b", "c"]
     Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part(name, 10) for name in names]))
     group = Group(1, [record(name) for name in names], [features.segments(storage)[name] for name in names], [[]] * 3)
-    return Finalise(models, storage, AnnotateConfig(), Keys(models, AnnotateConfig()).decision), group
+    return Finalize(models, storage, AnnotateConfig(), CacheKeys(models, AnnotateConfig()).decision), group
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("where", ["decide", "commit"])
-def test_finalise(where: str, storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
-    finalise, group = finaliser(models, storage, monkeypatch)
+def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalize, group = finaliser(models, storage, monkeypatch)
     if where == "decide":
         guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
         monkeypatch.setattr(annotate_finalize, "decide", fails(annotate_finalize.decide, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
         monkeypatch.setattr(annotate_finalize.ledger, "commit", fails(ledger.commit, holds))
-    said = finalise(group.to_row())
+    said = finalize(group.to_row())
     assert json.loads(said["video_ids"]) == ["a", "b", "c"]
     ((guilty_id, reason),) = json.loads(said["reasons"]).items()
     assert guilty_id == "b"
@@ -183,23 +183,23 @@ def test_finalise(where: str, storage: Storage, models: model_set.Ensemble, monk
 
 
 @pytest.mark.unit
-def test_finalise_of_what_is_committed_and_of_nothing_else(
-    storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch
+def test_finalize_of_what_is_committed_and_of_nothing_else(
+    storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalise, group = finaliser(models, storage, monkeypatch)
-    assert json.loads(finalise(group.to_row())["reasons"]) == {}
+    finalize, group = finaliser(models, storage, monkeypatch)
+    assert json.loads(finalize(group.to_row())["reasons"]) == {}
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
     monkeypatch.setattr(annotate_finalize, "find_events", fails(len, lambda *_: True))
-    assert list(json.loads(finalise(again.to_row())["reasons"])) == ["a", "b", "c"]
+    assert list(json.loads(finalize(again.to_row())["reasons"])) == ["a", "b", "c"]
     current = ledger.Ledger.read(storage).current()
     assert {key: found["decide_key"] for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
 
 
 @pytest.mark.unit
-def test_export(storage: Storage, models: model_set.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
-    finalise, group = finaliser(models, storage, monkeypatch)
-    finalise(group.to_row())
+def test_export(storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    finalize, group = finaliser(models, storage, monkeypatch)
+    finalize(group.to_row())
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
     monkeypatch.setattr(annotate_finalize, "export", fails(annotate_finalize.export, guilty))
@@ -227,9 +227,9 @@ class FaultyEncode(Encode):
         return fails(super()._leave, lambda part, _: part["video_id"] == "encode.mp4")(part, embeddings)
 
 
-class FaultyFinalise(Finalise):
+class FaultyFinalize(Finalize):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalize.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalise.mp4")
+        annotate_finalize.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4")
         return super().__call__(row)
 
 
@@ -253,21 +253,21 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    names = ["decode.mp4", "encode.mp4", "export.mp4", "finalise.mp4", "whole.mp4"]
+    names = ["decode.mp4", "encode.mp4", "export.mp4", "finalize.mp4", "whole.mp4"]
     for name in names:
         write_clip(tmp_path / "in" / name, scene(10, seed=len(name)), options={"crf": str(20 + names.index(name))})
     out = tmp_path / "out"
     command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
     command += ["--export", "csv"]
     with monkeypatch.context() as patched:
-        for faulty in (FaultyDecode, FaultyEncode, FaultyFinalise, FaultyExport):
+        for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):
             patched.setattr(annotate_phases, faulty.__name__.removeprefix("Faulty"), faulty)
         assert main(command) == 1
     assert "a fault of aupipe (internal_error) set 4 inputs aside" in capsys.readouterr().out
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
     assert {name: row["status"] for name, row in records.items()} == {
         "decode.mp4": "quarantined", "encode.mp4": "quarantined", "export.mp4": "partial",
-        "finalise.mp4": "quarantined", "whole.mp4": "ok",
+        "finalize.mp4": "quarantined", "whole.mp4": "ok",
     }  # fmt: skip
     for name in set(names) - {"whole.mp4"}:
         assert records[name]["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/")
@@ -291,16 +291,16 @@ def test_a_video_that_was_annotated_before_is_withdrawn_and_tried_again(
 ) -> None:
     """A fault that shows only when it is decided again: its rows of other thresholds go, and come back."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    for name in ("finalise.mp4", "whole.mp4"):
+    for name in ("finalize.mp4", "whole.mp4"):
         write_clip(tmp_path / "in" / name, scene(6, seed=len(name)))
     out = tmp_path / "out"
     command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
     assert main(command) == 0
     command += ["--set", "thresholds.AU12=0.0"]
     with monkeypatch.context() as patched:
-        patched.setattr(annotate_phases, "Finalise", FaultyFinalise)
+        patched.setattr(annotate_phases, "Finalize", FaultyFinalize)
         assert main(command) == 1
     assert frames_of(out) == {"whole.mp4": list(range(6))}
     assert main(command) == 0
-    assert frames_of(out) == {name: list(range(6)) for name in ("finalise.mp4", "whole.mp4")}
+    assert frames_of(out) == {name: list(range(6)) for name in ("finalize.mp4", "whole.mp4")}
     assert set(pads.dataset(out / "frames").to_table()["AU12"].to_pylist()) == {True}

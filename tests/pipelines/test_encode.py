@@ -14,8 +14,8 @@ import torch
 from aupipe.commands import train
 from aupipe.config import Inference, Resources
 from aupipe.data import embedding_store
-from aupipe.data.splits import Part
-from aupipe.facestore.read import StoreIndex
+from aupipe.data.splits import SplitPart
+from aupipe.facestore.read import FaceStore
 from aupipe.models.checkpoint import load_card
 from aupipe.pipelines.encode import encode_stage
 from aupipe.pipelines.predict import predict
@@ -62,10 +62,10 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     assert not (fly / "embeddings").exists()
 
     (validation,) = kept.rglob("split=validation/*.parquet")
-    index = StoreIndex.open(store)
+    index = FaceStore.open(store)
     nothing = torch.full((index.rows("validation"), pq.read_schema(validation).field(0).type.list_size), torch.nan)
     validation.write_bytes(embedding_store.to_parquet(nothing))
-    part = Part("validation")
+    part = SplitPart("validation")
     (said,) = predict([str(once / "best")], index, (part,), Inference(), Resources(), str(kept))[part]
     assert np.isnan(said.probabilities).all()  # read, not made again
 
@@ -75,11 +75,11 @@ def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None)
         """What lies there afterwards: file → time of writing, bytes."""
         chosen = [*TINY, f"stages.base.encode_once={encode_once}"]
         plan = recipe.read("prompt_tuning", quick=True, overrides=chosen)
-        data = task_data.task_data(plan, "base", StoreIndex.open(store))
+        data = task_data.task_data(plan, "base", FaceStore.open(store))
         learner, _ = build_learner(plan, "base", data, None)
         (folders,) = encode_stage(plan, "base", data, learner.encoder, str(tmp_path)).values()
-        assert len(folders.learnt) == max(encode_once["copies"], 1)
-        assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.learnt, *folders.scored))
+        assert len(folders.train) == max(encode_once["copies"], 1)
+        assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.train, *folders.eval))
         return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.parquet")}
 
     first = encode(copies=0)

@@ -17,7 +17,7 @@ from aupipe.commands.evaluate import main
 from aupipe.data.crop_reader import CropReader
 from aupipe.evaluation import metrics
 from aupipe.evaluation.inference import encode
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
@@ -39,7 +39,7 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
     checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)
     assert main(["--checkpoint", str(tmp_path / "best"), "--data", store, "--out", str(tmp_path / "out")]) == 0
 
-    index = StoreIndex.open(store)
+    index = FaceStore.open(store)
     system, _ = checkpoint.load(str(tmp_path / "best"))
     reader = CropReader(index, "validation", keep_groups=3)
     logits = encode(system.encoder, card.input, reader, np.arange(560), torch.device("cpu"))

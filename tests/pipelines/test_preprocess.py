@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def tree(tmp_path):
-    """Twelve rows for training, four for validation, a grey crop each."""
+    """Twelve rows for training, four for validation, a gray crop each."""
     root = tmp_path / "data"
     for split, video, rows in (("Train_Set", "a", 12), ("Validation_Set", "b", 4)):
         folder = root / "annotations/AU_Detection_Challenge" / split

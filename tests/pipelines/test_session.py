@@ -11,15 +11,15 @@ import ray
 
 from aupipe.config import Resources
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import asked_ahead, node_of
+from aupipe.pipelines.session import label_selector_for, reserved_resources
 
 pytestmark = pytest.mark.ray
 
 
 def test_without_labels_all_runs_anywhere(ray_session: None) -> None:
-    assert node_of("decode", Resources()) is None
-    assert node_of("decode", Resources(pools=True)) == {"pool": "decode"}
-    assert node_of("decode", Resources(pools=False)) is None
+    assert label_selector_for("decode", Resources()) is None
+    assert label_selector_for("decode", Resources(pools=True)) == {"pool": "decode"}
+    assert label_selector_for("decode", Resources(pools=False)) is None
 
 
 def test_what_is_asked_ahead_is_given_back(ray_session: None) -> None:
@@ -29,7 +29,7 @@ def test_what_is_asked_ahead_is_given_back(ray_session: None) -> None:
     def asked() -> list:
         return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
 
-    with asked_ahead([("decode", {"CPU": 1}), ("infer", {"GPU": 1, "CPU": 1})], Resources(pools=True)):
+    with reserved_resources([("decode", {"CPU": 1}), ("infer", {"GPU": 1, "CPU": 1})], Resources(pools=True)):
         assert asked() == [{"CPU": 1}, {"GPU": 1, "CPU": 1}]
     assert asked() == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from aupipe.commands import evaluate, train
 from aupipe.data import splits
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 
 pytestmark = pytest.mark.ray
@@ -29,7 +29,7 @@ def test_a_fold_is_left_out_of_learning_and_is_what_is_scored(
     arguments = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--workers", "1"]
     assert train.main([*arguments, *settings, "--out", str(run), "--split", "fold:2"]) == 0
     card = checkpoint.load_card(str(run / "best")).training
-    left_out = splits.to_score(StoreIndex.open(store), "fold:2").videos
+    left_out = splits.eval_part(FaceStore.open(store), "fold:2").videos
     assert card.split == "fold:2"
     assert card.held_out_videos
     assert not left_out & {*card.videos, *card.held_out_videos}

@@ -64,10 +64,10 @@ def test_people_left_out_then_expressions_then_aus(
 
 @pytest.mark.unit
 def test_every_fold_has_a_folder_that_says_what_it_changed(tmp_path: Path) -> None:
-    plan = recipe.read("region_relation", quick=True, overrides=["fold.1.fusion=fixed", "fold.official.neighbours=3"])
+    plan = recipe.read("region_relation", quick=True, overrides=["fold.1.fusion=fixed", "fold.official.neighbors=3"])
     jobs = train_folds.jobs(TrainJob(recipe=plan, store="store", out=str(tmp_path)))
     assert {name: job.split for name, job in jobs.items()} == {
-        "official,neighbours=3": "official", "fold-0": "fold:0", "fold-1,fusion=fixed": "fold:1", "fold-2": "fold:2",
+        "official,neighbors=3": "official", "fold-0": "fold:0", "fold-1,fusion=fixed": "fold:1", "fold-2": "fold:2",
         "fold-3": "fold:3",
     }  # fmt: skip
     assert jobs["fold-1,fusion=fixed"].recipe.model.fusion == "fixed"

@@ -17,7 +17,7 @@ import ray
 
 from aupipe.commands import train, tune
 from aupipe.data import splits
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.pipelines.session import session
 from aupipe.storage import Storage
@@ -41,7 +41,7 @@ def file(tmp_path: Path) -> str:
     plan = recipe.read("multilabel_transformer", quick=True, overrides=SETTINGS)
     plan = plan.changed({
         "stages.train.tasks.au.loss": {"kind": "focal", "alpha": 0.99, "gamma": 0},
-        "stages.train.optimiser.groups.0.schedule": {"kind": "cosine", "lr": 0.02},
+        "stages.train.optimizer.groups.0.schedule": {"kind": "cosine", "lr": 0.02},
         "search": {"train": {"tasks.au.loss.alpha": {"choice": [0, 0.001]}}},
     })  # fmt: skip
     (tmp_path / "recipe.yaml").write_bytes(search.to_yaml(plan, "of a test"))
@@ -73,8 +73,8 @@ def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
         assert time.monotonic() < deadline, ray.util.placement_group_table()
         time.sleep(0.1)
 
-    index = StoreIndex.open(store)
-    steered = splits.to_score(index, splits.SEARCH).videos
+    index = FaceStore.open(store)
+    steered = splits.eval_part(index, splits.SEARCH).videos
     card = checkpoint.load_card(str(out / "best")).training
     assert not steered & {*card.videos, *card.held_out_videos}
     assert {*steered, *card.videos, *card.held_out_videos} == set(index.labels("train")["video_id"].to_pylist())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.images import job as images
 from aupipe.storage import Storage
 from aupipe.synthesis import rig
@@ -29,7 +29,7 @@ LOSSES = Path(__file__).with_name("starter_losses.json")
 STEPS, EVERY = 200, 20
 
 
-def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -> StoreIndex:
+def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -> FaceStore:
     """A face store of rendered people, as synthesize.py and preprocess.py make it."""
     data, place = StillSet(people=people, stills=stills, seed=0, rigs=rigs, config=SynthesisConfig()), folder / "data"
     storage = Storage(place)
@@ -42,17 +42,17 @@ def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -
     for file in plan.files():
         Storage(folder / "store").write(file.name, file.make())
     plan.complete()
-    return StoreIndex.open(str(folder / "store"))
+    return FaceStore.open(str(folder / "store"))
 
 
-def losses(index: StoreIndex, steps: int, *overrides: str) -> list[float]:
+def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
     """Of each of the first steps."""
     torch.set_num_threads(1)
     plan = recipe.read("starter", quick=False, overrides=overrides)
     data = task_data.task_data(plan, "train", index)
-    model, optimiser = build_learner(plan, "train", data, "random")
+    model, optimizer = build_learner(plan, "train", data, "random")
     trainer = engine.Trainer(
-        recipe=plan, stage="train", data=data, model=model, optimiser=optimiser, rank=0, world=1,
+        recipe=plan, stage="train", data=data, model=model, optimizer=optimizer, rank=0, world=1,
         device=torch.device("cpu"),
     )  # fmt: skip
     found: list[float] = []

@@ -37,7 +37,7 @@ def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
         check(spec(seed=1), storage)
     with pytest.raises(ConfigError, match="config"):
         check(spec(render={"crf": 9}), storage)
-    assert json.loads(storage.read("dataset.json"))["licence"] == "CC0-1.0"
+    assert json.loads(storage.read("dataset.json"))["license"] == "CC0-1.0"
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

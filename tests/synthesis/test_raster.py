@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aupipe.synthesis.raster import rasterise, vertex_normals
+from aupipe.synthesis.raster import rasterize, vertex_normals
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +18,7 @@ FACES = np.array([[0, 1, 2], [1, 3, 2], [4, 5, 6]], np.int32)
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
 def test_the_nearest_is_seen(order: list[int]) -> None:
-    face, _, depth = rasterise(POINTS, FACES[order], 8)
+    face, _, depth = rasterize(POINTS, FACES[order], 8)
     assert order[face[3, 3]] == 2
     assert order[face[7, 7]] == 1
     assert (depth == 1).sum() == (face == order.index(2)).sum() == 10
@@ -27,7 +27,7 @@ def test_the_nearest_is_seen(order: list[int]) -> None:
 
 def test_corners_are_weighed_and_what_lies_outside_is_left_out() -> None:
     points = POINTS[4:] + np.array([3, 0, 0], np.float32)
-    face, shares, _ = rasterise(points, np.array([[0, 1, 2]], np.int32), 8)
+    face, shares, _ = rasterize(points, np.array([[0, 1, 2]], np.int32), 8)
     row, column = 2, 6
     weights = np.array([1 - shares[row, column].sum(), *shares[row, column]])
     np.testing.assert_allclose(weights @ points[:, :2], [column + 0.5, row + 0.5], atol=1e-5)

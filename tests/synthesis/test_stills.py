@@ -1,4 +1,4 @@
-"""Pictures of one person: the same for a seed, unlike each other, labelled by what they show."""
+"""Pictures of one person: the same for a seed, unlike each other, labeled by what they show."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aupipe.synthesis.rig import Floats
-from aupipe.synthesis.voice import RATE_HZ, samples, speak
+from aupipe.synthesis.voice import RATE_HZ, samples, synthesize_voice
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +20,7 @@ def rms(sound: Floats) -> float:
 
 def test_the_seed_alone_decides() -> None:
     opening = np.linspace(0, 0.2, FRAMES)
-    first, again, other = (speak(seed, opening, SHUT, FPS) for seed in (1, 1, 2))
+    first, again, other = (synthesize_voice(seed, opening, SHUT, FPS) for seed in (1, 1, 2))
     assert first.shape == (FRAMES * RATE_HZ // FPS,)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -29,7 +29,7 @@ def test_the_seed_alone_decides() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_energy_follows_the_lips(seed: int) -> None:
     opening = np.repeat([0.0, 0.06, 0.25, 0.0, -0.1], 10)
-    inside = speak(seed, opening, SHUT, FPS).reshape(FRAMES, -1)
+    inside = synthesize_voice(seed, opening, SHUT, FPS).reshape(FRAMES, -1)
     shut, ajar, wide, shut_again = (inside[first + 1 : first + 9] for first in (0, 10, 20, 30))
     assert rms(shut) > 0  # a room, no digital zero
     assert max(rms(shut), rms(shut_again)) < 0.05 * rms(ajar)
@@ -42,7 +42,7 @@ def test_energy_follows_the_lips(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_jaw_moves_the_spectrum(seed: int) -> None:
     opening = np.full(FRAMES, 0.2)
-    high, low = (speak(seed, opening, np.full(FRAMES, jaw), FPS) for jaw in (1.0, 0.0))
+    high, low = (synthesize_voice(seed, opening, np.full(FRAMES, jaw), FPS) for jaw in (1.0, 0.0))
     frequency = np.fft.rfftfreq(len(low), 1 / RATE_HZ)
 
     def share(sound: Floats) -> float:

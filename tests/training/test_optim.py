@@ -5,7 +5,7 @@ from torch import nn
 from aupipe.config import load
 from aupipe.errors import ConfigError
 from aupipe.training import optim
-from aupipe.training.optim import Cosine, Exponential, Milestones, OptimiserConfig, Polynomial, Restarts, Warmup
+from aupipe.training.optim import Cosine, Exponential, Milestones, OptimizerConfig, Polynomial, Restarts, Warmup
 
 pytestmark = pytest.mark.unit
 
@@ -70,32 +70,32 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
-def config(*prefixes: list[str], **settings: object) -> OptimiserConfig:
+def config(*prefixes: list[str], **settings: object) -> OptimizerConfig:
     groups = [{"parameters": p, "schedule": EXPONENTIAL, "weight_decay": i} for i, p in enumerate(prefixes)]
-    return load(OptimiserConfig, {"groups": groups, **settings})
+    return load(OptimizerConfig, {"groups": groups, **settings})
 
 
 def test_every_parameter_belongs_to_its_longest_prefix() -> None:
     net = Net()
-    optimiser = optim.build(net, config([""], ["head", "body.0"], ["head.3"]))
-    sizes = [sum(p.numel() for p in group["params"]) for group in optimiser.param_groups]
+    optimizer = optim.build(net, config([""], ["head", "body.0"], ["head.3"]))
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
     assert sizes == [8, 20 + 20 + 8, 10]
-    assert [group["weight_decay"] for group in optimiser.param_groups] == [0, 1, 2]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0, 1, 2]
 
 
 def test_unnamed_modules_are_frozen_to_the_bit_buffers_too() -> None:
     torch.manual_seed(0)
     net = Net()
-    optimiser = optim.build(net, config(["head"]))
+    optimizer = optim.build(net, config(["head"]))
     before = {k: v.clone() for k, v in net.body.state_dict().items()}
     head = net.head[0].weight.clone()
     for _ in range(3):
         optim.train_mode(net)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = 0.1
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         net(torch.randn(8, 4)).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert all(torch.equal(before[k], v) for k, v in net.body.state_dict().items())
     assert not torch.equal(head, net.head[0].weight)
     assert not net.body[2].training
@@ -107,12 +107,12 @@ def test_unnamed_modules_are_frozen_to_the_bit_buffers_too() -> None:
 def test_norms_may_be_spared_decay() -> None:
     group = {"parameters": [""], "schedule": EXPONENTIAL, "weight_decay": 0.1, "decay_norms": False}
     net = Net()
-    optimiser = optim.build(net, load(OptimiserConfig, {"kind": "sgd", "momentum": 0.8, "groups": [group]}))
-    assert isinstance(optimiser, torch.optim.SGD)
-    decayed, spared = optimiser.param_groups
+    optimizer = optim.build(net, load(OptimizerConfig, {"kind": "sgd", "momentum": 0.8, "groups": [group]}))
+    assert isinstance(optimizer, torch.optim.SGD)
+    decayed, spared = optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"], decayed["momentum"]) == (0.1, 0, 0.8)
     assert {id(p) for p in spared["params"]} == {id(p) for bn in (net.body[1], net.head[1]) for p in bn.parameters()}
-    assert [g["number"] for g in optimiser.param_groups] == [0, 0]
+    assert [g["number"] for g in optimizer.param_groups] == [0, 0]
 
 
 def test_a_prefix_that_names_nothing_is_refused() -> None:
@@ -125,7 +125,7 @@ def test_a_prefix_that_names_nothing_is_refused() -> None:
 def test_decay_of_one_is_the_authors_undivided_decay() -> None:
     """TensorFlow Addons: θ ← θ − wd·θ with wd = lr; PyTorch: θ ← θ − lr·weight_decay·θ."""
     parameter = nn.Parameter(torch.ones(1))
-    optimiser = torch.optim.AdamW([parameter], lr=5e-5, weight_decay=1.0)
+    optimizer = torch.optim.AdamW([parameter], lr=5e-5, weight_decay=1.0)
     parameter.grad = torch.zeros(1)
-    optimiser.step()
+    optimizer.step()
     assert parameter.item() == pytest.approx(1 - 5e-5)

@@ -31,7 +31,7 @@ def test_random_leaves_the_system_as_built() -> None:
     one = build(MODEL, INPUT)
     torch.manual_seed(3)
     two = build(MODEL, INPUT)
-    pretrained.initialise(two, "random", setting="s")
+    pretrained.load_pretrained(two, "random", setting="s")
     assert same(one, two)
 
 
@@ -42,7 +42,7 @@ def test_file_gives_the_backbone_and_may_have_a_classifier(tmp_path: Path, suffi
     save_file(whole.state_dict(), path) if suffix == ".safetensors" else torch.save(whole.state_dict(), path)
     pretrained.check(str(path), setting="s", system=build(MODEL, INPUT))
     system = build(MODEL, INPUT)
-    pretrained.initialise(system, str(path), setting="s")
+    pretrained.load_pretrained(system, str(path), setting="s")
     expected = {k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")}
     got = system.encoder.backbone.network.state_dict()
     assert got.keys() == expected.keys()
@@ -55,7 +55,7 @@ def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
     save_file({**state, "layer9.weight": torch.zeros(1)}, tmp_path / "more.safetensors")
     for name, what in (("less", "conv1.0.weight"), ("more", "layer9.weight")):
         with pytest.raises(CheckpointError, match=what):
-            pretrained.initialise(build(MODEL, INPUT), str(tmp_path / f"{name}.safetensors"), setting="s")
+            pretrained.load_pretrained(build(MODEL, INPUT), str(tmp_path / f"{name}.safetensors"), setting="s")
 
 
 def test_missing_file_names_setting_layout_and_way_out() -> None:
@@ -76,10 +76,10 @@ def test_run_gives_the_whole_system(tmp_path: Path) -> None:
     for init in (tmp_path, tmp_path / "best"):
         pretrained.check(str(init), setting="s", system=build(MODEL, INPUT))
         system = build(MODEL, INPUT)
-        pretrained.initialise(system, str(init), setting="s")
+        pretrained.load_pretrained(system, str(init), setting="s")
         assert same(system, trained)
     with pytest.raises(CheckpointError, match="does not fit"):
-        pretrained.initialise(build(MODEL.model_copy(update={"width": 32}), INPUT), str(tmp_path), setting="s")
+        pretrained.load_pretrained(build(MODEL.model_copy(update={"width": 32}), INPUT), str(tmp_path), setting="s")
 
 
 def expressions(**settings: object) -> ExpressionTransferConfig:
@@ -91,7 +91,7 @@ def test_backbone_of_the_first_stage_is_that_of_the_second_and_only_the_head_is_
     first = build(config, INPUT)
     checkpoint.save(Storage(tmp_path), first, checkpoint.Card(model=config, input=INPUT, template=((0, 0),) * 5))
     second = build(expressions(outputs=("au",)), INPUT)
-    given = pretrained.initialise(second, str(tmp_path), setting="s")
+    given = pretrained.load_pretrained(second, str(tmp_path), setting="s")
     assert same(first.encoder.backbone, second.encoder.backbone)
     assert {name.split(".")[1] for name in second.state_dict().keys() - given} == {"au"}
 
@@ -110,4 +110,4 @@ def test_a_module_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     config, small = system("iresnet18")
     checkpoint.save(Storage(tmp_path), small, checkpoint.Card(model=config, input=INPUT, template=((0, 0),) * 5))
     with pytest.raises(CheckpointError, match="has only a part of backbone"):
-        pretrained.initialise(system("iresnet34")[1], str(tmp_path), setting="s")
+        pretrained.load_pretrained(system("iresnet34")[1], str(tmp_path), setting="s")

@@ -22,7 +22,7 @@ def test_multilabel_transformer_has_the_papers_settings() -> None:
     assert (paper.model.backbone, paper.input.size_px) == ("inception_v3", 299)
     task = stage.tasks.au
     assert (stage.epochs, stage.batch, task.data.every_n, task.loss.dice) == (10, 64, 5, 0.5)
-    assert [group.weight_decay for group in stage.optimiser.groups] == [1, 1, 1]
+    assert [group.weight_decay for group in stage.optimizer.groups] == [1, 1, 1]
     assert stage.init not in ("random", "timm")
 
 
@@ -85,8 +85,8 @@ def test_region_relation_has_the_papers_settings() -> None:
     paper = recipe.read("region_relation", quick=False)
     stage = paper.stages["train"]
     assert (paper.model.backbone, stage.epochs, stage.batch) == ("iresnet100", 15, 256)
-    assert (stage.optimiser.kind, stage.optimiser.momentum) == ("sgd", 0.9)
-    assert stage.optimiser.groups[0].schedule.epochs == (4, 6, 8)
+    assert (stage.optimizer.kind, stage.optimizer.momentum) == ("sgd", 0.9)
+    assert stage.optimizer.groups[0].schedule.epochs == (4, 6, 8)
     assert (stage.tasks.au.data.every_n, stage.tasks.au.data.rare_n) == (10, 5)
     assert not stage.augment.mixup_alpha
     assert paper.needed() == ["train"]  # the stage that stands in for Glint360K is not run unless it is asked for

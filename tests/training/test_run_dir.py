@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.errors import ConfigError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.storage import Storage
 from aupipe.training import recipe, run_dir
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path, make_store: Callable[..., str]) -> None:
-    index, other_store = (StoreIndex.open(make_store(train=2, frames=4, seed=seed)) for seed in (0, 1))
+    index, other_store = (FaceStore.open(make_store(train=2, frames=4, seed=seed)) for seed in (0, 1))
     read = recipe.read("multilabel_transformer", quick=True)
     folder = Storage(tmp_path / "run")
     run_dir.begin(folder, run_dir.identity(read, index, "official"))

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aupipe.data import sampler
 from aupipe.errors import AupipeError, DatasetError
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.models.backbone import make
 from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
 from aupipe.training import learner, optim, recipe, state, task_data
@@ -41,7 +41,7 @@ stages:
       au: {loss: {kind: bce}}
     alternate: ALTERNATE
     augment: {flip: true, brightness: 0.1}
-    optimiser:
+    optimizer:
       kind: sgd
       groups: [{parameters: [""], schedule: {kind: milestones, lr: 0.05}, weight_decay: 0.01}]
     epochs: 2
@@ -79,7 +79,7 @@ class Pooled(FrameEncoder):
 def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Recipe]:
     def build(*_: object) -> System:
         encoder = Pooled()
-        return System(encoder=encoder, head=TwoHeads(encoder.width))
+        return System(encoder=encoder, head=TwoHeads(encoder.embed_dim))
 
     def read(alternate: str) -> Recipe:
         monkeypatch.setattr(learner, "build", build)
@@ -90,17 +90,17 @@ def two_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
 
 
 def trainer(
-    plan: Recipe, index: StoreIndex, rank: int = 0, world: int = 1, wrap: Callable = lambda model: model
+    plan: Recipe, index: FaceStore, rank: int = 0, world: int = 1, wrap: Callable = lambda model: model
 ) -> engine.Trainer:
     (stage,) = plan.stages
     data = task_data.task_data(plan, stage, index)
-    model, optimiser = build_learner(plan, stage, data, "random")
+    model, optimizer = build_learner(plan, stage, data, "random")
     return engine.Trainer(
         recipe=plan,
         stage=stage,
         data=data,
         model=wrap(model),
-        optimiser=optimiser,
+        optimizer=optimizer,
         rank=rank,
         world=world,
         device=CPU,
@@ -115,7 +115,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: StoreIndex) -> None:
+def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: FaceStore) -> None:
     one, two = trainer(tiny, index), trainer(tiny, index)
     other = trainer(tiny.model_copy(update={"seed": 1}), index)
     losses = [t.train_epoch(0) for t in (one, two, other)]
@@ -125,7 +125,7 @@ def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: StoreInde
 
 @pytest.mark.parametrize("kind", ["one task", "epoch", "batch"])
 def test_goes_on_from_any_step_to_the_same_bits(
-    kind: str, tiny: Recipe, two_tasks: Callable, index: StoreIndex, tmp_path: Path
+    kind: str, tiny: Recipe, two_tasks: Callable, index: FaceStore, tmp_path: Path
 ) -> None:
     plan = tiny if kind == "one task" else two_tasks(kind)
     whole = trainer(plan, index)
@@ -135,11 +135,11 @@ def test_goes_on_from_any_step_to_the_same_bits(
     stopped = trainer(plan, index)
     stopped.train_epoch(0)
     *_, (done, total) = itertools.islice(stopped.learn(1), 3)  # as if killed after step 3 of the second epoch
-    state.save(tmp_path, stopped.learner, stopped.optimiser, state.Position(epochs=1, step=done, loss=total))
+    state.save(tmp_path, stopped.learner, stopped.optimizer, state.Position(epochs=1, step=done, loss=total))
 
     torch.manual_seed(999)  # whatever the process did before plays no part
     again = trainer(plan, index)
-    position = state.load(tmp_path, again.learner, again.optimiser)
+    position = state.load(tmp_path, again.learner, again.optimizer)
     assert (position.epochs, position.step) == (1, 3)
     *_, (done, total) = again.learn(1, position.step, position.loss)
     assert total / done == mean
@@ -156,15 +156,15 @@ def group(tmp_path: Path) -> object:
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("alternate", ["epoch", "batch"])
 def test_a_step_leaves_the_other_head_alone(
-    alternate: str, wrapped: bool, two_tasks: Callable, index: StoreIndex, group: object
+    alternate: str, wrapped: bool, two_tasks: Callable, index: FaceStore, group: object
 ) -> None:
     def wrap(model: Learner) -> torch.nn.Module:
         return DistributedDataParallel(model, find_unused_parameters=True) if wrapped else model
 
     one = trainer(two_tasks(alternate), index, wrap=wrap)
     heads = {"au": one.learner.head.au, "expr": one.learner.head.expr}
-    momentum = one.optimiser.state
-    turns = sampler.turns(one.steps, alternate, epoch=0)
+    momentum = one.optimizer.state
+    turns = sampler.task_schedule(one.steps, alternate, epoch=0)
     assert turns[0][0] == "expr"
     for number, turn in enumerate(turns[:2] + turns[-2:]):
         optim.train_mode(one.model)
@@ -179,14 +179,14 @@ def test_a_step_leaves_the_other_head_alone(
         assert not same(before, list(heads[turn[0]].state_dict().values()))
 
 
-def test_a_class_beyond_the_head_is_unknown_to_it(index: StoreIndex) -> None:
+def test_a_class_beyond_the_head_is_unknown_to_it(index: FaceStore) -> None:
     plan = recipe.read("multimodal", quick=True, overrides=["model.expressions=3", "stages.visual.batch=8"])
     expr = task_data.task_data(plan, "visual", index)["expr"]
-    assert set(np.unique(expr.learnt.targets)) == {0, 1, 2}
-    assert set(np.unique(expr.scored.targets)) == {0, 1, 2}
+    assert set(np.unique(expr.train.targets)) == {0, 1, 2}
+    assert set(np.unique(expr.eval.targets)) == {0, 1, 2}
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: StoreIndex) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     with torch.no_grad():
         next(one.learner.parameters()).fill_(torch.nan)
@@ -194,7 +194,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: StoreIndex) 
         one.train_epoch(0)
 
 
-def test_parts_of_a_batch_add_up_to_it(index: StoreIndex) -> None:
+def test_parts_of_a_batch_add_up_to_it(index: FaceStore) -> None:
     gradients = []
     for parts in (1, 4):
         changes = [f"stages.train.accumulate={parts}", *(f"stages.train.augment.{kind}=0" for kind in AUGMENTED)]
@@ -206,13 +206,13 @@ def test_parts_of_a_batch_add_up_to_it(index: StoreIndex) -> None:
         torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)
 
 
-def test_learns_what_can_be_seen(tiny: Recipe, index: StoreIndex) -> None:
+def test_learns_what_can_be_seen(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     first = one.train_epoch(0)
     assert one.train_epoch(1) < first
 
 
-def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, index: StoreIndex) -> None:
+def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, index: FaceStore) -> None:
     plan = two_tasks("epoch")
     whole = trainer(plan, index).validate()
     assert whole["expr_majority"] > 0.3
@@ -231,7 +231,7 @@ def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, ind
     assert [np.array_equal(shares[k] + shares[k + 2], counted[k]) for k in range(2)] == [True, True]
 
 
-def test_fewer_rows_than_a_batch_are_refused(index: StoreIndex) -> None:
+def test_fewer_rows_than_a_batch_are_refused(index: FaceStore) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
     with pytest.raises(DatasetError, match="less than one batch"):
         trainer(huge, index)

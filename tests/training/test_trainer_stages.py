@@ -1,4 +1,4 @@
-"""Every stage of every recipe takes an optimiser step that moves what it is to learn, and nothing else."""
+"""Every stage of every recipe takes an optimizer step that moves what it is to learn, and nothing else."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from aupipe.data import batches, sampler
-from aupipe.facestore.read import StoreIndex
+from aupipe.facestore.read import FaceStore
 from aupipe.training import optim, recipe, task_data, trainer
 from aupipe.training.learner import Learner, build_learner
 
@@ -27,24 +27,24 @@ LEARNT = {
 }
 
 
-def first_step(name: str, stage: str, index: StoreIndex, *, quick: bool) -> None:
-    """A whole optimiser step on a batch of 2 moves all that is to be learnt and nothing else."""
+def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
+    """A whole optimizer step on a batch of 2 moves all that is to be learnt and nothing else."""
     identities = "identity" in recipe.read(name, quick=quick).stages[stage].tasks.named
     small = [f"stages.{stage}.batch=2", *([PEOPLE.format(stage)] if identities else [])]
     if stage == "prompts":
         small.append("stages.prompts.tasks.au.data.subset=1")
     plan = recipe.read(name, quick=quick, overrides=small)
     data = task_data.task_data(plan, stage, index)
-    learner, optimiser = build_learner(plan, stage, data, None)
+    learner, optimizer = build_learner(plan, stage, data, None)
     one = trainer.Trainer(
-        recipe=plan, stage=stage, data=data, model=learner, optimiser=optimiser, rank=0, world=1, device=CPU
+        recipe=plan, stage=stage, data=data, model=learner, optimizer=optimizer, rank=0, world=1, device=CPU
     )
     if batches.is_frozen(learner.encoder):
         settle(learner.encoder, plan.input.size_px)
     before = {key: value.clone() for key, value in one.learner.state_dict().items()}
     learnt = {key for key, parameter in one.learner.named_parameters() if parameter.requires_grad}
     optim.train_mode(one.model)
-    for number, turn in enumerate(sampler.turns(one.steps, "batch", epoch=0)[: len(one.tasks)]):
+    for number, turn in enumerate(sampler.task_schedule(one.steps, "batch", epoch=0)[: len(one.tasks)]):
         assert np.isfinite(one._step(*turn, number))
     allowed = LEARNT.get((name, stage), ("",))
     assert learnt == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
@@ -75,11 +75,11 @@ def _learning(learner: Learner) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_every_quick_stage_takes_a_step(name: str, stage: str, index: StoreIndex) -> None:
+def test_every_quick_stage_takes_a_step(name: str, stage: str, index: FaceStore) -> None:
     first_step(name, stage, index, quick=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_paper_size_takes_a_whole_optimiser_step(name: str, stage: str, index: StoreIndex) -> None:
+def test_paper_size_takes_a_whole_optimizer_step(name: str, stage: str, index: FaceStore) -> None:
     first_step(name, stage, index, quick=False)

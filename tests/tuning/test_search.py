@@ -8,7 +8,7 @@ from aupipe.tuning import search
 
 pytestmark = pytest.mark.unit
 
-LR = "stages.train.optimiser.groups.0.schedule.lr"
+LR = "stages.train.optimizer.groups.0.schedule.lr"
 QUICK = recipe.read("multilabel_transformer", quick=True)
 
 
@@ -16,7 +16,7 @@ QUICK = recipe.read("multilabel_transformer", quick=True)
 @pytest.mark.parametrize("name", recipe.known())
 def test_every_recipe_can_be_searched_and_what_is_found_trained(name: str, quick: bool, tmp_path: Path) -> None:
     plan = recipe.read(name, quick=quick)
-    space = search.space(plan)
+    space = search.search_space(plan)
     assert {key.split(".")[1] for key in space} == {plan.needed()[-1]}
     _, drawn = search.draws(plan, 2)
     changed = plan.changed(drawn)
@@ -55,10 +55,10 @@ def test_stages_before_the_searched_one_are_trained_once_for_all_trials() -> Non
 
 def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
     plan = recipe.read("region_relation", quick=True, overrides=["search.expressions={batch: {choice: [16, 32]}}"])
-    assert "stages.expressions.batch" in search.space(plan)
+    assert "stages.expressions.batch" in search.search_space(plan)
     assert search.shared(plan) is None
     paper = recipe.read("region_relation", quick=False, overrides=["search.expressions={batch: {choice: [16, 32]}}"])
-    assert "stages.expressions.batch" not in search.space(paper)
+    assert "stages.expressions.batch" not in search.search_space(paper)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
         (["search.first={batch: {choice: [8]}}"], "search.first"),
         (["search.train={batches: {choice: [8]}}"], "stages.train.batches"),
         (["search.train={batch: {choice: [8, 0]}}"], "stages.train.batch"),
-        (["search.train={optimiser.groups.1.weight_decay: {choice: [0]}}"], "optimiser.groups.1.weight_decay"),
+        (["search.train={optimizer.groups.1.weight_decay: {choice: [0]}}"], "optimizer.groups.1.weight_decay"),
         (["search.train={model.width: {choice: [30]}}"], "heads"),
     ],
 )
 def test_what_cannot_be_searched_is_named(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        search.space(recipe.read("multilabel_transformer", quick=True, overrides=overrides))
+        search.search_space(recipe.read("multilabel_transformer", quick=True, overrides=overrides))
 
 
 def test_null_takes_a_key_out_of_a_search() -> None:
     fewer = recipe.read("multilabel_transformer", quick=True, overrides=[f"search.train={{{LR[13:]}: null}}"])
-    assert search.space(QUICK).keys() - search.space(fewer).keys() == {LR}
+    assert search.search_space(QUICK).keys() - search.search_space(fewer).keys() == {LR}

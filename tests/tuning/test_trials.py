@@ -52,7 +52,7 @@ def test_the_table_has_a_column_a_setting_with_the_recipes_own_value_for_the_def
     write_epochs(out, trials.begin(out, {}), 0.5)
     trials.end(out, {}, "finished")
     trials.end(out, drawn, "failed", "the loss is nan")
-    table = pq.read_table(io.BytesIO(trials.to_parquet(plan, search.space(plan), trials.read(out)))).to_pylist()
+    table = pq.read_table(io.BytesIO(trials.to_parquet(plan, search.search_space(plan), trials.read(out)))).to_pylist()
     assert [row["trial"] for row in table] == ["default", search.name_of(drawn)]
     assert [row[KEY] for row in table] == [0.5, drawn[KEY]]
     assert table[0]["score"] == 0.5

@@ -131,7 +131,7 @@ def build_expr(config: ExprLossConfig) -> nn.Module:
 
 
 def build_identity(config: IdentityLossConfig, *, identities: int, width: int) -> CosFace:
-    """(embeddings (N, `width`), identities (N,) int64, −1 unknown) → scalar; its centres are learnt with the rest."""
+    """(embeddings (N, `width`), identities (N,) int64, −1 unknown) → scalar; its centers are learnt with the rest."""
     return CosFace(
         identities=identities, width=width, scale=config.scale, margin=config.margin, sample_rate=config.sample_rate
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aupipe.errors import ConfigError
-from aupipe.training.losses.masked import known_mean, precise
+from aupipe.training.losses.masked import at_least_float32, masked_mean
 
 TINY = 1e-12  # below it (1 − p_t)^γ is held constant: for γ < 1 its slope at 0 is infinite
 
@@ -33,13 +33,13 @@ class BceDice(nn.Module):
         self.dice = dice
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits, known = precise(logits), targets >= 0
+        logits, known = at_least_float32(logits), targets >= 0
         y = targets.to(logits.dtype).clamp(min=0)
         entries = functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
         if self.dice:
             entries = entries + self.dice * dice_entries(logits.sigmoid(), y)
         rows = torch.where(known, entries * self.weights, torch.zeros_like(entries)).sum(dim=-1)
-        return known_mean(rows, known.any(dim=-1))
+        return masked_mean(rows, known.any(dim=-1))
 
 
 def frequency_weights(positive_rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -73,10 +73,10 @@ class Bce(nn.Module):
         self.mean_over, self.smoothing = mean_over, smoothing
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits, known = precise(logits), targets >= 0
+        logits, known = at_least_float32(logits), targets >= 0
         y = targets.to(logits.dtype).clamp(min=0)
         entries = -(self.weights * y * self._log(logits) + (1 - y) * self._log(-logits))
-        mean = known_mean(entries, known)
+        mean = masked_mean(entries, known)
         return mean * known.float().mean() if self.mean_over == "all" and known.numel() else mean
 
     def _log(self, logits: Tensor) -> Tensor:
@@ -103,9 +103,9 @@ class BceCircle(nn.Module):
             raise ConfigError(
                 "loss kind bce_circle wants labels 0 and 1; switch mixup and label smoothing off (augment)"
             )
-        logits = precise(logits)
+        logits = at_least_float32(logits)
         rows = log1p_sum_exp(logits, targets == 0) + log1p_sum_exp(-logits, targets == 1)
-        return self.bce * self.entries(logits, targets) + self.circle * known_mean(rows, (targets >= 0).any(dim=-1))
+        return self.bce * self.entries(logits, targets) + self.circle * masked_mean(rows, (targets >= 0).any(dim=-1))
 
 
 def log1p_sum_exp(scores: Tensor, chosen: Tensor) -> Tensor:
@@ -126,9 +126,9 @@ class Focal(nn.Module):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = precise(logits)
+        logits = at_least_float32(logits)
         y = targets.to(logits.dtype).clamp(min=0)
-        return known_mean(focal_entries(logits, y, self.alpha, self.gamma), targets >= 0)
+        return masked_mean(focal_entries(logits, y, self.alpha, self.gamma), targets >= 0)
 
 
 def focal_entries(logits: Tensor, y: Tensor, alpha: float, gamma: float) -> Tensor:

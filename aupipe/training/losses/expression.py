@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aupipe.training.losses.au import TINY, focal_entries
-from aupipe.training.losses.masked import known_mean, precise
+from aupipe.training.losses.masked import at_least_float32, masked_mean
 
 
 class CrossEntropy(nn.Module):
     """−log p_t."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        entries = functional.cross_entropy(precise(logits), targets.clamp(min=0), reduction="none")
-        return known_mean(entries, targets >= 0)
+        entries = functional.cross_entropy(at_least_float32(logits), targets.clamp(min=0), reduction="none")
+        return masked_mean(entries, targets >= 0)
 
 
 class SoftmaxFocal(nn.Module):
@@ -26,9 +26,9 @@ class SoftmaxFocal(nn.Module):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        log_p = -functional.cross_entropy(precise(logits), targets.clamp(min=0), reduction="none")
+        log_p = -functional.cross_entropy(at_least_float32(logits), targets.clamp(min=0), reduction="none")
         missed = -torch.expm1(log_p)  # 1 − p_t without cancellation
-        return known_mean(-self.alpha * missed.clamp(min=TINY).pow(self.gamma) * log_p, targets >= 0)
+        return masked_mean(-self.alpha * missed.clamp(min=TINY).pow(self.gamma) * log_p, targets >= 0)
 
 
 class SigmoidFocal(nn.Module):
@@ -39,7 +39,7 @@ class SigmoidFocal(nn.Module):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = precise(logits)
+        logits = at_least_float32(logits)
         y = functional.one_hot(targets.clamp(min=0), logits.shape[-1]).to(logits.dtype)
         rows = focal_entries(logits, y, self.alpha, self.gamma).mean(dim=-1)
-        return known_mean(rows, targets >= 0)
+        return masked_mean(rows, targets >= 0)

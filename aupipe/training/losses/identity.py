@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aupipe.training.losses.masked import known_mean, precise
+from aupipe.training.losses.masked import at_least_float32, masked_mean
 
 
 class CosFace(nn.Module):
@@ -16,30 +16,30 @@ class CosFace(nn.Module):
     classes and at random others, r · C in all: An et al.: Partial FC (ICCVW 2021).
 
     Attributes:
-        centres: (C, E), learnt.
+        centers: (C, E), learnt.
     """
 
     def __init__(self, *, identities: int, width: int, scale: float, margin: float, sample_rate: float) -> None:
         super().__init__()
-        self.centres = nn.Parameter(torch.randn(identities, width) * 0.01)
+        self.centers = nn.Parameter(torch.randn(identities, width) * 0.01)
         self.scale, self.margin, self.sample_rate = scale, margin, sample_rate
 
     def forward(self, embeddings: Tensor, targets: Tensor) -> Tensor:
         known, targets = targets >= 0, targets.clamp(min=0)
-        centres: Tensor = self.centres
+        centers: Tensor = self.centers
         if self.training and self.sample_rate < 1:
             chosen = self.sample(targets[known])
-            centres, targets = centres[chosen], torch.searchsorted(chosen, targets).clamp(max=len(chosen) - 1)
-        cosines = functional.linear(functional.normalize(precise(embeddings)), functional.normalize(centres))
-        own = functional.one_hot(targets, len(centres)).to(cosines.dtype)
+            centers, targets = centers[chosen], torch.searchsorted(chosen, targets).clamp(max=len(chosen) - 1)
+        cosines = functional.linear(functional.normalize(at_least_float32(embeddings)), functional.normalize(centers))
+        own = functional.one_hot(targets, len(centers)).to(cosines.dtype)
         logits = self.scale * (cosines.clamp(-1, 1) - self.margin * own)
-        return known_mean(functional.cross_entropy(logits, targets, reduction="none"), known)
+        return masked_mean(functional.cross_entropy(logits, targets, reduction="none"), known)
 
     def sample(self, present: Tensor) -> Tensor:
         """Numbers of the classes to look at, ascending: all that are `present`, and others at random."""
-        identities = len(self.centres)
+        identities = len(self.centers)
         present = present.unique()
-        draw = torch.rand(identities, device=self.centres.device)  # torch's own generator, seeded at each step
+        draw = torch.rand(identities, device=self.centers.device)  # torch's own generator, seeded at each step
         draw[present] = 2  # above every draw
         count = max(int(self.sample_rate * identities), len(present), 1)
         return draw.topk(count).indices.sort().values

@@ -24,14 +24,14 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def test_without_margin_it_is_cross_entropy_of_scaled_cosines() -> None:
     loss, (x, y) = cosface(margin=0), batch()
-    cosines = functional.normalize(x) @ functional.normalize(loss.centres).T
+    cosines = functional.normalize(x) @ functional.normalize(loss.centers).T
     torch.testing.assert_close(loss(x, y), functional.cross_entropy(64 * cosines, y, ignore_index=-1))
 
 
 def test_margin_against_the_formula_and_never_a_lower_loss() -> None:
     x, y = batch()
     loss, x, y = cosface(), x[:1], y[:1]
-    cosines = torch.cosine_similarity(x, loss.centres)
+    cosines = torch.cosine_similarity(x, loss.centers)
     own, others = (64 * (cosines[3] - 0.4)).exp(), (64 * torch.cat([cosines[:3], cosines[4:]])).exp()
     torch.testing.assert_close(loss(x, y), -(own / (own + others.sum())).log(), rtol=1e-4, atol=1e-4)
     values = [cosface(margin=margin)(*batch()).item() for margin in (0, 0.1, 0.4, 0.9)]
@@ -80,13 +80,13 @@ def test_sampled_loss_is_the_softmax_over_the_sample() -> None:
     chosen = loss.sample(y[y >= 0])
     torch.manual_seed(5)
     value = loss(x, y)
-    cosines = functional.normalize(x) @ functional.normalize(loss.centres).T
+    cosines = functional.normalize(x) @ functional.normalize(loss.centers).T
     logits = 64 * (cosines - 0.4 * functional.one_hot(y.clamp(min=0), IDENTITIES))
     within = logits.gather(1, y.clamp(min=0)[:, None])[:, 0] - logits[:, chosen].logsumexp(1)
     torch.testing.assert_close(value, -within[y >= 0].mean())
     value.backward()
     left_out = sorted(set(range(IDENTITIES)) - set(chosen.tolist()))
-    assert (loss.centres.grad[left_out] == 0).all()
+    assert (loss.centers.grad[left_out] == 0).all()
 
 
 def test_rate_one_and_validation_look_at_every_identity() -> None:
@@ -103,12 +103,12 @@ def test_nothing_known_is_zero_with_zero_gradients(sample_rate: float) -> None:
     value.backward()
     assert value == 0
     assert (x.grad == 0).all()
-    assert (loss.centres.grad == 0).all()
+    assert (loss.centers.grad == 0).all()
 
 
-def test_finite_for_huge_embeddings_and_centres_start_small() -> None:
+def test_finite_for_huge_embeddings_and_centers_start_small() -> None:
     loss = losses.build_identity(losses.CosFaceConfig(), identities=500, width=64)
-    assert loss.centres.std().item() == pytest.approx(0.01, rel=0.05)
+    assert loss.centers.std().item() == pytest.approx(0.01, rel=0.05)
     x = torch.full((2, 64), 1e3, requires_grad=True)
     loss(x, torch.tensor([0, 1])).backward()
     assert x.grad.isfinite().all()

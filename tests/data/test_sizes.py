@@ -21,13 +21,13 @@ from aupipe.affwild2 import plan
 from aupipe.data import clips, embedding_store, encode, sampler, samples
 from aupipe.data.embedding_store import EmbeddingReader
 from aupipe.data.samples import Tracks
-from aupipe.data.splits import Part
+from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError
 from aupipe.evaluation import inference
 from aupipe.evaluation.predictions import Predictions
 from aupipe.faces.detect import DetectorConfig
 from aupipe.facestore import columns, read, schema, write
-from aupipe.facestore.read import ALL, StoreIndex
+from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import ROW_GROUP_ROWS, SCHEMA, StoreHeader
 from aupipe.images.job import ImagesConfig, ImagesJob
 from aupipe.images.manifest import TABLE
@@ -36,7 +36,7 @@ from aupipe.media.audio import AudioBlock
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceHead
-from aupipe.models.sliding_window import cover, run_head
+from aupipe.models.sliding_window import plan_windows, run_head
 from aupipe.pipelines import predict as predicting
 from aupipe.storage import Storage
 
@@ -44,13 +44,13 @@ pytestmark = pytest.mark.unit
 
 CPU = torch.device("cpu")
 HEADER = StoreHeader(
-    edition="abaw5", source="test", licence="test", template=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)),
+    edition="abaw5", source="test", license="test", template=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)),
     template_source="measured", n_expressions=8, settings={},
 )  # fmt: skip
 
 
 def jpeg(number: int) -> bytes:
-    """A crop of one grey of its own."""
+    """A crop of one gray of its own."""
     return cv2.imencode(".jpg", np.full((112, 112, 3), number % 200, np.uint8))[1].tobytes()
 
 
@@ -61,16 +61,16 @@ def rows(video_id: str, count: int) -> pa.Table:
     )  # fmt: skip
 
 
-def store(folder: Path, *counts: int) -> StoreIndex:
+def store(folder: Path, *counts: int) -> FaceStore:
     """A store with a file of as many rows for each count, video v0, v1 …"""
     names = []
     for number, count in enumerate(counts):
-        part = write.PartBuilder()
+        part = write.ShardWriter()
         part.add(rows(f"v{number}", count))
         names.append(write.part_name("train", number, str(count)))
         Storage(folder).write(names[-1], part.finish())
     write.finish(Storage(folder), HEADER, names)
-    return StoreIndex.open(str(folder))
+    return FaceStore.open(str(folder))
 
 
 @pytest.mark.parametrize("count", sizes(ROW_GROUP_ROWS))
@@ -125,9 +125,9 @@ def test_blocks_of_sound(blocks: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", sizes(schema.FILE_ROWS))
 @pytest.mark.parametrize("people", [1, 2])
 def test_units_of_affwild2(count: int, people: int) -> None:
-    track = plan.PieceTrack("v", "", (), ())
-    piece = plan.Piece("v", (track,) * people, None, 0, count)
-    packed = list(plan._pack(plan._slices(iter([piece, plan.Piece("w", (track,), None, 0, 1)]))))
+    track = plan.TrackSlice("v", "", (), ())
+    piece = plan.VideoSlice("v", (track,) * people, None, 0, count)
+    packed = list(plan._pack(plan._slices(iter([piece, plan.VideoSlice("w", (track,), None, 0, 1)]))))
     held = [sum((each.stop - each.first) * len(each.tracks) for each in unit) for unit in packed]
     assert sum(held) == count * people + 1
     assert 0 < min(held) <= max(held) <= schema.FILE_ROWS
@@ -145,8 +145,8 @@ def test_steps_of_a_piece_of_crops(count: int, tmp_path: Path, monkeypatch: pyte
     storage.write("crops/v/99999.jpg", jpeg(0))
     for row in range(0, count, 2):
         storage.write(f"crops/v/{row + 1:05d}.jpg", jpeg(row))
-    track = plan.PieceTrack("v", "", (("au", "au/v.txt"),), ("crops/v",))
-    unit = plan.Unit("split=train/x.parquet", "train", (plan.Piece("v", (track,), None, 0, count),))
+    track = plan.TrackSlice("v", "", (("au", "au/v.txt"),), ("crops/v",))
+    unit = plan.ShardPlan("split=train/x.parquet", "train", (plan.VideoSlice("v", (track,), None, 0, count),))
     table = pq.read_table(pa.BufferReader(affwild2_pack.pack_crops(unit, root=storage.root)))
     assert table.schema.equals(SCHEMA)
     assert table["frame"].to_pylist() == list(range(1, count + 1, 2))
@@ -250,8 +250,8 @@ def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     assert [size for size in sizes_there if size] == [2, *batches(count, ROW_GROUP_ROWS), 1]
     reader = EmbeddingReader(index, ALL, [folder.root], keep_groups=2)
     found = reader.read(np.arange(count + 3))
-    grey = [0, 1, *(number % 200 for number in range(count)), 0]
-    assert torch.equal(found[:, 0].argsort(stable=True), torch.tensor(grey).argsort(stable=True))
+    gray = [0, 1, *(number % 200 for number in range(count)), 0]
+    assert torch.equal(found[:, 0].argsort(stable=True), torch.tensor(gray).argsort(stable=True))
     assert torch.equal(reader.read(np.arange(count + 3)[::-1]), found.flip(0))
     assert reader.read(np.zeros(0, np.int64)).shape == (0, 3)
     assert encode.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
@@ -273,7 +273,7 @@ class Blind(SequenceHead):
 def test_windows_of_a_track(length: int, overlap: float) -> None:
     for count in sorted({*sizes(length), *sizes(256)}):
         time_s = np.arange(count) * 0.04
-        windows = cover(time_s, length, overlap)
+        windows = plan_windows(time_s, length, overlap)
         places = windows.places(np.arange(len(windows)))
         weight = np.zeros(count)
         np.add.at(weight, places.rows, places.weights)
@@ -301,7 +301,7 @@ def test_calls_of_a_prediction(count: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_part_without_rows_is_named(tmp_path: Path) -> None:
     index = store(tmp_path, 3)
-    parts = (Part("train"), Part("train", frozenset(["nobody"])))
+    parts = (SplitPart("train"), SplitPart("train", frozenset(["nobody"])))
     with pytest.raises(DatasetError, match="nothing to predict"):
         predicting.predict([], index, parts, SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
 
