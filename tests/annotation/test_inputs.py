@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import PassedOver, find_inputs, shown
-from aupipe.errors import ConfigError, ManifestError
+from aupipe.annotation.inputs import PassedOver, find_inputs
+from aupipe.errors import ConfigError, ManifestError, redact
 
 pytestmark = pytest.mark.unit
 
@@ -235,11 +235,11 @@ def test_an_id_that_leads_out_of_the_output_is_set_aside(tmp_path: Path) -> None
 
 
 def test_secrets_of_a_uri_are_not_shown() -> None:
-    assert shown("https://anna:secret@host/a.mp4: no such file") == "https://host/a.mp4: no such file"
-    assert shown("https://b.s3.eu/a.mp4?X-Amz-Signature=ab12&x=1 failed") == "https://b.s3.eu/a.mp4?… failed"
-    assert shown("s3://bucket/what?.mp4") == "s3://bucket/what?.mp4"
-    assert shown("http://anna:p@ss@host/a.mp4?sig=a:b,c: gone") == "http://host/a.mp4?…: gone"
-    assert shown("no 'https://h/a?k=1', nor (https://h/b?k=2).") == "no 'https://h/a?…', nor (https://h/b?…)."
+    assert redact("https://anna:secret@host/a.mp4: no such file") == "https://host/a.mp4: no such file"
+    assert redact("https://b.s3.eu/a.mp4?X-Amz-Signature=ab12&x=1 failed") == "https://b.s3.eu/a.mp4?… failed"
+    assert redact("s3://bucket/what?.mp4") == "s3://bucket/what?.mp4"
+    assert redact("http://anna:p@ss@host/a.mp4?sig=a:b,c: gone") == "http://host/a.mp4?…: gone"
+    assert redact("no 'https://h/a?k=1', nor (https://h/b?k=2).") == "no 'https://h/a?…', nor (https://h/b?…)."
     assert str(ConfigError("https://anna:secret@host/a?k=v: no")) == "https://host/a?…: no"
 
 

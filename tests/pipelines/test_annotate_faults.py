@@ -78,14 +78,14 @@ def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
     task = SegmentTask("key", said["segments"][0]).to_row()
     monkeypatch.setattr("aupipe.annotation.extract.PART_CROPS", 2)
-    whole = annotate_decode.observe
+    whole = annotate_decode.extract
 
     def broken(*args: Any) -> Iterator[Any]:
         parts = whole(*args)
         yield next(parts)
         raise StopAsyncIteration("a fault of ours")
 
-    monkeypatch.setattr(annotate_decode, "observe", broken)
+    monkeypatch.setattr(annotate_decode, "extract", broken)
     rows = list(Decode(AnnotateConfig(), storage, ARCFACE_TEMPLATE[None])(task))
     assert [(row["number"], row["last"], bool(row["error"])) for row in rows] == [(0, False, False), (0, True, True)]
     assert rows[-1]["error"].startswith("internal_error: StopAsyncIteration: a fault of ours (see ")
@@ -169,7 +169,7 @@ def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monk
     finalize, group = finaliser(models, storage, monkeypatch)
     if where == "decide":
         guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
-        monkeypatch.setattr(annotate_finalize, "decide", fails(annotate_finalize.decide, guilty))
+        monkeypatch.setattr(annotate_finalize, "apply_decision", fails(annotate_finalize.apply_decision, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
         monkeypatch.setattr(annotate_finalize.ledger, "commit", fails(ledger.commit, holds))
@@ -208,18 +208,18 @@ def test_export(storage: Storage, models: model_set.ModelSet, monkeypatch: pytes
     assert storage.names("export") == ["export/csv/a.csv", "export/csv/c.csv"]
 
 
-OBSERVE, DECIDE, EXPORT = annotate_decode.observe, annotate_finalize.decide, annotate_finalize.export
+OBSERVE, DECIDE, EXPORT = annotate_decode.extract, annotate_finalize.apply_decision, annotate_finalize.export
 
 
 class FaultyDecode(Decode):
     """Raises on one video; Ray keeps the process for other work, so what is replaced is put back."""
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        annotate_decode.observe = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
+        annotate_decode.extract = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
         try:
             yield from super().__call__(row)
         finally:
-            annotate_decode.observe = OBSERVE
+            annotate_decode.extract = OBSERVE
 
 
 class FaultyEncode(Encode):
@@ -229,7 +229,9 @@ class FaultyEncode(Encode):
 
 class FaultyFinalize(Finalize):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalize.decide = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4")
+        annotate_finalize.apply_decision = fails(
+            DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4"
+        )
         return super().__call__(row)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from aupipe.evaluation import fairness
-from aupipe.images.manifest import read_manifest, text_columns
+from aupipe.images.manifest import read_manifest
+from aupipe.manifests import read_table
 from aupipe.storage import Storage
 from aupipe.synthesis import rig
 from aupipe.synthesis.render_job import SynthesisConfig, claim
@@ -32,9 +33,9 @@ def test_a_person_is_complete_or_absent_and_the_manifest_names_all(tmp_path: Pat
     table = read_manifest(storage, MANIFEST)
     assert table["number"].to_pylist() == [1, 2, 1, 2]
     assert all(storage.exists(path) for path in table["path"].to_pylist())
-    traits = text_columns(storage, GROUPS)
-    fairness.check(traits, GROUPS)
-    assert traits["video_id"] == sorted(set(table["subject"].to_pylist()))
+    traits = read_table(storage, GROUPS, "video_id", ("person",))
+    fairness.check(traits.columns, GROUPS)
+    assert traits.columns["video_id"] == sorted(set(table["subject"].to_pylist()))
 
 
 def test_every_rig_has_people_in_both_splits_and_more_people_change_nobody() -> None:
