@@ -27,7 +27,6 @@ def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentPars
         help="override a setting, repeatable; the value is YAML",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="print the plan and what is already done; start nothing")
-    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error too")
     return parser
 
 
@@ -44,6 +43,7 @@ def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], in
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a locale that cannot print a name must not end the job
             stream.reconfigure(errors="backslashreplace")
+    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error too")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     for talkative in ("botocore", "aiobotocore"):  # say where they found credentials and endpoints
