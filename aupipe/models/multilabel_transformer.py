@@ -82,7 +82,7 @@ class LabelDecoder(nn.Module):
 class MultilabelEncoder(FrameEncoder):
     """Frames (B, 3, H, W) → AU logits (B, 12)."""
 
-    width = N_AUS
+    embed_dim = N_AUS
 
     def __init__(self, *, backbone: Backbone, image: ImageTokens, decoder: LabelDecoder) -> None:
         super().__init__()

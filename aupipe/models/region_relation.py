@@ -57,7 +57,7 @@ class RegionRelationConfig(Section):
 class RegionRelationEncoder(FrameEncoder):
     """Frames (B, 3, H, W) → AU logits (B, 12). The parts that the configuration leaves out do not exist."""
 
-    width = N_AUS
+    embed_dim = N_AUS
 
     def __init__(self, *, config: RegionRelationConfig, backbone: Backbone) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ def moved(x_px: float) -> tuple[tuple[float, float], ...]:
 class Mean(FrameEncoder):
     """Embeds a crop as its mean color."""
 
-    width = 3
+    embed_dim = 3
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return frames.mean(dim=(2, 3))
@@ -45,7 +45,7 @@ class Mean(FrameEncoder):
 class Faces(SequenceHead):
     """Tells expressions, and AUs if asked, from the mean color."""
 
-    length = 5
+    window_length = 5
 
     def __init__(self, *, au: bool, classes: int) -> None:
         super().__init__()

@@ -16,15 +16,15 @@ pytestmark = pytest.mark.unit
 
 SCRIPT = """
 import sys, time, ctypes
-from aupipe.annotation import attempts
+from aupipe.annotation import retry
 from aupipe.storage import Storage
-with attempts.attempt(Storage(sys.argv[1]), "unit", 3, 0.4) as watch:
+with retry.attempt(Storage(sys.argv[1]), "unit", 3, 0.4) as watch:
     if sys.argv[2] == "crash":
         ctypes.string_at(0)
     if sys.argv[2] == "hang":
         time.sleep(60)
     if sys.argv[2] == "deaf":  # holds the interpreter lock for ever
-        attempts._GRACE_S = 0.1
+        retry._GRACE_S = 0.1
         watch.resume()
         ctypes.PyDLL(None).sleep(60)
     if sys.argv[2] == "slow":

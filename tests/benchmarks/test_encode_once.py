@@ -26,7 +26,7 @@ def test_other_embeddings_are_found_out(monkeypatch: pytest.MonkeyPatch, capsys:
     case = replace(encode_once.CASES["temporal_prompts_quick"], videos=4, batch=4)
     monkeypatch.setitem(encode_once.CASES, "temporal_prompts_quick", case)
     monkeypatch.setattr(
-        encode_once.encoding,
+        encode_once.encode,
         "encode_part",
         lambda encoder, *_: to_parquet(torch.zeros(case.videos * case.frames, encoder.embed_dim)),
     )

@@ -46,7 +46,7 @@ SEQUENCE = [
 class Brightness(FrameEncoder):
     """A frame's mean over each of its left and right half."""
 
-    width = 2
+    embed_dim = 2
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return frames.unflatten(3, (2, -1)).mean(dim=(1, 2, 4))

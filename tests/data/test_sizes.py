@@ -175,12 +175,12 @@ def test_clips(count: int) -> None:
     """Of a track of so many frames between two others; a track of none does not exist."""
     edges = sampler.track_edges(np.repeat([0, 1, 2], [3, count, 2]))
     cut = clips.runs(edges, 4)
-    assert [real.sum() for real in cut.real] == [3, *batches(count, 4), 2]
-    assert sorted(cut.rows[cut.real].tolist()) == list(range(count + 5))
+    assert [real.sum() for real in cut.valid] == [3, *batches(count, 4), 2]
+    assert sorted(cut.rows[cut.valid].tolist()) == list(range(count + 5))
     drawn = clips.windows(edges, 4, stride=2, seed=0, epoch=0)
     assert drawn.rows.shape == (len(drawn), 4)
-    assert {*drawn.rows[drawn.real].tolist()} <= set(range(count + 5))
-    assert drawn.real.any(axis=1).all()
+    assert {*drawn.rows[drawn.valid].tolist()} <= set(range(count + 5))
+    assert drawn.valid.any(axis=1).all()
     assert clips.single(count).rows.shape == (count, 1)
 
 
@@ -188,7 +188,7 @@ def test_clips_of_nothing() -> None:
     edges = sampler.track_edges(np.zeros(0, np.int64))
     for none in (clips.runs(edges, 4), clips.windows(edges, 4, stride=2, seed=0, epoch=0), clips.single(0)):
         assert len(none) == 0
-        assert (none.rows.dtype, none.real.dtype) == (np.int64, bool)
+        assert (none.rows.dtype, none.valid.dtype) == (np.int64, bool)
         assert none.take(np.zeros(0, np.int64)).rows.shape == none.rows.shape
     subset = sampler.balanced_subset(np.zeros((0, 12), np.int64), 0.5)
     assert (subset.tolist(), subset.dtype) == ([], np.int64)
@@ -212,7 +212,7 @@ def test_order_and_steps_of_an_epoch(count: int, window: int) -> None:
 class Brightness(FrameEncoder):
     """The mean of a frame, three times over."""
 
-    width = 3
+    embed_dim = 3
 
     def forward(self, frames: Tensor) -> Tensor:
         return frames.mean(dim=(1, 2, 3))[:, None].expand(-1, 3)
@@ -262,7 +262,7 @@ class Blind(SequenceHead):
 
     def __init__(self, length: int) -> None:
         super().__init__()
-        self.length = length
+        self.window_length = length
 
     def forward(self, features: Tensor, mask: Tensor, time: Tensor, *sound: Tensor | None) -> dict[str, Tensor]:
         return {"au": features[..., :1].expand(-1, -1, 12), "expr": features[..., :2]}

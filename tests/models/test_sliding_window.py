@@ -20,7 +20,7 @@ class Recording(SequenceHead):
 
     def __init__(self, length: int, uses_audio: bool = False) -> None:
         super().__init__()
-        self.length, self.uses_audio = length, uses_audio
+        self.window_length, self.uses_audio = length, uses_audio
         self.calls: list[tuple[Tensor, ...]] = []
 
     def forward(
@@ -34,7 +34,7 @@ class Places(Recording):
     """Says how far inside the window a frame stands."""
 
     def forward(self, features: Tensor, mask: Tensor, time: Tensor, *sound: Tensor | None) -> dict[str, Tensor]:
-        place = torch.arange(self.length).expand(mask.shape)
+        place = torch.arange(self.window_length).expand(mask.shape)
         inside = torch.minimum(place, mask.sum(1, keepdim=True) - 1 - place).float()
         return {"au": torch.logit(inside / 100 + 0.01)[..., None].expand(-1, -1, 12)}
 

@@ -116,14 +116,14 @@ def enlarge(path: Path, width: int, height: int, *, container: bool, picture: bo
 
 WEIGH = """
 import resource, sys
-from aupipe.annotation import estimate, settings
+from aupipe.annotation import preflight, settings
 from aupipe.errors import MediaError
 from aupipe.media.frames import frames
 for path in sys.argv[1:]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         said = [frame.image is None for frame in frames(path)]
-        estimate.check(path, settings.LimitsConfig())
+        preflight.check(path, settings.LimitsConfig())
     except MediaError as error:
         said = error.reason
     print(said, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)

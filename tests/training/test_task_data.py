@@ -50,7 +50,7 @@ def test_another_data_set_is_learnt_from_with_what_it_knows(stores: tuple[str, s
 def test_its_crops_are_those_of_its_labels(stores: tuple[str, str]) -> None:
     data = learnt_with(stores, add=f"[{stores[1]}]")
     rows = data.train.tracks.rows
-    crops = CropReader(data.index, data.train.tracks.pool, keep_groups=1).read(rows).numpy()
+    crops = CropReader(data.index, data.train.tracks.split, keep_groups=1).read(rows).numpy()
     # A white square for each AU that is on (see conftest).
     whites = [crops[:, 20 + n // 4 * 34, 16 + n % 4 * 26].min(axis=-1) > 200 for n in range(len(facs.AUS))]
     known = data.train.targets != facs.UNKNOWN

@@ -69,7 +69,7 @@ class Pooled(FrameEncoder):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = make("test_resnet", 32)
-        self.width = self.backbone.pooled_width
+        self.embed_dim = self.backbone.pooled_width
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return self.backbone.pooled(self.backbone(frames))
