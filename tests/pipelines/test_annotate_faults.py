@@ -16,7 +16,6 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import ray
-from clips import scene, speaking, write_clip
 
 from aupipe.annotation import features, ledger, model_set, schema
 from aupipe.annotation.cache_keys import CacheKeys
@@ -30,6 +29,7 @@ from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_pr
 from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
 from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
 from aupipe.storage import Storage
+from harness.clips import scene, speaking, write_clip
 
 
 def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import ray
-from clips import scene, write_clip
 
 from aupipe.commands.annotate import main
 from aupipe.media.frames import Frame
 from aupipe.pipelines import annotate_decode, annotate_phases
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.ray
 

@@ -174,3 +174,9 @@ def repeat(clip: Path, seconds: int, times: int, path: Path) -> Path:
                     packet.stream = outputs[packet.stream_index]
                     target.mux(packet)
     return path
+
+
+def decoded_times(path: Path) -> list[float]:
+    """Return `frame.time` of every frame, as plain PyAV decodes the file."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import cv2
@@ -19,7 +20,7 @@ def packets(
     codec: str, images: Sequence[np.ndarray], pix_fmt: str, options: dict[str, str] | None = None
 ) -> list[tuple[bytes, bool, int]]:
     """Encode pictures, 25 a second, to (bytes, is key frame, pts)."""
-    context = av.CodecContext.create(codec, "w")
+    context = cast(av.VideoCodecContext, av.CodecContext.create(codec, "w"))
     context.height, context.width = images[0].shape[:2]
     context.pix_fmt, context.time_base, context.framerate = pix_fmt, Fraction(1, 25), Fraction(25)
     context.options = options or {}
@@ -126,11 +127,11 @@ def with_poster(video: Path, path: Path, *, pictures: int = 1, last: bool = Fals
         copy = copy or target.add_stream_from_template(shown)
         poster.time_base = Fraction(1, 90000)
         for number in range(pictures):
-            packet = av.Packet(jpeg)
-            packet.stream, packet.time_base, packet.is_keyframe = poster, Fraction(1, 90000), True
-            packet.pts = packet.dts = number * 90
-            packet.duration = 90
-            target.mux(packet)
+            picture: Any = av.Packet(jpeg)
+            picture.stream, picture.time_base, picture.is_keyframe = poster, Fraction(1, 90000), True
+            picture.pts = picture.dts = number * 90
+            picture.duration = 90
+            target.mux(picture)
         for packet in source.demux(shown):
             if packet.size:
                 packet.stream = copy

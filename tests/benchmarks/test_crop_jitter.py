@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import scene, write_clip
 
 from aupipe.commands.bench import main
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
