@@ -1,4 +1,4 @@
-"""A proxy on this machine that remembers what it was asked, and a certificate authority with a server's certificate."""
+"""A proxy on this machine that records its requests, and a certificate authority with a server's certificate."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-_OF_THE_HOP = ("Proxy-Connection", "Connection", "Expect")
+_HOP_BY_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 
 @dataclass
 class Proxy:
-    """Attributes:
-    requests: method and target of each.
+    """A running proxy.
+
+    Attributes:
+        port: port on 127.0.0.1.
+        requests: method and target of each request.
     """
 
     port: int = 0
@@ -28,20 +31,21 @@ class Proxy:
 
     @property
     def url(self) -> str:
+        """Address of the proxy."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager
 def proxying(to: dict[str, int]) -> Iterator[Proxy]:
-    """Forward for the length of the block, GET and HEAD as well as tunnels.
+    """Forward requests and tunnels while the block runs.
 
     Args:
-        to: name of a server → port on this machine that takes its place. Other names are refused, save 127.0.0.1.
+        to: name of a server → port on this machine that replaces it. Only 127.0.0.1 is reached otherwise.
     """
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # or `Expect: 100-continue`, which S3 clients send, is not answered
+        protocol_version = "HTTP/1.1"  # because S3 clients send `Expect: 100-continue`, which HTTP/1.0 does not answer
 
         def do_CONNECT(self) -> None:
             proxy.requests.append(("CONNECT", self.path))
@@ -61,7 +65,7 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
             port = to.get(target.hostname or "", target.port or 80)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             connection = HTTPConnection("127.0.0.1", port, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name not in _OF_THE_HOP}
+            headers = {name: value for name, value in self.headers.items() if name not in _HOP_BY_HOP}
             connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)
             answer = connection.getresponse()
             data = answer.read()
@@ -92,16 +96,21 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
+    """Copy bytes until one of the sockets is closed."""
     try:
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # one side has closed
+        pass  # one side has closed its socket
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate authority, and by it a certificate for example.test and 127.0.0.1: (bundle, server's file)."""
+    """Create a certificate authority and a certificate for example.test and 127.0.0.1.
+
+    Returns:
+        The file of the authority, and the file with the server's certificate and key.
+    """
     bundle, server = folder / "ca.pem", folder / "server.pem"
     made = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
     run = lambda *a: subprocess.run(["openssl", *map(str, a)], check=True, capture_output=True)  # noqa: E731

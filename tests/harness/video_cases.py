@@ -64,7 +64,7 @@ _EXACT_TIMES = (
     "wmv",
 )  # other containers add a delay of their own to all times
 _TIMED = ("mp4", "mov", "mkv", "webm")
-_CASE_S = 20.0  # seconds per case, on average, after which the job counts as hanging
+_START_S, _CASE_S = 300.0, 20.0  # seconds for the start, and per case on average, after which the job counts as hanging
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def complaints_of_output(folder: Path, out: Path, cases: Iterable[VideoCase]) ->
         out: output folder of the annotation.
     """
     records, rows = frame_accounting.read_output(out)
-    found = {}
+    found: dict[str, list[str]] = {}
     for case in cases:
         record, (frames, times) = records.get(case.name), rows.get(case.name, ([], []))
         wrong = ["no record"] if record is None else case.complaints(folder / case.name, record, frames, times)
@@ -178,7 +178,7 @@ def measure(only: str = "") -> dict[str, Any]:
         command = processes.command(
             "annotate", "--input", str(folder), "--checkpoint", str(model), "--out", str(out)
         )  # fmt: skip
-        code, seconds = processes.run(command, limit_s=len(cases) * _CASE_S)
+        code, seconds = processes.run(command, limit_s=_START_S + len(cases) * _CASE_S)
         complete = (out / "videos.parquet").exists()
         records = frame_accounting.read_output(out)[0].values() if complete else ()
         complaints = complaints_of_output(folder, out, cases) if complete else {"all": ["no tables"]}

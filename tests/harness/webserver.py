@@ -1,4 +1,4 @@
-"""A web server on this machine that gives the files of a folder, and remembers what it was asked."""
+"""A web server on this machine that serves the files of a folder and records its requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,16 @@ from typing import Any
 
 @dataclass
 class WebServer:
-    """Attributes:
-    requests: method, path and range of each; answers: status and bytes of each.
+    """A running web server.
+
+    Attributes:
+        folder: folder of the files.
+        ranges: whether range requests are supported.
+        account: required `name:password`; empty: none.
+        secure: whether it is an HTTPS server.
+        port: port on 127.0.0.1.
+        requests: method, path and range of each request.
+        answers: status and bytes of each answer.
     """
 
     folder: Path
@@ -29,6 +37,7 @@ class WebServer:
     answers: list[tuple[int, int]] = field(default_factory=list)
 
     def url(self, name: str, account: str = "") -> str:
+        """Return the address of a file."""
         return f"http{'s' * self.secure}://{account and account + '@'}127.0.0.1:{self.port}/{name}"
 
 
@@ -36,11 +45,12 @@ class WebServer:
 def serving(
     folder: Path, *, ranges: bool = True, account: str = "", certificate: Path | None = None
 ) -> Iterator[WebServer]:
-    """Serve for the length of the block. A name that is a number is answered with that status.
+    """Serve files while the block runs. A name that is a number is answered with that status.
 
     Args:
-        account: `name:password` that it asks for.
-        certificate: file of a certificate and its key; with one it is an HTTPS server.
+        ranges: support range requests.
+        account: required `name:password`; empty: none.
+        certificate: file of a certificate and its key, for an HTTPS server.
     """
     web = WebServer(folder, ranges, account, secure=certificate is not None)
 
@@ -51,12 +61,12 @@ def serving(
         def do_GET(self) -> None:
             self._answer(True)
 
-        def _answer(self, whole: bool) -> None:
-            name, asked = self.path.partition("?")[0][1:], self.headers.get("Range", "")
-            web.requests.append((self.command, self.path, asked))
+        def _answer(self, with_body: bool) -> None:
+            name, byte_range = self.path.partition("?")[0][1:], self.headers.get("Range", "")
+            web.requests.append((self.command, self.path, byte_range))
             path, status, data = folder / name, HTTPStatus.OK, b""
-            right = "Basic " + base64.b64encode(web.account.encode()).decode()
-            if web.account and self.headers.get("Authorization") != right:
+            authorization = "Basic " + base64.b64encode(web.account.encode()).decode()
+            if web.account and self.headers.get("Authorization") != authorization:
                 status = HTTPStatus.UNAUTHORIZED
             elif name.isdigit():
                 status = HTTPStatus(int(name))
@@ -65,16 +75,16 @@ def serving(
             else:
                 data = path.read_bytes()
             size = len(data)
-            if web.ranges and asked and status == HTTPStatus.OK:
-                first, _, last = asked.removeprefix("bytes=").partition("-")
+            if web.ranges and byte_range and status == HTTPStatus.OK:
+                first, _, last = byte_range.removeprefix("bytes=").partition("-")
                 data, status = data[int(first) : int(last) + 1], HTTPStatus.PARTIAL_CONTENT
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             if status == HTTPStatus.PARTIAL_CONTENT:
                 self.send_header("Content-Range", f"bytes {first}-{int(first) + len(data) - 1}/{size}")
             self.end_headers()
-            web.answers.append((status, len(data) if whole else 0))
-            if whole:
+            web.answers.append((status, len(data) if with_body else 0))
+            if with_body:
                 self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:

@@ -1,7 +1,7 @@
 """The starter models' training from seeds: rendered, packed, learnt, with the same losses every time.
 
 The slow test compares the first 200 steps on the first people of the model's data with losses kept beside this file;
-`python tests/recipes/test_starter.py` writes them anew.
+`PYTHONPATH=tests python tests/recipes/test_starter.py` writes them again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from aupipe.synthesis.still_dataset import MANIFEST, StillSet
 from aupipe.training import recipe, task_data
 from aupipe.training import trainer as engine
 from aupipe.training.learner import build_learner
+from harness.external_data import external
 
 pytestmark = pytest.mark.unit
 
-ICT = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
+ICT = "rigs/ict_facekit_light.npz"
 LOSSES = Path(__file__).with_name("starter_losses.json")
 STEPS, EVERY = 200, 20
 
@@ -79,15 +80,14 @@ def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
 
 def _long(folder: Path) -> list[float]:
     """Means over EVERY steps each."""
-    found = losses(rendered(folder, people=40, stills=8, rigs=("anny", f"ict:{ICT}")), STEPS, "stages.train.epochs=80")
+    rigs = ("anny", f"ict:{external(ICT)}")
+    found = losses(rendered(folder, people=40, stills=8, rigs=rigs), STEPS, "stages.train.epochs=80")
     return [sum(found[first : first + EVERY]) / EVERY for first in range(0, STEPS, EVERY)]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_first_steps_are_those_of_the_model(tmp_path: Path) -> None:
-    if not ICT.is_file():
-        pytest.skip(f"no part of this repository: ICT-FaceKit's heads, looked for at {ICT}")
     # Other processors round otherwise, which grows from step to step.
     assert _long(tmp_path) == pytest.approx(json.loads(LOSSES.read_text()), rel=0.02)
 

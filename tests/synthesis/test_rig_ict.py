@@ -12,17 +12,14 @@ from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM, lip_columns, offset_weights
 from aupipe.synthesis.rig import EYES_DM, Rig
+from harness.external_data import external
 
 pytestmark = pytest.mark.unit
-
-FILE = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
 
 
 @pytest.fixture(scope="module")
 def heads() -> Rig:
-    if not FILE.is_file():
-        pytest.skip(f"no part of this repository: ICT-FaceKit's heads, looked for at {FILE}")
-    return rig.load(f"ict:{FILE}")
+    return rig.load(f"ict:{external('rigs/ict_facekit_light.npz')}")
 
 
 def test_what_is_no_rig_is_refused(tmp_path: Path) -> None:
