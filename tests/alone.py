@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 
 from aupipe.annotation.counts import frame_counts
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 from aupipe.storage import Storage
 
 

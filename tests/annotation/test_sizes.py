@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from aupipe.pipelines.annotate_decode import _to_ipc
 from clips import scene
 from sizes import batches, sizes
 
@@ -31,7 +32,6 @@ from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span
 from aupipe.pipelines import annotate_encode, annotate_phases
-from aupipe.pipelines.annotate_decode import _to_ipc
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit

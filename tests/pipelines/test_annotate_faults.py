@@ -16,6 +16,9 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import ray
+from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
+from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
+from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
 from clips import scene, speaking, write_clip
 
 from aupipe.annotation import features, ledger, model_set, schema
@@ -26,9 +29,6 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalize, annotate_phases
-from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
-from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
-from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
 from aupipe.storage import Storage
 
 
