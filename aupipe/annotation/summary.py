@@ -8,16 +8,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import av
-import cv2
 import pyarrow as pa
-import torch
 
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.ledger import Ledger, Record
@@ -25,7 +22,13 @@ from aupipe.annotation.settings import content_hash
 from aupipe.errors import redact
 from aupipe.storage import Storage
 
+if TYPE_CHECKING:
+    from aupipe.annotation.cache_keys import CacheKeys  # it imports torch
+
 VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
+
+# Name in run.json → distribution.
+_PACKAGES = {"torch": "torch", "ray": "ray", "av": "av", "opencv": "opencv-python-headless", "pyarrow": "pyarrow"}
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,8 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "seconds": round(summary.seconds, 3),
         "frames_per_s": round(summary.frames / summary.seconds, 3),
         "versions": {
-            "aupipe": aupipe.__version__, "python": platform.python_version(), "torch": torch.__version__,
-            "ray": version("ray"), "av": av.__version__, "opencv": cv2.__version__, "pyarrow": pa.__version__,
+            "aupipe": aupipe.__version__, "python": platform.python_version(),
+            **{name: version(package) for name, package in _PACKAGES.items()},
         },
     }  # fmt: skip
     storage.write(_RUN, json.dumps(described, indent=1).encode())

@@ -76,20 +76,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _annotate(args: argparse.Namespace) -> int:
     import sys
 
-    from aupipe.annotation.annotator import AnnotateJob, annotate, describe
+    from aupipe.annotation.missing import all_missing, record_missing
     from aupipe.annotation.settings import AnnotateConfig
     from aupipe.config import load
+
+    given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
+    config = load(AnnotateConfig, given, args.overrides)
+    if not args.dry_run and all_missing(args.input, args.out):
+        print(record_missing(args.input, args.out))  # noqa: T201
+        return job.FAILED
+
+    from aupipe.annotation.annotator import AnnotateJob, annotate, describe
 
     if args.checkpoint is None:
         from aupipe.models import default_models
 
         print(default_models.notice())  # noqa: T201
         args.checkpoint = list(default_models.FOLDERS)
-    given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     annotate_job = AnnotateJob(
         inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
         limit=args.limit, phase=args.phase, export=args.export, prune=args.prune,
-        keep_intermediate=args.keep_intermediate, config=load(AnnotateConfig, given, args.overrides),
+        keep_intermediate=args.keep_intermediate, config=config,
         command=tuple(sys.argv),
     )  # fmt: skip
     if args.dry_run:
