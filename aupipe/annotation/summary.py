@@ -8,16 +8,13 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import av
-import cv2
 import pyarrow as pa
-import torch
 
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, PassedOver
 from aupipe.annotation.ledger import Ledger, Record
@@ -25,7 +22,13 @@ from aupipe.annotation.settings import content_hash
 from aupipe.errors import redact
 from aupipe.storage import Storage
 
-_VIDEOS, _RUN = "videos.parquet", "run.json"
+if TYPE_CHECKING:
+    from aupipe.annotation.cache_keys import CacheKeys  # it imports torch
+
+VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
+
+# Name in run.json → distribution.
+_PACKAGES = {"torch": "torch", "ray": "ray", "av": "av", "opencv": "opencv-python-headless", "pyarrow": "pyarrow"}
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def write_videos(
         only: of these videos; None: of all.
     """
     earlier: dict[str, Record] = {}
-    if storage.exists(_VIDEOS):
-        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(_VIDEOS)).to_pylist()}
+    if storage.exists(VIDEOS_FILE):
+        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
     rows = {key: row for key, row in earlier.items() if row["status"] in ("quarantined", "duplicate")}
     rows |= {video_id: record for video_id, (record, _) in books.current().items()}
     rows |= aside
@@ -111,7 +114,7 @@ def write_videos(
     names = sorted({name for key in rows for name in further.get(key, {})})
     full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
     table = pa.Table.from_pylist([rows[key] | further.get(key, {}) for key in sorted(rows)], schema=full)
-    storage.write(_VIDEOS, schema.to_parquet(table, full))
+    storage.write(VIDEOS_FILE, schema.to_parquet(table, full))
 
 
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
@@ -145,8 +148,8 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "seconds": round(summary.seconds, 3),
         "frames_per_s": round(summary.frames / summary.seconds, 3),
         "versions": {
-            "aupipe": aupipe.__version__, "python": platform.python_version(), "torch": torch.__version__,
-            "ray": version("ray"), "av": av.__version__, "opencv": cv2.__version__, "pyarrow": pa.__version__,
+            "aupipe": aupipe.__version__, "python": platform.python_version(),
+            **{name: version(package) for name, package in _PACKAGES.items()},
         },
     }  # fmt: skip
     storage.write(_RUN, json.dumps(described, indent=1).encode())

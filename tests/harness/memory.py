@@ -40,8 +40,10 @@ def _run(folder: Path, clip: Path, checkpoint: str, minutes: int) -> dict[str, A
     """Annotate a video of this length. Returns its line."""
     video = repeat(clip, _CLIP_S, 60 * minutes // _CLIP_S, folder / f"{minutes}.mkv")
     out = folder / f"out {minutes}"
+    # Only Ray has workers; without the setting, the short video runs in one process.
     command = processes.command(
-        "annotate", "--input", str(video), "--checkpoint", checkpoint, "--out", str(out), "--workers", "1"
+        "annotate", "--input", str(video), "--checkpoint", checkpoint, "--out", str(out), "--workers", "1",
+        "--set", "engine=ray",
     )  # fmt: skip
     start, peak_kb, work = time.monotonic(), dict[str, int](), 0
     with open(folder / "log", "w+") as log:

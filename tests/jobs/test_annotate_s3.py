@@ -89,7 +89,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running.kill()
 
 
-REMOTE = ("--input", "s3://archive/in", "--checkpoint", "s3://archive/model", "--out", "s3://archive/out")
+REMOTE = (
+    "--input", "s3://archive/in", "--checkpoint", "s3://archive/model", "--out", "s3://archive/out",
+    "--set", "engine=ray",
+)  # fmt: skip
 
 
 def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Inputs of which none exists: answered at once, before models are loaded or Ray starts."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+
+from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.summary import write_videos
+from aupipe.errors import NotFoundError, redact
+from aupipe.manifests import SUFFIXES
+from aupipe.run_lease import run_lease
+from aupipe.storage import Storage, is_uri
+
+
+def all_missing(named: Sequence[str], out: str) -> bool:
+    """Return whether every input is a local path that does not exist, and nothing was annotated into `out` before.
+
+    Where something was, its rows may have to be withdrawn, which is the job's work.
+    """
+    return all(_is_missing(path) for path in named) and not Storage(out).names("_work/ledger")
+
+
+def record_missing(named: Sequence[str], out: str) -> str:
+    """Write videos.parquet with a row for each input, and return what the terminal shows."""
+    inputs, _ = find_inputs(named)
+    rows: dict[str, Record] = {
+        video.video_id: {
+            "uri": redact(video.uri), "video_id": video.video_id, "stamp": "", "status": "quarantined",
+            "reason": video.refused or f"{NotFoundError.reason}: {redact(video.uri)}: no such file",
+        }
+        for video in inputs
+    }  # fmt: skip
+    storage = Storage(out)
+    with run_lease(storage):
+        write_videos(storage, Ledger(storage), rows, inputs)
+    lines = [f"  {row['video_id']}: quarantined: {row['reason']}" for row in rows.values()]
+    return "\n".join([f"{len(rows)} quarantined, nothing to annotate; tables in {redact(out)}", *lines])
+
+
+def _is_missing(path: str) -> bool:
+    is_list = path.lower().endswith(SUFFIXES)
+    return bool(path) and not (is_uri(path) or is_list or glob.has_magic(path) or os.path.lexists(path))

@@ -1,0 +1,151 @@
+"""The job in one process: the tables that Ray writes, without Ray; what is done is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe.annotation import annotator, model_set
+from aupipe.annotation.annotator import AnnotateJob, annotate_in_memory
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.work_plan import WorkList
+from aupipe.commands.annotate import main
+from aupipe.storage import Storage
+from harness.clips import scene, write_clip
+
+LOCAL = ["--set", "engine=local"]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Two clips and a text."""
+    folder = tmp_path / "in"
+    write_clip(folder / "a.mp4", scene(30, size=(200, 160), face=120), options={"g": "10"})
+    write_clip(folder / "two.mkv", scene(12, size=(320, 160), people=(0.25, 0.75), face=120))
+    (folder / "broken.mp4").write_text("I am no video")
+    return folder
+
+
+def files(out: Path) -> dict[str, str]:
+    """Name and sha256 of every table of frames and events."""
+    found = [*(out / "frames").iterdir(), *(out / "events").iterdir()]
+    return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.mark.unit
+def test_a_job_in_this_process(archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    command = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), *LOCAL]
+    assert main(command) == 3
+    assert "42 frames decoded" in capsys.readouterr().out
+    frames = pads.dataset(out / "frames").to_table().to_pandas().sort_values(["video_id", "frame"])
+    assert frames.groupby("video_id").size().to_dict() == {"a.mp4": 30, "two.mkv": 24}
+    assert frames["AU12_prob"].notna().all()
+    records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
+    assert {key: row["status"] for key, row in records.items()} == {
+        "a.mp4": "ok", "broken.mp4": "quarantined", "two.mkv": "ok",
+    }  # fmt: skip
+    before = files(out)
+    assert main(command) == 3
+    assert "; 0 frames decoded" in capsys.readouterr().out
+    assert files(out) == before
+    assert main([*command, "--set", "thresholds.AU12=0.0"]) == 3
+    assert "; 0 frames decoded" in capsys.readouterr().out
+    assert set(pads.dataset(out / "frames").to_table()["AU12"].to_pylist()) == {True}
+    assert not list((out / "_work" / "observed").iterdir())
+    assert not list((out / "_work" / "attempts").iterdir())
+
+
+@pytest.mark.unit
+def test_it_needs_no_ray_and_a_missing_input_no_models(archive: Path, checkpoint: str, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom aupipe.commands.annotate import main\n"
+        "code = main(sys.argv[1:])\nprint(code, sorted({'ray', 'torch'} & set(sys.modules)))"
+    )
+
+    def run(*arguments: str) -> str:
+        environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+    one = ["--input", str(archive / "a.mp4"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    assert run(*one).splitlines()[-1] == "0 ['torch']"
+    said = run("--input", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "none"))
+    assert said.splitlines()[-1] == "1 []"
+    assert "not_found" in said
+    (row,) = pq.read_table(tmp_path / "none" / "videos.parquet").to_pylist()
+    assert (row["video_id"], row["status"]) == ("nowhere.mp4", "quarantined")
+
+
+@pytest.mark.unit
+def test_in_memory_is_what_a_folder_holds(archive: Path, checkpoint: str, tmp_path: Path) -> None:
+    inputs = [Input(str(path), path.name) for path in sorted(archive.iterdir())]
+    found = annotate_in_memory(inputs, model_set.load([checkpoint], "mean"), AnnotateConfig())
+    assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(tmp_path / "out"), *LOCAL]) == 3
+    order = [("video_id", "ascending"), ("frame", "ascending")]
+    assert found.frames.equals(pads.dataset(tmp_path / "out" / "frames").to_table().sort_by(order))
+    assert found.events.num_rows == pads.dataset(tmp_path / "out" / "events").to_table().num_rows
+    assert found.videos["status"].to_pylist() == ["ok", "quarantined", "ok"]
+    nothing = annotate_in_memory(inputs[1:2], model_set.load([checkpoint], "mean"), AnnotateConfig())
+    assert (len(nothing.frames), len(nothing.events), nothing.videos["status"].to_pylist()) == (0, 0, ["quarantined"])
+
+
+@pytest.mark.unit
+def test_small_jobs_are_local_where_no_cluster_is_named(
+    archive: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    storage = Storage(tmp_path / "out")
+    inputs = [Input(str(archive / "a.mp4"), "a.mp4")]
+
+    def is_local(workers: int | None = None, inputs: list[Input] = inputs, **settings: object) -> bool:
+        config = AnnotateConfig(**settings)  # type: ignore[arg-type]
+        job = AnnotateJob((), (), storage.root, config, workers=workers)
+        return annotator._is_local(job, annotator._Plan(Ledger(storage), {}, WorkList(), inputs), storage)
+
+    assert is_local()
+    assert not is_local(workers=2)
+    assert not is_local(engine="ray")
+    assert is_local(engine="local", workers=2)
+    assert not is_local(inputs=inputs * 21)
+    assert not is_local(resources={"gpu": True})
+    monkeypatch.setattr(annotator, "LOCAL_FRAMES", 29)
+    assert not is_local()
+    monkeypatch.setattr(annotator, "LOCAL_FRAMES", 30)
+    assert is_local()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert not is_local()
+    monkeypatch.delenv("RAY_ADDRESS")
+    storage.write("_work/attempts/key-1", b"started")  # an input that ended the process of an earlier run
+    assert not is_local()
+
+
+@pytest.mark.ray
+def test_both_runners_write_the_same_bytes(ray_session: None, archive: Path, checkpoint: str, tmp_path: Path) -> None:
+    command = ["--input", str(archive), "--checkpoint", checkpoint, "--set", "segment_s=0.5"]
+    assert main([*command, "--out", str(tmp_path / "local"), *LOCAL]) == 3
+    assert main([*command, "--out", str(tmp_path / "ray"), "--set", "engine=ray", "--workers", "2"]) == 3
+    assert files(tmp_path / "local") == files(tmp_path / "ray")
+    videos = [pq.read_table(tmp_path / name / "videos.parquet") for name in ("local", "ray")]
+    local, on_ray = (table.drop_columns(["work_s", "reason"]) for table in videos)
+    assert isinstance(local, pa.Table)
+    assert local.equals(on_ray)
+
+
+@pytest.mark.unit
+def test_keys_do_not_depend_on_the_engine(checkpoint: str) -> None:
+    models = model_set.load([checkpoint], "mean")
+    keys = [CacheKeys(models, AnnotateConfig(engine=engine)).decide("f") for engine in ("auto", "local", "ray")]
+    assert len(set(keys)) == 1
