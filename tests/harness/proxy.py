@@ -1,4 +1,4 @@
-"""A proxy on this machine that records its requests, and a certificate authority with a server's certificate."""
+"""A local proxy that records its requests, and a certificate authority with a certificate for a server."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ _HOP_BY_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 @dataclass
 class Proxy:
-    """A running proxy.
+    """The port and the log of a running proxy.
 
     Attributes:
-        port: port on 127.0.0.1.
         requests: method and target of each request.
     """
 
@@ -31,21 +30,20 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Address of the proxy."""
         return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager
 def proxying(to: dict[str, int]) -> Iterator[Proxy]:
-    """Forward requests and tunnels while the block runs.
+    """Forward requests and tunnels within the block.
 
     Args:
-        to: name of a server → port on this machine that replaces it. Only 127.0.0.1 is reached otherwise.
+        to: name of a server → local port that replaces it. Other names are refused, except 127.0.0.1.
     """
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # because S3 clients send `Expect: 100-continue`, which HTTP/1.0 does not answer
+        protocol_version = "HTTP/1.1"  # needed for `Expect: 100-continue`, which S3 clients send
 
         def do_CONNECT(self) -> None:
             proxy.requests.append(("CONNECT", self.path))
@@ -96,21 +94,16 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
-    """Copy bytes until one of the sockets is closed."""
     try:
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # one side has closed its socket
+        pass  # one side closed the connection
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
-    """Create a certificate authority and a certificate for example.test and 127.0.0.1.
-
-    Returns:
-        The file of the authority, and the file with the server's certificate and key.
-    """
+    """Create a certificate authority and a certificate for example.test and 127.0.0.1. Return (bundle, server file)."""
     bundle, server = folder / "ca.pem", folder / "server.pem"
     made = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
     run = lambda *a: subprocess.run(["openssl", *map(str, a)], check=True, capture_output=True)  # noqa: E731

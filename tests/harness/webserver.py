@@ -1,4 +1,4 @@
-"""A web server on this machine that serves the files of a folder and records its requests."""
+"""A local web server that serves the files of a folder and records its requests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ from typing import Any
 
 @dataclass
 class WebServer:
-    """A running web server.
+    """The settings and the log of a running server.
 
     Attributes:
-        folder: folder of the files.
-        ranges: whether range requests are supported.
-        account: required `name:password`; empty: none.
-        secure: whether it is an HTTPS server.
-        port: port on 127.0.0.1.
         requests: method, path and range of each request.
-        answers: status and bytes of each answer.
+        answers: status and number of bytes of each response.
     """
 
     folder: Path
@@ -37,7 +32,6 @@ class WebServer:
     answers: list[tuple[int, int]] = field(default_factory=list)
 
     def url(self, name: str, account: str = "") -> str:
-        """Return the address of a file."""
         return f"http{'s' * self.secure}://{account and account + '@'}127.0.0.1:{self.port}/{name}"
 
 
@@ -45,12 +39,11 @@ class WebServer:
 def serving(
     folder: Path, *, ranges: bool = True, account: str = "", certificate: Path | None = None
 ) -> Iterator[WebServer]:
-    """Serve files while the block runs. A name that is a number is answered with that status.
+    """Serve a folder within the block. The response to a name that is a number has that status.
 
     Args:
-        ranges: support range requests.
-        account: required `name:password`; empty: none.
-        certificate: file of a certificate and its key, for an HTTPS server.
+        account: required credentials, `name:password`.
+        certificate: file with a certificate and its key; None: HTTP instead of HTTPS.
     """
     web = WebServer(folder, ranges, account, secure=certificate is not None)
 
@@ -61,12 +54,12 @@ def serving(
         def do_GET(self) -> None:
             self._answer(True)
 
-        def _answer(self, with_body: bool) -> None:
+        def _answer(self, whole: bool) -> None:
             name, byte_range = self.path.partition("?")[0][1:], self.headers.get("Range", "")
             web.requests.append((self.command, self.path, byte_range))
             path, status, data = folder / name, HTTPStatus.OK, b""
-            authorization = "Basic " + base64.b64encode(web.account.encode()).decode()
-            if web.account and self.headers.get("Authorization") != authorization:
+            expected = "Basic " + base64.b64encode(web.account.encode()).decode()
+            if web.account and self.headers.get("Authorization") != expected:
                 status = HTTPStatus.UNAUTHORIZED
             elif name.isdigit():
                 status = HTTPStatus(int(name))
@@ -83,8 +76,8 @@ def serving(
             if status == HTTPStatus.PARTIAL_CONTENT:
                 self.send_header("Content-Range", f"bytes {first}-{int(first) + len(data) - 1}/{size}")
             self.end_headers()
-            web.answers.append((status, len(data) if with_body else 0))
-            if with_body:
+            web.answers.append((status, len(data) if whole else 0))
+            if whole:
                 self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
