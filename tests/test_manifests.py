@@ -40,7 +40,7 @@ def test_a_byte_order_mark_names_the_encoding_and_any_line_end_is_one(encoding: 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("uri,video_id\r\na.mp4,Ä\r\nb.mp4,Müller\r\n".encode("cp1252"), r"m\.csv:2 is not UTF-8: 'a.mp4,Ä' would be"),
+        ("uri,video_id\r\na.mp4,Ä\r\nb.mp4,Müller\r\n".encode("cp1252"), r"m\.csv:2 is not UTF-8: 'a.mp4,Ä' if it is"),
         ("uri\na.mp4\n".encode("utf-16-le"), "looks like UTF-16LE without a byte order mark.*iconv -f UTF-16LE"),
         ("uri\na.mp4\n".encode("utf-16-be"), "looks like UTF-16BE without"),
         ("uri\na.mp4\n".encode("utf-16")[:-1], "byte order mark of UTF-16, but byte 20 is invalid"),
@@ -139,8 +139,8 @@ def test_a_refused_line_is_named_with_its_value(text: str, message: str, tmp_pat
         ('{"uri": "a.mp4", "uri": "b.mp4"}', r"m\.jsonl:1 is not JSON: the key 'uri' is given twice"),
         ('{"uri": {"path": "a.mp4"}}', r"m\.jsonl:1 has uri '{\"path\": \"a.mp4\"}'; a plain value is needed"),
         ('{"uri": "a.mp4", "start_s": [1]}', r"m\.jsonl:1 has start_s '\[1\]'"),
-        ('{"uri": "a\\u0000.mp4"}', r"m\.jsonl:1 has uri .* holds a character that is no text"),
-        ('{"uri": "a.mp4", "x": "\\ud800"}', r"m\.jsonl:1 has x .* holds a character that is no text"),
+        ('{"uri": "a\\u0000.mp4"}', r"m\.jsonl:1 has uri .* contains a character that is not text"),
+        ('{"uri": "a.mp4", "x": "\\ud800"}', r"m\.jsonl:1 has x .* contains a character that is not text"),
         ('{"uri": "a.mp4"}\n{"note": "x"}', r"m\.jsonl:2 has no uri"),
         ('{"uri": ' + "[" * 100_000, r"m\.jsonl:1 is not JSON"),
         ("{}\nnull", r"m\.jsonl:2 is no JSON object"),
@@ -191,11 +191,11 @@ def test_parquet_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"m\.parquet: row 1 has uri '\[\"a.mp4\"\]'; a plain value is needed"):
         read_table(Storage(tmp_path), "m.parquet", "uri")
     for data, message in (
-        (b"uri\na.mp4\n", r"is no Parquet file: it begins with b'uri\\n'; fix"),
-        (whole[:-3], "is no Parquet file: it is cut off"),
+        (b"uri\na.mp4\n", r"is not a Parquet file: it begins with b'uri\\n'; fix"),
+        (whole[:-3], "is not a Parquet file: it is truncated"),
         (whole[:30] + b"PAR1", "is a damaged Parquet file"),
         (whole[:40] + b"\xff" * (len(whole) - 48) + whole[-8:], "is a damaged Parquet file"),
-        (b"", "is no Parquet file"),
+        (b"", "is not a Parquet file"),
     ):
         (tmp_path / "m.parquet").write_bytes(data)
         with pytest.raises(ManifestError, match=message) as refused:
@@ -246,5 +246,5 @@ def test_places_are_paths_of_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     table = table_of(tmp_path, "\n".join(["uri", *cells]))
     assert [table.place("uri", row) for row in range(len(table))] == list(cells.values())
     for cell in (r"C:\x.mp4", "d:/x.mp4", r"\\server\share\x.mp4", r"sub\x.mp4", "file:///C:/x.mp4"):
-        with pytest.raises(ManifestError, match=r"m\.csv:2 has uri .* a path of Windows"):
+        with pytest.raises(ManifestError, match=r"m\.csv:2 has uri .* a Windows path"):
             table_of(tmp_path, f"uri\n{cell}\n").place("uri", 0)

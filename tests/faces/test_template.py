@@ -3,7 +3,7 @@ import pytest
 
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import NO_FACES, Detections
-from aupipe.faces.template import YUNET_POINTS_ON_ARCFACE, distance, seen_points, template_of
+from aupipe.faces.template import YUNET_POINTS_ON_ARCFACE, detected_points, distance, template_of
 
 pytestmark = pytest.mark.unit
 
@@ -29,7 +29,7 @@ class SeesNothing:
 
 def test_points_are_in_pixels_of_the_crop():
     points = np.arange(10).reshape(5, 2) + 20
-    assert seen_points([CROP], Sees(points))[0] == pytest.approx(points)
+    assert detected_points([CROP], Sees(points))[0] == pytest.approx(points)
 
 
 def test_our_own_crops_come_back_as_arcface():

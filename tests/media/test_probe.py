@@ -97,4 +97,4 @@ def test_an_order_that_the_codec_cannot_have_is_damage(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(9, size=(96, 72), face=64), options=reordered)
     assert not probe(str(path)).damage
     path.write_bytes(path.read_bytes().replace(b"avc1", b"WRLE"))  # a codec whose frames come out as they go in
-    assert "in an order that msrle cannot have" in probe(str(path)).damage
+    assert "in an order that is impossible for msrle" in probe(str(path)).damage
