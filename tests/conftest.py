@@ -68,7 +68,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                 )  # fmt: skip
                 sound = AudioBlock(0.0, 44100, rng.integers(-3000, 3000, (1, 44100 * frames // 30), dtype=np.int16))
                 storage.write(write.audio_name(name), write.audio_file(name, [sound]))
-            names.append(write.part_name(split, 0, f"{seed}"))
+            names.append(write.shard_name(split, 0, f"{seed}"))
             storage.write(names[-1], part.finish())
         header = StoreHeader(
             edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface",
