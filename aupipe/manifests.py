@@ -155,7 +155,7 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
     if encoding == "utf-8" and b"\0" in data:
         zeros = data[: len(data) // 2 * 2]
         guess = next((n for n, at in (("UTF-16LE", 1), ("UTF-16BE", 0)) if zeros[at::2].count(0) > len(zeros) / 4), "")
-        cause = f"looks like {guess} without a byte order mark" if guess else "holds zero bytes"
+        cause = f"looks like {guess} without a byte order mark" if guess else "contains zero bytes"
         fix = f"save it as UTF-8 (iconv -f {guess} -t UTF-8)" if guess else "save it as text in UTF-8"
         raise ManifestError(f"{where} {cause}, and is not read as text; fix: {fix}")
     try:
@@ -176,61 +176,61 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
             "fix: save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)"
         ) from None
     if "\0" in text:
-        raise ManifestError(f"{where}:{text[: text.index(chr(0))].count(chr(10)) + 1} holds a zero character")
+        raise ManifestError(f"{where}:{text[: text.index(chr(0))].count(chr(10)) + 1} contains a zero character")
     return text.removeprefix("\ufeff")  # some programs write the byte order mark twice
 
 
-def read_table(storage: Storage, name: str, needed: str, own: Collection[str] = ()) -> TextTable:
+def read_table(storage: Storage, name: str, required: str, optional: Collection[str] = ()) -> TextTable:
     """Read a manifest in the format of its suffix.
 
     Args:
-        needed: the required column, which has a value in every row.
-        own: further columns that aupipe reads. Their names are case-insensitive, and their values are not nested.
+        required: the required column, which has a value in every row.
+        optional: further columns that aupipe reads. Their names are case-insensitive, and their values are not nested.
 
     Raises:
         ManifestError: it breaks the rules above. The message has the file, line, value and reason.
     """
     where = storage.path(name)
-    own = {needed, *own}
+    recognized = {required, *optional}
     kind = name.lower()
     if kind.endswith(".parquet"):
-        names, rows, numbers = _parquet_rows(storage, name, own)
+        names, rows, numbers = _parquet_rows(storage, name, recognized)
         delimiter = ","
     else:
         data = _read(storage, name)
         text = decode_text(data, where)
         if kind.endswith(".jsonl"):
-            names, rows, numbers = _json_rows(text, where, own)
+            names, rows, numbers = _json_rows(text, where, recognized)
             delimiter = ","
         else:
-            names, rows, numbers, delimiter = _csv_rows(text, where, needed, tabs_first=kind.endswith(".tsv"))
-    names = [_canonical(column, own) for column in names]
+            names, rows, numbers, delimiter = _csv_rows(text, where, required, tabs_first=kind.endswith(".tsv"))
+    names = [_canonical(column, recognized) for column in names]
     twice = [column for column, count in Counter(names).items() if column and count > 1]
     if twice:
         raise ManifestError(f"{where} has {names.count(twice[0])} columns named {twice[0]!r}; fix: rename one of them")
-    if needed not in names:
-        raise _no_column(where, needed, names)
+    if required not in names:
+        raise _no_column(where, required, names)
     columns = {column: [row[at] for row in rows] for at, column in enumerate(names) if column}
     table = TextTable(storage, name, columns, numbers, decimal_comma=delimiter != ",")
-    for row, value in enumerate(columns[needed]):
+    for row, value in enumerate(columns[required]):
         if is_missing(value):
             found = f" ({value!r})" if value else ""
-            raise ManifestError(f"{table.where(row)} has no {needed}{found}; fix: fill the cell, or delete the row")
+            raise ManifestError(f"{table.where(row)} has no {required}{found}; fix: fill the cell, or delete the row")
     return table
 
 
-def _no_column(where: str, needed: str, names: Sequence[str]) -> ManifestError:
+def _no_column(where: str, required: str, names: Sequence[str]) -> ManifestError:
     named = ", ".join(filter(None, names))
-    problem = f"has no column `{needed}`, only {named}" if named else "cannot be read: it is empty"
-    return ManifestError(f"{where} {problem}; a column `{needed}` is needed")
+    problem = f"has no column `{required}`, only {named}" if named else "cannot be read: it is empty"
+    return ManifestError(f"{where} {problem}; a column `{required}` is needed")
 
 
-def _canonical(column: str, own: Collection[str]) -> str:
+def _canonical(column: str, recognized: Collection[str]) -> str:
     """Return the name of a column in aupipe's spelling; "" for an unnamed index."""
     column = column.strip()
     if _PANDAS_INDEX.fullmatch(column):
         return ""
-    return next((name for name in own if name.lower() == column.lower()), column)
+    return next((name for name in recognized if name.lower() == column.lower()), column)
 
 
 def _read(storage: Storage, name: str) -> bytes:
@@ -248,14 +248,14 @@ def _unreadable(where: str, error: Exception) -> ManifestError:
 
 
 def _csv_rows(
-    text: str, where: str, needed: str, tabs_first: bool
+    text: str, where: str, required: str, tabs_first: bool
 ) -> tuple[list[str], list[list[str]], list[int], str]:
     """Return the header's names, the cells and the line of each row with content, and the delimiter."""
     skipped = 0
     candidates: Sequence[str] = ("\t", *_DELIMITERS) if tabs_first else _DELIMITERS
     if sep := _SEP_LINE.match(text):
         candidates, skipped, text = sep[1], 1, text[sep.end() :]
-    delimiter, names = _header(text, where, needed, candidates, skipped)
+    delimiter, names = _header(text, where, required, candidates, skipped)
     records = _records(text, where, delimiter, skipped)
     next(records)
     rows, numbers = [], []
@@ -263,7 +263,7 @@ def _csv_rows(
         if (len(cells) < len(names) and any(names[len(cells) :])) or any(cells[len(names) :]):
             raise ManifestError(
                 f"{where}:{line} has {len(cells)} cells, the header {len(names)}: {delimiter.join(cells)[:80]!r}; "
-                f'fix: give every row as many, with "" around a cell that holds {_NAMES.get(delimiter, delimiter)}'
+                f'fix: give every row as many, with "" around a cell that contains {_NAMES.get(delimiter, delimiter)}'
             )
         rows.append((cells + [""] * len(names))[: len(names)])
         numbers.append(line)
@@ -273,7 +273,7 @@ def _csv_rows(
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
-def _header(text: str, where: str, needed: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:
+def _header(text: str, where: str, required: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:
     """Return the delimiter by which the required column is a cell of the header, and all cells of the header."""
     found: list[list[str]] = []
     refused: ManifestError | None = None
@@ -284,13 +284,13 @@ def _header(text: str, where: str, needed: str, candidates: Sequence[str], skipp
             refused = refused or error
             continue
         except StopIteration:
-            raise _no_column(where, needed, ()) from None
-        if needed.lower() in (name.lower() for name in names):
+            raise _no_column(where, required, ()) from None
+        if required.lower() in (name.lower() for name in names):
             return delimiter, names
         found.append(names)
     if not found and refused is not None:
         raise refused
-    raise _no_column(where, needed, max(found, key=len))
+    raise _no_column(where, required, max(found, key=len))
 
 
 def _records(text: str, where: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
@@ -308,7 +308,7 @@ def _records(text: str, where: str, delimiter: str, skipped: int) -> Iterator[tu
             yield line, cells
 
 
-def _json_rows(text: str, where: str, own: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
+def _json_rows(text: str, where: str, recognized: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
     """Return all keys of the objects, one per line, and the cells and line of each object."""
     if text.lstrip().startswith("["):
         raise ManifestError(f"{where} is a JSON array; one object a line is needed; fix: jq -c '.[]'")
@@ -323,7 +323,7 @@ def _json_rows(text: str, where: str, own: Collection[str]) -> tuple[list[str], 
             raise ManifestError(f"{where}:{number} is not JSON: {error}: {line[:80]!r}") from None
         if not isinstance(row, dict):
             raise ManifestError(f'{where}:{number} is no JSON object, as in {{"uri": "a.mp4"}}: {line[:80]!r}')
-        cells = {key: _cell(value, key, f"{where}:{number}", own) for key, value in row.items()}
+        cells = {key: _cell(value, key, f"{where}:{number}", recognized) for key, value in row.items()}
         if any(cells.values()):
             rows.append(cells)
             numbers.append(number)
@@ -339,7 +339,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _parquet_rows(storage: Storage, name: str, own: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
+def _parquet_rows(
+    storage: Storage, name: str, recognized: Collection[str]
+) -> tuple[list[str], list[list[str]], list[int]]:
     where = storage.path(name)
     try:
         with storage.open(name) as file:
@@ -368,19 +370,19 @@ def _parquet_rows(storage: Storage, name: str, own: Collection[str]) -> tuple[li
         except (pa.ArrowException, ValueError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise ManifestError(f"{where}: column {column!r} ({values.type}) is not text: {reason}") from None
-        columns.append([_cell(v, column, f"{where}: row {row}", own) for row, v in enumerate(cells, start=1)])
+        columns.append([_cell(v, column, f"{where}: row {row}", recognized) for row, v in enumerate(cells, start=1)])
     rows = [list(row) for row in zip(*columns, strict=True)]
     numbers = [number for number, row in enumerate(rows, start=1) if any(row)]
     return list(table.column_names), [rows[number - 1] for number in numbers], numbers
 
 
-def _cell(value: object, column: str, where: str, own: Collection[str]) -> str:
+def _cell(value: object, column: str, where: str, recognized: Collection[str]) -> str:
     """Return a value of JSON or Parquet as text, "" for null and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, dict | list):
         text = json.dumps(value, ensure_ascii=False, default=repr)
-        if _canonical(column, own) in own:
+        if _canonical(column, recognized) in recognized:
             raise ManifestError(f"{where} has {column} {text[:80]!r}; a plain value is needed, no object or list")
     elif isinstance(value, bytes):
         text = value.decode("utf-8", "backslashreplace")

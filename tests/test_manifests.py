@@ -47,7 +47,7 @@ def test_a_byte_order_mark_sets_the_encoding_and_all_line_ends_are_read(
         ("uri\na.mp4\n".encode("utf-16-be"), "looks like UTF-16BE without"),
         ("uri\na.mp4\n".encode("utf-16")[:-1], "byte order mark of UTF-16, but byte 20 is invalid"),
         (b"\xef\xbb\xbfuri\n\xff.mp4\n", "byte order mark of UTF-8, but byte 4 is invalid"),
-        (b"uri\na\0.mp4\n" + b"b.mp4\n" * 9, "holds zero bytes"),
+        (b"uri\na\0.mp4\n" + b"b.mp4\n" * 9, "contains zero bytes"),
         (b"PK\x03\x04rest", "is an Excel workbook or ZIP file, not text; fix: save it as CSV"),
         (b"\x1f\x8b\x08rest", "is a gzip file"),
         (b"PAR1rest", "is a Parquet file, not text; fix: name it .parquet"),

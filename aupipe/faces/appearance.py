@@ -10,7 +10,7 @@ Distances measured on 21 videos: 17 people in separate recordings, six of them i
     the same face in the next frame   4,879   0.001  0.045  0.114    0.005  0.033  0.076    0.004  0.015  0.045
     the same face 0.4 s later         2,485   0.005  0.122  0.203    0.012  0.078  0.125    0.008  0.031  0.051
                                               min,   1 %,   50 %     min,   1 %,   50 %     min,   1 %,   50 %
-    people filmed apart               5,440   0.052  0.061  0.210    0.042  0.054  0.297    0.023  0.033  0.151
+    people in separate recordings     5,440   0.052  0.061  0.210    0.042  0.054  0.297    0.023  0.033  0.151
     neighbors in the crowd            1,910   0.076  0.096  0.168    0.048  0.057  0.101    0.010  0.017  0.057
 
 No pair of different people passes the limits below. 8 pairs of neighboring frames fail, all in the crowd: the box of a

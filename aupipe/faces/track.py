@@ -72,8 +72,8 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
                 found[face] = track.face_id
         for face, place in _resumed(live, faces, np.flatnonzero(found < 0), config.max_step):
             found[face] = live.pop(place).face_id
-        begun = np.flatnonzero(found < 0).tolist()
-        for face in sorted(begun, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
+        unassigned = np.flatnonzero(found < 0).tolist()
+        for face in sorted(unassigned, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
             found[face] = next_id
             next_id += 1
         for face, box in enumerate(faces.boxes):
@@ -83,20 +83,20 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
 
 
 def _resumed(
-    live: dict[tuple[int, int], _Track], faces: LinkedFaces, begun: np.ndarray, max_step: float
+    live: dict[tuple[int, int], _Track], faces: LinkedFaces, candidates: np.ndarray, max_step: float
 ) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield the faces of `begun` that resume a track, each with the (frame, face) of the track's last detection."""
-    begun = np.array([face for face in begun if any(place in live for place in faces.resumes[face])], int)
-    places = sorted({place for face in begun for place in faces.resumes[face] if place in live})
+    """Yield the `candidates` that resume a track, each with the (frame, face) of the track's last detection."""
+    candidates = np.array([face for face in candidates if any(place in live for place in faces.resumes[face])], int)
+    places = sorted({place for face in candidates for place in faces.resumes[face] if place in live})
     if not places:
         return
     tracks = [live[place] for place in places]
-    cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[begun])
-    allowed = np.array([[place in faces.resumes[face] for face in begun] for place in places])
+    cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[candidates])
+    allowed = np.array([[place in faces.resumes[face] for face in candidates] for place in places])
     cost[~allowed | (cost > max_step)] = _FAR
     for row, column in zip(*linear_sum_assignment(cost), strict=True):
         if cost[row, column] < _FAR:
-            yield int(begun[column]), places[row]
+            yield int(candidates[column]), places[row]
 
 
 def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ _HEADER_BYTES = 8  # of a chunk: FFmpeg's index has the position of the chunk, i
 
 
 class AviClock:
-    """Maps packets, in file order, to the ticks of their frames. Empty chunks have a tick, but no frame.
+    """Mapping from packets, in file order, to the ticks of their frames. Empty chunks have a tick, but no frame.
 
     The index of the file is authoritative, not the number of frames in its header. Without an index, frames are counted
     as FFmpeg does, whose count ignores holes in the file.

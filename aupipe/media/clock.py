@@ -21,7 +21,7 @@ _RESTART_S = 1.0  # a larger decrease of the decoding time is a restart, not dis
 
 
 class PacketClock:
-    """Maps packets, in file order, to moments.
+    """Mapping from packets, in file order, to moments.
 
     Attributes:
         restarts: number of restarts of the clock so far.

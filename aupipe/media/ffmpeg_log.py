@@ -29,15 +29,15 @@ class FFmpegLog:
         self.corrupt_packets: list[int] = []
         self._logs = logs
 
-    def through(self, packets: Iterable[Packet], container: InputContainer) -> Iterator[Packet]:
+    def record(self, packets: Iterable[Packet], container: InputContainer) -> Iterator[Packet]:
         """Yield the packets and record the messages of the demuxer. Losses of a decoder are visible in its frames."""
         number = 0
         for number, packet in enumerate(packets):  # used after the loop
-            self._note(container, number)
+            self._take_messages(container, number)
             if packet.is_corrupt and len(self.corrupt_packets) < _KEPT:
                 self.corrupt_packets.append(number)
             yield packet
-        self._note(container, number + 1)
+        self._take_messages(container, number + 1)
 
     @property
     def ends_early(self) -> str:
@@ -45,15 +45,15 @@ class FFmpegLog:
         return next((text for _, text in self.messages if _ENDS_EARLY.search(text)), "")
 
     def mentions(self, words: str) -> bool:
-        """Return whether the words are in the log before `through`."""
+        """Return whether the words are in the log before `record`."""
         return any(words in text for _, _, text in self._logs)
 
     def refused_size(self) -> tuple[int, int]:
-        """Return the width and height of a picture that FFmpeg rejected as too large before `through`, else (0, 0)."""
+        """Return the width and height of a picture that FFmpeg rejected as too large before `record`, else (0, 0)."""
         sizes = [re.search(r"Picture size (\d+)x(\d+)", text) for _, _, text in self._logs]
         return max(((int(size[1]), int(size[2])) for size in sizes if size), default=(0, 0))
 
-    def _note(self, container: InputContainer, number: int) -> None:
+    def _take_messages(self, container: InputContainer, number: int) -> None:
         texts = [text.strip() for _, source, text in self._logs if source == container.format.name]
         self._logs.clear()
         self.messages += [(number, text) for text in texts[: _KEPT - len(self.messages)]]

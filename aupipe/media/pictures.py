@@ -43,7 +43,7 @@ class _OneEach:
 
 
 class _Vp8:
-    """Alternate reference frames are packets of their own; the show_frame bit marks them (RFC 6386, 9.1)."""
+    """Counter without alternate reference frames, whose packets have the show_frame bit unset (RFC 6386, 9.1)."""
 
     def __init__(self, extradata: bytes) -> None:
         pass
@@ -53,7 +53,7 @@ class _Vp8:
 
 
 class _H264:
-    """Pairs field pictures: the second field of a frame (opposite parity, equal frame_num) is not a new picture."""
+    """Counter that pairs fields: a frame's second field (opposite parity, equal frame_num) is not a new picture."""
 
     def __init__(self, extradata: bytes) -> None:
         self._length_bytes = 0  # of the size before each NAL unit; 0: units are separated by start codes

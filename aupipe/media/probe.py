@@ -136,7 +136,7 @@ def probe(
         joined: set[int] = set()  # packets on each side of a restart of the clock
         several, read_to = False, 0
         end: Moment = (0, 0)
-        for packet in log.through(packets_of(container, stream), container):
+        for packet in log.record(packets_of(container, stream), container):
             before = clock.restarts
             passed, moment = clock.read(packet)
             absent += passed
@@ -154,32 +154,31 @@ def probe(
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
         missing, remark = _missing(uri, container, stream, total + len(absent), clock)
-        listed, promised = clock.listed + len(absent), True
+        listed, header_valid = clock.listed + len(absent), True
         if "avi" in formats:
             missing += len(absent)
             absent += clock.rest(missing - len(absent)) if missing <= _MOST_MISSING * total else []
         if missing > _MOST_MISSING * total:
             remark = f"its header states {max(stream.frames, listed):,} frames, which is impossible"
-            missing, absent, promised = 0, [], False
+            missing, absent, header_valid = 0, [], False
         moments = sorted([moment for moment, _ in pictures if moment is not None] + absent)
         complete = len(moments) - len(absent) == len(pictures)
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
         exact = clocked and "avi" not in formats and not several and len(moments) == len(set(moments))
-        known = np.array([tick for _, tick in moments], np.int64)
+        ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
-        pts = known if exact or (clocked and "avi" in formats) else None
+        pts = ticks if exact or (clocked and "avi" in formats) else None
         assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
         if assumed and assume_fps is not None:
             time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)
-            pts = known = np.arange(len(pictures), dtype=np.int64)
-            epochs = np.zeros(len(known), np.int64)
+            pts = ticks = np.arange(len(pictures), dtype=np.int64)
+            epochs = np.zeros(len(ticks), np.int64)
         restarts = tuple((np.flatnonzero(np.diff(epochs)) + 1).tolist())
-        steps = np.diff(known)[np.diff(epochs) == 0]
+        steps = np.diff(ticks)[np.diff(epochs) == 0]
         usual = float(np.median(steps)) if len(steps) else 0.0
-        trusted = promised and not (
-            missing or restarts or assumed or "avi" in formats
-        )  # AVI's duration comes from its header
-        missing_s = _missing_s(stream, known, end[1]) if trusted and len(known) else 0.0
+        # AVI's duration comes from the number of frames in its header, which may be wrong.
+        trusted = header_valid and not (missing or restarts or assumed or "avi" in formats)
+        missing_s = _missing_s(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
         damage, remarks = _damage(log, container, joined, gap)
         times = [moment for moment, _ in pictures if moment is not None]
@@ -188,7 +187,7 @@ def probe(
         damage = damage or _joined_file(uri, formats, read_to)
         cuttable = exact and not restarts and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
-        spans = [known[epochs == epoch] for epoch in np.unique(epochs)]
+        spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
         return VideoInfo(
             codec=stream.codec_context.name,
             container=container.format.name,
@@ -200,9 +199,9 @@ def probe(
             pixel_aspect=first.pixel_aspect,
             hdr=first.hdr,
             time_base=time_base,
-            start_s=float(known[0] * time_base) if len(known) else None,
+            start_s=float(ticks[0] * time_base) if len(ticks) else None,
             duration_s=float(sum(span[-1] - span[0] + usual for span in spans)) * float(time_base)
-            if len(known) > 1 else None,
+            if len(ticks) > 1 else None,
             frames_expected=len(pictures) + missing,
             missing=missing,
             missing_s=missing_s,
@@ -321,11 +320,11 @@ def _missing_s(stream: VideoStream, pts: np.ndarray, end: int) -> float:
     steps = np.diff(pts)
     end = max(end, int(pts[-1] + steps.max(initial=0)))
     tick_s = float(stream.time_base or 1)
-    missing_s = _promised_s(stream) - max(end, end - int(pts[0])) * tick_s
+    missing_s = _stated_duration_s(stream) - max(end, end - int(pts[0])) * tick_s
     return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
 
 
-def _promised_s(stream: VideoStream) -> float:
+def _stated_duration_s(stream: VideoStream) -> float:
     """Return the stated duration of the stream, 0 if there is none. Matroska has it in a tag of the stream."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)

@@ -55,11 +55,11 @@ TABLES = (
 
 @pytest.fixture
 def tables():
-    """(split, tables) of each shard."""
+    """Return (split, tables) of each shard."""
     return TABLES
 
 
 @pytest.fixture
 def build_store() -> Callable[[Path], read.FaceStore]:
-    """`build_store(folder)` writes TABLES into a store in the folder."""
+    """Return `build_store(folder)`, which writes TABLES into a store in the folder."""
     return lambda root: build(root, TABLES)
