@@ -1,4 +1,4 @@
-"""Configuration: frozen pydantic sections, YAML below, `--set a.b=value` on top. Unknown keys are refused by name."""
+"""Configuration: frozen pydantic sections, filled from YAML and then `--set a.b=value`. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from aupipe.errors import ConfigError
 
 
 class Section(BaseModel):
-    """Base of every configuration section: immutable, and a key that it does not know is an error."""
+    """Base of every configuration section. Sections are immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Resources(Section):
-    """What a job may take of the cluster."""
+    """Resources that a job requests from the cluster."""
 
-    gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
-    device: str = "cuda"  # torch's name of a GPU, where models only judge; cpu rehearses on nodes that have none
-    # Nodes with the labels pool=decode, infer, train do what these say; auto: a label that a node has now, likewise.
+    gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if a node has one now; true for a cluster that scales from zero
+    device: str = "cuda"  # torch device of GPU workers at inference; cpu simulates them on nodes without a GPU
+    # Whether tasks run only on nodes with the matching label pool=decode, infer or train; auto: if a node has it now.
     pools: Literal["auto"] | bool = "auto"
 
 
 class Inference(Section):
-    """How a model that looks over time is run over a track."""
+    """Sliding-window inference of a temporal model over a track."""
 
-    # Part of a window that the next one shares; 0: the papers' blocks; None: as the model's thresholds were fitted.
+    # Fraction of a window that the next one shares. 0: the papers' blocks. None: as when its thresholds were fitted.
     overlap: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -38,14 +38,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[str] = ()) -> SectionT:
-    """The section that `data` with `overrides` applied describes.
+    """Return the section described by `data` after `overrides` are applied.
 
     Args:
         data: nested keys, as read from YAML.
         overrides: `a.b=value` strings; the value is parsed as YAML.
 
     Raises:
-        ConfigError: naming every bad key, with the nearest known one.
+        ConfigError: a key or value is invalid. The message names every such key, with the nearest known one.
     """
     merged = merge({}, data)
     for item in overrides:
@@ -57,7 +57,7 @@ def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[s
 
 
 def parse_override(item: str) -> dict[str, Any]:
-    """`a.b=value` as the nested mapping {a: {b: value}}."""
+    """Return `a.b=value` as the nested mapping {a: {b: value}}."""
     dotted, equals, text = item.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"--set {item!r} is not of the form key=value, as in --set detector.min_score=0.7")
@@ -71,7 +71,7 @@ def parse_override(item: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `top` laid over it; mappings are merged, all else is replaced."""
+    """Return `base` overridden by `top`. Mappings are merged recursively, all other values are replaced."""
     result = dict(base)
     for key, value in top.items():
         below = result.get(key)
@@ -80,7 +80,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a section takes."""
+    """Yield every dotted key of a section."""
     for name, field in section.model_fields.items():
         yield prefix + name
         for inner in _sections(field.annotation):
@@ -88,7 +88,7 @@ def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
-    """The sections that a field may hold: alone, as one of several kinds, or in a mapping or sequence."""
+    """Yield the sections in a field's type: by itself, in a union, or in a mapping or sequence."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):
@@ -96,7 +96,7 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
 
 
 def _kinds(section: type[Section]) -> set[str]:
-    """What tells the kinds of all fields apart; pydantic puts it into the place of an error, no user types it there."""
+    """Return the discriminator values of all unions, which pydantic adds to an error's `loc` but users do not type."""
     found = set()
     for field in section.model_fields.values():
         inner = list(_sections(field.annotation))
@@ -107,7 +107,7 @@ def _kinds(section: type[Section]) -> set[str]:
 
 
 def _explain(section: type[Section], error: ValidationError) -> str:
-    """One sentence a problem, with dotted keys."""
+    """Return one message per problem, with dotted keys, joined by semicolons."""
     keys, kinds = list(known_keys(section)), _kinds(section)
     parts = []
     for problem in error.errors():
@@ -119,6 +119,6 @@ def _explain(section: type[Section], error: ValidationError) -> str:
                 f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}"
             )
         else:
-            said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            parts.append(f"setting {key!r}: {said} (got {problem['input']!r})")
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            parts.append(f"setting {key!r}: {message} (got {problem['input']!r})")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""A proxy on this machine that remembers what it was asked, and a certificate authority with a server's certificate."""
+"""A local proxy that records its requests, and a certificate authority with a certificate for a server."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _OF_THE_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 @dataclass
 class Proxy:
-    """Attributes:
-    requests: method and target of each.
+    """The port and the log of a running proxy.
+
+    Attributes:
+        requests: method and target of each request.
     """
 
     port: int = 0
@@ -33,15 +35,15 @@ class Proxy:
 
 @contextmanager
 def proxying(to: dict[str, int]) -> Iterator[Proxy]:
-    """Forward for the length of the block, GET and HEAD as well as tunnels.
+    """Forward requests and tunnels within the block.
 
     Args:
-        to: name of a server → port on this machine that takes its place. Other names are refused, save 127.0.0.1.
+        to: name of a server → local port that replaces it. Other names are refused, except 127.0.0.1.
     """
     proxy = Proxy()
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # or `Expect: 100-continue`, which S3 clients send, is not answered
+        protocol_version = "HTTP/1.1"  # needed for `Expect: 100-continue`, which S3 clients send
 
         def do_CONNECT(self) -> None:
             proxy.requests.append(("CONNECT", self.path))
@@ -97,11 +99,11 @@ def pump(source: socket.socket, target: socket.socket) -> None:
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # one side has closed
+        pass  # one side closed the connection
 
 
 def certificates(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate authority, and by it a certificate for example.test and 127.0.0.1: (bundle, server's file)."""
+    """Create a certificate authority and a certificate for example.test and 127.0.0.1. Return (bundle, server file)."""
     bundle, server = folder / "ca.pem", folder / "server.pem"
     made = ["-newkey", "rsa:2048", "-nodes", "-days", "2"]
     run = lambda *a: subprocess.run(["openssl", *map(str, a)], check=True, capture_output=True)  # noqa: E731

@@ -1,4 +1,4 @@
-"""A web server on this machine that gives the files of a folder, and remembers what it was asked."""
+"""A local web server that serves the files of a folder and records its requests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from typing import Any
 
 @dataclass
 class WebServer:
-    """Attributes:
-    requests: method, path and range of each; answers: status and bytes of each.
+    """The settings and the log of a running server.
+
+    Attributes:
+        requests: method, path and range of each request.
+        answers: status and number of bytes of each response.
     """
 
     folder: Path
@@ -36,11 +39,11 @@ class WebServer:
 def serving(
     folder: Path, *, ranges: bool = True, account: str = "", certificate: Path | None = None
 ) -> Iterator[WebServer]:
-    """Serve for the length of the block. A name that is a number is answered with that status.
+    """Serve a folder within the block. The response to a name that is a number has that status.
 
     Args:
-        account: `name:password` that it asks for.
-        certificate: file of a certificate and its key; with one it is an HTTPS server.
+        account: required credentials, `name:password`.
+        certificate: file with a certificate and its key; None: HTTP instead of HTTPS.
     """
     web = WebServer(folder, ranges, account, secure=certificate is not None)
 
@@ -52,11 +55,11 @@ def serving(
             self._answer(True)
 
         def _answer(self, whole: bool) -> None:
-            name, asked = self.path.partition("?")[0][1:], self.headers.get("Range", "")
-            web.requests.append((self.command, self.path, asked))
+            name, byte_range = self.path.partition("?")[0][1:], self.headers.get("Range", "")
+            web.requests.append((self.command, self.path, byte_range))
             path, status, data = folder / name, HTTPStatus.OK, b""
-            right = "Basic " + base64.b64encode(web.account.encode()).decode()
-            if web.account and self.headers.get("Authorization") != right:
+            expected = "Basic " + base64.b64encode(web.account.encode()).decode()
+            if web.account and self.headers.get("Authorization") != expected:
                 status = HTTPStatus.UNAUTHORIZED
             elif name.isdigit():
                 status = HTTPStatus(int(name))
@@ -65,8 +68,8 @@ def serving(
             else:
                 data = path.read_bytes()
             size = len(data)
-            if web.ranges and asked and status == HTTPStatus.OK:
-                first, _, last = asked.removeprefix("bytes=").partition("-")
+            if web.ranges and byte_range and status == HTTPStatus.OK:
+                first, _, last = byte_range.removeprefix("bytes=").partition("-")
                 data, status = data[int(first) : int(last) + 1], HTTPStatus.PARTIAL_CONTENT
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
