@@ -158,12 +158,12 @@ def test_fields_of_a_rayjob(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "main"), [("annotate", annotate.main), ("train", train.main)])
-def test_the_command_of_a_rayjob_is_one_that_there_is(name: str, main: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_rayjob_is_valid(name: str, main: object, monkeypatch: pytest.MonkeyPatch) -> None:
     python, script, *arguments = shlex.split(KUBERAY[name]["spec"]["entrypoint"])
     assert (python, script) == ("python", f"jobs/{name}.py")
-    understood = []
+    parsed = []
     monkeypatch.setattr(
-        "aupipe.commands.job.run", lambda parser, body, argv: understood.append(parser.parse_args(argv))
+        "aupipe.commands.job.run", lambda parser, body, argv, settings: parsed.append(parser.parse_args(argv))
     )
     main(arguments)
-    assert understood[0].out.startswith("s3://")
+    assert parsed[0].out.startswith("s3://")
