@@ -106,9 +106,11 @@ def run(
 
 def recipe_settings(args: argparse.Namespace) -> Sections:
     """Return the recipe that `--recipe` names, with its values as defaults; the class of all recipes without one."""
+    from aupipe.commands.settings import Ablation
     from aupipe.training import recipe
 
-    return [recipe.read(args.recipe, quick=args.quick, overrides=args.overrides) if args.recipe else recipe.Recipe]
+    named = recipe.read(args.recipe, quick=args.quick, overrides=args.overrides) if args.recipe else recipe.Recipe
+    return [named, Ablation]
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

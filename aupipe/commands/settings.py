@@ -35,6 +35,12 @@ class Setting(NamedTuple):
     line: str
 
 
+class Ablation(Section):
+    """The key that `--set` has for recipes besides those of the recipe."""
+
+    ablation: str | None = None  # Name of one of the recipe's `ablations`, which is merged into the recipe.
+
+
 def table(sections: Sequence[Section | type[Section]]) -> str:
     """Return the settings of a job as one aligned table. Rows that several sections share are listed once."""
     rows = list(dict.fromkeys(row for section in sections for row in list_settings(section)))

@@ -122,6 +122,7 @@ def test_annotate_lists_every_key_and_every_default_can_be_set(capsys: pytest.Ca
 def test_train_lists_the_recipe_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     any_recipe = listed("train", capsys=capsys)
     assert "stages.NAME.optimizer.groups" in any_recipe
+    assert "ablation" in any_recipe
     keys = listed("train", "--recipe", "multilabel_transformer", "--quick", "--set", "seed=7", capsys=capsys)
     assert keys["seed"].split()[:3] == ["seed", "int", "7"]
     assert "stages.train.tasks.au.loss.kind" in keys
