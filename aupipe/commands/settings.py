@@ -1,7 +1,6 @@
 """`--list-settings`: every `--set` key of a job with its type, its default and one line of explanation.
 
-The line is the comment that stands beside the field in the section's source. It is written once, where the field is
-defined, and is not repeated in a description.
+The line is the comment at the field in the source of its section, so it is written only once.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from aupipe.config import Section, sections_in
 
 _KIND_LINE = "The kind of this section; its other keys depend on it."
 _HEADER = ("KEY", "TYPE", "DEFAULT", "")
-_WIDEST = (56, 34, 24)  # characters; a longer cell pushes its row to the right instead of widening the column
+_WIDEST = (56, 34, 24)  # In characters. A longer cell shifts the rest of its row and does not widen the column.
 
 
 class Setting(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 
 from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Floats, Rig
 
-TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
+TEXTURE_SIZE = (384, 768)  # Rows (height), columns (angle).
 EYE_HEIGHT_DM = EYES_DM[1]
 RADIUS_DM = 0.9  # Radius of the face about the axis; it converts angles to lengths.
 
@@ -67,9 +67,9 @@ def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
         np.abs(angle), np.deg2rad([0, 30, 55, 68, 76, 100, 108, 180]),
         [forehead, forehead - 0.02, 7.75, 7.35, rng.uniform(7.05, 7.3), 7.42, 6.9, nape],
     )  # fmt: skip
-    if man and rng.random() < 0.12:  # shaved
+    if man and rng.random() < 0.12:  # Shaved.
         line = line + HIGHEST_DM
-    elif man and rng.random() < 0.12:  # bald on top
+    elif man and rng.random() < 0.12:  # Bald on top.
         line = np.where(height > rng.uniform(7.4, 7.9), HIGHEST_DM + 1, line)
     return _soft(height - line + 0.03 * _noise(rng, 48) + 0.04 * _noise(rng, 12), 0.08)
 
