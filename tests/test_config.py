@@ -1,4 +1,4 @@
-"""Configuration: overrides take precedence over YAML, and every mistake is reported."""
+"""Configuration: overrides are merged into YAML, and every error names its key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Outer(Section):
     count: int = 1
 
 
-def test_overrides_take_precedence_over_yaml() -> None:
+def test_overrides_replace_values_of_the_yaml() -> None:
     got = load(Outer, {"inner": {"rate": 0.5}, "count": 3}, ["inner.name=b", "count=4", "inner.rate=3e-4"])
     assert got == Outer(inner=Inner(rate=3e-4, name="b"), count=4)
 
@@ -36,7 +36,7 @@ def test_overrides_take_precedence_over_yaml() -> None:
         ("count=[1", "not YAML"),
     ],
 )
-def test_a_mistake_is_reported(override: str, message: str) -> None:
+def test_an_error_names_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Outer, {}, [override])
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""`bench.py NAME`: aupipe's own measurements, one line of JSON each."""
+"""`bench.py NAME`: measurements of aupipe itself, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -22,44 +22,62 @@ _EXAMPLES = """\
   bench.py memory --checkpoint demo/run/best --minutes 60"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="bench.py", description="Measure aupipe on this machine; lines of JSON.", allow_abbrev=False,
-        epilog=f"examples:\n{_EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
+    """Run the job. Return its exit code."""
+    parser = job.make_parser(prog, "Measure aupipe on this machine; prints lines of JSON.", _EXAMPLES)
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    alignment = names.add_parser("alignment", help="how much crops tremble, without and with smoothing")
+    alignment = names.add_parser("alignment", help="frame-to-frame crop jitter, without and with smoothing")
     alignment.add_argument(
         "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
     )
-    bias = names.add_parser("detector_bias", help="where the detector sees the points of crops that we aligned")
+    bias = names.add_parser("detector_bias", help="landmarks that the detector finds on crops aligned by aupipe")
     bias.add_argument("--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders")
-    preprocess = names.add_parser("preprocess", help="how fast crops are packed, and with how much memory")
-    preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="how many are generated")
-    once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
+    preprocess = names.add_parser("preprocess", help="speed and memory of packing crops")
+    preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="number of generated crops")
+    once = names.add_parser(
+        "encode_once", help="an epoch from stored embeddings compared with one that encodes; minutes"
+    )
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
-    once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
-    fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, losses without a word")
-    fuzz.add_argument("--mutations", type=int, default=1000, metavar="N", help="how many, of five clips in turn")
-    fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="of the damage")
-    autoscale = names.add_parser("autoscale", help="when nodes come and go as annotate.py needs them; two minutes")
+    once.add_argument("--repeats", type=int, default=3, metavar="N", help="measured epochs of each kind")
+    fuzz = names.add_parser("fuzz", help="damaged clips in annotate.py: crashes, hangs, unreported losses")
+    fuzz.add_argument(
+        "--mutations", type=int, default=1000, metavar="N", help="number of damaged clips, made from five clips in turn"
+    )
+    fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the damage")
+    autoscale = names.add_parser(
+        "autoscale", help="times at which nodes join and leave as annotate.py needs them; two minutes"
+    )
     autoscale.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="any model")
     autoscale.add_argument(
-        "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="its node types"
+        "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="cluster file with the node types"
     )
-    chaos = names.add_parser("chaos", help="processes of an annotation killed at random: its tables must not show it")
-    rerun = names.add_parser("rerun", help="how long a finished archive takes again, and with other thresholds")
-    memory = names.add_parser("memory", help="what workers take of memory for a long video, against a minute's")
+    chaos = names.add_parser(
+        "chaos", help="an annotation whose processes are killed at random: its tables must be the same"
+    )
+    rerun = names.add_parser("rerun", help="time of a re-run over a finished archive, and of one with other thresholds")
+    memory = names.add_parser(
+        "memory", help="memory of the workers for a long video, compared with a video of one minute"
+    )
     for each in (chaos, rerun, memory):
         each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
-    chaos.add_argument("--kills", type=int, default=50, metavar="N", help="at least, over as many runs as it takes")
-    chaos.add_argument("--seed", type=int, default=0, metavar="S", help="of moments and victims")
-    rerun.add_argument("--clips", type=int, default=2000, metavar="N", help="how many are generated, 3 frames each")
-    memory.add_argument("--minutes", type=int, default=60, metavar="N", help="of the long video, with sound")
+    chaos.add_argument(
+        "--kills", type=int, default=50, metavar="N", help="least number of kills, over as many runs as needed"
+    )
+    chaos.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the times and processes")
+    rerun.add_argument(
+        "--clips", type=int, default=2000, metavar="N", help="number of generated clips, of 3 frames each"
+    )
+    memory.add_argument("--minutes", type=int, default=60, metavar="N", help="length of the long video, with sound")
     return job.run(parser, _bench, argv)
 
 
 def _bench(args: argparse.Namespace) -> int:
+    from aupipe.config import Section, load
+
+    load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
+    if args.dry_run:
+        print(f"would run {args.name}")  # noqa: T201
+        return job.DONE
     for line in _MEASURES[args.name](args):
         print(json.dumps({"bench": args.name, **line}), flush=True)  # noqa: T201
     return job.DONE

@@ -1,7 +1,7 @@
-"""The starter models' training from seeds: rendered, packed, learnt, with the same losses every time.
+"""The training of the starter models is reproducible: rendering, packing and training give the same losses.
 
-The slow test compares the first 200 steps on the first people of the model's data with losses kept beside this file;
-`python tests/recipes/test_starter.py` writes them anew.
+The slow test compares the first 200 steps on the first people of the models' data with the losses in
+starter_losses.json, which `python tests/recipes/test_starter.py` writes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS, EVERY = 200, 20
 
 
 def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -> FaceStore:
-    """A face store of rendered people, as synthesize.py and preprocess.py make it."""
+    """Return a face store of rendered people, made as by synthesize.py and preprocess.py."""
     data, place = StillSet(people=people, stills=stills, seed=0, rigs=rigs, config=SynthesisConfig()), folder / "data"
     storage = Storage(place)
     claim(data, storage)
@@ -46,7 +46,7 @@ def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -
 
 
 def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
-    """Of each of the first steps."""
+    """Return the loss of each of the first `steps` steps."""
     torch.set_num_threads(1)
     plan = recipe.read("starter", quick=False, overrides=overrides)
     data = task_data.task_data(plan, "train", index)
@@ -66,7 +66,7 @@ def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
     raise AssertionError(f"only {len(found)} steps in all epochs")
 
 
-def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
+def test_rendering_and_training_are_deterministic(tmp_path: Path) -> None:
     small = ("model.backbone=test_resnet", "input.size_px=64", "stages.train.batch=4")
     small += ("stages.train.tasks.au.data.held_out=0",)
     runs = []
@@ -78,7 +78,7 @@ def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
 
 
 def _long(folder: Path) -> list[float]:
-    """Means over EVERY steps each."""
+    """Return the mean losses of consecutive blocks of EVERY steps."""
     found = losses(rendered(folder, people=40, stills=8, rigs=("anny", f"ict:{ICT}")), STEPS, "stages.train.epochs=80")
     return [sum(found[first : first + EVERY]) / EVERY for first in range(0, STEPS, EVERY)]
 
@@ -87,8 +87,8 @@ def _long(folder: Path) -> list[float]:
 @pytest.mark.timeout(3600)
 def test_the_first_steps_are_those_of_the_model(tmp_path: Path) -> None:
     if not ICT.is_file():
-        pytest.skip(f"no part of this repository: ICT-FaceKit's heads, looked for at {ICT}")
-    # Other processors round otherwise, which grows from step to step.
+        pytest.skip(f"{ICT} is missing: ICT-FaceKit's heads are not part of this repository")
+    # Processors round differently, and the difference grows from step to step.
     assert _long(tmp_path) == pytest.approx(json.loads(LOSSES.read_text()), rel=0.02)
 
 
