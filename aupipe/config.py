@@ -1,4 +1,8 @@
-"""Configuration: frozen pydantic sections, YAML below, `--set a.b=value` on top. Unknown keys are refused by name."""
+"""Configuration: frozen pydantic sections, read from YAML and overridden by `--set a.b=value`.
+
+Unknown keys are errors that name the nearest known key. The comment beside a field is also its line in
+`--list-settings` (`aupipe.commands.settings`), so it must be readable without the code.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,26 @@ from aupipe.errors import ConfigError
 
 
 class Section(BaseModel):
-    """Base of every configuration section: immutable, and a key that it does not know is an error."""
+    """Base class of every configuration section. Instances are immutable; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Resources(Section):
-    """What a job may take of the cluster."""
+    """The share of the cluster that a job may use."""
 
-    gpu: Literal["auto"] | bool = "auto"  # auto: a GPU if the cluster has one now; say true where it scales from zero
-    device: str = "cuda"  # torch's name of a GPU, where models only judge; cpu rehearses on nodes that have none
-    # Nodes with the labels pool=decode, infer, train do what these say; auto: a label that a node has now, likewise.
+    # Use GPUs; auto: if the cluster has one now. Set true on a cluster that adds its GPU nodes on demand.
+    gpu: Literal["auto"] | bool = "auto"
+    # Torch's name of the GPU for inference; cpu tests the placement on nodes without a GPU.
+    device: str = "cuda"
+    # Place work on nodes by their labels pool=decode, infer, train; auto: use the labels that a node has now.
     pools: Literal["auto"] | bool = "auto"
 
 
 class Inference(Section):
-    """How a model that looks over time is run over a track."""
+    """Inference of a temporal model over a track."""
 
-    # Part of a window that the next one shares; 0: the papers' blocks; None: as the model's thresholds were fitted.
+    # Overlap of consecutive windows; 0: the papers' disjoint blocks; null: as when the model's thresholds were fitted.
     overlap: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -38,14 +44,14 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[str] = ()) -> SectionT:
-    """The section that `data` with `overrides` applied describes.
+    """Return the section that `data` describes, with `overrides` applied.
 
     Args:
         data: nested keys, as read from YAML.
         overrides: `a.b=value` strings; the value is parsed as YAML.
 
     Raises:
-        ConfigError: naming every bad key, with the nearest known one.
+        ConfigError: a key is unknown or a value invalid; names every such key and the nearest known one.
     """
     merged = merge({}, data)
     for item in overrides:
@@ -57,7 +63,7 @@ def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[s
 
 
 def parse_override(item: str) -> dict[str, Any]:
-    """`a.b=value` as the nested mapping {a: {b: value}}."""
+    """Return `a.b=value` as the nested mapping {a: {b: value}}."""
     dotted, equals, text = item.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"--set {item!r} is not of the form key=value, as in --set detector.min_score=0.7")
@@ -71,7 +77,7 @@ def parse_override(item: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `top` laid over it; mappings are merged, all else is replaced."""
+    """Return `base` updated by `top`: mappings are merged, every other value is replaced."""
     result = dict(base)
     for key, value in top.items():
         below = result.get(key)
@@ -80,26 +86,26 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that a section takes."""
+    """Yield every dotted key of a section."""
     for name, field in section.model_fields.items():
         yield prefix + name
-        for inner in _sections(field.annotation):
+        for inner in sections_in(field.annotation):
             yield from known_keys(inner, f"{prefix}{name}.")
 
 
-def _sections(annotation: Any) -> Iterator[type[Section]]:
-    """The sections that a field may hold: alone, as one of several kinds, or in a mapping or sequence."""
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """Yield the section classes in a field's type: alone, in a union, or in a mapping or sequence."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):
-        yield from _sections(inner)
+        yield from sections_in(inner)
 
 
 def _kinds(section: type[Section]) -> set[str]:
-    """What tells the kinds of all fields apart; pydantic puts it into the place of an error, no user types it there."""
+    """Return the values of all discriminators, which pydantic adds to the location of an error."""
     found = set()
     for field in section.model_fields.values():
-        inner = list(_sections(field.annotation))
+        inner = list(sections_in(field.annotation))
         tags = [f for one in inner for f in (one.model_fields.get("kind"), one.model_fields.get("name")) if f]
         found |= {value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)}
         found |= {tag for one in inner for tag in _kinds(one)}
@@ -107,7 +113,7 @@ def _kinds(section: type[Section]) -> set[str]:
 
 
 def _explain(section: type[Section], error: ValidationError) -> str:
-    """One sentence a problem, with dotted keys."""
+    """Return one sentence per problem, with dotted keys."""
     keys, kinds = list(known_keys(section)), _kinds(section)
     parts = []
     for problem in error.errors():
@@ -119,6 +125,6 @@ def _explain(section: type[Section], error: ValidationError) -> str:
                 f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}"
             )
         else:
-            said = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            parts.append(f"setting {key!r}: {said} (got {problem['input']!r})")
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            parts.append(f"setting {key!r}: {message} (got {problem['input']!r})")
     return "; ".join(parts)

@@ -1,7 +1,8 @@
-"""The one table of what disks, networks, storage services and Ray refuse, and the sentence that each becomes.
+"""The table of errors raised by disks, networks, storage services and Ray, each with the sentence that reports it.
 
-What is not in the table is a fault of our own code and keeps its traceback. Errors are known by the names of their
-classes: the table needs no import of the libraries, and errors of Ray Data's workers arrive as text only.
+An error that is not in the table is a bug of aupipe and keeps its traceback. Errors are identified by the names of
+their classes, so that the table imports none of the libraries, and because errors of Ray Data's workers arrive only as
+text.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SPACE = "free space or name another folder, then run the same command again"
 _DISK = "check the disk, the network drive or the storage service, then run the same command again"
 _AGAIN = "run the same command again, which resumes"
 
-# Errors of the operating system: number → what to do, and whether it may also happen to a job that is set up right.
+# Errors of the operating system: number → the fix, and whether a correctly configured job can also raise it.
 _BY_NUMBER: dict[int, tuple[str, bool]] = {
     errno.ENOSPC: (_SPACE, True),
     errno.EDQUOT: (_SPACE, True),
@@ -55,7 +56,7 @@ _BY_NUMBER: dict[int, tuple[str, bool]] = {
     ),
 }  # fmt: skip
 
-# Errors of libraries, by the name of a class or of one that it derives from; the first that fits.
+# Errors of libraries, by the name of their class or of one of its bases. The first match in the MRO applies.
 _BY_NAME: dict[str, tuple[str, bool]] = {
     "botocore.exceptions.NoCredentialsError": (_CREDENTIALS, False),
     "botocore.exceptions.PartialCredentialsError": (_CREDENTIALS, False),
@@ -69,7 +70,7 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
     "botocore.exceptions.InvalidRegionError": ("correct AWS_DEFAULT_REGION", False),
     "botocore.exceptions.SSLError": (_CERTIFICATE, False),
     "botocore.exceptions.ConnectionError": (_NETWORK, False),
-    "botocore.exceptions.HTTPClientError": (_NETWORK, False),  # away, too slow, or no way through a proxy
+    "botocore.exceptions.HTTPClientError": (_NETWORK, False),  # unreachable, too slow, or refused by a proxy
     "botocore.exceptions.ClientError": (_RIGHTS, False),
     "aiohttp.client_exceptions.ClientConnectorCertificateError": (_CERTIFICATE, False),
     "aiohttp.client_exceptions.ClientSSLError": (_CERTIFICATE, False),
@@ -89,39 +90,39 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
     "ray.exceptions.LocalRayletDiedError": ("Ray ended on this machine; " + _AGAIN, True),
     "ray.exceptions.NodeDiedError": ("a node of the cluster ended; " + _AGAIN, True),
     "ray.exceptions.RpcError": ("the cluster does not answer; " + _AGAIN, True),
-    # Those that come without a number: of storage services, mostly.
+    # These are raised without an errno, mostly by storage services.
     "builtins.PermissionError": (_RIGHTS, False),
     "builtins.ConnectionError": (_NETWORK, False),
 }  # fmt: skip
 
-# What only its text tells from a fault of our own.
+# Errors that only their text distinguishes from a bug of aupipe: class, text, entry.
 _BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
     ("builtins.FileNotFoundError", "No usable temporary directory", ("export TMPDIR=…, a folder with space", False)),
     ("builtins.RuntimeError", "can't start new thread", _BY_NUMBER[errno.EAGAIN]),
     ("botocore.exceptions.ParamValidationError", "Invalid bucket name", ("correct the bucket's name", False)),
 )
 
-# The last line of a traceback in text, as Python prints it: class and message; and an operating system's message.
+# `_LAST_LINE` matches the last line of a traceback: class and message. `_NUMBERED` matches the message of an OSError.
 _LAST_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.+)$", re.MULTILINE)
 _NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*?)'(?: -> .*)?)?$")
-_BECAUSE = "\nThe above exception was the direct cause of the following exception:\n"
+_CAUSE_SEPARATOR = "\nThe above exception was the direct cause of the following exception:\n"
 _USER_CODE = "ray.exceptions.UserCodeException"
 
 
 @dataclass(frozen=True)
 class _Raised:
-    """One error, from an exception or from the text of its traceback."""
+    """An error, from an exception or from the text of its traceback."""
 
-    names: tuple[str, ...]  # of its class and those that it derives from, with their modules
+    names: tuple[str, ...]  # qualified names of its class and of all bases, in MRO order
     message: str
     number: int | None
 
 
 def explain(error: BaseException, *, running: bool = False) -> AupipeError | None:
-    """Return the one sentence for an error of a library; None for a fault of our own code.
+    """Return the error with one sentence that reports an error of a library; None for a bug of aupipe.
 
     Args:
-        running: work had begun, so that the job failed (exit 1) although it may have been set up wrongly (else 2).
+        running: the job had started, so its exit code is 1. Otherwise an error of configuration gives exit code 2.
     """
     for exception in _unwrapped(error):
         for raised in _raised(exception):
@@ -137,10 +138,10 @@ def explain(error: BaseException, *, running: bool = False) -> AupipeError | Non
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Turn what libraries refuse while work is under way into errors with exit code 1.
+    """Convert errors of libraries during the job into errors with exit code 1.
 
     Raises:
-        AupipeError: for an error in the block that the table knows; all others pass.
+        AupipeError: the block raised an error of the table. All other errors pass unchanged.
     """
     try:
         yield
@@ -153,10 +154,11 @@ def running() -> Iterator[None]:
 
 @contextmanager
 def setting_up(what: str) -> Iterator[None]:
-    """Turn what libraries refuse before work begins into errors with exit code 2.
+    """Convert errors of libraries before the job starts into errors with exit code 2.
 
     Raises:
-        ConfigError: `what` cannot be used, for an error in the block that the table knows; all others pass.
+        ConfigError: `what` cannot be used, because the block raised an error of the table. All other errors pass
+            unchanged.
     """
     try:
         yield
@@ -171,26 +173,26 @@ def _found(raised: _Raised) -> tuple[str, bool] | None:
     for name, text, found in _BY_TEXT:
         if name in raised.names and text in raised.message:
             return found
-    named = next((_BY_NAME[name] for name in raised.names if name in _BY_NAME), None)  # first: SSL counts by itself
+    named = next((_BY_NAME[name] for name in raised.names if name in _BY_NAME), None)
     return named or (None if raised.number is None else _BY_NUMBER.get(raised.number))
 
 
 def _unwrapped(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors that `error` was raised for, outermost first: by `raise … from`, and inside Ray's wrappers."""
-    waiting, seen = [error], set[int]()
-    while waiting:
-        exception = waiting.pop(0)
-        if id(exception) in seen:
+    """Yield `error` and its causes, outermost first: those of `raise … from`, and those inside Ray's wrappers."""
+    queue, visited = [error], set[int]()
+    while queue:
+        exception = queue.pop(0)
+        if id(exception) in visited:
             continue
-        seen.add(id(exception))
+        visited.add(id(exception))
         inner = [getattr(exception, name, None) for name in ("cause", "controller_failure", "__cause__")]
         inner += dict(getattr(exception, "worker_failures", None) or {}).values()
-        # Ray's error of a task derives from its cause's class too, but has none of the cause's fields. Only where Ray
-        # Data raised the cause, the text of the task's error is all that is left of what it was raised for.
+        # Ray's task error also derives from its cause's class, but has none of the cause's fields, so it is skipped.
+        # The exception is a cause raised by Ray Data: only the text of the task error then names the original error.
         of_task = type(exception).__module__ == "ray.exceptions" and isinstance(inner[0], BaseException)
         if not of_task or _USER_CODE in _names(type(inner[0])):
             yield exception
-        waiting += [other for other in inner if isinstance(other, BaseException)]
+        queue += [other for other in inner if isinstance(other, BaseException)]
 
 
 def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
@@ -207,8 +209,8 @@ def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
 
 
 def _in_text(text: str) -> Iterator[_Raised | AupipeError]:
-    """Yield the errors of a traceback's text, outermost first. Ray Data keeps no more of a worker's error."""
-    for block in reversed(text.split(_BECAUSE)):
+    """Yield the errors in the text of a traceback, outermost first. Ray Data keeps nothing else of them."""
+    for block in reversed(text.split(_CAUSE_SEPARATOR)):
         lines = list(_LAST_LINE.finditer(block))
         if not lines:
             continue

@@ -1,4 +1,4 @@
-"""One tree of errors. A message says what is wrong, where, and what to do; `exit_code` is what a job ends with."""
+"""The exceptions of aupipe. A message names the problem, its place and the fix; `exit_code` is that of the job."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 
 def redact(text: str) -> str:
-    """`text` without the secrets that a URI may hold: user and password, and what follows the question mark."""
+    """Return `text` without the secrets that a URI may contain: user and password, and the query string."""
     text = re.sub(r"(?<=://)[^/\s]+@", "", text)
     return re.sub(r"(https?://[^\s?]*)\?\S+?(?=[:,;.)'\"]*(\s|$))", r"\1?…", text)
 
 
 class AupipeError(Exception):
-    """Something that aupipe can name. The job ends with `exit_code` and the message, one sentence without secrets."""
+    """A failure with a known cause. The job ends with `exit_code` and the message, one sentence without secrets."""
 
     exit_code = 1
 
@@ -21,29 +21,29 @@ class AupipeError(Exception):
 
 
 class ConfigError(AupipeError):
-    """The command line or configuration is wrong; nothing was started."""
+    """An invalid command line or configuration; nothing was started."""
 
     exit_code = 2
 
 
 class EnvironmentFailure(AupipeError):
-    """A disk, network, storage service or Ray failed while work was under way; the same command resumes."""
+    """A failure of a disk, network, storage service or Ray during the job. Re-run the same command to resume."""
 
 
 class CheckpointError(ConfigError):
-    """A checkpoint cannot be used: files missing, another AU order, shapes that do not fit."""
+    """An unusable checkpoint: missing files, another AU order, or shapes that do not match."""
 
 
 class DatasetError(ConfigError):
-    """A data set or store is not laid out as it must be, or holds nothing to work on."""
+    """A data set or store with an invalid layout, or without usable content."""
 
 
 class ManifestError(ConfigError):
-    """A manifest lacks a column or holds a value that cannot be meant."""
+    """A manifest without a required column, or with an invalid value."""
 
 
 class MediaError(AupipeError):
-    """One input cannot be read as video. `reason` is the code that stands in videos.parquet."""
+    """An input that cannot be read as video. `reason` is its code in videos.parquet."""
 
     reason = "unreadable"
 
@@ -98,5 +98,5 @@ def one_line(message: object) -> str:
 
 
 def as_reason(message: object) -> str:
-    """A message as part of a reason: one line, without the "; " that stands between reasons."""
+    """Return a message as part of a reason: one line, without the separator "; " between reasons."""
     return " ".join(str(message).split()).replace("; ", ", ")

@@ -1,15 +1,15 @@
-"""Tables of text that users bring (manifests as CSV, TSV, JSON lines or Parquet), read by one set of rules.
+"""The users' manifests, tables as CSV, TSV, JSON lines or Parquet, read by one set of rules.
 
-* Text is UTF-8, or the encoding that a byte order mark names (UTF-16, UTF-32). Other text is refused, because a guess
-  of its encoding changes names without a word.
-* Cells are separated by the one of comma, semicolon, tab and bar that makes the needed column a cell of the header.
-  A first line `sep=;`, as Excel writes it, decides. Where it is not the comma, numbers may have a decimal comma.
-* A column without a name is ignored: an index as pandas writes it, and empty columns at the end. Two columns of one
-  name are refused. Names of columns that aupipe reads may be in any case.
-* A row without any content is skipped. A row with too few or too many cells is refused.
-* Empty cells and the words of `MISSING` are no value, in the columns that aupipe reads.
+* Text is UTF-8, or the encoding of its byte order mark (UTF-16, UTF-32). Text in another encoding is an error, because
+  a wrong guess of the encoding would silently change names.
+* The delimiter is the one of comma, semicolon, tab and bar by which the required column is a cell of the header. A
+  first line `sep=;`, as Excel writes it, takes precedence. If it is not the comma, numbers may have a decimal comma.
+* Columns without a name are ignored: an index written by pandas, and empty columns at the end. Two columns of the same
+  name are an error. The names of columns that aupipe reads are case-insensitive.
+* A row without any content is skipped. A row with too few or too many cells is an error.
+* In the columns that aupipe reads, empty cells and the words of `MISSING` are missing values.
 
-Every refusal names the file, the line as an editor counts it (the row in Parquet), and the value.
+Every error names the file, the line as an editor counts it (in Parquet the row), and the value.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ MISSING = frozenset({"", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "#n
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
-_LINE_ENDS = re.compile(r"\r\n|\n|\r")  # str.splitlines also breaks lines at characters that texts may hold
+_LINE_ENDS = re.compile(r"\r\n|\n|\r")  # str.splitlines also splits at characters that a cell may contain
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")  # file:///C:/a.mp4 becomes /C:/a.mp4
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # the name that pandas gives an index without a name, in Parquet
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # pandas' name of an unnamed index in Parquet
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, because it begins with the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -59,11 +59,11 @@ _FOREIGN_FILES = (
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table whose cells are text without space around it, "" where there is no value.
+    """A table of text cells, stripped of surrounding space. A missing cell is "".
 
     Attributes:
-        columns: by name; only columns that have one.
-        numbers: the line of each row in its file, 1-based; in Parquet the row's number.
+        columns: the cells of each named column, by name.
+        numbers: the line of each row in its file, 1-based; in Parquet the number of the row.
         decimal_comma: whether a number may be written as 0,2.
     """
 
@@ -77,64 +77,64 @@ class TextTable:
         return len(self.numbers)
 
     def where(self, row: int) -> str:
-        """Name the place of a row, for messages."""
+        """Return the file and line of a row, for messages."""
         path, number = self.storage.path(self.name), self.numbers[row]
         return f"{path}: row {number}" if self.name.lower().endswith(".parquet") else f"{path}:{number}"
 
     def text(self, column: str, row: int) -> str:
-        """Return a cell of a column that aupipe reads, "" if it holds no value or there is no such column."""
+        """Return a cell of a column that aupipe reads, "" if its value is missing or there is no such column."""
         values = self.columns.get(column)
         return "" if values is None or is_missing(values[row]) else values[row]
 
     def texts(self, column: str) -> list[str]:
-        """Return `text` of every row, "" if there is no such column."""
+        """Return `text` of every row."""
         return [self.text(column, row) for row in range(len(self))]
 
     def place(self, column: str, row: int) -> str:
-        """Return the path or URI that a cell names: file: URIs as plain paths, ~ expanded; "" if there is none.
+        """Return the path or URI in a cell: file: URIs as plain paths, ~ expanded; "" if it is missing.
 
         Raises:
-            ManifestError: it is a path of Windows.
+            ManifestError: it is a Windows path.
         """
         cell = self.text(column, row)
         place = os.path.expanduser(local_path(cell))
-        here = place if is_uri(place) or os.path.isabs(place) else self.storage.path(place)
-        of_windows = _WINDOWS_PATH.match(place) is not None or ("\\" in place and not is_uri(here))
-        if of_windows and not os.path.lexists(here):  # names of files may hold backslashes here
+        resolved = place if is_uri(place) or os.path.isabs(place) else self.storage.path(place)
+        is_windows = _WINDOWS_PATH.match(place) is not None or ("\\" in place and not is_uri(resolved))
+        if is_windows and not os.path.lexists(resolved):  # a file name on this machine may contain backslashes
             raise ManifestError(
-                f"{self.where(row)} has {column} {cell!r}, a path of Windows that does not exist on this machine; "
-                "fix: write the path as it is here, with /"
+                f"{self.where(row)} has {column} {cell!r}, a Windows path that does not exist on this machine; "
+                "fix: write the path as it is on this machine, with /"
             )
         return place
 
     def number(self, column: str, row: int) -> float | None:
-        """Return a cell as a number, as `parse_number` does, None if there is no such column."""
+        """Return a cell as a number, as `parse_number` does; None if there is no such column."""
         return parse_number(self.text(column, row), self.decimal_comma)
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell says that there is no value."""
+    """Return whether the text of a cell means that the value is missing."""
     return text.lower() in MISSING
 
 
 def parse_number(text: str, decimal_comma: bool = False) -> float | None:
-    """Return the number that a cell holds, None if it holds no value.
+    """Return the number in a cell, None if its value is missing.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is neither.
     """
     if is_missing(text):
         return None
     plain = text.replace(",", ".") if decimal_comma and text.count(",") == 1 and "." not in text else text
     if plain.lower().lstrip("+-") in {"inf", "infinity"}:
         return -math.inf if plain.startswith("-") else math.inf
-    if not _NUMBER.fullmatch(plain):  # float() also takes 1_000 and digits of other scripts
+    if not _NUMBER.fullmatch(plain):  # float() also accepts 1_000 and digits of other scripts
         raise ValueError(f"not a number: {text!r}")
     return float(plain)
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines of a text as editors count them; an end of line at the end begins no further line."""
+    """Return the lines of a text as editors count them. A line break at the end does not start another line."""
     lines = _LINE_ENDS.split(text)
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -143,10 +143,10 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
     """Return the text of a file.
 
     Args:
-        errors: how bytes that are invalid are decoded, as in `bytes.decode`.
+        errors: the treatment of invalid bytes, as in `bytes.decode`.
 
     Raises:
-        ManifestError: its encoding is not known, with the cause and the fix.
+        ManifestError: its encoding is unknown. The message has the cause and the fix.
     """
     for magic, kind, fix in _FOREIGN_FILES:
         if data.startswith(magic):
@@ -155,7 +155,7 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
     if encoding == "utf-8" and b"\0" in data:
         zeros = data[: len(data) // 2 * 2]
         guess = next((n for n, at in (("UTF-16LE", 1), ("UTF-16BE", 0)) if zeros[at::2].count(0) > len(zeros) / 4), "")
-        cause = f"looks like {guess} without a byte order mark" if guess else "holds zero bytes"
+        cause = f"looks like {guess} without a byte order mark" if guess else "contains zero bytes"
         fix = f"save it as UTF-8 (iconv -f {guess} -t UTF-8)" if guess else "save it as text in UTF-8"
         raise ManifestError(f"{where} {cause}, and is not read as text; fix: {fix}")
     try:
@@ -170,67 +170,67 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
         before = data[: error.start]
         line = len(_LINE_ENDS.findall(before.decode("utf-8"))) + 1
         begin = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
-        shown = re.split(rb"[\r\n]", data[begin : error.start + 40])[0].decode("cp1252", "replace")
+        excerpt = re.split(rb"[\r\n]", data[begin : error.start + 40])[0].decode("cp1252", "replace")
         raise ManifestError(
-            f"{where}:{line} is not UTF-8: {shown!r} would be right in Windows-1252 (Latin-1), which is not guessed; "
+            f"{where}:{line} is not UTF-8: {excerpt!r} if it is Windows-1252 (Latin-1), which is not assumed; "
             "fix: save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8)"
         ) from None
     if "\0" in text:
-        raise ManifestError(f"{where}:{text[: text.index(chr(0))].count(chr(10)) + 1} holds a zero character")
-    return text.removeprefix("\ufeff")  # some programs write a second mark
+        raise ManifestError(f"{where}:{text[: text.index(chr(0))].count(chr(10)) + 1} contains a zero character")
+    return text.removeprefix("\ufeff")  # some programs write the byte order mark twice
 
 
-def read_table(storage: Storage, name: str, needed: str, own: Collection[str] = ()) -> TextTable:
-    """Read a manifest, by its suffix.
+def read_table(storage: Storage, name: str, required: str, optional: Collection[str] = ()) -> TextTable:
+    """Read a manifest in the format of its suffix.
 
     Args:
-        needed: the column that must be there, with a value in every row.
-        own: further columns that aupipe reads. Their names may be in any case, and their values are not nested.
+        required: the required column, which has a value in every row.
+        optional: further columns that aupipe reads. Their names are case-insensitive, and their values are not nested.
 
     Raises:
-        ManifestError: it cannot be read by the rules above, with file, line, value and reason.
+        ManifestError: it breaks the rules above. The message has the file, line, value and reason.
     """
     where = storage.path(name)
-    own = {needed, *own}
+    recognized = {required, *optional}
     kind = name.lower()
     if kind.endswith(".parquet"):
-        names, rows, numbers = _parquet_rows(storage, name, own)
+        names, rows, numbers = _parquet_rows(storage, name, recognized)
         delimiter = ","
     else:
         data = _read(storage, name)
         text = decode_text(data, where)
         if kind.endswith(".jsonl"):
-            names, rows, numbers = _json_rows(text, where, own)
+            names, rows, numbers = _json_rows(text, where, recognized)
             delimiter = ","
         else:
-            names, rows, numbers, delimiter = _csv_rows(text, where, needed, tabs_first=kind.endswith(".tsv"))
-    names = [_canonical(column, own) for column in names]
+            names, rows, numbers, delimiter = _csv_rows(text, where, required, tabs_first=kind.endswith(".tsv"))
+    names = [_canonical(column, recognized) for column in names]
     twice = [column for column, count in Counter(names).items() if column and count > 1]
     if twice:
         raise ManifestError(f"{where} has {names.count(twice[0])} columns named {twice[0]!r}; fix: rename one of them")
-    if needed not in names:
-        raise _no_column(where, needed, names)
+    if required not in names:
+        raise _no_column(where, required, names)
     columns = {column: [row[at] for row in rows] for at, column in enumerate(names) if column}
     table = TextTable(storage, name, columns, numbers, decimal_comma=delimiter != ",")
-    for row, value in enumerate(columns[needed]):
+    for row, value in enumerate(columns[required]):
         if is_missing(value):
-            says = f" ({value!r})" if value else ""
-            raise ManifestError(f"{table.where(row)} has no {needed}{says}; fix: give it, or delete the row")
+            found = f" ({value!r})" if value else ""
+            raise ManifestError(f"{table.where(row)} has no {required}{found}; fix: fill the cell, or delete the row")
     return table
 
 
-def _no_column(where: str, needed: str, names: Sequence[str]) -> ManifestError:
+def _no_column(where: str, required: str, names: Sequence[str]) -> ManifestError:
     named = ", ".join(filter(None, names))
-    says = f"has no column `{needed}`, only {named}" if named else "cannot be read: it is empty"
-    return ManifestError(f"{where} {says}; a column `{needed}` is needed")
+    problem = f"has no column `{required}`, only {named}" if named else "cannot be read: it is empty"
+    return ManifestError(f"{where} {problem}; a column `{required}` is needed")
 
 
-def _canonical(column: str, own: Collection[str]) -> str:
-    """Return a column's name as aupipe writes it; "" for an index without a name."""
+def _canonical(column: str, recognized: Collection[str]) -> str:
+    """Return the name of a column in aupipe's spelling; "" for an unnamed index."""
     column = column.strip()
     if _PANDAS_INDEX.fullmatch(column):
         return ""
-    return next((name for name in own if name.lower() == column.lower()), column)
+    return next((name for name in recognized if name.lower() == column.lower()), column)
 
 
 def _read(storage: Storage, name: str) -> bytes:
@@ -248,14 +248,14 @@ def _unreadable(where: str, error: Exception) -> ManifestError:
 
 
 def _csv_rows(
-    text: str, where: str, needed: str, tabs_first: bool
+    text: str, where: str, required: str, tabs_first: bool
 ) -> tuple[list[str], list[list[str]], list[int], str]:
     """Return the header's names, the cells and the line of each row with content, and the delimiter."""
     skipped = 0
     candidates: Sequence[str] = ("\t", *_DELIMITERS) if tabs_first else _DELIMITERS
     if sep := _SEP_LINE.match(text):
         candidates, skipped, text = sep[1], 1, text[sep.end() :]
-    delimiter, names = _header(text, where, needed, candidates, skipped)
+    delimiter, names = _header(text, where, required, candidates, skipped)
     records = _records(text, where, delimiter, skipped)
     next(records)
     rows, numbers = [], []
@@ -263,7 +263,7 @@ def _csv_rows(
         if (len(cells) < len(names) and any(names[len(cells) :])) or any(cells[len(names) :]):
             raise ManifestError(
                 f"{where}:{line} has {len(cells)} cells, the header {len(names)}: {delimiter.join(cells)[:80]!r}; "
-                f'fix: give every row as many, with "" around a cell that holds {_NAMES.get(delimiter, delimiter)}'
+                f'fix: give every row as many, with "" around a cell that contains {_NAMES.get(delimiter, delimiter)}'
             )
         rows.append((cells + [""] * len(names))[: len(names)])
         numbers.append(line)
@@ -273,24 +273,24 @@ def _csv_rows(
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
-def _header(text: str, where: str, needed: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:
-    """Return the delimiter that makes the needed column a cell of the header, and all cells of the header."""
+def _header(text: str, where: str, required: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:
+    """Return the delimiter by which the required column is a cell of the header, and all cells of the header."""
     found: list[list[str]] = []
     refused: ManifestError | None = None
     for delimiter in candidates:
         try:
             _, names = next(_records(text, where, delimiter, skipped))
-        except ManifestError as error:  # quotes that end before another delimiter
+        except ManifestError as error:  # quotes that are unbalanced for this delimiter
             refused = refused or error
             continue
         except StopIteration:
-            raise _no_column(where, needed, ()) from None
-        if needed.lower() in (name.lower() for name in names):
+            raise _no_column(where, required, ()) from None
+        if required.lower() in (name.lower() for name in names):
             return delimiter, names
         found.append(names)
     if not found and refused is not None:
         raise refused
-    raise _no_column(where, needed, max(found, key=len))
+    raise _no_column(where, required, max(found, key=len))
 
 
 def _records(text: str, where: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
@@ -308,8 +308,8 @@ def _records(text: str, where: str, delimiter: str, skipped: int) -> Iterator[tu
             yield line, cells
 
 
-def _json_rows(text: str, where: str, own: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return every key of an object a line, and the cells and line of each object."""
+def _json_rows(text: str, where: str, recognized: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
+    """Return all keys of the objects, one per line, and the cells and line of each object."""
     if text.lstrip().startswith("["):
         raise ManifestError(f"{where} is a JSON array; one object a line is needed; fix: jq -c '.[]'")
     rows: list[dict[str, str]] = []
@@ -323,7 +323,7 @@ def _json_rows(text: str, where: str, own: Collection[str]) -> tuple[list[str], 
             raise ManifestError(f"{where}:{number} is not JSON: {error}: {line[:80]!r}") from None
         if not isinstance(row, dict):
             raise ManifestError(f'{where}:{number} is no JSON object, as in {{"uri": "a.mp4"}}: {line[:80]!r}')
-        cells = {key: _cell(value, key, f"{where}:{number}", own) for key, value in row.items()}
+        cells = {key: _cell(value, key, f"{where}:{number}", recognized) for key, value in row.items()}
         if any(cells.values()):
             rows.append(cells)
             numbers.append(number)
@@ -332,14 +332,16 @@ def _json_rows(text: str, where: str, own: Collection[str]) -> tuple[list[str], 
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, whose keys JSON lets be given twice."""
+    """Return a JSON object as a mapping. Raise ValueError for a duplicate key, which JSON permits."""
     twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     if twice:
         raise ValueError(f"the key {twice[0]!r} is given twice")
     return dict(pairs)
 
 
-def _parquet_rows(storage: Storage, name: str, own: Collection[str]) -> tuple[list[str], list[list[str]], list[int]]:
+def _parquet_rows(
+    storage: Storage, name: str, recognized: Collection[str]
+) -> tuple[list[str], list[list[str]], list[int]]:
     where = storage.path(name)
     try:
         with storage.open(name) as file:
@@ -347,14 +349,14 @@ def _parquet_rows(storage: Storage, name: str, own: Collection[str]) -> tuple[li
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4))
             marks.append(file.read(4))
             if marks != [b"PAR1", b"PAR1"]:
-                cut = "it is cut off" if marks[0] == b"PAR1" else f"it begins with {marks[0]!r}"
+                problem = "it is truncated" if marks[0] == b"PAR1" else f"it begins with {marks[0]!r}"
                 raise ManifestError(
-                    f"{where} is no Parquet file: {cut}; fix: write it again, or name it .csv or .jsonl"
+                    f"{where} is not a Parquet file: {problem}; fix: write it again, or name it .csv or .jsonl"
                 )
             file.seek(0)
             table = pq.ParquetFile(file).read()  # pq.read_table cannot read two columns of one name
     except (OSError, BotoCoreError, pa.ArrowException) as error:
-        # Arrow also raises OSError, without a number, for bytes that it cannot make sense of.
+        # Arrow also raises OSError, without an errno, for invalid bytes.
         if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):
             detail = " ".join(str(error).split())
             raise ManifestError(f"{where} is a damaged Parquet file ({detail}); fix: write it again") from None
@@ -362,30 +364,30 @@ def _parquet_rows(storage: Storage, name: str, own: Collection[str]) -> tuple[li
     columns = []
     for column, values in zip(table.column_names, table.columns, strict=True):
         try:
-            # Python's times have no nanoseconds.
+            # Times are cast to text, because Python's times have no nanoseconds.
             temporal = pa.types.is_timestamp(values.type) or pa.types.is_time(values.type)
             cells = (values.cast(pa.string()) if temporal else values).to_pylist()
         except (pa.ArrowException, ValueError, OverflowError) as error:
             reason = " ".join(str(error).split())
-            raise ManifestError(f"{where}: column {column!r} ({values.type}) is no text: {reason}") from None
-        columns.append([_cell(v, column, f"{where}: row {row}", own) for row, v in enumerate(cells, start=1)])
+            raise ManifestError(f"{where}: column {column!r} ({values.type}) is not text: {reason}") from None
+        columns.append([_cell(v, column, f"{where}: row {row}", recognized) for row, v in enumerate(cells, start=1)])
     rows = [list(row) for row in zip(*columns, strict=True)]
     numbers = [number for number, row in enumerate(rows, start=1) if any(row)]
     return list(table.column_names), [rows[number - 1] for number in numbers], numbers
 
 
-def _cell(value: object, column: str, where: str, own: Collection[str]) -> str:
+def _cell(value: object, column: str, where: str, recognized: Collection[str]) -> str:
     """Return a value of JSON or Parquet as text, "" for null and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, dict | list):
         text = json.dumps(value, ensure_ascii=False, default=repr)
-        if _canonical(column, own) in own:
+        if _canonical(column, recognized) in recognized:
             raise ManifestError(f"{where} has {column} {text[:80]!r}; a plain value is needed, no object or list")
     elif isinstance(value, bytes):
         text = value.decode("utf-8", "backslashreplace")
     else:
         text = str(value).strip()
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
-        raise ManifestError(f"{where} has {column} {text[:80]!r}: it holds a character that is no text")
+        raise ManifestError(f"{where} has {column} {text[:80]!r}: it contains a character that is not text")
     return text

@@ -1,7 +1,7 @@
-"""The user's network settings: proxies and certificate authorities, for every library that asks a server for bytes.
+"""The user's network settings, proxies and certificate authorities, for every library that requests data from a server.
 
-Libraries read different variables: aiohttp knows neither `all_proxy` nor `REQUESTS_CA_BUNDLE`, and botocore knows no
-certificates but `AWS_CA_BUNDLE`. Here they are brought together, so that one variable serves all of them.
+Libraries read different variables: aiohttp reads neither `all_proxy` nor `REQUESTS_CA_BUNDLE`, and botocore reads
+certificates only from `AWS_CA_BUNDLE`. This module combines them, so that setting one variable is enough.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ VARIABLES = (*_PROXIES, *(name.upper() for name in _PROXIES), *_CERTIFICATES)
 
 
 def environment() -> dict[str, str]:
-    """Complete the proxy variables of this process, and return all its network settings, as workers need them."""
+    """Complete the proxy variables of this process, and return all its network settings, for the workers."""
     _complete_proxies()
-    given = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
-    if given:  # gRPC only connects Ray's own nodes, and would ask the proxy for them; set to nothing, it does not
-        given["grpc_proxy"] = os.environ.setdefault("grpc_proxy", "")
-    return given
+    settings = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if settings:  # gRPC connects only Ray's nodes. An empty value keeps it from using the proxy for them.
+        settings["grpc_proxy"] = os.environ.setdefault("grpc_proxy", "")
+    return settings
 
 
 def apply_proxies(host: str) -> None:
-    """Make each library find the user's proxies on its way to `host`.
+    """Set the environment variables by which each library finds the user's proxies for `host`.
 
     Raises:
-        ConfigError: a proxy is of another kind than http, and `no_proxy` does not name the host.
+        ConfigError: a proxy is not an HTTP proxy, and `no_proxy` does not name the host.
     """
     unusable = _complete_proxies()
     if unusable and not proxy_bypass(host):
@@ -47,16 +47,16 @@ def apply_proxies(host: str) -> None:
 
 
 def _complete_proxies() -> dict[str, str]:
-    """Let `all_proxy` stand in for a missing proxy, and add a missing scheme. Returns what is no http proxy."""
-    given, unusable = getproxies(), dict[str, str]()
+    """Use `all_proxy` for a missing proxy, add a missing scheme, and return the proxies that are not HTTP proxies."""
+    configured, unusable = getproxies(), dict[str, str]()
     for scheme in ("http", "https"):
         name = f"{scheme}_proxy"
-        # A variable that is set to nothing switches the proxy off, as in curl.
-        proxy = given.get(scheme) or ("" if name in os.environ else given.get("all", ""))
+        # An empty variable disables the proxy, as in curl.
+        proxy = configured.get(scheme) or ("" if name in os.environ else configured.get("all", ""))
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         if proxy and not proxy.lower().startswith("http://"):
-            unusable[name if given.get(scheme) else "all_proxy"] = proxy
+            unusable[name if configured.get(scheme) else "all_proxy"] = proxy
         elif proxy:
             os.environ[name] = proxy
     return unusable
@@ -66,7 +66,7 @@ def certificates() -> str:
     """Return the file or folder of certificate authorities that the user names; "" for those of the system.
 
     Raises:
-        ConfigError: it does not exist, or holds no certificates.
+        ConfigError: it does not exist, or contains no certificates.
     """
     name = next((name for name in _CERTIFICATES if os.environ.get(name)), "")
     path = os.environ.get(name, "")
@@ -76,7 +76,7 @@ def certificates() -> str:
 
 
 def s3_options() -> dict[str, Any]:
-    """Return what s3fs needs so that botocore, which reads the proxies itself, uses the user's certificates."""
+    """Return s3fs options by which botocore uses the user's certificates. It reads the proxies itself."""
     from botocore.session import get_session  # type: ignore[import-untyped]
 
     bundle = get_session().get_config_variable("ca_bundle")  # AWS_CA_BUNDLE, or the user's ~/.aws/config
@@ -90,9 +90,9 @@ def s3_options() -> dict[str, Any]:
 
 
 async def http_client(*, loop: Any, path: str) -> aiohttp.ClientSession:
-    """Open the session that fsspec uses for HTTP: with the user's proxies, and the certificates at `path`.
+    """Open the session that fsspec uses for HTTP, with the user's proxies and the certificates at `path`.
 
-    A server that sends nothing for a minute has failed.
+    Reading fails after 60 s without data from the server.
     """
     import aiohttp
 
@@ -102,7 +102,7 @@ async def http_client(*, loop: Any, path: str) -> aiohttp.ClientSession:
 
 
 def host_of(uri: str) -> str:
-    """Return the server that a URI names; for s3:// the endpoint."""
+    """Return the host of a URI; for s3:// that of the endpoint."""
     if uri.startswith("s3"):
         uri = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
     return urlsplit(uri).netloc.rpartition("@")[2]
@@ -113,7 +113,7 @@ def _context(name: str, path: str) -> ssl.SSLContext:
         if os.path.isdir(path):
             return ssl.create_default_context(capath=path)
         return ssl.create_default_context(cafile=path)
-    except OSError as error:  # ssl.SSLError too: no certificate in it
+    except OSError as error:  # includes ssl.SSLError, for a file without certificates
         reason = error.strerror or str(error)
         raise ConfigError(
             f"{name}: {path} ({reason}; a PEM file of certificates); fix: name the file, or unset {name}"

@@ -1,7 +1,8 @@
-"""Files by name below one root, on local disk or any fsspec URI. A file is there whole or not at all.
+"""Files by name below one root, on local disk or at any fsspec URI. Writes are atomic.
 
-Local writes go to a temporary name, are synced and renamed; remote writes are one PUT. Storage that has answered once
-and is then away, or busy, is asked again for about a minute; one that never answered is a wrong address.
+Local writes go to a temporary file, which is synced and renamed. Remote writes are one PUT. Requests to storage that
+has answered before are retried for about a minute while it is unreachable or busy. Requests to storage that has never
+answered are not retried, because its address is probably wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from aupipe.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# What an error of storage that is away or busy names, in its type, its text or its cause. All else is final.
+# Names that mark an error as transient (storage unreachable or busy) in its type, text or cause. Others are permanent.
 TRANSIENT = (
     "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
     "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
@@ -42,47 +43,47 @@ T = TypeVar("T")
 
 
 def _retry_transient(method: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
-    """Take up again what storage that is away for a while did not do."""
+    """Return `method` with retries while the storage is unreachable or busy."""
 
     @wraps(method)
-    def again(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def with_retries(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
         for wait_s in _WAITS_S if self._answered else ():
             try:
                 return method(self, *args, **kwargs)
             except (OSError, BotoCoreError) as error:
                 if not is_transient(error):
                     raise
-                logger.warning("%s is away, asked again in %d s: %s", self.root, wait_s, error)
+                logger.warning("%s is unreachable, retrying in %d s: %s", self.root, wait_s, error)
                 time.sleep(wait_s)
         result = method(self, *args, **kwargs)
         self._answered = True
         return result
 
-    return again
+    return with_retries
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether to ask again is worth it."""
-    said = f"{error!r} {error} {error.__cause__!r}"
-    return any(name in said for name in TRANSIENT)
+    """Return whether an error may disappear on retry."""
+    text = f"{error!r} {error} {error.__cause__!r}"
+    return any(name in text for name in TRANSIENT)
 
 
 def is_uri(path: str) -> bool:
-    """Whether `path` names a protocol, as in s3://bucket/key."""
+    """Return whether `path` names a protocol, as in s3://bucket/key."""
     return "://" in path
 
 
 def local_path(place: str) -> str:
-    """Return the plain path that a file: URI names, percent signs decoded; any other path or URI as it is.
+    """Return the plain path that a file: URI names, percent-decoded. Any other path or URI is returned unchanged.
 
-    file:///a, file:/a and file://localhost/a are absolute; file://a/b is relative, as it is to fsspec.
+    file:///a, file:/a and file://localhost/a are absolute. file://a/b is relative, as in fsspec.
     """
     found = re.match(r"file:(?://localhost(?=/)|//|(?=/))", place, re.IGNORECASE)
     return os.fsdecode(unquote_to_bytes(os.fsencode(place[found.end() :]))) if found else place
 
 
 def is_http(path: str) -> bool:
-    """Whether a web server is to give `path`."""
+    """Return whether `path` is an HTTP or HTTPS URL."""
     return path.startswith(("http://", "https://"))
 
 
@@ -101,7 +102,7 @@ class Storage:
         return isinstance(self._filesystem, LocalFileSystem)
 
     def path(self, name: str = "") -> str:
-        """The full path or URI of `name`."""
+        """Return the full path or URI of `name`."""
         return f"{self.root}/{name}" if name else self.root
 
     @_retry_transient
@@ -110,7 +111,7 @@ class Storage:
 
     @_retry_transient
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
-        """Names of all complete files below `folder`, sorted; [] if it is not there."""
+        """Return the names of all complete files below `folder`, sorted; [] if the folder does not exist."""
         top = self._inner(folder)
         self._filesystem.invalidate_cache(top)
         if not self._filesystem.exists(top):
@@ -120,7 +121,7 @@ class Storage:
 
     @_retry_transient
     def children(self, folder: str = "") -> tuple[list[str], list[str]]:
-        """The plain names of the folders and of the files that lie directly in `folder`, sorted; a cheap look."""
+        """Return the plain names of the folders and of the files directly in `folder`, each sorted."""
         top = self._inner(folder)
         if self.local:
             with os.scandir(top) as entries:
@@ -139,19 +140,19 @@ class Storage:
 
     @_retry_transient
     def open(self, name: str) -> Any:
-        """A seekable binary file for reading (range reads where the file is remote)."""
+        """Open a file for reading, binary and seekable. Remote files use range requests."""
         return self._filesystem.open(self._inner(name), "rb")
 
     @_retry_transient
     def write(self, name: str, data: bytes | memoryview) -> None:
-        """Write the whole file so that a reader, or a crash, never sees half of it."""
+        """Write a whole file atomically: neither a reader nor a crash leaves it partly written."""
         target = self._inner(name)
         if not self.local:
             self._filesystem.pipe_file(target, bytes(data))
             return
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
-        except FileExistsError as error:  # a file of that name, though none was to be made
+        except FileExistsError as error:  # a path component is a file
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
         try:
@@ -161,18 +162,18 @@ class Storage:
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except OSError as error:
-            with suppress(OSError):  # half a file would keep what space there is
+            with suppress(OSError):  # a partial file would take the remaining space
                 os.unlink(temporary)
-            raise OSError(error.errno, error.strerror, target) from error  # a full disk names no file
+            raise OSError(error.errno, error.strerror, target) from error  # the error of a full disk has no file name
         folder = os.open(os.path.dirname(target), os.O_RDONLY)
         try:
-            os.fsync(folder)  # or a power cut could keep a later rename and lose this one
+            os.fsync(folder)  # otherwise a power cut could keep a later rename and lose this one
         finally:
             os.close(folder)
 
     @_retry_transient
     def delete(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file. A missing file is not an error."""
         if self._filesystem.exists(self._inner(name)):
             self._filesystem.rm_file(self._inner(name))
 
@@ -182,31 +183,31 @@ class Storage:
             self._filesystem.rm(self._base, recursive=True)
 
     def delete_leftovers(self) -> int:
-        """Delete temporary files that a killed process left (local only). Returns how many."""
+        """Delete the temporary files of killed processes (local storage only), and return their number."""
         if not self.local or not os.path.isdir(self._base):
             return 0
-        left = [path for path in Path(self._base).rglob(f"{_TEMPORARY}*") if path.is_file()]
-        for path in left:
+        leftovers = [path for path in Path(self._base).rglob(f"{_TEMPORARY}*") if path.is_file()]
+        for path in leftovers:
             path.unlink()
-        return len(left)
+        return len(leftovers)
 
     def _inner(self, name: str) -> str:
         if ".." in name.split("/"):
-            raise ConfigError(f"{name!r} would leave {self.root}")
+            raise ConfigError(f"file name: {name!r} is outside {self.root} (a name without '..')")
         return f"{self._base}/{name}" if name else str(self._base)
 
 
 def of_file(path: str) -> tuple[Storage, str]:
-    """The folder that a file lies in, and the file's name there."""
+    """Return the storage of a file's folder, and the file's name in it."""
     folder, slash, name = path.rpartition("/")
     return Storage(folder or slash or "."), name
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """Return the filesystem that a URI names, and the path there. The user's network settings apply.
+    """Return the filesystem of a URI, and the path in it. The user's network settings apply.
 
     Raises:
-        ConfigError: there is no such kind of filesystem here, or a network setting cannot be used.
+        ConfigError: the protocol is not supported or not installed, or a network setting is invalid.
     """
     options: dict[str, Any] = {}
     if is_http(uri) or uri.startswith(("s3://", "s3a://")):
@@ -223,8 +224,8 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
 
 
 def open_input(uri: str) -> Any:
-    """A seekable binary file for reading any path or URI, by range where it is remote."""
-    if not is_uri(uri):  # to fsspec, "::" in a name means chaining
+    """Open any path or URI for reading, binary and seekable. Remote files use range requests."""
+    if not is_uri(uri):  # fsspec would interpret "::" in a name as chaining
         return open(uri, "rb")
     filesystem, path = filesystem_of(uri)
     return filesystem.open(path, "rb")

@@ -1,4 +1,4 @@
-"""`python jobs/annotate.py --help` says what it does and takes."""
+"""Run the job `annotate`; see `python jobs/annotate.py --help`."""
 
 import sys
 

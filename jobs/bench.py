@@ -1,4 +1,4 @@
-"""`python jobs/bench.py --help` says what it does and takes."""
+"""Run the job `bench`; see `python jobs/bench.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python jobs/convert.py --help` says what it does and takes."""
+"""Run the job `convert`; see `python jobs/convert.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python jobs/evaluate.py --help` says what it does and takes."""
+"""Run the job `evaluate`; see `python jobs/evaluate.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python jobs/preprocess.py --help` says what it does and takes."""
+"""Run the job `preprocess`; see `python jobs/preprocess.py --help`."""
 
 import sys
 

@@ -1,6 +1,7 @@
-"""Tells Ray, two minutes ahead, that AWS will take this spot node away: it gets no new work, training saves its state.
+"""Drain this node when AWS announces, two minutes ahead, that it will reclaim the spot instance.
 
-cluster.yaml starts it on every node. Options are handed on to `ray drain-node`.
+A draining node gets no new work, and training saves its state. cluster.yaml starts this script on every node. Its
+options are passed to `ray drain-node`.
 """
 
 import os
@@ -11,12 +12,12 @@ import urllib.error
 import urllib.request
 
 METADATA = os.environ.get("METADATA", "http://169.254.169.254/latest")
-LOOK_S = 5
-LEFT_S = 110  # of the two minutes
+POLL_S = 5
+DEADLINE_S = 110  # Of the two minutes of notice.
 
 
-def noticed() -> bool:
-    """Whether the metadata service says so; it answers 404 until it does."""
+def has_notice() -> bool:
+    """Return whether the metadata service has a notice. Without one it returns 404."""
     header = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     try:
         token = urllib.request.Request(f"{METADATA}/api/token", method="PUT", headers=header)
@@ -30,14 +31,15 @@ def noticed() -> bool:
             raise
         return False
     except (urllib.error.URLError, TimeoutError):
-        return False  # busy; it is asked again
+        return False  # The service is busy; the next poll repeats the request.
 
 
 def main(options: list[str]) -> int:
-    while not noticed():
-        time.sleep(LOOK_S)
+    """Wait for the notice, then drain the node. Return the exit code of `ray drain-node`."""
+    while not has_notice():
+        time.sleep(POLL_S)
     drain = ["ray", "drain-node", "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot notice"]
-    return subprocess.run([*drain, f"--deadline-remaining-seconds={LEFT_S}", *options], check=False).returncode
+    return subprocess.run([*drain, f"--deadline-remaining-seconds={DEADLINE_S}", *options], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python jobs/synthesize.py --help` says what it does and takes."""
+"""Run the job `synthesize`; see `python jobs/synthesize.py --help`."""
 
 import sys
 

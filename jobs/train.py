@@ -1,4 +1,4 @@
-"""`python jobs/train.py --help` says what it does and takes."""
+"""Run the job `train`; see `python jobs/train.py --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`python jobs/tune.py --help` says what it does and takes."""
+"""Run the job `tune`; see `python jobs/tune.py --help`."""
 
 import sys
 

@@ -30,7 +30,7 @@ MakeCheckpoint = Callable[..., str]
 
 
 def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
-    """A noisy JPEG with a white square for each AU that is on."""
+    """Return a noisy JPEG with a white square for each active AU."""
     image = rng.integers(60, 120, (112, 112, 3), dtype=np.uint8)
     for number in np.flatnonzero(au == 1):
         row, column = divmod(int(number), 4)
@@ -40,9 +40,9 @@ def crop(rng: np.random.Generator, au: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
-    """`make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)` → path of a face store of so many videos.
+    """Return `make_store(train=8, validation=3, frames=24, seed=0, unknown=0.1)`, which returns a face store's path.
 
-    `lacks` are AUs that nobody labeled, `prefix` stands before the videos' names.
+    `lacks` are AUs without labels, and `prefix` is the prefix of the videos' names.
     """
 
     def make(
@@ -68,7 +68,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
                 )  # fmt: skip
                 sound = AudioBlock(0.0, 44100, rng.integers(-3000, 3000, (1, 44100 * frames // 30), dtype=np.int16))
                 storage.write(write.audio_name(name), write.audio_file(name, [sound]))
-            names.append(write.part_name(split, 0, f"{seed}"))
+            names.append(write.shard_name(split, 0, f"{seed}"))
             storage.write(names[-1], part.finish())
         header = StoreHeader(
             edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface",
@@ -82,7 +82,7 @@ def make_store(tmp_path_factory: pytest.TempPathFactory) -> MakeStore:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
-    """`make_checkpoint(seed=0, size_px=112, template=ARCFACE, threshold=0.5, radius=0)` → a model of random weights."""
+    """Return `make_checkpoint(seed=0, size_px=112, …)`, which returns the folder of a model with random weights."""
 
     def make(
         *, seed: int = 0, size_px: int = 112, template: object = ARCFACE, threshold: float = 0.5, radius: int = 0
@@ -109,13 +109,13 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
 
 @pytest.fixture(scope="session")
 def checkpoint(make_checkpoint: MakeCheckpoint) -> str:
-    """One such model."""
+    """Return the folder of a model with random weights."""
     return make_checkpoint()
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray for all tests that need one; pipelines use it instead of starting their own."""
+    """Start one local Ray for all tests that need it. Pipelines use it instead of starting their own."""
     from aupipe.pipelines.session import session
 
     with session(num_cpus=4):
@@ -123,7 +123,7 @@ def ray_session() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test says what it needs: `make test` selects by these marks, so one without would never run."""
+    """Require a mark on every test, because `make test` selects by marks and would never run a test without one."""
     kinds = {"unit", "ray", "cluster"}
     unmarked = sorted({item.location[0] for item in items if not kinds & {mark.name for mark in item.iter_markers()}})
     if unmarked:
@@ -132,5 +132,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def index(make_store: Callable[..., str]) -> FaceStore:
-    """A small face store: four videos to learn from and three to score."""
+    """Return a small face store with four training and three validation videos."""
     return FaceStore.open(make_store(train=4, validation=3, frames=16))

@@ -1,4 +1,4 @@
-"""Configuration: YAML below, overrides on top, and every mistake named."""
+"""Configuration: overrides are merged into YAML, and every error names its key."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Outer(Section):
     count: int = 1
 
 
-def test_overrides_lie_over_yaml() -> None:
+def test_overrides_replace_values_of_the_yaml() -> None:
     got = load(Outer, {"inner": {"rate": 0.5}, "count": 3}, ["inner.name=b", "count=4", "inner.rate=3e-4"])
     assert got == Outer(inner=Inner(rate=3e-4, name="b"), count=4)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("inner.rte=1", "unknown setting 'inner.rte'; the nearest known one is 'inner.rate'"),
         ("inner.rate=-1", "setting 'inner.rate': should be greater than 0 (got -1)"),
@@ -36,10 +36,10 @@ def test_overrides_lie_over_yaml() -> None:
         ("count=[1", "not YAML"),
     ],
 )
-def test_a_mistake_is_named(override: str, said: str) -> None:
+def test_an_error_names_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Outer, {}, [override])
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_merge_and_parse() -> None:

@@ -1,4 +1,4 @@
-"""What libraries refuse becomes one sentence with an exit code; a fault of our own code never does."""
+"""Errors of libraries become one sentence with an exit code; bugs of aupipe keep their traceback."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from aupipe.storage import Storage
 pytestmark = pytest.mark.unit
 
 
-def disk(number: int, place: str | None = "/x/y") -> OSError:
+def os_error(number: int, place: str | None = "/x/y") -> OSError:
     return OSError(number, os.strerror(number), place)
 
 
-def denied(code: str) -> boto.ClientError:
+def client_error(code: str) -> boto.ClientError:
     return boto.ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
 
 
 @pytest.mark.parametrize(
     ("error", "begins", "contains", "code"),
     [
-        (disk(errno.ENOSPC), "/x/y: No space left on device; fix: free space", "", 1),
-        (disk(errno.ENOSPC, None), "No space left on device; fix: free space", "", 1),
-        (disk(errno.EDQUOT), "/x/y: Disk quota exceeded; fix: ", "", 1),
-        (disk(errno.EIO), "/x/y: Input/output error; fix: check the disk", "", 1),
-        (disk(errno.ESTALE), "/x/y: Stale file handle; fix: ", "", 1),
-        (disk(errno.EFBIG), "/x/y: File too large; fix: ", "ulimit -f", 1),
-        (disk(errno.EMFILE), "/x/y: Too many open files; fix: ", "ulimit -n", 1),
-        (disk(errno.EROFS), "/x/y: Read-only file system; fix: ", "", 2),
-        (disk(errno.EACCES), "/x/y: Permission denied; fix: ", "", 2),
-        (disk(errno.ENAMETOOLONG), "/x/y: File name too long; fix: ", "", 2),
-        (disk(errno.ENOTDIR), "/x/y: Not a directory; fix: ", "", 2),
-        (disk(errno.ECONNREFUSED, None), "Connection refused; fix: ", "no_proxy", 2),
+        (os_error(errno.ENOSPC), "/x/y: No space left on device; fix: free space", "", 1),
+        (os_error(errno.ENOSPC, None), "No space left on device; fix: free space", "", 1),
+        (os_error(errno.EDQUOT), "/x/y: Disk quota exceeded; fix: ", "", 1),
+        (os_error(errno.EIO), "/x/y: Input/output error; fix: check the disk", "", 1),
+        (os_error(errno.ESTALE), "/x/y: Stale file handle; fix: ", "", 1),
+        (os_error(errno.EFBIG), "/x/y: File too large; fix: ", "ulimit -f", 1),
+        (os_error(errno.EMFILE), "/x/y: Too many open files; fix: ", "ulimit -n", 1),
+        (os_error(errno.EROFS), "/x/y: Read-only file system; fix: ", "", 2),
+        (os_error(errno.EACCES), "/x/y: Permission denied; fix: ", "", 2),
+        (os_error(errno.ENAMETOOLONG), "/x/y: File name too long; fix: ", "", 2),
+        (os_error(errno.ENOTDIR), "/x/y: Not a directory; fix: ", "", 2),
+        (os_error(errno.ECONNREFUSED, None), "Connection refused; fix: ", "no_proxy", 2),
         (PermissionError("Access Denied"), "Access Denied; fix: ", "credentials", 2),
         (boto.NoCredentialsError(), "Unable to locate credentials; fix: ", "aws configure", 2),
         (boto.ProfileNotFound(profile="p"), "The config profile (p) could not be found; fix: ", "AWS_PROFILE", 2),
         (boto.EndpointConnectionError(endpoint_url="http://h/?key=s3cret"), "Could not connect", "http_proxy", 2),
         (boto.ProxyConnectionError(proxy_url="http://h"), "Failed to connect to proxy", "http_proxy", 2),
         (boto.SSLError(endpoint_url="https://h", error="bad"), "SSL validation failed", "AWS_CA_BUNDLE", 2),
-        (denied("AccessDenied"), "An error occurred (AccessDenied)", "rights", 2),
-        (denied("NoSuchBucket"), "An error occurred (NoSuchBucket)", "address", 2),
+        (client_error("AccessDenied"), "An error occurred (AccessDenied)", "rights", 2),
+        (client_error("NoSuchBucket"), "An error occurred (NoSuchBucket)", "address", 2),
         (aiohttp.ServerDisconnectedError(), "Server disconnected; fix: ", "no_proxy", 2),
         (aiohttp.InvalidURL("http://["), "http://[; fix: correct the address", "", 2),
         (FSTimeoutError(), "fsspec.exceptions.FSTimeoutError; fix: ", "network", 2),
@@ -64,7 +64,9 @@ def denied(code: str) -> boto.ClientError:
         (ray.exceptions.OutOfMemoryError("killed"), "killed; fix: ", "--workers", 1),
     ],
 )  # fmt: skip
-def test_a_refusal_has_a_sentence_and_a_code(error: Exception, begins: str, contains: str, code: int) -> None:
+def test_an_error_of_a_library_becomes_a_sentence_with_an_exit_code(
+    error: Exception, begins: str, contains: str, code: int
+) -> None:
     named = explain(error)
     assert named is not None
     assert str(named).startswith(begins)
@@ -74,12 +76,12 @@ def test_a_refusal_has_a_sentence_and_a_code(error: Exception, begins: str, cont
     assert "; fix: " in str(named)
     assert named.exit_code == code
     assert type(named) is (ConfigError if code == 2 else EnvironmentFailure)
-    once_begun = explain(error, running=True)
-    assert once_begun is not None
-    assert once_begun.exit_code == 1
+    while_running = explain(error, running=True)
+    assert while_running is not None
+    assert while_running.exit_code == 1
 
 
-def faults() -> list[Exception]:
+def bugs() -> list[Exception]:
     found: list[Exception] = [
         TypeError("bad operand"), ValueError("no"), KeyError("x"), IndexError(), AssertionError(), ZeroDivisionError(),
         AttributeError(), RuntimeError("shape"), MemoryError(), TimeoutError(), NotImplementedError(),
@@ -90,16 +92,16 @@ def faults() -> list[Exception]:
     ]  # fmt: skip
     try:
         try:
-            raise disk(errno.ENOSPC)
+            raise os_error(errno.ENOSPC)
         except OSError:
-            {}["a fault while an error is handled"]
+            {}["a bug while an error is handled"]
     except KeyError as error:
         found.append(error)
     return found
 
 
-@pytest.mark.parametrize("error", faults(), ids=lambda error: type(error).__name__)
-def test_a_fault_of_our_own_is_not_dressed_up(error: Exception) -> None:
+@pytest.mark.parametrize("error", bugs(), ids=lambda error: type(error).__name__)
+def test_a_bug_of_aupipe_stays_as_it_is(error: Exception) -> None:
     assert explain(error) is None
     assert explain(error, running=True) is None
     for block in (running(), setting_up("x")):
@@ -108,26 +110,26 @@ def test_a_fault_of_our_own_is_not_dressed_up(error: Exception) -> None:
         assert caught.value is error
 
 
-def test_what_an_error_was_raised_for_counts() -> None:
+def test_the_cause_of_an_error_counts() -> None:
     error = RuntimeError("listing failed")
     error.__cause__ = boto.NoCredentialsError()
     assert str(explain(error)).startswith("Unable to locate credentials; fix: ")
 
 
-def test_ours_stay_as_they_are_and_the_block_decides_the_code() -> None:
+def test_errors_of_aupipe_pass_and_the_block_decides_the_exit_code() -> None:
     ours = NotFoundError("gone")
     with pytest.raises(NotFoundError) as caught, running():
         raise ours
     assert caught.value is ours
     with pytest.raises(EnvironmentFailure, match="Permission denied"), running():
-        raise disk(errno.EACCES)
+        raise os_error(errno.EACCES)
     with pytest.raises(ConfigError, match=r"^the store: /x/y: No space left") as config, setting_up("the store"):
-        raise disk(errno.ENOSPC)
+        raise os_error(errno.ENOSPC)
     assert config.value.exit_code == 2
 
 
-def test_rays_wrappers_are_opened() -> None:
-    cause = disk(errno.ENOSPC, "/out/a.parquet")
+def test_the_cause_in_a_wrapper_of_ray_is_found() -> None:
+    cause = os_error(errno.ENOSPC, "/out/a.parquet")
     task = ray.exceptions.RayTaskError("f", "Traceback", cause)
     for error in (
         task,
@@ -144,7 +146,7 @@ def test_rays_wrappers_are_opened() -> None:
 
 
 def data_error(text: str) -> Exception:
-    """Make what Ray Data raises: the worker's error is there as text only."""
+    """Return an error of Ray Data, which has the worker's error only as text."""
     return ray.exceptions.RayTaskError("f", text, ray.exceptions.UserCodeException("x")).as_instanceof_cause()
 
 
@@ -175,7 +177,7 @@ def test_the_text_of_a_worker_of_ray_data_is_read(last: str, sentence: str | Non
     assert explain(data_error(during)) is None
 
 
-def test_a_write_that_fails_names_the_file_and_leaves_no_half(tmp_path: Path) -> None:
+def test_a_failed_write_reports_the_file_and_leaves_no_partial_file(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -197,7 +199,7 @@ def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "below/x"])
-def test_a_file_where_a_folder_must_be_is_named(tmp_path: Path, name: str) -> None:
+def test_a_file_at_the_path_of_a_folder_is_reported(tmp_path: Path, name: str) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(NotADirectoryError) as error:
         Storage(tmp_path / "out").write(name, b"")

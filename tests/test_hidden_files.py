@@ -1,4 +1,4 @@
-"""Hidden and system names."""
+"""Names of hidden and system files."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from aupipe.hidden_files import is_hidden
 pytestmark = pytest.mark.unit
 
 
-def test_names_of_trash_snapshots_and_thumbnails_are_hidden_in_any_case() -> None:
+def test_names_of_trash_snapshots_and_thumbnails_are_hidden_ignoring_case() -> None:
     hidden = (
         ".Trash-1000 .Trashes .snapshot .snapshots #recycle #snapshot $RECYCLE.BIN @eaDir .@__thumb @Recycle "
         "lost+found .Spotlight-V100 ._a.mp4 .DS_Store Thumbs.db __MACOSX desktop.ini ~snapshot RECYCLER @EADIR #Recycle"

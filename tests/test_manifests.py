@@ -1,4 +1,4 @@
-"""Manifests as Excel, pandas and R write them: read by one set of rules, or refused by line."""
+"""Manifests of Excel, pandas and R: read by one set of rules, or an error with the line."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def table_of(folder: Path, data: bytes | str, name: str = "m.csv") -> TextTable:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "UTF-16BE", "utf-32"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
-def test_a_byte_order_mark_names_the_encoding_and_any_line_end_is_one(encoding: str, ends: str, tmp_path: Path) -> None:
+def test_a_byte_order_mark_sets_the_encoding_and_all_line_ends_are_read(
+    encoding: str, ends: str, tmp_path: Path
+) -> None:
     text = ends.join(["uri,video_id", "a.mp4,Müller", "", "b.mp4,李", ""])
-    mark = "\ufeff" if encoding == "UTF-16BE" else ""  # Python writes one where the order of bytes is not named
+    mark = "\ufeff" if encoding == "UTF-16BE" else ""  # for the other encodings Python writes the mark
     table = table_of(tmp_path, (mark + text).encode(encoding))
     assert table.columns == {"uri": ["a.mp4", "b.mp4"], "video_id": ["Müller", "李"]}
     assert table.numbers == [2, 4]
@@ -40,12 +42,12 @@ def test_a_byte_order_mark_names_the_encoding_and_any_line_end_is_one(encoding: 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("uri,video_id\r\na.mp4,Ä\r\nb.mp4,Müller\r\n".encode("cp1252"), r"m\.csv:2 is not UTF-8: 'a.mp4,Ä' would be"),
+        ("uri,video_id\r\na.mp4,Ä\r\nb.mp4,Müller\r\n".encode("cp1252"), r"m\.csv:2 is not UTF-8: 'a.mp4,Ä' if it is"),
         ("uri\na.mp4\n".encode("utf-16-le"), "looks like UTF-16LE without a byte order mark.*iconv -f UTF-16LE"),
         ("uri\na.mp4\n".encode("utf-16-be"), "looks like UTF-16BE without"),
         ("uri\na.mp4\n".encode("utf-16")[:-1], "byte order mark of UTF-16, but byte 20 is invalid"),
         (b"\xef\xbb\xbfuri\n\xff.mp4\n", "byte order mark of UTF-8, but byte 4 is invalid"),
-        (b"uri\na\0.mp4\n" + b"b.mp4\n" * 9, "holds zero bytes"),
+        (b"uri\na\0.mp4\n" + b"b.mp4\n" * 9, "contains zero bytes"),
         (b"PK\x03\x04rest", "is an Excel workbook or ZIP file, not text; fix: save it as CSV"),
         (b"\x1f\x8b\x08rest", "is a gzip file"),
         (b"PAR1rest", "is a Parquet file, not text; fix: name it .parquet"),
@@ -54,7 +56,7 @@ def test_a_byte_order_mark_names_the_encoding_and_any_line_end_is_one(encoding: 
         ("\ufeff".encode("utf-16"), "is empty"),
     ],
 )
-def test_what_is_no_text_for_certain_is_refused_with_the_cause(data: bytes, message: str, tmp_path: Path) -> None:
+def test_text_of_unknown_encoding_is_an_error_with_its_cause(data: bytes, message: str, tmp_path: Path) -> None:
     for name in ("m.csv", "m.jsonl"):
         if name == "m.jsonl" and data[:1] in b"\n":
             continue
@@ -74,14 +76,14 @@ def test_what_is_no_text_for_certain_is_refused_with_the_cause(data: bytes, mess
         ('uri, "start_s", end_s\n"a, b.mp4", 0.2, 0.5\n', "m.csv"),
     ],
 )
-def test_the_header_makes_the_delimiter_certain(text: str, name: str, tmp_path: Path) -> None:
+def test_the_header_determines_the_delimiter(text: str, name: str, tmp_path: Path) -> None:
     table = table_of(tmp_path, text, name)
     assert table.columns["uri"] == ["a, b.mp4"]
     assert [table.number(column, 0) for column in ("start_s", "end_s")] == [0.2, 0.5]
     assert table.numbers == [3 if text.startswith("sep") else 2]
 
 
-def test_a_header_of_one_column_keeps_its_cells_whole(tmp_path: Path) -> None:
+def test_cells_of_a_single_column_are_not_split(tmp_path: Path) -> None:
     assert table_of(tmp_path, "uri\na;b.mp4\n").columns == {"uri": ["a;b.mp4"]}
     assert table_of(tmp_path, "URI, Start_S\na.mp4, 1\n").columns == {"uri": ["a.mp4"], "start_s": ["1"]}
 
@@ -96,11 +98,11 @@ def test_a_header_of_one_column_keeps_its_cells_whole(tmp_path: Path) -> None:
         '\n\nuri,note\n"a.mp4","x"\n"b.mp4",""',
     ],
 )
-def test_columns_without_a_name_and_rows_without_content_are_passed_over(text: str, tmp_path: Path) -> None:
+def test_columns_without_a_name_and_rows_without_content_are_skipped(text: str, tmp_path: Path) -> None:
     assert table_of(tmp_path, text).columns == {"uri": ["a.mp4", "b.mp4"], "note": ["x", ""]}
 
 
-def test_a_quoted_cell_may_hold_lines_and_the_next_is_numbered_as_in_an_editor(tmp_path: Path) -> None:
+def test_a_quoted_cell_may_contain_lines_and_rows_have_the_line_of_an_editor(tmp_path: Path) -> None:
     table = table_of(tmp_path, 'uri,note\r\na.mp4,"one\r\ntwo ""2"""\r\n\r\nb.mp4,x\r\n')
     assert table.columns["note"] == ['one\r\ntwo "2"', "x"]
     assert [table.where(row).rpartition("/")[2] for row in (0, 1)] == ["m.csv:2", "m.csv:5"]
@@ -124,7 +126,7 @@ def test_a_quoted_cell_may_hold_lines_and_the_next_is_numbered_as_in_an_editor(t
         ('uri,note\na.mp4,"' + "x" * 200_000 + '"\n', r"m\.csv:2 has quotes.*field limit"),
     ],
 )
-def test_a_refused_line_is_named_with_its_value(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_line_is_reported_with_its_value(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=message) as refused:
         table_of(tmp_path, text)
     assert "\n" not in str(refused.value)
@@ -139,15 +141,15 @@ def test_a_refused_line_is_named_with_its_value(text: str, message: str, tmp_pat
         ('{"uri": "a.mp4", "uri": "b.mp4"}', r"m\.jsonl:1 is not JSON: the key 'uri' is given twice"),
         ('{"uri": {"path": "a.mp4"}}', r"m\.jsonl:1 has uri '{\"path\": \"a.mp4\"}'; a plain value is needed"),
         ('{"uri": "a.mp4", "start_s": [1]}', r"m\.jsonl:1 has start_s '\[1\]'"),
-        ('{"uri": "a\\u0000.mp4"}', r"m\.jsonl:1 has uri .* holds a character that is no text"),
-        ('{"uri": "a.mp4", "x": "\\ud800"}', r"m\.jsonl:1 has x .* holds a character that is no text"),
+        ('{"uri": "a\\u0000.mp4"}', r"m\.jsonl:1 has uri .* contains a character that is not text"),
+        ('{"uri": "a.mp4", "x": "\\ud800"}', r"m\.jsonl:1 has x .* contains a character that is not text"),
         ('{"uri": "a.mp4"}\n{"note": "x"}', r"m\.jsonl:2 has no uri"),
         ('{"uri": ' + "[" * 100_000, r"m\.jsonl:1 is not JSON"),
         ("{}\nnull", r"m\.jsonl:2 is no JSON object"),
         ("{}", r"m\.jsonl cannot be read: it is empty"),
     ],
 )
-def test_lines_that_are_no_plain_objects_are_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_lines_that_are_not_plain_objects_are_errors(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=message):
         table_of(tmp_path, text, "m.jsonl")
 
@@ -184,18 +186,18 @@ def test_values_of_parquet_become_text(tmp_path: Path) -> None:
     assert found.where(1).endswith("m.parquet: row 3")
 
 
-def test_parquet_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_unreadable_parquet_is_one_sentence(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uri": [["a.mp4"]]}), tmp_path / "m.parquet")
     whole = (tmp_path / "m.parquet").read_bytes()
     twice = pa.table([pa.array(["a.mp4"]), pa.array(["x"]), pa.array(["y"])], names=["uri", "g", "g"])
     with pytest.raises(ManifestError, match=r"m\.parquet: row 1 has uri '\[\"a.mp4\"\]'; a plain value is needed"):
         read_table(Storage(tmp_path), "m.parquet", "uri")
     for data, message in (
-        (b"uri\na.mp4\n", r"is no Parquet file: it begins with b'uri\\n'; fix"),
-        (whole[:-3], "is no Parquet file: it is cut off"),
+        (b"uri\na.mp4\n", r"is not a Parquet file: it begins with b'uri\\n'; fix"),
+        (whole[:-3], "is not a Parquet file: it is truncated"),
         (whole[:30] + b"PAR1", "is a damaged Parquet file"),
         (whole[:40] + b"\xff" * (len(whole) - 48) + whole[-8:], "is a damaged Parquet file"),
-        (b"", "is no Parquet file"),
+        (b"", "is not a Parquet file"),
     ):
         (tmp_path / "m.parquet").write_bytes(data)
         with pytest.raises(ManifestError, match=message) as refused:
@@ -212,7 +214,7 @@ def test_parquet_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
             read_table(Storage(tmp_path), name, "uri")
 
 
-def test_no_value_and_numbers() -> None:
+def test_missing_values_and_numbers() -> None:
     words = ["", "nan", "NaN", "-nan", "NULL", "null", "None", "NA", "N/A", "#N/A", "<NA>", "NaT"]
     assert all(is_missing(word) and parse_number(word) is None for word in words)
     assert not any(is_missing(word) for word in ("0", "-", "nano", "no"))
@@ -246,5 +248,5 @@ def test_places_are_paths_of_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     table = table_of(tmp_path, "\n".join(["uri", *cells]))
     assert [table.place("uri", row) for row in range(len(table))] == list(cells.values())
     for cell in (r"C:\x.mp4", "d:/x.mp4", r"\\server\share\x.mp4", r"sub\x.mp4", "file:///C:/x.mp4"):
-        with pytest.raises(ManifestError, match=r"m\.csv:2 has uri .* a path of Windows"):
+        with pytest.raises(ManifestError, match=r"m\.csv:2 has uri .* a Windows path"):
             table_of(tmp_path, f"uri\n{cell}\n").place("uri", 0)

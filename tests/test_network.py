@@ -1,4 +1,4 @@
-"""The user's proxies and certificates: HTTP, HTTPS and S3, with servers of our own on this machine."""
+"""The user's proxies and certificates for HTTP, HTTPS and S3, with local test servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_source, "_RETRIES_S", ())
     for name in (*network.VARIABLES, "grpc_proxy"):
-        monkeypatch.setenv(name, "")  # so that what the code sets is undone too
+        monkeypatch.setenv(name, "")  # so that values set by the code are also restored
         monkeypatch.delenv(name)
 
 
@@ -49,7 +49,7 @@ def read(uri: str) -> bytes:
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("scheme", ["http://", ""])
-def test_a_request_goes_through_the_proxy(
+def test_a_request_uses_the_proxy(
     web: WebServer, proxy: Proxy, name: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ:
@@ -61,7 +61,7 @@ def test_a_request_goes_through_the_proxy(
 
 
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
-def test_no_proxy_goes_past_it(web: WebServer, proxy: Proxy, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_bypasses_the_proxy(web: WebServer, proxy: Proxy, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", proxy.url)
     assert read(web.url("x.mp4")) == b"0123456789"
     assert proxy.requests
@@ -71,14 +71,14 @@ def test_no_proxy_goes_past_it(web: WebServer, proxy: Proxy, name: str, monkeypa
     assert proxy.requests == []
 
 
-def test_a_proxy_that_is_away_or_refuses_is_a_reason(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_proxy_is_a_media_error(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(MediaError, match=r"127\.0\.0\.1:9") as error:
         read(web.url("x.mp4"))
     assert error.value.reason == "unreadable"
 
 
-def test_a_proxy_of_another_kind_is_said_where_it_would_be_used(
+def test_a_proxy_of_another_kind_is_an_error_if_it_would_be_used(
     web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("all_proxy", "socks5://me:s3cret@127.0.0.1:1080")
@@ -89,9 +89,7 @@ def test_a_proxy_of_another_kind_is_said_where_it_would_be_used(
     assert read(web.url("x.mp4")) == b"0123456789"
 
 
-def test_a_variable_set_to_nothing_switches_the_proxy_off(
-    web: WebServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_variable_disables_the_proxy(web: WebServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", proxy.url)
     monkeypatch.setenv("http_proxy", "")
     assert read(web.url("x.mp4")) == b"0123456789"
@@ -99,7 +97,7 @@ def test_a_variable_set_to_nothing_switches_the_proxy_off(
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
-def test_an_own_certificate_authority_is_trusted_by_name_only(
+def test_a_private_certificate_authority_is_trusted_only_if_configured(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, certificate = certificates(tmp_path)
@@ -115,7 +113,7 @@ def test_an_own_certificate_authority_is_trusted_by_name_only(
             assert set(proxy.requests) == {("CONNECT", f"127.0.0.1:{web.port}")}
 
 
-def test_a_bundle_that_is_not_there_or_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_invalid_bundle_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     with pytest.raises(ConfigError, match=r"^REQUESTS_CA_BUNDLE: .*ca.pem \(No such file or directory; ") as error:
         filesystem_of("https://example.test/x.mp4")
@@ -136,17 +134,17 @@ print(Storage("s3://bucket").read("x.mp4"))
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
 def test_s3_uses_proxies_and_certificates(tmp_path: Path, name: str) -> None:
-    """A server that knows nothing of signatures gives the file: what counts is the way to it."""
+    """Read from a plain file server that ignores signatures, because the test is about the connection."""
     bundle, certificate = certificates(tmp_path)
     (tmp_path / "bucket").mkdir()
     (tmp_path / "bucket" / "x.mp4").write_bytes(b"0123456789")
 
     def run(**environment: str) -> subprocess.CompletedProcess[str]:
-        given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+        credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
         command = [sys.executable, "-c", _S3]
         clean = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         return subprocess.run(
-            command, env=clean | given | environment, capture_output=True, text=True, timeout=100, check=False
+            command, env=clean | credentials | environment, capture_output=True, text=True, timeout=100, check=False
         )
 
     with proxying({}) as proxy, serving(tmp_path, certificate=certificate) as web, serving(tmp_path) as plain:
@@ -174,7 +172,7 @@ def test_storage_on_another_machine_keeps_the_settings(
     sent = pickle.dumps(Storage("http://example.test"))
     settings = network.environment()
     assert settings["http_proxy"] == settings["https_proxy"] == proxy.url
-    assert settings["grpc_proxy"] == ""  # Ray's nodes reach each other directly
+    assert settings["grpc_proxy"] == ""  # Ray's nodes connect to each other directly
     program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).read('x.mp4'))"
     command = [sys.executable, "-c", program]
     clean = {name: value for name, value in os.environ.items() if name not in network.VARIABLES}

@@ -1,4 +1,4 @@
-"""Storage: a file is there whole or not at all, and no name leaves the root."""
+"""Storage: writes are atomic, and names outside the root are errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_write_read_list_delete(root: str, tmp_path: Path) -> None:
     assert not storage.exists("a/two.txt")
 
 
-def test_a_half_written_file_is_not_listed_and_is_cleaned_up(tmp_path: Path) -> None:
+def test_a_partly_written_file_is_not_listed_and_is_deleted(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write("a/x", b"1")
     (tmp_path / "a" / ".aupipe-tmp-dead").write_bytes(b"half")
@@ -41,31 +41,31 @@ def test_a_half_written_file_is_not_listed_and_is_cleaned_up(tmp_path: Path) -> 
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x"]
 
 
-def test_no_name_leaves_the_root(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="would leave"):
+def test_a_name_outside_the_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is outside"):
         Storage(tmp_path / "root").write("../outside", b"x")
 
 
-def test_an_unknown_protocol_is_named() -> None:
+def test_an_unknown_protocol_is_reported() -> None:
     with pytest.raises(ConfigError, match="nosuch://"):
         Storage("nosuch://bucket")
 
 
-def test_storage_that_is_away_for_a_while_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage, waited, asked = Storage("memory://away"), list[float](), list[str]()
+def test_requests_to_unreachable_storage_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, waited, requested = Storage("memory://away"), list[float](), list[str]()
     monkeypatch.setattr("aupipe.storage.time.sleep", waited.append)
     read = storage._filesystem.cat_file
     busy: list[OSError] = []
 
     def cat_file(path: str) -> bytes:
-        asked.append(path)
+        requested.append(path)
         if busy:
             raise busy.pop()
         return bytes(read(path))
 
     monkeypatch.setattr(storage._filesystem, "cat_file", cat_file)
     busy[:] = [ConnectionResetError("away")]
-    with pytest.raises(ConnectionResetError):  # it never answered: a wrong address is said at once
+    with pytest.raises(ConnectionResetError):  # not retried, because the storage has never answered
         storage.read("a")
     storage.write("a", b"1")
     busy[:] = [OSError("SlowDown: reduce your request rate"), ConnectionResetError("away")]

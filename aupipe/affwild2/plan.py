@@ -15,7 +15,7 @@ from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.splits import LeakFilter, official
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import FILE_ROWS, SPLITS
-from aupipe.facestore.write import part_name
+from aupipe.facestore.write import shard_name
 from aupipe.hidden_files import is_hidden
 from aupipe.storage import Storage
 
@@ -104,7 +104,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
         for ordinal, unit_pieces in enumerate(_pack(pieces)):
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
             key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
-            units.append(ShardPlan(part_name(split, ordinal, key), split, unit_pieces))
+            units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
         if not any(unit.split == split for unit in units):
             raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
     return Plan(tuple(units), {name: tally for name, tally in tallies.items() if tally}, leaked)

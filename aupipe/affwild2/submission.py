@@ -18,6 +18,7 @@ from aupipe import facs
 from aupipe.affwild2.layout import split_person
 from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
+from aupipe.facestore.frame_times import frame_rate_hz
 from aupipe.hidden_files import is_hidden
 from aupipe.storage import Storage, of_file
 
@@ -64,7 +65,7 @@ def decide(
     for track, count in counts.items():
         if track not in predictions or not len(predictions[track].frames):
             raise DatasetError(f"nothing is predicted for {track}, which the submission must hold; annotate it first")
-        filled = fill(predictions[track], count, gaps.MAX_GAP_S * gaps.frame_rate(track))
+        filled = fill(predictions[track], count, gaps.MAX_GAP_S * frame_rate_hz(track))
         result[track] = filled >= thresholds
     return result
 

@@ -29,7 +29,7 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.retry import guard
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.faces.align import CROP_SIZE_PX
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
 

@@ -12,7 +12,7 @@ from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
-from aupipe.faces.template import MIN_FACES, seen_points
+from aupipe.faces.template import MIN_FACES, detected_points
 from aupipe.media.frames import frames
 
 _EVERY = 10  # only each tenth frame is used, because neighboring frames give nearly the same points
@@ -28,7 +28,7 @@ def measure(inputs: Sequence[str]) -> dict[str, Any]:
     """
     detector = Detector(DetectorConfig())
     videos = find_inputs(inputs)[0]
-    detected = [seen_points(_crops(video.uri, detector), detector) for video in videos]
+    detected = [detected_points(_crops(video.uri, detector), detector) for video in videos]
     medians = np.array([np.median(points, axis=0) for points in detected if len(points) >= MIN_FACES], np.float64)
     if not len(medians):
         raise ConfigError(f"{', '.join(inputs)}: no video with {MIN_FACES} faces in every {_EVERY}th frame")

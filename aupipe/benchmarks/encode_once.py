@@ -19,10 +19,11 @@ from aupipe.data import embedding_store, encode
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore import jpeg, write
 from aupipe.facestore.read import FaceStore
-from aupipe.facestore.schema import CROP_SIZE_PX, StoreHeader
+from aupipe.facestore.schema import StoreHeader
 from aupipe.media.audio import AudioBlock
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage
@@ -187,7 +188,7 @@ def _generate(storage: Storage, case: Case) -> FaceStore:
             )  # fmt: skip
             samples = rng.integers(-3000, 3000, (1, frames * _RATE_HZ // _FRAMES_PER_S), dtype=np.int16)
             storage.write(write.audio_name(name), write.audio_file(name, [AudioBlock(0.0, _RATE_HZ, samples)]))
-        names.append(write.part_name(split, 0, str(case)))
+        names.append(write.shard_name(split, 0, str(case)))
         storage.write(names[-1], part.finish())
     template = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)
     write.finish(

@@ -1,1 +1,1 @@
-"""One argument parser a job. `jobs/x.py` and the installed `aupipe x` both call `aupipe.commands.x.main`."""
+"""Argument parsers, one per job. `jobs/x.py` and the installed `aupipe x` both call `aupipe.commands.x.main`."""

@@ -15,75 +15,81 @@ if TYPE_CHECKING:
     from aupipe.storage import Storage
 
 _EXAMPLES = """\
-  annotate.py --input interview.mp4 --out annotation
-  annotate.py --input archive/ more/*.mov --checkpoint demo/run/best --out annotation --set thresholds.AU12=0.3
-  annotate.py --input archive/ --checkpoint fold0/best fold1/best fold2/best --set ensemble=vote --out annotation
-  annotate.py --input list.csv --sample-fps 5 --checkpoint demo/run/best --out annotation --export openface
-  ray job submit --working-dir . -- python jobs/annotate.py --input s3://bucket/a.mp4 \\
-      --checkpoint s3://bucket/best --out s3://bucket/annotation"""
+  annotate.py interview.mp4 --out annotation
+  annotate.py archive/ more/*.mov --out annotation --checkpoint run/best --set thresholds.AU12=0.3
+  annotate.py archive/ --out annotation --checkpoint fold0/best fold1/best fold2/best --set ensemble=vote
+  annotate.py list.csv --out annotation --sample-fps 5 --export csv,openface
+  ray job submit --working-dir . -- python jobs/annotate.py --input s3://bucket/archive/ --out s3://bucket/annotation"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
+    """Run the job. Return its exit code."""
     parser = job.make_parser(
-        "annotate", "Detect faces and their Action Units in videos; write Parquet tables.", _EXAMPLES
+        prog,
+        "Detect faces and their Action Units in videos; write Parquet tables. Re-run the same command to resume.",
+        _EXAMPLES,
     )
     parser.add_argument(
-        "--input",
-        type=job.location,
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="PATH",
+        "paths", type=job.location, nargs="*", metavar="INPUT",
         help="video files, folders (searched for videos), patterns, URIs, or manifests (.csv, .tsv, .parquet, .jsonl: "
-        "uri, video_id, start_s, end_s, …); repeatable",
-    )
+        "uri, video_id, start_s, end_s, …); give at least one, before the options",
+    )  # fmt: skip
     parser.add_argument(
-        "--checkpoint",
-        type=job.location,
-        nargs="+",
-        action="extend",
-        metavar="CKPT",
-        help="model folder, as train.py leaves it in RUN/best; several decide together (--set ensemble=mean|vote; "
-        "default: the two starter models that come with aupipe)",
-    )
+        "--input", type=job.location, nargs="+", action="extend", default=[], metavar="INPUT",
+        help="more inputs, of the same kinds; repeatable",
+    )  # fmt: skip
     parser.add_argument(
-        "--out",
-        type=job.location,
-        required=True,
-        metavar="DIR",
-        help="folder or URI for frames/, events/, videos.parquet, run.json; the same command again goes on",
-    )
+        "--out", type=job.location, required=True, metavar="DIR",
+        help="folder or URI for frames/, events/, videos.parquet and run.json",
+    )  # fmt: skip
     parser.add_argument(
-        "--workers", type=_positive, metavar="N", help="segments decoded at a time (default: one a CPU)"
-    )
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N videos, by video_id")
+        "--checkpoint", type=job.location, nargs="+", action="extend", metavar="CKPT",
+        help="model folders, e.g. RUN/best of a training run; several are an ensemble (--set ensemble=mean|vote; "
+        "default: the two starter models of aupipe)",
+    )  # fmt: skip
     parser.add_argument(
-        "--sample-fps", type=float, metavar="F", help="look at F frames a second at most (default: at every frame)"
+        "--workers", type=_positive, metavar="N", help="segments decoded at a time (default: one per CPU)"
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N videos, ordered by video_id")
+    parser.add_argument(
+        "--sample-fps", type=float, metavar="F", help="use at most F frames per second (default: every frame)"
     )
     parser.add_argument(
         "--phase", choices=("observe", "finalize", "all"), default="all",
-        help="observe: decode and encode only; finalize: make tables of what is observed (default: both)",
+        help="observe: decode and encode only; finalize: only make tables of the videos that are observed "
+        "(default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--export", type=_forms, default=(), metavar="FORM,…",
-        help="also write OUT/export/ in csv, openface (AUxx_r is 5 times the probability) or abaw, a file a video",
+        help="also write OUT/export/ as csv, openface (AUxx_r is 5 times the probability) or abaw, one file per video",
     )  # fmt: skip
-    parser.add_argument("--prune", action="store_true", help="drop what OUT holds of videos that are not named")
+    parser.add_argument("--prune", action="store_true", help="delete from OUT every video that is not an input")
     parser.add_argument("--keep-intermediate", action="store_true", help="keep the embeddings in OUT/_work/observed")
-    return job.run(parser, _annotate, argv)
+    return job.run(parser, _annotate, argv, _settings)
+
+
+def _settings(args: argparse.Namespace) -> job.Sections:
+    from aupipe.annotation.settings import AnnotateConfig
+
+    return [AnnotateConfig]
 
 
 def _annotate(args: argparse.Namespace) -> int:
     import sys
 
+    from aupipe.errors import ConfigError
+
+    inputs = (*args.paths, *args.input)
+    if not inputs:
+        raise ConfigError("no input (at least one is required); fix: name a video, folder, URI or manifest")
     from aupipe.annotation.missing import all_missing, record_missing
     from aupipe.annotation.settings import AnnotateConfig
     from aupipe.config import load
 
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     config = load(AnnotateConfig, given, args.overrides)
-    if not args.dry_run and all_missing(args.input, args.out):
-        print(record_missing(args.input, args.out))  # noqa: T201
+    if not args.dry_run and all_missing(inputs, args.out):
+        print(record_missing(inputs, args.out))  # noqa: T201
         return job.FAILED
 
     from aupipe.annotation.annotator import AnnotateJob, annotate, describe
@@ -94,7 +100,7 @@ def _annotate(args: argparse.Namespace) -> int:
         print(default_models.notice())  # noqa: T201
         args.checkpoint = list(default_models.FOLDERS)
     annotate_job = AnnotateJob(
-        inputs=tuple(args.input), checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
+        inputs=inputs, checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
         limit=args.limit, phase=args.phase, export=args.export, prune=args.prune,
         keep_intermediate=args.keep_intermediate, config=config,
         command=tuple(sys.argv),

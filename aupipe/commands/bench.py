@@ -33,12 +33,9 @@ examples that need a clone of the repository:
   bench.py rerun --checkpoint demo/run/best --clips 2000"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the measurement that the first argument names."""
-    parser = argparse.ArgumentParser(
-        prog="bench.py", description="Measure aupipe on this machine; lines of JSON.", allow_abbrev=False,
-        epilog=f"examples:\n{_EXAMPLES}", formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
+    """Run the job. Return its exit code."""
+    parser = job.make_parser(prog, "Measure aupipe on this machine; prints lines of JSON.", _EXAMPLES)
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     jitter = names.add_parser(
         "crop_jitter", aliases=["alignment"], help="frame-to-frame jitter of crops, without and with smoothing"
@@ -77,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    from aupipe.config import Section, load
+
+    load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
+    if args.dry_run:
+        print(f"would run {args.name}")  # noqa: T201
+        return job.DONE
     for line in _MEASURES[args.name](args):
         print(json.dumps({"bench": args.name, **line}), flush=True)  # noqa: T201
     return job.DONE

@@ -15,33 +15,33 @@ _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    parser = job.make_parser("evaluate", "Score models, or predictions, on a split of a face store.", _EXAMPLES)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
+    """Run the job. Return its exit code."""
+    parser = job.make_parser(prog, "Score models, or predictions, on a split of a face store.", _EXAMPLES)
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument(
         "--checkpoint", type=job.location, nargs="+", action="extend", default=[], metavar="CKPT",
-        help="model folder, as train.py leaves in RUN/best; several decide together (--set ensemble=mean|vote)",
+        help="model folders, e.g. RUN/best of a training run; several are an ensemble (--set ensemble=mean|vote)",
     )  # fmt: skip
-    what.add_argument(
+    scored.add_argument(
         "--predictions", type=job.location, metavar="FILE",
-        help="a predictions.parquet, a challenge submission (.txt), or a folder of TRACK.txt, instead of a model",
+        help="instead of a model: a predictions.parquet, a challenge submission (.txt), or a folder of TRACK.txt",
     )  # fmt: skip
+    parser.add_argument("--data", type=job.location, required=True, metavar="STORE", help="face store")
     parser.add_argument(
-        "--data", type=job.location, required=True, metavar="STORE", help="face store, as preprocess.py leaves it"
+        "--split", default="validation", metavar="SPLIT", help="validation (default), fold:K (K = 0 … 3), train or all"
     )
-    parser.add_argument("--split", default="validation", help="validation (default), fold:K (0 … 3), train, all")
     parser.add_argument(
         "--groups",
         type=job.location,
         metavar="MANIFEST",
-        help="CSV or Parquet: video_id and columns; scores by each value of each column",
+        help="CSV or Parquet with video_id and other columns: also score each value of each column separately",
     )
     parser.add_argument(
         "--against",
         type=job.location,
         metavar="FILE",
-        help="the predictions.parquet of another model's scores on this split: the paired difference to it",
+        help="predictions.parquet of another model on the same split: also compute the paired difference",
     )
     parser.add_argument(
         "--out",
@@ -50,11 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder or URI for scores.json, scores.png, predictions.parquet",
     )
-    return job.run(parser, _evaluate, argv)
+    return job.run(parser, _evaluate, argv, _settings)
+
+
+def _settings(args: argparse.Namespace) -> job.Sections:
+    from aupipe.evaluation.settings import EvaluateConfig
+
+    return [EvaluateConfig]
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from aupipe.config import load
+    from aupipe.evaluation.settings import EvaluateConfig
     from aupipe.pipelines import evaluate
 
     plan = evaluate.EvaluateJob(
@@ -65,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         out=args.out,
         groups=args.groups,
         against=args.against,
-        config=load(evaluate.EvaluateConfig, {}, args.overrides),
+        config=load(EvaluateConfig, {}, args.overrides),
     )
     print(evaluate.describe(plan) if args.dry_run else evaluate.evaluate(plan))  # noqa: T201
     return job.DONE

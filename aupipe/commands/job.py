@@ -1,4 +1,4 @@
-"""What every command shares: the common options, logging, and errors turned into exit codes."""
+"""The parts that all commands share: common options, logging, and errors turned into exit codes."""
 
 from __future__ import annotations
 
@@ -6,52 +6,93 @@ import argparse
 import io
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
+import aupipe
 from aupipe.edge_errors import explain
 from aupipe.errors import one_line
 
+if TYPE_CHECKING:
+    from aupipe.config import Section
+
 DONE, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
 
+Sections: TypeAlias = "Sequence[Section | type[Section]]"
 
-def make_parser(name: str, summary: str, examples: str) -> argparse.ArgumentParser:
-    """A parser with `--set` and `--dry-run`. `examples` are shown below the options by `--help`."""
+
+def make_parser(prog: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all jobs have.
+
+    Args:
+        prog: the name that help and errors use: `annotate.py`, or `aupipe annotate` for the installed command.
+        summary: one or two sentences on the job.
+        examples: command lines, each beginning with two spaces and `JOB.py`. Help shows them below the options, under
+            the name of `prog`.
+    """
+    if prog.startswith("aupipe "):
+        examples = re.sub(r"(?m)^  (\w+)\.py\b", r"  aupipe \1", examples)
     parser = argparse.ArgumentParser(
-        prog=f"{name}.py", description=summary, epilog=f"examples:\n{examples}", allow_abbrev=False,
+        prog=prog, description=summary, epilog=f"examples:\n{examples}", allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"aupipe {aupipe.__version__}")
+    parser.add_argument("--verbose", action="store_true", help="print the traceback of an error too")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is already done; start nothing")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-        help="override a setting, repeatable; the value is YAML",
+        help="override a setting; the value is YAML; repeatable",
     )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and what is already done; start nothing")
+    parser.add_argument(
+        "--list-settings", action="store_true",
+        help="print every KEY of --set with its type, default and explanation; other options are not required",
+    )  # fmt: skip
     return parser
 
 
 def location(text: str) -> str:
-    """An option's path, made absolute: workers have working directories of their own. A URI stays as it is."""
+    """Return the path that an option names, made absolute; a URI is returned unchanged.
+
+    Workers have other working directories than the driver, so a relative path would name another file there.
+    """
     from aupipe.storage import local_path
 
     text = local_path(text)
     return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
-def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
-    """Parse, run `body`, and turn what is no fault of our own code into one sentence and its exit code."""
+def run(
+    parser: argparse.ArgumentParser,
+    body: Callable[[argparse.Namespace], int],
+    argv: Sequence[str] | None,
+    settings: Callable[[argparse.Namespace], Sections] = lambda args: (),
+) -> int:
+    """Parse the command line, run `body` and return the exit code.
+
+    An error whose cause is outside aupipe's code is printed as one sentence. Any other error is raised.
+
+    Args:
+        settings: returns the sections that `--set` changes, for `--list-settings`.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a locale that cannot print a name must not end the job
+        if isinstance(stream, io.TextIOWrapper):  # A locale without a character of a name must not end the job.
             stream.reconfigure(errors="backslashreplace")
-    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error too")
-    args = parser.parse_args(argv)
+    args = _parse(parser, sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
-    for talkative in ("botocore", "aiobotocore"):  # say where they found credentials and endpoints
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for verbose in ("botocore", "aiobotocore"):  # They report at INFO where they found credentials and endpoints.
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     try:
+        if args.list_settings:
+            from aupipe.commands.settings import table
+
+            print(table(settings(args)))  # noqa: T201
+            return DONE
         return body(args)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: stopped; the same command goes on from here", file=sys.stderr)  # noqa: T201
+        print(f"{parser.prog}: interrupted; re-run the same command to resume", file=sys.stderr)  # noqa: T201
         return 130
     except Exception as error:
         named = explain(error)
@@ -61,3 +102,24 @@ def run(parser: argparse.ArgumentParser, body: Callable[[argparse.Namespace], in
             traceback.print_exception(error)
         print(f"{parser.prog}: {one_line(named)}", file=sys.stderr)  # noqa: T201
         return named.exit_code
+
+
+def recipe_settings(args: argparse.Namespace) -> Sections:
+    """Return the recipe that `--recipe` names, with its values as defaults; the class of all recipes without one."""
+    from aupipe.commands.settings import Ablation
+    from aupipe.training import recipe
+
+    named = recipe.read(args.recipe, quick=args.quick, overrides=args.overrides) if args.recipe else recipe.Recipe
+    return [named, Ablation]
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line. `--list-settings` makes every other option optional."""
+    if "--list-settings" in argv:
+        for action in parser._actions:
+            action.required = False
+        for group in parser._mutually_exclusive_groups:
+            group.required = False
+    if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
+        return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # Inputs may be before, between and after the options.

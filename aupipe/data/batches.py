@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from aupipe.arrays import Ints
 from aupipe.data.augment import AugmentConfig, augment, smooth
 from aupipe.data.crop_reader import CropReader
 from aupipe.data.embedding_store import EmbeddingReader
 from aupipe.evaluation.inference import PREDICT_BATCH, encode
-from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.read import FaceStore
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec

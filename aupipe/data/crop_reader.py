@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Ints
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore.read import FaceStore, RowGroup
-from aupipe.facestore.schema import CROP_SIZE_PX
 
 
 class CropReader:

@@ -21,11 +21,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from aupipe.arrays import Ints
 from aupipe.config import Section
 from aupipe.data.augment import AugmentConfig
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Ints
-from aupipe.facestore.columns import of_arrays, to_arrays
+from aupipe.facestore.columns import from_arrays, to_arrays
 from aupipe.facestore.read import FaceStore, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
 from aupipe.models.inputs import InputSpec
@@ -60,7 +60,7 @@ def finish(folder: Storage, encoding: Encoding) -> None:
 def to_parquet(embeddings: Tensor) -> bytes:
     """The file of a part: embeddings (N, E) of its rows."""
     kind = pa.list_(pa.float32(), embeddings.shape[1])
-    values = of_arrays(embeddings.numpy(), kind, len(embeddings))
+    values = from_arrays(embeddings.numpy(), kind, len(embeddings))
     table = pa.table({_COLUMN: values}).replace_schema_metadata({"schema_version": _SCHEMA_VERSION})
     sink = io.BytesIO()
     # Bytes of like weight together pack 18 % smaller; whole floats hardly repeat, so a dictionary would be in vain.

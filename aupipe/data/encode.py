@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Ints
 from aupipe.data.augment import AugmentConfig, distort
 from aupipe.data.crop_reader import CropReader
 from aupipe.data.embedding_store import Encoding, to_parquet
 from aupipe.data.sampler import seed_of
 from aupipe.evaluation.inference import encode
-from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aupipe.evaluation.metrics import Floats, Ints
+from aupipe.arrays import Floats, Ints
 from aupipe.facestore.read import FaceStore
 from aupipe.media.mel import N_MELS, columns, log_mel
 from aupipe.models.sliding_window import mel_slice

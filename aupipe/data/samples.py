@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe import facs
+from aupipe.arrays import Bools, Floats, Ints
 from aupipe.data import clips, sampler, splits
 from aupipe.data.clips import Clips
 from aupipe.data.sampler import Task
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Bools, Floats, Ints
-from aupipe.facestore import gaps
 from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives
+from aupipe.facestore.frame_times import frame_times_s
 from aupipe.facestore.read import FaceStore
 from aupipe.training.recipe import DataConfig
 
@@ -212,7 +212,7 @@ def tracks(pool: str, table: pa.Table) -> Tracks:
     frames, edges, known_s = _frames(table), _edges(table), table["time_s"].to_numpy()
     names = table["video_id"].take(edges[:-1]).to_pylist()
     spans = zip(names, itertools.pairwise(edges.tolist()), strict=True)
-    time_s = [gaps.seconds(name, frames[a:b], known_s[a:b]) for name, (a, b) in spans]
+    time_s = [frame_times_s(name, frames[a:b], known_s[a:b]) for name, (a, b) in spans]
     return Tracks(pool, _ints(table["row"]), np.concatenate([np.empty(0), *time_s]), edges, tuple(names))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aupipe.arrays import Floats
 from aupipe.evaluation import metrics, thresholds
-from aupipe.evaluation.metrics import Floats
 from aupipe.evaluation.predictions import Predictions
 
 RADII = (0, 2, 3, 5, 7, 10, 15)  # frames on either side

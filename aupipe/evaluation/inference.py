@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Floats, Ints
 from aupipe.data.crop_reader import CropReader
 from aupipe.data.mel_reader import LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.evaluation.metrics import Floats, Ints
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceHead

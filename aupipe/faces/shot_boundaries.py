@@ -1,4 +1,4 @@
-"""Shot cuts between neighboring frames, from small gray pictures. A cut depends on its two frames alone."""
+"""Shot cuts between consecutive frames, by the correlation of small gray images. A cut depends only on two frames."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 
 _SIDE = 32
 _MAX_CORRELATION = 0.5
-_MIN_CHANGE = 10.0  # gray levels; below it two dark or flat pictures have no meaningful correlation
+_MIN_CHANGE = 10.0  # gray levels; below it the correlation of two dark or flat images is not meaningful
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """(32, 32) float32 gray picture of a frame (H, W, 3) uint8 RGB."""
+    """Return a (32, 32) float32 gray image of a frame (H, W, 3) uint8 RGB."""
     small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 def is_cut(before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether another shot begins: the picture's layout, not only its brightness, has changed."""
+    """Return whether a new shot begins: the layout of the image changed, not only its brightness."""
     a, b = before - before.mean(), now - now.mean()
     if float(np.abs(a - b).mean()) < _MIN_CHANGE:
         return False

@@ -1,4 +1,4 @@
-"""Face ids for a whole video: detections are linked over time, through short gaps, never through a shot cut."""
+"""Face ids for a whole video: detections are linked over time and across short gaps, never across a shot cut."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from scipy.optimize import linear_sum_assignment
 
 from aupipe.config import Section
 
-# Where a container gives no times at all, frames are taken to be this far apart for the length of gaps.
+# The assumed distance of frames for the length of gaps, if a container has no times.
 ASSUMED_FRAME_S = 0.04
 _FAR = 1e6
 
 
 class TrackingConfig(Section):
-    """When two detections are the same person, if they look alike."""
+    """Limits within which two detections of similar appearance are the same person."""
 
-    max_gap_s: float = Field(default=1.0, ge=0)  # a face may be missed this long and keep its id
-    max_step: float = Field(default=0.7, gt=0)  # how far it may move or grow, in face sizes and e-folds together
+    max_gap_s: float = Field(default=1.0, ge=0)  # a face that is missing for this long keeps its id
+    max_step: float = Field(default=0.7, gt=0)  # motion in face sizes plus growth in e-folds, at most
 
 
 @dataclass(frozen=True)
 class LinkedFaces:
-    """The n faces of one frame, and which earlier faces they may be.
+    """The n faces of one frame, and the earlier faces that they may continue.
 
     Attributes:
-        frame: its number.
+        frame: index of the frame.
         boxes: (n, 4) x, y, width, height.
-        links: (n,) the same face in the frame before, −1 if there is none.
+        links: (n,) index of the same face in the previous frame, −1 if there is none.
         resumes: for each face, (frame, face) of the earlier faces that it may continue after a gap.
-        cut: a shot cut lies between this frame and the one before.
-        size: width and height of the frame: a stream may change them.
+        cut: there is a shot cut between the previous frame and this one.
+        size: width and height of the frame, which may change within a stream.
     """
 
     frame: int
@@ -54,13 +54,13 @@ class _Track:
 
 
 def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[np.ndarray]:
-    """Yield one int32 array (n,) a frame: the id of each of its n faces. Ids count from 0 in order of appearance, of
-    those that appear together the largest first.
+    """Yield one int32 array (n,) per frame: the id of each of its n faces.
 
-    A linked face has the id of the face in the frame before. The others continue the tracks that they may resume, so
-    that the sum of distances is least; a track that nothing resumes within `max_gap_s` ends.
+    Ids count from 0 in order of appearance. Of faces that appear in the same frame, the largest comes first. A linked
+    face has the id of the face in the previous frame. The others are assigned to the tracks that they may resume so
+    that the sum of distances is minimal. A track that no face resumes within `max_gap_s` ends.
     """
-    live: dict[tuple[int, int], _Track] = {}  # by frame and face where they were seen last
+    live: dict[tuple[int, int], _Track] = {}  # by (frame, face) of the last detection
     previous = -1
     next_id = 0
     for faces in frames:
@@ -72,8 +72,8 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
                 found[face] = track.face_id
         for face, place in _resumed(live, faces, np.flatnonzero(found < 0), config.max_step):
             found[face] = live.pop(place).face_id
-        begun = np.flatnonzero(found < 0).tolist()
-        for face in sorted(begun, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
+        unassigned = np.flatnonzero(found < 0).tolist()
+        for face in sorted(unassigned, key=lambda b: (-np.prod(faces.boxes[b, 2:]), *faces.boxes[b])):
             found[face] = next_id
             next_id += 1
         for face, box in enumerate(faces.boxes):
@@ -83,24 +83,24 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
 
 
 def _resumed(
-    live: dict[tuple[int, int], _Track], faces: LinkedFaces, begun: np.ndarray, max_step: float
+    live: dict[tuple[int, int], _Track], faces: LinkedFaces, candidates: np.ndarray, max_step: float
 ) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Yield those of the faces `begun` that resume a track, each with the place where the track was seen last."""
-    begun = np.array([face for face in begun if any(place in live for place in faces.resumes[face])], int)
-    places = sorted({place for face in begun for place in faces.resumes[face] if place in live})
+    """Yield the `candidates` that resume a track, each with the (frame, face) of the track's last detection."""
+    candidates = np.array([face for face in candidates if any(place in live for place in faces.resumes[face])], int)
+    places = sorted({place for face in candidates for place in faces.resumes[face] if place in live})
     if not places:
         return
     tracks = [live[place] for place in places]
-    cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[begun])
-    allowed = np.array([[place in faces.resumes[face] for face in begun] for place in places])
+    cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[candidates])
+    allowed = np.array([[place in faces.resumes[face] for face in candidates] for place in places])
     cost[~allowed | (cost > max_step)] = _FAR
     for row, column in zip(*linear_sum_assignment(cost), strict=True):
         if cost[row, column] < _FAR:
-            yield int(begun[column]), places[row]
+            yield int(candidates[column]), places[row]
 
 
 def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> np.ndarray:
-    """Return boxes (…, 4) of a frame in the pixels of another one with the same view."""
+    """Return boxes (…, 4) of a frame in pixels of another frame size with the same content."""
     if before == now:
         return boxes
     ratio = np.array(now) / np.array(before)
@@ -108,9 +108,9 @@ def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> 
 
 
 def distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(n, m) distance of centers in face sizes, plus the logarithm of the ratio of sizes."""
+    """Return (n, m) the distance of centers in face sizes, plus the logarithm of the ratio of sizes."""
     size_a = np.sqrt(np.maximum(np.prod(tracks[:, 2:], axis=1), 1e-6))[:, None]
     size_b = np.sqrt(np.maximum(np.prod(boxes[:, 2:], axis=1), 1e-6))[None]
     center_a, center_b = tracks[:, :2] + tracks[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
-    apart = np.linalg.norm(center_a[:, None] - center_b[None], axis=2)
-    return np.asarray(apart / np.sqrt(size_a * size_b) + np.abs(np.log(size_a / size_b)), np.float64)
+    shift = np.linalg.norm(center_a[:, None] - center_b[None], axis=2)
+    return np.asarray(shift / np.sqrt(size_a * size_b) + np.abs(np.log(size_a / size_b)), np.float64)

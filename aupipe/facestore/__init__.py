@@ -1,1 +1,1 @@
-"""Face stores: crops with labels as Parquet. Labeled crops enter (affwild2, manifests); row groups leave."""
+"""Face stores: labeled crops in Parquet. `affwild2` and `images` write them, and training reads their row groups."""

@@ -1,6 +1,6 @@
-"""Parts of a store's base videos with like numbers of positives of every AU: folds, and videos held out of learning.
+"""Folds and held-out videos of a store, which are balanced by the number of positives of every AU.
 
-Everything depends on the counts alone, so every worker and every later run finds the same parts.
+The results depend only on the counts, so they are equal on every worker and in every later run.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from aupipe.arrays import Floats, Ints
 from aupipe.facestore.columns import labels
 
-FOLDS = 4  # as in Yu et al. (ABAW5, 2023), beside the official split
-
-Counts = npt.NDArray[np.int64]
+FOLDS = 4  # as in Yu et al. (ABAW5, 2023), in addition to the official split
 
 
-def video_positives(rows: pa.Table) -> dict[str, Counts]:
-    """(13,) a base video: frames with AU k = 1 for the 12 AUs, then all frames; from columns `video_id`, `au`."""
+def video_positives(rows: pa.Table) -> dict[str, Ints]:
+    """Return counts (13,) per base video: frames with AU k = 1 for each of the 12 AUs, then all frames.
+
+    Args:
+        rows: table with the columns `video_id` and `au`.
+    """
     videos = rows["video_id"].combine_chunks().dictionary_encode()
     codes, names = videos.indices.to_numpy(), videos.dictionary.to_pylist()
     positives = [np.bincount(codes, weights=column == 1, minlength=len(names)) for column in labels(rows).T]
@@ -28,13 +31,13 @@ def video_positives(rows: pa.Table) -> dict[str, Counts]:
 
 
 def folds(positives: Mapping[str, npt.NDArray[np.integer]], count: int = FOLDS) -> dict[str, int]:
-    """A fold 0 … count−1 for every base video, so that the folds have like numbers of positives of every AU.
+    """Return the fold 0 … count−1 of every base video. The folds have similar numbers of positives of every AU.
 
-    Greedy: videos in the order of the largest share of any AU's positives that they hold; each goes to the fold that
-    has least of what it brings. The result depends on nothing but the argument.
+    The method is greedy. Videos are sorted by their largest share of any AU's positives, in descending order. Each is
+    assigned to the fold with the fewest positives of the AUs in the video. The result depends only on the arguments.
 
     Args:
-        positives: base video → counts, of one length (see `video_positives`).
+        positives: base video → counts, all of the same length (see `video_positives`).
     """
     names = sorted(positives)
     if not names:
@@ -54,10 +57,10 @@ def folds(positives: Mapping[str, npt.NDArray[np.integer]], count: int = FOLDS) 
 
 
 def held_out(positives: Mapping[str, npt.NDArray[np.integer]], fraction: float) -> frozenset[str]:
-    """About `fraction` (≤ 0.5) of the base videos, balanced like a fold, to fit thresholds and smoothing on.
+    """Return about `fraction` (≤ 0.5) of the base videos, balanced like a fold, for fitting thresholds and smoothing.
 
-    Of as many folds as the fraction asks for, the one whose share of every AU's positives is nearest to `fraction`. At
-    least one video if there are two and `fraction` is above 0; never all.
+    Of 1 / `fraction` folds it is the one whose shares of every AU's positives are nearest to `fraction`. It contains at
+    least one video if there are two and `fraction` is above 0, and never all videos.
     """
     if fraction <= 0 or len(positives) < 2:
         return frozenset()
@@ -73,7 +76,7 @@ def held_out(positives: Mapping[str, npt.NDArray[np.integer]], fraction: float) 
     return frozenset(name for name, part in parts.items() if part == chosen)
 
 
-def _shares(positives: Mapping[str, npt.NDArray[np.integer]], names: list[str]) -> npt.NDArray[np.float64]:
-    """(videos, K): what part of all that is counted each video holds."""
+def _shares(positives: Mapping[str, npt.NDArray[np.integer]], names: list[str]) -> Floats:
+    """Return each video's share (videos, K) of the total of every count."""
     table = np.stack([np.asarray(positives[name], np.float64) for name in names])
     return table / np.maximum(table.sum(axis=0), 1)

@@ -1,4 +1,4 @@
-"""What a preprocessing job is to the cluster, whatever the data set: files to make, then a card to write."""
+"""The interface of preprocessing jobs to the cluster, for every data set: the files to make, then the card."""
 
 from __future__ import annotations
 
@@ -25,60 +25,61 @@ class FileTask:
     """One file of the store to make. Picklable."""
 
     name: str
-    rows: int  # rows that it takes a look at
+    rows: int  # number of input rows that it reads
     make: Callable[[], bytes]
 
 
 class StoreJob(Protocol):
-    """A planned run."""
+    """A planned preprocessing job."""
 
     @property
     def out(self) -> str:
-        """The store."""
+        """Path or URI of the store."""
 
     @property
     def origin(self) -> str:
-        """What the store is made from, as in `StoreHeader.source`."""
+        """Source of the store, as in `StoreHeader.source`."""
 
     def files(self) -> list[FileTask]:
-        """All files of the store but the card."""
+        """Return all files of the store except the card."""
 
     def complete(self) -> StoreCard:
-        """Write the card, when all files are there."""
+        """Write the card, after all files exist."""
 
     def describe(self) -> list[str]:
-        """The plan in words."""
+        """Return the plan as lines of text."""
 
 
 def measured_template(out: str, parts: Iterable[str], detector: Detector) -> Template:
-    """The template of the foreign crops in these parts."""
+    """Return the template of the third-party crops in these shards."""
     return template_of(_decoded(sample_images(Storage(out), list(parts), _SAMPLED_CROPS)), detector)
 
 
 def check_out(job: StoreJob) -> None:
-    """Whether the place of the store is free for it.
+    """Raise an error if the job would replace a store of another source.
 
     Raises:
-        ConfigError: a store made from something else is there, which the job would replace.
+        ConfigError: the folder contains a store made from another source.
     """
     storage = Storage(job.out)
     if storage.exists(CARD) and (origin := FaceStore.open(job.out).card.source) != job.origin:
         raise ConfigError(
-            f"--out {job.out} holds a store made from {origin}, not {job.origin}; name another folder, or delete it"
+            f"--out {job.out} contains a store made from {origin}, not {job.origin}; "
+            "fix: name another folder, or delete it"
         )
 
 
 def plan_text(job: StoreJob) -> str:
-    """The plan, and how much of it is done, in words."""
-    files, there = job.files(), set(Storage(job.out).names())
-    done = sum(file.name in there for file in files)
+    """Return the plan as text, with the number of files that already exist."""
+    files, existing = job.files(), set(Storage(job.out).names())
+    done = sum(file.name in existing for file in files)
     return "\n".join(
         [*job.describe(), f"{sum(f.rows for f in files):,} rows in {len(files)} files, {done} of them done"]
     )
 
 
 def summary_text(card: StoreCard, out: str) -> str:
-    """The store in words."""
+    """Return a summary of the store as text."""
     lines = []
     for split, found in card.splits.items():
         lines.append(

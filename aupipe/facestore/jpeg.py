@@ -1,4 +1,4 @@
-"""JPEG crops: the one way to write ours, and a cheap look at whether foreign bytes are a whole JPEG."""
+"""Encoding of crops as JPEG, and a fast check whether bytes are a complete JPEG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _QUALITY = 95
 
 
 def encode(crop: np.ndarray) -> bytes:
-    """JPEG bytes, quality 95, 4:4:4, of a crop (H, W, 3) uint8 RGB."""
+    """Return the JPEG bytes (quality 95, 4:4:4) of a crop (H, W, 3) uint8 RGB."""
     import cv2
 
     options = [
@@ -17,12 +17,12 @@ def encode(crop: np.ndarray) -> bytes:
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     ]  # fmt: skip
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
-    assert done  # libjpeg takes every uint8 picture
+    assert done  # libjpeg encodes every uint8 image
     return data.tobytes()
 
 
 def size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) by the header of a JPEG; None if the bytes are no JPEG or end too soon. Nothing is decoded."""
+    """Return (width, height) from the header of a JPEG, without decoding; None if it is not a JPEG or truncated."""
     if data[:2] != b"\xff\xd8" or b"\xff\xd9" not in data[-64:]:  # some writers pad after the end marker
         return None
     place = 2

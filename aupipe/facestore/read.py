@@ -1,7 +1,7 @@
-"""Reading a face store: by row group for training, by label columns (no images) for samplers, folds and thresholds.
+"""Reading of face stores: row groups for training, and label columns without images for samplers, folds and thresholds.
 
-Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame. The split `all` is every split of the
-store, one after the other, with row numbers of its own.
+Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame. The split `all` is the concatenation of
+all splits of the store, with its own row numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from aupipe import facs
+from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Shard, StoreCard
 from aupipe.storage import Storage
@@ -27,19 +28,19 @@ ALL = "all"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RowGroup:
-    """The unit of reading: about 256 consecutive rows of a split."""
+    """The unit of reading: up to `ROW_GROUP_ROWS` consecutive rows of a split."""
 
-    split: str  # which it was asked for as a part of; its rows are numbered in that
+    split: str  # the requested split, in which the rows are numbered
     store: str  # path or URI
     file: str  # name below the store
-    group: int  # number of the row group in the file
-    start: int  # number of its first row in the split
+    group: int  # index of the row group in the file
+    start: int  # number of the first row in the split
     rows: int
-    tracks: tuple[tuple[str, str], ...]  # (video_id, person) of its rows, in order
+    tracks: tuple[tuple[str, str], ...]  # (video_id, person) of the rows, in order
 
     @property
     def video_ids(self) -> tuple[str, ...]:
-        """The base videos of its rows, in order."""
+        """Base videos of the rows, in order."""
         return tuple(dict.fromkeys(video for video, _ in self.tracks))
 
 
@@ -47,30 +48,30 @@ class RowGroups(tuple[RowGroup, ...]):
     """The row groups of a split, in row order."""
 
     @functools.cached_property
-    def starts(self) -> npt.NDArray[np.int64]:
-        """(G,) numbers of their first rows."""
+    def starts(self) -> Ints:
+        """Numbers (G,) of the first rows."""
         return np.array([group.start for group in self], dtype=np.int64)
 
-    def of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """(N,) which of them holds each row (N,)."""
+    def of(self, rows: Ints) -> Ints:
+        """Return the index (N,) of the row group that contains each row (N,)."""
         return np.searchsorted(self.starts, rows, side="right") - 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Audio:
-    """The sound of a base video: (channels, samples) float32 in −1 … 1, samples a second, media time of the first."""
+    """The audio of a base video."""
 
-    waveform: npt.NDArray[np.float32]
-    rate_hz: int
-    start_s: float
+    waveform: npt.NDArray[np.float32]  # (channels, samples) in −1 … 1
+    rate_hz: int  # sample rate
+    start_s: float  # media time of the first sample
 
 
 @dataclasses.dataclass(frozen=True)
 class FaceStore:
-    """A face store, opened by its card alone. Picklable; files are opened when rows are read.
+    """A face store. Opening reads only its card; files are opened when rows are read. Picklable.
 
     Attributes:
-        added: further stores, whose train rows stand behind this one's own in the splits `train` and `all`.
+        added: further stores. Their train rows follow those of this store in the splits `train` and `all`.
     """
 
     storage: Storage
@@ -79,29 +80,33 @@ class FaceStore:
 
     @classmethod
     def open(cls, uri: str) -> FaceStore:
-        """The store at a path or URI.
+        """Open the store at a path or URI.
 
         Raises:
-            DatasetError: there is no store, or one of another schema or AU order.
+            DatasetError: there is no store, or its schema or AU order is different.
         """
         storage = Storage(uri)
         if not storage.exists(CARD):
-            raise DatasetError(f"{uri} is not a face store: it has no {CARD}; make one with preprocess.py --out {uri}")
+            raise DatasetError(
+                f"{uri} is not a face store: it has no {CARD}; fix: make it by preprocess.py --out {uri}"
+            )
         try:
             card = StoreCard.model_validate_json(storage.read(CARD))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise DatasetError(f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); rebuild it") from None
+            raise DatasetError(
+                f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); fix: rebuild it"
+            ) from None
         if card.schema_version != SCHEMA_VERSION or card.au_order != facs.AUS:
             raise DatasetError(
                 f"{uri} has schema {card.schema_version} and AUs {','.join(card.au_order)}, "
-                f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}: run preprocess.py again"
+                f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}; fix: run preprocess.py again"
             )
         return cls(storage, card)
 
     def with_extra_stores(self, others: Sequence[FaceStore]) -> FaceStore:
-        """This store with the train rows of others.
+        """Return this store with the train rows of others.
 
         Raises:
             DatasetError: two of the stores have a video of the same name.
@@ -112,19 +117,19 @@ class FaceStore:
             for video in sorted({run.video_id for part in index.card.parts for run in part.runs}):
                 if known.setdefault(video, root) != root:
                     raise DatasetError(
-                        f"{known[video]} and {root} both have a video {video!r}: data sets that share names cannot be "
-                        "mixed; rename the subjects in the manifest of one"
+                        f"{known[video]} and {root} both have a video {video!r}: data sets with common names cannot be "
+                        "mixed; fix: rename the subjects in one manifest"
                     )
         return dataclasses.replace(self, added=tuple(others))
 
     @property
     def without_extra(self) -> FaceStore:
-        """This store without what is added to it."""
+        """This store without added stores."""
         return dataclasses.replace(self, added=())
 
     @property
     def sha256(self) -> str:
-        """Names what the store holds: its card names all parts, and the names of parts derive from their content."""
+        """Hash of the store's content: a card lists all shards, and the name of a shard identifies its content."""
         cards = b"".join(index.storage.read(CARD) for index in (self, *self.added))
         return hashlib.sha256(cards).hexdigest()
 
@@ -134,7 +139,7 @@ class FaceStore:
 
     @property
     def template(self) -> npt.NDArray[np.float32]:
-        """(5, 2) points of the crops: left eye, right eye, nose tip, left and right mouth corner, pixels."""
+        """Points (5, 2) of the crops, in pixels: left eye, right eye, nose tip, left and right mouth corner."""
         return np.asarray(self.card.template, dtype=np.float32)
 
     def rows(self, split: str) -> int:
@@ -155,23 +160,23 @@ class FaceStore:
         return RowGroups(groups)
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one row group (all columns, or those named)."""
+        """Return the rows of one row group, with all columns or the given ones."""
         file = parquet(Storage(row_group.store), row_group.file)
         return file.read_row_group(row_group.group, columns=None if columns is None else list(columns))
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
-        """All rows of a split without their images: row i of the table is row i of the split."""
+        """Return all rows of a split without images. Row i of the table is row i of the split."""
         tables = [parquet(store, part.name).read(columns=list(columns)) for store, part in self.parts(split)]
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
 
     def has(self, split: str, column: str) -> bool:
-        """Whether all files of a split have a column: stores that an earlier aupipe made lack some."""
+        """Return whether all files of a split have a column. Stores of earlier versions lack some columns."""
         return all(column in parquet(store, part.name).schema_arrow.names for store, part in self.parts(split))
 
     def audio(self, video_id: str) -> Audio | None:
-        """The sound of a base video; None where it has none."""
+        """Return the audio of a base video; None if it has none."""
         name = f"audio/{video_id}.parquet"
         storage = next((index.storage for index in (self, *self.added) if index.storage.exists(name)), None)
         if storage is None:
@@ -186,16 +191,16 @@ class FaceStore:
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
 
     def parts(self, split: str) -> list[tuple[Storage, Shard]]:
-        """The files of a split, in the order of its rows, and the store that each lies in."""
+        """Return the shards of a split in the order of its rows, each with its store."""
         if split not in (*self.splits, ALL):
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")
         own = [(self.storage, part) for part in self.card.parts if split in (part.split, ALL)]
-        more = [each for index in self.added if split in ("train", ALL) for each in index.parts("train")]
-        return own + more
+        extra = [each for store in self.added if split in ("train", ALL) for each in store.parts("train")]
+        return own + extra
 
 
 def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:
-    """About `count` JPEGs spread evenly over parts, the same ones every time."""
+    """Yield about `count` JPEGs, spread evenly over shards. The selection is deterministic."""
     groups = [(name, group) for name in sorted(names) for group in range(parquet(storage, name).num_row_groups)]
     if not groups:
         return
@@ -213,5 +218,5 @@ def _open(root: str, name: str) -> pq.ParquetFile:
 
 
 def parquet(storage: Storage, name: str) -> pq.ParquetFile:
-    """An open file; the last few stay open, because a plan reads several row groups of a file in a row."""
+    """Return an open file. The last few stay open, because consecutive reads often need row groups of the same file."""
     return _open(storage.root, name)

@@ -2,8 +2,8 @@
 
 STORE/split=train/00000-….parquet    zstd, row groups of ROW_GROUP_ROWS rows, ordered by video, person, frame
 STORE/split=validation/…
-STORE/audio/VIDEO.parquet            where there is sound: waveform, rate, start time
-STORE/store.json                     the card, written last: a folder without it is no store
+STORE/audio/VIDEO.parquet            if the video has audio: waveform, rate, start time
+STORE/store.json                     the card, written last: a folder without it is not a store
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from aupipe.config import Section
 
 SCHEMA_VERSION = "1"
 ROW_GROUP_ROWS = 256
-# 8,192 crops are about 30 MB of Aff-Wild2's own JPEGs and 80 MB of ours (quality 95, 4:4:4).
+# 8,192 crops are about 30 MB of Aff-Wild2's JPEGs, and 80 MB of those that aupipe encodes (quality 95, 4:4:4).
 FILE_ROWS = 32 * ROW_GROUP_ROWS
 SPLITS = ("train", "validation")
-CROP_SIZE_PX = 112
 CARD = "store.json"
 
 SCHEMA = pa.schema(
@@ -28,25 +27,25 @@ SCHEMA = pa.schema(
         ("video_id", pa.string()),  # base id, without _left/_right
         ("person", pa.string()),  # "" | "left" | "right"
         ("frame", pa.int32()),  # 1-based, as in the annotation files
-        ("time_s", pa.float64()),  # null where only crops exist and no rate is known
+        ("time_s", pa.float64()),  # media time; null if the source has only crops and no frame rate
         ("image", pa.binary()),  # JPEG of the 112×112 RGB crop
         ("au", pa.list_(pa.int8(), len(facs.AUS))),  # 0 | 1 | −1 unknown, in the order of facs.AUS
-        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # 0 … 1, how strong; null where nobody says
+        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # 0 … 1; null without an annotation
         ("expression", pa.int8()),  # class index, −1 unknown
-        ("identity", pa.string()),  # null where nobody says
-        ("source", pa.string()),  # what the row came from, e.g. "affwild2:crops"
+        ("identity", pa.string()),  # null without an annotation
+        ("source", pa.string()),  # origin of the row, e.g. "affwild2:crops"
     ],
     metadata={"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)},
 )
 
-# All that samplers, folds and thresholds need: no images.
+# The columns that samplers, folds and thresholds need. They exclude the images.
 LABEL_COLUMNS = ("video_id", "person", "frame", "time_s", "au", "expression", "identity")
 
-# One row a block of some seconds, without holes between them.
+# One row per block of some seconds, without gaps between blocks.
 AUDIO_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),  # base id; both people of a _left/_right pair share it
-        ("rate", pa.int32()),  # samples a second
+        ("rate", pa.int32()),  # sample rate in Hz
         ("start_s", pa.float64()),  # media time of the block's first sample
         ("channels", pa.int32()),  # 1 or 2
         ("waveform", pa.list_(pa.int16())),  # (channels, samples) flattened
@@ -73,7 +72,7 @@ class Shard(Section):
 
 
 class SplitCounts(Section):
-    """What a split holds. AU counts are over known labels only."""
+    """The numbers of videos, rows and labels in a split. AU counts include only known labels."""
 
     videos: int = 0  # base videos
     rows: int = 0
@@ -85,7 +84,7 @@ class SplitCounts(Section):
 
 
 class StoreHeader(Section):
-    """What is known of a store before any row is written."""
+    """The properties of a store that are known before any row is written."""
 
     edition: str
     source: str
@@ -93,18 +92,18 @@ class StoreHeader(Section):
     template: tuple[tuple[float, float], ...]  # 5 × (x, y) in crop pixels: eyes, nose tip, mouth corners
     template_source: Literal["arcface", "measured", "assumed"]
     n_expressions: int
-    settings: dict[str, str | int | float | bool | None]  # how it was made: leak filter, detector …
+    settings: dict[str, str | int | float | bool | None]  # settings of its creation: leak filter, detector …
 
 
 class StoreCard(StoreHeader):
-    """store.json."""
+    """The content of store.json."""
 
     schema_version: str = SCHEMA_VERSION
     au_order: tuple[str, ...] = facs.AUS
     splits: dict[str, SplitCounts]
-    positive_rates: dict[str, float | None]  # AU → positives / known, of train; None where nothing is known
+    positive_rates: dict[str, float | None]  # AU → positives / known labels of train; None without labels
     annotations: dict[str, int]  # "au.rows" = "au.kept" + every other "au.…"; the same for "expr."
-    dropped: dict[str, int]  # the part of `annotations` that is not in the store, and images left over
-    mismatches: dict[str, dict[str, int]]  # "VIDEO" or "VIDEO_left" → what was dropped → count
-    bad_lines: tuple[str, ...] = ()  # "FILE:LINE what is wrong", the first few
+    dropped: dict[str, int]  # annotations that are not in the store, by reason, and leftover images
+    mismatches: dict[str, dict[str, int]]  # "VIDEO" or "VIDEO_left" → reason → number dropped
+    bad_lines: tuple[str, ...] = ()  # "FILE:LINE problem", at most `write.MAX_BAD_LINES`
     parts: tuple[Shard, ...]

@@ -1,8 +1,8 @@
-"""Writing a face store: tables of one person's rows in, Parquet parts and the card out.
+"""Writing of face stores: tables of one person's rows become Parquet shards and the card.
 
-A part is named after what went into it, and its bytes depend on nothing else, so writing one twice is harmless. What a
-part holds and what was left out of it stand in its own footer; the card is made of the footers alone. So a part that is
-there is done, and a run that was killed needs no ledger to go on.
+The name of a shard contains a hash of its inputs, and its bytes depend only on them, so writing a shard twice is
+harmless. The footer of a shard contains its counts and those of the dropped rows, and the card is computed from the
+footers alone. So an existing shard is complete, and a killed job resumes without a ledger.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from aupipe.storage import Storage
 
 _FOOTER = b"aupipe"
 MAX_BAD_LINES = 100
-_FOOTERS_AT_A_TIME = 16  # they wait for the object store, not for the CPU
+_FOOTERS_AT_A_TIME = 16  # more than CPUs, because reading footers waits for the object store
 
 
 def rows(
@@ -55,15 +55,15 @@ def rows(
     identity: str | None = None,
     source: str,
 ) -> pa.Table:
-    """The rows of one person in one video, as a table of `SCHEMA`.
+    """Return the rows of one person in one video as a table of `SCHEMA`.
 
     Args:
         frames: (N,) 1-based, ascending.
         images: N JPEG files.
         au: (N, 12) of 0, 1, −1.
         expression: (N,) class index or −1.
-        intensity: (N, 12) how strong, 0 … 1; None if nobody says.
-        time_s: (N,) media time, NaN where unknown; None if nothing is known.
+        intensity: (N, 12) in 0 … 1; None without an annotation.
+        time_s: (N,) media time, NaN where unknown; None if all are unknown.
     """
     count = len(images)
     return pa.table(
@@ -73,8 +73,8 @@ def rows(
             pa.array(frames, pa.int32()),
             pa.nulls(count, pa.float64()) if time_s is None else pa.array(time_s, pa.float64(), from_pandas=True),
             pa.array(images, pa.binary()),
-            columns.of_arrays(au, SCHEMA.field("au").type, count),
-            columns.of_arrays(intensity, SCHEMA.field("intensity").type, count),
+            columns.from_arrays(au, SCHEMA.field("au").type, count),
+            columns.from_arrays(intensity, SCHEMA.field("intensity").type, count),
             pa.array(expression, pa.int8()),
             pa.repeat(pa.scalar(identity, pa.string()), count),
             pa.repeat(source, count),
@@ -84,7 +84,7 @@ def rows(
 
 
 class ShardWriter:
-    """One Parquet file in memory. Memory is that of the finished file plus one row group."""
+    """A writer of one Parquet file in memory. It needs the memory of the finished file plus one row group."""
 
     def __init__(self) -> None:
         self._sink = pa.BufferOutputStream()
@@ -113,18 +113,18 @@ class ShardWriter:
             self._flush(self._pending_rows - self._pending_rows % ROW_GROUP_ROWS)
 
     def count_outcomes(self, track: str, counts: Mapping[str, int], bad_lines: Iterable[str] = ()) -> None:
-        """Note what became of the annotation rows of `track` (VIDEO, VIDEO_left …).
+        """Record the outcomes of the annotation rows of `track` (VIDEO, VIDEO_left …).
 
         Args:
-            counts: "au.rows" and "expr.rows" (all there are), "au.kept" and "expr.kept" (in the store), other keys:
-                left out, by reason.
-            bad_lines: "FILE:LINE what is wrong".
+            counts: "au.rows" and "expr.rows" (all rows), "au.kept" and "expr.kept" (rows in the store); all other keys
+                are reasons of dropped rows.
+            bad_lines: "FILE:LINE problem".
         """
         self._tallies.setdefault(track, Counter()).update(counts)
         self._bad_lines.extend(bad_lines)
 
     def finish(self) -> bytes:
-        """The whole file."""
+        """Return the bytes of the finished file."""
         self._flush(self._pending_rows)
         footer = {
             "runs": self._runs,
@@ -175,7 +175,7 @@ def audio_name(video_id: str) -> str:
 
 
 def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes:
-    """The audio file of a base video; without rows where it has no sound."""
+    """Return the audio file of a base video, without rows if it has no audio."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, AUDIO_SCHEMA, compression="zstd") as writer:
         for block in blocks:
@@ -184,8 +184,8 @@ def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def part_name(split: str, ordinal: int, *keys: str) -> str:
-    """The name of the `ordinal`-th part of a split. `keys` say all that its bytes depend on."""
+def shard_name(split: str, ordinal: int, *keys: str) -> str:
+    """Return the name of a split's shard number `ordinal`. `keys` identify all inputs on which its bytes depend."""
     digest = hashlib.sha256("\0".join((SCHEMA_VERSION, split, *keys)).encode()).hexdigest()[:16]
     return f"split={split}/{ordinal:05d}-{digest}.parquet"
 
@@ -196,19 +196,19 @@ def finish(
     names: Sequence[str],
     tallies: Mapping[str, Mapping[str, int]] | None = None,
 ) -> StoreCard:
-    """Make the card out of the footers of the parts `names`, delete parts that are not among them, write store.json.
+    """Compute the card from the footers of the shards `names`, delete all other shards, and write store.json.
 
     Args:
-        tallies: what is known of tracks beside what the parts tell, as in `PartBuilder.tally`.
+        tallies: outcomes by track in addition to those of the shards, as in `ShardWriter.count_outcomes`.
 
     Raises:
-        DatasetError: a split has parts but no rows.
+        DatasetError: a split has shards but no rows.
     """
     kept = set(names)
     for name in storage.names("", ".parquet"):
         if name.startswith("split=") and name not in kept:
             storage.delete(name)
-    parts: list[Shard] = []
+    shards: list[Shard] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}
     tracks = {track: Counter(tally) for track, tally in (tallies or {}).items()}
@@ -219,7 +219,7 @@ def finish(
     for name, footer in zip(ordered, footers, strict=True):
         split = name.partition("/")[0].removeprefix("split=")
         runs = tuple(TrackSpan(**run) for run in footer["runs"])
-        parts.append(Shard(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
+        shards.append(Shard(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
         counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]
         videos.setdefault(split, set()).update(run.video_id for run in runs)
         for track, tally in footer["tallies"].items():
@@ -231,9 +231,9 @@ def finish(
     for split, found in splits.items():
         if not found.rows:
             reasons = ", ".join(f"{key} {count}" for key, count in _dropped(total).items())
-            refused = f"; the first refused line: {bad_lines[0]}" if bad_lines else ""
+            invalid = f"; the first invalid line: {bad_lines[0]}" if bad_lines else ""
             raise DatasetError(
-                f"the {split} split is empty, nothing is left of its annotation rows ({reasons}){refused}"
+                f"the {split} split is empty, all of its annotation rows were dropped ({reasons}){invalid}"
             )
     card = StoreCard(
         **header.model_dump(),
@@ -245,7 +245,7 @@ def finish(
         dropped=_dropped(total),
         mismatches={track: lost for track, tally in sorted(tracks.items()) if (lost := _dropped(tally))},
         bad_lines=tuple(bad_lines[:MAX_BAD_LINES]),
-        parts=tuple(parts),
+        parts=tuple(shards),
     )
     storage.write(CARD, card.model_dump_json(indent=1).encode())
     return card
@@ -261,7 +261,7 @@ def _footer(storage: Storage, name: str) -> dict[str, Any]:
 
 
 def _add(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
-    """Nested counts added up."""
+    """Return the element-wise sum of nested counts."""
     result: dict[str, Any] = {}
     for key, value in left.items():
         other = right[key]

@@ -18,7 +18,7 @@ from aupipe.errors import DatasetError, ManifestError
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore.job import FileTask, measured_template
 from aupipe.facestore.schema import FILE_ROWS, StoreCard, StoreHeader
-from aupipe.facestore.write import finish, part_name
+from aupipe.facestore.write import finish, shard_name
 from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
@@ -73,7 +73,7 @@ class ImagesJob:
                 make = functools.partial(
                     pack_records, offsets, first=first + 1, root=root, detector=detector, source=source
                 )
-            name = part_name(split, first // FILE_ROWS, *key, str(first), str(count))
+            name = shard_name(split, first // FILE_ROWS, *key, str(first), str(count))
             tasks.append(FileTask(name, count, make))
         return tasks
 

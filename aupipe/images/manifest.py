@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from aupipe import facs
 from aupipe.errors import DatasetError, ManifestError
-from aupipe.facestore.columns import of_arrays
+from aupipe.facestore.columns import from_arrays
 from aupipe.facestore.schema import SPLITS
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import TextTable, parse_number, read_table
@@ -110,8 +110,8 @@ def _table(
         numbers.append(seen[subject])
     columns = [pa.array(values) for values in (paths, splits, subjects)]
     columns += [pa.array(numbers, pa.int32()), pa.array(identities, pa.string()), pa.array(classes, pa.int8())]
-    columns += [of_arrays(au, TABLE.field("au").type, len(paths))]
-    columns += [of_arrays(strong, TABLE.field("intensity").type, len(paths))]
+    columns += [from_arrays(au, TABLE.field("au").type, len(paths))]
+    columns += [from_arrays(strong, TABLE.field("intensity").type, len(paths))]
     table = pa.table(columns, schema=TABLE)
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 

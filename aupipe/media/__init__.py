@@ -1,5 +1,4 @@
-"""One video (path or URI) enters; what it holds (`probe`), its `frames` with media time, its `audio` and the `mel`
-spectrogram of that leave.
+"""Reading of videos by path or URI: properties (`probe`), `frames` with media time, `audio` and its `mel` spectrogram.
 
-FFmpeg is used through PyAV, and only here.
+FFmpeg is used through PyAV, and only in this package.
 """

@@ -1,4 +1,4 @@
-"""The sound of a video in blocks of 16-bit samples with media time: an hour needs no more memory than a minute."""
+"""The audio of a video, in blocks of 16-bit samples with media time. Memory does not depend on the duration."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from aupipe.errors import SoundLostError
 from aupipe.media.container import open_video
 
-# A shorter hole is jitter of the container's time stamps; a longer one is filled with silence, or later sound would
-# stand at the wrong time.
+# A shorter hole is jitter of the time stamps. A longer one is filled with silence; otherwise later samples would have
+# the wrong time.
 _MAX_JITTER_S = 0.05
-# Of all holes together; beyond it the time stamps are damaged, or made to fill memory.
+# The limit on the sum of all holes. Beyond it the time stamps are damaged, or crafted to exhaust memory.
 _MAX_SILENCE_S = 4 * 3600.0
 _MAX_RATE_HZ = 768_000
-_RESTART_S = 1.0  # a time that falls by more is no jitter: streams were joined
+_RESTART_S = 1.0  # a larger decrease of the time is not jitter: streams were joined
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class AudioBlock:
 
     Attributes:
         start_s: media time of the first sample, on the clock of the video's frames.
-        rate_hz: samples a second, as recorded.
-        samples: (channels, n) int16; one or two channels (more are mixed down to two).
+        rate_hz: sample rate of the recording.
+        samples: (channels, n) int16, one or two channels (more are mixed down to two).
     """
 
     start_s: float
@@ -37,38 +37,38 @@ class AudioBlock:
 
 
 def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
-    """The first audio stream without holes, in blocks of about `block_s`; nothing where there is no sound.
+    """Yield the first audio stream in blocks of about `block_s`, with silence in its holes; nothing without audio.
 
     Raises:
-        SoundLostError: its times or its rate are impossible, or its clock starts anew.
+        SoundLostError: its times or its rate are impossible, or its clock restarts.
         MediaError: the file cannot be opened as a video.
     """
     held: list[npt.NDArray[np.int16]] = []
     origin_s: float | None = None
-    rate = count = given = silence = 0  # samples a second, held, given out, and made up
+    rate = count = yielded = silence = 0  # sample rate; numbers of samples held, yielded, and filled with silence
 
     def block() -> AudioBlock:
-        nonlocal held, given, count
+        nonlocal held, yielded, count
         assert origin_s is not None
-        full = AudioBlock(origin_s + given / rate, rate, np.concatenate(held, axis=1))
-        held, given, count = [], given + count, 0
+        full = AudioBlock(origin_s + yielded / rate, rate, np.concatenate(held, axis=1))
+        held, yielded, count = [], yielded + count, 0
         return full
 
     for time_s, rate, samples in _decoded(uri):
         origin_s = time_s if origin_s is None else origin_s
-        hole = round((time_s - origin_s) * rate) - given - count
+        hole = round((time_s - origin_s) * rate) - yielded - count
         if hole < -_RESTART_S * rate:
             if held:
                 yield block()
-            raise SoundLostError(f"its clock starts anew after {time_s - hole / rate:,.1f} s; what follows is left out")
+            raise SoundLostError(f"its clock restarts after {time_s - hole / rate:,.1f} s; the rest is omitted")
         if hole > _MAX_JITTER_S * rate:
             silence += hole
             if silence > _MAX_SILENCE_S * rate:
                 raise SoundLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
             while hole:
-                some = min(hole, max(1, round(block_s * rate)))
-                held.append(np.zeros((samples.shape[0], some), np.int16))
-                hole, count = hole - some, count + some
+                filled = min(hole, max(1, round(block_s * rate)))
+                held.append(np.zeros((samples.shape[0], filled), np.int16))
+                hole, count = hole - filled, count + filled
                 if count >= block_s * rate:
                     yield block()
         held.append(samples)
@@ -80,7 +80,7 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
 
 
 def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
-    """(media time, rate, samples (channels, n)) a decoded frame; damaged packets are passed over."""
+    """Yield (media time, rate, samples (channels, n)) per decoded frame. Damaged packets are skipped."""
     with open_video(uri) as (container, _):
         if not container.streams.audio:
             return
@@ -103,7 +103,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
                     layout, rate = "mono" if frame.layout.nb_channels == 1 else "stereo", frame.sample_rate
                     if not 0 < rate <= _MAX_RATE_HZ:
                         raise SoundLostError(f"{rate:,} samples a second")
-                if resampler is None or now != before:  # sound may change its form on the way; what leaves does not
+                if resampler is None or now != before:  # the format may change within a stream; the output's is fixed
                     resampler, before = av.AudioResampler(format="s16p", layout=layout, rate=rate), now
                 for plain in resampler.resample(frame):
                     yield time_s, rate, plain.to_ndarray().astype(np.int16)

@@ -1,4 +1,4 @@
-"""The bytes of an input: a seekable file, by range where it is remote, and a name for each way in which that fails."""
+"""The bytes of an input as a seekable file, by range requests if it is remote, with one error class per failure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from fsspec.implementations.http import HTTPFile
@@ -17,22 +17,24 @@ from fsspec.implementations.http import HTTPFile
 from aupipe.errors import ConfigError, MediaError, NotAVideoError, NotFoundError, PermissionDeniedError, TooLargeError
 from aupipe.storage import filesystem_of, is_http, is_uri, open_input
 
-_RETRIES_S = (0.5, 4.0)  # after which a server that fails is asked again; one that refuses is not
-_COPIED_BYTES = 20 * 2**30  # of a file whose server gives no ranges, at most: what a worker's disk should have
+_RETRIES_S = (0.5, 4.0)  # delays before a failed request is repeated; refusals (4xx) are not retried
+_COPIED_BYTES = 20 * 2**30  # limit for files of servers without ranges, which are copied to the worker's disk
 _BLOCK_BYTES = 2**20
 _FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+T = TypeVar("T")
 
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """What disks and web servers refuse, by its name; what other storage says while it is away is left as it is.
+    """Convert errors of disks and web servers into media errors. Errors of other remote storage pass unchanged.
 
     Raises:
-        MediaError: for an OSError in the block.
+        MediaError: the block raised an OSError.
     """
     try:
         yield
-    except ConfigError as error:  # of a name that no filesystem here knows
+    except ConfigError as error:  # the protocol of the URI is not supported
         raise MediaError(str(error)) from None
     except FileNotFoundError:
         raise NotFoundError(f"{uri}: no such file") from None
@@ -46,41 +48,43 @@ def named_errors(uri: str) -> Iterator[None]:
 
 @contextmanager
 def opened(uri: str) -> Iterator[Any]:
-    """A binary file.
+    """Open an input as a binary file.
 
     Raises:
-        MediaError: in the block too: it is not there, or cannot be read.
+        MediaError: it does not exist or cannot be read; also raised within the block.
     """
     with named_errors(uri), _Http(uri) if is_http(uri) else open_input(uri) as file:
         yield file
 
 
 def check_local(path: str) -> None:
-    """Raises:
-    MediaError: it is no regular file that can be read. FFmpeg would call a missing permission bad data.
+    """Raise an error if a local path is not a readable regular file. FFmpeg reports a missing permission as bad data.
+
+    Raises:
+        MediaError: the path is not a readable regular file.
     """
     with named_errors(path):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block forever
             raise NotAVideoError(f"{path}: a folder or device, not a video")
         with open(path, "rb"):
             pass
 
 
 class _Http:
-    """A file that a web server gives, by range; where it gives no ranges, a copy of it on this machine's disk."""
+    """A file of a web server, read by range. If the server supports no ranges, it is copied to the local disk."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._file = self._asked(self._open)
+        self._file = self._with_retries(self._open)
 
     def read(self, size: int = -1) -> bytes:
         place = self._file.tell()
 
-        def again() -> bytes:
+        def read_at_place() -> bytes:
             self._file.seek(place)
             return bytes(self._file.read(size))
 
-        return self._asked(again)
+        return self._with_retries(read_at_place)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return int(self._file.seek(offset, whence))
@@ -105,7 +109,7 @@ class _Http:
                 file.seek(-1, os.SEEK_END)
                 file.read(1)
                 file.seek(0)
-            except ValueError:  # what fsspec raises where an answer is not the range
+            except ValueError:  # raised by fsspec if the response is not the requested range
                 file.close()
             else:
                 return file
@@ -113,19 +117,19 @@ class _Http:
             return self._copied(stream)
 
     def _copied(self, stream: Any) -> Any:
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 # it has no name, so that a killed worker leaves nothing
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 # it has no name, so a killed worker leaves no file behind
         while block := stream.read(_BLOCK_BYTES):
             copy.write(block)
             if copy.tell() > _COPIED_BYTES:
                 copy.close()
-                raise TooLargeError(f"{self._uri}: its server gives no ranges, and it has more than 20 GiB")
+                raise TooLargeError(f"{self._uri}: its server supports no ranges, and it is larger than 20 GiB")
         copy.seek(0)
         return copy
 
-    def _asked(self, question: Any) -> Any:
+    def _with_retries(self, request: Callable[[], T]) -> T:
         for wait_s in (*_RETRIES_S, None):
             try:
-                return question()
+                return request()
             except _FAILURES as error:
                 cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
                 status = cause.status if isinstance(cause, aiohttp.ClientResponseError) else 0
@@ -134,7 +138,7 @@ class _Http:
                 if status in (404, 410):
                     raise FileNotFoundError from None
                 if wait_s is None or 400 <= status < 500:
-                    said = f"the server says {status}" if status else f"{type(cause).__name__}: {cause}"
-                    raise OSError(said) from None
+                    message = f"the server returned {status}" if status else f"{type(cause).__name__}: {cause}"
+                    raise OSError(message) from None
                 time.sleep(wait_s)
         raise AssertionError

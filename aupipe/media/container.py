@@ -1,4 +1,4 @@
-"""Opening a video with FFmpeg through PyAV: one place for what may be opened and how failure is named."""
+"""Opening of videos with FFmpeg through PyAV: the permitted formats, and the errors."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
-# FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
-# so a playlist dressed as a video cannot halo FFmpeg to other files or hosts.
+# FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are excluded,
+# because a playlist with the name of a video could make FFmpeg read other files or contact other hosts.
 FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp,"
     "yuv4mpegpipe,apng,dhav,ifv,vc1,vc1test,vvc,evc,cine,ty,nuv,gxf,lxf,nsv,h261,h263,dirac,cavsvideo,avs2,avs3,smjpeg,"
     "mjpeg_2000,kux,flic,smk"
 )
 
-# Containers whose packets carry presentation times. AVI has none: FFmpeg makes them up in decoding order, which is
-# wrong wherever frames are reordered.
+# Containers whose packets have presentation times. AVI has none: FFmpeg derives them from the decoding order, which is
+# wrong if frames are reordered.
 TIMED_FORMATS = frozenset(
     {"mov", "matroska", "mpeg", "mpegts", "flv", "asf", "ogg", "mxf", "nut", "wtv"}
     | {"gif", "apng", "ivf", "yuv4mpegpipe", "dv", "dhav", "cine", "gxf", "lxf", "smjpeg"}
 )
 
-# Elementary streams: nothing in them says when a frame is shown. FFmpeg assumes 25 frames a second, or takes a rate
-# that the codec's header may hold; both are guesses.
+# Elementary streams, which have no presentation times. FFmpeg assumes 25 frames per second, or the rate of the codec's
+# header; both are guesses.
 CLOCKLESS_FORMATS = frozenset(
     {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "av1", "vc1", "vc1test", "h261"}
     | {"h263", "dirac", "cavsvideo", "avs2", "avs3"}
 )
 
-# Media in which a key frame's time leads exactly to that key frame. Seeking in MPEG-PS and some AVI files loses the
-# whole group of the target.
+# Containers in which seeking to the time of a key frame reaches exactly that key frame. In MPEG-PS and some AVI files
+# seeking loses the whole group of pictures of the target.
 SEEKABLE_FORMATS = frozenset({"mov", "matroska"})
 
-# MPEG's program and transport streams: their clock counts in 33 bits, and starts anew after 26.5 hours.
+# MPEG's program and transport streams, whose clock has 33 bits and wraps around after 26.5 hours.
 PROGRAM_STREAMS = frozenset({"mpeg", "mpegts"})
 
 MAX_FRAME_PX = 2**27  # 134 million, four times 8K
@@ -54,20 +54,22 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
     """Open the container.
 
     Args:
-        max_frame_px: pixels; a decoder takes no memory for a larger frame, whatever the container said of it.
+        max_frame_px: pixels. A decoder allocates no memory for a larger frame, whatever the container states.
 
     Raises:
-        MediaError: a subclass that says why, with the path; in the block too, where the file cannot be read any more.
+        MediaError: a subclass by cause, with the path; also within the block if the file becomes unreadable.
     """
     with named_errors(uri), ExitStack() as stack:
         if is_uri(uri):
             source = stack.enter_context(opened(uri))
         else:
             check_local(uri)
-            source = f"file:{os.path.abspath(uri)}"  # without "file:", the name "concat:a|b" is a protocol to FFmpeg
+            source = (
+                f"file:{os.path.abspath(uri)}"  # without "file:", FFmpeg takes the name "concat:a|b" for a protocol
+            )
         options = {
             "format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
-            "correct_ts_overflow": "0",  # `clock` reads clocks; FFmpeg would add 26.5 hours to joined streams
+            "correct_ts_overflow": "0",  # `clock` handles wraps; FFmpeg would add 26.5 hours to joined streams
         }  # fmt: skip
         try:
             container = av.open(source, mode="r", options=options, metadata_errors="replace")
@@ -80,14 +82,14 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
 def open_video(
     uri: str, max_frame_px: int = MAX_FRAME_PX, track: int | None = None
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the container and one of its video tracks, which decodes on one thread.
+    """Open the container and one of its video tracks, which is decoded on one thread.
 
     Args:
-        max_frame_px: as `open_container`.
-        track: number of the video track, from 0; None: the one that a player would show, as `track.choose` finds it.
+        max_frame_px: as in `open_container`.
+        track: number of the video track, from 0; None: the track chosen by `video_track.choose`, as in a player.
 
     Raises:
-        MediaError: as `open_container`; or there is no such track, or no decoder for it.
+        MediaError: as in `open_container`, or there is no such track, or no decoder for it.
     """
     with open_container(uri, max_frame_px) as container:
         number = choose(container.streams.video, uri, track)
@@ -95,7 +97,7 @@ def open_video(
             yield container, _ready(container, number, uri, max_frame_px)
             return
         counts = packet_counts(container)
-    with open_container(uri, max_frame_px) as container:  # anew: counting has read packets, and not all formats seek
+    with open_container(uri, max_frame_px) as container:  # reopened: packets were read, and not all formats can seek
         number = choose(container.streams.video, uri, track, counts)
         assert number is not None
         yield container, _ready(container, number, uri, max_frame_px)
@@ -107,19 +109,19 @@ def format_names(container: InputContainer) -> frozenset[str]:
 
 
 def media_time_s(pts: int, time_base: Any) -> float:
-    """Presentation time in seconds, by the arithmetic of PyAV's `frame.time`: both are equal to the last bit."""
+    """Return the presentation time in seconds, bit-identical to PyAV's `frame.time`."""
     return float(pts) * time_base.numerator / time_base.denominator
 
 
 def _refusal(source: Any, options: dict[str, str]) -> str:
-    """Say why FFmpeg does not open what it is given: by its log, which the error itself does not repeat."""
+    """Return the reason why FFmpeg does not open the source, from its log, because the error does not contain it."""
     if not isinstance(source, str):
         source.seek(0)
     with capture_log() as log, suppress(av.error.FFmpegError, EOFError):
         av.open(source, mode="r", options=options).close()
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
-    return "not a video file that FFmpeg knows"
+    return "not a video file that FFmpeg supports"
 
 
 def _ready(container: InputContainer, number: int, uri: str, max_frame_px: int) -> VideoStream:
@@ -127,6 +129,6 @@ def _ready(container: InputContainer, number: int, uri: str, max_frame_px: int) 
     if stream.codec_context is None:
         raise DecoderMissingError(f"{uri}: FFmpeg has no decoder for its video stream")
     stream.codec_context.options = {"max_pixels": str(max_frame_px)}
-    stream.thread_type = "NONE"  # parallelism is over segments; threads would oversubscribe the cores
+    stream.thread_type = "NONE"  # segments are processed in parallel, so decoder threads would oversubscribe the cores
     stream.codec_context.thread_count = 1
     return stream

@@ -1,4 +1,4 @@
-"""From a decoded frame to the picture that a viewer sees: RGB, in SDR colors, with square pixels, upright."""
+"""Conversion of decoded frames to images as a player displays them: RGB, SDR colors, square pixels, upright."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from av.video.stream import VideoStream
 
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, PROGRAM_STREAMS, format_names
 
-_WIDEST = 16  # a ratio of a pixel's sides beyond this is a damaged header
+_WIDEST = 16  # a larger pixel aspect ratio comes from a damaged header
 
 # Transfer functions of HDR: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67).
 _HDR = {int(ColorTrc.SMPTE2084): "pq", int(ColorTrc.ARIB_STD_B67): "hlg"}
 
 
 class Display:
-    """Turns frames of one stream into pictures.
+    """Converter of one stream's frames to images.
 
     HDR is tone-mapped by FFmpeg's swscale (perceptual intent). Pixels that are not square are stretched along their
-    longer side, as browsers do, so that no detail is lost.
+    longer side, as in browsers, so that no detail is lost.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, max_frame_px: int = MAX_FRAME_PX) -> None:
         self._stream, self._max_frame_px = stream, max_frame_px
-        # In these the codec's header says how wide pixels are, and it may change on the way (4:3 and 16:9 on TV).
+        # The codec's header has the pixel aspect in these formats. It may change within a stream (4:3 and 16:9 on TV).
         self._by_codec = bool(format_names(container) & (PROGRAM_STREAMS | CLOCKLESS_FORMATS))
         self._reformatter = VideoReformatter()
 
     def picture(self, frame: VideoFrame) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """Return the image (H, W, 3) uint8 RGB of a frame."""
         width, height = self.size(frame)
         hdr = hdr_of(frame)
         if not hdr and (width, height) == (frame.width, frame.height):
             return _upright(frame, frame.to_ndarray(format="rgb24"))
-        shown = self._reformatter.reformat(
+        converted = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC,
             dst_color_trc=ColorTrc.IEC61966_2_1 if hdr else None,
             dst_color_primaries=ColorPrimaries.BT709 if hdr else None, threads=1,
         )  # fmt: skip
-        return _upright(frame, shown.to_ndarray())
+        return _upright(frame, converted.to_ndarray())
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
-        """Width and height of the frame with square pixels, before it is turned upright."""
+        """Return the width and height of the frame with square pixels, before rotation."""
         ratio = self.pixel_aspect
         width = round(frame.width * max(ratio, Fraction(1)))
         height = round(frame.height / min(ratio, Fraction(1)))
@@ -53,7 +53,7 @@ class Display:
 
     @property
     def pixel_aspect(self) -> Fraction:
-        """Width of a pixel by its height; 1 where nothing, or nothing possible, is stated."""
+        """Width of a pixel divided by its height; 1 if it is missing or impossible."""
         context = self._stream.codec_context
         ratio = context.sample_aspect_ratio if self._by_codec else self._stream.sample_aspect_ratio
         return ratio if ratio and Fraction(1, _WIDEST) <= ratio <= _WIDEST else Fraction(1)
@@ -65,12 +65,12 @@ def hdr_of(frame: VideoFrame) -> str:
 
 
 def _upright(frame: VideoFrame, image: np.ndarray) -> np.ndarray:
-    """Turn and mirror an image as the frame's display matrix says."""
+    """Rotate and mirror an image by the frame's display matrix."""
     side = frame.side_data.get("DISPLAYMATRIX")
     if side is None:
         return image
     # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
-    matrix = np.frombuffer(side, np.int32)  # type: ignore[call-overload] # a buffer, though its stub does not say so
+    matrix = np.frombuffer(side, np.int32)  # type: ignore[call-overload] # its stub lacks the buffer protocol
     a, b, _, c, d = matrix[:5].tolist()
     if abs(a) < abs(b):
         image, x_sign, y_sign = image.transpose(1, 0, 2), c, b

@@ -1,4 +1,4 @@
-"""The frames of a video in presentation order, as they are shown, with media time."""
+"""The frames of a video in presentation order, as a player displays them, with media time."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from aupipe.media.display import Display
 from aupipe.media.pictures import picture_counter
 from aupipe.media.probe import packets_of, probe
 
-# How many frames may overtake a missing one before it counts as lost. In a sound stream none does.
+# A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
 _REORDER_FRAMES = 4
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame to be presented.
+    """A frame of a video.
 
     Attributes:
         index: 0-based, in presentation order of the whole video.
-        time_s: presentation time as the container gives it (not re-based to 0); None if it gives none.
+        time_s: presentation time of the container, not shifted to start at 0; None if the container has none.
         image: (H, W, 3) uint8 RGB, upright, with square pixels, in SDR; None if the frame could not be decoded.
-        corrupt: the decoder returned it but says that part of it may be wrong.
-        restart: the container's clock starts anew at this frame: streams were joined.
+        corrupt: the decoder returned the frame but flagged it as possibly corrupt.
+        restart: the container's clock restarts at this frame, because streams were joined.
     """
 
     index: int
@@ -48,16 +48,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class Span:
-    """A run of frames of one video, and how to get there.
+    """Consecutive frames of one video, and the seek position from which they are decoded.
 
     Attributes:
-        expected: how many frames it has.
-        exact: the container gives every frame a presentation time of its own. If not, the span is the whole video.
+        expected: number of frames.
+        exact: every frame has a unique presentation time in the container. If not, the span is the whole video.
         first: index of the first frame.
-        first_pts, last_pts: presentation times of the first and last frame, in ticks; None = no limit.
-        seek_pts: a key frame's time at or before the first frame; None = decode from the start of the file.
-        track: number of the video track; None: as `open_video` chooses.
-        assume_fps: frames a second of a stream without a clock; None: its frames have no times.
+        first_pts, last_pts: presentation times of the first and last frame, in ticks; None: no limit.
+        seek_pts: time of a key frame at or before the first frame; None: decode from the start of the file.
+        track: number of the video track; None: the choice of `open_video`.
+        assume_fps: frame rate (Hz) of a stream without a clock; None: its frames have no times.
     """
 
     expected: int
@@ -71,12 +71,12 @@ class Span:
 
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:
-    """Yield every frame of the span (default: the whole video), in presentation order, once.
+    """Yield every frame of the span (default: the whole video) once, in presentation order.
 
-    Those that cannot be decoded come without an image.
+    Frames that cannot be decoded are yielded without an image.
 
     Args:
-        max_frame_px: as `open_video`.
+        max_frame_px: as in `open_video`.
 
     Raises:
         MediaError: the file cannot be opened as a video.
@@ -87,15 +87,15 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
     with open_video(uri, max_frame_px, span.track) as (container, stream):
         reader = _Reader(container, stream, span, max_frame_px)
         yield from reader.by_time() if span.exact else reader.in_output_order()
-        for place in range(reader.given, span.expected):
+        for place in range(reader.yielded, span.expected):
             yield Frame(span.first + place, None, None)
 
 
 class _Reader:
-    """Decodes a span. Packets carry their moment through the decoder, so each frame is known by its own.
+    """Decoder of a span. Each packet passes its moment through the decoder, which identifies its frame.
 
     Attributes:
-        given: how many frames it has given out.
+        yielded: number of frames yielded so far.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, span: Span, max_frame_px: int) -> None:
@@ -107,15 +107,15 @@ class _Reader:
             self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
         stream.codec_context.copy_opaque = True
         self._epoch = 0
-        self.given = 0
+        self.yielded = 0
 
     def by_time(self) -> Iterator[Frame]:
-        """Match what the decoder returns with the packets that went in; what never comes out is lost."""
+        """Yield the frames by matching the decoder's output with its input packets. Packets without output are lost."""
         span = self._span
         low = (0, span.first_pts) if span.first_pts is not None else (0, -(2**63))
         high = (0, span.last_pts) if span.last_pts is not None else (2**31, 0)
-        promised: list[Moment] = []  # heap: of packets that went in, whose frames have not been given out
-        held: dict[Moment, VideoFrame] = {}  # frames that came before an earlier one did: damage upsets the order
+        promised: list[Moment] = []  # heap of the moments of input packets whose frames were not yielded yet
+        held: dict[Moment, VideoFrame] = {}  # frames decoded before an earlier one, because damage changes the order
         finished = False
         for packet in chain(self._packets(), [None]):
             if packet is not None:
@@ -125,28 +125,30 @@ class _Reader:
                     heapq.heappush(promised, moment)
             for frame in self._decode(packet):
                 if frame is None:
-                    continue  # which one was lost shows in the moments of the others
+                    continue  # the moments of the other frames determine which one was lost
                 moment = _moment_of(frame)
-                if moment is None:  # it lost its time in a damaged packet: it takes the first free place
+                if moment is None:  # a damaged packet has no time, so its frame takes the first free moment
                     moment = min((m for m in promised if m not in held), default=None)
                 if moment in promised:
                     held[moment] = frame
                 finished = finished or (moment is not None and moment > high)
                 while promised and (promised[0] in held or len(held) > _REORDER_FRAMES):
                     first = heapq.heappop(promised)
-                    yield self._give(held.pop(first, None), first)
+                    yield self._to_frame(held.pop(first, None), first)
             if finished:
                 break
         while promised:
             first = heapq.heappop(promised)
-            yield self._give(held.pop(first, None), first)
+            yield self._to_frame(held.pop(first, None), first)
 
     def in_output_order(self) -> Iterator[Frame]:
-        """Give frames as they come. Of AVI each takes the next tick of the packets; what its index lists and the file
-        lacks is lost. Elsewhere a frame that a decoder refuses is lost where it should have come.
+        """Yield the frames in the order of the decoder.
+
+        In AVI each frame takes the next tick of the packets, and the frames that only the index lists are lost. In
+        other formats a frame that the decoder rejects is lost at its place.
         """
         is_avi = "avi" in format_names(self._container)
-        ticks: deque[tuple[Moment | None, bool]] = deque()  # of frames not given out, and whether the file has them
+        ticks: deque[tuple[Moment | None, bool]] = deque()  # of frames not yielded yet, and whether the file has them
         for packet in chain(self._packets(), [None]):
             if packet is not None:
                 passed, moment = self._clock.read(packet)
@@ -156,22 +158,22 @@ class _Reader:
                 ticks += [(moment and (moment[0], moment[1] + extra), True) for extra in range(count)]
             for frame in self._decode(packet):
                 if not is_avi:
-                    yield self._give(frame, _moment_of(frame))
+                    yield self._to_frame(frame, _moment_of(frame))
                     continue
                 if frame is None:
-                    continue  # its tick is left over, and shows that it is lost
+                    continue  # its tick remains in `ticks` and becomes a lost frame
                 while ticks and not ticks[0][1]:
-                    yield self._give(None, ticks.popleft()[0])
-                yield self._give(frame, ticks.popleft()[0] if ticks else None)
+                    yield self._to_frame(None, ticks.popleft()[0])
+                yield self._to_frame(frame, ticks.popleft()[0] if ticks else None)
         if is_avi:
-            rest = self._clock.rest(max(0, self._span.expected - self.given - len(ticks)))
+            rest = self._clock.rest(max(0, self._span.expected - self.yielded - len(ticks)))
             for moment in [*(moment for moment, _ in ticks), *rest]:
-                if self.given < self._span.expected:
-                    yield self._give(None, moment)
+                if self.yielded < self._span.expected:
+                    yield self._to_frame(None, moment)
 
-    def _give(self, frame: VideoFrame | None, moment: Moment | None) -> Frame:
-        index = self._span.first + self.given
-        self.given += 1
+    def _to_frame(self, frame: VideoFrame | None, moment: Moment | None) -> Frame:
+        index = self._span.first + self.yielded
+        self.yielded += 1
         time_s = None
         if self._step is not None:
             time_s = media_time_s(index, self._step)
@@ -193,28 +195,28 @@ class _Reader:
         return packets_of(self._container, self._stream)
 
     def _decode(self, packet: Packet | None) -> Iterator[VideoFrame | None]:
-        """Yield the frames that a packet (None: the end) brings out; None if the decoder refuses it."""
+        """Yield the decoder's frames for a packet (None: the end); None if the decoder rejects the packet."""
         try:
             yield from self._stream.codec_context.decode(packet)
         except av.error.MemoryError:
             raise
-        except av.error.FFmpegError:  # every way in which a decoder refuses a damaged packet
+        except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses
             yield None
 
 
 def _moment_of(frame: VideoFrame | None) -> Moment | None:
-    """Return the moment that the frame's packet was given; a damaged packet has none."""
+    """Return the moment of the frame's packet; None for a damaged packet."""
     return None if frame is None else cast("Moment | None", frame.opaque)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
-    """Seek to the key frame at `pts`; whether the next packet is at or before it (an index can lie)."""
+    """Seek to the key frame at `pts`, and return whether the next packet is at or before it (an index can be wrong)."""
     try:
         container.seek(pts, stream=stream, backward=True)
         packet = next(iter(container.demux(stream)))
         starts = packet.pts is not None and packet.pts <= pts and packet.is_keyframe
         container.seek(pts, stream=stream, backward=True)
         stream.codec_context.flush_buffers()
-    except (av.error.InvalidDataError, av.error.EOFError):  # damage just here: the frames are found from the start
+    except (av.error.InvalidDataError, av.error.EOFError):  # a damaged position: the caller decodes from the start
         return False
     return starts

@@ -1,7 +1,8 @@
-"""Sound as a log-mel spectrogram (64, M), and the column of it that belongs to a frame's time.
+"""The log-mel spectrogram (64, M) of audio, and its column at the time of a frame.
 
-Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition (ABAW2, 2021): 64
-mels, windows of 10 ms every 5 ms; the rest is that of their published code, cheersking/ABAW2-CPICDIR2021.
+It follows Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition (ABAW2,
+2021), with 64 mels and windows of 10 ms every 5 ms. All other settings are those of their published code,
+cheersking/ABAW2-CPICDIR2021.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from torch import Tensor
 N_MELS = 64
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
-_TOP_HZ = 22050  # of the highest filter at any sample rate, so that a filter means the same frequencies everywhere
-_REFERENCE_HZ = 44100  # at other rates levels are as they would be at this one
+_TOP_HZ = 22050  # top of the highest filter at any sample rate, so that each filter has the same frequencies
+_REFERENCE_HZ = 44100  # levels at other sample rates are scaled to those at this rate
 _MEAN_DB, _STD_DB, _RANGE_DB = -14.8, 19.895, 80.0
-COLUMNS_PER_PIECE = 4096  # fixed, so that a column's value does not depend on how the samples came in; about 20 s
+COLUMNS_PER_PIECE = 4096  # about 20 s; fixed, so that a column does not depend on the sizes of the input blocks
 
 
 def hop(rate_hz: int) -> int:
-    """Samples from one column to the next: 5 ms rounded down to whole samples, 220 at 44.1 kHz (4.9887 ms)."""
+    """Return the samples between columns: 5 ms rounded down to whole samples, 220 at 44.1 kHz (4.9887 ms)."""
     return max(1, rate_hz // 200)
 
 
 def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
-    """The log-mel spectrogram (64, M) float32, M = samples // hop + 1, of sound that comes in one block or in many.
+    """Return the log-mel spectrogram (64, M) float32, M = samples // hop + 1, of audio in one or more blocks.
 
-    Decibels of power, at most 80 below the loudest, less −14.8 and divided by 19.895; then the sum of two channels. A
-    mono recording counts once. Beyond either end there is silence; without a single block M is 0.
+    Values are decibels of power, clamped at 80 dB below the maximum, plus 14.8, divided by 19.895, and then summed over
+    the channels (one or two). Both ends are padded with silence. M is 0 without any block.
 
     Args:
         blocks: consecutive samples (channels, n), int16 or float32 in −1..1; one or two channels.
@@ -45,13 +46,16 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
 
 
 def decibels(blocks: Iterable[Samples], rate_hz: int) -> Iterator[Tensor]:
-    """The spectrogram before it is normalized, (channels, 64, m) float32: COLUMNS_PER_PIECE columns but the last."""
-    from torchaudio.functional import amplitude_to_DB  # seconds of import that only this function needs
+    """Yield the spectrogram before normalization, (channels, 64, m) float32.
+
+    m is COLUMNS_PER_PIECE, and less in the last piece.
+    """
+    from torchaudio.functional import amplitude_to_DB  # imported here, because it takes seconds
     from torchaudio.transforms import MelSpectrogram
 
     window, fft = _sizes(rate_hz)
     with warnings.catch_warnings():
-        # At 44.1 kHz and a transform of 512 the lowest filter lies between two bins; so it did for the authors.
+        # At 44.1 kHz and a transform of 512 the lowest filter is between two bins, as in the authors' code.
         warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
         spectrogram = MelSpectrogram(
             sample_rate=rate_hz, n_fft=fft, win_length=window, hop_length=hop(rate_hz), f_max=_TOP_HZ, n_mels=N_MELS,
@@ -63,52 +67,52 @@ def decibels(blocks: Iterable[Samples], rate_hz: int) -> Iterator[Tensor]:
 
 
 def normalized(piece: Tensor, loudest_db: float) -> Tensor:
-    """(64, m) of decibels (channels, 64, m).
+    """Return the normalized columns (64, m) of decibels (channels, 64, m).
 
     Args:
-        loudest_db: of the whole recording.
+        loudest_db: maximum of the whole recording.
     """
     return ((piece.clamp(min=loudest_db - _RANGE_DB) - _MEAN_DB) / _STD_DB).sum(dim=0)
 
 
 def columns(time_s: npt.NDArray[np.float64], *, start_s: float, rate_hz: int, count: int) -> npt.NDArray[np.int64]:
-    """The column at each media time (S,), −1 where there is no sound, or no time: NaN.
+    """Return the column at each media time (S,), −1 outside the audio or at a time of NaN.
 
     Args:
         start_s: media time of the first sample.
-        count: M.
+        count: number of columns M.
     """
     nearest = np.rint((time_s - start_s) * rate_hz / hop(rate_hz))
     return np.where((nearest >= 0) & (nearest < count), nearest, -1).astype(np.int64)
 
 
 def _sizes(rate_hz: int) -> tuple[int, int]:
-    """Samples of a window, 10 ms, and of the transform, the next power of two."""
+    """Return the numbers of samples of a window (10 ms) and of the transform (the next power of two)."""
     window = max(2, rate_hz // 100)
     return window, 1 << (window - 1).bit_length()
 
 
 def _gain(rate_hz: int) -> float:
-    """What samples are multiplied by: power in a filter grows with the window's square and the bins that it holds."""
+    """Return the factor for samples. Power in a filter grows with the square of the window and with its bins."""
     (window, fft), (usual_window, usual_fft) = _sizes(rate_hz), _sizes(_REFERENCE_HZ)
     bins = (rate_hz / fft) / (_REFERENCE_HZ / usual_fft)
     return usual_window / window * bins**0.5
 
 
 def _chunks(blocks: Iterable[Samples], *, fft: int, hop: int) -> Iterator[Tensor]:
-    """Pieces (channels, n) float32 whose windows follow each other, the first one's middle at the first sample."""
-    wanted = (COLUMNS_PER_PIECE - 1) * hop + fft
+    """Yield pieces (channels, n) float32 of consecutive windows. The first window is centered at the first sample."""
+    piece_samples = (COLUMNS_PER_PIECE - 1) * hop + fft
     held: Tensor | None = None
     for block in blocks:
         samples = _floats(block)
         held = torch.cat([samples.new_zeros(len(samples), fft // 2) if held is None else held, samples], dim=1)
-        while held.shape[1] >= wanted:
-            yield held[:, :wanted]
+        while held.shape[1] >= piece_samples:
+            yield held[:, :piece_samples]
             held = held[:, COLUMNS_PER_PIECE * hop :]
     if held is not None:
         held = torch.cat([held, held.new_zeros(len(held), fft // 2)], dim=1)
         while held.shape[1] >= fft:
-            yield held[:, :wanted]
+            yield held[:, :piece_samples]
             held = held[:, COLUMNS_PER_PIECE * hop :]
 
 

@@ -1,8 +1,8 @@
-"""How many pictures a packet brings: one for most codecs, but a packet is not a frame.
+"""The number of pictures in a packet, which is one for most codecs but not for all.
 
-A packet may hold one field of a frame (interlaced H.264), two frames (MPEG-4 packed by DivX), a frame that is never
-shown (VP8's alternate references) or none (MPEG-4's "not coded" frames, which repeat the one before). Only headers are
-read; nothing is decoded. Where a header is damaged the packet counts as one picture, as it does for its decoder.
+A packet may contain one field of a frame (interlaced H.264), two frames (MPEG-4 packed by DivX), a frame that is never
+displayed (VP8's alternate references) or none (MPEG-4's "not coded" frames, which repeat the previous one). Only
+headers are read, and nothing is decoded. A packet with a damaged header counts as one picture, as in its decoder.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Protocol
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-# Profiles whose sequence parameter set says more of chroma and scaling (H.264, 7.3.2.1.1).
+# Profiles whose sequence parameter set has fields for chroma and scaling (H.264, 7.3.2.1.1).
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 _START = b"\0\0\1"
-_HEADER_BYTES = 512  # of a parameter set or a slice, at most, that are read for its header
+_HEADER_BYTES = 512  # limit on the bytes of a parameter set or slice that are read for its header
 _SLICES = (1, 2, 5)
 
 
 class PictureCounter(Protocol):
-    """Counts the pictures of packets that come in decoding order."""
+    """A counter of the pictures in packets, which are read in decoding order."""
 
     def count(self, packet: Packet) -> int:
-        """Return how many pictures begin in the packet; a hidden one does not count."""
+        """Return the number of pictures that begin in the packet, without those that are never displayed."""
 
 
 def picture_counter(stream: VideoStream) -> PictureCounter:
-    """Make the counter that suits the stream's codec."""
+    """Return the counter for the stream's codec."""
     context = stream.codec_context
     makers: dict[str, type[_OneEach | _H264 | _Mpeg4 | _Vp8]] = {"h264": _H264, "mpeg4": _Mpeg4, "vp8": _Vp8}
     return makers.get(context.name, _OneEach)(bytes(context.extradata or b""))
@@ -43,7 +43,7 @@ class _OneEach:
 
 
 class _Vp8:
-    """Alternate reference frames are packets of their own; the show_frame bit marks them (RFC 6386, 9.1)."""
+    """Counter without alternate reference frames, whose packets have the show_frame bit unset (RFC 6386, 9.1)."""
 
     def __init__(self, extradata: bytes) -> None:
         pass
@@ -53,17 +53,14 @@ class _Vp8:
 
 
 class _H264:
-    """Pairs field pictures: the second field of a frame, with other parity and equal frame_num, is no new picture."""
+    """Counter that pairs fields: a frame's second field (opposite parity, equal frame_num) is not a new picture."""
 
     def __init__(self, extradata: bytes) -> None:
-        self._length_bytes = 0  # of the size before each NAL unit; 0: start codes lie between them
+        self._length_bytes = 0  # of the size before each NAL unit; 0: units are separated by start codes
         self._sequence_of: dict[int, int] = {}  # picture parameter set → sequence parameter set
-        self._sequences: dict[
-            int, tuple[int, bool, bool]
-        ] = {}  # → bits of frame_num, color planes apart, may be fields
-        self._first_field: tuple[int, int] | None = (
-            None  # frame_num and parity of a field that waits for its other half
-        )
+        # Sequence parameter set → bits of frame_num, whether color planes are separate, whether fields are possible.
+        self._sequences: dict[int, tuple[int, bool, bool]] = {}
+        self._first_field: tuple[int, int] | None = None  # frame_num and parity of a field without its second field
         if extradata[:1] == b"\x01" and len(extradata) > 6:
             self._length_bytes = (extradata[4] & 3) + 1
             for unit in _avcc_parameter_sets(extradata):
@@ -82,7 +79,7 @@ class _H264:
             elif kind in _SLICES:
                 found = True
                 if not any(fields for _, _, fields in self._sequences.values()):
-                    return 1  # a progressive stream: one look at its first slice is enough
+                    return 1  # in a progressive stream the first slice is enough
                 pictures += self._begins(unit)
         return pictures if found else 1
 
@@ -120,11 +117,11 @@ class _H264:
                 number, sequence = _sequence_parameters(bits)
                 self._sequences[number] = sequence
         except IndexError:
-            return  # a damaged parameter set: those that are known stay in use, as in decoders
+            return  # after a damaged parameter set the previous ones remain in use, as in decoders
 
 
 class _Mpeg4:
-    """Counts coded video object planes (ISO 14496-2, 6.2.3 and 6.2.5)."""
+    """Counter of coded video object planes (ISO 14496-2, 6.2.3 and 6.2.5)."""
 
     def __init__(self, extradata: bytes) -> None:
         self._time_bits = 0
@@ -135,7 +132,7 @@ class _Mpeg4:
         return 1 if planes is None else planes
 
     def _read(self, data: bytes) -> int | None:
-        """Return the coded planes of the data; None if there is no plane, or no layer header told how to read it."""
+        """Return the number of coded planes; None if there is no plane, or no layer header came before it."""
         coded, found = 0, False
         for unit in _between_start_codes(data):
             try:
@@ -155,7 +152,7 @@ class _Mpeg4:
 
 
 class _Bits:
-    """Reads bits, most significant first. Raises IndexError past the end."""
+    """Reader of bits, most significant first. It raises IndexError past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -174,7 +171,7 @@ class _Bits:
 
 
 def _sequence_parameters(bits: _Bits) -> tuple[int, tuple[int, bool, bool]]:
-    """Return the set's number, and (bits of frame_num, color planes are apart, pictures may be fields)."""
+    """Return the set's number, and (bits of frame_num, color planes are separate, pictures may be fields)."""
     profile = bits.read(8)
     bits.read(16)
     number, planes = bits.exp_golomb(), False
@@ -208,7 +205,7 @@ def _skip_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _layer_time_bits(bits: _Bits) -> int:
-    """Return the length of vop_time_increment by a video object layer's header."""
+    """Return the bits of vop_time_increment from the header of a video object layer."""
     bits.read(9)
     version = 1
     if bits.read(1):
@@ -227,7 +224,7 @@ def _layer_time_bits(bits: _Bits) -> int:
 
 
 def _between_start_codes(data: bytes) -> Iterator[bytes]:
-    """Yield what follows each start code; only the last unit reaches further than `_HEADER_BYTES`."""
+    """Yield the unit after each start code, at most its first `_HEADER_BYTES`."""
     place = data.find(_START)
     while place >= 0:
         begin = place + len(_START)
@@ -261,5 +258,5 @@ def _avcc_parameter_sets(extradata: bytes) -> Iterator[bytes]:
 
 
 def _without_emulation(data: bytes) -> bytes:
-    """Remove the bytes that keep start codes out of the payload."""
+    """Remove the emulation prevention bytes, which keep start codes out of the payload."""
     return data.replace(b"\0\0\3", b"\0\0")

@@ -1,4 +1,4 @@
-"""Probing a video: its packets are read without decoding them, and its first picture is decoded."""
+"""Probing of a video: all packets are read without decoding, and only the first picture is decoded."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from aupipe.media.ffmpeg_log import FFmpegLog, capture_log
 from aupipe.media.pictures import picture_counter
 
 _TS_PACKET_BYTES = (188, 192, 204)
-# A header that promises more than this many times the frames that are there is not that of a truncated file.
+# A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
-# Packets on either side of a join that a demuxer may flag as not whole: the counters of both streams do not fit.
+# Packets on each side of a join that a demuxer may flag as corrupt, because the streams' counters do not match.
 _JOIN_PACKETS = 3
-# Containers that a second file may be joined to, of which FFmpeg then reads the first alone; how such a file begins.
+# Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
-_SEARCHED_BYTES = 2**23  # after the last packet: an index may lie there, of some megabytes where a video is long
-# A step to the next frame beyond this many usual ones is a gap.
+_SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
+# A step between frames that is larger than this many median steps is a gap.
 _GAP_STEPS = 1.5
 
 
@@ -57,25 +57,26 @@ class VideoInfo:
     """The video track of one input.
 
     Attributes:
-        width_px, height_px: of the first picture as it is shown: upright, with square pixels.
-        track: which video track it is, from 0; `tracks`: how many there are.
+        width_px, height_px: size of the first picture as displayed: upright, with square pixels.
+        track: number of the video track, from 0.
+        tracks: number of video tracks.
         pts: (frames_expected − missing,) int64, presentation times in ticks of `time_base`, in presentation order:
-            ascending but where the clock starts anew. Of AVI, with those of missing frames that its index lists. By an
-            assumed rate where that was asked for. None if the container does not give every frame a time.
-        exact: a frame is identified by its time: no two have the same, and the container gives it to packets.
-        restarts: indices of the frames at which the clock starts anew: joined streams.
-        key_pts: (K,) int64, those of `pts` at which decoding can start; empty if the container cannot be cut.
-        frames_expected: pictures to be presented (an edit list flags those that are decoded but not shown), and those
-            that the container's index counts but that are not there.
-        missing: how many of `frames_expected` are not there: the file is truncated or its structure is damaged.
-        missing_s: seconds that the container promises beyond its last frame, where it says so (Matroska does not count
-            frames); 0 if it does not.
-        damage: evidence that the container is damaged and may have lost frames without a trace; "" if there is none.
-        remark: what is odd about the container but costs no frame; "" if nothing is.
-        rotation: degrees counter-clockwise by which the stored picture is turned to stand upright.
-        pixel_aspect: width of a stored pixel by its height.
-        hdr: "pq" or "hlg": pictures are tone-mapped to SDR; "" if they are SDR.
-        variable_frame_rate: the distances between presentation times differ by more than one tick.
+            ascending except where the clock restarts. In AVI they include those of missing frames in its index. With an
+            assumed frame rate they follow from that. None if some frame has no time.
+        exact: every frame has a unique time, which the container stores with its packet.
+        restarts: indices of the frames at which the clock restarts, because streams were joined.
+        key_pts: (K,) int64, the values of `pts` at which decoding can start; empty if the container cannot be cut.
+        frames_expected: number of displayed pictures (an edit list excludes some decoded ones), plus those in the
+            container's index that are missing.
+        missing: number of `frames_expected` that are missing, because the file is truncated or its structure damaged.
+        missing_s: seconds from the last frame to the duration stated by the container, which matters for Matroska,
+            because it does not count frames; 0 if none is stated.
+        damage: evidence that the container is damaged and may have lost frames undetected; "" if there is none.
+        remark: an irregularity of the container that loses no frame; "" if there is none.
+        rotation: counter-clockwise rotation in degrees that makes the stored picture upright.
+        pixel_aspect: width of a stored pixel divided by its height.
+        hdr: "pq" or "hlg" if pictures are tone-mapped to SDR; "" if they are SDR.
+        variable_frame_rate: steps between presentation times differ by more than one tick.
     """
 
     codec: str
@@ -119,23 +120,23 @@ def probe(
     """Read all packets of the video at `uri`.
 
     Args:
-        max_frame_px, track: as `open_video`.
-        assume_fps: frames a second of elementary streams, which have no clock; None: their frames have no times.
+        max_frame_px, track: as in `open_video`.
+        assume_fps: frame rate (Hz) of elementary streams, which have no clock; None: their frames have no times.
 
     Raises:
-        MediaError: it cannot be read as a video; the subclass says why.
+        MediaError: it cannot be read as a video. The subclass depends on the cause.
     """
     first = _first_picture(uri, max_frame_px, track)
     with capture_log() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
         clock, counter = PacketClock(container, stream), picture_counter(stream)
-        pictures: list[tuple[Moment | None, bool]] = []  # of packets to be presented; and whether each is a key frame
-        absent: list[Moment] = []  # frames that AVI's index lists
+        pictures: list[tuple[Moment | None, bool]] = []  # of displayed packets, and whether each is a key frame
+        absent: list[Moment] = []  # missing frames that AVI's index lists
         total = 0
-        joined: set[int] = set()  # packets on either side of a restart of the clock
+        joined: set[int] = set()  # packets on each side of a restart of the clock
         several, read_to = False, 0
         end: Moment = (0, 0)
-        for packet in log.through(packets_of(container, stream), container):
+        for packet in log.record(packets_of(container, stream), container):
             before = clock.restarts
             passed, moment = clock.read(packet)
             absent += passed
@@ -151,41 +152,42 @@ def probe(
             if moment is not None and not packet.is_discard:
                 end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
         if not pictures:
-            raise NoFramesError(f"{uri}: the video stream holds no frames")
+            raise NoFramesError(f"{uri}: the video stream contains no frames")
         missing, remark = _missing(uri, container, stream, total + len(absent), clock)
-        listed, promised = clock.listed + len(absent), True
+        listed, header_valid = clock.listed + len(absent), True
         if "avi" in formats:
             missing += len(absent)
             absent += clock.rest(missing - len(absent)) if missing <= _MOST_MISSING * total else []
         if missing > _MOST_MISSING * total:
-            remark = f"its header promises {max(stream.frames, listed):,} frames, which is impossible"
-            missing, absent, promised = 0, [], False
+            remark = f"its header states {max(stream.frames, listed):,} frames, which is impossible"
+            missing, absent, header_valid = 0, [], False
         moments = sorted([moment for moment, _ in pictures if moment is not None] + absent)
         complete = len(moments) - len(absent) == len(pictures)
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
         exact = clocked and "avi" not in formats and not several and len(moments) == len(set(moments))
-        known = np.array([tick for _, tick in moments], np.int64)
+        ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
-        pts = known if exact or (clocked and "avi" in formats) else None
+        pts = ticks if exact or (clocked and "avi" in formats) else None
         assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
         if assumed and assume_fps is not None:
             time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)
-            pts = known = np.arange(len(pictures), dtype=np.int64)
-            epochs = np.zeros(len(known), np.int64)
+            pts = ticks = np.arange(len(pictures), dtype=np.int64)
+            epochs = np.zeros(len(ticks), np.int64)
         restarts = tuple((np.flatnonzero(np.diff(epochs)) + 1).tolist())
-        steps = np.diff(known)[np.diff(epochs) == 0]
+        steps = np.diff(ticks)[np.diff(epochs) == 0]
         usual = float(np.median(steps)) if len(steps) else 0.0
-        trusted = promised and not (missing or restarts or assumed or "avi" in formats)  # AVI's length is its header's
-        missing_s = _missing_s(stream, known, end[1]) if trusted and len(known) else 0.0
+        # AVI's duration comes from the number of frames in its header, which may be wrong.
+        trusted = header_valid and not (missing or restarts or assumed or "avi" in formats)
+        missing_s = _missing_s(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
         damage, remarks = _damage(log, container, joined, gap)
         times = [moment for moment, _ in pictures if moment is not None]
         if times != sorted(times) and not stream.codec_context.codec.reorder:
-            damage = damage or f"frames in an order that {stream.codec_context.codec.name} cannot have"
+            damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or _joined_file(uri, formats, read_to)
         cuttable = exact and not restarts and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
-        spans = [known[epochs == epoch] for epoch in np.unique(epochs)]
+        spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
         return VideoInfo(
             codec=stream.codec_context.name,
             container=container.format.name,
@@ -197,9 +199,9 @@ def probe(
             pixel_aspect=first.pixel_aspect,
             hdr=first.hdr,
             time_base=time_base,
-            start_s=float(known[0] * time_base) if len(known) else None,
+            start_s=float(ticks[0] * time_base) if len(ticks) else None,
             duration_s=float(sum(span[-1] - span[0] + usual for span in spans)) * float(time_base)
-            if len(known) > 1 else None,
+            if len(ticks) > 1 else None,
             frames_expected=len(pictures) + missing,
             missing=missing,
             missing_s=missing_s,
@@ -215,7 +217,7 @@ def probe(
 
 
 def fingerprint(uri: str) -> str:
-    """sha256 of the file's bytes, in hexadecimal: equal bytes are computed once."""
+    """Return the sha256 of the file's bytes in hexadecimal. Inputs with equal bytes are computed once."""
     digest = hashlib.sha256()
     with opened(uri) as file:
         while block := file.read(2**20):
@@ -224,9 +226,9 @@ def fingerprint(uri: str) -> str:
 
 
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Yield the stream's packets that hold data, in decoding order, over damage where FFmpeg can go on."""
+    """Yield the stream's packets with data, in decoding order. Damaged parts are skipped if FFmpeg can continue."""
     failures = 0
-    while failures < 100:  # a demuxer that fails at the same place for ever must end
+    while failures < 100:  # the limit ends a demuxer that always fails at the same position
         try:
             for packet in container.demux(stream):
                 if packet.size:
@@ -239,18 +241,19 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
 
 
 def _later(moment: Moment | None, pictures: int, formats: frozenset[str]) -> Moment | None:
-    """Return the moment of a further picture in a packet: of AVI the next tick, whose own packet is empty then."""
+    """Return the moment of a further picture in a packet. In AVI it is the next tick, whose own packet is empty."""
     return (moment[0], moment[1] + pictures) if moment is not None and "avi" in formats else None
 
 
 def _missing(
     uri: str, container: InputContainer, stream: VideoStream, total: int, clock: PacketClock
 ) -> tuple[int, str]:
-    """Return how many frames the file's own index has after the last packet, and a remark.
+    """Return the number of frames in the file's index after the last packet, and a remark.
 
-    `total` counts the packets, and the frames that the index lists between them.
+    The number of frames in AVI's header is used only if the file is shorter than its RIFF chunk.
 
-    AVI's header is a promise, not an index: it counts only in a file that is shorter than its RIFF chunk says.
+    Args:
+        total: number of packets, plus frames that the index lists between them.
     """
     formats = format_names(container)
     if "mov" in formats:
@@ -266,7 +269,7 @@ def _missing(
 
 
 def _riff_is_whole(uri: str) -> bool:
-    """Return whether the file holds all of its first RIFF chunk."""
+    """Return whether the file contains all of its first RIFF chunk."""
     with opened(uri) as file:
         head = file.read(8)
         file.seek(0, 2)
@@ -274,14 +277,14 @@ def _riff_is_whole(uri: str) -> bool:
 
 
 def _damage(log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
-    """Return the evidence of damage, and what FFmpeg logged without any evidence of a loss.
+    """Return the evidence of damage, and the log of FFmpeg if there is no evidence of a loss.
 
-    A line of a demuxer's log is no evidence by itself: it counts where frames leave a gap in time, or where it states
-    that the file ends early. A packet that the demuxer marks as not whole is evidence, but where streams were joined.
+    A log message of a demuxer is evidence only if there is a gap between frames, or if it reports a truncated file. A
+    packet that the demuxer flags as corrupt is evidence, except where streams were joined.
     """
     text = log.messages[0][1] if log.messages else ""
-    if any(number not in joined for number in log.not_whole):
-        return text or "a packet is not whole", ""
+    if any(number not in joined for number in log.corrupt_packets):
+        return text or "a packet is corrupt", ""
     if log.ends_early:
         return log.ends_early, ""
     if "mpegts" in format_names(container) and all(container.size % size for size in _TS_PACKET_BYTES):
@@ -290,9 +293,9 @@ def _damage(log: FFmpegLog, container: InputContainer, joined: set[int], gap: bo
 
 
 def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
-    """Return what is wrong where another file of the same kind follows the last packet that was read; "" if none does.
+    """Return a message if another file of the same format follows the last packet that was read; otherwise "".
 
-    The fourth to twelfth byte of MP4 and MOV name the brand; two files by one writer share them.
+    Bytes 4 to 11 of MP4 and MOV contain the brand, which is equal in two files of one encoder.
     """
     place = next((_FIRST_BYTES[name] for name in formats if name in _FIRST_BYTES), None)
     if place is None:
@@ -300,7 +303,7 @@ def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
     with opened(uri) as file:
         signature = file.read(16)[place]
         file.seek(read_to)
-        if place.start and not signature.startswith(b"ftyp"):  # an old MOV file, whose first bytes are no signature
+        if place.start and not signature.startswith(b"ftyp"):  # an old MOV file, which has no signature
             return ""
         found = file.read(_SEARCHED_BYTES).find(signature)
     return (
@@ -309,19 +312,20 @@ def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
 
 
 def _missing_s(stream: VideoStream, pts: np.ndarray, end: int) -> float:
-    """Seconds by which the stream ends before its promised end; the last frame may last as long as any before it.
+    """Return the seconds by which the stream ends before its stated end.
 
-    A promise is a length to some writers, the time of the end to others.
+    The last frame may last as long as the longest step before it. The stated value is the duration of the stream in
+    some files, and the time of its end in others.
     """
     steps = np.diff(pts)
     end = max(end, int(pts[-1] + steps.max(initial=0)))
     tick_s = float(stream.time_base or 1)
-    missing_s = _promised_s(stream) - max(end, end - int(pts[0])) * tick_s
+    missing_s = _stated_duration_s(stream) - max(end, end - int(pts[0])) * tick_s
     return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
 
 
-def _promised_s(stream: VideoStream) -> float:
-    """The length of the stream by the container, 0 if it does not say. Matroska says it in a tag of the stream."""
+def _stated_duration_s(stream: VideoStream) -> float:
+    """Return the stated duration of the stream, 0 if there is none. Matroska has it in a tag of the stream."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
@@ -331,7 +335,7 @@ def _promised_s(stream: VideoStream) -> float:
 def _audio(container: InputContainer) -> AudioInfo | None:
     for stream in container.streams.audio:
         context = stream.codec_context
-        if context is None:  # FFmpeg has no decoder for it, though its stub does not say so
+        if context is None:  # FFmpeg has no decoder for it; the type stub lacks this case
             continue
         start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
         return AudioInfo(context.name, context.sample_rate, context.channels, start)
@@ -342,10 +346,10 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
     with open_video(uri, max_frame_px, track) as (container, stream):
         track = list(container.streams.video).index(stream)
         display = Display(container, stream, max_frame_px)
-        for packet in chain(packets_of(container, stream), [None]):  # None: a decoder may hold the only picture back
+        for packet in chain(packets_of(container, stream), [None]):  # None flushes the decoder
             try:
                 decoded = stream.codec_context.decode(packet)
-            except av.error.FFmpegError:  # `frames` says which frames are lost
+            except av.error.FFmpegError:  # `frames` reports lost frames
                 continue
             for frame in decoded:
                 width, height = display.size(frame)

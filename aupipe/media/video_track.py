@@ -1,4 +1,4 @@
-"""Which video track of a container is the video, as a player would choose: the first one may be a poster picture."""
+"""Choice of a container's video track, as in a player, because the first track may be a poster picture."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from av.video.stream import VideoStream
 
 from aupipe.errors import NoVideoStreamError
 
-# What a player does not show by itself: covers, thumbnails, and layers that only add to another track.
+# Tracks that a player does not display by themselves: covers, thumbnails, and layers of another track.
 _NOT_THE_VIDEO = (
     Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
 )
-_SHORT = 0.5  # a track of less than this part of the longest one's duration is no alternative to it
-_COUNTED_PACKETS = 1000  # of all video tracks; a poster has one or two among them
+_SHORT = 0.5  # tracks shorter than this fraction of the longest track have a lower rank
+_COUNTED_PACKETS = 1000  # packets read of all video tracks together; a poster has one or two of them
 
 
 def choose(
-    streams: Sequence[VideoStream], uri: str, wanted: int | None = None, counts: Mapping[int, int] | None = None
+    streams: Sequence[VideoStream], uri: str, requested: int | None = None, counts: Mapping[int, int] | None = None
 ) -> int | None:
-    """Return the number of the track to show; None if the headers do not tell and `counts` are needed.
+    """Return the number of the track to use; None if the headers are not sufficient and `counts` are needed.
 
-    Of several: one with more than a single picture, that is not much shorter than the longest, that is marked as
-    default, with the largest picture, and then with the most packets; of equals the first.
+    Tracks rank by these criteria, in this order: more than one picture; not much shorter than the longest track; the
+    default flag; the size of the picture; the number of packets. Of equal tracks the first is chosen.
 
     Args:
-        wanted: the user's choice.
-        counts: packets of each track, as `packet_counts`; None: as many as the headers say.
+        requested: the user's choice.
+        counts: packets of each track, as in `packet_counts`; None: the numbers in the headers.
 
     Raises:
-        NoVideoStreamError: there is no video track, or not the one that is wanted.
+        NoVideoStreamError: there is no video track, or not the requested one.
     """
-    if wanted is not None:
-        if wanted >= len(streams):
-            raise NoVideoStreamError(f"{uri}: media.track={wanted}: it has {len(streams)} video tracks, from 0")
-        return wanted
-    shown = [n for n, stream in enumerate(streams) if not stream.disposition & _NOT_THE_VIDEO]
-    shown = shown or [n for n, stream in enumerate(streams) if not stream.disposition & Disposition.attached_pic]
-    if not shown:
-        raise NoVideoStreamError(f"{uri}: holds no video stream")
-    decodable = [n for n in shown if streams[n].codec_context is not None] or shown
+    if requested is not None:
+        if requested >= len(streams):
+            raise NoVideoStreamError(f"{uri}: media.track={requested}: it has {len(streams)} video tracks, from 0")
+        return requested
+    candidates = [n for n, stream in enumerate(streams) if not stream.disposition & _NOT_THE_VIDEO]
+    candidates = candidates or [
+        n for n, stream in enumerate(streams) if not stream.disposition & Disposition.attached_pic
+    ]
+    if not candidates:
+        raise NoVideoStreamError(f"{uri}: contains no video stream")
+    decodable = [n for n in candidates if streams[n].codec_context is not None] or candidates
     if len(decodable) == 1:
         return decodable[0]
     if counts is None:
@@ -68,7 +70,7 @@ def choose(
 
 
 def packet_counts(container: InputContainer) -> dict[int, int]:
-    """Count the packets of each video track, by its number, among the first of them."""
+    """Return the number of packets of each video track, by its number, among the first packets."""
     numbers = {stream.index: number for number, stream in enumerate(container.streams.video)}
     found: Counter[int] = Counter()
     try:
@@ -78,7 +80,7 @@ def packet_counts(container: InputContainer) -> dict[int, int]:
             if found.total() >= _COUNTED_PACKETS:
                 break
     except av.error.InvalidDataError:
-        pass  # what is readable up to here decides; the damage shows when the track is read
+        pass  # the packets up to the damage decide; the damage is reported when the track is read
     return dict(found)
 
 

@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.config import Inference, Resources, Section
 from aupipe.data import splits
 from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.evaluation import calibration, report, table
 from aupipe.evaluation import decision as ensemble
 from aupipe.evaluation import fairness as groups
-from aupipe.evaluation.decision import Decision, EnsembleRule
+from aupipe.evaluation.decision import Decision
 from aupipe.evaluation.plot import picture
 from aupipe.evaluation.predictions import align_predictions
+from aupipe.evaluation.settings import EvaluateConfig
 from aupipe.facestore.columns import labels
 from aupipe.facestore.read import FaceStore
 from aupipe.manifests import read_table
@@ -35,20 +35,6 @@ from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, of_file
-
-
-class ScoringConfig(Section):
-    allow_seen: bool = False  # score videos that a model learnt from, or was tuned on; the figure says so
-    tune: bool = False  # also the optimistic figure with thresholds and smoothing fitted on the scored rows themselves
-
-
-class EvaluateConfig(Section):
-    """Everything that `evaluate.py --set` takes."""
-
-    ensemble: EnsembleRule = "mean"  # how several checkpoints decide together
-    evaluate: ScoringConfig = ScoringConfig()
-    inference: Inference = Inference()
-    resources: Resources = Resources()
 
 
 @dataclass(frozen=True)

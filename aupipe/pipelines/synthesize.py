@@ -39,7 +39,7 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
     if not todo:
         return
     heads = {named: rig.load(named) for named in data.rigs}
-    progress = Progress("synthesize", sum(data.frames_of(units[number]) for number in todo), "frames")
+    progress = Progress("synthesize", sum(data.frame_count(units[number]) for number in todo), "frames")
     with session():
         check_visible_on_all_nodes(storage.root, [])
         shared = ray.put((heads, units))  # 9 to 60 MB, once a node: workers need no file of a rig
@@ -48,7 +48,7 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
             its_heads, its_units = ray.get(shared)
             unit = its_units[row["unit"]]
             data.make(unit, its_heads[unit.rig], storage)
-            return {"frames": data.frames_of(unit)}
+            return {"frames": data.frame_count(unit)}
 
         rows = ray.data.from_items([{"unit": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS))
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():

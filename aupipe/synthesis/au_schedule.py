@@ -1,9 +1,9 @@
-"""Who shows which Action Unit when: the plan of a whole data set, from its seed alone, with no rig and no pixels.
+"""The schedule of AU intensities over a whole data set. It depends on the seed alone and needs neither rig nor pixels.
 
-An expression class drives a set of AUs through onset, apex and offset; further segments of single AUs are then added
-until each split has its share of every AU, so that rare AUs occur in several identities of both splits by construction.
-Rates follow Aff-Wild2's training set, read off its published histogram, but no AU is rarer than `LEAST_RATE`: a few
-thousand frames at Aff-Wild2's 3 % would leave AU15, AU23 and AU24 in one or two people.
+An expression class drives a set of AUs through onset, apex and offset. Segments of single AUs are then added until each
+split has the required rate of every AU, so rare AUs occur in several identities of both splits by construction. The
+rates are those of Aff-Wild2's training set, read from its published histogram, but at least `LEAST_RATE`. With
+Aff-Wild2's 3 %, AU15, AU23 and AU24 would occur in only one or two people of a few thousand frames.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.facestore.schema import SPLITS
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM
-from aupipe.synthesis.rig import Floats, Ints
 
-# An AU is labeled present from this intensity on (0 none, 1 the most that AU_OFFSETS show): about FACS level B.
+# An AU is labeled present from this intensity on (1: the full weights of `au_blendshapes`). It is about FACS level B.
 PRESENT = 0.25
 # Positive rates of the ABAW5 training set, in the order of facs.AUS.
 AFFWILD2_RATES = (0.122, 0.052, 0.165, 0.272, 0.410, 0.355, 0.250, 0.028, 0.032, 0.029, 0.646, 0.078)
 LEAST_RATE = 0.12
-EXPRESSED = 0.4  # the expression is labeled where its envelope reaches this
-UNANNOTATED_EVERY, UNANNOTATED_FRAMES = 8, 3  # some videos end in rows of −1, as real ones do
-LEAST_FRAMES = 5  # an AU "occurs" in a video with this many positive frames
+EXPRESSED = 0.4  # The expression is labeled where its envelope is at least this.
+UNANNOTATED_EVERY, UNANNOTATED_FRAMES = 8, 3  # Some videos end in rows of −1, as in Aff-Wild2.
+LEAST_FRAMES = 5  # An AU "occurs" in a video with at least this many positive frames.
 
 # Share of videos by driving expression, and the probability of each AU in it (EMFACS prototypes, loosened).
 SHARES: Mapping[str, float] = {
@@ -43,13 +44,13 @@ DRIVEN: Mapping[str, Mapping[str, float]] = {
     "Surprise": {"AU01": 0.9, "AU02": 1.0, "AU25": 1.0, "AU26": 0.8},
     "Other": {"AU02": 0.4, "AU07": 0.4, "AU12": 0.3, "AU15": 0.3, "AU23": 0.3, "AU24": 0.3},
 }
-# AUs that would make a neutral face look otherwise; single segments of them go elsewhere where they can.
+# AUs that a neutral face does not have. Their single segments are put into other videos where possible.
 _NOT_NEUTRAL = ("AU04", "AU06", "AU12", "AU15")
-# The first suppresses the others while it lasts: pressed lips do not part, corners do not go up and down at once.
+# An active key suppresses its values: pressed lips do not part, and lip corners do not rise and fall at once.
 _SUPPRESSES: Mapping[str, tuple[str, ...]] = {
     "AU23": ("AU10", "AU25", "AU26"), "AU24": ("AU10", "AU25", "AU26", "AU23"), "AU15": ("AU12",),
 }  # fmt: skip
-# Lips' opening (dm) at full intensity, the median over people: foretells AU25, whose label is read off the mesh.
+# Opening of the lips (dm) at full intensity, median over people. It predicts AU25, whose label is measured on the mesh.
 _OPENING = {"AU25": 0.066, "AU10": 0.055, "AU26": 0.218, "AU12": -0.025}
 
 _INDEX = {au: i for i, au in enumerate(facs.AUS)}
@@ -59,8 +60,13 @@ _INDEX = {au: i for i, au in enumerate(facs.AUS)}
 class VideoPlan:
     """One video of N frames.
 
-    intensity: (N, 12) 0..1;  expression: (N,) class index;  annotated: (N,) False where the annotation is to say −1;
-    seed: for the person, the scene and all that is not labeled.
+    Attributes:
+        name: of the video.
+        split: "train" or "validation".
+        seed: of the person, the scene and everything without a label.
+        expression: (N,) class index.
+        intensity: (N, 12), 0..1.
+        annotated: (N,), False where the annotation is −1.
     """
 
     name: str
@@ -72,7 +78,7 @@ class VideoPlan:
 
 
 def plan(*, seed: int, names: Sequence[str], frames: int, fps: int, expressions: Sequence[str]) -> list[VideoPlan]:
-    """The whole data set in the order of `names`. Every third video is for validation; each video is another person.
+    """Return the plans of all videos, ordered as `names`. Every third is for validation; each has a different person.
 
     Args:
         expressions: class names in label order; "Neutral" first.
@@ -88,56 +94,59 @@ def plan(*, seed: int, names: Sequence[str], frames: int, fps: int, expressions:
             envelope = _drive(rng, intensity[row], expression, fps)
             label[row, envelope >= EXPRESSED] = expressions.index(expression)
         _fill(rng, intensity, classes, fps)
-        shown = suppressed(intensity)
+        final = suppressed(intensity)
         for row, i in enumerate(chosen):
             annotated = np.ones(frames, bool)
             if row % UNANNOTATED_EVERY == 1:
                 annotated[-UNANNOTATED_FRAMES:] = frames <= UNANNOTATED_FRAMES
             person = int(np.random.SeedSequence([seed, number, row]).generate_state(1)[0])
-            plans[names[i]] = VideoPlan(names[i], split, person, label[row], shown[row], annotated)
+            plans[names[i]] = VideoPlan(names[i], split, person, label[row], final[row], annotated)
     return [plans[name] for name in names]
 
 
 def suppressed(intensity: Floats) -> Floats:
-    """`intensity` (…, N, 12) where AUs that exclude each other have given way."""
-    shown = intensity.copy()
+    """Return `intensity` (…, N, 12) with each AU reduced where an AU that excludes it is active."""
+    final = intensity.copy()
     for au, others in _SUPPRESSES.items():
-        room = 1 - (1.5 * shown[..., _INDEX[au]]).clip(0, 1)
+        room = 1 - (1.5 * final[..., _INDEX[au]]).clip(0, 1)
         for other in others:
-            shown[..., _INDEX[other]] *= room
-    return shown
+            final[..., _INDEX[other]] *= room
+    return final
 
 
 def present(intensity: Floats, parted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """(…, 12) bool labels: intensity reaches PRESENT; AU25 is whether the lips are parted (…,)."""
+    """Return labels (…, 12): whether the intensity is at least PRESENT; for AU25, whether the lips are parted (…,)."""
     label = intensity >= PRESENT
     label[..., _INDEX["AU25"]] = parted
     return label
 
 
-def foretold(intensity: Floats) -> npt.NDArray[np.bool_]:
-    """(…, 12) bool labels that `intensity` will give, AU25 by the typical opening of the lips."""
+def expected_labels(intensity: Floats) -> npt.NDArray[np.bool_]:
+    """Return the labels (…, 12) expected for `intensity`; AU25 is predicted from the median opening of the lips."""
     opening = sum(intensity[..., _INDEX[au]] * size for au, size in _OPENING.items())
     return present(intensity, np.asarray(opening) > LIPS_PARTED_DM)
 
 
 def segment(rng: np.random.Generator, frames: int, fps: int, peak: float, hold_s: float) -> Floats:
-    """(frames,) smooth rise to `peak`, hold with a little life in it, slower fall; may begin or end outside."""
+    """Return a curve (frames,): a smooth rise to `peak`, a slightly varying hold and a slower fall.
+
+    The rise may begin before the first frame and the fall may end after the last one.
+    """
     onset, offset = rng.uniform(0.15, 0.4) * fps, rng.uniform(0.25, 0.6) * fps
     half, middle = hold_s * fps / 2, rng.uniform(0, frames - 1)
     distance = np.arange(frames) - middle
     ramp = np.clip(np.where(distance < 0, (distance + half + onset) / onset, (half + offset - distance) / offset), 0, 1)
-    life = 1 + 0.06 * np.sin(2 * np.pi * (rng.uniform(0.5, 1.5) * np.arange(frames) / fps + rng.random()))
-    return np.clip(peak * life * (0.5 - 0.5 * np.cos(np.pi * ramp)), 0, 1).astype(np.float32)
+    variation = 1 + 0.06 * np.sin(2 * np.pi * (rng.uniform(0.5, 1.5) * np.arange(frames) / fps + rng.random()))
+    return np.clip(peak * variation * (0.5 - 0.5 * np.cos(np.pi * ramp)), 0, 1).astype(np.float32)
 
 
 def _peak(rng: np.random.Generator) -> float:
-    """Most activations are plain to see, some are weak."""
+    """Return a random peak intensity: most are clearly visible, some are weak."""
     return float(rng.uniform(0.6, 1.0) if rng.random() < 0.8 else rng.uniform(0.35, 0.6))
 
 
 def _shares(n: int, expressions: Sequence[str]) -> list[str]:
-    """`n` class names by SHARES (largest remainders first)."""
+    """Return `n` class names in the proportions of SHARES, by the method of largest remainders."""
     total = sum(SHARES[e] for e in expressions)
     exact = {e: n * SHARES[e] / total for e in expressions}
     counts = {e: int(exact[e]) for e in expressions}
@@ -148,7 +157,7 @@ def _shares(n: int, expressions: Sequence[str]) -> list[str]:
 
 
 def _drive(rng: np.random.Generator, intensity: Floats, expression: str, fps: int) -> Floats:
-    """Write one episode of `expression`, and some movement too small for a label, into `intensity` (N, 12).
+    """Write one episode of `expression` and some movement below the label threshold into `intensity` (N, 12).
 
     Returns the episode's envelope (N,).
     """
@@ -170,20 +179,20 @@ def _delayed(curve: Floats, lag: int) -> Floats:
 def _fill(rng: np.random.Generator, intensity: Floats, classes: Sequence[str], fps: int) -> None:
     """Add segments of single AUs to `intensity` (videos, N, 12) until every AU has its rate and enough people.
 
-    AUs that suppress others come first, AU25, which others bring about, last.
+    AUs that suppress others are added first. AU25 is last, because other AUs part the lips too.
     """
     videos, frames, _ = intensity.shape
-    enough_people = min(videos, max(1, min(6, videos // 4)))
+    least_people = min(videos, max(1, min(6, videos // 4)))
     order = sorted(facs.AUS, key=lambda au: (au == "AU25", au not in _SUPPRESSES, facs.AUS.index(au)))
     for au in order:
         index = _INDEX[au]
         rate = max(AFFWILD2_RATES[index], LEAST_RATE)
         misplaced = np.array([expression == "Neutral" and au in _NOT_NEUTRAL for expression in classes])
-        positive = foretold(suppressed(intensity))[..., index].sum(1)
+        positive = expected_labels(suppressed(intensity))[..., index].sum(1)
         for video in np.lexsort(np.stack([rng.random(videos), positive, misplaced])):
-            positive = foretold(suppressed(intensity))[..., index].sum(1)
+            positive = expected_labels(suppressed(intensity))[..., index].sum(1)
             people = int((positive >= min(LEAST_FRAMES, frames // 3)).sum())
-            if positive.sum() >= rate * videos * frames and people >= enough_people:
+            if positive.sum() >= rate * videos * frames and people >= least_people:
                 break
             hold_s = rng.uniform(0.25, 0.6) * frames / fps
             extra = segment(rng, frames, fps, _peak(rng), hold_s)

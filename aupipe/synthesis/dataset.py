@@ -1,9 +1,9 @@
-"""Rendered videos on disk, laid out as Aff-Wild2 is: one video at a time, each complete or absent.
+"""Rendered videos on disk in the layout of Aff-Wild2.
 
-DIR/batch1/VIDEO.mp4, DIR/cropped_aligned/VIDEO/NNNNN.jpg (1-based; none where no face was found), the annotation files
-of the edition, and DIR/dataset.json: what the set was made from, later also what is in it. A video of two people has
-crops and annotations under VIDEO_left and VIDEO_right. The last AU annotation of a video is its last file: where that
-is, the video is complete.
+The files are DIR/batch1/VIDEO.mp4, DIR/cropped_aligned/VIDEO/NNNNN.jpg (1-based; none for a frame without a detected
+face), the annotation files of the edition, and DIR/dataset.json, which contains the options of the set and at the end
+its counts. A video of two people has crops and annotations under VIDEO_left and VIDEO_right. The last AU annotation of
+a video is written last, so a video is complete if and only if this file exists.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPLIT_FOLDERS = dict(zip(SPLITS, ("Train_Set", "Validation_Set"), strict=True))
 
 @dataclass(frozen=True)
 class Clip:
-    """One video file: one person, or two side by side, the left one first, and the rig of their heads."""
+    """One video file: its one person or two (side by side, the left one first), and the rig of their heads."""
 
     name: str
     people: tuple[VideoPlan, ...]
@@ -40,7 +40,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoSet:
-    """Everything that the bytes of a data set depend on. `pairs` of the `videos` show two people."""
+    """All options that the bytes of a data set depend on. `pairs` of the `videos` contain two people."""
 
     videos: int
     pairs: int
@@ -55,24 +55,24 @@ class VideoSet:
         return round(self.seconds * FPS)
 
     def units(self) -> list[Clip]:
-        """The videos in order of name, their rigs in turn. Pairs are taken from the end of the splits, train first."""
+        """Return the videos by name, with the rigs in turn. Pairs are the last people of the splits, train first."""
         size = self.config.render.size_px
-        # The seed is part of the name: what was rendered with another seed is another video.
+        # The seed is part of the name, because another seed gives another video.
         names = [f"{self.seed:02d}{i + 1:04d}-{FPS}-{size}x{size}" for i in range(self.videos + self.pairs)]
         expressions = EDITIONS[self.edition].classes
         people = plan(seed=self.seed, names=names, frames=self.frames, fps=FPS, expressions=expressions)
         clips: list[tuple[str, tuple[VideoPlan, ...]]] = []
         for number in range(self.pairs):
-            mine = [person for person in people if person.split == SPLITS[number % len(SPLITS)]][-2:]
-            people = [person for person in people if person not in mine]
-            name = mine[0].name.replace(f"{size}x", f"{2 * size}x")
-            sides = zip(mine, ("left", "right"), strict=True)
+            pair = [person for person in people if person.split == SPLITS[number % len(SPLITS)]][-2:]
+            people = [person for person in people if person not in pair]
+            name = pair[0].name.replace(f"{size}x", f"{2 * size}x")
+            sides = zip(pair, ("left", "right"), strict=True)
             clips.append((name, tuple(replace(person, name=f"{name}_{side}") for person, side in sides)))
         clips += [(person.name, (person,)) for person in people]
         return [Clip(*clip, self.rigs[number % len(self.rigs)]) for number, clip in enumerate(sorted(clips, key=_name))]
 
     def card(self) -> dict[str, object]:
-        """What stands in dataset.json from the start, and what a second run must agree with."""
+        """Return the initial content of dataset.json. A later run must have the same options."""
         return made_from(self.seed, self.rigs, self.config) | {
             "videos": self.videos,
             "pairs": self.pairs,
@@ -83,8 +83,8 @@ class VideoSet:
             "identities": "each person in one video",
         }
 
-    def frames_of(self, clip: Clip) -> int:
-        """How many pictures a unit takes."""
+    def frame_count(self, clip: Clip) -> int:
+        """Return the number of pictures of a unit."""
         return self.frames * len(clip.people)
 
     def is_complete(self, clip: Clip, storage: Storage) -> bool:
@@ -95,25 +95,25 @@ class VideoSet:
         make_video(clip, self, heads, storage)
 
     def finish(self, storage: Storage) -> str:
-        """Count what is there, by split, and write it into dataset.json. Returns the data set in words."""
+        """Write the counts of each split into dataset.json. Return a summary of the data set."""
         people = [person for clip in self.units() for person in clip.people]
         found = {split: _count([p for p in people if p.split == split], self, storage) for split in SPLITS}
         storage.write(CARD, json_bytes(self.card() | {"splits": {split: asdict(c) for split, c in found.items()}}))
         return summary(found, storage.root)
 
     def describe(self, storage: Storage) -> str:
-        """The plan in words.
+        """Return the plan as text.
 
         Raises:
-            ConfigError: as `check`.
+            ConfigError: as for `check`.
         """
         check(self, storage)
         clips = self.units()
         done = sum(self.is_complete(clip, storage) for clip in clips)
         size, validation = self.config.render.size_px, sum(clip.people[0].split == "validation" for clip in clips)
         return (
-            f"{storage.root}: {len(clips)} videos of {self.frames} frames, {size}×{size} a person at {FPS}/s, "
-            f"{self.pairs} of them of two people, {validation} for validation, {done} done; edition {self.edition}, "
+            f"{storage.root}: {len(clips)} videos of {self.frames} frames, {size}×{size} per person at {FPS}/s, "
+            f"{self.pairs} of them with two people, {validation} for validation, {done} done; edition {self.edition}, "
             f"seed {self.seed}, rig {', '.join(self.rigs)}"
         )
 
@@ -122,10 +122,10 @@ def _name(clip: tuple[str, tuple[VideoPlan, ...]]) -> str:
     return clip[0]
 
 
-def make_video(clip: Clip, spec: VideoSet, the_rig: Rig, storage: Storage) -> None:
+def make_video(clip: Clip, spec: VideoSet, rig: Rig, storage: Storage) -> None:
     """Render one video and write its files, the annotations last."""
     config = spec.config
-    performed = [perform(person, config.render, the_rig) for person in clip.people]
+    performed = [perform(person, config.render, rig) for person in clip.people]
     name = f"batch1/{clip.name}.mp4"
     pictures = np.concatenate([person.pictures for person in performed], axis=2)
     storage.write(name, encode(pictures, samples([person.sound for person in performed]), config.render.crf))
@@ -142,7 +142,16 @@ def make_video(clip: Clip, spec: VideoSet, the_rig: Rig, storage: Storage) -> No
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What one split holds. frames: of all people;  annotated: those with labels;  people_positive: who show the AU."""
+    """The counts of one split.
+
+    Attributes:
+        people: number of people.
+        frames: of all people.
+        crops: of all people.
+        annotated: frames with labels.
+        positive_rate: of each AU, over the annotated frames.
+        people_positive: number of people with the AU.
+    """
 
     people: int
     frames: int
@@ -169,7 +178,7 @@ def _count(people: Sequence[VideoPlan], spec: VideoSet, storage: Storage) -> Spl
 
 
 def summary(found: Mapping[str, SplitCounts], out: str) -> str:
-    """The data set in words."""
+    """Return the data set as text."""
     lines = []
     for split, counts in found.items():
         rates = " ".join(f"{au} {rate:.3f}" for au, rate in counts.positive_rate.items())

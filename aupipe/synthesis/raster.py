@@ -1,6 +1,6 @@
-"""Triangles to pixels: what is seen at each pixel, by a depth buffer in one compiled loop; needs no graphics driver.
+"""Rasterization of triangles with a depth buffer, in one compiled loop that needs no graphics driver.
 
-Compiled by Numba at first use (seconds; kept in its cache), without fast-math: the same pixels for the same input.
+Numba compiles it at first use (seconds; then cached), without fast-math, so the output is deterministic.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from typing import Any
 import numba
 import numpy as np
 
-from aupipe.synthesis.rig import Floats, Ints
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 
 
 def rasterize(points: Floats, faces: Ints, size: int) -> tuple[Ints, Floats, Floats]:
-    """What lies nearest at the middle of each pixel of a picture (size, size).
+    """Return the nearest triangle at the center of each pixel of a picture (size, size).
 
     Args:
-        points: (n, 3) x to the right and y down in pixels, z towards the viewer.
-        faces: (F, 3) triangles, seen from both sides.
+        points: (n, 3), x to the right and y down in pixels, z towards the viewer.
+        faces: (F, 3) triangles, visible from both sides.
 
     Returns:
-        (size, size) the face, −1 for none;  (size, size, 2) the shares of its second and third corner;
-        (size, size) z, −inf where there is none.
+        The triangle (size, size), −1 for none; the barycentric weights (size, size, 2) of its second and third corner;
+        z (size, size), −inf for none.
     """
     face: Ints = np.full((size, size), -1, np.int32)
     shares = np.zeros((size, size, 2), np.float32)
@@ -32,7 +33,7 @@ def rasterize(points: Floats, faces: Ints, size: int) -> tuple[Ints, Floats, Flo
 
 
 def vertex_normals(vertices: Floats, faces: Ints) -> Floats:
-    """(n, 3) of length 1: the mean over a vertex's triangles, weighted by area."""
+    """Return unit normals (n, 3): the mean over the triangles of a vertex, weighted by area."""
     normals = np.zeros_like(vertices, np.float32)
     _add_normals(np.ascontiguousarray(vertices, np.float32), faces, normals)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)

@@ -1,8 +1,8 @@
-"""Head meshes to pictures: what is seen comes from `raster`, how bright it is from lamps, their shadows and the sky.
+"""Rendering of head meshes: `raster` finds the visible triangles; lamps, their shadows and the sky light them.
 
-Not a path tracer: light does not bounce. What that costs is made up for by darkening hollows by their depth (Luft,
-Colditz, Deussen: Image Enhancement by Unsharp Masking the Depth Buffer, 2006); what it brings is ten times as many
-people in the time. The same pixels for the same input.
+This is not a path tracer: there is no indirect light. Hollows are darkened by their depth instead (Luft, Colditz,
+Deussen: Image Enhancement by Unsharp Masking the Depth Buffer, 2006), which renders ten times as many people in the
+same time. The output is deterministic.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.synthesis.appearance import Person
 from aupipe.synthesis.raster import rasterize, vertex_normals
-from aupipe.synthesis.rig import Floats, Ints, Rig
-from aupipe.synthesis.scene import Lamp, Scene, neck_weights, turned
+from aupipe.synthesis.rig import Rig
+from aupipe.synthesis.scene import Lamp, Scene, neck_weights, rotate_head
 
-FINER = 1.5  # the picture is made this much larger, then reduced
-IRIS_RADIUS, PUPIL_RADIUS = 0.46, 0.19  # parts of the eyeball's radius
-_SHADOW_PX, _SHADOW_DM = 192, 3.4  # size of the map of what a lamp sees
+FINER = 1.5  # Factor of supersampling: the picture is rendered larger, then reduced.
+IRIS_RADIUS, PUPIL_RADIUS = 0.46, 0.19  # Fractions of the eyeball's radius.
+_SHADOW_PX, _SHADOW_DM = 192, 3.4  # Size of a lamp's shadow map.
 _SHADOW_BIAS_DM = 0.05
-_HOLLOW_DM = 0.06  # depth at which a hollow has lost most of the sky
-# How the parts shine: strength beside the person's own, and Blinn's exponent.
+_HOLLOW_DM = 0.06  # Depth at which a hollow receives little light from the sky.
+# Specular strength and Blinn's exponent of parts other than the skin.
 _SHINE = {"eyes": (0.6, 250.0), "teeth": (0.25, 60.0), "tongue": (0.2, 30.0), "glasses": (0.3, 40.0)}
-_INSIDE = ("mouth", "teeth", "tongue")  # where the sky hardly reaches
+_INSIDE = ("mouth", "teeth", "tongue")  # Parts that receive little light from the sky.
 
 
 class Renderer:
-    """Renders one person in one scene; only vertices move from frame to frame."""
+    """A renderer of one person in one scene. Only vertices change from frame to frame."""
 
     def __init__(self, rig: Rig, person: Person, scene: Scene, *, size_px: int) -> None:
         cv2.setNumThreads(1)
@@ -38,10 +40,10 @@ class Renderer:
         self._names = list(rig.parts)
         parts = [(part.vertices, part.faces) for part in rig.parts.values()]
         count = len(rig.vertices)
-        for name, worn in person.worn.items():  # vertices of their own, after the rig's
+        for name, accessory in person.accessories.items():  # Their vertices follow those of the rig.
             self._names.append(name)
-            parts.append((np.arange(count, count + len(worn.vertices), dtype=np.int32), worn.faces))
-            count += len(worn.vertices)
+            parts.append((np.arange(count, count + len(accessory.vertices), dtype=np.int32), accessory.faces))
+            count += len(accessory.vertices)
         self._vertices = np.concatenate([vertices for vertices, _ in parts])
         starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
         self._faces: Ints = np.concatenate(
@@ -63,31 +65,31 @@ class Renderer:
     def frame(
         self, vertices: Floats, au: Mapping[str, float], seed: int, pose: Floats | None = None
     ) -> npt.NDArray[np.uint8]:
-        """(size, size, 3) uint8 RGB of the head.
+        """Return one frame, (size, size, 3) uint8 RGB.
 
         Args:
-            vertices: (V, 3), before the head is turned.
-            au: intensities 0..1, which make furrows.
+            vertices: (V, 3), before the rotation of the head.
+            au: intensities 0..1, which determine the furrows.
             seed: of the camera's grain.
-            pose: (3,) radians of yaw, pitch, roll; default: to the front.
+            pose: (3,) yaw, pitch and roll in radians; default: frontal.
         """
         scene, size, pose = self._scene, self._size, np.zeros(3) if pose is None else pose
-        points = turned(vertices, pose, self._neck)
-        worn = [turned(each.vertices, pose, np.ones(1)) for each in self._person.worn.values()]
-        points = np.concatenate([points, *worn])
+        points = rotate_head(vertices, pose, self._neck)
+        accessories = [rotate_head(each.vertices, pose, np.ones(1)) for each in self._person.accessories.values()]
+        points = np.concatenate([points, *accessories])
         points = points[self._vertices].astype(np.float32)
-        seen, shares, depth = rasterize(self._projected(points), self._faces, size)
-        inside = seen >= 0
-        faces, weights = seen[inside], shares[inside]
+        triangle, shares, depth = rasterize(self._projected(points), self._faces, size)
+        inside = triangle >= 0
+        faces, weights = triangle[inside], shares[inside]
         corners = self._faces[faces]
         second, third = weights[:, :1], weights[:, 1:]
         first = 1 - second - third
 
-        def spread(values: Floats) -> Floats:
+        def interpolate(values: Floats) -> Floats:
             return first * values[corners[:, 0]] + second * values[corners[:, 1]] + third * values[corners[:, 2]]
 
-        place, uv = spread(points), spread(self._uv)
-        normal = spread(vertex_normals(points, self._faces))
+        place, uv = interpolate(points), interpolate(self._uv)
+        normal = interpolate(vertex_normals(points, self._faces))
         view = _unit(np.array([*self._target(), scene.distance_dm], np.float32) - place)
         normal = _unit(normal * np.sign(_dot(normal, view)))
         part = self._part_of_face[faces]
@@ -109,7 +111,7 @@ class Renderer:
         return shift_x, shift_y - 0.12 * self._scene.view_dm
 
     def _projected(self, points: Floats) -> Floats:
-        """(n, 3) pixels x, y of the finer picture, and z."""
+        """Return (n, 3): x and y in pixels of the supersampled picture, and z."""
         x, y = self._target()
         distance = self._scene.distance_dm
         scale = self._size / self._scene.view_dm * distance / (distance - points[:, 2])
@@ -119,35 +121,35 @@ class Renderer:
     def _coordinates(self, rig: Rig, name: str, count: int) -> Floats:
         if name == "skin":
             return rig.paint[rig.parts["skin"].vertices].astype(np.float32)
-        if name in self._person.worn:
-            return self._person.worn[name].uv
+        if name in self._person.accessories:
+            return self._person.accessories[name].uv
         return _eye_coordinates(rig) if name == "eyes" else np.zeros((count, 2), np.float32)
 
     def _reflectance(self, part: Ints, uv: Floats, au: Mapping[str, float]) -> Floats:
-        """(P, 3) of the pixels."""
+        """Return the reflectance (P, 3) of the pixels."""
         colors = [self._person.colors.get(name, np.zeros(3)) for name in self._names]
         out = np.array(colors, np.float32)[part]
         pictures = {"skin": self._skin(au), "eyes": self._eye}
-        if "hair" in self._person.worn:
+        if "hair" in self._person.accessories:
             pictures["hair"] = self._person.strands
         for name, picture in pictures.items():
-            here = part == self._names.index(name)
+            chosen = part == self._names.index(name)
             rows, columns = picture.shape[:2]
-            at = (uv[here] * np.array([columns, rows], np.float32) - np.float32(0.5))[:, None]
-            # OpenCV takes at most 32767 rows.
+            at = (uv[chosen] * np.array([columns, rows], np.float32) - np.float32(0.5))[:, None]
+            # OpenCV's remap accepts at most 32767 rows.
             found = [
                 cv2.remap(picture, chunk, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
                 for chunk in np.split(at, range(30000, len(at), 30000)) if len(chunk)
             ]  # fmt: skip
             if found:
-                out[here] = np.concatenate(found)
+                out[chosen] = np.concatenate(found)
         return out
 
     def _skin(self, au: Mapping[str, float]) -> Floats:
-        """The skin's picture with furrows as deep as the AUs are strong."""
-        swallowed = sum((au.get(name, 0.0) * mask for name, mask in self._furrows.items()), np.float32(0))
+        """Return the texture of the skin with furrows in proportion to the AU intensities."""
+        absorbed = sum((au.get(name, 0.0) * mask for name, mask in self._furrows.items()), np.float32(0))
         picture = self._person.skin.copy()
-        picture[self._face] *= (1 - np.minimum(swallowed, 0.9))[..., None]
+        picture[self._face] *= (1 - np.minimum(absorbed, 0.9))[..., None]
         return picture
 
     def _shine(self, part: Ints) -> tuple[Floats, Floats]:
@@ -156,7 +158,7 @@ class Renderer:
         return strength[part], exponent[part]
 
     def _sky(self, normal: Floats, part: Ints) -> Floats:
-        """(P, 3) soft light from all round, more from some sides."""
+        """Return the soft light (P, 3) from all directions, with more from those of the soft lamps."""
         light = np.broadcast_to(self._scene.ambient.astype(np.float32), normal.shape).copy()
         for lamp in self._scene.soft:
             light += (
@@ -166,7 +168,7 @@ class Renderer:
         return light * dim[part][:, None]
 
     def _reached(self, lamp: Lamp, points: Floats, place: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-        """(P,) 0 in the lamp's shadow, 1 in its light."""
+        """Return (P,): 0 in the lamp's shadow, 1 in its light."""
         side = np.cross([0.0, 1.0, 0.0], lamp.towards)
         side /= np.linalg.norm(side)
         axes = np.stack([side, -np.cross(lamp.towards, side), lamp.towards], 1).astype(np.float32)
@@ -178,14 +180,14 @@ class Renderer:
         lit = np.zeros(inside.shape, np.float32)
         lit[inside] = nearest[row, column] <= at[:, 2] + _SHADOW_BIAS_DM
         soft = lamp.softness * self._size
-        # Blurred as seen, over the head alone.
+        # The blur is in picture space and normalized over the head, so the background does not leak in.
         over = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), soft)
         return np.asarray(cv2.GaussianBlur(lit, (0, 0), soft))[inside] / over[inside]
 
     def _developed(
         self, linear: Floats, inside: npt.NDArray[np.bool_], skin: npt.NDArray[np.bool_], seed: int
     ) -> npt.NDArray[np.uint8]:
-        """The picture as a camera gives it: exposure half-way towards the skin's brightness, gamma, grain."""
+        """Return the picture of a simulated camera: partial exposure compensation for the skin, gamma and grain."""
         scene = self._scene
         bright = np.quantile(linear[skin][::7], 0.75) if skin.any() else 0.5
         exposed = linear * (scene.exposure / max(float(bright), 1e-3)) ** 0.7
@@ -199,7 +201,7 @@ class Renderer:
 
 
 def _hollows(depth: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
-    """(P,) 0..1: the part of the sky that is left where the neighbourhood stands nearer to the viewer."""
+    """Return (P,), 0..1: the visible fraction of the sky; lower where the surroundings are nearer to the viewer."""
     floor = float(depth[inside].min())
     filled = np.where(inside, depth, floor)
     sigma = depth.shape[0] / 40
@@ -210,7 +212,7 @@ def _hollows(depth: Floats, inside: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _dot(first: Floats, second: Floats) -> Floats:
-    """(n, 1) of (n, 3) and (n, 3); NumPy's own sum over three numbers takes ten times as long."""
+    """Return the dot products (n, 1) of (n, 3) and (n, 3). NumPy's sum over three numbers takes ten times as long."""
     return (first[:, 0] * second[:, 0] + first[:, 1] * second[:, 1] + first[:, 2] * second[:, 2])[:, None]
 
 
@@ -219,7 +221,7 @@ def _unit(vectors: Floats) -> Floats:
 
 
 def _eye_coordinates(rig: Rig) -> Floats:
-    """(n, 2): each eye seen from the front in its base shape, the eyeball's outline at 0 and 1."""
+    """Return (n, 2): frontal texture coordinates of each eye in its base shape; the eyeball's outline is at 0 and 1."""
     points = rig.vertices[rig.parts["eyes"].vertices]
     uv = np.empty((len(points), 2), np.float32)
     for side in (points[:, 0] > 0, points[:, 0] < 0):
@@ -229,7 +231,7 @@ def _eye_coordinates(rig: Rig) -> Floats:
 
 
 def _eye_texture(person: Person, size: int = 128) -> Floats:
-    """(size, size, 3): sclera, iris with a dark rim, pupil."""
+    """Return the texture (size, size, 3) of an eye: sclera, iris with a dark rim, pupil."""
     axis = (np.arange(size) + 0.5) / size * 2 - 1
     radius = np.hypot(*np.meshgrid(axis, axis)).astype(np.float32)
     picture = np.broadcast_to(person.colors["eyes"], (size, size, 3)).copy()

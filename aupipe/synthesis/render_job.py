@@ -1,6 +1,6 @@
-"""What all rendered data sets share: their settings, and a folder that belongs to one data set.
+"""The settings of rendered data sets, and the check that a folder holds one data set only.
 
-DIR/dataset.json says what the set is made from, later also what is in it.
+DIR/dataset.json contains the options of the data set and, when it is complete, its counts.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from aupipe.synthesis.au_schedule import PRESENT
 from aupipe.synthesis.rig import Rig
 
 GENERATOR = "aupipe synthesize"
-REVISION = 3  # raised when the same options come to give other bytes
+REVISION = 3  # Incremented when the same options give other bytes.
 CARD = "dataset.json"
 
 
 class RenderConfig(Section):
-    """The pictures."""
+    """Size and compression of the pictures."""
 
-    size_px: int = Field(default=160, ge=64, le=1024, multiple_of=2)  # width and height, a person
-    crf: int = Field(default=18, ge=0, le=51)  # H.264's constant rate factor, of videos
+    size_px: int = Field(
+        default=160, ge=64, le=1024, multiple_of=2
+    )  # Width and height of the picture of one person, in pixels.
+    crf: int = Field(default=18, ge=0, le=51)  # H.264's constant rate factor of the videos; lower is better.
 
 
 class SynthesisConfig(Section):
-    """What `--set` reaches. All but the resources is part of the key of a data set."""
+    """All settings of `synthesize.py`. Every one except the resources is part of the identity of a data set."""
 
     render: RenderConfig = RenderConfig()
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
-    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
+    resources: Resources = Resources()  # All jobs have this section; no part of this one runs on a GPU.
 
 
 class DataSet(Protocol):
-    """What the job makes: units, each complete or absent, each of heads of one rig."""
+    """A data set to render: units that are each complete or absent, each with the heads of one rig."""
 
     @property
     def rigs(self) -> tuple[str, ...]: ...
@@ -53,7 +55,7 @@ class DataSet(Protocol):
 
     def card(self) -> dict[str, object]: ...
 
-    def frames_of(self, unit: Any) -> int: ...
+    def frame_count(self, unit: Any) -> int: ...
 
     def is_complete(self, unit: Any, storage: Storage) -> bool: ...
 
@@ -65,10 +67,10 @@ class DataSet(Protocol):
 
 
 def made_from(seed: int, rigs: Sequence[str], config: SynthesisConfig) -> dict[str, object]:
-    """The part of a card that every data set has.
+    """Return the part of the card that all data sets have.
 
     Raises:
-        ConfigError: a rig is not there.
+        ConfigError: a rig is not available.
     """
     labels, licenses = zip(*(rig.label(named) for named in rigs), strict=True)
     return {
@@ -85,10 +87,10 @@ def made_from(seed: int, rigs: Sequence[str], config: SynthesisConfig) -> dict[s
 
 
 def claim(data: DataSet, storage: Storage) -> None:
-    """Make `storage` the place of this data set.
+    """Write the card of this data set into `storage`, unless it is there.
 
     Raises:
-        ConfigError: it holds another data set, or something else.
+        ConfigError: `storage` holds another data set or other files.
     """
     check(data, storage)
     if not storage.exists(CARD):
@@ -96,21 +98,21 @@ def claim(data: DataSet, storage: Storage) -> None:
 
 
 def check(data: DataSet, storage: Storage) -> None:
-    """Whether `storage` is empty or holds this data set, or part of it.
+    """Raise an error unless `storage` is empty or holds this data set or a part of it.
 
     Raises:
-        ConfigError: it holds another data set, or something else.
+        ConfigError: `storage` holds another data set or other files.
     """
     if not storage.exists(CARD):
         if storage.names():
-            raise ConfigError(f"--out {storage.root} holds files but no {CARD}; name an empty or a new folder")
+            raise ConfigError(f"--out: {storage.root} holds files but no {CARD}; fix: name an empty or a new folder")
         return
-    held, wanted = json.loads(storage.read(CARD)), json.loads(json_bytes(data.card()))
-    for key in wanted:
-        if held.get(key) != wanted[key]:
+    found, expected = json.loads(storage.read(CARD)), json.loads(json_bytes(data.card()))
+    for key in expected:
+        if found.get(key) != expected[key]:
             raise ConfigError(
-                f"--out {storage.root} holds a data set with {key} {held.get(key)!r}, not {wanted[key]!r}; "
-                "name another folder, or give the options it was made with"
+                f"--out: {storage.root} holds a data set with {key} {found.get(key)!r}, not {expected[key]!r}; "
+                "fix: name another folder, or use the options of that data set"
             )
 
 

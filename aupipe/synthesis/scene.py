@@ -1,4 +1,4 @@
-"""What stands round a head in one video, and how the head moves: camera, lights, background, pose, blinks, gaze."""
+"""The random scene of one video (camera, lights, background) and the movements of the head (pose, blinks, gaze)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.au_schedule import segment
-from aupipe.synthesis.rig import Floats
 
 _DISTRACTIONS = ("wide", "sneer", "dimple", "pucker", "stretch", "funnel", "puff", "jaw_left", "jaw_right")
-_NECK = np.array([0.0, -1.0, -1.0], np.float32)  # where a head turns, from the middle between the eyes (dm)
+_NECK = np.array([0.0, -1.0, -1.0], np.float32)  # Center of the head's rotation relative to the eyes (dm).
 
 
 @dataclass(frozen=True)
 class Lamp:
-    """towards: (3,) of length 1, to the lamp;  color: (3,);  softness: blur of its shadows as a part of the view."""
+    """A distant light.
+
+    Attributes:
+        towards: (3,) unit vector to the lamp.
+        color: (3,).
+        softness: blur of its shadows as a fraction of the view.
+    """
 
     towards: Floats
     color: Floats
@@ -24,10 +30,20 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """view_dm: height of the picture at the face;  distance_dm: of the camera;  shift: (2,) of the face from the
-    middle, as a part of the picture;  lamps: with shadows;  soft: large lights without;  ambient: (3,);
-    wrap: how far light reaches round the skin;  exposure: brightness that the camera wants of the skin, 0..1;
-    background: (H, W, 3) sRGB 0..255;  noise: standard deviation of the camera's grain, 0..255."""
+    """The camera, lights and background of one video.
+
+    Attributes:
+        view_dm: height of the picture at the face.
+        distance_dm: of the camera.
+        shift: (2,) of the face from the center, as a fraction of the picture.
+        lamps: lights with shadows.
+        soft: large lights without shadows.
+        ambient: (3,) light from all directions.
+        wrap: wrap of diffuse light around the skin; 0 is Lambert's law.
+        exposure: target brightness of the skin, 0..1.
+        background: (H, W, 3) sRGB, 0..255.
+        noise: standard deviation of the camera's grain, 0..255.
+    """
 
     view_dm: float
     distance_dm: float
@@ -42,7 +58,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
-    """A random scene: rooms and streets, lamps of one to three colors, hard or soft, a selfie or from afar."""
+    """Return a random scene: up to two lamps with shadows, one to three without, and a near or a distant camera."""
     lamps = tuple(
         Lamp(_direction(rng), _tint(rng) * strength, float(rng.uniform(0.002, 0.02)))
         for strength in (rng.uniform(0.3, 1.6), rng.uniform(0.1, 0.8))[: rng.choice(3, p=[0.2, 0.55, 0.25])]
@@ -63,20 +79,20 @@ def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
 
 
 def _direction(rng: np.random.Generator, spread: float = 0.7) -> Floats:
-    """(3,) to a light that stands more often in front and above."""
+    """Return a random unit vector (3,) to a light, more often in front and above."""
     drawn = rng.normal([0, 0.35, 0.9], spread)
     return drawn / np.linalg.norm(drawn)
 
 
 def _tint(rng: np.random.Generator) -> Floats:
-    """(3,) a color near white: daylight to lamplight, now and then colored."""
+    """Return a random color (3,) near white, from daylight to lamplight; 12 % are colored."""
     warmth = rng.normal(0, 0.12)
     tint = np.array([1 + warmth, 1.0, 1 - warmth]) * rng.normal(1, 0.04, 3)
     return (tint if rng.random() < 0.88 else tint * rng.uniform(0.4, 1.3, 3)).clip(0.2, 2)
 
 
 def _background(rng: np.random.Generator, size_px: int) -> Floats:
-    """(size, size, 3) of soft patches and a few straight-edged things."""
+    """Return a random background (size, size, 3) of soft patches and a few straight-edged objects."""
     import cv2
 
     cells = int(rng.integers(2, 12))
@@ -90,7 +106,7 @@ def _background(rng: np.random.Generator, size_px: int) -> Floats:
 
 
 def draw_pose(rng: np.random.Generator, frames: int, fps: int) -> Floats:
-    """(N, 3) radians of yaw, pitch and roll: a way to hold the head and slow swaying about it."""
+    """Return yaw, pitch and roll (N, 3) in radians: a random mean pose and slow swaying about it."""
     time_s = np.arange(frames)[:, None] / fps
     held = rng.normal(0, np.deg2rad([11, 5, 4]))
     sway = np.sin(2 * np.pi * (rng.uniform(0.1, 0.5, 3) * time_s + rng.random(3)))
@@ -100,7 +116,7 @@ def draw_pose(rng: np.random.Generator, frames: int, fps: int) -> Floats:
 
 
 def draw_movements(rng: np.random.Generator, frames: int, fps: int) -> dict[str, Floats]:
-    """(N,) intensity of each movement that carries no label: blinks, gaze, now and then a grimace."""
+    """Return the intensity (N,) of each movement without a label: blinks, gaze and, in 35 % of videos, a grimace."""
     blink = np.zeros(frames)
     moment = rng.exponential(3.0)
     while moment * fps < frames:
@@ -119,21 +135,21 @@ def draw_movements(rng: np.random.Generator, frames: int, fps: int) -> dict[str,
 
 
 def _fixations(rng: np.random.Generator, frames: int, fps: int, spread: float) -> Floats:
-    """(N,) of a gaze that rests for about a second and jumps."""
+    """Return one coordinate (N,) of a gaze with fixations of about a second and jumps between them."""
     jumps = rng.random(frames) < 1 / fps
     targets = rng.normal(0, spread, frames).clip(-0.8, 0.8)
     return targets[np.maximum.accumulate(np.where(jumps, np.arange(frames), 0))]
 
 
 def neck_weights(vertices: Floats) -> Floats:
-    """(V, 1) part that each vertex takes in the head's rotation: 1 in the head, 0 at the shoulders."""
+    """Return (V, 1) the share of each vertex in the rotation of the head: 1 in the head, 0 at the shoulders."""
     height = vertices[:, 1] + 0.6 * (vertices[:, 2] + 0.5)
     ramp = ((height + 1.7) / 0.8).clip(0, 1)
     return (ramp * ramp * (3 - 2 * ramp))[:, None]
 
 
-def turned(vertices: Floats, pose: Floats, weights: Floats) -> Floats:
-    """(V, 3) `vertices` with the head turned about the neck by yaw, pitch and roll (3,)."""
+def rotate_head(vertices: Floats, pose: Floats, weights: Floats) -> Floats:
+    """Return `vertices` (V, 3) with the head rotated about the neck by yaw, pitch and roll (3,) in radians."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(pose), np.sin(pose)
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])

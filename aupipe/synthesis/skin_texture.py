@@ -1,7 +1,7 @@
-"""Skin, lips, brows, beard, hair and furrows as one picture of reflectance, spread round the head like a tin's label.
+"""The texture of the skin: lips, brows, beard, hair and furrows as one picture of reflectance around the head.
 
-The picture lies on cylinder coordinates of the base head: angle about the vertical axis (radians, 0 in front, + to the
-person's left) and height (dm). So brows and hair keep their place on every shape, and move with the skin.
+The texture uses cylinder coordinates of the base head: angle about the vertical axis (radians, 0 in front, positive to
+the person's left) and height (dm). So brows and hair keep their position on every shape and move with the skin.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from itertools import product
 import cv2
 import numpy as np
 
-from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Floats, Rig
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Rig
 
-TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
+TEXTURE_SIZE = (384, 768)  # Rows (height), columns (angle).
 EYE_HEIGHT_DM = EYES_DM[1]
-RADIUS_DM = 0.9  # of the face about the axis: turns angles into lengths
+RADIUS_DM = 0.9  # Radius of the face about the axis; it converts angles to lengths.
 
-# Furrows that an AU at full intensity draws (FACS names them among the appearance changes): lines through points
-# (distance from the middle of the face, height), in dm on the base shape, on both sides.
+# Furrows of an AU at full intensity, which FACS lists among the appearance changes: polylines of points (distance from
+# the middle of the face, height) in dm on the base shape, drawn on both sides.
 FURROWS: Mapping[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "AU01": (
         ((0.0, 7.72), (0.15, 7.70), (0.26, 7.66)), ((0.0, 7.82), (0.15, 7.80), (0.26, 7.77)),
@@ -43,7 +44,12 @@ FURROWS: Mapping[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What the painter knows of a person. female, old, melanin: 0..1;  tone, hair: (3,) reflectance."""
+    """The traits of a person that the texture depends on.
+
+    Attributes:
+        female, old, melanin: 0..1.
+        tone, hair: (3,) reflectance of the skin and of the hair.
+    """
 
     female: float
     old: float
@@ -53,7 +59,7 @@ class Traits:
 
 
 def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
-    """(rows, columns) 0..1: scalp hair; its line runs over the forehead, before the ears, and down behind them."""
+    """Return a random mask (rows, columns), 0..1, of scalp hair from the forehead, past the ears, to the nape."""
     angle, height = _grid()
     man = traits.female < 0.5
     forehead = rng.uniform(7.85, 8.05) + (0.25 * traits.old * rng.random() if man else 0)
@@ -62,15 +68,15 @@ def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
         np.abs(angle), np.deg2rad([0, 30, 55, 68, 76, 100, 108, 180]),
         [forehead, forehead - 0.02, 7.75, 7.35, rng.uniform(7.05, 7.3), 7.42, 6.9, nape],
     )  # fmt: skip
-    if man and rng.random() < 0.12:  # shaved
+    if man and rng.random() < 0.12:  # Shaved.
         line = line + HIGHEST_DM
-    elif man and rng.random() < 0.12:  # bald on top
+    elif man and rng.random() < 0.12:  # Bald on top.
         line = np.where(height > rng.uniform(7.4, 7.9), HIGHEST_DM + 1, line)
     return _soft(height - line + 0.03 * _noise(rng, 48) + 0.04 * _noise(rng, 12), 0.08)
 
 
 def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Floats:
-    """(rows, columns, 3) float32 reflectance; `hair` as `hair_mask` gives it."""
+    """Return the reflectance (rows, columns, 3) float32 of the skin. hair: a mask as returned by `hair_mask`."""
     angle, height = _grid()
     arc = np.abs(angle) * RADIUS_DM
     man = traits.female < 0.5
@@ -96,14 +102,14 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
 
 
 def strands(rng: np.random.Generator, color: Floats, contrast: float) -> Floats:
-    """(32, 512, 3) float32 reflectance of hair that hangs down, or of cloth."""
+    """Return the reflectance (32, 512, 3) float32 of hanging hair or of cloth."""
     across = 1 + contrast * rng.normal(0, 1, (4, 512)).astype(np.float32)
     picture = cv2.resize(across, (512, 32), interpolation=cv2.INTER_LINEAR)[..., None] * color.astype(np.float32)
     return np.asarray(picture.clip(0.004, 0.9), np.float32)
 
 
 def furrows(rng: np.random.Generator, traits: Traits) -> dict[str, Floats]:
-    """For each AU of FURROWS, (rows, columns) 0..1: the part of the light that its furrows swallow."""
+    """Return for each AU of FURROWS (rows, columns), 0..1: the fraction of the light that its furrows absorb."""
     rows, columns = TEXTURE_SIZE
     depth = rng.uniform(0.0, 0.6) + 0.25 * traits.old
     masks = {}
@@ -120,14 +126,17 @@ def furrows(rng: np.random.Generator, traits: Traits) -> dict[str, Floats]:
 
 
 def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:
-    """(rows, columns) 0..1: stubble or beard below the nose, up to the sideburns; lips are painted over it."""
+    """Return a mask (rows, columns), 0..1, of stubble or beard below the nose and up to the sideburns.
+
+    It includes the lips, which are drawn over it.
+    """
     jaw = _soft(6.78 - height + 0.9 * (np.abs(angle) - 0.9).clip(0), 0.12)
     jaw = jaw * _soft(1.25 - np.abs(angle), 0.2) * _soft(height - 6.05, 0.2)
     return jaw * rng.uniform(0.15, 0.85) * (1 + 0.3 * _noise(rng, 96)).clip(0, 1)
 
 
 def _brows(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
-    """(rows, columns) 0..1: an arched stroke over each eye, thinner outwards."""
+    """Return a mask (rows, columns), 0..1: an arched stroke over each eye, thinner outwards."""
     length, thickness = rng.uniform(0.36, 0.44), rng.uniform(0.025, 0.055)
     from_inner_end = arc - 0.12
     along = (from_inner_end / length).clip(0, 1)
@@ -137,11 +146,11 @@ def _brows(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
 
 
 def _bake(rig: Rig, mask: Floats) -> Floats:
-    """(rows, columns): a vertex mask (V,) spread over the picture, each triangle with its mean, edges softened."""
+    """Return a vertex mask (V,) as a texture (rows, columns): each triangle has its mean, and edges are blurred."""
     part = rig.parts["skin"]
     triangles = part.vertices[part.faces]
     values = mask[triangles].mean(1)
-    shift = 16  # sub-pixel steps in OpenCV's fixed-point coordinates (4 bits)
+    shift = 16  # Sub-pixel steps of OpenCV's fixed-point coordinates (4 bits).
     points = np.round(rig.paint * TEXTURE_SIZE[::-1] * shift).astype(np.int32)
     picture = np.zeros(TEXTURE_SIZE, np.float32)
     for number in np.flatnonzero(values > 0.02):
@@ -150,7 +159,7 @@ def _bake(rig: Rig, mask: Floats) -> Floats:
 
 
 def _grid() -> tuple[Floats, Floats]:
-    """Angle and height of each texel, each (rows, columns)."""
+    """Return the angle and the height of each texel, each (rows, columns)."""
     rows, columns = TEXTURE_SIZE
     height = HIGHEST_DM - (np.arange(rows) + 0.5) / rows * (HIGHEST_DM - LOWEST_DM)
     angle = ((np.arange(columns) + 0.5) / columns - 0.5) * 2 * np.pi
@@ -159,13 +168,13 @@ def _grid() -> tuple[Floats, Floats]:
 
 
 def _noise(rng: np.random.Generator, cells: int) -> Floats:
-    """(rows, columns), about ±1, with `cells` bumps up and twice as many round."""
+    """Return smooth noise (rows, columns) of about ±1, with `cells` bumps in height and twice as many around."""
     coarse = rng.normal(0, 1, (cells, 2 * cells)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, TEXTURE_SIZE[::-1], interpolation=cv2.INTER_CUBIC))
 
 
 def _soft(value: Floats, width: float) -> Floats:
-    """0 below, 1 above zero, over about `width`."""
+    """Return a linear step: 0 below zero, 1 above it, over a range of `width`."""
     return (value / width + 0.5).clip(0, 1)
 
 

@@ -1,8 +1,8 @@
-"""Rendered pictures on disk, unrelated to each other, as labeled images for preprocess.py.
+"""Rendered, mutually independent pictures on disk, as labeled images for preprocess.py.
 
-DIR/images/PERSON/NN.jpg, DIR/people/PERSON.json (a person's last file: labels and traits), and at the end
-DIR/manifest.csv (`aupipe.images.manifest`: path, subject, split, AUs and how strong they are), DIR/groups.csv
-(video_id, rig, tone, glasses: for `evaluate.py --groups`) and DIR/dataset.json.
+The files are DIR/images/PERSON/NN.jpg and DIR/people/PERSON.json (labels and traits; written last for each person). At
+the end DIR/manifest.csv (`aupipe.images.manifest`: path, subject, split, AUs and their intensities), DIR/groups.csv
+(video_id, rig, tone, glasses; for `evaluate.py --groups`) and the counts in DIR/dataset.json are written.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from aupipe.synthesis.render_job import CARD, SynthesisConfig, check, json_bytes
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.stills import stills
 
-VALIDATION_EVERY = 10  # the last of so many people is for validation
+VALIDATION_EVERY = 10  # The last of each group of this many people is for validation.
 _TRAITS = ("rig", "tone", "glasses")
-STRONG = tuple(f"{au}_intensity" for au in facs.AUS)
+INTENSITIES = tuple(f"{au}_intensity" for au in facs.AUS)
 MANIFEST, GROUPS = "manifest.csv", "groups.csv"
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who is in the pictures of a folder."""
+    """The person in the pictures of one folder."""
 
     name: str
     split: str
@@ -41,7 +41,7 @@ class Person:
 
 @dataclass(frozen=True)
 class StillSet:
-    """Everything that the bytes of a data set depend on: `stills` pictures of each of `people`."""
+    """All options that the bytes of a data set depend on: `stills` pictures of each of `people` people."""
 
     people: int
     stills: int
@@ -50,12 +50,12 @@ class StillSet:
     config: SynthesisConfig
 
     def units(self) -> list[Person]:
-        """In order of name, their rigs in turn."""
+        """Return the people ordered by name, with the rigs in turn."""
         seeds = [np.random.SeedSequence([self.seed, n]).generate_state(1)[0] for n in range(self.people)]
         return [
             Person(
                 name=f"{self.seed:02d}{number + 1:05d}",
-                # Counted a rig, so that every rig has its share of both splits.
+                # People are counted per rig, so that both splits contain every rig.
                 split="validation" if number // len(self.rigs) % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train",
                 seed=int(seed),
                 rig=self.rigs[number % len(self.rigs)],
@@ -64,50 +64,50 @@ class StillSet:
         ]
 
     def card(self) -> dict[str, object]:
-        """What stands in dataset.json from the start, and what a second run must agree with."""
+        """Return the initial content of dataset.json. A later run must have the same options."""
         return made_from(self.seed, self.rigs, self.config) | {"people": self.people, "stills": self.stills}
 
-    def frames_of(self, person: Person) -> int:
-        """How many pictures a unit takes."""
+    def frame_count(self, person: Person) -> int:
+        """Return the number of pictures of a unit."""
         return self.stills
 
     def is_complete(self, person: Person, storage: Storage) -> bool:
         return storage.exists(_labels(person))
 
     def make(self, person: Person, heads: Rig, storage: Storage) -> None:
-        """Render one person's pictures and write them, the labels last."""
-        shown = stills(heads, seed=person.seed, count=self.stills, size_px=self.config.render.size_px)
+        """Render the pictures of one person and write them, the labels last."""
+        rendered = stills(heads, seed=person.seed, count=self.stills, size_px=self.config.render.size_px)
         rng = np.random.default_rng([person.seed, self.stills])
-        for number, picture in enumerate(shown.pictures):
+        for number, picture in enumerate(rendered.pictures):
             quality = int(rng.integers(35, 98))
             _, file = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
             storage.write(_image(person, number), file.tobytes())
-        said = {"au": shown.au.astype(int).tolist(), "intensity": shown.intensity.round(3).tolist()} | shown.traits
-        storage.write(_labels(person), json_bytes(said))
+        labels = {"au": rendered.au.astype(int).tolist(), "intensity": rendered.intensity.round(3).tolist()}
+        storage.write(_labels(person), json_bytes(labels | rendered.traits))
 
     def finish(self, storage: Storage) -> str:
-        """Write the manifests and what is in the set. Returns the set in words."""
+        """Write the manifests and the counts. Return a summary of the data set."""
         people = self.units()
-        said = [json.loads(storage.read(_labels(person))) for person in people]
+        every = [json.loads(storage.read(_labels(person))) for person in people]
         rows = [
-            [_image(person, number), person.name, person.split, *au, *strong]
-            for person, labels in zip(people, said, strict=True)
-            for number, (au, strong) in enumerate(zip(labels["au"], labels["intensity"], strict=True))
+            [_image(person, number), person.name, person.split, *au, *intensity]
+            for person, labels in zip(people, every, strict=True)
+            for number, (au, intensity) in enumerate(zip(labels["au"], labels["intensity"], strict=True))
         ]
-        storage.write(MANIFEST, _csv(("path", "subject", "split", *facs.AUS, *STRONG), rows))
-        traits = [[person.name, *(labels[t] for t in _TRAITS)] for person, labels in zip(people, said, strict=True)]
+        storage.write(MANIFEST, _csv(("path", "subject", "split", *facs.AUS, *INTENSITIES), rows))
+        traits = [[person.name, *(labels[t] for t in _TRAITS)] for person, labels in zip(people, every, strict=True)]
         storage.write(GROUPS, _csv(("video_id", *_TRAITS), traits))
         rates = np.array([row[3 : 3 + len(facs.AUS)] for row in rows]).mean(0)
         found = {"pictures": len(rows), "positive_rate": dict(zip(facs.AUS, rates.round(4).tolist(), strict=True))}
         storage.write(CARD, json_bytes(self.card() | found))
-        shown = " ".join(f"{au} {rate:.3f}" for au, rate in zip(facs.AUS, rates, strict=True))
-        return f"{len(people):,} people, {len(rows):,} pictures; {shown}\ndata set: {storage.path(MANIFEST)}"
+        text = " ".join(f"{au} {rate:.3f}" for au, rate in zip(facs.AUS, rates, strict=True))
+        return f"{len(people):,} people, {len(rows):,} pictures; {text}\ndata set: {storage.path(MANIFEST)}"
 
     def describe(self, storage: Storage) -> str:
-        """The plan in words.
+        """Return the plan as text.
 
         Raises:
-            ConfigError: as `check`.
+            ConfigError: as for `check`.
         """
         check(self, storage)
         people = self.units()

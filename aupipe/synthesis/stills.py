@@ -1,6 +1,7 @@
-"""Unrelated pictures of one person: each with its own expression, light, place and way to hold the head.
+"""Independent pictures of one person, each with its own expression, light, background and pose.
 
-For training on single frames: neighboring frames of a video say nearly the same, unrelated ones do not.
+They are for training on single frames, where independent pictures carry more information than neighboring frames of a
+video, which are nearly equal.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import au_blendshapes
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_schedule import DRIVEN, present, suppressed
 from aupipe.synthesis.render import Renderer
-from aupipe.synthesis.rig import Floats, Rig
+from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.scene import draw_scene
 
-# How often an AU is added by itself; those that come along with an expression come on top.
+# Probability that an AU is added by itself, beyond those of an expression.
 _ALONE = dict(zip(facs.AUS, (0.14, 0.1, 0.2, 0.12, 0.2, 0.16, 0.3, 0.12, 0.1, 0.12, 0.2, 0.25), strict=True))
-_ASYMMETRY = 0.12  # standard deviation of what the left side shows more than the right
-_GAP_DM = 0.1  # between lips that are parted at full intensity
+_ASYMMETRY = 0.12  # Standard deviation of the left side's intensity relative to the mean of both sides.
+_GAP_DM = 0.1  # Gap between the lips at full intensity of AU25.
 
 
 @dataclass(frozen=True)
 class Stills:
-    """pictures: (N, H, W, 3);  au: (N, 12) labels;  intensity: (N, 12) 0..1;  traits: of the person."""
+    """The pictures of one person.
+
+    Attributes:
+        pictures: (N, H, W, 3).
+        au: (N, 12) labels.
+        intensity: (N, 12), 0..1.
+        traits: of the person.
+    """
 
     pictures: npt.NDArray[np.uint8]
     au: npt.NDArray[np.bool_]
@@ -36,26 +45,26 @@ class Stills:
 
 
 def draw_intensity(rng: np.random.Generator) -> Floats:
-    """(12,) 0..1: an expression, single AUs, or both, from hardly visible to the most; now and then none at all."""
-    shown = np.zeros(len(facs.AUS), np.float32)
+    """Return random intensities (12,), 0..1: an expression, single AUs, or both; 8 % are neutral."""
+    drawn = np.zeros(len(facs.AUS), np.float32)
     if rng.random() < 0.08:
-        return shown
+        return drawn
     if rng.random() < 0.4:
         strength = rng.uniform(0.3, 1)
         for au, chance in DRIVEN[str(rng.choice(list(DRIVEN)))].items():
             if rng.random() < chance:
-                shown[facs.AUS.index(au)] = strength * rng.uniform(0.4, 1)
+                drawn[facs.AUS.index(au)] = strength * rng.uniform(0.4, 1)
     for place, chance in enumerate(_ALONE.values()):
         if rng.random() < chance:
-            shown[place] = rng.uniform(0.08, 1)
-    raised = shown[0]
-    if raised and rng.random() < 0.5:  # inner and outer brow mostly rise together
-        shown[1] = max(float(shown[1]), float(raised) * rng.uniform(0.5, 1))
-    return suppressed(shown)
+            drawn[place] = rng.uniform(0.08, 1)
+    raised = drawn[0]
+    if raised and rng.random() < 0.5:  # Inner and outer brow mostly rise together.
+        drawn[1] = max(float(drawn[1]), float(raised) * rng.uniform(0.5, 1))
+    return suppressed(drawn)
 
 
 def draw_distractions(rng: np.random.Generator) -> dict[str, float]:
-    """Movements that carry no label: where somebody looks, lids, lips that speak, grimaces."""
+    """Return random movements without a label: gaze, eyelids, speaking lips, grimaces."""
     across, up = rng.normal(0, 0.35, 2).clip(-1, 1)
     moves = {"look_left" if across > 0 else "look_right": abs(across), "look_up" if up > 0 else "look_down": abs(up)}
     if rng.random() < 0.22:
@@ -72,23 +81,23 @@ _GRIMACES: Sequence[str] = [
 
 
 def draw_pose(rng: np.random.Generator) -> Floats:
-    """(3,) radians of yaw, pitch and roll."""
+    """Return random yaw, pitch and roll (3,) in radians."""
     return (rng.normal(0, [16, 9, 6]) * np.pi / 180).clip(-0.7, 0.7)
 
 
 def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
-    """`count` unrelated pictures of the person of a seed."""
+    """Return `count` independent pictures of one person. The output is deterministic for a given seed."""
     rng = np.random.default_rng(seed)
     person, lips = draw_person(rng, rig), au_blendshapes.lip_columns(rig)
     pictures = np.empty((count, size_px, size_px, 3), np.uint8)
     intensity = np.empty((count, len(facs.AUS)), np.float32)
     gap_dm = np.empty(count)
     for number in range(count):
-        shown, pose = draw_intensity(rng), draw_pose(rng)
-        moves = dict(zip(facs.AUS, shown.tolist(), strict=True)) | draw_distractions(rng)
+        drawn, pose = draw_intensity(rng), draw_pose(rng)
+        moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
         lean = {name: float(rng.normal(0, _ASYMMETRY)) for name in moves}
         face = rig.shape(au_blendshapes.offset_weights(rig.actions, moves, lean), person.vertices)
-        gap_dm[number], intensity[number] = lips.gap(face), shown
+        gap_dm[number], intensity[number] = lips.gap(face), drawn
         renderer = Renderer(rig, person, draw_scene(rng, size_px), size_px=size_px)
         pictures[number] = renderer.frame(face, moves, int(rng.integers(2**31)), pose)
     intensity[:, facs.AUS.index("AU25")] = (gap_dm / _GAP_DM).clip(0, 1)

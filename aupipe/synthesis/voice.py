@@ -1,8 +1,8 @@
-"""What a rendered person says: speech-like sound that follows the mouth, so that hearing tells of AU25 and AU26.
+"""Speech-like sound that follows the mouth of a rendered person, so that audio is informative about AU25 and AU26.
 
-A source-filter voice (Fant, Acoustic Theory of Speech Production, 1960) in its plainest form: harmonics of a gliding
-pitch under two formants, breath, and syllables about four times a second. Lips apart: sound, the louder the wider.
-Jaw down: the first formant rises, as in "ah" against "ee". Lips shut: the room's hiss alone.
+This is a minimal source-filter voice (Fant, Acoustic Theory of Speech Production, 1960): harmonics of a gliding pitch
+under two formants, breath, and about four syllables per second. The loudness grows with the opening of the lips. The
+first formant rises as the jaw opens, as from "ee" to "ah". With closed lips only background hiss remains.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM
-from aupipe.synthesis.rig import Floats
 
-# The rate of Aff-Wild2's sound tracks and of the spectrograms in the papers that hear; 1764 samples a frame at 25/s.
+# The rate of Aff-Wild2's sound tracks and of the papers' spectrograms; 1764 samples per frame at 25 frames per second.
 RATE_HZ = 44_100
 
-_WIDE_DM = 0.2  # opening of the lips at which a voice is as loud as it gets
-_LOUDEST = 0.12  # root mean square of a syllable's middle at that opening, 1 = full scale
+_WIDE_DM = 0.2  # Opening of the lips at which the loudness is at its maximum.
+_LOUDEST = 0.12  # Root mean square of the middle of a syllable at that opening; 1 is full scale.
 _HIGHEST_HZ = 5000.0
 _FORMANT_WIDTH_HZ = (110.0, 180.0)
 
 
 def synthesize_voice(seed: int, opening_dm: Floats, jaw: Floats, fps: int) -> Floats:
-    """(n,) float32 sound of one person, n = N·RATE_HZ/fps; the same for a seed. Pictures do not depend on it.
+    """Return the sound (n,) float32 of one person, n = N·RATE_HZ/fps. It is deterministic for a given seed.
 
     Args:
-        seed: of the video.
+        seed: of the person; its pictures do not depend on the sound.
         opening_dm: (N,) gap between the lips.
         jaw: (N,) intensity of AU26.
     """
-    rng = np.random.default_rng([seed, RATE_HZ])  # its own, so that sound takes no number away from the pictures
+    rng = np.random.default_rng([seed, RATE_HZ])  # A generator of its own, so that pictures do not depend on the sound.
     count = len(opening_dm) * RATE_HZ // fps
     time_s = np.arange(count) / RATE_HZ
 
@@ -41,24 +41,24 @@ def synthesize_voice(seed: int, opening_dm: Floats, jaw: Floats, fps: int) -> Fl
     loudness = _LOUDEST * rng.uniform(0.6, 1.4) * np.sqrt(aperture) * _syllables(rng, time_s)
     glide = rng.uniform(0.02, 0.08) * np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time_s + rng.random()))
     pitch_hz = rng.uniform(95, 240) * (1 + glide)
-    vowels_hz = rng.uniform(
-        1000, 2300, count // (RATE_HZ // 5) + 2
-    )  # a second formant that wanders from vowel to vowel
+    vowels_hz = rng.uniform(1000, 2300, count // (RATE_HZ // 5) + 2)  # The second formant moves from vowel to vowel.
     second_hz = np.interp(time_s * 5, np.arange(len(vowels_hz)), vowels_hz)
     voiced = _harmonics(rng, pitch_hz, (320 + 480 * by_sample(jaw.clip(0, 1)), second_hz))
-    breath = np.diff(rng.standard_normal(count + 1)) / np.sqrt(2)  # a difference leans towards high frequencies
+    breath = np.diff(rng.standard_normal(count + 1)) / np.sqrt(
+        2
+    )  # A difference of white noise emphasizes high frequencies.
     hiss = rng.uniform(2e-4, 1e-3) * rng.standard_normal(count)
     sound: Floats = (loudness * (voiced + rng.uniform(0.1, 0.3) * breath) + hiss).astype(np.float32)
     return sound
 
 
 def samples(voices: list[Floats]) -> npt.NDArray[np.int16]:
-    """(n,) of the people of one video together, clipped at full scale."""
+    """Return the sum (n,) of the voices of one video, clipped at full scale."""
     return (np.sum(voices, axis=0) * 32767).round().clip(-32768, 32767).astype(np.int16)
 
 
 def _syllables(rng: np.random.Generator, time_s: Floats) -> Floats:
-    """(n,) 0.3..1: rises and falls three to five times a second, never quite to silence."""
+    """Return an envelope (n,), 0.3..1, with three to five syllables per second."""
     rate_hz, phase = rng.uniform(3, 5), rng.random()
     stumble = 0.15 * np.sin(2 * np.pi * (rng.uniform(0.3, 0.9) * time_s + rng.random()))
     beat: Floats = 0.65 - 0.35 * np.cos(2 * np.pi * (rate_hz * time_s + phase + stumble))
@@ -66,7 +66,7 @@ def _syllables(rng: np.random.Generator, time_s: Floats) -> Floats:
 
 
 def _harmonics(rng: np.random.Generator, pitch_hz: Floats, formants_hz: tuple[Floats, ...]) -> Floats:
-    """(n,) voiced sound of power 1 whatever the vowel."""
+    """Return voiced sound (n,) of power 1, independent of the vowel."""
     turns = np.cumsum(pitch_hz) / RATE_HZ
     sound, power = np.zeros(len(turns)), np.full(len(turns), 1e-9)
     for number in range(1, int(_HIGHEST_HZ / pitch_hz.min()) + 1):

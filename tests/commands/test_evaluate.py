@@ -30,7 +30,7 @@ def trained(tmp_path: Path) -> str:
     return str(tmp_path / "best")
 
 
-def test_dry_run_says_what_would_be_scored(
+def test_dry_run_prints_the_number_of_crops(
     trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store = make_store(train=1, validation=2, frames=10, unknown=0)
@@ -44,7 +44,7 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
 ) -> None:
     store = make_store(train=1, validation=2, frames=10)
     out = ["--out", str(tmp_path / "out")]
-    for arguments, said in (
+    for arguments, message in (
         (["--checkpoint", str(tmp_path / "none"), "--data", store], "no checkpoint"),
         (["--checkpoint", trained, "--data", store, "--split", "test"], "validation"),
         (["--checkpoint", trained, "--data", store, "--split", "fold:4"], "fold:3"),
@@ -58,21 +58,21 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
     ):
         assert main([*arguments, *out]) == 2, arguments
         error = capsys.readouterr().err
-        assert said in error
+        assert message in error
         assert error.count("\n") == 1
     for arguments in ([], ["--checkpoint", trained, "--predictions", "x.txt"]):
         with pytest.raises(SystemExit, match="2"):
             main([*arguments, "--data", store, *out])
 
 
-def test_videos_that_a_model_learnt_from_are_not_scored_unlabeled(
+def test_videos_that_a_model_was_trained_on_are_not_scored(
     trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     store = make_store(train=3, validation=2, frames=10)
     card = checkpoint.load_card(trained)
-    learnt = checkpoint.TrainingCard(videos=("train00.mp4",), held_out_videos=("train02.mp4",))
+    training = checkpoint.TrainingCard(videos=("train00.mp4",), held_out_videos=("train02.mp4",))
     system, _ = checkpoint.load(trained)
-    checkpoint.save(Storage(trained), system, card.model_copy(update={"training": learnt}))
+    checkpoint.save(Storage(trained), system, card.model_copy(update={"training": training}))
     arguments = ["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]
     assert main(arguments) == 0
     for split in ("train", "all"):

@@ -1,4 +1,4 @@
-"""Errors become exit codes: one sentence for what is outside, a traceback for a fault of our own."""
+"""Exit codes of errors: one sentence for a cause outside aupipe, a traceback for a fault of its own code."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ def run(error: BaseException | None, *arguments: str) -> int:
             raise error
         return 3
 
-    return job.run(job.make_parser("test", "A test.", "  none"), body, arguments)
+    return job.run(job.make_parser("test.py", "A test.", "  none"), body, arguments)
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (ConfigError("x: 1\n(2)"), 2, "test.py: x: 1 (2)\n"),
         (OSError(errno.EROFS, "No", "/x"), 2, "test.py: /x: No; fix: name a folder that can be written\n"),
         (OSError(errno.ENOSPC, "Full", "/x"), 1, "test.py: /x: Full; fix: free space or name another folder, then run "
          "the same command again\n"),
-        (KeyboardInterrupt(), 130, "test.py: stopped; the same command goes on from here\n"),
+        (KeyboardInterrupt(), 130, "test.py: interrupted; re-run the same command to resume\n"),
         (None, 3, ""),
     ],
 )  # fmt: skip
 def test_one_sentence_and_a_code(
-    error: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+    error: BaseException | None, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(error) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
-def test_verbose_shows_the_trace_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_prints_the_traceback_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(OSError(errno.ENOSPC, "Full", "/x"), "--verbose") == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
@@ -52,7 +52,7 @@ def test_verbose_shows_the_trace_too(capsys: pytest.CaptureFixture[str]) -> None
     assert lines[-1].startswith("test.py: /x: Full; fix: ")
 
 
-def test_a_fault_of_our_own_keeps_its_traceback_and_ends_with_1() -> None:
+def test_a_fault_of_aupipe_keeps_its_traceback_and_exits_1() -> None:
     program = (
         "import sys; from aupipe.commands import job\n"
         "sys.exit(job.run(job.make_parser('t', 't', 't'), lambda args: 1 / 0, []))"
@@ -72,7 +72,7 @@ def test_a_locale_that_cannot_print_a_name_does_not_end_the_job(monkeypatch: pyt
 
 
 def test_the_table_needs_no_library() -> None:
-    """`--help` starts at once, though errors of many libraries have a sentence."""
+    """The exceptions of many libraries have a sentence, but `--help` must not import these libraries."""
     program = (
         "import sys, aupipe.commands.job; print(sorted({'ray', 'torch', 'botocore', 'aiohttp'} & set(sys.modules)))"
     )

@@ -22,7 +22,7 @@ def test_an_unknown_setting_names_the_nearest(tmp_path, capsys):
 def test_a_store_of_something_else_is_not_replaced(make_store, tmp_path, capsys):
     (tmp_path / "m.csv").write_text("path\nx.jpg\n")
     assert main(["--data", str(tmp_path / "m.csv"), "--out", make_store(), "--dry-run"]) == 2
-    assert "holds a store made from test, not images:manifest; name another folder" in capsys.readouterr().err
+    assert "contains a store made from test, not images:manifest; fix: name another folder" in capsys.readouterr().err
 
 
 def test_a_dry_run_plans_and_writes_nothing(tmp_path, capsys):

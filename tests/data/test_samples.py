@@ -92,7 +92,7 @@ def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> No
                 expression=np.full(2, -1), intensity=intensity, source="test",
             )
         )  # fmt: skip
-        name = write.part_name("train", 0, "x")
+        name = write.shard_name("train", 0, "x")
         Storage(folder).write(name, part.finish())
         header = StoreHeader(
             edition="x", source="x", license="x", template=((0.0, 0.0),) * 5, template_source="arcface",

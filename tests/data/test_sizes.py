@@ -67,7 +67,7 @@ def store(folder: Path, *counts: int) -> FaceStore:
     for number, count in enumerate(counts):
         part = write.ShardWriter()
         part.add(rows(f"v{number}", count))
-        names.append(write.part_name("train", number, str(count)))
+        names.append(write.shard_name("train", number, str(count)))
         Storage(folder).write(names[-1], part.finish())
     write.finish(Storage(folder), HEADER, names)
     return FaceStore.open(str(folder))
@@ -106,11 +106,11 @@ def test_columns_of_arrays(count: int) -> None:
     np.testing.assert_array_equal(columns.labels(chunks), columns.labels(table))
     assert columns.to_arrays(pa.chunked_array([], SCHEMA.field("au").type)).shape == (0, 12)
     kind = SCHEMA.field("intensity").type
-    assert columns.to_arrays(pa.chunked_array([columns.of_arrays(np.zeros((count, 12)), kind, count)])).shape == (
+    assert columns.to_arrays(pa.chunked_array([columns.from_arrays(np.zeros((count, 12)), kind, count)])).shape == (
         count,
         12,
     )
-    assert columns.of_arrays(None, kind, count).null_count == count
+    assert columns.from_arrays(None, kind, count).null_count == count
 
 
 @pytest.mark.parametrize("blocks", sizes(2))

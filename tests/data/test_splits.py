@@ -92,7 +92,7 @@ def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
                 expression=np.array([video % 3]), source="test", identity=f"person{video % 4}",
             )
         )  # fmt: skip
-    name = write.part_name("train", 0, "x")
+    name = write.shard_name("train", 0, "x")
     Storage(tmp_path).write(name, part.finish())
     header = StoreHeader(
         edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface", n_expressions=8,

@@ -40,19 +40,19 @@ def test_similarity_is_the_least_squares_solution_and_no_reflection() -> None:
     assert np.linalg.det(similarity(mirrored, ARCFACE_TEMPLATE)[:, :2]) > 0
 
 
-def test_similarity_refuses_points_that_coincide() -> None:
+def test_similarity_rejects_coinciding_points() -> None:
     with pytest.raises(ValueError, match="coincide"):
         similarity(np.ones((5, 2)), ARCFACE_TEMPLATE)
 
 
-def test_a_crop_that_is_already_aligned_comes_back() -> None:
+def test_an_aligned_crop_is_unchanged() -> None:
     image = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
     np.testing.assert_array_equal(crop(image, ARCFACE_TEMPLATE, ARCFACE_TEMPLATE), image)
 
 
 @pytest.mark.parametrize("factor", [4, 8])
 def test_a_large_face_is_reduced_by_area_not_aliased(factor: int) -> None:
-    # Stripes of one pixel alias under bilinear sampling alone; reduced by area they are flat gray.
+    # Stripes of one pixel alias under bilinear sampling alone. Reduced by area they are uniform gray.
     size = 112 * factor
     image = np.zeros((size, size, 3), np.uint8)
     image[:, ::2] = 255
@@ -62,16 +62,16 @@ def test_a_large_face_is_reduced_by_area_not_aliased(factor: int) -> None:
     assert got.std() < 25
 
 
-def test_a_large_face_comes_to_lie_on_the_template() -> None:
+def test_a_large_face_is_aligned_to_the_template() -> None:
     picture = np.pad(draw_face(200), ((100, 100), (100, 100), (0, 0)), constant_values=BACKGROUND)
     image = cv2.resize(picture, (2800, 2800), interpolation=cv2.INTER_CUBIC)
     points = Detector(DetectorConfig()).detect(image).landmarks[0]
     large = crop(image, points, ARCFACE_TEMPLATE).astype(int)
-    small = crop(picture, (points + 0.5) / 7 - 0.5, ARCFACE_TEMPLATE)  # a scale of 0.9: bilinear alone
+    small = crop(picture, (points + 0.5) / 7 - 0.5, ARCFACE_TEMPLATE)  # sampled bilinearly, at 0.9
     assert np.abs(large - small).mean() < 2
 
 
-def test_overlap() -> None:
+def test_iou() -> None:
     boxes = np.array([[0, 0, 2, 2], [1, 0, 2, 2], [5, 5, 1, 1]], np.float32)
     np.testing.assert_allclose(iou(boxes[:1], boxes), [[1, 1 / 3, 0]], atol=1e-6)
 
@@ -80,7 +80,7 @@ def _detections(boxes: list[list[float]], points: list[np.ndarray]) -> Detection
     return Detections(np.array(boxes, np.float32), np.array(points, np.float32), np.ones(len(boxes), np.float32))
 
 
-def test_neighbors_are_mutual() -> None:
+def test_matches_are_mutual() -> None:
     before = _detections([[0, 0, 10, 10], [100, 0, 10, 10]], [ARCFACE_TEMPLATE] * 2)
     now = _detections([[101, 0, 10, 10], [1, 0, 10, 10], [3, 0, 10, 10]], [ARCFACE_TEMPLATE] * 3)
     assert match_detections(before, now).tolist() == [1, 0, -1]
@@ -98,7 +98,7 @@ def _moving(count: int, noise: float, speed: float = 2.0) -> tuple[list[Detectio
     return frames, links
 
 
-def test_smoothing_shifts_even_motion_nowhere_and_takes_noise_out() -> None:
+def test_smoothing_keeps_uniform_motion_and_reduces_noise() -> None:
     still, links = _moving(20, noise=0)
     for at in range(20):
         np.testing.assert_allclose(smooth_landmarks(still, links, at, 4), still[at].landmarks, atol=1e-4)
@@ -108,7 +108,7 @@ def test_smoothing_shifts_even_motion_nowhere_and_takes_noise_out() -> None:
     assert 0.15 < np.std(error) < 0.25  # binomial kernel of radius 4: 0.5 · √(C(16, 8) / 4⁸) = 0.22
 
 
-def test_smoothing_stops_where_the_chain_ends_and_looks_no_further_than_the_radius() -> None:
+def test_smoothing_is_limited_by_the_chain_and_the_radius() -> None:
     frames, links = _moving(20, noise=0.5)
     broken = [*links[:12], np.full(1, -1), *links[13:]]
     np.testing.assert_array_equal(smooth_landmarks(frames, broken, 11, 4), frames[11].landmarks)

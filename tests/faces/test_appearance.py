@@ -1,4 +1,4 @@
-"""Appearance: people who take each other's place are told apart; light, expression and small moves change nothing."""
+"""Appearance: people at the same place differ, and light, expression and small motion do not change a person."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def detector() -> Detector:
     return Detector(DetectorConfig())
 
 
-def look(image: np.ndarray, detector: Detector) -> Appearance:
+def describe(image: np.ndarray, detector: Detector) -> Appearance:
     (box,) = detector.detect(image).boxes
     return appearance(image, box)
 
@@ -35,34 +35,34 @@ def gray(image: np.ndarray) -> np.ndarray:
     return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
 
 
-def test_no_two_people_are_alike_and_each_stays_alike_for_a_second(detector: Detector) -> None:
-    first = [look(drawn(person), detector) for person in PEOPLE]
+def test_all_pairs_of_people_differ_and_each_is_stable_for_a_second(detector: Detector) -> None:
+    first = [describe(drawn(person), detector) for person in PEOPLE]
     assert not any(same_person(a, b) for a, b in combinations(first, 2))
     for number in (1, 10, 25):
-        assert all(same_person(a, look(drawn(p, number), detector)) for a, p in zip(first, PEOPLE, strict=True))
+        assert all(same_person(a, describe(drawn(p, number), detector)) for a, p in zip(first, PEOPLE, strict=True))
 
 
-def test_without_color_edges_alone_tell_people_apart(detector: Detector) -> None:
-    first = [look(gray(drawn(person)), detector) for person in PEOPLE]
+def test_without_color_edges_distinguish_people(detector: Detector) -> None:
+    first = [describe(gray(drawn(person)), detector) for person in PEOPLE]
     alike = sum(same_person(a, b) for a, b in combinations(first, 2))
-    assert alike <= 4  # of 45 pairs of drawings whose features lie in like places
-    assert all(same_person(a, look(gray(drawn(p, 1)), detector)) for a, p in zip(first, PEOPLE, strict=True))
+    assert alike <= 4  # of 45 pairs of drawings with features at similar places
+    assert all(same_person(a, describe(gray(drawn(p, 1)), detector)) for a, p in zip(first, PEOPLE, strict=True))
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.75, 1.2])
-def test_brightness_makes_no_one_another_person(detector: Detector, gain: float) -> None:
+def test_brightness_does_not_change_the_person(detector: Detector, gain: float) -> None:
     for person in PEOPLE:
         image = drawn(person)
         bright = np.clip(image * gain, 0, 255).astype(np.uint8)
-        assert same_person(look(image, detector), look(bright, detector))
+        assert same_person(describe(image, detector), describe(bright, detector))
 
 
-def test_the_same_drawing_with_other_skin_before_the_same_wall_is_another_person(detector: Detector) -> None:
+def test_another_skin_color_in_the_same_scene_is_another_person(detector: Detector) -> None:
     image = scene(1)[0]
     smiling = scene(9)[-1]
-    assert same_person(look(image, detector), look(smiling, detector))
+    assert same_person(describe(image, detector), describe(smiling, detector))
     image[40:200, 80:240] = draw_face(160, skin=(160, 110, 80))
-    assert not same_person(look(scene(1)[0], detector), look(image, detector))
+    assert not same_person(describe(scene(1)[0], detector), describe(image, detector))
 
 
 def test_a_box_that_jumps_is_registered(detector: Detector) -> None:
@@ -73,7 +73,7 @@ def test_a_box_that_jumps_is_registered(detector: Detector) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 3.0, 9.0])
-def test_the_size_of_a_picture_is_no_matter(detector: Detector, factor: float) -> None:
+def test_the_descriptor_does_not_depend_on_the_size_of_the_picture(detector: Detector, factor: float) -> None:
     image = drawn(1)
     (box,) = detector.detect(image).boxes
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
@@ -82,14 +82,14 @@ def test_the_size_of_a_picture_is_no_matter(detector: Detector, factor: float) -
 
 
 @pytest.mark.parametrize("box", [(-500, -500, 10, 10), (150, 140, 60, 60), (0, 0, 0, 0), (-9, -9, 900, 900)])
-def test_a_box_outside_of_the_picture_has_an_appearance(box: tuple[float, ...]) -> None:
+def test_a_box_outside_of_the_picture_has_a_descriptor(box: tuple[float, ...]) -> None:
     got = appearance(drawn(0), np.array(box, np.float32))
     assert np.isfinite(got.edges).all()
     assert np.isfinite(got.tint).all()
     assert same_person(got, got) or got.gray.std() == 0
 
 
-def test_the_surroundings_alone_make_no_one_another_person(detector: Detector) -> None:
+def test_other_surroundings_do_not_change_the_person(detector: Detector) -> None:
     image = drawn(3)
     (box,) = detector.detect(image).boxes
     covered = image.copy()

@@ -1,4 +1,4 @@
-"""Detection: a face is found where it is, whatever the picture's size, and the weights are the ones we expect."""
+"""Detection: a face is found at its position for every size of the picture, and the weights are verified."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("size", [120, 400, 1500])
-def test_a_face_is_found_where_it_is(size: int) -> None:
+def test_a_face_is_found_at_its_position(size: int) -> None:
     picture = np.pad(draw_face(200), ((100, 100), (100, 100), (0, 0)), constant_values=BACKGROUND)
     found = Detector(DetectorConfig()).detect(cv2.resize(picture, (size, size)))
     assert len(found) == 1
-    assert found.landmarks[0, 0, 0] < found.landmarks[0, 1, 0]  # the eye at smaller x first
+    assert found.landmarks[0, 0, 0] < found.landmarks[0, 1, 0]  # the eye with the smaller x comes first
     np.testing.assert_allclose(found.landmarks[0, :2].mean(axis=0) / size, [0.5, 0.48], atol=0.02)
     np.testing.assert_allclose(found.landmarks[0, 3:].mean(axis=0) / size, [0.5, 0.595], atol=0.02)
 
 
-def test_faces_come_best_first_and_an_empty_picture_has_none() -> None:
+def test_faces_are_sorted_by_score_and_an_empty_picture_has_none() -> None:
     detector = Detector(DetectorConfig())
     picture = np.full((200, 420, 3), 120, np.uint8)
     assert len(detector.detect(picture)) == 0
@@ -47,7 +47,7 @@ def test_weights_are_checked(tmp_path: Path) -> None:
         Detector(DetectorConfig(weights=str(wrong)))
 
 
-def test_a_cut_is_another_picture_not_another_light() -> None:
+def test_a_cut_is_a_change_of_content_not_of_brightness() -> None:
     rng = np.random.default_rng(0)
     first, second = (cv2.resize(rng.integers(0, 255, (6, 8, 3), np.uint8), (320, 240)) for _ in range(2))
     assert is_cut(thumbnail(first), thumbnail(second))

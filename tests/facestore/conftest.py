@@ -36,12 +36,12 @@ def build(root, tables):
     storage = Storage(root)
     names = []
     for ordinal, (split, table) in enumerate(tables):
-        part = write.ShardWriter()
+        shard = write.ShardWriter()
         for one in table:
-            part.add(one)
-        part.count_outcomes("video", {"au.rows": 5, "au.kept": 3, "au.no_crop": 2})
-        names.append(write.part_name(split, ordinal, str(ordinal)))
-        storage.write(names[-1], part.finish())
+            shard.add(one)
+        shard.count_outcomes("video", {"au.rows": 5, "au.kept": 3, "au.no_crop": 2})
+        names.append(write.shard_name(split, ordinal, str(ordinal)))
+        storage.write(names[-1], shard.finish())
     write.finish(storage, HEADER, names)
     return read.FaceStore.open(str(root))
 
@@ -55,11 +55,11 @@ TABLES = (
 
 @pytest.fixture
 def tables():
-    """(split, tables) a part."""
+    """Return (split, tables) of each shard."""
     return TABLES
 
 
 @pytest.fixture
 def build_store() -> Callable[[Path], read.FaceStore]:
-    """`build_store(folder)` writes TABLES there."""
+    """Return `build_store(folder)`, which writes TABLES into a store in the folder."""
     return lambda root: build(root, TABLES)

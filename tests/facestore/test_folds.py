@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.facestore.columns import of_arrays
+from aupipe.facestore.columns import from_arrays
 from aupipe.facestore.folds import folds, held_out, video_positives
 from aupipe.facestore.schema import SCHEMA
 
@@ -38,25 +38,25 @@ def test_positives_are_counted_by_base_video():
     au = np.zeros((4, 12), np.int8)
     au[0, 0] = au[2, 0] = au[2, 11] = 1
     au[3] = -1
-    labels = of_arrays(au, SCHEMA.field("au").type, 4)
+    labels = from_arrays(au, SCHEMA.field("au").type, 4)
     result = video_positives(pa.table({"video_id": ["b", "a", "b", "b"], "au": labels}))
     assert result["b"].tolist() == [2, *[0] * 10, 1, 3]
     assert result["a"].tolist() == [0] * 12 + [1]
 
 
 @given(counts, st.floats(0, 0.5))
-def test_held_out_are_some_and_never_all(positives, fraction):
-    apart = held_out(positives, fraction)
-    assert apart == held_out(dict(reversed(positives.items())), fraction)
-    assert apart <= set(positives)
-    assert bool(apart) == (fraction > 0 and len(positives) > 1)
-    assert len(apart) < max(len(positives), 1)
+def test_held_out_videos_are_never_all(positives, fraction):
+    chosen = held_out(positives, fraction)
+    assert chosen == held_out(dict(reversed(positives.items())), fraction)
+    assert chosen <= set(positives)
+    assert bool(chosen) == (fraction > 0 and len(positives) > 1)
+    assert len(chosen) < max(len(positives), 1)
 
 
-def test_held_out_have_their_share_of_every_au():
+def test_held_out_videos_have_their_share_of_every_au():
     random = np.random.default_rng(1)
     positives = {f"v{i}": (random.dirichlet([0.3] * 3) * 3000).astype(int) for i in range(200)}
     total = sum(positives.values())
     assert sum(positives[v] for v in held_out(positives, 0.1)) / total == pytest.approx(0.1, abs=0.02)
-    alone = {"all of it": np.array([900, 10]), **{f"v{i}": np.array([10, 10]) for i in range(5)}}
-    assert "all of it" not in held_out(alone, 0.25)
+    dominated = {"dominant": np.array([900, 10]), **{f"v{i}": np.array([10, 10]) for i in range(5)}}
+    assert "dominant" not in held_out(dominated, 0.25)

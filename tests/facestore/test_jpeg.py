@@ -9,7 +9,7 @@ pytestmark = pytest.mark.unit
 CROP = np.random.default_rng(0).integers(0, 256, (112, 96, 3), dtype=np.uint8)
 
 
-def test_ours_is_read_back_without_color_subsampling():
+def test_an_encoded_crop_has_no_color_subsampling():
     data = encode(CROP)
     assert size(data) == (96, 112)
     back = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -21,7 +21,7 @@ def test_progressive_and_gray_files_have_a_size():
     assert size(progressive) == size(cv2.imencode(".jpg", CROP[..., 0])[1].tobytes()) == (96, 112)
 
 
-def test_what_is_no_whole_jpeg_has_none():
+def test_an_incomplete_jpeg_has_no_size():
     data = encode(CROP)
     png = cv2.imencode(".png", CROP)[1].tobytes()
     for bad in (b"", b"\xff\xd8", data[: len(data) // 2], png, b"\xff\xd8" + b"\x00" * 50 + b"\xff\xd9"):

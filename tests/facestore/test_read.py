@@ -6,7 +6,7 @@ from aupipe.facestore import read
 pytestmark = pytest.mark.unit
 
 
-def test_rows_come_back_in_order(tmp_path, build_store, tables):
+def test_rows_are_read_in_order(tmp_path, build_store, tables):
     index = build_store(tmp_path)
     groups = index.row_groups("train")
     assert [(g.group, g.start, g.rows) for g in groups] == [(0, 0, 256), (1, 256, 256), (2, 512, 193), (0, 705, 7)]
@@ -18,7 +18,7 @@ def test_rows_come_back_in_order(tmp_path, build_store, tables):
     assert index.read(groups[2], ["frame"]).column_names == ["frame"]
 
 
-def test_labels_have_no_images_and_the_numbers_of_the_split(tmp_path, build_store):
+def test_labels_exclude_images_and_have_the_row_numbers_of_the_split(tmp_path, build_store):
     index = build_store(tmp_path)
     table = index.labels("train")
     assert table.num_rows == index.rows("train") == 712
@@ -27,17 +27,17 @@ def test_labels_have_no_images_and_the_numbers_of_the_split(tmp_path, build_stor
     assert table.slice(group.start, group.rows).to_pylist() == index.read(group, table.column_names).to_pylist()
 
 
-def test_a_folder_without_card_is_no_store(tmp_path):
+def test_a_folder_without_a_card_is_not_a_store(tmp_path):
     with pytest.raises(DatasetError, match="not a face store"):
         read.FaceStore.open(str(tmp_path))
 
 
-def test_an_unknown_split_is_named(tmp_path, build_store):
+def test_an_unknown_split_is_reported(tmp_path, build_store):
     with pytest.raises(DatasetError, match="no split 'test', only train, validation, all"):
         build_store(tmp_path).row_groups("test")
 
 
-def test_all_splits_are_numbered_as_one(tmp_path, build_store):
+def test_the_split_all_has_consecutive_row_numbers(tmp_path, build_store):
     index = build_store(tmp_path)
     table, groups = index.labels(read.ALL), index.row_groups(read.ALL)
     assert table.num_rows == index.rows(read.ALL) == index.rows("train") + index.rows("validation")

@@ -10,7 +10,7 @@ from aupipe.storage import Storage
 pytestmark = pytest.mark.unit
 
 
-def test_the_card_counts_what_is_stored(tmp_path, build_store, tables):
+def test_the_card_counts_the_stored_rows(tmp_path, build_store, tables):
     index = build_store(tmp_path)
     au = np.concatenate([columns.labels(t) for split, tables in tables if split == "train" for t in tables])
     train = index.card.splits["train"]
@@ -26,28 +26,28 @@ def test_the_card_counts_what_is_stored(tmp_path, build_store, tables):
     assert index.template.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
 
 
-def test_a_part_is_the_same_bytes_whenever_it_is_written(tables):
+def test_a_shard_always_has_the_same_bytes(tables):
     def one():
-        part = write.ShardWriter()
-        part.add(tables[0][1][2])
-        return part.finish()
+        shard = write.ShardWriter()
+        shard.add(tables[0][1][2])
+        return shard.finish()
 
     assert one() == one()
 
 
-def test_what_the_card_does_not_name_is_deleted(tmp_path, build_store):
+def test_shards_that_are_not_in_the_card_are_deleted(tmp_path, build_store):
     storage = Storage(tmp_path)
     storage.write("split=train/00009-old.parquet", b"old")
     build_store(tmp_path)
     assert not storage.exists("split=train/00009-old.parquet")
 
 
-def test_an_empty_split_is_said_with_the_reasons(tmp_path):
+def test_an_empty_split_is_reported_with_the_reasons(tmp_path):
     storage = Storage(tmp_path)
-    part = write.ShardWriter()
-    part.count_outcomes("video", {"au.rows": 4, "au.no_crop": 4})
-    name = write.part_name("train", 0, "key")
-    storage.write(name, part.finish())
+    shard = write.ShardWriter()
+    shard.count_outcomes("video", {"au.rows": 4, "au.no_crop": 4})
+    name = write.shard_name("train", 0, "key")
+    storage.write(name, shard.finish())
     header = StoreHeader(
         edition="abaw5", source="test", license="", template=((0, 0),) * 5, template_source="assumed",
         n_expressions=8, settings={},

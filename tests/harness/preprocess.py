@@ -14,8 +14,8 @@ import numpy as np
 
 from aupipe import facs
 from aupipe.errors import AupipeError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore import jpeg
-from aupipe.facestore.schema import CROP_SIZE_PX
 from harness import processes
 
 _FRAMES = 1000  # frames of a generated video

@@ -90,7 +90,7 @@ def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
         ("path,AU1\nx.jpg,-2\n", r"m\.csv:2 has AU1 '-2'"),
         ("path,expression\nx.jpg,8\n", r"m\.csv:2 has expression '8'; allowed is a number up to 7"),
         ("path,AU1,AU01\nx.jpg,1,0\n", r"m\.csv has two columns of AU01: AU1 and AU01"),
-        ("path\nC:\\x.jpg\n", r"m\.csv:2 has path 'C:.*a path of Windows"),
+        ("path\nC:\\x.jpg\n", r"m\.csv:2 has path 'C:.*a Windows path"),
         ("", r"m\.csv cannot be read"),
     ],
 )

@@ -1,4 +1,4 @@
-"""annotate.py as a user runs it, with a worker killed in the middle: the same tables."""
+"""annotate.py as a process: a killed worker or a killed job does not change the tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOB = Path(__file__).parents[2] / "jobs" / "annotate.py"
 
 
 def _tables(out: Path) -> list[dict]:
-    """Rows in order, as a reader finds them."""
+    """Return the rows of the frames table in a fixed order."""
     order = [("video_id", "ascending"), ("frame", "ascending"), ("face_id", "ascending")]
     return pads.dataset(out / "frames").to_table().sort_by(order).to_pylist()
 
@@ -33,7 +33,7 @@ Command = Callable[[str], list[str]]
 
 @pytest.fixture(scope="module")
 def command(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """`command(OUT)`: the job over a few clips with a small model of random weights."""
+    """Return `command(OUT)`: the job over a few clips with a small model of random weights."""
     folder = tmp_path_factory.mktemp("job")
     for number in range(CLIPS):
         images = scene(FRAMES, size=(320, 240), seed=number)
@@ -43,35 +43,35 @@ def command(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Comman
 
 
 @pytest.fixture(scope="module")
-def undisturbed(command: Command) -> list[dict]:
-    arguments = command("undisturbed")
+def expected(command: Command) -> list[dict]:
+    arguments = command("expected")
     assert subprocess.run(arguments, timeout=300, check=False).returncode == 0
     return _tables(Path(arguments[-1]))
 
 
 def _start_and_wait_for_the_middle(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """The job, when it has left a first part of its work and is not done."""
+    """Start the job and return it when a first part of its work is written and it still runs."""
     job = subprocess.Popen(arguments, start_new_session=True)
     deadline = time.monotonic() + 200
     while not list(Path(arguments[-1]).glob("_work/observed/*.parquet")):
-        assert job.poll() is None, "the job ended before it could be disturbed"
+        assert job.poll() is None, "the job ended before the test could kill it"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return job
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing(command: Command, undisturbed: list[dict]) -> None:
+def test_a_killed_worker_does_not_change_the_tables(command: Command, expected: list[dict]) -> None:
     arguments = command("worker")
     job = _start_and_wait_for_the_middle(arguments)
     workers = [p for p, title in processes.of_session(job.pid).items() if "Decode" in title or "Encode" in title]
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     assert job.wait(timeout=300) == 0
-    assert _tables(Path(arguments[-1])) == undisturbed
+    assert _tables(Path(arguments[-1])) == expected
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_after_the_whole_job_was_killed(command: Command, undisturbed: list[dict]) -> None:
+def test_the_same_command_resumes_a_killed_job(command: Command, expected: list[dict]) -> None:
     arguments = command("driver")
     job = _start_and_wait_for_the_middle(arguments)
     os.killpg(job.pid, signal.SIGKILL)
@@ -79,6 +79,6 @@ def test_the_same_command_goes_on_after_the_whole_job_was_killed(command: Comman
     again = subprocess.run(arguments, timeout=300, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     decoded = int(again.stdout.split(" frames decoded")[0].split()[-1])
-    # What was done stays done. Workers outlive their driver for a moment, so that even nothing may be left to do.
+    # Completed work is not repeated. Workers live a moment longer than their driver, so nothing may remain to be done.
     assert decoded < CLIPS * FRAMES
-    assert _tables(Path(arguments[-1])) == undisturbed
+    assert _tables(Path(arguments[-1])) == expected

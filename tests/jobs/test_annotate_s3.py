@@ -1,4 +1,4 @@
-"""From and to an S3 server: the same tables as on disk, also when it is away for a while; refused access is said."""
+"""Input and output on an S3 server: the same tables as on disk, also after an outage; refused access is an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEED = Path(sys.executable).with_name("weed")
 
 
 class Server:
-    """A SeaweedFS of our own with one bucket; `environment` leads s3:// to it."""
+    """A local SeaweedFS with one bucket. `environment` contains the endpoint and the credentials."""
 
     def __init__(self, folder: Path) -> None:
         identity = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
@@ -49,7 +49,7 @@ class Server:
         self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
 
     def kill(self) -> None:
-        self._process.kill()  # it lingers on SIGTERM
+        self._process.kill()  # SIGTERM takes long.
         self._process.wait()
 
     def _connected(self) -> s3fs.S3FileSystem:
@@ -73,7 +73,7 @@ class Server:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def rows(self, name: str, folder: Path) -> pa.Table:
-        """The frames table below a place in the bucket, in order."""
+        """Return the frames table below `name` in the bucket, in a fixed order."""
         self.files.get(f"archive/{name}/frames", str(folder / name), recursive=True)
         return rows(folder / name)
 
@@ -102,24 +102,26 @@ def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_
     with proxying({}) as proxy:
         job = server.annotate(*REMOTE, http_proxy=proxy.url)
         refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
-        _, said = refused.communicate(timeout=300)
+        _, message = refused.communicate(timeout=300)
         assert refused.returncode == 2
-        assert "s3://archive/in cannot be listed" in said
-        assert said.count("\n") == 1
-        _, said = job.communicate(timeout=300)
-        assert job.returncode == 0, said
+        assert "s3://archive/in cannot be listed" in message
+        assert message.count("\n") == 1
+        _, message = job.communicate(timeout=300)
+        assert job.returncode == 0, message
     table = server.rows("out", tmp_path / "fetched")
     assert table["frame"].to_pylist() == list(range(8))
     assert set(table["status"].to_pylist()) == {"ok"}
     host = server.environment["AWS_ENDPOINT_URL"]
-    assert "CONNECT" not in {method for method, _ in proxy.requests}  # Ray's nodes reach each other directly
-    asked = {(method, target.partition("?")[0]) for method, target in proxy.requests}
-    assert ("GET", f"{host}/archive/in/a.mp4") in asked  # by a worker
-    assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in asked)
+    assert "CONNECT" not in {method for method, _ in proxy.requests}  # Ray's nodes do not use the proxy for each other.
+    requested = {(method, target.partition("?")[0]) for method, target in proxy.requests}
+    assert ("GET", f"{host}/archive/in/a.mp4") in requested  # A worker reads the clip.
+    assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in requested)
 
 
 @pytest.mark.slow
-def test_the_same_tables_as_on_disk_though_the_server_was_away(server: Server, checkpoint: str, tmp_path: Path) -> None:
+def test_the_same_tables_as_on_disk_after_an_outage_of_the_server(
+    server: Server, checkpoint: str, tmp_path: Path
+) -> None:
     for number in range(4):
         clip = write_clip(tmp_path / "in" / f"{number}.mp4", scene(75, seed=number), options={"preset": "ultrafast"})
         server.files.put(str(clip), f"archive/in/{number}.mp4")
@@ -127,14 +129,14 @@ def test_the_same_tables_as_on_disk_though_the_server_was_away(server: Server, c
     job = server.annotate(*REMOTE, "--workers", "1")
     deadline = time.monotonic() + 300
     while not server.files.glob("archive/out/_work/observed/*.parquet"):
-        assert job.poll() is None, "the job ended before it could be disturbed"
+        assert job.poll() is None, "the job ended before the test could stop the server"
         assert time.monotonic() < deadline
         time.sleep(0.1)
     server.kill()
-    time.sleep(5)  # how long it is away
+    time.sleep(5)  # Length of the outage.
     server.start()
-    _, said = job.communicate(timeout=500)
-    assert job.returncode == 0, said
+    _, message = job.communicate(timeout=500)
+    assert job.returncode == 0, message
     local = server.annotate("--input", f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out")
     local.communicate(timeout=300)
     assert server.rows("out", tmp_path / "fetched").equals(rows(tmp_path / "out" / "frames"))

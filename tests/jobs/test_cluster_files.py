@@ -1,4 +1,4 @@
-"""cluster.yaml and jobs/kuberay/: as Ray and AWS want them, and what neither checks before a node is paid for."""
+"""cluster.yaml and jobs/kuberay/ are valid for Ray, AWS and KubeRay, which check some errors only on a paid node."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ KUBERAY = {name: yaml.safe_load((ROOT / f"jobs/kuberay/{name}.yaml").read_text()
 
 
 def check(text: str) -> None:
-    """Raises where Ray, or AWS, would not take it."""
+    """Raise an error if the cluster file is invalid for Ray or AWS."""
     described = prepare_config(yaml.safe_load(text))
     validate_config(described)
     run_instances = session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     known = run_instances.members["InstanceType"].enum
     for name, kind in described["available_node_types"].items():
-        asked = {**kind["node_config"], "MinCount": 1, "MaxCount": 1}
-        assert asked.get("InstanceType") in known, name
-        report = validate.ParamValidator().validate(asked, run_instances)
+        request = {**kind["node_config"], "MinCount": 1, "MaxCount": 1}
+        assert request.get("InstanceType") in known, name
+        report = validate.ParamValidator().validate(request, run_instances)
         assert not report.has_errors(), f"{name}: {report.generate_report()}"
         if name != described["head_node_type"]:
             assert 0 == kind["min_workers"] < kind["max_workers"] <= described["max_workers"], name
 
 
-def test_ray_and_aws_would_take_it() -> None:
+def test_the_cluster_file_is_valid() -> None:
     check(TEXT)
 
 
@@ -59,7 +59,7 @@ def test_ray_and_aws_would_take_it() -> None:
         ("max_workers: 16", "max_workers: 99"), ("head_node_type: head", "head_node_type: none"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_found(right: str, wrong: str) -> None:
+def test_an_invalid_cluster_file_is_an_error(right: str, wrong: str) -> None:
     assert right in TEXT
     with pytest.raises((AssertionError, ValueError, jsonschema.ValidationError)):
         check(TEXT.replace(right, wrong))
@@ -76,14 +76,14 @@ def test_head_is_no_worker_and_pools_have_their_labels() -> None:
     assert all("IamInstanceProfile" in kind["node_config"] for kind in (head, *kinds.values()))
 
 
-def test_images_are_of_the_ray_and_python_that_the_project_wants() -> None:
+def test_images_have_the_ray_and_python_of_the_project() -> None:
     files = [TEXT, (ROOT / "jobs/kuberay/Dockerfile").read_text()]
     images = {image for text in files for image in re.findall(r"rayproject/ray:([\w.-]+)", text)}
     assert {image.rpartition("-")[2] for image in images} == {"cpu", "gpu"}
-    wanted = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ray")
+    required = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ray")
     releases = {image.partition("-")[0] for image in images}
     assert len(releases) == 1
-    assert all(release in wanted.specifier for release in releases)
+    assert all(release in required.specifier for release in releases)
     assert {image.split("-")[1] for image in images} == {"py311"}
     assert "3.11" in SpecifierSet(PROJECT["requires-python"])
     for job in KUBERAY.values():
@@ -107,7 +107,7 @@ def test_nodes_install_the_dependencies_and_not_aupipe(tmp_path: Path) -> None:
         assert source.startswith("~") or (ROOT / source).is_file(), source
 
 
-def test_a_dead_node_is_noticed_soon_on_aws_and_on_kubernetes() -> None:
+def test_a_dead_node_is_detected_soon_on_aws_and_on_kubernetes() -> None:
     (start,) = (line for line in yaml.safe_load(TEXT)["head_start_ray_commands"] if "--head" in line)
     (option,) = (part for part in shlex.split(start) if part.startswith("--system-config="))
     settings = json.loads(option.partition("=")[2])
@@ -137,7 +137,7 @@ def test_fields_of_a_rayjob(name: str) -> None:
     assert spec["submitterConfig"] == {"backoffLimit": 0}
     assert spec["shutdownAfterJobFinishes"] is True
     environment = yaml.safe_load(spec["runtimeEnvYAML"])
-    assert set(environment) == {"working_dir"}  # RuntimeEnv takes any key
+    assert set(environment) == {"working_dir"}  # RuntimeEnv accepts any key.
     RuntimeEnv(**environment)
     cluster = spec["rayClusterSpec"]
     assert set(cluster) <= CLUSTER
@@ -153,17 +153,17 @@ def test_fields_of_a_rayjob(name: str) -> None:
     for pod in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert all(isinstance(value, str) for value in pod["rayStartParams"].values())
         inside = pod["template"]["spec"]
-        assert inside["restartPolicy"] == "Never"  # the autoscaler starts pods, not the kubelet
+        assert inside["restartPolicy"] == "Never"  # The autoscaler starts pods, not the kubelet.
         assert inside["containers"][0]["resources"]["requests"] == inside["containers"][0]["resources"]["limits"]
 
 
 @pytest.mark.parametrize(("name", "main"), [("annotate", annotate.main), ("train", train.main)])
-def test_the_command_of_a_rayjob_is_one_that_there_is(name: str, main: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_a_rayjob_is_valid(name: str, main: object, monkeypatch: pytest.MonkeyPatch) -> None:
     python, script, *arguments = shlex.split(KUBERAY[name]["spec"]["entrypoint"])
     assert (python, script) == ("python", f"jobs/{name}.py")
-    understood = []
+    parsed = []
     monkeypatch.setattr(
-        "aupipe.commands.job.run", lambda parser, body, argv: understood.append(parser.parse_args(argv))
+        "aupipe.commands.job.run", lambda parser, body, argv, settings: parsed.append(parser.parse_args(argv))
     )
     main(arguments)
-    assert understood[0].out.startswith("s3://")
+    assert parsed[0].out.startswith("s3://")

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.unit
 RATE = 16000
 
 
-def film(path, blocks, channels=1):
-    """A video of 2 s at 25 frames/s; `blocks` are (start in samples, samples (n,)) of its sound."""
+def write_video(path, blocks, channels=1):
+    """Write a video of 2 s at 25 frames/s, with audio from `blocks` of (start in samples, samples (n,))."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=25)
         stream.width = stream.height = 32
@@ -32,10 +32,10 @@ def film(path, blocks, channels=1):
     return str(path)
 
 
-def test_blocks_follow_each_other_without_loss(tmp_path):
+def test_blocks_are_consecutive_without_loss(tmp_path):
     wave = (np.arange(2 * RATE) % 1000).astype(np.int16)
     pieces = [(start, wave[start : start + 1000]) for start in range(0, len(wave), 1000)]
-    blocks = list(audio(film(tmp_path / "a.mkv", pieces), block_s=0.5))
+    blocks = list(audio(write_video(tmp_path / "a.mkv", pieces), block_s=0.5))
     assert len(blocks) > 2
     assert (np.concatenate([block.samples for block in blocks], axis=1)[0] == wave).all()
     for before, now in itertools.pairwise(blocks):
@@ -43,9 +43,9 @@ def test_blocks_follow_each_other_without_loss(tmp_path):
     assert blocks[0].rate_hz == RATE
 
 
-def test_a_hole_is_silence_and_a_late_start_is_kept(tmp_path):
+def test_a_hole_becomes_silence_and_a_late_start_is_kept(tmp_path):
     wave = np.full(RATE // 2, 5000, np.int16)
-    blocks = list(audio(film(tmp_path / "a.mkv", [(RATE // 4, wave), (RATE * 5 // 4, wave)])))
+    blocks = list(audio(write_video(tmp_path / "a.mkv", [(RATE // 4, wave), (RATE * 5 // 4, wave)])))
     sound = np.concatenate([block.samples for block in blocks], axis=1)[0]
     assert blocks[0].start_s == pytest.approx(0.25)
     assert len(sound) == pytest.approx(1.5 * RATE, abs=20)
@@ -56,11 +56,11 @@ def test_a_hole_is_silence_and_a_late_start_is_kept(tmp_path):
 
 def test_more_than_two_channels_become_two(tmp_path):
     wave = np.full(RATE, 1000, np.int16)
-    (block,) = audio(film(tmp_path / "a.mkv", [(0, wave)], channels=6))
+    (block,) = audio(write_video(tmp_path / "a.mkv", [(0, wave)], channels=6))
     assert block.samples.shape == (2, RATE)
 
 
-def test_no_sound_and_no_file(tmp_path):
+def test_no_audio_and_no_file(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as out:
         stream = out.add_stream("mpeg4", rate=25)
         stream.width = stream.height = 32
@@ -71,16 +71,16 @@ def test_no_sound_and_no_file(tmp_path):
         next(audio(str(tmp_path / "none.mp4")))
 
 
-def test_a_long_hole_comes_in_pieces_and_an_absurd_one_is_refused(tmp_path):
+def test_a_long_hole_is_filled_in_blocks_and_an_impossible_one_is_an_error(tmp_path):
     wave = np.full(RATE // 2, 5000, np.int16)
-    hour = list(audio(film(tmp_path / "a.mkv", [(0, wave), (3600 * RATE, wave)])))
+    hour = list(audio(write_video(tmp_path / "a.mkv", [(0, wave), (3600 * RATE, wave)])))
     assert sum(block.samples.shape[1] for block in hour) == pytest.approx(3600.5 * RATE, abs=20)
     assert max(block.samples.shape[1] for block in hour) <= 20 * RATE
     with pytest.raises(SoundLostError, match=r"a hole of 1[78],\d{3} s at 0\.5 s"):
-        list(audio(film(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
+        list(audio(write_video(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
 
 
-def test_sound_that_changes_its_form_leaves_in_one(tmp_path):
+def test_audio_that_changes_its_format_has_one_output_format(tmp_path):
     halves = []
     for number, (rate, layout) in enumerate(((32000, "mono"), (48000, "stereo"))):
         halves.append(tmp_path / f"{number}.ts")
@@ -104,8 +104,8 @@ def test_sound_that_changes_its_form_leaves_in_one(tmp_path):
     assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * 32000, rel=0.06)
 
 
-def test_sound_that_nobody_can_decode_is_said(tmp_path):
-    path = film(tmp_path / "a.mkv", [(0, np.full(RATE, 1000, np.int16))])
+def test_audio_without_a_decoder_is_an_error(tmp_path):
+    path = write_video(tmp_path / "a.mkv", [(0, np.full(RATE, 1000, np.int16))])
     whole = (tmp_path / "a.mkv").read_bytes()
     assert b"A_PCM/INT/LIT" in whole
     (tmp_path / "a.mkv").write_bytes(whole.replace(b"A_PCM/INT/LIT", b"A_PCM/XXX/LIT"))

@@ -1,4 +1,4 @@
-"""AVI: what counts is the file's own index; its header is a promise."""
+"""AVI: the index of the file is authoritative, not the number of frames in its header."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def chunks() -> list[tuple[bytes, bool]]:
 
 @pytest.mark.parametrize("counted", [11, 12, 13, 24, 5000])
 @pytest.mark.parametrize("index", [True, False])
-def test_a_header_that_counts_other_than_the_index_is_a_remark(tmp_path: Path, counted: int, index: bool) -> None:
+def test_a_header_that_differs_from_the_index_is_a_remark(tmp_path: Path, counted: int, index: bool) -> None:
     path = oddities.write_avi(tmp_path / "a.avi", chunks(), (96, 64), b"XVID", counted=counted, index=index)
     info = probe(str(path))
     assert (info.frames_expected, info.missing, info.missing_s, info.damage) == (12, 0, 0, "")
@@ -30,14 +30,14 @@ def test_a_header_that_counts_other_than_the_index_is_a_remark(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("empty", [1, 3])
-def test_empty_chunks_at_the_end_are_no_loss(tmp_path: Path, empty: int) -> None:
+def test_empty_chunks_at_the_end_are_not_lost_frames(tmp_path: Path, empty: int) -> None:
     path = oddities.write_avi(tmp_path / "a.avi", chunks() + [(b"", False)] * empty, (96, 64), b"XVID")
     info = probe(str(path))
     assert (info.frames_expected, info.missing, info.missing_s) == (12, 0, 0)
 
 
 @pytest.mark.parametrize("index", [True, False])
-def test_a_file_shorter_than_its_structure_has_lost_what_the_header_counts(tmp_path: Path, index: bool) -> None:
+def test_a_truncated_file_has_lost_the_frames_that_its_header_counts(tmp_path: Path, index: bool) -> None:
     path = oddities.write_avi(tmp_path / "a.avi", chunks(), (96, 64), b"XVID", index=index)
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size * 6 // 10)

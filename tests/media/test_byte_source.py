@@ -1,4 +1,4 @@
-"""Inputs on the web: by range, or copied where there are no ranges, and each refusal by its name."""
+"""Inputs from web servers: read by range, or copied if the server has no ranges; each refusal has a reason."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_video_on_the_web_is_what_it_is_on_disk(clip: Path, ranges: bool) -> None:
+def test_a_video_of_a_web_server_equals_the_local_file(clip: Path, ranges: bool) -> None:
     with serving(clip.parent, ranges=ranges, account="anna:s3cret") as web:
         url = web.url("a%20b.mp4?token=t0p", "anna:s3cret")
         (clip.parent / "a%20b.mp4").write_bytes(clip.read_bytes())
         assert [frame.time_s for frame in frames(url)] == decoded_times(clip)
         assert fingerprint(url) == fingerprint(str(clip))
-        gets = [asked for method, _, asked in web.requests if method == "GET"]
+        gets = [byte_range for method, _, byte_range in web.requests if method == "GET"]
         assert gets
         if ranges:
             assert all(gets)
@@ -36,7 +36,7 @@ def test_a_video_on_the_web_is_what_it_is_on_disk(clip: Path, ranges: bool) -> N
         assert all(path.endswith("?token=t0p") for _, path, _ in web.requests)
 
 
-def test_a_part_of_a_large_file_is_all_that_is_fetched(tmp_path: Path) -> None:
+def test_only_a_part_of_a_large_file_is_fetched(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", scene(5, size=(96, 72), face=64), muxer={"movflags": "faststart"})
     with open(clip, "ab") as file:  # an unknown box of 40 MB after the end
         file.write((40_000_008).to_bytes(4, "big") + b"free" + bytes(40_000_000))
@@ -46,12 +46,12 @@ def test_a_part_of_a_large_file_is_all_that_is_fetched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "asked"),
+    ("name", "reason", "requests"),
     [("404", "not_found", 2), ("403", "permission_denied", 2), ("401", "permission_denied", 2),
      ("410", "not_found", 2), ("400", "unreadable", 2), ("503", "unreadable", 6)],
 )  # fmt: skip
-def test_a_refusal_has_its_name(
-    tmp_path: Path, name: str, reason: str, asked: int, monkeypatch: pytest.MonkeyPatch
+def test_each_refusal_has_its_reason(
+    tmp_path: Path, name: str, reason: str, requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(byte_source, "_RETRIES_S", (0.0, 0.01))
     with serving(tmp_path) as web:
@@ -59,9 +59,9 @@ def test_a_refusal_has_its_name(
             probe(web.url(f"{name}?key=t0p", "anna:s3cret"))
         assert error.value.reason == reason
         assert str(error.value).startswith(f"http://127.0.0.1:{web.port}/{name}?…: ")
-        assert len(web.requests) == asked  # HEAD and GET, and again where it may pass
+        assert len(web.requests) == requests  # HEAD and GET, repeated if the error may be temporary
     with pytest.raises(MediaError) as error:
-        probe(web.url("a.mp4"))  # nobody listens there any more
+        probe(web.url("a.mp4"))  # the server has stopped
     assert error.value.reason == "unreadable"
 
 
@@ -74,7 +74,7 @@ def test_a_server_without_ranges_cannot_fill_the_disk(clip: Path, monkeypatch: p
         assert error.value.reason == "too_large"
 
 
-def test_a_kind_of_address_that_nobody_knows_is_set_aside(tmp_path: Path) -> None:
+def test_an_unknown_protocol_is_a_media_error(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="hls") as error:
         probe("hls+http://127.0.0.1/x.m3u8")
     assert error.value.reason == "unreadable"

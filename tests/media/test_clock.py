@@ -1,4 +1,4 @@
-"""Clocks: read from the container, in the order of the file where streams are joined, and null where there is none."""
+"""Clocks: read from the container, in file order if streams are joined, and null for streams without a clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RAW = [
 
 
 def joined(tmp_path: Path, suffix: str, codec: str, starts: tuple[int, ...]) -> Path:
-    """Streams of twelve frames that begin at these ticks of a millisecond, one after another."""
+    """Write a file of joined streams, each of twelve frames that begin at one of `starts` (ms)."""
     parts = []
     for number, start in enumerate(starts):
         times = [start + 40 * index for index in range(12)]
@@ -42,7 +42,7 @@ def joined(tmp_path: Path, suffix: str, codec: str, starts: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("ts", "libx264"), ("mpg", "mpeg2video")])
-def test_joined_streams_stay_in_the_order_of_the_file(tmp_path: Path, suffix: str, codec: str) -> None:
+def test_joined_streams_keep_the_order_of_the_file(tmp_path: Path, suffix: str, codec: str) -> None:
     path = joined(tmp_path, suffix, codec, (0, 0, 0))
     info = probe(str(path))
     assert info.restarts == (12, 24)
@@ -56,7 +56,7 @@ def test_joined_streams_stay_in_the_order_of_the_file(tmp_path: Path, suffix: st
     assert np.abs(np.array(levels) - np.tile([image.mean() for image in IMAGES], 3)).max() < 5
 
 
-def test_what_ffmpeg_does_not_read_of_joined_files_is_damage(tmp_path: Path) -> None:
+def test_parts_of_joined_files_that_ffmpeg_does_not_read_are_damage(tmp_path: Path) -> None:
     info = probe(str(joined(tmp_path, "mkv", "libx264", (0, 0))))
     assert (info.frames_expected, info.restarts, info.damage) == (24, (12,), "")
     info = probe(str(joined(tmp_path, "mkv", "libx264", (0, 0, 0))))  # FFmpeg stops after the second
@@ -65,7 +65,7 @@ def test_what_ffmpeg_does_not_read_of_joined_files_is_damage(tmp_path: Path) -> 
     assert (info.frames_expected, "another file is joined to it" in info.damage) == (12, True)
 
 
-def test_a_clock_that_goes_on_is_no_restart(tmp_path: Path) -> None:
+def test_a_continuous_clock_has_no_restart(tmp_path: Path) -> None:
     info = probe(str(joined(tmp_path, "ts", "libx264", (0, 600))))
     assert (info.restarts, info.frames_expected) == ((), 24)
 
@@ -79,8 +79,8 @@ def test_a_clock_of_33_bits_wraps_around_without_a_restart(tmp_path: Path) -> No
     assert not any(frame.restart for frame in got)
 
 
-def test_a_stream_from_long_before_keeps_its_own_times(tmp_path: Path) -> None:
-    # FFmpeg would add 26.5 hours: it takes what lies more than a minute before the first time for a clock that wrapped.
+def test_a_stream_with_much_earlier_times_keeps_them(tmp_path: Path) -> None:
+    # FFmpeg would add 26.5 hours, because it takes times over a minute before the first one for a wrap.
     got = list(frames(str(joined(tmp_path, "ts", "libx264", (90_000_000, 500_000)))))
     assert [frame.index for frame in got if frame.restart] == [12]
     assert got[12].time_s == pytest.approx(500, abs=0.2)
@@ -111,7 +111,7 @@ def test_an_elementary_stream_has_no_times(
 
 
 @pytest.mark.parametrize(("name", "codec", "form", "options"), RAW[:3])
-def test_a_rate_that_the_user_gives_is_the_clock(
+def test_the_assumed_rate_is_the_clock_of_an_elementary_stream(
     tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
 ) -> None:
     path = write_clip(tmp_path / name, IMAGES, codec=codec, form=form, tick=Fraction(1, 25), options=options)
@@ -123,7 +123,7 @@ def test_a_rate_that_the_user_gives_is_the_clock(
     assert rows["frame"].to_pylist() == [0, 3, 6, 9]
 
 
-def test_a_rate_that_the_user_gives_is_no_clock_where_there_is_one(tmp_path: Path) -> None:
+def test_the_assumed_rate_is_ignored_if_there_is_a_clock(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", IMAGES)
     _, rows = single_process.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
     assert rows["time_s"].to_pylist() == pytest.approx([number / 25 for number in range(12)])
@@ -138,7 +138,7 @@ def test_both_kinds_of_tape_in_avi_have_the_same_times(tmp_path: Path, tape: boo
     assert probe(str(path)).duration_s == pytest.approx(0.16)
 
 
-def test_a_tape_without_time_code_is_whole(tmp_path: Path) -> None:
+def test_a_tape_without_time_code_is_complete(tmp_path: Path) -> None:
     chunks = oddities.packets("dvvideo", scene(4, size=(720, 576)), "yuv420p")
     path = tmp_path / "a.dv"
     path.write_bytes(b"".join(data for data, _, _ in chunks))

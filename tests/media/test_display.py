@@ -1,4 +1,4 @@
-"""Pictures as they are shown: square pixels, SDR colors; and the track that a player shows."""
+"""Images as a player displays them: square pixels, SDR colors, and the track that a player chooses."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_pixels_that_are_not_square_are_stretched(
     tick = Fraction(1, 25) if name.endswith((".avi", ".mpg")) else Fraction(1, 1000)
     options = SHARP if codec == "libx264" else {"qscale": "2"}
     path = write_clip(tmp_path / name, images, codec=codec, pixel_aspect=aspect, tick=tick, options=options)
-    shown = pictures(path)
-    assert shown[0].shape[1] / shown[0].shape[0] == pytest.approx(16 / 9, rel=0.01)
-    assert all(side >= other for side, other in zip(shown[0].shape[1::-1], stored, strict=True))
+    images_read = pictures(path)
+    assert images_read[0].shape[1] / images_read[0].shape[0] == pytest.approx(16 / 9, rel=0.01)
+    assert all(side >= other for side, other in zip(images_read[0].shape[1::-1], stored, strict=True))
     record, rows = single_process.annotate(path, tmp_path / "out")
-    height, width = shown[0].shape[:2]
+    height, width = images_read[0].shape[:2]
     assert (record["frame_width"], record["frame_height"]) == (width, height)
     assert record["pixel_aspect"] == f"{aspect.numerator}:{aspect.denominator}"
     assert rows["frame_width"].to_pylist() == [width] * 3
@@ -65,12 +65,12 @@ def test_pixels_that_are_not_square_are_stretched(
 
 
 @pytest.mark.parametrize("aspect", [Fraction(1), Fraction(100, 1), Fraction(1, 40)])
-def test_pixels_that_are_square_or_impossible_stay(tmp_path: Path, aspect: Fraction) -> None:
+def test_square_or_impossible_pixels_are_unchanged(tmp_path: Path, aspect: Fraction) -> None:
     path = write_clip(tmp_path / "a.mkv", scene(2, size=(96, 72), face=64), pixel_aspect=aspect)
     assert pictures(path)[0].shape == (72, 96, 3)
 
 
-def test_turned_video_with_wide_pixels(tmp_path: Path) -> None:
+def test_rotated_video_with_wide_pixels(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(2, size=(96, 72), face=64), pixel_aspect=Fraction(2), rotation=90)
     info = probe(str(path))
     assert pictures(path)[0].shape[:2] == (info.height_px, info.width_px) == (192, 72)
@@ -81,12 +81,12 @@ def test_hdr_looks_like_its_sdr_twin(tmp_path: Path, transfer: str) -> None:
     images = scene(6, size=(128, 96), face=88)
     path = oddities.write_hdr(tmp_path / "a.mov", images, transfer)
     assert probe(str(path)).hdr == transfer
-    for shown, image in zip(pictures(path), images, strict=True):
-        assert np.abs(shown.astype(int) - image).mean() < 9  # without a tone map: 40 of PQ, 25 of HLG
+    for image_read, image in zip(pictures(path), images, strict=True):
+        assert np.abs(image_read.astype(int) - image).mean() < 9  # without tone mapping it is 40 for PQ, 25 for HLG
     assert probe(str(write_clip(tmp_path / "sdr.mp4", images))).hdr == ""
 
 
-def test_a_change_of_size_is_in_every_row(tmp_path: Path) -> None:
+def test_every_row_has_the_size_of_its_frame(tmp_path: Path) -> None:
     images = scene(12, size=(160, 160), face=120)
     small = [cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA) for image in images[:6]]
     parts = [

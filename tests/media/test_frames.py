@@ -1,4 +1,4 @@
-"""Frames: all of them, once, at the times that PyAV gives, upright, and damage costs only what it hit."""
+"""Frames: every frame once, upright, with the times of PyAV; damage affects only its group of pictures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_segments_give_the_same_frames_as_the_whole(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_rotated_pictures_are_turned_upright(tmp_path: Path, rotation: int) -> None:
+def test_rotated_pictures_become_upright(tmp_path: Path, rotation: int) -> None:
     upright = scene(3, size=(96, 64), face=48)
     stored = [np.ascontiguousarray(np.rot90(image, -rotation // 90)) for image in upright]
     options = {"crf": "1", "preset": "ultrafast"}
@@ -75,7 +75,7 @@ def test_rotated_pictures_are_turned_upright(tmp_path: Path, rotation: int) -> N
 
 
 @pytest.mark.parametrize(("key_frame", "size"), [(True, 2048), (False, 120)])
-def test_damage_costs_only_the_frames_it_hit(tmp_path: Path, key_frame: bool, size: int) -> None:
+def test_damage_affects_only_frames_of_its_group_of_pictures(tmp_path: Path, key_frame: bool, size: int) -> None:
     path = write_clip(tmp_path / "clip.mp4", scene(120), options={"g": "12", "bf": "2", "crf": "18"})
     sound = list(frames(str(path)))
     at = damage(path, size, key_frame)
@@ -96,7 +96,7 @@ def test_avi_frames_come_in_the_order_of_the_picture(tmp_path: Path) -> None:
     assert len(levels) == 60
 
 
-def test_frames_after_a_hole_in_an_avi_stand_where_its_index_has_them(tmp_path: Path) -> None:
+def test_frames_after_a_hole_in_an_avi_keep_the_times_of_its_index(tmp_path: Path) -> None:
     images = [np.full((72, 96, 3), 4 * number + 8, np.uint8) for number in range(40)]
     path = write_clip(tmp_path / "a.avi", images, codec="mjpeg", tick=Fraction(1, 25))
     with av.open(str(path)) as container:
@@ -112,14 +112,14 @@ def test_frames_after_a_hole_in_an_avi_stand_where_its_index_has_them(tmp_path: 
     assert probe(str(path)).missing == 3
 
 
-def test_frames_of_a_file_that_gives_times_twice_all_have_one(tmp_path: Path) -> None:
+def test_frames_with_duplicate_times_are_all_returned(tmp_path: Path) -> None:
     times = [40 * (number // 2) for number in range(20)]
     path = write_clip(tmp_path / "a.mkv", IMAGES[:20], times=times, codec="ffv1")
     path = path.rename(write_clip(tmp_path / "b.mkv", IMAGES[:1]))
     assert [frame.time_s for frame in frames(str(path))] == [time / 1000 for time in times]
 
 
-def test_frames_that_the_index_counts_but_the_file_lacks_are_lost_frames(tmp_path: Path) -> None:
+def test_frames_that_only_the_index_lists_are_lost_frames(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(60), options={"g": "12"}, muxer={"movflags": "faststart"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     info = probe(str(path))
@@ -131,7 +131,7 @@ def test_frames_that_the_index_counts_but_the_file_lacks_are_lost_frames(tmp_pat
     assert all(frame.image is not None for frame in got[:10])
 
 
-def test_a_truncated_file_keeps_what_is_there(tmp_path: Path) -> None:
+def test_a_truncated_file_keeps_its_remaining_frames(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mkv", scene(120), options={"g": "12"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     got = list(frames(str(path)))
@@ -140,8 +140,8 @@ def test_a_truncated_file_keeps_what_is_there(tmp_path: Path) -> None:
     assert probe(str(path)).missing_s > 1
 
 
-def test_frames_that_an_edit_list_hides_are_not_presented(tmp_path: Path) -> None:
-    # A negative first time becomes an edit list in mp4: those frames are decoded but not shown.
+def test_frames_hidden_by_an_edit_list_are_not_returned(tmp_path: Path) -> None:
+    # A negative first time becomes an edit list in mp4: those frames are decoded but not displayed.
     path = write_clip(tmp_path / "edit.mp4", IMAGES, times=[40 * i - 200 for i in range(60)], options={"bf": "0"})
     with av.open(str(path)) as container:
         hidden = sum(packet.is_discard for packet in container.demux(video=0) if packet.size)

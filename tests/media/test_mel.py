@@ -14,7 +14,7 @@ def sine(frequency_hz: float, *, rate_hz: int = 44100, seconds: float = 1.0, cha
 
 
 def center_hz(number: int) -> float:
-    """Of HTK mel filter `number` of 64 up to 22,050 Hz."""
+    """Return the center of HTK mel filter `number` of 64 up to 22,050 Hz."""
     top = 2595 * np.log10(1 + 22050 / 700)
     return float(700 * (10 ** ((number + 1) * top / 65 / 2595) - 1))
 
@@ -43,8 +43,8 @@ def test_values_are_those_of_the_authors_transforms() -> None:
     torch.testing.assert_close(mel.log_mel([wave.numpy()], 44100), expected, atol=1e-4, rtol=0)
 
 
-def test_how_sound_is_cut_into_blocks_is_no_matter() -> None:
-    wave = (np.random.default_rng(0).normal(0, 3000, (1, 16000 * 25))).astype(np.int16)  # more than one call
+def test_the_result_does_not_depend_on_the_blocks() -> None:
+    wave = (np.random.default_rng(0).normal(0, 3000, (1, 16000 * 25))).astype(np.int16)  # longer than one piece
     whole = mel.log_mel([wave], 16000)
     assert whole.shape == (64, 5001)
     assert torch.equal(mel.log_mel(np.array_split(wave, 37, axis=1), 16000), whole)
@@ -56,14 +56,14 @@ def test_mono_counts_once_and_two_channels_are_added() -> None:
     torch.testing.assert_close(stereo, 2 * mono)
 
 
-def test_silence_short_sound_and_no_sound() -> None:
+def test_silence_short_audio_and_no_audio() -> None:
     assert mel.log_mel([np.zeros((1, 44100), np.int16)], 44100).isfinite().all()
     assert mel.log_mel([np.ones((2, 3), np.int16)], 44100).shape == (64, 1)
     assert mel.log_mel([], 44100).shape == (64, 0)
 
 
-def test_a_sound_is_at_the_column_of_its_time() -> None:
-    """At two minutes, columns of 5 ms instead of 220 samples would be 0.27 s off."""
+def test_a_click_is_at_the_column_of_its_time() -> None:
+    """Check the time after two minutes, where columns of 5 ms instead of 220 samples would be off by 0.27 s."""
     start_s, at_s = 0.3, 120.0
     wave = np.zeros((1, 44100 * 121), np.int16)
     wave[0, round((at_s - start_s) * 44100)] = 32767
@@ -78,7 +78,7 @@ def test_columns_follow_media_time() -> None:
     assert found[0] == 3
     assert (np.diff(found) > 0).all()
     shifted = mel.columns(frames_s, start_s=1.0, rate_hz=44100, count=500)
-    assert (shifted[frames_s < 0.99] == -1).all(), "before the sound begins"
+    assert (shifted[frames_s < 0.99] == -1).all(), "before the audio begins"
     assert (shifted[frames_s > 3.6] == -1).all(), "after it ends"
     inside = shifted[(frames_s > 1.0) & (frames_s < 3.4)]
     assert (inside >= 0).all()

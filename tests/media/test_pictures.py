@@ -1,4 +1,4 @@
-"""Packets that are not one frame each: what is counted is what the decoder returns."""
+"""Packets that are not one frame each: the counted pictures are those that the decoder returns."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def counts(path: Path) -> list[int]:
         return [counter.count(packet) for packet in container.demux(stream) if packet.size]
 
 
-def field_units(apart: bool) -> list[tuple[bytes, int | None, bool]]:
+def field_units(separate: bool) -> list[tuple[bytes, int | None, bool]]:
     units: list[tuple[bytes, int | None, bool]] = []
     for number, (top, bottom) in enumerate(oddities.field_pairs(IMAGES)):
         pts, key = 50 + 2 * number, number % 12 == 0
-        units += [(top, pts, key), (bottom, pts + 1, False)] if apart else [(top + bottom, pts, key)]
+        units += [(top, pts, key), (bottom, pts + 1, False)] if separate else [(top + bottom, pts, key)]
     return units
 
 
-@pytest.mark.parametrize(("name", "apart"), [("a.ts", True), ("a.mkv", True), ("a.mts", False)])
-def test_two_fields_are_one_frame_at_the_time_of_the_first(tmp_path: Path, name: str, apart: bool) -> None:
-    path = oddities.mux(tmp_path / name, field_units(apart), (96, 64), Fraction(1, 50))
+@pytest.mark.parametrize(("name", "separate"), [("a.ts", True), ("a.mkv", True), ("a.mts", False)])
+def test_two_fields_are_one_frame_at_the_time_of_the_first(tmp_path: Path, name: str, separate: bool) -> None:
+    path = oddities.mux(tmp_path / name, field_units(separate), (96, 64), Fraction(1, 50))
     assert counts(path) == [1, 0] * 14
     info = probe(str(path))
     assert (info.frames_expected, info.missing, info.missing_s, info.damage) == (14, 0, 0, "")
@@ -49,14 +49,14 @@ def test_two_fields_are_one_frame_at_the_time_of_the_first(tmp_path: Path, name:
         assert np.abs(frame.image.astype(int) - image).mean() < 6
 
 
-def test_a_field_without_its_other_half_is_a_frame(tmp_path: Path) -> None:
-    units = [unit for number, unit in enumerate(field_units(apart=True)) if number != 11]
+def test_a_field_without_its_second_field_is_a_frame(tmp_path: Path) -> None:
+    units = [unit for number, unit in enumerate(field_units(separate=True)) if number != 11]
     path = oddities.mux(tmp_path / "a.ts", units, (96, 64), Fraction(1, 50))
     assert sum(counts(path)) == 14
     assert [frame.time_s for frame in frames(str(path))] == pytest.approx(TIMES)
 
 
-def test_interlaced_frames_that_are_coded_whole_are_one_packet_each(tmp_path: Path) -> None:
+def test_interlaced_frames_coded_as_frames_are_one_packet_each(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", IMAGES, options={"x264-params": "tff=1", "preset": "veryfast"})
     assert counts(path) == [1] * 14
 
@@ -68,7 +68,7 @@ def test_two_frames_in_a_chunk_and_none_in_the_next(tmp_path: Path) -> None:
     assert all(frame.image is not None for frame in frames(str(path)))
 
 
-def test_a_plane_that_is_not_coded_is_no_frame(tmp_path: Path) -> None:
+def test_a_plane_that_is_not_coded_is_not_a_frame(tmp_path: Path) -> None:
     chunks = [(data, key) for data, key, _ in oddities.packets("mpeg4", IMAGES, "yuv420p", {"g": "7"})]
     chunks.insert(5, (oddities.NOT_CODED, False))
     path = oddities.write_avi(tmp_path / "a.avi", chunks, (96, 64), b"XVID")

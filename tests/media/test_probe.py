@@ -1,4 +1,4 @@
-"""Probe: what a file holds, and one named error for each way in which it is no video."""
+"""Probe: the properties of a file, and one error class for each reason why it is not a video."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.clips import scene, write_clip
 pytestmark = pytest.mark.unit
 
 
-def test_what_a_clip_holds(tmp_path: Path) -> None:
+def test_the_properties_of_a_clip(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(30, size=(96, 72), face=64), options={"g": "10", "bf": "0"})
     info = probe(str(path))
     assert (info.codec, info.width_px, info.height_px, info.frames_expected) == ("h264", 96, 72, 30)
@@ -28,14 +28,14 @@ def test_what_a_clip_holds(tmp_path: Path) -> None:
     assert info.audio is None
 
 
-def test_variable_rate_and_start_are_seen(tmp_path: Path) -> None:
+def test_variable_rate_and_start_are_detected(tmp_path: Path) -> None:
     times = [2000, 2033, 2070, 2200, 2240]
     info = probe(str(write_clip(tmp_path / "a.mkv", scene(5, size=(96, 72), face=64), times=times)))
     assert info.variable_frame_rate
     assert info.start_s == pytest.approx(2.0)
 
 
-def test_audio_without_video_is_named(tmp_path: Path) -> None:
+def test_audio_without_video_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
@@ -48,14 +48,14 @@ def test_audio_without_video_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, I am a text", os.urandom(4096)])
-def test_what_is_no_video_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
     with pytest.raises(MediaError, match=r"x\.mp4"):
         probe(str(path))
 
 
-def test_a_playlist_cannot_lead_elsewhere(tmp_path: Path) -> None:
+def test_a_playlist_cannot_reference_other_files(tmp_path: Path) -> None:
     target = write_clip(tmp_path / "real.mp4", scene(5, size=(96, 72), face=64))
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n")
@@ -67,7 +67,7 @@ def test_a_playlist_cannot_lead_elsewhere(tmp_path: Path) -> None:
         probe(str(concat))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"gone\.mp4"):
         probe(str(tmp_path / "gone.mp4"))
 
@@ -85,16 +85,16 @@ def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
-def test_a_title_in_another_encoding_is_no_obstacle(name: str, tmp_path: Path) -> None:
+def test_a_title_in_another_encoding_is_accepted(name: str, tmp_path: Path) -> None:
     path = write_clip(tmp_path / name, scene(5, size=(96, 72), face=64))
     assert b"Lavf" in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xb2avf"))
     assert probe(str(path)).frames_expected == 5
 
 
-def test_an_order_that_the_codec_cannot_have_is_damage(tmp_path: Path) -> None:
+def test_an_order_that_is_impossible_for_the_codec_is_damage(tmp_path: Path) -> None:
     reordered = {"preset": "ultrafast", "g": "6", "bf": "2"}
     path = write_clip(tmp_path / "a.mp4", scene(9, size=(96, 72), face=64), options=reordered)
     assert not probe(str(path)).damage
-    path.write_bytes(path.read_bytes().replace(b"avc1", b"WRLE"))  # a codec whose frames come out as they go in
-    assert "in an order that msrle cannot have" in probe(str(path)).damage
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"WRLE"))  # a codec that does not reorder frames
+    assert "in an order that is impossible for msrle" in probe(str(path)).damage

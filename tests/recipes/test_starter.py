@@ -1,7 +1,7 @@
-"""The starter models' training from seeds: rendered, packed, learnt, with the same losses every time.
+"""The training of the starter models is reproducible: rendering, packing and training give the same losses.
 
-The slow test compares the first 200 steps on the first people of the model's data with losses kept beside this file;
-`PYTHONPATH=tests python tests/recipes/test_starter.py` writes them again.
+The slow test compares the first 200 steps on the first people of the models' data with the losses in
+starter_losses.json, which `PYTHONPATH=tests python tests/recipes/test_starter.py` writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEPS, EVERY = 200, 20
 
 
 def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -> FaceStore:
-    """A face store of rendered people, as synthesize.py and preprocess.py make it."""
+    """Return a face store of rendered people, made as by synthesize.py and preprocess.py."""
     data, place = StillSet(people=people, stills=stills, seed=0, rigs=rigs, config=SynthesisConfig()), folder / "data"
     storage = Storage(place)
     claim(data, storage)
@@ -47,7 +47,7 @@ def rendered(folder: Path, *, people: int, stills: int, rigs: tuple[str, ...]) -
 
 
 def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
-    """Of each of the first steps."""
+    """Return the loss of each of the first `steps` steps."""
     torch.set_num_threads(1)
     plan = recipe.read("starter", quick=False, overrides=overrides)
     data = task_data.task_data(plan, "train", index)
@@ -67,7 +67,7 @@ def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
     raise AssertionError(f"only {len(found)} steps in all epochs")
 
 
-def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
+def test_rendering_and_training_are_deterministic(tmp_path: Path) -> None:
     small = ("model.backbone=test_resnet", "input.size_px=64", "stages.train.batch=4")
     small += ("stages.train.tasks.au.data.held_out=0",)
     runs = []
@@ -79,7 +79,7 @@ def test_rendering_and_learning_repeat(tmp_path: Path) -> None:
 
 
 def _long(folder: Path) -> list[float]:
-    """Means over EVERY steps each."""
+    """Return the mean losses of consecutive blocks of EVERY steps."""
     rigs = ("anny", f"ict:{external(ICT)}")
     found = losses(rendered(folder, people=40, stills=8, rigs=rigs), STEPS, "stages.train.epochs=80")
     return [sum(found[first : first + EVERY]) / EVERY for first in range(0, STEPS, EVERY)]
@@ -88,7 +88,7 @@ def _long(folder: Path) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_first_steps_are_those_of_the_model(tmp_path: Path) -> None:
-    # Other processors round otherwise, which grows from step to step.
+    # Processors round differently, and the difference grows from step to step.
     assert _long(tmp_path) == pytest.approx(json.loads(LOSSES.read_text()), rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Each AU moves what its name says, and the lips' gap tells parted from closed."""
+"""Each AU moves its part of the face, and the gap of the lips distinguishes parted from closed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_blendshapes import ANNY, ANNY_AUS, ICT, ICT_AUS, LIPS_PARTED_DM, lip_columns, offset_weights
-from aupipe.synthesis.rig import Floats, Rig
+from aupipe.synthesis.rig import Rig
 
 pytestmark = pytest.mark.unit
 
@@ -54,13 +55,13 @@ def test_au23_narrows_the_mouth_and_thins_the_lips(heads: Rig) -> None:
     assert np.ptp(after[:, 1]) < 0.9 * np.ptp(before[:, 1])
 
 
-def test_left_and_right_get_their_shares() -> None:
+def test_asymmetry_scales_left_and_right() -> None:
     weights = offset_weights(ANNY, {"AU12": 0.5}, {"AU12": 0.1})
     assert weights == pytest.approx({"unit/mouthSmileLeft": 0.55, "unit/mouthSmileRight": 0.45})
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_lips_part_where_they_should_on_any_person(heads: Rig, seed: int) -> None:
+def test_the_lips_of_any_person_part_with_the_right_aus(heads: Rig, seed: int) -> None:
     person, columns = draw_person(np.random.default_rng(seed), heads).vertices, lip_columns(heads)
 
     def parted(**intensity: float) -> bool:

@@ -1,4 +1,4 @@
-"""The plan keeps what it promises: every AU in both splits, labels that belong together, the same for a seed."""
+"""Properties of the plan: every AU in both splits, consistent labels, deterministic for a seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aupipe import facs
-from aupipe.synthesis.au_schedule import LEAST_FRAMES, VideoPlan, foretold, plan, segment, suppressed
+from aupipe.synthesis.au_schedule import LEAST_FRAMES, VideoPlan, expected_labels, plan, segment, suppressed
 
 pytestmark = pytest.mark.unit
 
@@ -19,19 +19,19 @@ def make(videos: int = 96, seed: int = 0) -> list[VideoPlan]:
 @pytest.mark.parametrize(("videos", "seed"), [(96, 0), (96, 1), (36, 5), (48, 2)])
 def test_every_au_has_positive_and_negative_people_in_both_splits(videos: int, seed: int) -> None:
     for split in ("train", "validation"):
-        labels = np.stack([foretold(v.intensity) for v in make(videos, seed) if v.split == split])
+        labels = np.stack([expected_labels(v.intensity) for v in make(videos, seed) if v.split == split])
         assert ((labels.sum(1) >= LEAST_FRAMES).sum(0) >= 3).all()
         assert (((~labels).sum(1) >= LEAST_FRAMES).sum(0) >= 3).all()
 
 
 def test_frequent_aus_have_aff_wild2s_rates() -> None:
-    rates = np.stack([foretold(v.intensity) for v in make()]).mean((0, 1))
+    rates = np.stack([expected_labels(v.intensity) for v in make()]).mean((0, 1))
     by_name = dict(zip(facs.AUS, rates, strict=True))
     for au, rate in {"AU06": 0.272, "AU07": 0.410, "AU10": 0.355, "AU12": 0.250, "AU25": 0.646}.items():
         assert by_name[au] == pytest.approx(rate, abs=0.1)
 
 
-def test_a_third_validates_and_no_person_is_in_both() -> None:
+def test_a_third_is_for_validation_and_no_person_is_in_both_splits() -> None:
     plans = make(96)
     validation = {v.seed for v in plans if v.split == "validation"}
     assert len(validation) == 32
@@ -50,22 +50,22 @@ def test_a_segment_rises_holds_and_falls_without_jumps() -> None:
         assert curve.min() >= 0
         assert curve.max() <= 0.8 * 1.07
         assert np.abs(np.diff(curve)).max() < 0.35
-        assert np.count_nonzero(np.diff((curve >= 0.25).astype(int))) <= 2  # present in one run
+        assert np.count_nonzero(np.diff((curve >= 0.25).astype(int))) <= 2  # It is present in one run.
 
 
-def test_expressions_bring_their_aus() -> None:
+def test_expressions_drive_their_aus() -> None:
     happy = [v for v in make() if (v.expression == facs.EXPRESSIONS.index("Happiness")).any()]
     assert len(happy) >= 10
     apex = [v.intensity[v.expression == facs.EXPRESSIONS.index("Happiness")].max(0) for v in happy]
-    assert np.mean([a[facs.AUS.index("AU12")] >= 0.25 for a in apex]) > 0.8  # AU15 or a press may overrule it
+    assert np.mean([a[facs.AUS.index("AU12")] >= 0.25 for a in apex]) > 0.8  # AU15 or AU24 may suppress it.
     assert np.mean([a[facs.AUS.index("AU06")] >= 0.25 for a in apex]) > 0.6
 
 
 def test_pressed_lips_do_not_part() -> None:
     both = np.zeros((1, len(facs.AUS)), np.float32)
     both[0, [facs.AUS.index(au) for au in ("AU24", "AU25", "AU26")]] = [0.9, 0.8, 0.7]
-    assert not foretold(suppressed(both))[0, facs.AUS.index("AU25")]
-    assert foretold(suppressed(both))[0, facs.AUS.index("AU24")]
+    assert not expected_labels(suppressed(both))[0, facs.AUS.index("AU25")]
+    assert expected_labels(suppressed(both))[0, facs.AUS.index("AU24")]
 
 
 def test_some_frames_are_not_annotated() -> None:

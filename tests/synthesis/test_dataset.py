@@ -1,4 +1,4 @@
-"""What is on disk: the claim on a folder, and a video that says of itself when it is complete."""
+"""A folder holds one data set, and a pair of people is one video."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def spec(seed: int = 0, **config: object) -> VideoSet:
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "set")
     assert "0 done" in spec().describe(storage)
-    assert not storage.names()  # a dry run leaves nothing
+    assert not storage.names()  # A dry run writes nothing.
     claim(spec(), storage)
     check(spec(), storage)
     with pytest.raises(ConfigError, match="seed 0, not 1"):
@@ -40,8 +40,8 @@ def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
     assert json.loads(storage.read("dataset.json"))["license"] == "CC0-1.0"
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+def test_a_folder_with_other_files_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("other")
     with pytest.raises(ConfigError, match="new folder"):
         claim(spec(), Storage(tmp_path))
 

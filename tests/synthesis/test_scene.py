@@ -1,4 +1,4 @@
-"""How a head is held and moves."""
+"""Pose and movements of the head."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 
 from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
-from aupipe.synthesis.scene import draw_movements, draw_pose, neck_weights, turned
+from aupipe.synthesis.scene import draw_movements, draw_pose, neck_weights, rotate_head
 
 pytestmark = pytest.mark.unit
 
 
-def test_the_head_turns_and_the_shoulders_stay() -> None:
+def test_the_head_rotates_and_the_shoulders_do_not_move() -> None:
     heads = rig.load("anny")
     person = draw_person(np.random.default_rng(1), heads).vertices
     weights = neck_weights(person)
-    moved = turned(person, np.array([0.4, 0.0, 0.0]), weights) - person
+    moved = rotate_head(person, np.array([0.4, 0.0, 0.0]), weights) - person
     eyes = heads.parts["eyes"].vertices
-    assert (moved[eyes, 0] > 0.2).all()  # a yaw to the person's left moves the eyes there
+    assert (moved[eyes, 0] > 0.2).all()  # A yaw to the person's left moves the eyes to that side.
     assert np.abs(moved[person[:, 1] < -2.6]).max() < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""A set of pictures: whole people, both splits, a manifest that preprocess.py reads."""
+"""A data set of pictures: complete people, both splits, and a manifest that preprocess.py reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_person_is_complete_or_absent_and_the_manifest_names_all(tmp_path: Pat
     assert traits.columns["video_id"] == sorted(set(table["subject"].to_pylist()))
 
 
-def test_every_rig_has_people_in_both_splits_and_more_people_change_nobody() -> None:
+def test_every_rig_has_people_in_both_splits_and_more_people_do_not_change_the_first() -> None:
     people = still_set(40, ("anny", "ict:x.npz")).units()
     for named in ("anny", "ict:x.npz"):
         splits = [person.split for person in people if person.rig == named]

@@ -1,4 +1,4 @@
-"""Pictures of one person: the same for a seed, unlike each other, labeled by what they show."""
+"""Pictures of one person: deterministic for a seed, different from each other, with exact labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aupipe.synthesis.stills import draw_intensity, stills
 pytestmark = pytest.mark.unit
 
 
-def test_the_seed_alone_decides() -> None:
+def test_the_output_depends_on_the_seed_alone() -> None:
     heads = rig.load("anny")
     first, again = (stills(heads, seed=5, count=2, size_px=96) for _ in range(2))
     np.testing.assert_array_equal(first.pictures, again.pictures)
@@ -24,9 +24,9 @@ def test_the_seed_alone_decides() -> None:
     np.testing.assert_array_equal(np.delete(first.au, facs.AUS.index("AU25"), axis=1), other >= PRESENT)
 
 
-def test_every_au_is_shown_weak_and_strong_and_left_out() -> None:
+def test_every_au_occurs_weak_and_strong_and_is_often_absent() -> None:
     rng = np.random.default_rng(0)
-    shown = np.stack([draw_intensity(rng) for _ in range(2000)])
-    assert ((shown >= PRESENT).mean(0) > 0.03).all()
-    assert ((shown > 0) & (shown < PRESENT)).any(0).all()
-    assert ((shown == 0).mean(0) > 0.4).all()
+    drawn = np.stack([draw_intensity(rng) for _ in range(2000)])
+    assert ((drawn >= PRESENT).mean(0) > 0.03).all()
+    assert ((drawn > 0) & (drawn < PRESENT)).any(0).all()
+    assert ((drawn == 0).mean(0) > 0.4).all()

@@ -1,11 +1,11 @@
-"""The voice: silent behind shut lips, louder the wider, of another vowel with the jaw, the same for a seed."""
+"""The voice: silent with closed lips, louder the wider they open, shaped by the jaw, deterministic for a seed."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from aupipe.synthesis.rig import Floats
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.voice import RATE_HZ, samples, synthesize_voice
 
 pytestmark = pytest.mark.unit
@@ -18,7 +18,7 @@ def rms(sound: Floats) -> float:
     return float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
 
 
-def test_the_seed_alone_decides() -> None:
+def test_the_output_depends_on_the_seed_alone() -> None:
     opening = np.linspace(0, 0.2, FRAMES)
     first, again, other = (synthesize_voice(seed, opening, SHUT, FPS) for seed in (1, 1, 2))
     assert first.shape == (FRAMES * RATE_HZ // FPS,)
@@ -31,12 +31,12 @@ def test_energy_follows_the_lips(seed: int) -> None:
     opening = np.repeat([0.0, 0.06, 0.25, 0.0, -0.1], 10)
     inside = synthesize_voice(seed, opening, SHUT, FPS).reshape(FRAMES, -1)
     shut, ajar, wide, shut_again = (inside[first + 1 : first + 9] for first in (0, 10, 20, 30))
-    assert rms(shut) > 0  # a room, no digital zero
+    assert rms(shut) > 0  # Background hiss, not digital silence.
     assert max(rms(shut), rms(shut_again)) < 0.05 * rms(ajar)
     assert 1.3 * rms(ajar) < rms(wide)
     assert np.abs(inside).max() < 1
     quietest = min(rms(frame) for frame in inside[21:29])
-    assert 5 * rms(shut) < quietest < 0.8 * rms(wide)  # syllables, without holes
+    assert 5 * rms(shut) < quietest < 0.8 * rms(wide)  # Syllables without silence between them.
 
 
 @pytest.mark.parametrize("seed", range(5))
