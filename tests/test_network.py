@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxy import Proxy, certificates, proxying
-from webserver import WebServer, serving
 
 from aupipe import network
 from aupipe.errors import ConfigError, MediaError
 from aupipe.media import byte_source
 from aupipe.storage import Storage, filesystem_of
+from harness.proxy import Proxy, certificates, proxying
+from harness.webserver import WebServer, serving
 
 pytestmark = pytest.mark.unit
 

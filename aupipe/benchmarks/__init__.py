@@ -1,1 +1,1 @@
-"""Own measurements, one a file: what `bench.py NAME` takes goes in, a JSON-ready dict of figures comes out."""
+"""The measurements of `bench.py` that need no clone of the repository, one per file."""

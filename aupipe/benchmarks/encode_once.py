@@ -1,4 +1,4 @@
-"""What encoding once saves: an epoch from stored embeddings against one that decodes and encodes every crop."""
+"""The time of an epoch from stored embeddings, against an epoch that decodes and encodes every crop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from aupipe.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 _RATE_HZ, _FRAMES_PER_S = 16_000, 30
-_DETAIL = 20  # pixels of noise a side, enlarged: makes a JPEG of about the size of a face's
+_DETAIL = 20  # side of the noise in pixels; enlarged it makes a JPEG of about the size of a face's
 
 _PROMPTS = (
     "stages.prompts.augment={flip: false, gain: 0, contrast: 0, saturation: 0}",
@@ -55,13 +55,13 @@ _SEQUENCE = (
 
 @dataclass(frozen=True)
 class Case:
-    """A stage of a recipe on generated videos, few enough that an epoch that encodes takes seconds."""
+    """One stage of a recipe on generated videos, few enough that an epoch that encodes takes seconds."""
 
     recipe: str
     stage: str
     quick: bool
     videos: int
-    frames: int  # of each
+    frames: int  # frames of each video
     batch: int
     settings: tuple[str, ...]
 
@@ -72,32 +72,33 @@ CASES: dict[str, Case] = {
     "sequence_quick": Case("multimodal", "sequence", True, 16, 32, 8, _SEQUENCE),
     "temporal_prompts": Case("prompt_tuning", "prompts", False, 2, 256, 1, _TEMPORAL),
     "all_prompts": Case("prompt_tuning", "prompts", False, 2, 256, 1, _PROMPTS),
-    "sequence_iresnet100": Case("multimodal", "sequence", False, 1, 40, 2, _SEQUENCE),  # 2 clips of 30, 10 apart
+    # 2 clips of 30 frames, 10 frames apart
+    "sequence_iresnet100": Case("multimodal", "sequence", False, 1, 40, 2, _SEQUENCE),
 }
 
 
 def measure(names: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
-    """Seconds of an epoch of training both ways, on one thread: medians of epochs that take turns.
+    """Measure the seconds of a training epoch in both ways, on one thread, as medians of alternating epochs.
 
-    The weights are random: what is measured does not depend on them. Of each way, the first epoch counts nowhere.
+    The weights are random because times do not depend on them. The first epoch of each way is not counted.
 
     Args:
-        names: of `CASES`; none: all.
-        repeats: epochs of each way that count, at least 1.
+        names: keys of `CASES`; none: all.
+        repeats: counted epochs of each way, at least 1.
 
     Yields:
-        For each case: `on_the_fly_s`, `encode_once_s` and their `ratio`; `cpu_ratio`, the same of processor time, which
-        other work on the machine changes less; `encoding_s`, spent once; `ratio_of_stage`, that included, over the
-        epochs of the recipe.
+        For each case: `on_the_fly_s`, `encode_once_s` and their `ratio`; `cpu_ratio`, the ratio of processor times,
+        which depends less on other work on the machine; `encoding_s`, which is spent once; and `ratio_of_stage`, which
+        includes it, over the epochs of the recipe.
 
     Raises:
-        ConfigError: there is no such case.
-        AupipeError: the two ways have different losses.
+        ConfigError: a name is no case.
+        AupipeError: the losses of the two ways differ.
     """
     if unknown := sorted(set(names) - set(CASES)):
-        raise ConfigError(f"--case {unknown[0]}: there are {', '.join(CASES)}")
+        raise ConfigError(f"--case {unknown[0]}: no such case ({', '.join(CASES)})")
     if repeats < 1:
-        raise ConfigError(f"--repeats {repeats}: at least 1 is needed")
+        raise ConfigError(f"--repeats {repeats}: must be at least 1")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for name in names or CASES:
@@ -106,23 +107,23 @@ def measure(names: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
-    chosen = [*case.settings, f"stages.{case.stage}.batch={case.batch}"]
-    plan = recipe.read(case.recipe, quick=case.quick, overrides=chosen)
+    overrides = [*case.settings, f"stages.{case.stage}.batch={case.batch}"]
+    plan = recipe.read(case.recipe, quick=case.quick, overrides=overrides)
     index = _generate(Storage(folder.path("store")), case)
     fly = _trainer(plan, case.stage, index, {})
-    begun = time.perf_counter()
-    places = _encode(fly, index, Storage(folder.path("embeddings")))
-    encoding_s = time.perf_counter() - begun
-    once = _trainer(plan, case.stage, index, places)
+    started = time.perf_counter()
+    embeddings = _encode(fly, index, Storage(folder.path("embeddings")))
+    encoding_s = time.perf_counter() - started
+    once = _trainer(plan, case.stage, index, embeddings)
     wall: dict[str, list[float]] = {"fly": [], "once": []}
     cpu: dict[str, list[float]] = {"fly": [], "once": []}
     for epoch in range(1 + repeats):
         losses = {}
         for way, trainer in (("fly", fly), ("once", once)):
-            start, worked = time.perf_counter(), time.process_time()
+            start, cpu_start = time.perf_counter(), time.process_time()
             losses[way] = trainer.train_epoch(epoch)
             wall[way].append(time.perf_counter() - start)
-            cpu[way].append(time.process_time() - worked)
+            cpu[way].append(time.process_time() - cpu_start)
         if losses["fly"] != losses["once"]:
             raise AupipeError(f"epoch {epoch}: the loss is {losses['fly']} on the fly, {losses['once']} encoded once")
     fly_s, once_s = (statistics.median(wall[way][1:]) for way in ("fly", "once"))
@@ -137,22 +138,22 @@ def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trainer(plan: Recipe, stage: str, index: FaceStore, places: Mapping[Task, EmbeddingFolders]) -> engine.Trainer:
+def _trainer(plan: Recipe, stage: str, index: FaceStore, embeddings: Mapping[Task, EmbeddingFolders]) -> engine.Trainer:
     data = task_data.task_data(plan, stage, index)
     learner, optimizer = build_learner(plan, stage, data, None)
-    _settle(learner.encoder, plan.input.size_px)
+    _set_batch_norm(learner.encoder, plan.input.size_px)
     return engine.Trainer(
         recipe=plan, stage=stage, data=data, model=learner.to(memory_format=torch.channels_last), optimizer=optimizer,
-        rank=0, world=1, device=CPU, embeddings=places,
+        rank=0, world=1, device=CPU, embeddings=embeddings,
     )  # fmt: skip
 
 
-def _settle(encoder: FrameEncoder, size_px: int) -> None:
-    """Give random weights batch-norm statistics that go with them: without, a deep network's values grow beyond all."""
+def _set_batch_norm(encoder: FrameEncoder, size_px: int) -> None:
+    """Set batch-norm statistics that match the random weights, because values overflow in a deep network otherwise."""
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 1.0  # the statistics of this batch alone
+        norm.momentum = 1.0  # use the statistics of this batch only
     with torch.no_grad():
         encoder.train()(torch.randn(8, 3, size_px, size_px, generator=torch.Generator().manual_seed(0)))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -160,7 +161,7 @@ def _settle(encoder: FrameEncoder, size_px: int) -> None:
 
 
 def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Task, EmbeddingFolders]:
-    """What the Ray job leaves of the rows to learn from."""
+    """Write the embeddings of the training rows, as the Ray job does."""
     encoder = trainer.learner.encoder
     plain = encode.plain(encoder, trainer.inputs, index)
     folder = Storage(out.path(plain.key))
@@ -171,7 +172,7 @@ def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Tas
 
 
 def _generate(storage: Storage, case: Case) -> FaceStore:
-    """A store of noise with random labels and sound, one video of it to score."""
+    """Write a store of noise with random labels and audio, and one video for validation."""
     rng = np.random.default_rng(0)
     names = []
     for split, videos in (("train", case.videos), ("validation", 1)):
@@ -202,5 +203,6 @@ def _generate(storage: Storage, case: Case) -> FaceStore:
 
 
 def _crop(rng: np.random.Generator) -> bytes:
+    """Return the JPEG of a crop of noise."""
     noise = rng.integers(0, 256, (_DETAIL, _DETAIL, 3), dtype=np.uint8)
     return jpeg.encode(cv2.resize(noise, (CROP_SIZE_PX, CROP_SIZE_PX)))

@@ -1,73 +1,75 @@
-"""`bench.py NAME`: measurements of aupipe itself, one line of JSON each."""
+"""`bench.py NAME`: aupipe's own measurements, one line of JSON each.
+
+The package contains the measurements that a user of the wheel runs. Those that kill processes, damage files or draw
+whole archives are developer tools: they are in `tests/harness` of a clone.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from aupipe.commands import job
 
+_TESTS = Path(__file__).parents[2] / "tests"
 _EXAMPLES = """\
-  bench.py alignment --input videos/
+  bench.py crop_jitter --input videos/
   bench.py detector_bias --input videos/
-  bench.py preprocess --crops 20000
-  bench.py autoscale --checkpoint demo/run/best
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
-  bench.py fuzz --mutations 1000
+examples that need a clone of the repository:
+  bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
-  bench.py rerun --checkpoint demo/run/best --clips 2000
-  bench.py memory --checkpoint demo/run/best --minutes 60"""
+  bench.py frame_accounting
+  bench.py fuzz --mutations 1000
+  bench.py memory --checkpoint demo/run/best --minutes 60
+  bench.py preprocess --crops 20000
+  bench.py rerun --checkpoint demo/run/best --clips 2000"""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     """Run the job. Return its exit code."""
     parser = job.make_parser(prog, "Measure aupipe on this machine; prints lines of JSON.", _EXAMPLES)
     names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    alignment = names.add_parser("alignment", help="frame-to-frame crop jitter, without and with smoothing")
-    alignment.add_argument(
-        "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
+    jitter = names.add_parser(
+        "crop_jitter", aliases=["alignment"], help="frame-to-frame jitter of crops, without and with smoothing"
     )
-    bias = names.add_parser("detector_bias", help="landmarks that the detector finds on crops aligned by aupipe")
-    bias.add_argument("--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders")
-    preprocess = names.add_parser("preprocess", help="speed and memory of packing crops")
-    preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="number of generated crops")
-    once = names.add_parser(
-        "encode_once", help="an epoch from stored embeddings compared with one that encodes; minutes"
+    bias = names.add_parser("detector_bias", help="offset of the detector's five points on aligned crops")
+    once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
+    autoscale = names.add_parser("autoscale", help="nodes that join and leave as annotate.py needs them; two minutes")
+    chaos = names.add_parser("chaos", help="annotation while processes are killed at random; tables must be equal")
+    accounting = names.add_parser(
+        "frame_accounting", aliases=["conservation"], help="more than 200 unusual clips: every frame accounted for"
     )
-    once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
-    once.add_argument("--repeats", type=int, default=3, metavar="N", help="measured epochs of each kind")
-    fuzz = names.add_parser("fuzz", help="damaged clips in annotate.py: crashes, hangs, unreported losses")
-    fuzz.add_argument(
-        "--mutations", type=int, default=1000, metavar="N", help="number of damaged clips, made from five clips in turn"
-    )
-    fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the damage")
-    autoscale = names.add_parser(
-        "autoscale", help="times at which nodes join and leave as annotate.py needs them; two minutes"
-    )
-    autoscale.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="any model")
-    autoscale.add_argument(
-        "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="cluster file with the node types"
-    )
-    chaos = names.add_parser(
-        "chaos", help="an annotation whose processes are killed at random: its tables must be the same"
-    )
-    rerun = names.add_parser("rerun", help="time of a re-run over a finished archive, and of one with other thresholds")
-    memory = names.add_parser(
-        "memory", help="memory of the workers for a long video, compared with a video of one minute"
-    )
-    for each in (chaos, rerun, memory):
+    fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, unreported losses")
+    memory = names.add_parser("memory", help="peak memory of workers for a long video, against a minute of it")
+    preprocess = names.add_parser("preprocess", help="rate and memory of packing crops")
+    rerun = names.add_parser("rerun", help="time of a finished archive run again, and with other thresholds")
+    for each in (jitter, bias):
+        each.add_argument(
+            "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
+        )
+    for each in (autoscale, chaos, memory, rerun):
         each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
-    chaos.add_argument(
-        "--kills", type=int, default=50, metavar="N", help="least number of kills, over as many runs as needed"
+    once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
+    once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
+    autoscale.add_argument(
+        "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="cluster.yaml with node types"
     )
-    chaos.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the times and processes")
-    rerun.add_argument(
-        "--clips", type=int, default=2000, metavar="N", help="number of generated clips, of 3 frames each"
-    )
+    chaos.add_argument("--kills", type=int, default=50, metavar="N", help="at least, over as many runs as needed")
+    chaos.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of moments and victims")
+    accounting.add_argument("--only", default="", metavar="TEXT", help="only clips with this text in their names")
+    fuzz.add_argument("--mutations", type=int, default=1000, metavar="N", help="number, of five clips in turn")
+    fuzz.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the damage")
     memory.add_argument("--minutes", type=int, default=60, metavar="N", help="length of the long video, with sound")
+    preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="number of generated crops")
+    rerun.add_argument("--clips", type=int, default=2000, metavar="N", help="number of generated clips, 3 frames each")
     return job.run(parser, _bench, argv)
 
 
@@ -83,10 +85,27 @@ def _bench(args: argparse.Namespace) -> int:
     return job.DONE
 
 
-def _alignment(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import alignment
+def _harness(name: str, module: str) -> ModuleType:
+    """Import the module of `tests/harness` that measures `name`.
 
-    return [alignment.measure(args.input)]
+    Raises:
+        ConfigError: this aupipe is not in a clone.
+    """
+    from aupipe.errors import ConfigError
+
+    if not (_TESTS / "harness" / f"{module}.py").is_file():
+        raise ConfigError(
+            f"{name}: not in an installed aupipe, only in a clone; fix: run `python jobs/bench.py {name}` in a clone"
+        )
+    if str(_TESTS) not in sys.path:
+        sys.path.append(str(_TESTS))
+    return importlib.import_module(f"harness.{module}")
+
+
+def _crop_jitter(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import crop_jitter
+
+    return [crop_jitter.measure(args.input)]
 
 
 def _detector_bias(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
@@ -95,56 +114,27 @@ def _detector_bias(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [detector_bias.measure(args.input)]
 
 
-def _autoscale(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import autoscale
-
-    return autoscale.measure(args.cluster, args.checkpoint)
-
-
-def _preprocess(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import preprocess
-
-    return [preprocess.measure(args.crops)]
-
-
 def _encode_once(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import encode_once
 
     return encode_once.measure(args.case, args.repeats)
 
 
-def _fuzz(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import fuzz
-
-    return [fuzz.measure(args.mutations, args.seed)]
-
-
-def _chaos(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import chaos
-
-    return chaos.measure(None, args.checkpoint, args.kills, args.seed)
-
-
-def _rerun(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import rerun
-
-    return rerun.measure(args.checkpoint, args.clips)
-
-
-def _memory(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
-    from aupipe.benchmarks import memory
-
-    return memory.measure(args.checkpoint, args.minutes)
+def _frame_accounting(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    return [_harness(args.name, "video_cases").measure(args.only)]
 
 
 _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
-    "alignment": _alignment,
+    "alignment": _crop_jitter,
+    "crop_jitter": _crop_jitter,
     "detector_bias": _detector_bias,
-    "preprocess": _preprocess,
     "encode_once": _encode_once,
-    "fuzz": _fuzz,
-    "autoscale": _autoscale,
-    "chaos": _chaos,
-    "rerun": _rerun,
-    "memory": _memory,
+    "autoscale": lambda args: _harness(args.name, "autoscale").measure(args.cluster, args.checkpoint),
+    "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
+    "conservation": _frame_accounting,
+    "frame_accounting": _frame_accounting,
+    "fuzz": lambda args: [_harness(args.name, "fuzz").measure(args.mutations, args.seed)],
+    "memory": lambda args: _harness(args.name, "memory").measure(args.checkpoint, args.minutes),
+    "preprocess": lambda args: [_harness(args.name, "preprocess").measure(args.crops)],
+    "rerun": lambda args: _harness(args.name, "rerun").measure(args.checkpoint, args.clips),
 }

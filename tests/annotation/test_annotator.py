@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from clips import scene, write_clip
 
 from aupipe.annotation import annotator, model_set
 from aupipe.annotation.annotator import AnnotateJob, annotate_in_memory
@@ -23,6 +22,7 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.work_plan import WorkList
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
+from harness.clips import scene, write_clip
 
 LOCAL = ["--set", "engine=local"]
 

@@ -8,12 +8,12 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import scene, speaking, write_clip
 
 from aupipe.annotation import audio_features, features
 from aupipe.media.audio import audio
 from aupipe.media.mel import log_mel
 from aupipe.storage import Storage
+from harness.clips import scene, speaking, write_clip
 
 pytestmark = pytest.mark.unit
 

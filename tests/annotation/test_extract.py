@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from clips import damage, scene, write_clip
 
 from aupipe.annotation import extract as module
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
@@ -19,6 +18,7 @@ from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
+from harness.clips import damage, scene, write_clip
 
 pytestmark = pytest.mark.unit
 

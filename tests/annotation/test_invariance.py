@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from clips import scene, speaking
 from pydantic import TypeAdapter
 
 from aupipe.annotation import audio_features, features, model_set
@@ -31,6 +30,7 @@ from aupipe.models.build import ModelConfig, build
 from aupipe.models.checkpoint import Card, save
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
+from harness.clips import scene, speaking
 
 pytestmark = pytest.mark.unit
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from clips import write_clip
-from people import Layout, call, faults, gallery, person_at
 
 from aupipe.annotation.extract import extract
 from aupipe.annotation.inputs import Input
@@ -22,6 +20,8 @@ from aupipe.faces.face_stream import detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe
+from harness.clips import write_clip
+from harness.people import Layout, call, faults, gallery, person_at
 
 pytestmark = pytest.mark.unit
 TRACKING = TrackingConfig()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from clips import scene, write_clip
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.preflight import check, estimate_frames, read_header
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.errors import TooLargeError
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sizes import sizes
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.errors import NoFramesError
 from aupipe.media.probe import VideoInfo
+from harness.sizes import sizes
 
 pytestmark = pytest.mark.unit
 

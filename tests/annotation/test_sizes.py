@@ -10,8 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from clips import scene
-from sizes import batches, sizes
 
 from aupipe import facs
 from aupipe.annotation import annotator, audio_features, encode, features, ledger, model_set, schema
@@ -33,6 +31,8 @@ from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span
 from aupipe.storage import Storage
+from harness.clips import scene
+from harness.sizes import batches, sizes
 
 pytestmark = pytest.mark.unit
 

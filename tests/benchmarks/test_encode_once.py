@@ -1,3 +1,5 @@
+"""`bench.py encode_once`: figures of a small run, and errors."""
+
 import json
 from dataclasses import replace
 
@@ -22,7 +24,7 @@ def test_figures_of_a_small_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert figures["loss"] > 0
 
 
-def test_other_embeddings_are_found_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_embeddings_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     case = replace(encode_once.CASES["temporal_prompts_quick"], videos=4, batch=4)
     monkeypatch.setitem(encode_once.CASES, "temporal_prompts_quick", case)
     monkeypatch.setattr(
@@ -36,4 +38,4 @@ def test_other_embeddings_are_found_out(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_no_such_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["encode_once", "--case", "nothing"]) == 2
-    assert "there are temporal_prompts_quick" in capsys.readouterr().err
+    assert "no such case (temporal_prompts_quick" in capsys.readouterr().err

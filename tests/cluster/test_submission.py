@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clips import scene, write_clip
 
-from aupipe.benchmarks import processes
-from aupipe.benchmarks.cluster import free_port
+from harness import processes
+from harness.clips import scene, write_clip
+from harness.clusters import free_port
 
 pytestmark = pytest.mark.cluster
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from sizes import batches, sizes
 from torch import Tensor
 
 from aupipe import facs
@@ -39,6 +38,7 @@ from aupipe.models.interfaces import FrameEncoder, SequenceHead
 from aupipe.models.sliding_window import plan_windows, run_head
 from aupipe.pipelines import predict as predicting
 from aupipe.storage import Storage
+from harness.sizes import batches, sizes
 
 pytestmark = pytest.mark.unit
 

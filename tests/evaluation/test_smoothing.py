@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sizes import sizes
 
 from aupipe.evaluation.smoothing import box_mean, smooth_track
+from harness.sizes import sizes
 
 pytestmark = pytest.mark.unit
 

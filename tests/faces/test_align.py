@@ -7,10 +7,10 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from clips import BACKGROUND, draw_face
 
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop, iou, match_detections, similarity, smooth_landmarks
 from aupipe.faces.detect import Detections, Detector, DetectorConfig
+from harness.clips import BACKGROUND, draw_face
 
 pytestmark = pytest.mark.unit
 

@@ -7,11 +7,11 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pytest
-from clips import draw_face, scene
-from people import call
 
 from aupipe.faces.appearance import Appearance, appearance, same_person
 from aupipe.faces.detect import Detector, DetectorConfig
+from harness.clips import draw_face, scene
+from harness.people import call
 
 pytestmark = pytest.mark.unit
 PEOPLE = range(10)

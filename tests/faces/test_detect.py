@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import BACKGROUND, draw_face
 
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector, DetectorConfig, weights_path
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
+from harness.clips import BACKGROUND, draw_face
 
 pytestmark = pytest.mark.unit
 

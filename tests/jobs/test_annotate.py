@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.dataset as pads
 import pytest
-from clips import scene, write_clip
 
-from aupipe.benchmarks import processes
+from harness import processes
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.cluster
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pytest
 import s3fs
-from clips import scene, write_clip
-from proxy import proxying
+
+from harness.clips import scene, write_clip
+from harness.proxy import proxying
 
 pytestmark = pytest.mark.cluster
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import oddities
 import pytest
-from clips import scene
 
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
+from harness import oddities
+from harness.clips import scene
 
 pytestmark = pytest.mark.unit
 

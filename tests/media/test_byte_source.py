@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clips import decoded_times, scene, write_clip
-from webserver import serving
 
 from aupipe.errors import MediaError
 from aupipe.media import byte_source
 from aupipe.media.frames import frames
 from aupipe.media.probe import fingerprint, probe
+from harness.clips import decoded_times, scene, write_clip
+from harness.webserver import serving
 
 pytestmark = pytest.mark.unit
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import alone
 import numpy as np
-import oddities
 import pytest
-from clips import decoded_times, scene, write_clip
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import cut_into_segments
@@ -17,6 +14,8 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.errors import NoClockError
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
+from harness import oddities, single_process
+from harness.clips import decoded_times, scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -116,17 +115,17 @@ def test_the_assumed_rate_is_the_clock_of_an_elementary_stream(
     tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
 ) -> None:
     path = write_clip(tmp_path / name, IMAGES, codec=codec, form=form, tick=Fraction(1, 25), options=options)
-    record, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
+    record, rows = single_process.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
     assert rows["time_s"].to_pylist() == pytest.approx([number / 90 for number in range(12)])
     assert record["duration_s"] == pytest.approx(12 / 90)
     part = AnnotateConfig(assume_fps=90, sample_fps=30)
-    _, rows = alone.annotate(path, tmp_path / "out", part)
+    _, rows = single_process.annotate(path, tmp_path / "out", part)
     assert rows["frame"].to_pylist() == [0, 3, 6, 9]
 
 
 def test_the_assumed_rate_is_ignored_if_there_is_a_clock(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", IMAGES)
-    _, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
+    _, rows = single_process.annotate(path, tmp_path / "out", AnnotateConfig(assume_fps=90))
     assert rows["time_s"].to_pylist() == pytest.approx([number / 25 for number in range(12)])
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import alone
 import cv2
 import numpy as np
-import oddities
 import pytest
-from clips import scene, write_clip
 
 from aupipe.annotation.settings import AnnotateConfig, MediaConfig
 from aupipe.annotation.tracks import link_faces
@@ -20,6 +17,8 @@ from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import probe
+from harness import oddities, single_process
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -53,13 +52,13 @@ def test_pixels_that_are_not_square_are_stretched(
     images_read = pictures(path)
     assert images_read[0].shape[1] / images_read[0].shape[0] == pytest.approx(16 / 9, rel=0.01)
     assert all(side >= other for side, other in zip(images_read[0].shape[1::-1], stored, strict=True))
-    record, rows = alone.annotate(path, tmp_path / "out")
+    record, rows = single_process.annotate(path, tmp_path / "out")
     height, width = images_read[0].shape[:2]
     assert (record["frame_width"], record["frame_height"]) == (width, height)
     assert record["pixel_aspect"] == f"{aspect.numerator}:{aspect.denominator}"
     assert rows["frame_width"].to_pylist() == [width] * 3
     plain = write_clip(tmp_path / "square.mp4", square, options=SHARP)
-    _, twin = alone.annotate(plain, tmp_path / "out")
+    _, twin = single_process.annotate(plain, tmp_path / "out")
     for side, box in ((256, "box_x"), (256, "box_w"), (144, "box_y"), (144, "box_h")):
         scale = (width if side == 256 else height) / side
         assert rows[box].to_numpy() / scale == pytest.approx(twin[box].to_numpy(), abs=6)
@@ -96,7 +95,7 @@ def test_every_row_has_the_size_of_its_frame(tmp_path: Path) -> None:
     ]
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    _, rows = alone.annotate(path, tmp_path / "out")
+    _, rows = single_process.annotate(path, tmp_path / "out")
     assert rows["frame_width"].to_pylist() == rows["frame_height"].to_pylist() == [96] * 6 + [160] * 6
     assert link_faces(rows, TrackingConfig()).tolist() == [0] * 12
 
@@ -117,14 +116,14 @@ def test_a_poster_is_not_the_video(tmp_path: Path, suffix: str, options: dict[st
     path = oddities.with_poster(plain, tmp_path / f"a.{suffix}", **options)  # type: ignore[arg-type]
     info = probe(str(path))
     assert (info.track, info.tracks, info.frames_expected) == (track, 2, 12)
-    record, _ = alone.annotate(path, tmp_path / "out")
+    record, _ = single_process.annotate(path, tmp_path / "out")
     assert (record["status"], record["track"], record["tracks"]) == ("ok", track, 2)
 
 
 def test_the_user_may_choose_the_track(tmp_path: Path) -> None:
     plain = write_clip(tmp_path / "plain.mkv", scene(12, size=(96, 72), face=64))
     path = oddities.with_poster(plain, tmp_path / "a.mkv")
-    record, rows = alone.annotate(path, tmp_path / "out", AnnotateConfig(media=MediaConfig(track=0)))
+    record, rows = single_process.annotate(path, tmp_path / "out", AnnotateConfig(media=MediaConfig(track=0)))
     assert (record["track"], len(rows)) == (0, 1)
     with pytest.raises(NoVideoStreamError, match="2 video tracks"):
         probe(str(path), track=2)

@@ -8,12 +8,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import damage, decoded_times, scene, write_clip
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import cut_into_segments
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
+from harness.clips import damage, decoded_times, scene, write_clip
 
 pytestmark = pytest.mark.unit
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-import oddities
 import pytest
-from clips import scene, write_clip
 
 from aupipe.media.frames import frames
 from aupipe.media.pictures import picture_counter
 from aupipe.media.probe import probe
+from harness import oddities
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import scene, write_clip
 
 from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
 from aupipe.media.probe import fingerprint, probe
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from clips import damage, decoded_times, scene, write_clip
 
 from aupipe import facs
 from aupipe.annotation import model_set
@@ -19,6 +18,7 @@ from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import default_models
+from harness.clips import damage, decoded_times, scene, write_clip
 
 pytestmark = pytest.mark.ray
 

@@ -16,7 +16,6 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import ray
-from clips import scene, speaking, write_clip
 
 from aupipe.annotation import features, ledger, model_set, model_stages, schema, stages
 from aupipe.annotation.cache_keys import CacheKeys
@@ -29,6 +28,7 @@ from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate as on_ray
 from aupipe.storage import Storage
+from harness.clips import scene, speaking, write_clip
 
 
 def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:

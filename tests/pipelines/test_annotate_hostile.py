@@ -9,16 +9,16 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
-import alone
 import av
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from clips import decoded_times, scene, write_clip
-from webserver import serving
 
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.commands.annotate import main
+from harness import single_process
+from harness.clips import decoded_times, scene, write_clip
+from harness.webserver import serving
 
 IMAGES = scene(6, size=(96, 72), face=64)
 
@@ -58,13 +58,13 @@ def test_no_playlist_is_followed(tmp_path: Path) -> None:
             "crypto": f"crypto+file:{clip}",
         }  # fmt: skip
         for name in put_playlists(tmp_path, targets):
-            record, _ = alone.annotate(tmp_path / name, tmp_path / "out")
+            record, _ = single_process.annotate(tmp_path / name, tmp_path / "out")
             assert record["reason"].startswith("not_a_video: "), name
-            record, rows = alone.annotate(web.url(name.replace(" ", "%20")), tmp_path / "out")
+            record, rows = single_process.annotate(web.url(name.replace(" ", "%20")), tmp_path / "out")
             assert len(rows) == 0, name
         assert not [path for _, path, _ in web.requests if "real" in path]
         for name in (f"concat:{clip}|{clip}", f"subfile,,start,0,end,0,,:{clip}", f"http:{clip}", "-", "pipe:0"):
-            assert alone.annotate(name, tmp_path / "out")[0]["reason"].startswith("not_found: ")
+            assert single_process.annotate(name, tmp_path / "out")[0]["reason"].startswith("not_found: ")
 
 
 @pytest.mark.unit
@@ -75,7 +75,7 @@ def test_a_reference_out_of_a_container_is_not_followed(tmp_path: Path) -> None:
     clip.write_bytes(with_reference(secret.read_bytes(), secret.name))
     with av.open(str(clip), options={"enable_drefs": "1"}) as container:  # so it could be followed
         assert sum(1 for _ in container.decode(video=0)) == len(IMAGES)
-    record, rows = alone.annotate(clip, tmp_path / "out")
+    record, rows = single_process.annotate(clip, tmp_path / "out")
     assert record["reason"].startswith("no_frames: ")
     assert len(rows) == 0
 
@@ -150,7 +150,7 @@ def test_a_stream_that_grows_on_the_way_loses_those_frames_only(tmp_path: Path) 
     place = data.rindex(b"IHDR") + 4
     data[place : place + 8] = struct.pack(">II", 16_000, 16_000)
     path.write_bytes(data)
-    record, rows = alone.annotate(path, tmp_path / "out")
+    record, rows = single_process.annotate(path, tmp_path / "out")
     assert record["reason"] == "frames_lost: 1 of 6 (5)"
     assert len(rows) == 6
 
@@ -162,7 +162,7 @@ def test_absurd_lengths_are_refused_and_absurd_promises_make_no_rows(tmp_path: P
     said = {}
     for frames in (len(IMAGES) + 3, 10**7, 2**31 - 1):
         clip.write_bytes(whole[:at] + struct.pack("<I", frames) + whole[at + 4 :])
-        record, rows = alone.annotate(clip, tmp_path / "out")
+        record, rows = single_process.annotate(clip, tmp_path / "out")
         said[frames] = (record["status"], record["reason"].partition(":")[0], len(rows))
     assert said == {
         9: ("ok", "", 6), 10**7: ("ok", "", 6),  # the index and the chunks agree: a remark
@@ -170,9 +170,9 @@ def test_absurd_lengths_are_refused_and_absurd_promises_make_no_rows(tmp_path: P
     }  # fmt: skip
     times = [0, 40, 10**9]
     far = write_clip(tmp_path / "far.mkv", IMAGES[:3], times=times, codec="ffv1")
-    record, _ = alone.annotate(far, tmp_path / "out")
+    record, _ = single_process.annotate(far, tmp_path / "out")
     assert record["reason"].endswith("1,000,000 s are beyond limits.duration_s=400,000")
-    record, rows = alone.annotate(far, tmp_path / "out", AnnotateConfig(limits=LimitsConfig(duration_s=1e9)))
+    record, rows = single_process.annotate(far, tmp_path / "out", AnnotateConfig(limits=LimitsConfig(duration_s=1e9)))
     assert (record["status"], rows["time_s"].to_pylist()) == ("ok", [time / 1000 for time in times])
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from clips import scene, write_clip
 
-from aupipe.benchmarks.chaos import tables
 from aupipe.commands.annotate import main
+from harness.chaos import tables
+from harness.clips import scene, write_clip
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import ray
-from clips import scene, write_clip
 
 from aupipe.annotation import stages
 from aupipe.commands.annotate import main
 from aupipe.media.frames import Frame
 from aupipe.pipelines import annotate as on_ray
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.ray
 

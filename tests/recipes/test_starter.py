@@ -1,7 +1,7 @@
 """The training of the starter models is reproducible: rendering, packing and training give the same losses.
 
 The slow test compares the first 200 steps on the first people of the models' data with the losses in
-starter_losses.json, which `python tests/recipes/test_starter.py` writes.
+starter_losses.json, which `PYTHONPATH=tests python tests/recipes/test_starter.py` writes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from aupipe.synthesis.still_dataset import MANIFEST, StillSet
 from aupipe.training import recipe, task_data
 from aupipe.training import trainer as engine
 from aupipe.training.learner import build_learner
+from harness.external_data import external
 
 pytestmark = pytest.mark.unit
 
-ICT = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
+ICT = "rigs/ict_facekit_light.npz"
 LOSSES = Path(__file__).with_name("starter_losses.json")
 STEPS, EVERY = 200, 20
 
@@ -79,15 +80,14 @@ def test_rendering_and_training_are_deterministic(tmp_path: Path) -> None:
 
 def _long(folder: Path) -> list[float]:
     """Return the mean losses of consecutive blocks of EVERY steps."""
-    found = losses(rendered(folder, people=40, stills=8, rigs=("anny", f"ict:{ICT}")), STEPS, "stages.train.epochs=80")
+    rigs = ("anny", f"ict:{external(ICT)}")
+    found = losses(rendered(folder, people=40, stills=8, rigs=rigs), STEPS, "stages.train.epochs=80")
     return [sum(found[first : first + EVERY]) / EVERY for first in range(0, STEPS, EVERY)]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_first_steps_are_those_of_the_model(tmp_path: Path) -> None:
-    if not ICT.is_file():
-        pytest.skip(f"{ICT} is missing: ICT-FaceKit's heads are not part of this repository")
     # Processors round differently, and the difference grows from step to step.
     assert _long(tmp_path) == pytest.approx(json.loads(LOSSES.read_text()), rel=0.02)
 

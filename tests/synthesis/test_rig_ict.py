@@ -12,17 +12,14 @@ from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM, lip_columns, offset_weights
 from aupipe.synthesis.rig import EYES_DM, Rig
+from harness.external_data import external
 
 pytestmark = pytest.mark.unit
-
-FILE = Path(__file__).parents[3] / "shared/data/rigs/ict_facekit_light.npz"
 
 
 @pytest.fixture(scope="module")
 def heads() -> Rig:
-    if not FILE.is_file():
-        pytest.skip(f"{FILE} is missing: ICT-FaceKit's heads are not part of this repository")
-    return rig.load(f"ict:{FILE}")
+    return rig.load(f"ict:{external('rigs/ict_facekit_light.npz')}")
 
 
 def test_a_file_that_is_no_rig_is_an_error(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Random processes killed at random moments of an annotation, again and again: its tables must not show it.
+"""Annotation while random processes are killed at random moments: its tables must equal those of an undisturbed run.
 
-The command runs on a cluster of two nodes. Killed are workers, actors, the second node's raylet (a new node joins) and
-the driver (the same command is given again), until the command ends by itself. Redone work is counted in segments:
-a segment that is begun again must have been in flight, begun and not committed, at as many kills.
+The command runs on a cluster of two nodes. Workers, actors, the second node's raylet and the driver are killed until
+the command completes. A new node replaces a killed one, and the command is run again after its driver was killed.
+Repeated work is counted in segments: a segment may restart once for each kill at which it was in flight, that is,
+started and not committed.
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from aupipe.benchmarks import processes
-from aupipe.benchmarks.accounts import Accounts
-from aupipe.benchmarks.clips import scene, write_clip
-from aupipe.benchmarks.cluster import Cluster
 from aupipe.errors import AupipeError
+from harness import processes
+from harness.clips import scene, write_clip
+from harness.clusters import Cluster
+from harness.commit_audit import CommitAudit
 
 KINDS = ("worker", "actor", "raylet", "driver")
-# Segments of a second. A kill is not the input's fault: an input is not to be set aside for it.
+# Segments of a second make many restarts possible. The limit keeps inputs from being quarantined because of kills.
 _OPTIONS = ["--workers", "2", "--set", "segment_s=0.9", "--set", "limits.attempts=100"]
-_END_S = 1800.0  # a run that takes longer hangs
+_END_S = 1800.0  # a longer run counts as hanging
 _ROWS = [("video_id", "ascending"), ("frame", "ascending"), ("face_id", "ascending")]
 _EVENTS = [(name, "ascending") for name in ("video_id", "face_id", "au", "onset_s")]
-_NOT_REPEATED = ("work_s", "attempts")  # of videos.parquet: what this run happened to take
+_VARIABLE = ("work_s", "attempts")  # columns of videos.parquet that differ from run to run
 
 
 @dataclass
 class Run:
-    """One output, from an empty folder to the end of the command, however often it took.
+    """One annotation, from an empty output folder until the command completes, however often it is started.
 
     Attributes:
-        killed: by kind.
-        in_flight: segments in flight at each kill.
-        span_s: from the first sign of work to the end.
+        killed: number of killed processes by kind.
+        in_flight: number of segments in flight at each kill.
+        span_s: seconds from the first sign of work to the end.
     """
 
     out: Path
@@ -55,7 +56,7 @@ class Run:
 
 
 def write_archive(folder: Path, clips: int = 6, seconds: int = 3) -> Path:
-    """Small clips of one face each, with a key frame a second."""
+    """Write small clips of one face each, with one key frame per second."""
     for number in range(clips):
         images = scene(25 * seconds, size=(160, 128), face=112, seed=number)
         write_clip(folder / f"{number}.mp4", images, options={"g": "25", "preset": "ultrafast"})
@@ -65,23 +66,27 @@ def write_archive(folder: Path, clips: int = 6, seconds: int = 3) -> Path:
 def measure(
     archive: Path | None, checkpoint: str, kills: int, seed: int = 0, kinds: tuple[str, ...] = KINDS
 ) -> Iterator[dict[str, Any]]:
-    """A line for each disturbed run, the tally last.
+    """Yield a line for each disturbed run, and the totals last.
+
+    Args:
+        archive: folder of clips; None: a few drawn clips.
+        kinds: kinds of processes to kill.
 
     Raises:
-        AupipeError: a run failed or came to no end.
+        AupipeError: a run failed or did not complete.
     """
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="chaos") as folder, Cluster(Path(folder)) as cluster:
         archive = archive or write_archive(Path(folder) / "archive")
         chaos = _Chaos(cluster, ["--input", str(archive), "--checkpoint", checkpoint, *_OPTIONS], rng, kinds)
         undisturbed, _ = chaos.run(Path(folder) / "undisturbed", 0, 0.0)
-        wanted = tables(undisturbed.out)
+        expected = tables(undisturbed.out)
         lines: list[dict[str, Any]] = []
         killed: Counter[str] = Counter()
         while killed.total() < kills:
-            run, accounts = chaos.run(Path(folder) / str(len(lines)), kills - killed.total(), undisturbed.span_s)
+            run, audit = chaos.run(Path(folder) / str(len(lines)), kills - killed.total(), undisturbed.span_s)
             killed += run.killed
-            lines.append(_line(run, accounts, wanted))
+            lines.append(_line(run, audit, expected))
             yield lines[-1]
         in_flight = [count for line in lines for count in line["in_flight"]]
         yield {
@@ -96,36 +101,38 @@ def measure(
 
 
 def tables(out: Path) -> dict[str, pa.Table]:
-    """Final tables, in order of their keys."""
+    """Return the final tables of an output folder, each sorted by its keys."""
     videos = pq.read_table(out / "videos.parquet").sort_by("video_id")
     return {
         "frames": pads.dataset(out / "frames").to_table().sort_by(_ROWS).combine_chunks(),
         "events": pads.dataset(out / "events").to_table().sort_by(_EVENTS).combine_chunks(),
-        "videos": videos.drop_columns(list(_NOT_REPEATED)),
+        "videos": videos.drop_columns(list(_VARIABLE)),
     }
 
 
-def _line(run: Run, accounts: Accounts, wanted: dict[str, pa.Table]) -> dict[str, Any]:
+def _line(run: Run, audit: CommitAudit, expected: dict[str, pa.Table]) -> dict[str, Any]:
     found = tables(run.out)
-    rows, expected = (
-        Counter(zip(*(t["frames"][name].to_pylist() for name, _ in _ROWS), strict=True)) for t in (found, wanted)
+    rows, expected_rows = (
+        Counter(zip(*(t["frames"][name].to_pylist() for name, _ in _ROWS), strict=True)) for t in (found, expected)
     )
     return {
         "killed": dict(run.killed), "in_flight": run.in_flight, "span_s": round(run.span_s, 1),
-        "segments": len(accounts.begun), "segments_redone": accounts.redone, "redone_beyond": accounts.beyond,
-        "parts_rewritten": sum(count - 1 for count in accounts.written.values()),
-        "rows_lost": (expected - rows).total(), "rows_twice": (rows - expected).total(),
-        "equal": all(found[name].equals(wanted[name]) for name in wanted),
+        "segments": len(audit.starts), "segments_redone": audit.restarts, "redone_beyond": audit.excess_restarts,
+        "parts_rewritten": sum(count - 1 for count in audit.writes.values()),
+        "rows_lost": (expected_rows - rows).total(), "rows_twice": (rows - expected_rows).total(),
+        "equal": all(found[name].equals(table) for name, table in expected.items()),
     }  # fmt: skip
 
 
 class _Chaos:
+    """Runs of one command on a cluster, whose processes it kills."""
+
     def __init__(self, cluster: Cluster, arguments: list[str], rng: random.Random, kinds: tuple[str, ...]) -> None:
         self._cluster, self._arguments, self._rng, self._kinds = cluster, arguments, rng, kinds
 
-    def run(self, out: Path, kills: int, span_s: float) -> tuple[Run, Accounts]:
-        """The command, with up to so many kills, each some part of `span_s` after the last one or the first work."""
-        run, accounts = Run(out), Accounts(out)
+    def run(self, out: Path, kills: int, span_s: float) -> tuple[Run, CommitAudit]:
+        """Run the command with at most `kills` kills, each up to `span_s` after the last kill or the first work."""
+        run, audit = Run(out), CommitAudit(out)
         log = out.with_suffix(".log")
         job = self._start(out, log)
         started, begin = time.monotonic(), None
@@ -134,8 +141,8 @@ class _Chaos:
             now = time.monotonic()
             if now - started > _END_S:
                 processes.end(job.pid)
-                raise AupipeError(f"the command came to no end after {dict(run.killed)}: {_tail(log)}")
-            if accounts.read() and next_kill is None:
+                raise AupipeError(f"the command did not complete after {dict(run.killed)} were killed: {_tail(log)}")
+            if audit.read() and next_kill is None:
                 begin = begin or now
                 next_kill = now + self._rng.uniform(0, span_s)
             if next_kill is not None and now >= next_kill and run.killed.total() < kills:
@@ -149,18 +156,19 @@ class _Chaos:
                 if kind == "driver":
                     job.wait()
                     self._await_end({p for p, title in before.items() if "Map" in title})
-                run.in_flight.append(accounts.kill())
+                run.in_flight.append(audit.record_kill())
                 if kind == "driver":
                     job, next_kill = self._start(out, log), None
             time.sleep(0.02)
-        accounts.read()
-        accounts.close()
+        audit.read()
+        audit.close()
         if job.returncode != 0:
             raise AupipeError(f"exit code {job.returncode} after {dict(run.killed)} were killed: {_tail(log)}")
         run.span_s = time.monotonic() - (begin or started)
-        return run, accounts
+        return run, audit
 
     def _victim(self, driver: int) -> tuple[str, int]:
+        """Choose a process to kill. Returns its kind and number."""
         workers = {p: title for p, title in self._cluster.workers().items() if "Agent" not in title}
         found = {"worker": [], "actor": [], "raylet": [], "driver": [driver]}  # type: dict[str, list[int]]
         for process, title in workers.items():
@@ -173,18 +181,19 @@ class _Chaos:
         return kind, self._rng.choice(sorted(found[kind]))
 
     def _start(self, out: Path, log: Path) -> subprocess.Popen[bytes]:
-        command = processes.annotate(*self._arguments, "--out", str(out))
+        """Start the command; its messages are appended to `log`."""
+        command = processes.command("annotate", *self._arguments, "--out", str(out))
         with open(log, "a") as file:
             return subprocess.Popen(
                 command, env=self._cluster.environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def _await_end(self, workers: set[int]) -> None:
-        """Workers notice within seconds that their driver is dead."""
+        """Wait until the workers of a killed driver have ended, which takes them seconds."""
         deadline = time.monotonic() + _END_S
         while workers & {p for p, title in self._cluster.workers().items() if "Map" in title}:
             if time.monotonic() > deadline:
-                raise AupipeError("workers of a dead driver live on")
+                raise AupipeError("workers of a killed driver did not end")
             time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of every kind of worker for a long video, against that for a minute of the same; and disk in between."""
+"""Peak memory of each kind of worker for a long video, against that for one minute of it; and intermediate files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aupipe.benchmarks import processes
-from aupipe.benchmarks.clips import repeat, scene, speaking
 from aupipe.errors import AupipeError
+from harness import processes
+from harness.clips import repeat, scene, speaking
 
 _CLIP_S = 10
-_KINDS = re.compile(r"ray::.*\b(Probe|Listen|Decode|Encode|Finalize)\b")
+_KINDS = re.compile(r"ray::.*\b(Probe|ExtractAudio|Decode|Encode|Finalize)\b")
 _EVERY_S = 0.1
 
 
 def measure(checkpoint: str, minutes: int) -> Iterator[dict[str, Any]]:
-    """A line for each length, then the growth from one to the other.
+    """Yield a line for each length, then the growth from the short to the long video.
 
-    `peak_mb` is what a process held by itself at most, see `processes.memory_kb`. `work_mb` is the most that lay in
-    OUT/_work, which a finished run leaves empty but for its ledger.
+    `peak_mb` is the peak of a process's own memory, see `processes.memory_kb`. `work_mb` is the peak size of OUT/_work,
+    in which a finished run keeps only its ledger.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -37,10 +37,13 @@ def measure(checkpoint: str, minutes: int) -> Iterator[dict[str, Any]]:
 
 
 def _run(folder: Path, clip: Path, checkpoint: str, minutes: int) -> dict[str, Any]:
+    """Annotate a video of this length. Returns its line."""
     video = repeat(clip, _CLIP_S, 60 * minutes // _CLIP_S, folder / f"{minutes}.mkv")
     out = folder / f"out {minutes}"
-    command = processes.annotate(
-        "--input", str(video), "--checkpoint", checkpoint, "--out", str(out), "--workers", "1"
+    # Only Ray has workers; without the setting, the short video runs in one process.
+    command = processes.command(
+        "annotate", "--input", str(video), "--checkpoint", checkpoint, "--out", str(out), "--workers", "1",
+        "--set", "engine=ray",
     )  # fmt: skip
     start, peak_kb, work = time.monotonic(), dict[str, int](), 0
     with open(folder / "log", "w+") as log:
@@ -66,10 +69,11 @@ def _run(folder: Path, clip: Path, checkpoint: str, minutes: int) -> dict[str, A
 
 
 def _size(folder: Path) -> int:
+    """Return the bytes of all files of a folder."""
     total = 0
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size
         except FileNotFoundError:
-            continue  # it was deleted while we looked
+            continue  # the file was deleted meanwhile
     return total

@@ -1,4 +1,4 @@
-"""Clips that FFmpeg's own muxers and encoders do not write: made byte by byte, or joined."""
+"""Unusual clips that FFmpeg's own muxers and encoders do not write: composed byte by byte, or joined."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import cv2
@@ -18,8 +19,8 @@ _LUMA_2020 = np.array([0.2627, 0.6780, 0.0593])
 def packets(
     codec: str, images: Sequence[np.ndarray], pix_fmt: str, options: dict[str, str] | None = None
 ) -> list[tuple[bytes, bool, int]]:
-    """Encode pictures, 25 a second, to (bytes, is key frame, pts)."""
-    context = av.CodecContext.create(codec, "w")
+    """Encode images at 25 frames per second to packets (bytes, is key frame, pts)."""
+    context = cast(av.VideoCodecContext, av.CodecContext.create(codec, "w"))
     context.height, context.width = images[0].shape[:2]
     context.pix_fmt, context.time_base, context.framerate = pix_fmt, Fraction(1, 25), Fraction(25)
     context.options = options or {}
@@ -29,18 +30,21 @@ def packets(
         frame.pts = number
         found += context.encode(frame)
     found += context.encode(None)
-    return [(bytes(packet), packet.is_keyframe, packet.pts) for packet in found]
+    return [(bytes(packet), packet.is_keyframe, cast(int, packet.pts)) for packet in found]
 
 
 def write_avi(
     path: Path, chunks: Sequence[tuple[bytes, bool]], size: tuple[int, int], fourcc: bytes, *,
     counted: int | None = None, tape: bool = False, index: bool = True,
 ) -> Path:  # fmt: skip
-    """Write an AVI of 25 chunks a second.
+    """Write an AVI of 25 chunks per second.
 
     Args:
-        counted: frames by the header; default: as many as there are chunks.
-        tape: as an interleaved DV stream (type 1).
+        chunks: (bytes, is key frame) of each chunk.
+        size: width and height in pixels.
+        counted: number of frames in the header; default: the number of chunks.
+        tape: write an interleaved DV stream (type 1).
+        index: write an index of the chunks.
     """
     width, height = size
     count = len(chunks) if counted is None else counted
@@ -64,7 +68,7 @@ def write_avi(
 
 
 def packed(images: Sequence[np.ndarray]) -> list[tuple[bytes, bool]]:
-    """MPEG-4 as DivX packs it into AVI: a P and a B frame in one chunk, then a chunk that codes nothing."""
+    """Encode MPEG-4 as DivX packs it into AVI: a P and a B frame in one chunk, then a chunk without a coded frame."""
     first, *rest = packets("mpeg4", images, "yuv420p", {"g": "10", "bf": "1", "qscale": "3"})
     at = first[0].index(b"\0\0\1\xb6")
     chunks = [(first[0][:at] + b"\0\0\1\xb2DivX503b1393p\0" + first[0][at:], True)]
@@ -77,18 +81,21 @@ def packed(images: Sequence[np.ndarray]) -> list[tuple[bytes, bool]]:
     return chunks
 
 
-# A video object plane of MPEG-4 at 25 a second with vop_coded = 0: the picture before stays.
+# A video object plane of MPEG-4 at 25 per second with vop_coded = 0, which repeats the previous frame.
 NOT_CODED = b"\0\0\1\xb6" + int("01" + "0" + "1" + "00000" + "1" + "0" + "01111", 2).to_bytes(2, "big")
 
 
 def field_pairs(images: Sequence[np.ndarray], group: int = 12) -> list[tuple[bytes, bytes]]:
-    """H.264 field pictures (PAFF, I_PCM macroblocks) of images whose sides are multiples of 16 and 32: top, bottom."""
+    """Encode images as pairs (top, bottom) of H.264 field pictures (PAFF, I_PCM macroblocks).
+
+    The width of the images must be a multiple of 16, and the height a multiple of 32.
+    """
     height, width = images[0].shape[:2]
     sequence = "01001101" + "00000000" + "00101000" + _ue(0) * 3 + _ue(4) + _ue(1) + "0"
     sequence += _ue(width // 16 - 1) + _ue(height // 32 - 1) + "0" + "0" + "1" + "0"  # frame_mbs_only_flag = 0
-    sequence += "1" + "1000" + f"{1:032b}" + f"{50:032b}" + "1" + "0000"  # 50 fields a second
+    sequence += "1" + "1000" + f"{1:032b}" + f"{50:032b}" + "1" + "0000"  # 50 fields per second
     picture = _ue(0) * 2 + "00" + _ue(0) * 3 + "000" + _ue(0) * 3 + "000"
-    headers = _nal(0x67, _whole(sequence)) + _nal(0x68, _whole(picture))
+    headers = _nal(0x67, _padded(sequence)) + _nal(0x68, _padded(picture))
     pairs = []
     for number, image in enumerate(images):
         planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
@@ -102,7 +109,7 @@ def field_pairs(images: Sequence[np.ndarray], group: int = 12) -> list[tuple[byt
 
 
 def mux(path: Path, units: Sequence[tuple[bytes, int | None, bool]], size: tuple[int, int], tick: Fraction) -> Path:
-    """Write H.264 (bytes, pts or None, is key frame) as it is to a container of the path's suffix."""
+    """Write H.264 packets (bytes, pts or None, is key frame) unchanged to a container that the suffix selects."""
     names = {".mts": "mpegts", ".ts": "mpegts", ".mkv": "matroska"}
     with av.open(str(path), "w", format=names.get(path.suffix)) as container:
         stream = container.add_mux_stream("h264", rate=25, width=size[0], height=size[1])
@@ -115,23 +122,23 @@ def mux(path: Path, units: Sequence[tuple[bytes, int | None, bool]], size: tuple
 
 
 def with_poster(video: Path, path: Path, *, pictures: int = 1, last: bool = False) -> Path:
-    """Copy a clip with a track of a few JPEG pictures beside it, which no flag marks."""
+    """Copy a clip and add a track of a few JPEG pictures that no flag marks as attached."""
     with av.open(str(video)) as source, av.open(str(path), "w") as target:
-        shown = source.streams.video[0]
-        width, height = shown.codec_context.width, shown.codec_context.height
+        original = source.streams.video[0]
+        width, height = original.codec_context.width, original.codec_context.height
         image = np.full((height, width, 3), 90, np.uint8)
         jpeg = packets("mjpeg", [image], "yuvj420p", {"strict": "unofficial"})[0][0]
-        copy = target.add_stream_from_template(shown) if last else None
+        copy = target.add_stream_from_template(original) if last else None
         poster = target.add_mux_stream("mjpeg", rate=25, width=width, height=height)
-        copy = copy or target.add_stream_from_template(shown)
+        copy = copy or target.add_stream_from_template(original)
         poster.time_base = Fraction(1, 90000)
         for number in range(pictures):
-            packet = av.Packet(jpeg)
-            packet.stream, packet.time_base, packet.is_keyframe = poster, Fraction(1, 90000), True
-            packet.pts = packet.dts = number * 90
-            packet.duration = 90
-            target.mux(packet)
-        for packet in source.demux(shown):
+            picture: Any = av.Packet(jpeg)
+            picture.stream, picture.time_base, picture.is_keyframe = poster, Fraction(1, 90000), True
+            picture.pts = picture.dts = number * 90
+            picture.duration = 90
+            target.mux(picture)
+        for packet in source.demux(original):
             if packet.size:
                 packet.stream = copy
                 target.mux(packet)
@@ -139,13 +146,13 @@ def with_poster(video: Path, path: Path, *, pictures: int = 1, last: bool = Fals
 
 
 def hdr_frames(images: Sequence[np.ndarray], transfer: str) -> list[av.VideoFrame]:
-    """SDR pictures as HDR with BT.2020 primaries, 10 bit, white at 203 nits (BT.2408). transfer: pq | hlg."""
+    """Convert SDR images to HDR with BT.2020 primaries, 10 bit, white at 203 nits (BT.2408). transfer: pq | hlg."""
     curve = {"pq": _pq, "hlg": _hlg}[transfer]
     return [_ten_bit(curve(203 * ((image / 255.0) ** 2.4) @ _TO_2020.T)) for image in images]
 
 
 def write_hdr(path: Path, images: Sequence[np.ndarray], transfer: str) -> Path:
-    """Write `hdr_frames` as HEVC that states its colors."""
+    """Write `hdr_frames` as HEVC with color metadata."""
     name, number = {"pq": ("smpte2084", 16), "hlg": ("arib-std-b67", 18)}[transfer]
     parameters = "log-level=none:pools=none:frame-threads=1"
     with av.open(str(path), "w") as container:
@@ -164,18 +171,21 @@ def write_hdr(path: Path, images: Sequence[np.ndarray], transfer: str) -> Path:
 
 
 def _pq(nits: np.ndarray) -> np.ndarray:
+    """Return the inverse PQ curve (SMPTE ST 2084)."""
     y = np.clip(nits / 10000, 0, 1) ** 0.1593017578125
     return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
 
 
 def _hlg(nits: np.ndarray) -> np.ndarray:
-    shown = np.clip(nits / 1000, 0, 1)
-    scene = shown * np.maximum((shown @ _LUMA_2020)[..., None], 1e-9) ** (-0.2 / 1.2)
+    """Return the HLG signal (ARIB STD-B67) of light from a display with a peak of 1000 nits."""
+    display = np.clip(nits / 1000, 0, 1)
+    scene = display * np.maximum((display @ _LUMA_2020)[..., None], 1e-9) ** (-0.2 / 1.2)
     high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
 
 
 def _ten_bit(rgb: np.ndarray) -> av.VideoFrame:
+    """Return a 10-bit 4:2:0 frame of limited range from RGB in 0 … 1."""
     height, width = rgb.shape[:2]
     luma = rgb @ _LUMA_2020
     halves = [
@@ -187,18 +197,20 @@ def _ten_bit(rgb: np.ndarray) -> av.VideoFrame:
 
 
 def _ue(value: int) -> str:
+    """Return the bits of an unsigned exponential-Golomb code."""
     code = f"{value + 1:b}"
     return "0" * (len(code) - 1) + code
 
 
-def _whole(bits: str, last: str = "1") -> bytes:
+def _padded(bits: str, last: str = "1") -> bytes:
+    """Return bits as bytes, padded with zeros after the stop bit `last`."""
     bits += last
     bits += "0" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
 def _nal(kind: int, payload: bytes) -> bytes:
-    """Return a unit with the bytes that keep start codes out of it."""
+    """Return a NAL unit with emulation prevention bytes, so that its payload contains no start code."""
     guarded, zeros = bytearray(), 0
     for byte in payload:
         if zeros >= 2 and byte <= 3:
@@ -213,7 +225,7 @@ def _field(number: int, bottom: int, luma: np.ndarray, blue: np.ndarray, red: np
     first = number == 0 and not bottom
     bits = _ue(0) + _ue(7) + _ue(0) + f"{number % 16:04b}" + "1" + str(bottom) + (_ue(0) if first else "")
     bits += f"{(2 * number + bottom) % 256:08b}" + ("00" if first else "0") + _ue(0) + _ue(25)  # mb_type I_PCM
-    data = bytearray(_whole(bits, last=""))
+    data = bytearray(_padded(bits, last=""))
     height, width = luma.shape
     for y in range(0, height, 16):
         for x in range(0, width, 16):

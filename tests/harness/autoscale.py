@@ -1,15 +1,13 @@
-"""When nodes come and go: a cluster that scales, on this machine, with the node types of a cluster.yaml; but each node
-is only a process.
+"""Nodes that join and leave: an autoscaling cluster on this machine with the node types of a cluster.yaml.
 
-ray.cluster_utils.AutoscalingCluster does not work from the wheel of Ray 2.60 (it reads a file that is not there), and
-ends every Ray on the machine when it starts.
+Each node is only a process. ray.cluster_utils.AutoscalingCluster is not used: from the wheel of Ray 2.60 it fails
+because it reads a missing file, and it ends every Ray on the machine when it starts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,13 +21,14 @@ from typing import Any
 
 import yaml
 
-from aupipe.benchmarks.clips import scene, write_clip
-from aupipe.benchmarks.cluster import free_port
 from aupipe.errors import AupipeError
 from aupipe.pipelines.session import alive_pools, session, used_pools
+from harness import processes
+from harness.clips import scene, write_clip
+from harness.clusters import free_port
 
-HEAD = "ray.head.default"  # as the provider calls it
-_HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # what the provider takes for the head
+HEAD = "ray.head.default"  # the provider's name for the head
+_HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # the provider's id of the head
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider"
 _STORE_BYTES = 100 * 2**20
 _LISTS = (
@@ -38,18 +37,18 @@ _LISTS = (
 )  # fmt: skip
 
 
-def measure(described: str, checkpoint: str) -> Iterator[dict[str, Any]]:
-    """The nodes of each pool, and what is in use of them, whenever the nodes change, while annotate.py does eight clips
-    and until all have gone. GPUs are asked for as on AWS, but models run on CPUs.
+def measure(cluster_file: str, checkpoint: str) -> Iterator[dict[str, Any]]:
+    """Yield the nodes of each pool and the resources in use, at each change, until the last node has left.
+
+    Meanwhile annotate.py runs on eight clips. It requests GPUs as on AWS, but models run on CPUs.
     """
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as name:
         folder = Path(name)
         for number in range(8):
             write_clip(folder / f"videos/{number}.mp4", scene(60, seed=number))
-        with AutoscalingCluster(Path(described), folder / "ray", idle_s=20, cpus=2) as cluster:
+        with AutoscalingCluster(Path(cluster_file), folder / "ray", idle_s=20, cpus=2) as cluster:
             begun = time.monotonic()
-            call = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
-            job = [sys.executable, "-c", call, "--input", f"{folder}/videos", "--workers", "4"]
+            job = processes.command("annotate", "--input", f"{folder}/videos", "--workers", "4")
             job += ["--checkpoint", checkpoint, "--out", f"{folder}/out", "--set", "resources.pools=true"]
             job += ["--set", "resources.gpu=true", "--set", "resources.device=cpu"]
             running = subprocess.Popen(job, env=cluster.environment)
@@ -65,18 +64,18 @@ def measure(described: str, checkpoint: str) -> Iterator[dict[str, Any]]:
 
 
 class AutoscalingCluster:
-    """A head without CPUs and an autoscaler; `environment` leads a job to it.
+    """A head without CPUs, and an autoscaler. A job with the variables of `environment` runs on it.
 
     Args:
-        described: path of a cluster.yaml; of its node types count resources, labels and how many there may be.
-        folder: for Ray's files; a short path, since Ray puts sockets below it.
-        idle_s: after so long a node goes.
-        cpus: a node's, so that several fit on this machine.
+        cluster_file: path of a cluster.yaml. Resources, labels and limits on numbers are read from its node types.
+        folder: folder for Ray's files; its path must be short because Ray creates sockets in it.
+        idle_s: seconds after which an idle node leaves.
+        cpus: CPUs of a node; few, so that several nodes fit on this machine.
     """
 
-    def __init__(self, described: Path, folder: Path, *, idle_s: float, cpus: int) -> None:
+    def __init__(self, cluster_file: Path, folder: Path, *, idle_s: float, cpus: int) -> None:
         self._folder = folder
-        self._types = _node_types(yaml.safe_load(described.read_text()), idle_s, cpus)
+        self._types = _node_types(yaml.safe_load(cluster_file.read_text()), idle_s, cpus)
         self._port = free_port()
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": f"{socket.gethostbyname(socket.gethostname())}:{self._port}"
@@ -97,7 +96,7 @@ class AutoscalingCluster:
         started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if started.returncode:
             self._end()
-            raise AupipeError(f"no Ray came up: {(started.stdout + started.stderr)[-300:]}")
+            raise AupipeError(f"Ray did not start: {(started.stdout + started.stderr)[-300:]}")
         return self
 
     def __exit__(
@@ -108,7 +107,7 @@ class AutoscalingCluster:
     def changes(
         self, until: Callable[[dict[str, int]], bool]
     ) -> Iterator[tuple[dict[str, int], dict[str, Counter[str]]]]:
-        """Nodes by pool, now and after each change, and the most that was in use of each pool since the last one."""
+        """Yield the nodes by pool, now and after each change, and the peak use of each pool since the last change."""
         os.environ |= {name: self.environment[name] for name in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
         with session(log_to_driver=False):
             before = None
@@ -141,32 +140,18 @@ class AutoscalingCluster:
         }  # fmt: skip
 
     def _end(self) -> None:
-        """End what has this cluster's folder in its command line, and nothing else."""
-        while left := [process for process in _processes() if str(self._folder).encode() in _command(process)]:
-            for process in left:
-                try:
-                    os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        """Kill the processes that have this cluster's folder in their command lines."""
+        while left := [p for p in processes.pids() if str(self._folder) in processes.command_line(p)]:
+            processes.kill(left)
             time.sleep(0.1)
 
 
-def _node_types(described: dict[str, Any], idle_s: float, cpus: int) -> dict[str, Any]:
+def _node_types(cluster: dict[str, Any], idle_s: float, cpus: int) -> dict[str, Any]:
+    """Return the worker types of a cluster.yaml, reduced to nodes that are processes."""
     types = {}
-    for name, kind in described["available_node_types"].items():
-        if name != described["head_node_type"]:
+    for name, kind in cluster["available_node_types"].items():
+        if name != cluster["head_node_type"]:
             resources = {**kind["resources"], "CPU": cpus, "object_store_memory": _STORE_BYTES}
-            kept = {key: kind[key] for key in ("labels", "min_workers", "max_workers")}
-            types[name] = {**kept, "resources": resources, "node_config": {}, "idle_timeout_s": idle_s}
+            copied = {key: kind[key] for key in ("labels", "min_workers", "max_workers")}
+            types[name] = {**copied, "resources": resources, "node_config": {}, "idle_timeout_s": idle_s}
     return types
-
-
-def _processes() -> Iterator[int]:
-    return (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
-
-
-def _command(process: int) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""

@@ -1,10 +1,9 @@
-"""How fast crops are packed into a store, and whether memory stays flat when there are more of them."""
+"""The rate at which crops are packed into a store, and the growth of memory with their number."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,21 +13,20 @@ import cv2
 import numpy as np
 
 from aupipe import facs
-from aupipe.benchmarks import processes
 from aupipe.errors import AupipeError
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore import jpeg
+from harness import processes
 
-_FRAMES = 1000  # a generated video has
-_DETAIL = 20  # pixels of noise a side, enlarged: makes a JPEG of about 9 KB, a little more than a face does
-_RUN = "import sys; from aupipe.commands.preprocess import main; sys.exit(main(sys.argv[1:]))"
+_FRAMES = 1000  # frames of a generated video
+_DETAIL = 20  # side of the noise in pixels; enlarged it makes a JPEG of about 9 KB, slightly more than a face does
 
 
 def measure(crops: int) -> dict[str, Any]:
-    """Rate of `preprocess.py` on so many generated crops, and its peak memory against that for a quarter of them.
+    """Return the rate of `preprocess.py` on generated crops, and its peak memory against that for a quarter of them.
 
-    The rate is that of the packing alone; `wall_s` is of the whole command, starting Ray included. Memory is the
-    proportional share (PSS) of every process of the command, Ray's own included.
+    The rate is that of packing only. `wall_s` covers the whole command, including the start of Ray. Memory is the
+    proportional set size (PSS) summed over all processes of the command, including Ray's own.
     """
     with tempfile.TemporaryDirectory() as folder:
         quarter, whole = (_run(Path(folder) / str(count), count) for count in (crops // 4, crops))
@@ -39,8 +37,9 @@ def measure(crops: int) -> dict[str, Any]:
 
 
 def _run(folder: Path, crops: int) -> dict[str, float]:
+    """Pack this many crops. Returns the rate, the time and the peak memory."""
     _generate(folder / "data", crops)
-    command = [sys.executable, "-c", _RUN, "--data", str(folder / "data"), "--out", str(folder / "store")]
+    command = processes.command("preprocess", "--data", str(folder / "data"), "--out", str(folder / "store"))
     start, peak = time.monotonic(), 0
     with open(folder / "log", "w+") as log:
         run = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -53,14 +52,14 @@ def _run(folder: Path, crops: int) -> dict[str, float]:
         wall = time.monotonic() - start
         log.seek(0)
         text = log.read()
-    rates = re.findall(r"unit=rows rate=([\d.]+)", text)  # the last line tells of the whole
+    rates = re.findall(r"unit=rows rate=([\d.]+)", text)  # the last line covers the whole job
     if run.returncode or not rates:
         raise AupipeError(f"preprocess.py ended with {run.returncode}: {text.strip().splitlines()[-1:]}")
     return {"crops_per_s": float(rates[-1]), "wall_s": round(wall, 1), "peak_mb": round(peak / 1024, 1)}
 
 
 def _generate(root: Path, crops: int) -> None:
-    """Videos of _FRAMES labeled crops each, every fourth for validation."""
+    """Write videos of _FRAMES labeled crops each; every fourth is for validation."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (_DETAIL, _DETAIL, 3), dtype=np.uint8)
     image = jpeg.encode(cv2.resize(noise, (CROP_SIZE_PX, CROP_SIZE_PX)))

@@ -1,6 +1,10 @@
+"""`bench.py rerun`: a finished archive is not decoded again."""
+
+from __future__ import annotations
+
 import pytest
 
-from aupipe.benchmarks import rerun
+from harness import rerun
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

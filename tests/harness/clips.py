@@ -1,4 +1,4 @@
-"""Clips that are drawn and encoded here: a simple face, which YuNet finds, in any container, codec and timing."""
+"""Drawn clips of a simple face that YuNet detects, in any container, codec and timing; and ways to damage a clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKGROUND = 120
 
 
 def draw_face(size: int = 160, smile: float = 0.0, skin: tuple[int, int, int] = (224, 180, 150)) -> np.ndarray:
-    """(size, size, 3) uint8 RGB picture of one face that fills most of it."""
+    """Return a (size, size, 3) uint8 RGB image of one face that fills most of it."""
     scale = size * 4
     image = np.full((scale, scale, 3), BACKGROUND, np.uint8)
 
@@ -42,16 +42,23 @@ def draw_face(size: int = 160, smile: float = 0.0, skin: tuple[int, int, int] = 
 def scene(
     count: int, size: tuple[int, int] = (320, 240), people: Sequence[float] = (0.5,), face: int = 160, seed: int = 0
 ) -> list[np.ndarray]:
-    """`count` frames (height, width, 3) of people at these relative places, who smile in turn and sway a little."""
+    """Return `count` uint8 RGB frames (height, width, 3) of people who smile periodically and sway slightly.
+
+    Args:
+        size: width and height in pixels.
+        people: center of each face, relative to the width.
+        face: side of a face in pixels.
+        seed: random seed of the backdrop.
+    """
     width, height = size
     backdrop = np.random.default_rng(seed).integers(60, 180, (height // 8, width // 8, 3), np.uint8)
     backdrop = cv2.resize(backdrop, (width, height), interpolation=cv2.INTER_LINEAR)
     images = []
     for index in range(count):
         image = backdrop.copy()
-        for place in people:
-            sway = round(4 * np.sin(index / 5 + place))
-            left, top = round(place * width) - face // 2 + sway, (height - face) // 2
+        for center in people:
+            sway = round(4 * np.sin(index / 5 + center))
+            left, top = round(center * width) - face // 2 + sway, (height - face) // 2
             image[top : top + face, left : left + face] = draw_face(face, smile=abs(np.sin(index / 8)))
         images.append(image)
     return images
@@ -72,12 +79,12 @@ def write_clip(
     pixel_aspect: Fraction | None = None,
     form: str | None = None,
 ) -> Path:
-    """Encode frames at `times` (in ticks; default 25 a second) to a file; the suffix chooses the container.
+    """Encode frames at `times` (in ticks; default 25 per second) to a file whose suffix selects the container.
 
     Args:
-        rotation: degrees counter-clockwise by which a player shall turn the pictures.
-        size: width and height, where there are no frames to tell it.
-        pixel_aspect: width of a pixel by its height.
+        rotation: degrees counter-clockwise by which a player must rotate the frames.
+        size: width and height in pixels; default: those of the first frame.
+        pixel_aspect: width of a pixel divided by its height.
         form: FFmpeg's name of the container; default: by the suffix.
     """
     width, height = size or images[0].shape[1::-1]
@@ -91,7 +98,7 @@ def write_clip(
             stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation is not None:
             stream.set_display_rotation(rotation)
-        container.start_encoding()  # a file without frames has a header too
+        container.start_encoding()  # a file without frames needs a header too
         for index, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts = times[index] if times is not None else round(index / 25 / tick)
@@ -104,7 +111,7 @@ def write_clip(
 def speaking(
     path: Path, images: Sequence[np.ndarray], *, rate_hz: int = 8000, options: dict[str, str] | None = None
 ) -> Path:
-    """A clip at 25 frames a second with noise for as long, as a Matroska file."""
+    """Write a Matroska clip of 25 frames per second with noise as its soundtrack."""
     noise = np.random.default_rng(0).integers(-9000, 9000, (1, len(images) * rate_hz // 25), np.int16)
     height, width = images[0].shape[:2]
     with av.open(str(path), "w") as container:
@@ -122,7 +129,7 @@ def speaking(
 
 
 def damage(path: Path, size: int = 2048, key_frame: bool = True) -> int:
-    """Overwrite the first `size` bytes of a frame in the middle of the file with noise. Returns that frame's number."""
+    """Overwrite the first `size` bytes of a frame in the middle of the file with noise. Returns the frame's number."""
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         times = sorted(packet.pts or 0 for packet in packets)
@@ -136,7 +143,7 @@ def damage(path: Path, size: int = 2048, key_frame: bool = True) -> int:
 
 
 def sound(path: Path, codec: str) -> Path:
-    """A file of sound alone."""
+    """Write a file with an audio stream and no video stream."""
     with av.open(str(path), "w") as container:
         stream = cast(AudioStream, container.add_stream(codec, rate=16000, layout="mono"))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
@@ -147,7 +154,7 @@ def sound(path: Path, codec: str) -> Path:
 
 
 def hole(path: Path, at: float, size: int = 2048) -> Path:
-    """Overwrite some bytes with zeros; `at` 0 … 1 is where they begin."""
+    """Overwrite `size` bytes with zeros, from the position `at` (0 … 1) in the file."""
     data = bytearray(path.read_bytes())
     start = int(len(data) * at)
     data[start : start + size] = bytes(len(data[start : start + size]))
@@ -156,21 +163,32 @@ def hole(path: Path, at: float, size: int = 2048) -> Path:
 
 
 def truncate(path: Path, part: float = 0.6) -> Path:
-    """Leave only the beginning."""
+    """Shorten a file to its first `part` (0 … 1)."""
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
     return path
 
 
 def repeat(clip: Path, seconds: int, times: int, path: Path) -> Path:
-    """The packets of a clip so long, picture and sound, `times` over in one file: hours without coding them."""
+    """Repeat the packets of a clip, video and audio, in one file: hours of video without encoding them.
+
+    Args:
+        seconds: duration of the clip.
+        times: number of repetitions.
+    """
     with av.open(str(clip)) as source, av.open(str(path), "w") as target:
         outputs = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-        for turn in range(times):
+        for repetition in range(times):
             source.seek(0)
             for packet in source.demux():
                 if packet.size and packet.pts is not None and packet.dts is not None:
-                    ticks = round(turn * seconds / packet.time_base)
+                    ticks = round(repetition * seconds / packet.time_base)
                     packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
                     packet.stream = outputs[packet.stream_index]
                     target.mux(packet)
     return path
+
+
+def decoded_times(path: Path) -> list[float]:
+    """Return `frame.time` of every frame, as plain PyAV decodes the file."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]

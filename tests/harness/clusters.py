@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, started and ended as processes, so that parts of it can be killed."""
+"""A Ray cluster of two nodes on this machine. Its nodes are processes, so that parts of it can be killed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from aupipe.benchmarks import processes
 from aupipe.errors import AupipeError
+from harness import processes
 
 _START_S = 120
 _HOST = "127.0.0.1"
 _NODE = ["--num-cpus=2", "--object-store-memory=200000000", f"--node-ip-address={_HOST}", "--block"]
-# A node that is gone is noticed after about five seconds instead of half a minute.
+# Ray detects a lost node after about five seconds instead of half a minute.
 _QUICK = (
     '--system-config={"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, '
     '"health_check_timeout_ms": 3000, "health_check_failure_threshold": 5}'
@@ -24,10 +24,10 @@ _QUICK = (
 
 
 class Cluster:
-    """A head and a second node of two logical CPUs each. `environment` leads a job to it.
+    """A head and a second node of two logical CPUs each. A job with the variables of `environment` runs on it.
 
     Args:
-        folder: for Ray's files; a short path, since Ray puts sockets below it.
+        folder: folder for Ray's files; its path must be short because Ray creates sockets in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Cluster:
         while not (address.exists() and address.read_text()):
             if self._head.poll() is not None or time.monotonic() > deadline:
                 processes.end(self._head.pid)
-                raise AupipeError(f"no Ray came up: {(self._folder / 'ray.log').read_text()[-300:]}")
+                raise AupipeError(f"Ray did not start: {(self._folder / 'ray.log').read_text()[-300:]}")
             time.sleep(0.1)
         self.environment |= {"RAY_ADDRESS": address.read_text()}
         self._second = self._start(f"--address={address.read_text()}")
@@ -58,18 +58,18 @@ class Cluster:
         self._log.close()
 
     def workers(self) -> dict[int, str]:
-        """Ray's workers on both nodes, actors too, by process number: what each does."""
+        """Return the titles of Ray's workers and actors on both nodes, by process number."""
         found = processes.of_session(self._head.pid) | processes.of_session(self._second.pid)
         return {process: title for process, title in found.items() if title.startswith("ray::")}
 
     @property
     def second_raylet(self) -> int | None:
-        """The process that manages the second node."""
+        """Number of the process that manages the second node."""
         found = processes.of_session(self._second.pid)
         return next((process for process, title in found.items() if "/raylet/raylet " in title), None)
 
     def replace_second(self) -> None:
-        """End what is left of the second node, and start another in its place."""
+        """End the remaining processes of the second node, and start a node that replaces it."""
         processes.end(self._second.pid)
         self._second.wait()
         self._second = self._start(f"--address={self.environment['RAY_ADDRESS']}")
@@ -82,7 +82,7 @@ class Cluster:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as free:
         free.bind((_HOST, 0))
         port: int = free.getsockname()[1]

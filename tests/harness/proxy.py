@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-_OF_THE_HOP = ("Proxy-Connection", "Connection", "Expect")
+_HOP_BY_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 
 @dataclass
@@ -63,7 +63,7 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
             port = to.get(target.hostname or "", target.port or 80)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             connection = HTTPConnection("127.0.0.1", port, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name not in _OF_THE_HOP}
+            headers = {name: value for name, value in self.headers.items() if name not in _HOP_BY_HOP}
             connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)
             answer = connection.getresponse()
             data = answer.read()

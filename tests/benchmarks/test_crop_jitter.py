@@ -1,4 +1,4 @@
-"""Measurements: smoothing lowers the jitter of a clip whose face wobbles."""
+"""`bench.py crop_jitter`: smoothing lowers the jitter of a clip with a shaking face."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import scene, write_clip
 
 from aupipe.commands.bench import main
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -19,13 +19,13 @@ def test_smoothing_lowers_jitter(tmp_path: Path, capsys: pytest.CaptureFixture[s
     shifts = rng.integers(-2, 3, (20, 2))
     images = [np.roll(image, tuple(s), axis=(0, 1)) for image, s in zip(scene(20), shifts, strict=True)]
     path = write_clip(tmp_path / "a.mp4", images)
-    assert main(["alignment", "--input", str(path)]) == 0
+    assert main(["crop_jitter", "--input", str(path)]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["videos"] == 1
     assert 0 < figures["jitter_smoothed_px"] < figures["jitter_raw_px"] / 2
 
 
-def test_a_clip_without_a_face_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clip_without_a_face_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_clip(tmp_path / "empty.mp4", scene(5, people=()))
     assert main(["alignment", "--input", str(path)]) == 2
     assert "no face" in capsys.readouterr().err

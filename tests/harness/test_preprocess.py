@@ -1,6 +1,10 @@
+"""`bench.py preprocess`: figures of a small run."""
+
+from __future__ import annotations
+
 import pytest
 
-from aupipe.benchmarks import preprocess
+from harness import preprocess
 
 pytestmark = pytest.mark.cluster
 

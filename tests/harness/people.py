@@ -1,4 +1,4 @@
-"""Drawn video calls: people who differ, in tiles that move, so that it is known who is where in every frame."""
+"""Drawn video calls of different people in tiles that move, with the true person of each tile in each frame."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 
 Place = tuple[int, int]  # column and row of a tile
-Layout = Mapping[Place, int]  # which person is in which tile
+Layout = Mapping[Place, int]  # tile → person
 
 
 @dataclass(frozen=True)
 class Person:
-    """What a drawn person looks like; chosen at random by `seed`."""
+    """The appearance of a drawn person, random by `seed`."""
 
     seed: int
 
     def draw(self, time: float, width: int, height: int, smile: float | None = None) -> np.ndarray:
-        """(height, width, 3) uint8 RGB picture of the person and the wall behind, who sways and smiles."""
+        """Return a (height, width, 3) uint8 RGB image of the person, who sways and smiles, in front of a wall."""
         rng = np.random.default_rng(self.seed)
         skin = np.array([224, 180, 150]) * rng.uniform(0.65, 1.05) + rng.uniform(-15, 15, 3)
         hair = np.array([95, 65, 45]) * rng.uniform(0.2, 2.2) + rng.uniform(-10, 10, 3)
@@ -64,7 +64,7 @@ class Person:
 def call(
     layouts: Sequence[Layout], grid: Place = (3, 2), tile: Place = (168, 160), rate: float = 25.0
 ) -> list[np.ndarray]:
-    """One picture a layout, of (columns, rows) tiles of (width, height) px; a tile without a person is dark."""
+    """Return one image per layout, of (columns, rows) tiles of (width, height) px; tiles without a person are dark."""
     (columns, rows), (width, height) = grid, tile
     pictures = []
     for number, layout in enumerate(layouts):
@@ -77,12 +77,12 @@ def call(
 
 
 def gallery(people: Sequence[int], columns: int = 3) -> dict[Place, int]:
-    """People in reading order."""
+    """Return a layout of people in reading order."""
     return {(place % columns, place // columns): person for place, person in enumerate(people)}
 
 
 def person_at(layout: Layout, box: Sequence[float], tile: Place = (168, 160)) -> int:
-    """The person in whose tile the box's middle lies, −1 for a dark tile."""
+    """Return the person whose tile contains the center of the box, −1 for a dark tile."""
     x, y, width, height = box
     return layout.get((int((x + width / 2) // tile[0]), int((y + height / 2) // tile[1])), -1)
 
@@ -90,10 +90,11 @@ def person_at(layout: Layout, box: Sequence[float], tile: Place = (168, 160)) ->
 def faults(
     layouts: Sequence[Layout], rows: Sequence[Mapping[str, object]], tile: Place = (168, 160)
 ) -> tuple[int, int]:
-    """(id switches, needless new ids) of rows with `frame`, `box` and `face_id`, ordered by frame.
+    """Count the id switches and the needless new ids of rows with `frame`, `box` and `face_id`, ordered by frame.
 
-    A switch: an id is at one person and then at another. A needless new id: a person who stayed in a tile has another
-    id than in the frame before in which that person was found there, at most 25 frames earlier.
+    A switch is an id that belongs to one person and then to another. A needless new id is one that differs from the
+    last id of the same person in the same tile, where the person stayed in the tile and that id is at most 25 frames
+    old.
     """
     switches = needless = 0
     person_of: dict[int, int] = {}
@@ -104,7 +105,7 @@ def faults(
         person = person_at(layout, box, tile)  # type: ignore[arg-type]
         switches += person_of.get(face, person) != person
         person_of[face] = person
-        place = next((p for p, who in layout.items() if who == person), (-1, -1))
+        place = next((position for position, other in layout.items() if other == person), (-1, -1))
         before = last.get((person, place))
         stayed = before is not None and frame - before[0] <= 25 and all(
             layouts[f].get(place) == person for f in range(before[0], frame)
