@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from aupipe.errors import ConfigError
 from aupipe.evaluation import calibration, decision, report
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.run_lease import run_lease
@@ -47,15 +47,6 @@ from aupipe.training.recipe import FROM_STAGE
 from aupipe.training.task_data import TaskData
 
 logger = logging.getLogger(__name__)
-
-# What differs from Ray's defaults; a variable that is set already is left as it is.
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # not 2: a report younger than one poll is lost if a worker dies
-    # Not 60: after a node is lost, the first attempt to start again may wait for so long in vain.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # not 5: some notices come only seconds ahead
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same on the workers
-}
 
 
 def describe(job: TrainJob) -> str:
@@ -134,16 +125,10 @@ def train(job: TrainJob) -> dict[str, Any]:
         return done
     logger.info("%s", describe(job))
     run_dir.begin(folder, wanted)
-    configure_ray()
+    ray_internals.configure_train()
     with run_lease(folder), session(log_to_driver=False):
         check_visible_on_all_nodes(job.out, [job.store, embeddings(job)])
         return _finish(job, index, job.recipe.needed()[-1], run_stages(job))
-
-
-def configure_ray() -> None:
-    """Set what differs from Ray's defaults, before a session."""
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
 
 
 def run_stages(job: TrainJob) -> History:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +15,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
@@ -27,6 +24,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.encode import encode_stage
 from aupipe.pipelines.periodic import periodically
 from aupipe.pipelines.session import gpus_per_worker, label_selector_for
@@ -41,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
 MAX_CPU_WORKERS = 4  # by default: beyond that, shares of a batch get small
-LOOK_S = 2.0  # between looks which nodes there are, where workers may come and go
-RESIZE_S = 15.0  # between looks whether there is room for more workers; taking them on restarts the group
+NODE_POLL_S = 2.0  # between updates of the list of nodes, if the number of workers may change
+RESIZE_S = 15.0  # between checks for room for more workers; adding them restarts the group
 
 History = list[dict[str, Any]]
 
@@ -139,8 +137,8 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     try:
         with (
             shown_epochs(folder, job.recipe.stages[stage].epochs),
-            _nodes_noticed(elastic=isinstance(workers, tuple)),
-            _address_told(),
+            _node_list_updates(elastic=isinstance(workers, tuple)),
+            ray_internals.train_actors_use_this_cluster(),
         ):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
@@ -157,32 +155,12 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
 
 
 @contextmanager
-def _address_told() -> Iterator[None]:
-    """Ray Train's actors are told which Ray is theirs. One of them watches over the run, to give back what a run held
-    that was stopped; by itself it asks the newest Ray of the machine, and ends a run that this one does not know.
-    """
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RAY_ADDRESS"]
-        else:
-            os.environ["RAY_ADDRESS"] = before
-
-
-@contextmanager
-def _nodes_noticed(*, elastic: bool) -> Iterator[None]:
-    """Ray Train counts on the nodes that Ray Data's coordinator knows of, which looks every 20 s: so long a group would
-    start again in vain with workers of a node that is gone. Here it looks more often.
-    """
+def _node_list_updates(*, elastic: bool) -> Iterator[None]:
+    """Update the nodes that Ray Train schedules on every 2 s, if the number of workers may change."""
     if not elastic:
         yield
         return
-    coordinator = get_or_create_autoscaling_coordinator()
-    with periodically(coordinator._tick.remote, LOOK_S):
+    with periodically(ray_internals.update_node_list(), NODE_POLL_S):
         yield
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +25,7 @@ from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.evaluation import decision, report
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
-from aupipe.pipelines import train, train_stage
+from aupipe.pipelines import ray_internals, train, train_stage
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.run_lease import run_lease
@@ -39,13 +38,6 @@ from aupipe.tuning import search, trials
 from aupipe.tuning.plot import picture
 
 logger = logging.getLogger(__name__)
-
-# What differs from Ray's defaults; a variable that is set already is left as it is.
-RAY_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run of a trial keeps its own figures
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a search as it ends any job
-    "RAY_AIR_NEW_OUTPUT": "0",  # or Ray Tune prints tables, whatever it was told
-}
 
 RECIPE, TABLE, PICTURE = "best.yaml", "trials.parquet", "trials.png"
 
@@ -89,10 +81,8 @@ def tune(job: TuneJob) -> dict[str, Any]:
     if (done := run_dir.summary(out)) is not None and done["trials"] >= job.trials:
         return done
     logger.info("%s", plan)
-    train.configure_ray()
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the figures that it was told not to write
+    ray_internals.configure_train()
+    ray_internals.configure_tune()
     # Without a dashboard Ray Train never gives back what a trial held that was stopped early.
     with run_lease(out), session(dashboard=True, log_to_driver=False):
         check_visible_on_all_nodes(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -13,6 +12,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from aupipe.errors import ConfigError
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.session import gpus_per_worker
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
@@ -91,10 +91,7 @@ def scheduler(epochs: int, found: Sequence[Trial]) -> ASHAScheduler:
         reduction_factor=REDUCTION,
     )  # fmt: skip
     for trial in found:
-        past = SimpleNamespace(trial_id=trial.name)
-        asha.on_trial_add(None, past)
-        for epoch, score in enumerate(trial.scores):
-            asha.on_trial_result(None, past, {"epoch": epoch, "score": score})
+        ray_internals.replay_trial(asha, trial.name, trial.scores)
     return asha
 
 

@@ -13,7 +13,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from aupipe.data import splits
 from aupipe.errors import AupipeError
 from aupipe.facestore.read import FaceStore
-from aupipe.pipelines import train
+from aupipe.pipelines import ray_internals, train
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
 from aupipe.training import run_dir
@@ -74,7 +74,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     for line in trials.epochs(out, trial):
         tune.report(line)
     mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
-    train.configure_ray()
+    ray_internals.configure_train()
     try:
         run_dir.begin(Storage(mine.out), run_dir.identity(mine.recipe, FaceStore.open(mine.store), mine.split))
         train.run_stages(mine)

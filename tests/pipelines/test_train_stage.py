@@ -10,7 +10,7 @@ import ray
 import ray.train
 import ray.train.torch
 
-from aupipe.pipelines.train_stage import _address_told
+from aupipe.pipelines.ray_internals import train_actors_use_this_cluster
 
 pytestmark = pytest.mark.ray
 
@@ -37,7 +37,7 @@ def test_run_asks_after_itself_in_its_own_ray(
         scaling_config=ray.train.ScalingConfig(num_workers=1),
         run_config=ray.train.RunConfig(storage_path=str(tmp_path / "run"), callbacks=[Notes(answer)]),
     )
-    with _address_told():
+    with train_actors_use_this_cluster():
         trainer.fit()
     assert answer.read_text() == ray.get_runtime_context().gcs_address
     assert os.environ["RAY_ADDRESS"] == OTHER
