@@ -36,7 +36,7 @@ class Model:
 with session(num_cpus=2):
     logging.getLogger("aupipe").info("message of the driver")
     pool = ray.data.ActorPoolStrategy(size=2)
-    rows = ray.data.from_items([{}], override_num_blocks=1)
+    rows = ray.data.from_items([{"row": 0}], override_num_blocks=1)
     (row,) = rows.map(Model, fn_constructor_args=(ray.put(b"0" * 2**20),), compute=pool).iter_rows()
     tree = processes.ProcessTree(processes.children())
     tree.collect()

@@ -59,7 +59,7 @@ def test_people_left_out_then_expressions_then_aus(
 
     alone = ["--checkpoint", str(run / "stages/expressions/best"), "--data", store, "--out", str(tmp_path / "scores")]
     assert evaluate.main(alone) == 2
-    assert "judges expr, no AUs" in capsys.readouterr().err
+    assert "predicts expr, no AUs" in capsys.readouterr().err
 
 
 @pytest.mark.unit
