@@ -127,7 +127,7 @@ def _plan(job: EvaluateJob) -> _Plan:
     rows = index.labels(part.split, ("video_id", "au"))
     rows = rows.filter(part.mask(rows["video_id"]) & (labels(rows) != facs.UNKNOWN).any(axis=1))
     if not len(rows):
-        raise DatasetError(f"{job.store}: split {job.split} has no labeled row to score; give another --split")
+        raise DatasetError(f"{job.store}: split {job.split} has no labeled row to score; fix: give another --split")
     scored = set(rows["video_id"].unique().to_pylist())
     trained_on = {video for card in cards for video in (*card.training.videos, *card.training.held_out_videos)}
     seen = frozenset(scored & trained_on)
