@@ -24,7 +24,7 @@ Pool = Literal["decode", "infer", "train"]
 
 # The time that the processes of a local Ray have for their own exit after `ray.shutdown`. In Ray 2.60 a worker can
 # deadlock at its exit, when a publisher posts to an event loop that shuts down. It would hold its memory for ever.
-_EXIT_GRACE_S = 3.0
+_EXIT_GRACE_S = 2.0
 _COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
 
