@@ -65,9 +65,7 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
             )
         else:
             options = stack.enter_context(local_options())
-            options |= {"address": "local", "num_cpus": num_cpus, "include_dashboard": dashboard}
-            stack.enter_context(_local_processes_end())
-            _start("a local Ray", **options, **logs)
+            stack.enter_context(_local_ray(num_cpus=num_cpus, include_dashboard=dashboard, **options, **logs))
         if log_to_driver:
             ray_internals.drop_backend_lines()
         context = ray.data.DataContext.get_current()
@@ -94,13 +92,17 @@ def _start(what: str, **options: Any) -> None:
 
 
 @contextmanager
-def _local_processes_end() -> Iterator[None]:
-    """Shut Ray down at the end of the block, and end the processes that were started in it and outlive the grace."""
+def _local_ray(**options: Any) -> Iterator[None]:
+    """Run a local Ray for the length of the block, and then end its processes that outlive a grace period."""
     before = processes.children()
+    tree = processes.ProcessTree(())
     try:
+        try:
+            _start("a local Ray", address="local", **options)
+        finally:  # also after a start that failed halfway
+            tree = processes.ProcessTree(processes.children() - before)
         yield
     finally:
-        tree = processes.ProcessTree(processes.children() - before)
         tree.collect()
         with periodically(tree.collect, _COLLECT_S):
             ray.shutdown()

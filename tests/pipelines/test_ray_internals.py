@@ -79,8 +79,8 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
         done = run(_STUBBORN, environment)
         assert done.returncode == 0, done.stderr[-2000:]
         result = json.loads(done.stdout.splitlines()[-1])
-        # What aupipe's own code prints and logs reaches the terminal. Ray adds nothing but a warning that depends on the
-        # load of the machine: no worker could start for 10 s, which a user of a cluster has to know.
+        # The terminal shows what code of aupipe prints and logs. On a busy machine Ray may add one warning: no task
+        # could start for 10 s, on which a user of a cluster can act.
         lines = [_WORKER_PREFIX.sub("", line) for line in done.stderr.splitlines() if _STARVED not in line]
         assert sorted(lines) == ["message of the driver", "warning of a worker"]
         assert sum("print of a worker" in line for line in done.stdout.splitlines()) == 1
