@@ -1,4 +1,4 @@
-"""Something that is done again and again beside the work."""
+"""A function that is called repeatedly beside the work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def periodically(act: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Calls `act` in a thread of its own: every so many seconds while the block runs, and once more when it ends."""
+    """Call `act` in a thread of its own: every `every_s` seconds while the block runs, and once more when it ends."""
     stop = threading.Event()
 
     def repeat() -> None:

@@ -1,7 +1,7 @@
-"""One live run an output: a run beats in the folder that it writes, and a second one that uses_audio it steps back.
+"""One live run per output folder: a run writes a heartbeat there, and a second run that finds it ends with an error.
 
-This keeps people from starting a job twice; it is no lock, and no result depends on it: what a job commits is the same
-whoever writes it.
+This prevents a job from being started twice by mistake. It is not a lock, and no result depends on it, because two runs
+of a job commit the same bytes.
 """
 
 from __future__ import annotations
@@ -27,27 +27,29 @@ logger = logging.getLogger(__name__)
 HEARTBEAT = "_running.json"
 _EVERY_S = 15.0
 _STALE_S = 60.0
-# A container that was started again has the host name, and often the process number, of the one that died.
+# A restarted container has the host name, and often the pid, of the one that died.
 _PROCESS = uuid.uuid4().hex
 
 
 @contextmanager
 def run_lease(storage: Storage) -> Iterator[None]:
-    """Hold `storage` for the length of the block.
+    """Write heartbeats to `storage` while the block runs.
 
     Raises:
         ConfigError: another run is writing there.
     """
     with storage_errors_as_config_errors(storage.root):
-        held = _held(storage)
-    if held is not None:
-        raise ConfigError(f"{storage.root} is being written by {held}; wait for it to end, or name another --out")
+        writer = _live_writer(storage)
+    if writer is not None:
+        raise ConfigError(
+            f"{storage.root} is being written by {writer}; fix: wait until it ends, or give another --out"
+        )
 
     def beat() -> None:
         try:
             _beat(storage)
-        except (OSError, BotoCoreError) as error:  # storage is away for a while; the work itself will tell
-            logger.warning("no sign of life left in %s: %s", redact(storage.root), redact(str(error)))
+        except (OSError, BotoCoreError) as error:  # an outage of storage that lasts fails the work itself
+            logger.warning("heartbeat not written to %s: %s", redact(storage.root), redact(str(error)))
 
     with setting_up(f"{storage.root} cannot be written"):
         _beat(storage)
@@ -57,16 +59,21 @@ def run_lease(storage: Storage) -> Iterator[None]:
     finally:
         try:
             storage.delete(HEARTBEAT)
-        except (OSError, BotoCoreError) as error:  # storage has failed, and the run's own error says more about it
+        except (OSError, BotoCoreError) as error:  # the run's own error explains the failure of storage better
             logger.warning(
-                "%s/%s stays, and is void in a minute: %s", redact(storage.root), HEARTBEAT, redact(str(error))
+                "%s/%s was not deleted; it expires in 60 s: %s",
+                redact(storage.root),
+                HEARTBEAT,
+                redact(str(error)),
             )
 
 
 @contextmanager
 def storage_errors_as_config_errors(what: str) -> Iterator[None]:
-    """Raises:
-    ConfigError: in the block, storage refused us or was not there.
+    """Raise errors of storage in the block as errors of configuration.
+
+    Raises:
+        ConfigError: storage refused access, or was not found.
     """
     with setting_up(f"{what} cannot be reached"):
         yield
@@ -81,17 +88,17 @@ def _beat(storage: Storage) -> None:
     )
 
 
-def _held(storage: Storage) -> str | None:
-    """Who is writing there; None if nobody is, or a run that died."""
+def _live_writer(storage: Storage) -> str | None:
+    """Return the process and host that write there; None if there is no run, or only one that died."""
     if not storage.exists(HEARTBEAT):
         return None
     beat = json.loads(storage.read(HEARTBEAT))
     age_s = time.time() - beat["time"]
-    here = beat["host"] == socket.gethostname()
-    reborn = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS
-    if age_s > _STALE_S or (here and (reborn or not _alive(beat["pid"]))):
+    same_host = beat["host"] == socket.gethostname()
+    restarted = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS
+    if age_s > _STALE_S or (same_host and (restarted or not _alive(beat["pid"]))):
         return None
-    return f"process {beat['pid']} on {beat['host']} (heard {max(age_s, 0):.0f} s ago)"
+    return f"process {beat['pid']} on {beat['host']} (heartbeat {max(age_s, 0):.0f} s ago)"
 
 
 def _alive(pid: int) -> bool:
@@ -100,5 +107,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # it is another user's
+        return True  # the process of another user
     return True

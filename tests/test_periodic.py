@@ -7,7 +7,7 @@ from aupipe.periodic import periodically
 pytestmark = pytest.mark.unit
 
 
-def test_again_and_again_and_once_more_at_the_end() -> None:
+def test_calls_repeat_and_end_with_one_more() -> None:
     calls, thrice = [], threading.Event()
 
     def act() -> None:
@@ -21,7 +21,7 @@ def test_again_and_again_and_once_more_at_the_end() -> None:
     assert not calls[0].is_alive()
 
 
-def test_a_short_block_is_told_of_once_even_if_it_fails() -> None:
+def test_a_short_block_has_one_call_even_if_it_fails() -> None:
     calls = []
     with pytest.raises(ValueError, match="work"), periodically(lambda: calls.append(1), every_s=3600):
         raise ValueError("work")

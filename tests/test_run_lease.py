@@ -18,7 +18,7 @@ def beat(storage, host="elsewhere", pid=1, ago_s=0.0):
     storage.write(run_lease.HEARTBEAT, json.dumps({"host": host, "pid": pid, "time": time.time() - ago_s}).encode())
 
 
-def test_a_second_run_steps_back_and_the_first_leaves_nothing(tmp_path):
+def test_a_second_run_is_refused_and_the_first_deletes_its_heartbeat(tmp_path):
     storage = Storage(tmp_path)
     with run_lease.run_lease(storage):
         with pytest.raises(ConfigError, match=r"is being written by process \d+ on"), run_lease.run_lease(storage):
@@ -37,7 +37,7 @@ def test_a_run_elsewhere_counts_as_dead_after_a_minute(tmp_path):
         pass
 
 
-def test_a_process_that_died_here_holds_nothing(tmp_path):
+def test_a_process_that_died_on_this_host_is_ignored(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     beat(Storage(tmp_path), host=socket.gethostname(), pid=dead.pid)
@@ -45,13 +45,13 @@ def test_a_process_that_died_here_holds_nothing(tmp_path):
         pass
 
 
-def test_a_container_started_again_does_not_take_its_own_dead_beat_for_another_run(tmp_path):
+def test_a_restarted_container_ignores_the_heartbeat_of_its_predecessor(tmp_path):
     beat(Storage(tmp_path), host=socket.gethostname(), pid=os.getpid())
     with run_lease.run_lease(Storage(tmp_path)):
         pass
 
 
-def test_it_beats(tmp_path, monkeypatch):
+def test_heartbeats_are_renewed(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lease, "_EVERY_S", 0.02)
     storage = Storage(tmp_path)
     with run_lease.run_lease(storage):
@@ -62,17 +62,17 @@ def test_it_beats(tmp_path, monkeypatch):
         assert storage.read(run_lease.HEARTBEAT) != first
 
 
-def test_storage_that_is_away_for_a_while_does_not_end_the_beating(tmp_path, monkeypatch):
+def test_an_outage_of_storage_does_not_end_the_heartbeats(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lease, "_EVERY_S", 0.02)
     beat_, beats = run_lease._beat, []
 
-    def sometimes(storage):
+    def fails_once(storage):
         beats.append(1)
         if len(beats) == 2:
-            raise ConnectionResetError("away")
+            raise ConnectionResetError("outage")
         beat_(storage)
 
-    monkeypatch.setattr(run_lease, "_beat", sometimes)
+    monkeypatch.setattr(run_lease, "_beat", fails_once)
     with run_lease.run_lease(Storage(tmp_path)):
         until = time.monotonic() + 10
         while len(beats) < 4 and time.monotonic() < until:

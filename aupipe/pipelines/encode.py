@@ -1,4 +1,4 @@
-"""Encoding once, as a Ray Data job: parts of face stores in, files of embeddings out. What is there stays as it is."""
+"""Encoding once, as a Ray Data job: shards of face stores in, files of embeddings out. Existing files are kept."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from aupipe.training.task_data import TaskData
 
 
 @dataclass
-class _Order:
-    """Parts of a store that are wanted in one encoding."""
+class _Request:
+    """The shards of a store to encode in one encoding."""
 
     folder: Storage
     encoding: Encoding
@@ -38,51 +38,53 @@ class _Order:
 def encode_stage(
     recipe: Recipe, stage: str, data: Mapping[Task, TaskData], encoder: FrameEncoder, out: str
 ) -> dict[Task, EmbeddingFolders]:
-    """Encode what a stage reads, as far as it is not there yet; where it lies. Runs inside a session.
+    """Encode the rows that a stage reads, unless that is done, and return the folders. Runs inside a session.
 
     Args:
-        encoder: as the stage starts with it, frozen.
-        out: folder or URI that holds embeddings, by their keys.
+        encoder: the frozen encoder that the stage starts with.
+        out: folder or URI of all embeddings; each encoding has a folder named by its key.
     """
     settings = recipe.stages[stage]
     if settings.encode_once is None:
         return {}
-    orders: dict[str, _Order] = {}
+    requests: dict[str, _Request] = {}
 
     def folders(index: FaceStore, tracks: Tracks, encodings: Sequence[Encoding]) -> tuple[str, ...]:
         parts = encoding.parts_of(index, tracks.split, tracks.rows)
         for each in encodings:
             storage = Storage(Storage(out).path(each.key))
-            orders.setdefault(each.key, _Order(storage, each, index)).parts.update(parts)
-        return tuple(orders[each.key].folder.root for each in encodings)
+            requests.setdefault(each.key, _Request(storage, each, index)).parts.update(parts)
+        return tuple(requests[each.key].folder.root for each in encodings)
 
     found = {}
     for task, rows in data.items():
         plain = encoding.plain(encoder, recipe.input, rows.index)
         copies = encoding.copies(plain, settings.augment, settings.encode_once.copies)
-        learnt = folders(rows.index, rows.train.tracks, copies or (plain,))
-        found[task] = EmbeddingFolders(learnt, folders(rows.index, rows.eval.tracks, (plain,)) if rows.eval else ())
-    _encode(list(orders.values()), encoder, recipe.resources)
+        train = folders(rows.index, rows.train.tracks, copies or (plain,))
+        found[task] = EmbeddingFolders(train, folders(rows.index, rows.eval.tracks, (plain,)) if rows.eval else ())
+    _encode(list(requests.values()), encoder, recipe.resources)
     return found
 
 
-def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resources) -> None:
-    """Make every file that is not there, then the cards. A file is whole or not there, and its bytes do not depend on
-    the run, so the job can be killed at any time, and two may make the same.
+def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Resources) -> None:
+    """Write the files that do not exist yet, then the cards.
+
+    A file is written completely or not at all, and its bytes do not depend on the run. So a killed job resumes, and two
+    jobs may write the same file.
     """
     todo = [
-        {"order": number, "part": part}
-        for number, order in enumerate(orders)
-        for part in sorted(order.parts - set(order.folder.names()))
+        {"request": number, "part": part}
+        for number, request in enumerate(requests)
+        for part in sorted(request.parts - set(request.folder.names()))
     ]
     if todo:
-        sizes = {part.name: part.rows for order in orders for _, part in order.index.parts(ALL)}
+        sizes = {part.name: part.rows for request in requests for _, part in request.index.parts(ALL)}
         progress = Progress("encode", sum(sizes[str(each["part"])] for each in todo), "crops")
         gpus = gpus_per_worker(resources)
         slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
         done = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
             _Encoder,
-            fn_constructor_args=(ray.put(encoder), list(orders), device_of(resources)),
+            fn_constructor_args=(ray.put(encoder), list(requests), device_of(resources)),
             compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(todo)), 1)),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
@@ -91,26 +93,26 @@ def _encode(orders: Sequence[_Order], encoder: FrameEncoder, resources: Resource
         for row in done.iter_rows():
             progress.add(sizes[row["part"]])
         progress.finish()
-    for order in orders:
-        embedding_store.finish(order.folder, order.encoding)
+    for request in requests:
+        embedding_store.finish(request.folder, request.encoding)
 
 
 class _Encoder:
-    """Holds the encoder on one worker; a row is one file."""
+    """The encoder on one worker; one row is one file."""
 
-    def __init__(self, encoder: ray.ObjectRef, orders: list[_Order], device: str) -> None:
+    def __init__(self, encoder: ray.ObjectRef, requests: list[_Request], device: str) -> None:
         import cv2
         import torch
 
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         self._device = torch.device(device)
-        # As in training, so that both come to the same bits.
+        # The memory format of training, so that both compute the same bits.
         self._encoder = ray.get(encoder).to(self._device).to(memory_format=torch.channels_last)
-        self._orders = orders
+        self._requests = requests
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        order, part = self._orders[row["order"]], row["part"]
-        data = encoding.encode_part(self._encoder, order.encoding, order.index, part, self._device)
-        order.folder.write(part, data)
+        request, part = self._requests[row["request"]], row["part"]
+        data = encoding.encode_part(self._encoder, request.encoding, request.index, part, self._device)
+        request.folder.write(part, data)
         return {"part": part}

@@ -1,7 +1,7 @@
-"""Scoring: models or predictions made elsewhere, against the labels of a face store.
+"""Evaluation of models, or of predictions of another program, against the labels of a face store.
 
-OUT/predictions.parquet   every scored row: label, probability, decision
-OUT/scores.png            F1 of every AU beside the floor and what papers print
+OUT/predictions.parquet   one row per scored row of the store: label, probability, decision
+OUT/scores.png            F1 of every AU beside the floor and the published figures
 OUT/scores.json           written last
 """
 
@@ -44,25 +44,25 @@ class EvaluateJob:
     store: str
     split: str
     out: str
-    groups: str | None  # a manifest: scores by each of its columns
-    against: str | None  # predictions of another model on the same rows: the paired difference to them
+    groups: str | None  # a manifest; scores are computed for each of its columns
+    against: str | None  # predictions of another model on the same rows, for the paired difference
     config: EvaluateConfig
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a job comes to, all checked."""
+    """The checked inputs of a job."""
 
     index: FaceStore
     part: splits.SplitPart
-    rows: int  # labeled ones
+    rows: int  # labeled rows
     cards: list[checkpoint.Card]
-    seen: frozenset[str]  # scored videos that a model learnt from or was tuned on
+    seen: frozenset[str]  # scored videos that are training or tuning videos of a model
     manifest: dict[str, list[str]] | None
 
 
 def describe(job: EvaluateJob) -> str:
-    """The plan. Starts nothing.
+    """Return the plan in words. Starts nothing.
 
     Raises:
         ConfigError: as `evaluate`.
@@ -70,16 +70,15 @@ def describe(job: EvaluateJob) -> str:
     plan = _plan(job)
     names = [f"{card.training.recipe or 'model'} {card.sha256[:12]}" for card in plan.cards] or [str(job.predictions)]
     what = f"{job.config.ensemble} of {', '.join(names)}" if len(names) > 1 else names[0]
-    done = " (done before; would be written again)" if Storage(job.out).exists("scores.json") else ""
+    done = " (done before; will be written again)" if Storage(job.out).exists("scores.json") else ""
     return f"score {what} on {plan.rows:,} labeled crops of {job.split}{done}"
 
 
 def evaluate(job: EvaluateJob) -> str:
-    """Score, and write what the module says. Returns the table to print.
+    """Score the models or predictions, write the files listed above, and return the table to print.
 
     Raises:
-        ConfigError: something is wrong with what the job names; a vote could tie; a model has learnt from what it would
-            be scored on.
+        ConfigError: an input of the job is invalid, or a vote could tie, or a model was trained on scored videos.
     """
     plan, out = _plan(job), Storage(job.out)
     with run_lease(out):
@@ -106,22 +105,22 @@ def _plan(job: EvaluateJob) -> _Plan:
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
     for path, card in zip(job.checkpoints, cards, strict=True):
         if "au" not in checkpoint.outputs(card):
-            raise ConfigError(f"{path} judges {', '.join(checkpoint.outputs(card))}, no AUs: give a later stage of it")
+            raise ConfigError(f"{path} predicts {', '.join(checkpoint.outputs(card))}, no AUs; fix: give a later stage")
     if cards:
         ensemble.check(len(cards), job.config.ensemble)
     elif job.config.evaluate.tune:
-        raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities: give --checkpoint")
+        raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities; fix: give --checkpoint")
     rows = index.labels(part.split, ("video_id", "au"))
     rows = rows.filter(part.mask(rows["video_id"]) & (labels(rows) != facs.UNKNOWN).any(axis=1))
     if not len(rows):
-        raise DatasetError(f"{job.store}: split {job.split} has no labeled row to score; give another --split")
+        raise DatasetError(f"{job.store}: split {job.split} has no labeled row to score; fix: give another --split")
     scored = set(rows["video_id"].unique().to_pylist())
-    learnt = {video for card in cards for video in (*card.training.videos, *card.training.held_out_videos)}
-    seen = frozenset(scored & learnt)
+    trained_on = {video for card in cards for video in (*card.training.videos, *card.training.held_out_videos)}
+    seen = frozenset(scored & trained_on)
     if seen and not job.config.evaluate.allow_seen:
         raise ConfigError(
-            f"{len(seen)} of the {len(scored)} videos of {job.split} were learnt from or tuned on, as {min(seen)}: "
-            "score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
+            f"{len(seen)} of the {len(scored)} videos of {job.split} are training or tuning videos, as {min(seen)}; "
+            "fix: score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
     return _Plan(index, part, len(rows), cards, seen, _manifest(job.groups, scored) if job.groups else None)
 
@@ -140,7 +139,7 @@ def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
 
 
 def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict[str, Any]]:
-    """What is decided, by stage; and what else scores.json shall say of it."""
+    """Return the decisions by stage, and additional entries of scores.json."""
     if job.predictions is not None:
         return {"as_given": _given("--predictions", job.predictions, plan)}, {}
     with session():
@@ -154,7 +153,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
 
 
 def _given(option: str, path: str, plan: _Plan) -> Decision:
-    """What a file of predictions decides on the labeled rows of the part."""
+    """Return the decisions of a file of predictions on the labeled rows of the part."""
     if path.endswith(".parquet"):
         storage, name = of_file(path)
         try:
@@ -171,18 +170,18 @@ def _given(option: str, path: str, plan: _Plan) -> Decision:
 
 
 def _tuned(raw: Decision) -> dict[str, Any]:
-    """Of the (mean) probability. Optimistic by 0.02 to 0.03 on Aff-Wild2, so never the score."""
+    """Return scores of the (mean) probability after tuning on it; optimistic by 0.02 to 0.03 on Aff-Wild2."""
     fitted = calibration.calibrate(raw.predictions)
     at = dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True))
     return {"macro_f1": fitted.macro_f1, "thresholds": at, "smoothing_radius": fitted.radius}
 
 
 def _origin(job: EvaluateJob, plan: _Plan) -> dict[str, Any]:
-    """Where the figures come from."""
-    froms = dict.fromkeys(card.training.thresholds_from for card in plan.cards)
+    """Return the origin of the figures."""
+    origins = dict.fromkeys(card.training.thresholds_from for card in plan.cards)
     return {
         "split": job.split,
-        "thresholds_from": "; ".join(froms) or job.predictions,
+        "thresholds_from": "; ".join(origins) or job.predictions,
         "models": [
             {"checkpoint": path, "sha256": card.sha256, "smoothing_radius": card.smoothing.radius}
             for path, card in zip(job.checkpoints, plan.cards, strict=True)

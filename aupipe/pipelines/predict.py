@@ -1,4 +1,4 @@
-"""Prediction over a face store as a Ray Data job: runs of whole tracks in, probabilities out, on a pool of models."""
+"""Prediction over a face store as a Ray Data job: groups of whole tracks in, probabilities out."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from aupipe.models.interfaces import SequenceHead, System
 from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
 
-ROWS_PER_CALL = 1024  # about; a track is never cut
+ROWS_PER_CALL = 1024  # approximately, because a track is never cut
 
 
 def predict(
     checkpoints: Sequence[str], index: FaceStore, parts: Collection[SplitPart], inference: Inference,
     resources: Resources, embeddings: str | None = None,
 ) -> dict[SplitPart, list[Predictions]]:  # fmt: skip
-    """What each model says of every row of each part, labeled or not. Runs inside a session.
+    """Return the predictions of each model for every row of each part, labeled or not. Runs inside a session.
 
     Args:
-        embeddings: folder or URI that holds embeddings; what a model's encoder left there is read, not made again.
+        embeddings: folder or URI of embeddings; those that exist for a model's encoder are read, not computed again.
 
     Raises:
         DatasetError: a part has no rows.
@@ -64,23 +64,23 @@ def predict(
         num_gpus=gpus,
         label_selector=label_selector_for("infer" if gpus else "decode", resources),
     )
-    said = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
+    outputs = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
     result, first = {}, 0
     for part in parts:
-        mine = [said[number] for number in range(first, first + len(chunks[part]))]
-        first += len(mine)
-        result[part] = [_joined(tables[part], each) for each in zip(*mine, strict=True)]
+        of_part = [outputs[number] for number in range(first, first + len(chunks[part]))]
+        first += len(of_part)
+        result[part] = [_joined(tables[part], each) for each in zip(*of_part, strict=True)]
     return result
 
 
 def member(card: checkpoint.Card, raw: Predictions) -> Member:
-    """Its predictions with its own thresholds and smoothing."""
+    """Return the predictions of a model with its own thresholds and smoothing."""
     return Member(raw, np.array([card.thresholds[au] for au in facs.AUS]), card.smoothing.radius)
 
 
-def _chunks(pool: str, table: pa.Table) -> list[Tracks]:
-    """All tracks of these rows, about `ROWS_PER_CALL` rows together."""
-    whole = samples.tracks(pool, table)
+def _chunks(split: str, table: pa.Table) -> list[Tracks]:
+    """Return the tracks of these rows in groups of about `ROWS_PER_CALL` rows."""
+    whole = samples.tracks(split, table)
     chunks, first = [], 0
     for last in range(1, len(whole.offsets)):
         if whole.offsets[last] - whole.offsets[first] >= ROWS_PER_CALL or last == len(whole.offsets) - 1:
@@ -90,13 +90,13 @@ def _chunks(pool: str, table: pa.Table) -> list[Tracks]:
 
 
 def _joined(table: pa.Table, chunks: Sequence[dict[str, np.ndarray]]) -> Predictions:
-    """What one model says of all chunks of a part."""
-    said = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
-    return Predictions.of(table, said["au"], said.get("expr"))
+    """Return the predictions of one model for a part from those for its chunks."""
+    outputs = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return Predictions.of(table, outputs["au"], outputs.get("expr"))
 
 
 class _Predictor:
-    """Holds the models on one worker."""
+    """The models on one worker."""
 
     def __init__(
         self, checkpoints: list[str], index: FaceStore, chunks: list[Tracks], inference: Inference, device: str,
@@ -106,35 +106,35 @@ class _Predictor:
         torch.set_num_threads(1)
         self._device = torch.device(device)
         self._index, self._chunks, self._inference, self._embeddings = index, chunks, inference, embeddings
-        self._sounds = LogMelCache(index)
+        self._log_mels = LogMelCache(index)
         self._models = [self._model(*checkpoint.load(folder)) for folder in checkpoints]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         chunk = self._chunks[row["chunk"]]
-        said = [
-            predict_tracks(head, sources[chunk.split].embeddings(chunk.rows), self._sounds, chunk, overlap)
+        outputs = [
+            predict_tracks(head, sources[chunk.split].embeddings(chunk.rows), self._log_mels, chunk, overlap)
             for head, sources, overlap in self._models
         ]
-        return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in said]}
+        return {"chunk": row["chunk"], "models": [safetensors.save(one) for one in outputs]}
 
     def _model(self, system: System, card: checkpoint.Card) -> tuple[SequenceHead, dict[str, Source], float]:
-        """A model's head, pool → where it has the embeddings of rows from, and the overlap of its windows."""
-        system = system.to(self._device).to(memory_format=torch.channels_last)  # as in training, so to the same bits
-        pools = {chunk.split for chunk in self._chunks}
+        """Return a model's head, split → source of the embeddings of its rows, and the overlap of its windows."""
+        system = system.to(self._device).to(memory_format=torch.channels_last)  # same bits as in training
+        splits = {chunk.split for chunk in self._chunks}
         stores = {
-            pool: sources.open_source(
-                self._index, pool, self._stored(system, card, pool), keep_groups=2, encoder=system.encoder,
+            split: sources.open_source(
+                self._index, split, self._stored(system, card, split), keep_groups=2, encoder=system.encoder,
                 inputs=card.input, config=AugmentConfig(), device=self._device,
             )
-            for pool in pools
+            for split in splits
         }  # fmt: skip
         return system.head, stores, card.overlap_under(self._inference)
 
-    def _stored(self, system: System, card: checkpoint.Card, pool: str) -> tuple[str, ...]:
-        """The folder of embeddings of all rows of a pool; none where they are not there."""
+    def _stored(self, system: System, card: checkpoint.Card, split: str) -> tuple[str, ...]:
+        """Return the folder with the embeddings of all rows of a split; empty if some are missing."""
         if self._embeddings is None:
             return ()
         key = encode.plain(system.encoder, card.input, self._index).key
         folder = Storage(f"{self._embeddings}/{key}")
-        rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.split == pool])
-        return (folder.root,) if stored(folder, encode.parts_of(self._index, pool, rows)) else ()
+        rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.split == split])
+        return (folder.root,) if stored(folder, encode.parts_of(self._index, split, rows)) else ()

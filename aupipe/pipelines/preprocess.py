@@ -1,4 +1,4 @@
-"""Preprocessing as a Ray Data job: one row in, one finished file of the store out. What is there is not made again."""
+"""Preprocessing as a Ray Data job: one row in, one complete file of the store out. Existing files are not rewritten."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 
-# What a worker needs, imports included: 490 MB were measured on 1080p video, less on crops.
+# The memory of a worker, imports included: 490 MB were measured on 1080p video, less on crops.
 _WORKER_MEMORY = 768 * 2**20
 
 
 def preprocess(job: StoreJob) -> StoreCard:
-    """Make the store of `job`, or what is missing of it.
+    """Write the store of `job`, or the files that are missing from it, and return its card.
 
     Raises:
-        ConfigError: another run is writing it.
+        ConfigError: another run is writing the store.
     """
     with run_lease(Storage(job.out)):
         make_files(job.out, job.files())
@@ -31,15 +31,15 @@ def preprocess(job: StoreJob) -> StoreCard:
 
 
 def make_files(out: str, files: Sequence[FileTask]) -> int:
-    """Make every file that is not there yet, on the whole cluster. Returns how many that were.
+    """Write the files that do not exist yet, on the whole cluster, and return their number.
 
-    A file is written whole or not at all, and its bytes depend on its task alone: the run can be killed at any time and
-    started again. A task raises on a bug only; bad input is counted inside its file.
+    A file is written completely or not at all, and its bytes depend on its task alone, so a killed run resumes. A task
+    raises only for a bug. Bad input is counted in its file.
     """
     storage = Storage(out)
     storage.delete_leftovers()
-    there = set(storage.names())
-    todo = [file for file in files if file.name not in there]
+    existing = set(storage.names())
+    todo = [file for file in files if file.name not in existing]
     if not todo:
         return 0
 
@@ -51,7 +51,7 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
     with session():
         check_visible_on_all_nodes(out, [])
         progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
-        # A task travels with its row, not with the function: every worker would get all of them.
+        # A task is sent in its row, because every worker would receive all tasks if they were sent with the function.
         rows = ray.data.from_items([{"file": pickle.dumps(file)} for file in todo], override_num_blocks=len(todo))
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
             progress.add(done["rows"])

@@ -1,4 +1,4 @@
-"""Connecting to Ray: the cluster this job was submitted to, or a fresh local one."""
+"""The connection to Ray: the cluster that the job was submitted to, or a new local one."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from aupipe import network
 from aupipe.config import Resources
 from aupipe.edge_errors import explain, running
 from aupipe.errors import ConfigError, one_line
+from aupipe.periodic import periodically
+from aupipe.pipelines import processes, ray_internals
 from aupipe.pipelines.ray_address import cluster_address, job_environment, local_options
 
 Pool = Literal["decode", "infer", "train"]
 
-# The first two warn of what we want: tokens, and no progress bars. The others log an error that is raised as well.
-_CHATTY = {
-    "ray._private.authentication.authentication_token_setup": logging.ERROR,
-    "ray.data._internal.progress": logging.ERROR,
-    "ray.data.exceptions": logging.CRITICAL,
-    "ray.data._internal.execution.streaming_executor_state": logging.CRITICAL,
-}
+# The time that the processes of a local Ray have for their own exit after `ray.shutdown`. In Ray 2.60 a worker can
+# deadlock at its exit, when a publisher posts to an event loop that shuts down. It would hold its memory for ever.
+_EXIT_GRACE_S = 2.0
+_COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
 
 @contextmanager
 def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driver: bool = True) -> Iterator[None]:
-    """Connect to Ray for the length of the block; an existing connection is used and left as it is.
+    """Connect to Ray for the length of the block. An existing connection is used and stays open.
 
-    Inside `ray job submit`, or where RAY_ADDRESS names a cluster, that one is joined; otherwise a local one starts.
-    The user's network settings go to the workers of a cluster too: a path among them is one on every node.
+    In a submitted job, or if RAY_ADDRESS names a cluster, the job joins that cluster. Otherwise a local Ray starts, and
+    none of its processes is left 10 s after the block. The processes of a cluster that was joined are not touched.
+    The user's network settings are passed to the workers of a cluster too, so a path in them has to exist on every
+    node. Messages of Ray that no user can act on do not reach the terminal (`ray_internals`).
 
     Args:
         num_cpus: logical CPUs of a local Ray; default: the machine's cores.
@@ -48,29 +49,28 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
     if ray.is_initialized():
         yield
         return
-    for logger, level in _CHATTY.items():
-        logging.getLogger(logger).setLevel(level)
+    ray_internals.silence_loggers()
     settings = network.environment()
-    quiet = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
+    logs = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
     address = cluster_address()
     with ExitStack() as stack:
         if address is not None:
             env_vars = job_environment(settings)
+            stack.callback(ray.shutdown)
             _start(
                 f"RAY_ADDRESS: {address}",
                 address=address,
                 runtime_env={"env_vars": env_vars} if env_vars else None,
-                **quiet,
+                **logs,
             )
         else:
-            # RAY_AUTH_MODE is read when ray is imported; unset, a local Ray makes its own token.
             options = stack.enter_context(local_options())
-            _start("a local Ray", address="local", num_cpus=num_cpus, include_dashboard=dashboard, **options, **quiet)
-        stack.callback(ray.shutdown)
+            stack.enter_context(_local_ray(num_cpus=num_cpus, include_dashboard=dashboard, **options, **logs))
+        if log_to_driver:
+            ray_internals.drop_backend_lines()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # jobs print their own progress
         context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
         with running():
             yield
 
@@ -79,52 +79,71 @@ def _start(what: str, **options: Any) -> None:
     """Call `ray.init`.
 
     Raises:
-        ConfigError: for all that Ray raises there, since nothing of ours runs in it.
+        ConfigError: for every exception of Ray, since no code of aupipe runs in `ray.init`.
     """
     try:
-        ray.init(**options)
+        with ray_internals.quiet_driver():
+            ray.init(**options)
     except Exception as error:
-        ray.shutdown()  # or processes that did start would stay
         named = explain(error)
-        fix = "see whether the machine is busy or has limits (`ulimit -a`), then run the same command again"
+        fix = "check whether the machine is busy or has limits (`ulimit -a`), then run the same command again"
         reason = str(named) if named else f"{one_line(error).rstrip('.')}; fix: {fix}"
         raise ConfigError(f"{what} did not start: {reason}") from error
 
 
+@contextmanager
+def _local_ray(**options: Any) -> Iterator[None]:
+    """Run a local Ray for the length of the block, and then end its processes that outlive a grace period."""
+    before = processes.children()
+    tree = processes.ProcessTree(())
+    try:
+        try:
+            _start("a local Ray", address="local", **options)
+        finally:  # also after a start that failed halfway
+            tree = processes.ProcessTree(processes.children() - before)
+        yield
+    finally:
+        tree.collect()
+        with periodically(tree.collect, _COLLECT_S):
+            ray.shutdown()
+        tree.end(_EXIT_GRACE_S)
+
+
 def label_selector_for(pool: Pool, resources: Resources) -> dict[str, str] | None:
-    """Ray's label selector for what shall run on nodes of a pool; None: it may run anywhere."""
-    wanted = pool in alive_pools() if resources.pools == "auto" else resources.pools
-    return {"pool": pool} if wanted else None
+    """Return Ray's label selector for the nodes of a pool; None: any node."""
+    selects = pool in alive_pools() if resources.pools == "auto" else resources.pools
+    return {"pool": pool} if selects else None
 
 
 def alive_pools() -> dict[str, int]:
-    """How many nodes of each pool there are."""
+    """Return pool → number of live nodes."""
     return Counter(node["Labels"]["pool"] for node in ray.nodes() if node["Alive"] and "pool" in node["Labels"])
 
 
 def used_pools() -> dict[str, Counter[str]]:
-    """CPUs and GPUs in use by pool."""
-    free = ray._private.state.available_resources_per_node()
+    """Return pool → CPUs and GPUs in use."""
+    free = ray_internals.available_resources_by_node()
     found: dict[str, Counter[str]] = {}
     for node in ray.nodes():
-        if node["Alive"] and (pool := node["Labels"].get("pool")) and (left := free.get(node["NodeID"])):
-            has = {name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")}
-            used = Counter({name: int(count - left.get(name, 0)) for name, count in has.items()})
+        if node["Alive"] and (pool := node["Labels"].get("pool")) and (available := free.get(node["NodeID"])):
+            total = {name: node["Resources"].get(name, 0) for name in ("CPU", "GPU")}
+            used = Counter({name: int(count - available.get(name, 0)) for name, count in total.items()})
             found[pool] = found.get(pool, Counter()) + used
     return found
 
 
 @contextmanager
-def reserved_resources(needs: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
-    """The autoscaler uses_audio what the block will need before tasks wait for it; and, at the end, that it is over.
+def reserved_resources(bundles: Sequence[tuple[Pool, Mapping[str, int]]], resources: Resources) -> Iterator[None]:
+    """Request the resources of the block from the autoscaler before tasks wait for them; withdraw it at the end.
 
-    It brings nodes at once then, not a few at a time. Ray Data asks anew, now and then, for what it runs.
+    The autoscaler then starts all nodes at once instead of a few at a time. Ray Data repeats its own requests for the
+    tasks that it runs.
 
     Args:
-        needs: one bundle of resources each.
+        bundles: pool and resources of one task or actor each.
     """
-    selectors = [label_selector_for(pool, resources) or {} for pool, _ in needs]
-    request_resources(bundles=[dict(bundle) for _, bundle in needs], bundle_label_selectors=selectors)
+    selectors = [label_selector_for(pool, resources) or {} for pool, _ in bundles]
+    request_resources(bundles=[dict(bundle) for _, bundle in bundles], bundle_label_selectors=selectors)
     try:
         yield
     finally:
@@ -132,12 +151,12 @@ def reserved_resources(needs: Sequence[tuple[Pool, Mapping[str, int]]], resource
 
 
 def device_of(resources: Resources) -> str:
-    """Where models judge, as torch names it."""
+    """Return the torch device that models run on."""
     return resources.device if gpus_per_worker(resources) else "cpu"
 
 
 def gpus_per_worker(resources: Resources) -> int:
-    """1 if models run on a GPU, else 0. `auto` looks at what the cluster has now."""
+    """Return 1 if models run on a GPU, else 0. `auto` depends on the GPUs that the cluster has now."""
     if resources.gpu == "auto":
         return 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
     return int(bool(resources.gpu))

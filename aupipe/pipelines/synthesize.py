@@ -1,4 +1,4 @@
-"""Synthesis as a Ray Data job: one row = one video, or one person, rendered and written by one task."""
+"""Synthesis as a Ray Data job: one task renders and writes one row, which is one video or one person."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from aupipe.storage import Storage
 from aupipe.synthesis import render_job, rig
 from aupipe.synthesis.render_job import DataSet
 
-_BLOCKS = 1000  # tasks, at most: each is some seconds of work
+_MAX_BLOCKS = 1000  # tasks; each is some seconds of work
 _WORKER_MEMORY = 512 * 2**20  # imports of Numba, OpenCV and PyAV, the rigs, the pictures of a few seconds
 
 
 def synthesize(data: DataSet, out: str) -> str:
-    """Make the data set, or what is missing of it. Returns it in words.
+    """Render the data set, or the videos that are missing from it. Return a summary in words.
 
     Raises:
-        ConfigError: a rig cannot be read, or `out` holds something else, or another run is writing there.
+        ConfigError: a rig cannot be read, or `out` contains other files, or another run is writing there.
     """
     storage = Storage(out)
     render_job.claim(data, storage)
@@ -42,15 +42,17 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
     progress = Progress("synthesize", sum(data.frame_count(units[number]) for number in todo), "frames")
     with session():
         check_visible_on_all_nodes(storage.root, [])
-        shared = ray.put((heads, units))  # 9 to 60 MB, once a node: workers need no file of a rig
+        shared = ray.put((heads, units))  # 9 to 60 MB, once per node, so workers need no rig file
 
         def make(row: dict[str, int]) -> dict[str, int]:
-            its_heads, its_units = ray.get(shared)
-            unit = its_units[row["unit"]]
-            data.make(unit, its_heads[unit.rig], storage)
+            heads, units = ray.get(shared)
+            unit = units[row["unit"]]
+            data.make(unit, heads[unit.rig], storage)
             return {"frames": data.frame_count(unit)}
 
-        rows = ray.data.from_items([{"unit": number} for number in todo], override_num_blocks=min(len(todo), _BLOCKS))
+        rows = ray.data.from_items(
+            [{"unit": number} for number in todo], override_num_blocks=min(len(todo), _MAX_BLOCKS)
+        )
         for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
             progress.add(done["frames"])
     progress.finish()

@@ -1,18 +1,17 @@
-"""Training as Ray Train jobs: one run a stage, a checkpoint an epoch; the same command goes on where it stopped.
+"""Training as Ray Train jobs: one run per stage, one checkpoint per epoch. Re-run the same command to resume.
 
-RUN/run.json          what the run was started with
-RUN/stages/NAME/      Ray Train's own folder of a stage; NAME-people-K: of a fold of its cross-validation
-RUN/embeddings/       of stages that encode once, unless the setting `embeddings` names another place
-RUN/metrics.jsonl     one line an epoch;  RUN/tensorboard/NAME/
+RUN/run.json          recipe, store and split that the run was started with
+RUN/stages/NAME/      Ray Train's folder of a stage; NAME-people-K is a fold of its cross-validation
+RUN/embeddings/       embeddings of stages that encode once, unless the setting `embeddings` names another folder
+RUN/metrics.jsonl     one line per epoch;  RUN/tensorboard/NAME/
 RUN/best/             the checkpoint, with thresholds and smoothing
-RUN/summary.json      written last: a run that has one is finished
+RUN/summary.json      written last, so a run with a summary is finished
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from aupipe.errors import ConfigError
 from aupipe.evaluation import calibration, decision, report
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
@@ -48,34 +48,25 @@ from aupipe.training.task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
-# What differs from Ray's defaults; a variable that is set already is left as it is.
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # not 2: a report younger than one poll is lost if a worker dies
-    # Not 60: after a node is lost, the first attempt to start again may wait for so long in vain.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
-    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",  # not 5: some notices come only seconds ahead
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a recipe's relative paths mean the same on the workers
-}
-
 
 def describe(job: TrainJob) -> str:
-    """The plan of a run, and what of it is done. Starts nothing.
+    """Return the plan of a run and its completed stages in words. Starts nothing.
 
     Raises:
-        ConfigError: something is wrong with the recipe, the store, or the weights to start from.
+        ConfigError: the recipe, the store, or the initial weights are invalid.
     """
     index = FaceStore.open(job.store)
     lines = [f"recipe {job.recipe.name}, store {job.store} ({index.card.source}), run {job.out}"]
-    earlier: dict[str, set[str]] = {}  # stage → names of its tensors
-    seen: set[tuple[str, str]] = set()  # (store, video) that any stage so far has learnt from
+    tensors: dict[str, set[str]] = {}  # stage → names of its tensors
+    seen: set[tuple[str, str]] = set()  # (store, video) of the training videos of all stages so far
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
         data = task_data.task_data(job.recipe, name, index, job.split)
         with torch.device("meta"):
             learner, _ = build_learner(job.recipe, name, data, None)
-        earlier[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
+        tensors[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
         if stage.init.startswith(FROM_STAGE):
-            given = earlier[stage.init.removeprefix(FROM_STAGE)]
+            given = tensors[stage.init.removeprefix(FROM_STAGE)]
             own = {key for key in learner.state_dict() if key.partition(".")[2] in given}
             pretrained.check_learnt(learner, own, setting=setting)
         else:
@@ -99,56 +90,53 @@ def describe(job: TrainJob) -> str:
             scored = f", scored on {len(each.eval.frames):,}" if each.eval else ""
             lines.append(
                 f"  {task}: {len(each.train.frames):,} crops of {len(each.train.videos)} videos "
-                f"({len(each.train.held_out_videos)} more held out), {steps[task]} steps an epoch{scored}"
+                f"({len(each.train.held_out_videos)} more held out), {steps[task]} steps per epoch{scored}"
             )
     return "\n".join(lines)
 
 
 def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], setting: str) -> None:
-    """Refuse to score, and choose by, videos that the weights have been taught with."""
+    """Raise ConfigError if evaluation videos were training videos of the weights."""
     for each in data.values():
         scored = {(each.index.storage.root, video) for video in each.eval.videos} if each.eval else set()
         if both := sorted(scored & seen):
             raise ConfigError(
-                f"{setting}: {len(both)} of the videos to be scored were learnt from before, as {both[0][1]}; "
-                "start from weights that have not seen them, or take another --split"
+                f"{setting}: {len(both)} evaluation videos were training videos of these weights, as {both[0][1]}; "
+                "fix: start from other weights, or give another --split"
             )
 
 
 def is_finished(job: TrainJob) -> bool:
+    """Return whether the run has its summary, which is written last."""
     return run_dir.summary(Storage(job.out)) is not None
 
 
 def train(job: TrainJob) -> dict[str, Any]:
-    """Run the stages that the recipe's last one builds on and leave RUN/best. Returns the summary.
+    """Run the recipe's last stage and the stages that it builds on, write RUN/best, and return the summary.
 
     Raises:
-        ConfigError: as `describe`, or RUN holds another run.
+        ConfigError: as `describe`, or RUN contains another run.
         AupipeError: training failed.
     """
     folder = Storage(job.out)
     index = FaceStore.open(job.store)
-    wanted = run_dir.identity(job.recipe, index, job.split)
+    identity = run_dir.identity(job.recipe, index, job.split)
     if (done := run_dir.summary(folder)) is not None:
-        run_dir.begin(folder, wanted)
+        run_dir.begin(folder, identity)
         return done
     logger.info("%s", describe(job))
-    run_dir.begin(folder, wanted)
-    configure_ray()
+    run_dir.begin(folder, identity)
+    ray_internals.configure_train()
     with run_lease(folder), session(log_to_driver=False):
         check_visible_on_all_nodes(job.out, [job.store, embeddings(job)])
         return _finish(job, index, job.recipe.needed()[-1], run_stages(job))
 
 
-def configure_ray() -> None:
-    """Set what differs from Ray's defaults, before a session."""
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-
-
 def run_stages(job: TrainJob) -> History:
-    """Train the stages that the recipe's last one builds on, or the rest of them; the figures of all epochs. Runs
-    inside a session.
+    """Train the recipe's last stage and the stages that it builds on, or resume them. Runs inside a session.
+
+    Returns:
+        The figures of all epochs.
     """
     figures: History = []
     for name in job.recipe.needed():
@@ -158,7 +146,7 @@ def run_stages(job: TrainJob) -> History:
 
 
 def _finish(job: TrainJob, index: FaceStore, name: str, figures: History) -> dict[str, Any]:
-    """Fit thresholds and smoothing to the last stage if it judges AUs, write RUN/best, score it, write the summary."""
+    """Fit thresholds and smoothing if the last stage predicts AUs, write RUN/best, score it, write the summary."""
     folder = Storage(job.out)
     system, card = checkpoint.load(folder.path(best(name)))
     result: dict[str, Any] = {}
@@ -181,18 +169,18 @@ def _finish(job: TrainJob, index: FaceStore, name: str, figures: History) -> dic
 def _calibrated(
     job: TrainJob, index: FaceStore, name: str, card: checkpoint.Card
 ) -> tuple[checkpoint.Card, dict[str, Any]]:
-    """The card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
+    """Return the card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
     path = Storage(job.out).path(best(name))
     data = task_data.task_data(job.recipe, name, index, job.split)["au"]
     index, scored = data.index, splits.eval_part(data.index, job.split)
     unseen = frozenset(data.train.held_out_videos) - set(card.training.videos)
-    apart = splits.SplitPart(data.train.tracks.split, unseen)
+    held_out = splits.SplitPart(data.train.tracks.split, unseen)
     if data.train.held_out_videos and not unseen:
-        logger.warning("the held-out videos were learnt from in an earlier stage: thresholds stay 0.5")
-    parts = (apart, scored) if apart.videos else (scored,)
+        logger.warning("the held-out videos are training videos of an earlier stage: thresholds stay 0.5")
+    parts = (held_out, scored) if held_out.videos else (scored,)
     found = predict([path], index, parts, job.recipe.inference, job.recipe.resources, embeddings(job))
-    if apart.videos:
-        fitted = calibration.calibrate(found[apart][0])
+    if held_out.videos:
+        fitted = calibration.calibrate(found[held_out][0])
         card = card.model_copy(
             update={
                 "thresholds": dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True)),
@@ -212,15 +200,15 @@ def _calibrated(
 
 
 def _best_epoch(figures: History, stage: str) -> dict[str, Any]:
-    """The figures of a stage's best epoch, and how many there were."""
+    """Return the figures of a stage's best epoch, and the number of epochs."""
     lines = [line for line in figures if line["stage"] == stage]
-    chosen = max(lines, key=lambda line: (line["score"], line["epoch"]))  # of equals Ray Train keeps the later
-    unsaid = ("stage", "workers", "train_s", "validation_s")
-    return {"epochs": len(lines)} | {key: value for key, value in chosen.items() if key not in unsaid}
+    chosen = max(lines, key=lambda line: (line["score"], line["epoch"]))  # of equal scores Ray Train keeps the later
+    left_out = ("stage", "workers", "train_s", "validation_s")
+    return {"epochs": len(lines)} | {key: value for key, value in chosen.items() if key not in left_out}
 
 
 def _folds(job: TrainJob, figures: History) -> dict[str, Any]:
-    """Stage → accuracy on the people left out, of the last epoch of every fold: nothing was chosen on them."""
+    """Return stage → accuracy on the held-out people after the last epoch of every fold. Nothing is selected by it."""
     result: dict[str, Any] = {}
     for name in job.recipe.needed():
         last = {line["stage"]: line for line in figures if line["stage"].startswith(f"{name}-people-")}

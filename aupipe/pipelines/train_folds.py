@@ -1,7 +1,7 @@
-"""`train.py --folds`: the official split and the four folds, each a run of its own, and a table of them all.
+"""`train.py --folds`: the official split and the four folds, each as a run of its own, and a table of all runs.
 
-RUN/FOLD/          a run as `train` leaves it; FOLD is official, fold-0 … fold-3, and says what `fold.K.…` changed
-RUN/folds.json     every run that is finished, of this command and of earlier ones with other `fold.K.…`
+RUN/FOLD/          a run of `train`; FOLD is official, fold-0 … fold-3, followed by the settings of `fold.K.…`
+RUN/folds.json     all finished runs, also those of earlier commands with other `fold.K.…`
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ TABLE = "folds.json"
 
 
 def jobs(job: TrainJob) -> dict[str, TrainJob]:
-    """Name of its folder → run.
+    """Return name of the folder → run.
 
     Raises:
-        ConfigError: settings of a fold that there is not.
+        ConfigError: there are settings of an unknown fold.
     """
     known = (splits.OFFICIAL, *map(str, range(FOLDS)))
     if other := sorted(job.recipe.fold.keys() - set(known)):
-        raise ConfigError(f"fold.{other[0]}: there are fold.{', fold.'.join(known)}")
+        raise ConfigError(f"fold.{other[0]}: unknown (fold.{', fold.'.join(known)})")
     found = {}
     for fold in known:
         split = fold if fold == splits.OFFICIAL else f"fold:{fold}"
@@ -42,12 +42,12 @@ def jobs(job: TrainJob) -> dict[str, TrainJob]:
 
 
 def describe(job: TrainJob) -> str:
-    """The plans of all runs. Starts nothing."""
+    """Return the plans of all runs in words. Starts nothing."""
     return "\n".join(train.describe(one) for one in jobs(job).values())
 
 
 def train_folds(job: TrainJob) -> dict[str, Any]:
-    """Train what is not trained yet; returns the table: run → macro F1 on its own left-out part, floor, checkpoint."""
+    """Train the runs that are not finished. Return run → macro F1 on its held-out part, floor, checkpoint."""
     out = Storage(job.out)
     with session(log_to_driver=False):
         for one in jobs(job).values():
@@ -64,7 +64,7 @@ def train_folds(job: TrainJob) -> dict[str, Any]:
 
 
 def text(table: dict[str, Any]) -> str:
-    """The table for a terminal: a row a fold, a column for each change that was tried."""
+    """Return the table for a terminal: one row per fold, one column per variant of its settings."""
     found: dict[str, dict[str, float]] = {}
     for name, figures in table.items():
         fold, _, change = name.partition(",")

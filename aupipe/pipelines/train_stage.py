@@ -1,12 +1,12 @@
-"""One stage as a Ray Train run: RUN/stages/NAME holds its newest and best states; once it is done, `best/` and
-`history.json`.
+"""One stage as a Ray Train run.
+
+RUN/stages/NAME contains its newest and best states, and after its end `best/` and `history.json`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +16,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
-from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
@@ -28,9 +26,10 @@ from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
 from aupipe.periodic import periodically
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.encode import encode_stage
 from aupipe.pipelines.session import gpus_per_worker, label_selector_for
-from aupipe.pipelines.train_worker import shown_epochs, train_loop_per_worker
+from aupipe.pipelines.train_worker import log_epochs, train_loop_per_worker
 from aupipe.storage import Storage
 from aupipe.training import state, task_data
 from aupipe.training.learner import build_learner
@@ -40,9 +39,9 @@ from aupipe.training.recipe import FROM_STAGE, Recipe
 logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
-MAX_CPU_WORKERS = 4  # by default: beyond that, shares of a batch get small
-LOOK_S = 2.0  # between looks which nodes there are, where workers may come and go
-RESIZE_S = 15.0  # between looks whether there is room for more workers; taking them on restarts the group
+MAX_CPU_WORKERS = 4  # the default; with more, shares of a batch get small
+NODE_POLL_S = 2.0  # between updates of the list of nodes, if the number of workers may change
+RESIZE_S = 15.0  # between checks for room for more workers; adding them restarts the group
 
 History = list[dict[str, Any]]
 
@@ -52,32 +51,32 @@ class TrainJob:
     recipe: Recipe
     store: str
     out: str
-    workers: int | tuple[int, int] | None = None  # or least and most; None: one a GPU, else one a CPU, at most 4
+    workers: int | tuple[int, int] | None = None  # or minimum, maximum; None: one per GPU, else per CPU up to 4
     split: str = splits.OFFICIAL  # or fold:K
     command: str = ""
-    worker_cpus: float = 1  # that one asks Ray for, where models run on CPUs
-    callbacks: tuple[ray.train.UserCallback, ...] = ()  # of Ray Train, told of the epochs of the last stage
+    worker_cpus: float = 1  # CPUs that one worker requests from Ray if models run on CPUs
+    callbacks: tuple[ray.train.UserCallback, ...] = ()  # of Ray Train, called with the epochs of the last stage
 
 
 def best(name: str) -> str:
-    """The checkpoint of a stage, below the run's folder."""
+    """Return the path of a stage's checkpoint below the run directory."""
     return f"stages/{name}/best"
 
 
 def embeddings(job: TrainJob) -> str:
-    """Where stages that encode once keep what they make."""
+    """Return the folder or URI of the embeddings of stages that encode once."""
     return Storage(job.recipe.embeddings or f"{job.out}/embeddings").root
 
 
 def history(job: TrainJob, name: str) -> History | None:
-    """The figures of all epochs up to the end of a stage that is done; None of one that is not."""
+    """Return the figures of all epochs up to the end of a completed stage; None if it is not complete."""
     folder = Storage(job.out)
     done = folder.exists(f"stages/{name}/history.json")
     return json.loads(folder.read(f"stages/{name}/history.json")) if done else None
 
 
 def run_stage(job: TrainJob, stage: str, earlier: History) -> History:
-    """Train a stage, or the rest of it; returns the figures of all epochs so far, those of stages before included.
+    """Train a stage, or resume it. Return the figures of all epochs so far, including earlier stages.
 
     Raises:
         AupipeError: training failed.
@@ -88,7 +87,7 @@ def run_stage(job: TrainJob, stage: str, earlier: History) -> History:
 
 
 def cross_validate(job: TrainJob, stage: str, earlier: History) -> History:
-    """Train a stage once for every fold of people and score it on the people left out; figures as `run_stage`."""
+    """Train a stage once per fold of people, score it on the held-out people, and return the figures as `run_stage`."""
     count = job.recipe.stages[stage].cross_validate
     if count is None or job.split != splits.OFFICIAL:
         return earlier
@@ -132,19 +131,19 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute="score", checkpoint_score_order="max"
-            ),  # the best, and always the newest
+            ),  # the best; Ray Train keeps the newest as well
             callbacks=list(job.callbacks) if stage == job.recipe.needed()[-1] else [],
         ),
     )
     try:
         with (
-            shown_epochs(folder, job.recipe.stages[stage].epochs),
-            _nodes_noticed(elastic=isinstance(workers, tuple)),
-            _address_told(),
+            log_epochs(folder, job.recipe.stages[stage].epochs),
+            _node_list_updates(elastic=isinstance(workers, tuple)),
+            ray_internals.train_actors_use_this_cluster(),
         ):
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _cause(error) from error
+        raise _first_error(error) from error
     chosen, figures = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
     logger.info("stage %s: best epoch %d, validation score %.3f", name, figures["epoch"] + 1, figures["score"])
     with result.checkpoint.as_directory() as local:  # the newest
@@ -157,37 +156,17 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
 
 
 @contextmanager
-def _address_told() -> Iterator[None]:
-    """Ray Train's actors are told which Ray is theirs. One of them watches over the run, to give back what a run held
-    that was stopped; by itself it asks the newest Ray of the machine, and ends a run that this one does not know.
-    """
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RAY_ADDRESS"]
-        else:
-            os.environ["RAY_ADDRESS"] = before
-
-
-@contextmanager
-def _nodes_noticed(*, elastic: bool) -> Iterator[None]:
-    """Ray Train counts on the nodes that Ray Data's coordinator knows of, which looks every 20 s: so long a group would
-    start again in vain with workers of a node that is gone. Here it looks more often.
-    """
+def _node_list_updates(*, elastic: bool) -> Iterator[None]:
+    """Update the nodes that Ray Train schedules on every 2 s, if the number of workers may change."""
     if not elastic:
         yield
         return
-    coordinator = get_or_create_autoscaling_coordinator()
-    with periodically(coordinator._tick.remote, LOOK_S):
+    with periodically(ray_internals.update_node_list(), NODE_POLL_S):
         yield
 
 
 def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
-    """Delete the states that a worker wrote just before it was killed: Ray Train does not know of them."""
+    """Delete states that a worker wrote just before it was killed, because Ray Train has no record of them."""
     for file in folder.names(states):
         state_name = file.removeprefix(f"{states}/").partition("/")[0]
         if state_name.startswith("epoch-") and state_name not in keep:
@@ -195,7 +174,7 @@ def _clear(folder: Storage, states: str, keep: Sequence[str]) -> None:
 
 
 def encoded(job: TrainJob, stage: str) -> dict[Task, EmbeddingFolders]:
-    """Where the embeddings of a stage that encodes once lie, made as far as they were not there."""
+    """Return the folders of the embeddings of a stage that encodes once, after computing those that are missing."""
     if job.recipe.stages[stage].encode_once is None:
         return {}
     data = task_data.task_data(job.recipe, stage, FaceStore.open(job.store), job.split)
@@ -210,11 +189,11 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     system = build(model, job.recipe.input)
     state.load_system(local, system)
     data = task_data.task_data(job.recipe, stage, index, job.split)
-    before = _before(job, stage)
-    apart = {video for task in data.values() for video in task.train.held_out_videos}
-    seen = {video for task in data.values() for video in task.train.videos} | set(before.videos)
+    initial = _initial_training(job, stage)
+    held_out = {video for task in data.values() for video in task.train.held_out_videos}
+    seen = {video for task in data.values() for video in task.train.videos} | set(initial.videos)
     stores = [index, *(store for task in data.values() for store in (task.index, *task.index.added))]
-    licenses = dict.fromkeys([*(store.card.license for store in stores), before.license])
+    licenses = dict.fromkeys([*(store.card.license for store in stores), initial.license])
     card = checkpoint.Card(
         model=model,
         input=job.recipe.input,
@@ -229,7 +208,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
             seed=job.recipe.seed,
             split=job.split,
             videos=tuple(sorted(seen)),
-            held_out_videos=tuple(sorted((apart | set(before.held_out_videos)) - seen)),
+            held_out_videos=tuple(sorted((held_out | set(initial.held_out_videos)) - seen)),
             command=job.command,
             limits=job.recipe.limits,
         ),
@@ -237,8 +216,8 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     checkpoint.save(Storage(Storage(job.out).path(best(name))), system, card)
 
 
-def _before(job: TrainJob, stage: str) -> TrainingCard:
-    """What the weights that the stage started from had been trained on, as far as their card says."""
+def _initial_training(job: TrainJob, stage: str) -> TrainingCard:
+    """Return the training card of the weights that the stage starts from; empty if they have none."""
     init = _resolved_init(job, stage)
     if init in ("random", "timm") or init.endswith(SUFFIXES):
         return TrainingCard()
@@ -246,31 +225,31 @@ def _before(job: TrainJob, stage: str) -> TrainingCard:
 
 
 def _resolved_init(job: TrainJob, stage: str) -> str:
-    """`stage:NAME` stands for the result of an earlier stage of this run."""
+    """Return the initial weights; `stage:NAME` becomes the checkpoint of an earlier stage of this run."""
     init = job.recipe.stages[stage].init
     return Storage(job.out).path(best(init.removeprefix(FROM_STAGE))) if init.startswith(FROM_STAGE) else init
 
 
 def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
-    """(store, video) that the weights which a stage starts from have been taught with, as far as their card says."""
-    before = _before(job, stage)
-    return {(Storage(before.data).root, video) for video in before.videos}
+    """Return (store, video) of the training videos of a stage's initial weights, as listed in their card."""
+    initial = _initial_training(job, stage)
+    return {(Storage(initial.data).root, video) for video in initial.videos}
 
 
 def check_workers(job: TrainJob, stage: str) -> None:
-    """Refuse more workers than can share the batch of a stage.
+    """Check that the workers can share the batch of a stage.
 
     Raises:
-        ConfigError: naming the settings.
+        ConfigError: there are too many workers for the batch; the message names the settings.
     """
     settings, workers = job.recipe.stages[stage], job.workers or 1
     most = workers if isinstance(workers, int) else workers[1]
     if most > settings.batch:
-        raise ConfigError(f"--workers {most} cannot share a batch of {settings.batch}; set stages.{stage}.batch")
+        raise ConfigError(f"--workers {most} cannot share a batch of {settings.batch}; fix: set stages.{stage}.batch")
     if settings.accumulate > settings.batch // most:
         raise ConfigError(
-            f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // most} clips that "
-            "a worker has of a batch"
+            f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // most} clips of "
+            "each worker in a batch"
         )
 
 
@@ -282,8 +261,8 @@ def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
     return max(min(slots if gpu else min(slots, MAX_CPU_WORKERS), settings.batch // settings.accumulate), 1)
 
 
-def _cause(error: ray.train.TrainingFailedError) -> AupipeError:
-    """Our own error of a worker if there is one, else one that quotes the first."""
+def _first_error(error: ray.train.TrainingFailedError) -> AupipeError:
+    """Return aupipe's own error of a worker if there is one; otherwise an error that quotes the first."""
     failures = list(getattr(error, "worker_failures", {}).values())
     own = [failure for failure in failures if isinstance(failure, AupipeError)]
     if own:

@@ -1,4 +1,4 @@
-"""What every Ray Train worker runs, and how its epochs show on the driver's terminal."""
+"""The training loop of every Ray Train worker, and the log of its epochs on the driver."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 1.0  # between looks for a notice that a node will be taken away
-_LEAVING_S = 10.0  # between states from the notice on
+_NOTICE_POLL_S = 1.0  # between polls for a notice that a node will be taken away
+_LEAVING_S = 10.0  # between saved states after such a notice
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
-    """The steps of a stage that are still to do. An epoch ends with a report, and so does what `_Clock` says; of rank 0
-    each takes a state along.
+    """Run the steps of a stage that are left.
+
+    Every epoch ends with a report to Ray Train, and `_SaveClock` adds reports within an epoch. Rank 0 attaches a state
+    to each report.
     """
     import cv2
     import torch
@@ -48,43 +50,43 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     reported = ray.train.get_checkpoint()
     folder = Storage(config["out"])
     data = task_data.task_data(recipe, stage, FaceStore.open(config["store"]), config["split"])
-    # DDP copies rank 0's weights to all others, so only rank 0 fetches them.
-    fetched = config["init"] if rank == 0 and not reported else None
-    learner, optimizer = build_learner(recipe, stage, data, fetched)
+    # DDP copies the weights of rank 0 to all other ranks, so only rank 0 reads the initial weights.
+    init = config["init"] if rank == 0 and not reported else None
+    learner, optimizer = build_learner(recipe, stage, data, init)
     device = ray.train.torch.get_device()
-    # Before the optimizer's state is put back: that goes where the parameters are. Convolutions are faster so, on CPUs
-    # too.
+    # The model moves before the optimizer's state is restored, because the state goes to the device of the parameters.
+    # Convolutions are faster in this memory format, on CPUs too.
     learner = learner.to(device).to(memory_format=torch.channels_last)
     position = state.Position()
     if reported:
         with reported.as_directory() as local:
             position = state.load(Path(local), learner, optimizer)
-    # A step leaves the heads of other tasks alone, and what uses_audio where nothing is to be heard.
-    several = {"find_unused_parameters": len(data) > 1 or learner.head.uses_audio}
-    model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=several)
+    # A step does not use the heads of other tasks, nor the audio branch if its clips have no soundtrack.
+    ddp_options = {"find_unused_parameters": len(data) > 1 or learner.head.uses_audio}
+    model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=ddp_options)
     trainer = engine.Trainer(
         recipe=recipe, stage=stage, data=data, model=model, optimizer=optimizer, rank=rank, world=world, device=device,
         embeddings=config["embeddings"],
     )  # fmt: skip
 
-    def report(figures: dict[str, Any], called: str) -> None:
+    def report(figures: dict[str, Any], state_name: str) -> None:
         if rank != 0:
             ray.train.report(figures)
             return
         with tempfile.TemporaryDirectory() as local:
             state.save(Path(local), learner, optimizer, position)
-            made = ray.train.Checkpoint.from_directory(local)
-            ray.train.report(figures, checkpoint=made, checkpoint_dir_name=called)
+            saved = ray.train.Checkpoint.from_directory(local)
+            ray.train.report(figures, checkpoint=saved, checkpoint_dir_name=state_name)
 
-    clock = _Clock(recipe.save_every_s, device)
+    clock = _SaveClock(recipe.save_every_s, device)
     for epoch in range(position.epochs, settings.epochs):
         if state.stalled(position, settings.patience):
             break
-        begun = time.monotonic() - position.train_s
+        start = time.monotonic() - position.train_s
         for step, total in trainer.learn(epoch, position.step, position.loss):
-            spent = time.monotonic() - begun
+            spent = time.monotonic() - start
             position = state.Position(epoch, position.history, step, total, spent)
-            if clock.strikes():
+            if clock.is_due():
                 report(_WITHIN_EPOCH, f"epoch-{epoch:04d}-step-{step:07d}")
         trained = time.monotonic()
         scores, loss = trainer.validate(), position.loss / trainer.steps_per_epoch
@@ -94,7 +96,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             "loss": loss,
             "score": engine.score(scores, loss),
             **scores,
-            "train_s": round(trained - begun, 2),
+            "train_s": round(trained - start, 2),
             "validation_s": round(time.monotonic() - trained, 2),
             "trainable": sum(each.numel() for each in learner.parameters() if each.requires_grad),
             "peak_mb": round(trainer.peak_mb()),
@@ -107,40 +109,42 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             _write_events(folder, name, position)
 
 
-# Ray Train keeps the state with the highest score, and the newest; one from within an epoch is never the best.
+# Ray Train keeps the state with the highest score and the newest. A state within an epoch is never the best.
 _WITHIN_EPOCH = {"score": -sys.float_info.max}
 
 
-class _Clock:
-    """Says to all ranks alike, after a step, that a state is to be saved: by the time on rank 0, or since a node that
-    trains is about to be taken away.
+class _SaveClock:
+    """The times at which all ranks save a state within an epoch.
+
+    A state is due after a number of seconds on rank 0, and when a node of the run is about to be taken away.
     """
 
     def __init__(self, every_s: float, device: torch.device) -> None:
         self._every_s, self._device = every_s, device
-        self._saved = self._looked = time.monotonic()
-        self._leaving: list[str] = []  # nodes
+        self._saved = self._polled = time.monotonic()
+        self._leaving_nodes: list[str] = []
 
-    def strikes(self) -> bool:
+    def is_due(self) -> bool:
+        """Return the same answer on all ranks: whether to save a state after this step."""
         now = time.monotonic()
-        looks, saves = engine.broadcast_flags(
-            [now - self._looked >= _LOOK_S, now - self._saved >= self._every_s], self._device
+        polls, saves = engine.broadcast_flags(
+            [now - self._polled >= _NOTICE_POLL_S, now - self._saved >= self._every_s], self._device
         )
-        if looks:
-            self._looked = now
-            notice = ray.train.get_preemption_info()  # waits for all ranks, by way of an actor: not at every step
+        if polls:
+            self._polled = now
+            notice = ray.train.get_preemption_info()  # waits for all ranks through an actor, so not at every step
             leaving = notice.preempted_node_ids if notice else []
-            saves = saves or leaving != self._leaving
-            if leaving:  # the next state is lost if the node goes before; so little is to be lost
+            saves = saves or leaving != self._leaving_nodes
+            if leaving:  # work since the last state is lost with the node
                 self._every_s = min(self._every_s, _LEAVING_S)
-            self._leaving = leaving
+            self._leaving_nodes = leaving
         if saves:
             self._saved = time.monotonic()
         return saves
 
 
 def _write_events(folder: Storage, stage: str, position: state.Position) -> None:
-    """The last epoch for TensorBoard. `purge_step` hides what a crashed attempt at this epoch may have left."""
+    """Write the last epoch for TensorBoard. `purge_step` hides events of a crashed attempt at this epoch."""
     from tensorboardX import SummaryWriter
 
     figures = position.history[-1]
@@ -151,27 +155,27 @@ def _write_events(folder: Storage, stage: str, position: state.Position) -> None
 
 
 @contextmanager
-def shown_epochs(folder: Storage, epochs: int) -> Iterator[None]:
-    """Logs every new line of metrics.jsonl while the block runs. (What Ray Train's own actors log is mostly noise.)"""
+def log_epochs(folder: Storage, epochs: int) -> Iterator[None]:
+    """Log every new line of metrics.jsonl while the block runs, instead of the logs of Ray Train's actors."""
     lines = len(_read_metrics(folder))
 
-    def show() -> None:
+    def log_new_epochs() -> None:
         nonlocal lines
         history = _read_metrics(folder)
         for line in history[lines:]:
             spent = line["train_s"] + line["validation_s"]
             logger.info(
                 "stage %s epoch %d of %d: loss %.4f%s; %.0f s, about %.0f s left",
-                line["stage"], line["epoch"] + 1, epochs, line["loss"], _said(line),
+                line["stage"], line["epoch"] + 1, epochs, line["loss"], _scores_text(line),
                 spent, spent * (epochs - line["epoch"] - 1),
             )  # fmt: skip
         lines = max(lines, len(history))
 
-    with periodically(show, every_s=2):
+    with periodically(log_new_epochs, every_s=2):
         yield
 
 
-def _said(line: dict[str, Any]) -> str:
+def _scores_text(line: dict[str, Any]) -> str:
     au = f", macro F1 {line['macro_f1']:.3f} (floor {line['floor']:.3f})" if "macro_f1" in line else ""
     if "expr_accuracy" not in line:
         return au

@@ -1,11 +1,10 @@
-"""The trials of a search under Ray Tune: which run, how many at once, which stop early."""
+"""The trials of a search under Ray Tune: their settings, number at a time, and early stopping."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import ray
@@ -13,6 +12,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from aupipe.errors import ConfigError
+from aupipe.pipelines import ray_internals
 from aupipe.pipelines.session import gpus_per_worker
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
@@ -22,35 +22,37 @@ from aupipe.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
 
-MAX_TRIAL_FAILURES = 3  # of its processes; what cannot be trained is not tried again
-REDUCTION = 3  # of the trials that come so far, about one in three goes on
+MAX_TRIAL_FAILURES = 3  # of its processes; a trial whose training fails is not retried
+REDUCTION = 3  # about one in three trials continues beyond a rung
 
 
 def run_trials(job: TuneJob, starts: Mapping[str, str]) -> None:
-    """Run the trials that are not done: those that were begun, then new ones. Runs inside a session.
+    """Run the trials that are not complete: first those that were started, then new ones. Runs inside a session.
 
     Args:
-        starts: as in `search.of_trial`.
+        starts: stage → checkpoint, as in `search.of_trial`.
     """
     found = trials.read(Storage(job.out))
-    begun = [trial.settings for trial in found if trial.status == "running"]
-    # Optuna too begins with the recipe as it is, and then goes by what it has seen.
+    started = [trial.settings for trial in found if trial.status == "running"]
+    # Optuna also begins with the unmodified recipe. It proposes the other trials from the scores so far.
     drawn = search.draws(job.recipe, job.trials if job.searcher == "random" else 1)
     known = {trial.name for trial in found}
     new = [settings for settings in drawn if search.name_of(settings) not in known][: max(job.trials - len(found), 0)]
-    if begun + new:
-        _fit(job, starts, {"settings": tune.grid_search(begun + new)}, count=1)
+    if started + new:
+        _fit(job, starts, {"settings": tune.grid_search(started + new)}, count=1)
     if job.searcher == "optuna" and (missing := job.trials - len(found) - len(new)) > 0:
-        told = trials.read(Storage(job.out))
-        _fit(job, starts, space_of(job), count=missing, searcher=optuna(job.recipe.seed, told))
+        completed = trials.read(Storage(job.out))
+        _fit(job, starts, space_of(job), count=missing, searcher=optuna(job.recipe.seed, completed))
 
 
 def check(searcher: str) -> None:
-    """Raises:
-    ConfigError: Optuna is asked for and not installed.
+    """Check that the searcher is installed.
+
+    Raises:
+        ConfigError: Optuna is selected but not installed.
     """
     if searcher == "optuna" and importlib.util.find_spec("optuna") is None:
-        raise ConfigError("--searcher optuna: Optuna is not installed; pip install 'aupipe[search]'")
+        raise ConfigError("--searcher optuna: Optuna is not installed; fix: pip install 'aupipe[search]'")
 
 
 def _fit(
@@ -63,7 +65,7 @@ def _fit(
     tune.Tuner(
         tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
         param_space=space,
-        # Ray Tune's deadlock is more trials than there is room for: their drivers would hold what their workers need.
+        # More trials than fit would deadlock Ray Tune, because their drivers would hold the CPUs of their workers.
         tune_config=tune.TuneConfig(
             num_samples=count, max_concurrent_trials=_at_once(job), scheduler=scheduler(epochs, found),
             search_alg=searcher,
@@ -76,30 +78,27 @@ def _fit(
 
 
 def _at_once(job: TuneJob) -> int:
-    """How many trials fit on what the cluster has now."""
-    have = ray.cluster_resources()
+    """Return the number of trials that fit on the cluster now."""
+    total = ray.cluster_resources()
     if gpus_per_worker(job.recipe.resources):
-        return max(int(have.get("GPU", 0) // job.workers), 1)
-    return max(int(have.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers)), 1)
+        return max(int(total.get("GPU", 0) // job.workers), 1)
+    return max(int(total.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers)), 1)
 
 
 def scheduler(epochs: int, found: Sequence[Trial]) -> ASHAScheduler:
-    """Asynchronous successive halving over so many epochs; it remembers the trials that are done."""
-    # Epochs count from 0, so none is number `epochs`: a trial that gets so far comes to its end by itself.
+    """Return asynchronous successive halving (ASHA) over `epochs`, with the scores of completed trials."""
+    # Epochs count from 0, so `max_t` is never reached, and a trial that is not stopped early ends by itself.
     asha = ASHAScheduler(
         time_attr="epoch", metric="score", mode="max", max_t=epochs, grace_period=max(epochs // 5, 1),
         reduction_factor=REDUCTION,
     )  # fmt: skip
     for trial in found:
-        past = SimpleNamespace(trial_id=trial.name)
-        asha.on_trial_add(None, past)
-        for epoch, score in enumerate(trial.scores):
-            asha.on_trial_result(None, past, {"epoch": epoch, "score": score})
+        ray_internals.replay_trial(asha, trial.name, trial.scores)
     return asha
 
 
 def space_of(job: TuneJob) -> dict[str, Any]:
-    """The space as Ray Tune has it."""
+    """Return the search space in the types of Ray Tune."""
     return {"settings": {key: _domain(dimension) for key, dimension in search.search_space(job.recipe).items()}}
 
 
@@ -110,21 +109,21 @@ def _domain(dimension: Dimension) -> Any:
 
 
 def optuna(seed: int, found: Sequence[Trial]) -> Any:
-    """Optuna's search, which has been told of the trials that are done."""
+    """Return Optuna's search with the scores of completed trials."""
     from ray.tune.search.optuna import OptunaSearch
 
-    told = [trial for trial in found if trial.scores and trial.settings]
+    scored = [trial for trial in found if trial.scores and trial.settings]
     return OptunaSearch(
         metric="score",
         mode="max",
         seed=seed,
-        points_to_evaluate=[{f"settings/{key}": value for key, value in trial.settings.items()} for trial in told],
-        evaluated_rewards=[trial.score for trial in told],
+        points_to_evaluate=[{f"settings/{key}": value for key, value in trial.settings.items()} for trial in scored],
+        evaluated_rewards=[trial.score for trial in scored],
     )
 
 
 class _Records(tune.Callback):  # type: ignore[misc]
-    """Logs, and writes down the end of trials that could not do so themselves."""
+    """A log of the trials, and a record of the end of trials that Ray Tune ended."""
 
     def __init__(self, job: TuneJob) -> None:
         self._job = job
@@ -139,7 +138,7 @@ class _Records(tune.Callback):  # type: ignore[misc]
         self._end(trial, "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, "failed", f"it ended {MAX_TRIAL_FAILURES + 1} times: {trial.get_error()}")
+        self._end(trial, "failed", f"failed {MAX_TRIAL_FAILURES + 1} times: {trial.get_error()}")
 
     def _end(self, trial: Any, status: trials.Status, reason: str = "") -> None:
         ended = trials.end(Storage(self._job.out), settings_of(self._job, trial.config), status, reason)

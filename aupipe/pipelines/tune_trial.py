@@ -1,4 +1,4 @@
-"""One trial of a search: a driver in a process of its own, with a Ray Train run of the trial's stages below it."""
+"""One trial of a search: a driver process that runs the trial's stages with Ray Train."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from aupipe.data import splits
 from aupipe.errors import AupipeError
 from aupipe.facestore.read import FaceStore
-from aupipe.pipelines import train
+from aupipe.pipelines import ray_internals, train
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
 from aupipe.training import run_dir
@@ -22,7 +22,7 @@ from aupipe.tuning import search, trials
 from aupipe.tuning.search import Settings
 
 DRIVER_CPUS = 0.1
-WORKER_CPUS = 0.9  # so a trial of one worker takes one CPU in all, and as many run at once as there are CPUs
+WORKER_CPUS = 0.9  # so a trial of one worker takes one CPU in total, and one trial per CPU runs at a time
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class TuneJob:
     recipe: Recipe
     store: str
     out: str
-    trials: int = 8  # the recipe as it is among them
-    workers: int = 1  # of a trial
+    trials: int = 8  # including the unmodified recipe
+    workers: int = 1  # per trial
     searcher: str = "random"  # or optuna
     command: str = ""
 
 
 def train_job(job: TuneJob, recipe: Recipe, folder: str, workers: int | None = None) -> TrainJob:
-    """A run below the search's folder. All of them share embeddings."""
-    place = job.recipe.embeddings or Storage(job.out).path("embeddings")
+    """Return a run below the search's folder. All runs share embeddings."""
+    embeddings = job.recipe.embeddings or Storage(job.out).path("embeddings")
     return TrainJob(
-        recipe=recipe.model_copy(update={"embeddings": place}),
+        recipe=recipe.model_copy(update={"embeddings": embeddings}),
         store=job.store,
         out=Storage(job.out).path(folder),
         workers=workers,
@@ -50,34 +50,36 @@ def train_job(job: TuneJob, recipe: Recipe, folder: str, workers: int | None = N
 
 
 def trial_job(job: TuneJob, settings: Settings, starts: Mapping[str, str]) -> TrainJob:
-    """The run of a trial; `starts` as in `search.of_trial`."""
+    """Return the run of a trial; `starts` as in `search.of_trial`."""
     folder = f"{trials.FOLDER}/{search.name_of(settings)}"
-    mine = train_job(job, search.of_trial(job.recipe, settings, starts), folder, job.workers)
-    return replace(mine, worker_cpus=WORKER_CPUS)
+    run = train_job(job, search.of_trial(job.recipe, settings, starts), folder, job.workers)
+    return replace(run, worker_cpus=WORKER_CPUS)
 
 
 def settings_of(job: TuneJob, config: Mapping[str, Any]) -> Settings:
-    """What Ray Tune gave to a trial."""
+    """Return the settings that Ray Tune chose for a trial."""
     space = search.search_space(job.recipe)
     return {key: space[key].tidy(value) for key, value in config["settings"].items()}
 
 
 def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -> None:
-    """What Ray Tune runs. A trial that cannot be trained, as one of too high a learning rate, has failed by itself and
-    ends as usual; what else goes wrong is for Ray Tune to try again.
+    """Run one trial in a driver of Ray Tune.
+
+    A trial whose training fails, for example by a high learning rate, ends as `failed`. Ray Tune retries after any
+    other error.
     """
     out, settings = Storage(job.out), settings_of(job, config)
     trial = trials.begin(out, settings)
     if trial.status != "running":
         return
-    # A trial that goes on tells its past first: Ray Tune forgets with its driver.
+    # A resumed trial first reports its earlier epochs, because Ray Tune keeps them only as long as its driver.
     for line in trials.epochs(out, trial):
         tune.report(line)
-    mine = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
-    train.configure_ray()
+    run = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
+    ray_internals.configure_train()
     try:
-        run_dir.begin(Storage(mine.out), run_dir.identity(mine.recipe, FaceStore.open(mine.store), mine.split))
-        train.run_stages(mine)
+        run_dir.begin(Storage(run.out), run_dir.identity(run.recipe, FaceStore.open(run.store), run.split))
+        train.run_stages(run)
     except AupipeError as error:
         trials.end(out, settings, "failed", str(error))
     else:
@@ -85,7 +87,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
 
 
 class _Epochs(TuneReportCallback):  # type: ignore[misc]
-    """Passes the figures of whole epochs on to Ray Tune."""
+    """A callback that reports the figures of whole epochs to Ray Tune."""
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: ray.train.Checkpoint) -> None:
         if "epoch" in metrics[0]:

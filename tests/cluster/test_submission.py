@@ -112,7 +112,7 @@ def test_what_fails_is_reported_and_a_folder_that_goes_with_the_job_is_refused(
     assert refused.returncode != 0
     failed = head.submit("relative", *train(make_store(train=3, validation=2, frames=8), "run", 1))
     assert failed.returncode == 1, failed.stdout + failed.stderr
-    assert "lies in the job's working directory" in failed.stdout
+    assert "is in the job's working directory" in failed.stdout
     assert head.exit_code("relative") == 2
 
 

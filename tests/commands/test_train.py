@@ -19,7 +19,7 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
     arguments = ["--data", store, "--out", str(out), "--dry-run", "--set", "stages.train.batch=5"]
     assert main([*QUICK, *arguments]) == 0
     text = capsys.readouterr().out
-    assert "15 crops of 3 videos (1 more held out), 3 steps an epoch, scored on 20" in text
+    assert "15 crops of 3 videos (1 more held out), 3 steps per epoch, scored on 20" in text
     assert "epochs of batches of 5" in text
     assert "trainable" in text
     assert not out.exists()

@@ -17,7 +17,7 @@ def test_dry_run_prints_search_space_and_shared_stages_and_writes_nothing(
     recipe = ["--recipe", "prompt_tuning", "--quick", "--set", "stages.prompts.batch=1"]
     assert main([*recipe, "--data", store, "--out", str(out), "--trials", "4", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "4 trials (random), the recipe as it is among them: 0 done, 0 begun" in text
+    assert "4 trials (random), including the unmodified recipe: 0 done, 0 started" in text
     assert "stages.prompts.model.prompts.length: choice 2, 5, 10, 20" in text
     assert "once for all trials: cnn, base" in text
     assert "stage prompts:" in text

@@ -1,4 +1,4 @@
-"""Encoding once as a user asks for it: the same weights as encoding in every epoch, and nothing is encoded twice."""
+"""Encoding once as a user runs it: the same weights as encoding in every epoch, and no crop is encoded twice."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     start = ("stages.cnn=null", f"stages.base.init={checkpoint}")
     once, fly, kept = (tmp_path / name for name in ("once", "fly", "kept"))
     assert train.main(command(store, once, *start, f"embeddings={kept}", "stages.base.encode_once={}")) == 0
-    assert len(list(kept.rglob("*.parquet"))) == 2  # train and validation, as they are
+    assert len(list(kept.rglob("*.parquet"))) == 2  # train and validation, without augmentation
     assert train.main(command(store, fly, *start, "stages.base.augment={flip: false, gain: 0, contrast: 0}")) == 0
     assert lines(fly) == lines(once)
     assert (fly / "best/model.safetensors").read_bytes() == (once / "best/model.safetensors").read_bytes()
@@ -66,13 +66,13 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     nothing = torch.full((index.rows("validation"), pq.read_schema(validation).field(0).type.list_size), torch.nan)
     validation.write_bytes(embedding_store.to_parquet(nothing))
     part = SplitPart("validation")
-    (said,) = predict([str(once / "best")], index, (part,), Inference(), Resources(), str(kept))[part]
-    assert np.isnan(said.probabilities).all()  # read, not made again
+    (predictions,) = predict([str(once / "best")], index, (part,), Inference(), Resources(), str(kept))[part]
+    assert np.isnan(predictions.probabilities).all()  # read, not computed again
 
 
 def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
     def encode(**encode_once: int) -> dict[str, tuple[int, bytes]]:
-        """What lies there afterwards: file → time of writing, bytes."""
+        """Encode, and return file → time of writing, bytes."""
         chosen = [*TINY, f"stages.base.encode_once={encode_once}"]
         plan = recipe.read("prompt_tuning", quick=True, overrides=chosen)
         data = task_data.task_data(plan, "base", FaceStore.open(store))
@@ -91,11 +91,11 @@ def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None)
     assert second[lost][0] > first[lost][0]
     assert second[lost][1] == first[lost][1]
     third = encode(copies=2)
-    assert len(third) == 4  # two augmented copies of train; validation is read as it is
+    assert len(third) == 4  # two augmented copies of train; validation is not augmented
     assert {file: third[file] for file in second} == second
 
 
-def test_an_encoder_that_learns_is_refused_before_anything_starts(
+def test_a_trainable_encoder_is_refused_before_anything_starts(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*command(store, tmp_path / "run", "stages.cnn.encode_once={}"), "--dry-run"]) == 2

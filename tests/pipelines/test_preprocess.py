@@ -1,4 +1,4 @@
-"""The cluster makes the same store as a plain loop does, also when it is killed on the way."""
+"""Preprocessing on Ray writes the same store as a plain loop, also after it is killed."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def tree(tmp_path):
-    """Twelve rows for training, four for validation, a gray crop each."""
+    """Write a data set of twelve training rows and four validation rows, with one gray crop each."""
     root = tmp_path / "data"
     for split, video, rows in (("Train_Set", "a", 12), ("Validation_Set", "b", 4)):
         folder = root / "annotations/AU_Detection_Challenge" / split
@@ -52,14 +52,14 @@ def in_a_loop(tree, out):
 
 
 @pytest.mark.ray
-def test_the_cluster_makes_what_a_loop_makes(tree, tmp_path):
+def test_ray_and_a_loop_write_the_same_store(tree, tmp_path):
     in_a_loop(tree, tmp_path / "loop")
     preprocess(jobs.prepare(str(tree), str(tmp_path / "cluster"), None, jobs.PreprocessConfig()))
     assert files(tmp_path / "cluster") == files(tmp_path / "loop")
 
 
 @pytest.mark.cluster
-def test_killed_on_the_way_it_ends_in_the_same_store(tree, tmp_path, monkeypatch):
+def test_a_killed_run_ends_in_the_same_store(tree, tmp_path, monkeypatch):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
 
     def start():

@@ -1,4 +1,4 @@
-"""Which Ray a job runs on, said within seconds; a local one starts whatever TMPDIR and HOME are."""
+"""The choice of the Ray that a job runs on; a local one starts whatever TMPDIR and HOME are."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from aupipe.errors import ConfigError
-from aupipe.pipelines import ray_address
+from aupipe.pipelines import ray_address, ray_internals
 
 unit = pytest.mark.unit
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", ray_address._SUBMITTED):
-        monkeypatch.setenv(name, "")  # so that what the code sets is undone too
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", ray_internals.SUBMITTED_JOB):
+        monkeypatch.setenv(name, "")  # so that monkeypatch also undoes what the code sets
         monkeypatch.delenv(name)
 
 
@@ -60,18 +60,17 @@ def test_an_address_of_another_kind_is_refused_at_once(address: str, fix: str, m
     ("address", "reason"),
     [
         ("127.0.0.1:{closed}", "Connection refused"),
-        ("127.0.0.1:{silent}", "no answer within 2 s"),
+        ("127.0.0.1:{silent}", "no response within 2 s"),
         ("nosuch.invalid:6379", "gaierror"),
         ("garbage", "Invalid address format"),
         ("127.0.0.1:port", "ValueError"),
     ],
 )
-def test_a_cluster_that_is_gone_is_said_within_seconds(
+def test_a_cluster_that_is_gone_is_reported_within_seconds(
     address: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_address, "_PROBE", ray_address._PROBE.replace("Timer(10,", "Timer(2,"))
-    monkeypatch.setattr(ray_address, "_ANSWER_S", 2)
-    with socket.socket() as silent, socket.socket() as closed:  # takes connections, and never says a word
+    monkeypatch.setattr(ray_address, "_RESPONSE_TIMEOUT_S", 2)
+    with socket.socket() as silent, socket.socket() as closed:  # accepts connections and never responds
         for each in (silent, closed):
             each.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -82,19 +81,19 @@ def test_a_cluster_that_is_gone_is_said_within_seconds(
             ray_address.cluster_address()
     assert reason in str(error.value)
     assert "`unset RAY_ADDRESS`" in str(error.value)
-    assert time.monotonic() - start < 60  # most of it the import of Ray, where many share a core
+    assert time.monotonic() - start < 60  # the import of Ray takes most of it on a busy machine
 
 
 @unit
-def test_a_submitted_job_takes_the_address_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_submitted_job_uses_the_address_that_ray_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     given = {"runtime_env": {"working_dir": "x", "env_vars": {"http_proxy": "http://a:1"}}}
-    monkeypatch.setenv(ray_address._SUBMITTED, json.dumps(given))
+    monkeypatch.setenv(ray_internals.SUBMITTED_JOB, json.dumps(given))
     assert ray_address.cluster_address() == "127.0.0.1:1"
-    wanted = {"http_proxy": "http://b:2", "no_proxy": "c"}
-    assert ray_address.job_environment(wanted) == {"no_proxy": "c"}  # Ray refuses a variable given twice
-    monkeypatch.setenv(ray_address._SUBMITTED, json.dumps({"runtime_env": None}))
-    assert ray_address.job_environment(wanted) == wanted
+    variables = {"http_proxy": "http://b:2", "no_proxy": "c"}
+    assert ray_address.job_environment(variables) == {"no_proxy": "c"}  # Ray refuses a variable that is set twice
+    monkeypatch.setenv(ray_internals.SUBMITTED_JOB, json.dumps({"runtime_env": None}))
+    assert ray_address.job_environment(variables) == variables
 
 
 def home(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
@@ -105,7 +104,7 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch, token: str | None) -> No
 
 
 @unit
-def test_a_short_temporary_folder_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_temporary_folder_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/tmp")
     with ray_address.local_options() as options:
         assert options == {}
@@ -125,7 +124,7 @@ def test_a_folder_is_too_long_by_one_byte(more: int, short: bool, monkeypatch: p
 
 @unit
 @pytest.mark.parametrize("letter", ["x", "ü"])
-def test_a_long_one_keeps_the_data_and_a_short_one_has_the_sockets(
+def test_a_long_folder_gets_spilled_objects_and_a_short_one_the_sockets(
     letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     long = tmp_path / (letter * 60)
@@ -144,7 +143,7 @@ def test_a_long_one_keeps_the_data_and_a_short_one_has_the_sockets(
 @unit
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
 @pytest.mark.parametrize("place", ["/proc", "/proc/nosuch/dir", "a file"])
-def test_one_that_cannot_be_written_is_not_used(
+def test_a_folder_that_cannot_be_written_is_not_used(
     name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").write_text("")
@@ -154,7 +153,7 @@ def test_one_that_cannot_be_written_is_not_used(
 
 
 @unit
-def test_no_folder_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_folder_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/proc")
     monkeypatch.setattr(ray_address, "_SHORT_FOLDERS", ("/proc", "/proc/self"))
     with (
@@ -168,7 +167,7 @@ def test_no_folder_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @unit
 @pytest.mark.parametrize(("limit", "starts"), [(1023, False), (1024, True), (resource.RLIM_INFINITY, True)])
-def test_too_few_open_files_are_said(limit: int, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_open_files_are_an_error(limit: int, starts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, limit))
     if starts:
         with ray_address.local_options():
@@ -180,7 +179,7 @@ def test_too_few_open_files_are_said(limit: int, starts: bool, monkeypatch: pyte
 
 @unit
 @pytest.mark.parametrize(("token", "kept"), [(None, False), ("", False), ("\n", False), ("abc", True)])
-def test_the_token_is_in_memory_where_no_file_has_it(
+def test_the_token_is_in_memory_unless_a_file_has_it(
     token: str | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home(tmp_path, monkeypatch, token)

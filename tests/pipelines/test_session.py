@@ -1,4 +1,4 @@
-"""Where things run, and what of it Ray's metrics show."""
+"""Placement on pools of nodes, requests to the autoscaler, and progress in Ray's metrics."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from aupipe.pipelines.session import label_selector_for, reserved_resources
 pytestmark = pytest.mark.ray
 
 
-def test_without_labels_all_runs_anywhere(ray_session: None) -> None:
+def test_without_labels_every_node_is_allowed(ray_session: None) -> None:
     assert label_selector_for("decode", Resources()) is None
     assert label_selector_for("decode", Resources(pools=True)) == {"pool": "decode"}
     assert label_selector_for("decode", Resources(pools=False)) is None
 
 
-def test_what_is_asked_ahead_is_given_back(ray_session: None) -> None:
+def test_reserved_resources_are_withdrawn_at_the_end(ray_session: None) -> None:
     from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
     from ray.experimental.internal_kv import _internal_kv_get
 
-    def asked() -> list:
+    def requested() -> list:
         return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
 
     with reserved_resources([("decode", {"CPU": 1}), ("infer", {"GPU": 1, "CPU": 1})], Resources(pools=True)):
-        assert asked() == [{"CPU": 1}, {"GPU": 1, "CPU": 1}]
-    assert asked() == []
+        assert requested() == [{"CPU": 1}, {"GPU": 1, "CPU": 1}]
+    assert requested() == []
 
 
 @pytest.mark.slow
@@ -40,12 +40,12 @@ def test_progress_shows_in_rays_metrics(ray_session: None) -> None:
     progress.add(20)
     (node,) = ray.nodes()
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    wanted = {"aupipe_done_total{": "20.0", "aupipe_left{": "10.0"}
+    expected = {"aupipe_done_total{": "20.0", "aupipe_left{": "10.0"}
     deadline = time.monotonic() + 120
     while True:
         lines = urllib.request.urlopen(address, timeout=30).read().decode().splitlines()
         found = [line for line in lines if "aupipe_" in line and 'stage="observe"' in line and 'unit="frames"' in line]
-        if all(any(name in line and line.endswith(value) for line in found) for name, value in wanted.items()):
+        if all(any(name in line and line.endswith(value) for line in found) for name, value in expected.items()):
             return
         assert time.monotonic() < deadline, [line for line in lines if "aupipe" in line]
         time.sleep(1)

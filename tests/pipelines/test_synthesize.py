@@ -38,7 +38,7 @@ def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (left.person, right.person) == ("left", "right")
     assert left.video == right.video
 
-    # A run that was killed: one video lacks its last file, one has only half of its crops besides.
+    # A killed run: one video lacks its last file, and another one also lacks half of its crops.
     assert main(["--out", second.root, *SIZE]) == 0
     names = second.names()
     last_files = [name for name in names if "AU_Detection" in name and "_left" not in name]
@@ -59,11 +59,11 @@ def test_unrelated_pictures_go_into_a_store(tmp_path: Path, capsys: pytest.Captu
     assert preprocess.main(["--data", str(data / "manifest.csv"), "--out", str(store)]) == 0
     card = json.loads((store / "store.json").read_text())
     assert card["splits"]["validation"]["au_rows"] == 1
-    assert card["splits"]["train"]["au_rows"] >= 8  # of 9; a face that looks far aside may not be found
+    assert card["splits"]["train"]["au_rows"] >= 8  # of 9; a face in profile may not be detected
 
 
 def test_another_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mine.txt").write_text("x")
+    (tmp_path / "notes.txt").write_text("x")
     assert main(["--out", str(tmp_path), *SIZE]) == 2
     assert "new folder" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

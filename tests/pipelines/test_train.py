@@ -1,4 +1,4 @@
-"""Training as a user runs it: killed twice, the same command ends in the bits of a run that was left alone."""
+"""Training as a user runs it: after two kills the same command ends in the bits of a run without kills."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def epochs_done(out: Path) -> int:
 
 
 def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
-    """Return in the middle of epoch `count` + 1."""
+    """Wait until the middle of epoch `count` + 1."""
     wait_for(lambda: epochs_done(out) >= count, driver)
 
 
@@ -57,7 +57,7 @@ def wait_for(happened: Callable[[], object], driver: subprocess.Popen) -> None:
 
 
 def worker_of(driver: subprocess.Popen) -> int:
-    """The process id of a training worker below that driver."""
+    """Return the pid of a training worker of that driver."""
     parents = {int(p.name): int((p / "stat").read_text().rpartition(")")[2].split()[1]) for p in processes()}
     for pid in parents:
         above = pid
@@ -91,14 +91,14 @@ def test_killed_three_times_at_random_moments_it_ends_in_the_same_bits(
         chosen = ["--recipe", recipe, "--quick", "--data", store, "--out", str(out), "--workers", "2"]
         return chosen + [part for setting in TWO_STAGES for part in ("--set", setting)]
 
-    begun = time.monotonic()
+    start_s = time.monotonic()
     assert train.main(command(calm)) == 0
-    whole_s = time.monotonic() - begun
+    whole_s = time.monotonic() - start_s
     moments = random.Random(recipe)
     for _ in range(3):
         driver = subprocess.Popen([sys.executable, "jobs/train.py", *command(rough)], cwd=ROOT)
         try:
-            # From a while after the start, when Ray is up, to the time that the whole took.
+            # Between the start of Ray and the duration of a whole run.
             driver.wait(timeout=moments.uniform(0.3, 1) * whole_s)
         except subprocess.TimeoutExpired:
             os.kill(driver.pid, signal.SIGKILL)
@@ -115,7 +115,7 @@ def test_killed_worker_and_killed_driver_change_nothing(
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     assert train.main(arguments(store, calm)) == 0
 
-    often = ["--set", "save_every_s=0"]  # what takes the worker's place goes on within an epoch
+    often = ["--set", "save_every_s=0"]  # the restarted worker resumes within an epoch
     driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough), *often], cwd=ROOT)
     try:
         wait_for_epochs(rough, 2, driver)
@@ -145,4 +145,4 @@ def test_killed_worker_and_killed_driver_change_nothing(
     capsys.readouterr()
     assert train.main(arguments(store, calm)) == 0
     assert "finished already" in capsys.readouterr().out
-    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2  # another run's folder
+    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2  # the folder of another run

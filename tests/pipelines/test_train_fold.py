@@ -21,9 +21,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def test_a_fold_is_left_out_of_learning_and_is_what_is_scored(
-    make_store: Callable[..., str], tmp_path: Path, ray_session: None
-) -> None:
+def test_the_held_out_fold_is_scored(make_store: Callable[..., str], tmp_path: Path, ray_session: None) -> None:
     store, run, out = make_store(train=5, validation=3, frames=16), tmp_path / "run", tmp_path / "scores"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     arguments = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--workers", "1"]
@@ -36,7 +34,7 @@ def test_a_fold_is_left_out_of_learning_and_is_what_is_scored(
     assert len(left_out | {*card.videos, *card.held_out_videos}) == 8
 
     best = ["--checkpoint", str(run / "best"), "--data", store, "--out", str(out)]
-    assert evaluate.main([*best, "--split", "fold:1"]) == 2  # was learnt from
+    assert evaluate.main([*best, "--split", "fold:1"]) == 2  # a training fold
     assert evaluate.main([*best, "--split", "fold:2"]) == 0
     scores = json.loads((out / "scores.json").read_text())
     summary = json.loads((run / "summary.json").read_text())

@@ -1,4 +1,4 @@
-"""What a Ray Train run is told of the cluster that it runs in."""
+"""The address of the cluster that the actors of Ray Train use."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import ray
 import ray.train
 import ray.train.torch
 
-from aupipe.pipelines.train_stage import _address_told
+from aupipe.pipelines.ray_internals import train_actors_use_this_cluster
 
 pytestmark = pytest.mark.ray
 
 OTHER = "192.0.2.9:6379"
 
 
-class Notes(ray.train.UserCallback):
-    """Writes down which Ray the controller, and whatever it starts, asks before any other of the machine."""
+class RecordAddress(ray.train.UserCallback):
+    """A callback that records the Ray address in the environment of Ray Train's controller."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -27,17 +27,17 @@ class Notes(ray.train.UserCallback):
         self._out.write_text(os.environ.get("RAY_ADDRESS", "the newest"))
 
 
-def test_run_asks_after_itself_in_its_own_ray(
+def test_the_actors_of_a_run_use_its_own_ray(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", OTHER)
-    answer = tmp_path / "answer"
+    address = tmp_path / "address"
     trainer = ray.train.torch.TorchTrainer(
         lambda: ray.train.report({}),
         scaling_config=ray.train.ScalingConfig(num_workers=1),
-        run_config=ray.train.RunConfig(storage_path=str(tmp_path / "run"), callbacks=[Notes(answer)]),
+        run_config=ray.train.RunConfig(storage_path=str(tmp_path / "run"), callbacks=[RecordAddress(address)]),
     )
-    with _address_told():
+    with train_actors_use_this_cluster():
         trainer.fit()
-    assert answer.read_text() == ray.get_runtime_context().gcs_address
+    assert address.read_text() == ray.get_runtime_context().gcs_address
     assert os.environ["RAY_ADDRESS"] == OTHER

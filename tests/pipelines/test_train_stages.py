@@ -47,7 +47,7 @@ def test_people_left_out_then_expressions_then_aus(
     scored = [
         set(checkpoint.load_card(str(run / f"stages/expressions-people-{k}/best")).training.videos) for k in (0, 1)
     ]
-    assert not scored[0] & scored[1]  # with two folds, what one learns from the other is scored on
+    assert not scored[0] & scored[1]  # with two folds, the training people of one are the held-out people of the other
     first, card = checkpoint.load(str(run / "stages/expressions/best"))
     assert checkpoint.outputs(card) == {"expr": 8}
     assert card.training.stage == "expressions"
@@ -59,11 +59,11 @@ def test_people_left_out_then_expressions_then_aus(
 
     alone = ["--checkpoint", str(run / "stages/expressions/best"), "--data", store, "--out", str(tmp_path / "scores")]
     assert evaluate.main(alone) == 2
-    assert "judges expr, no AUs" in capsys.readouterr().err
+    assert "predicts expr, no AUs" in capsys.readouterr().err
 
 
 @pytest.mark.unit
-def test_every_fold_has_a_folder_that_says_what_it_changed(tmp_path: Path) -> None:
+def test_the_folder_of_a_fold_is_named_by_its_changes(tmp_path: Path) -> None:
     plan = recipe.read("region_relation", quick=True, overrides=["fold.1.fusion=fixed", "fold.official.neighbors=3"])
     jobs = train_folds.jobs(TrainJob(recipe=plan, store="store", out=str(tmp_path)))
     assert {name: job.split for name, job in jobs.items()} == {
@@ -78,7 +78,7 @@ def test_every_fold_has_a_folder_that_says_what_it_changed(tmp_path: Path) -> No
 
 
 @pytest.mark.unit
-def test_table_has_a_row_a_fold_and_a_column_a_change() -> None:
+def test_table_has_one_row_per_fold_and_one_column_per_change() -> None:
     table = {
         name: {"macro_f1": f1} for name, f1 in (("fold-0", 0.5), ("official", 0.25), ("official,fusion=fixed", 0.75))
     }
@@ -109,5 +109,5 @@ def test_five_models_of_one_command_vote_on_other_people(
         assert evaluate.main([*scored, "--data", other]) == 0
         assert len(json.loads((out / "scores.json").read_text())["models"]) == 5
         capsys.readouterr()
-        assert evaluate.main([*scored, "--data", store]) == 2  # each video was learnt from by some
+        assert evaluate.main([*scored, "--data", store]) == 2  # each video is a training video of some model
         assert "evaluate.allow_seen=true" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A training worker that is killed within an epoch: what takes its place goes on at the last step that was saved."""
+"""A training worker that is killed within an epoch: the restarted worker resumes at the last saved step."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ ALTERNATING = [
 
 
 def newest_state(run: Path) -> str:
-    """The folder of the state that a restarted worker is given; "" before there is one."""
+    """Return the folder of the newest state, with which a worker restarts; "" before the first."""
     try:
-        said = json.loads((run / "stages/visual/checkpoint_manager_snapshot.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):  # not yet, or just being written
+        snapshot = json.loads((run / "stages/visual/checkpoint_manager_snapshot.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):  # not written yet, or only in part
         return ""
-    return said["latest_checkpoint_result"]["checkpoint_dir_name"]
+    return snapshot["latest_checkpoint_result"]["checkpoint_dir_name"]
 
 
 def a_worker() -> int:
-    """The process number of a training worker below this process."""
+    """Return the pid of a training worker of this process."""
     names = {int(path.name): (path / "stat").read_text() for path in Path("/proc").iterdir() if path.name.isdigit()}
     parents = {pid: int(stat.rpartition(")")[2].split()[1]) for pid, stat in names.items()}
     for pid in sorted(parents, reverse=True):
@@ -46,7 +46,7 @@ def a_worker() -> int:
 
 
 @pytest.mark.parametrize("alternate", ["batch", "epoch"])
-def test_killed_within_an_epoch_it_ends_in_the_same_bits(
+def test_a_run_killed_within_an_epoch_ends_in_the_same_bits(
     alternate: str, make_store: Callable[..., str], tmp_path: Path, ray_session: None
 ) -> None:
     store = make_store(train=4, validation=3, frames=16)
@@ -76,9 +76,9 @@ def test_killed_within_an_epoch_it_ends_in_the_same_bits(
         ]
         for out in (calm, rough)
     ]
-    assert lines[0] == lines[1]  # the loss of the epoch that was cut in two, too
+    assert lines[0] == lines[1]  # including the loss of the interrupted epoch
     assert newest_state(rough) == newest_state(calm) == "epoch-0001"
     for name in ("stages/visual/epoch-0001/model.safetensors", "best/model.safetensors"):
         assert (rough / name).read_bytes() == (calm / name).read_bytes(), name
     kept = {path.parent.name for path in (rough / "stages/visual").glob("epoch-*/*")}
-    assert kept <= {"epoch-0000", "epoch-0001"}  # states from within an epoch are cleared away
+    assert kept <= {"epoch-0000", "epoch-0001"}  # states within an epoch are deleted

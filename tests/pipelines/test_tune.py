@@ -1,4 +1,4 @@
-"""A search as a user runs it: bad trials stop early and give back what they held, and the best one can be trained."""
+"""A search as a user runs it: bad trials stop early and release their resources, and the best one can be trained."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALPHA = "stages.train.tasks.au.loss.alpha"
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
-    """A recipe that says yes to everything, and a search that tries to say no: its F1 is 0."""
+    """Return a recipe that predicts every AU as present, and a search that also tries absent, with an F1 of 0."""
     plan = recipe.read("multilabel_transformer", quick=True, overrides=SETTINGS)
     plan = plan.changed({
         "stages.train.tasks.au.loss": {"kind": "focal", "alpha": 0.99, "gamma": 0},
@@ -91,9 +91,7 @@ def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_with_what_is_not_done(
-    make_store: Callable[..., str], tmp_path: Path, file: str
-) -> None:
+def test_a_killed_search_resumes(make_store: Callable[..., str], tmp_path: Path, file: str) -> None:
     store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
     arguments = ["--recipe", file, "--data", store, "--out", str(out), "--set", "stages.train.epochs=30"]
     driver = subprocess.Popen([sys.executable, "jobs/tune.py", *arguments, "--trials", "3"], cwd=ROOT)
@@ -113,13 +111,13 @@ def test_a_killed_search_goes_on_with_what_is_not_done(
     epochs = [line["epoch"] for line in trials.epochs(Storage(out), after[half.name])]
     assert epochs == list(range(len(epochs)))
 
-    assert tune.main([*arguments, "--trials", "2"]) == 0  # fewer than there are: nothing to do
+    assert tune.main([*arguments, "--trials", "2"]) == 0  # fewer trials than completed ones, so nothing runs
     more = [*arguments[:-2], "--set", "stages.train.epochs=31"]
-    assert tune.main([*more, "--trials", "3"]) == 2  # another search's folder
+    assert tune.main([*more, "--trials", "3"]) == 2  # the folder of another search
 
 
 def wait_for_half(driver: subprocess.Popen, out: Storage) -> tuple[list[Trial], Trial]:
-    """The trials when one is done, and another in the middle of its epochs."""
+    """Wait until one trial is done and another is in the middle of its epochs, and return the trials."""
     deadline = time.monotonic() + 400
     while True:
         found = trials.read(out)

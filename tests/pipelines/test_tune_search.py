@@ -1,4 +1,4 @@
-"""What stops trials early and proposes new ones knows of the trials that were done before a restart."""
+"""The scheduler and the searcher use the scores of trials that were completed before a restart."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def done(number: int, *scores: float) -> Trial:
     return Trial(settings={"seed": number}, status="finished", began_s=number, scores=scores)
 
 
-def said(asha: object, name: str, epoch: int, score: float) -> str:
+def decision(asha: object, name: str, epoch: int, score: float) -> str:
     trial = SimpleNamespace(trial_id=name)
     asha.on_trial_add(None, trial)
     return asha.on_trial_result(None, trial, {"epoch": epoch, "score": score})
 
 
-def test_a_new_trial_is_measured_by_those_that_are_done() -> None:
+def test_a_new_trial_is_compared_with_completed_ones() -> None:
     before = [done(n, *(0.1 * n,) * 10) for n in range(1, 6)]
     asha = tune_search.scheduler(10, before)
-    assert said(asha, "early", 1, 0.0) == TrialScheduler.CONTINUE  # everybody gets so far
-    assert said(asha, "poor", 2, 0.2) == TrialScheduler.STOP
-    assert said(asha, "good", 2, 0.6) == TrialScheduler.CONTINUE
-    assert said(asha, "last", 9, 0.6) == TrialScheduler.CONTINUE  # a trial ends by itself
-    assert said(tune_search.scheduler(10, []), "first", 2, 0.0) == TrialScheduler.CONTINUE
+    assert decision(asha, "early", 1, 0.0) == TrialScheduler.CONTINUE  # below the first rung
+    assert decision(asha, "poor", 2, 0.2) == TrialScheduler.STOP
+    assert decision(asha, "good", 2, 0.6) == TrialScheduler.CONTINUE
+    assert decision(asha, "last", 9, 0.6) == TrialScheduler.CONTINUE  # the last epoch is never stopped
+    assert decision(tune_search.scheduler(10, []), "first", 2, 0.0) == TrialScheduler.CONTINUE
 
 
-def test_optuna_goes_by_what_is_done_and_proposes_what_a_trial_can_take() -> None:
+def test_optuna_uses_completed_trials_and_proposes_valid_settings() -> None:
     plan = QUICK.changed({"search": {"train": {"model.dropout": {"uniform": [0, 0.9]}, "batch": {"choice": [16, 32]}}}})
     job = TuneJob(recipe=plan, store="store", out="out", searcher="optuna")
     _, *drawn = search.draws(plan, 21)
