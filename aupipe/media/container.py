@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import av
@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from aupipe.errors import DecoderMissingError, NotAVideoError
 from aupipe.media.byte_source import check_local, named_errors, opened
 from aupipe.media.ffmpeg_log import capture_log
+from aupipe.media.image_files import IMAGE_FORMATS, image_format, signature_format
 from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
@@ -37,6 +38,7 @@ TIMED_FORMATS = frozenset(
 CLOCKLESS_FORMATS = frozenset(
     {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "av1", "vc1", "vc1test", "h261"}
     | {"h263", "dirac", "cavsvideo", "avs2", "avs3"}
+    | IMAGE_FORMATS
 )
 
 # Media in which a key frame's time leads exactly to that key frame. Seeking in MPEG-PS and some AVI files loses the
@@ -65,12 +67,14 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
         else:
             check_local(uri)
             source = f"file:{os.path.abspath(uri)}"  # without "file:", the name "concat:a|b" is a protocol to FFmpeg
+        still = image_format(uri)
         options = {
-            "format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
+            "format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
             "correct_ts_overflow": "0",  # `clock` reads clocks; FFmpeg would add 26.5 hours to joined streams
         }  # fmt: skip
         try:
-            container = av.open(source, mode="r", options=options, metadata_errors="replace")
+            # FFmpeg would choose the demuxer of an image by its name, which may be the pattern of a list (a%03d.jpg).
+            container = av.open(source, mode="r", format=still or None, options=options, metadata_errors="replace")
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
             raise NotAVideoError(f"{uri}: {_refusal(source, options)}") from None
         yield stack.enter_context(container)
@@ -117,6 +121,11 @@ def _refusal(source: Any, options: dict[str, str]) -> str:
         source.seek(0)
     with capture_log() as log, suppress(av.error.FFmpegError, EOFError):
         av.open(source, mode="r", options=options).close()
+    with open(source[5:], "rb") if isinstance(source, str) else nullcontext(source) as file:
+        file.seek(0)
+        still = signature_format(file.read(64))
+    if still:
+        return f"a still image ({still.removesuffix('_pipe')}) with another suffix; rename it to have it annotated"
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
     return "not a video file that FFmpeg knows"

@@ -76,7 +76,7 @@ def annotate(job: AnnotateJob) -> Summary:
         ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
     """
     start = time.monotonic()
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
     if text := passed_over.text():  # at once too, because a run may take days
         logger.info("%s", text)
     Detector(job.config.detector)  # or wrong weights would show on a worker
@@ -89,7 +89,7 @@ def annotate(job: AnnotateJob) -> Summary:
 
 def describe(job: AnnotateJob) -> str:
     """What `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
     Detector(job.config.detector)
     with storage_errors_as_config_errors("a checkpoint or --out"):
         keys = CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
