@@ -36,7 +36,7 @@ from aupipe.models.checkpoint import Card
 from aupipe.models.sliding_window import run_head
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
     from matplotlib.figure import Figure
 
 STARTER = "starter"
@@ -124,7 +124,8 @@ class Model:
         crops = np.asarray(crops)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
             raise ConfigError(f"crops: {crops.dtype} {crops.shape} (uint8 (N, {CROP_SIZE_PX}, {CROP_SIZE_PX}, 3))")
-        times = np.arange(len(crops)) * _APART_S if time_s is None else np.asarray(time_s, np.float64)
+        apart = np.arange(len(crops), dtype=np.float64) * _APART_S
+        times = apart if time_s is None else np.asarray(time_s, np.float64)
         if times.shape != (len(crops),) or (np.diff(times) < 0).any():
             raise ConfigError(f"time_s: {times.shape} ({len(crops)} ascending seconds, one per crop)")
         _ = self.template  # of several, no crop would fit all models
@@ -248,16 +249,15 @@ def annotate(
     models = (model if isinstance(model, Model) else load_model(model, ensemble=config.ensemble)).models
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ConfigError(f"end_s: {end_s:g} (after start_s={start_s:g})")
-    with _inputs(source, config) as (inputs, of_array):
-        if of_array and config.assume_fps is None and not start_s is end_s is config.sample_fps is None:
+    with _inputs(source, config) as (found, of_array):
+        in_time = any(each is not None for each in (start_s, end_s, config.sample_fps))
+        if of_array and in_time and config.assume_fps is None:
             raise ConfigError("fps: None (frames per second, for start_s, end_s and sample_fps of an array)")
-        inputs = [
-            replace(
-                video, start_s=video.start_s if start_s is None else start_s,
-                end_s=video.end_s if end_s is None else end_s,
-            )
-            for video in inputs
-        ]  # fmt: skip
+        inputs = found
+        if start_s is not None:
+            inputs = [replace(video, start_s=start_s) for video in inputs]
+        if end_s is not None:
+            inputs = [replace(video, end_s=end_s) for video in inputs]
         tables = annotate_in_memory(inputs, models, config)
     videos = tables.videos
     if of_array:  # otherwise the name of a temporary folder
@@ -291,10 +291,9 @@ def load_model(name_or_path: PathOrUri | Sequence[PathOrUri] = STARTER, *, ensem
     """
     named = [name_or_path] if isinstance(name_or_path, str | os.PathLike) else list(name_or_path)
     paths: list[str] = []
-    for each in map(os.fspath, named):
-        paths += default_models.FOLDERS if each == STARTER else [each]
-    models = model_set.load(paths, ensemble)
-    return Model(models)
+    for each in named:
+        paths += default_models.FOLDERS if os.fspath(each) == STARTER else [os.fspath(each)]
+    return Model(model_set.load(paths, ensemble))
 
 
 def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = None) -> list[Face]:
