@@ -383,7 +383,7 @@ def _seconds(table: TextTable, column: str, row: int) -> float | None:
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     parts = video_id.replace("\\", "/").split("/")
     if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
-        return f"bad_video_id: {video_id!r} would halo out of the output folder; give a name or a path below it"
+        return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""

@@ -14,12 +14,12 @@ from av.video.stream import VideoStream
 from aupipe.errors import DecoderMissingError, NotAVideoError
 from aupipe.media.byte_source import check_local, named_errors, opened
 from aupipe.media.ffmpeg_log import capture_log
-from aupipe.media.image_files import IMAGE_FORMATS, image_format, signature_format
+from aupipe.media.image_files import IMAGE_FORMATS, has_image_suffix, image_format, signature_format
 from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
 # FFmpeg demuxers that read one self-contained file. Playlists (hls, dash, concat, sdp, image sequences) are not here,
-# so a playlist dressed as a video cannot halo FFmpeg to other files or hosts.
+# so a playlist that is named as a video cannot make FFmpeg open other files or hosts.
 FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,mxf,gif,h264,hevc,m4v,mjpeg,ivf,obu,av1,rm,dv,wtv,nut,swf,3gp,"
     "yuv4mpegpipe,apng,dhav,ifv,vc1,vc1test,vvc,evc,cine,ty,nuv,gxf,lxf,nsv,h261,h263,dirac,cavsvideo,avs2,avs3,smjpeg,"
@@ -76,7 +76,7 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
             # FFmpeg would choose the demuxer of an image by its name, which may be the pattern of a list (a%03d.jpg).
             container = av.open(source, mode="r", format=still or None, options=options, metadata_errors="replace")
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
-            raise NotAVideoError(f"{uri}: {_refusal(source, options)}") from None
+            raise NotAVideoError(f"{uri}: {_refusal(uri, source, options)}") from None
         yield stack.enter_context(container)
 
 
@@ -115,7 +115,7 @@ def media_time_s(pts: int, time_base: Any) -> float:
     return float(pts) * time_base.numerator / time_base.denominator
 
 
-def _refusal(source: Any, options: dict[str, str]) -> str:
+def _refusal(uri: str, source: Any, options: dict[str, str]) -> str:
     """Say why FFmpeg does not open what it is given: by its log, which the error itself does not repeat."""
     if not isinstance(source, str):
         source.seek(0)
@@ -126,6 +126,8 @@ def _refusal(source: Any, options: dict[str, str]) -> str:
         still = signature_format(file.read(64))
     if still:
         return f"a still image ({still.removesuffix('_pipe')}) with another suffix; rename it to have it annotated"
+    if has_image_suffix(uri):
+        return "not an image file that FFmpeg knows"
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
     return "not a video file that FFmpeg knows"

@@ -89,7 +89,7 @@ def test_an_image_under_another_suffix_is_refused_with_a_remedy(tmp_path: Path) 
     with pytest.raises(NotAVideoError, match=r"a still image \(jpeg\) with another suffix; rename it"):
         probe(str(tmp_path / "a.mp4"))
     (tmp_path / "b.jpg").write_bytes(b"no image")
-    with pytest.raises(NotAVideoError):
+    with pytest.raises(NotAVideoError, match="not an image file that FFmpeg knows"):
         probe(str(tmp_path / "b.jpg"))
 
 
