@@ -1,9 +1,9 @@
-"""From what the user named to videos: files, folders, patterns, on disk or at a URI, and manifests that list them.
+"""Finding inputs: files, folders and patterns, on disk or at a URI, and manifests that list them.
 
 A manifest is CSV, TSV, Parquet or JSONL (an object a line), read by the rules of `aupipe.manifests`, with the column
 `uri` (relative to the manifest, absolute, or a URI) and, if wanted, `video_id`, `start_s` and `end_s` (seconds of media
-time; the end is not included; no value, or an end of `inf`, is no limit). Further columns stand in videos.parquet
-beside the video.
+time; the end is not included; no value, or an end of `inf`, is no limit). Further columns are copied to
+videos.parquet.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Input:
     Attributes:
         uri: path or URI of the file; of a sequence, of its folder, with a slash at the end.
         video_id: path below the folder that was named, or the name.
-        start_s, end_s: the part that is asked for, in media time; None: from the first, to the last frame.
+        start_s, end_s: the part to annotate, in media time; None: from the first, to the last frame.
         further: a manifest's other columns.
-        refused: why it is set aside without a look at it; "" if it is not.
+        refused: the reason why it is quarantined unopened; "" if it is not.
     """
 
     uri: str
@@ -67,7 +67,7 @@ class Input:
     refused: str = ""
 
     def asked(self, sample_fps: float | None) -> str:
-        """Names what is asked of the file's content; "" for all of it."""
+        """Return the name of the part and rate of the file to annotate; "" for all of it."""
         if self.start_s is None and self.end_s is None and sample_fps is None:
             return ""
         start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
@@ -80,7 +80,7 @@ _SUFFIXES_SHOWN = 8
 
 @dataclass
 class PassedOver:
-    """Files and folders below the folders that were named which are no inputs.
+    """Files and folders that were skipped below the folders that were named.
 
     Attributes:
         suffixes: how many files there are by suffix, in lower case; "" of those without one.
@@ -162,7 +162,7 @@ def find_inputs(
 ) -> tuple[list[Input], PassedOver]:
     """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
 
-    A path that is not there is kept: it becomes a row that says so.
+    A path that does not exist is kept, because it becomes a row with the reason `not_found`.
 
     Args:
         images: which images of folders are inputs, as `AnnotateConfig.images`.
@@ -187,7 +187,7 @@ def find_inputs(
 
 
 def _search(argument: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
-    """The videos that one argument names, and what it passes over."""
+    """Return the inputs that one argument names, and what it skips."""
     if not argument:
         raise ConfigError("--input '': an empty name")
     argument = local_path(argument)
@@ -230,7 +230,7 @@ def _joined(
 
 
 def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
-    """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
+    """Return the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
     passed = PassedOver()
@@ -291,7 +291,7 @@ def _is_text(path: str) -> bool:
 
 
 def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
-    """A file, a folder or a pattern at a URI. What HTTP serves has no folders: it is taken as it is named."""
+    """Return the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
     named = [_input(uri, _name_in(uri))]
     suffix = PurePosixPath(uri).suffix.lower()
     is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
@@ -331,7 +331,7 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], PassedOver
 
 
 def _name_in(place: str) -> str:
-    """The last part of a path or URI, without what follows a web address: that may be a signature, or other secrets."""
+    """Return the last part of a path or URI, without the query of a web address, which may hold secrets."""
     path = re.split(r"[?#]", place)[0] if is_http(place) else place
     return path.rstrip("/").rsplit("/", 1)[-1]
 
@@ -346,7 +346,7 @@ def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input
 
 
 def _listed(path: str) -> Iterator[Input]:
-    """The videos of a manifest."""
+    """Yield the inputs of a manifest."""
     storage, name = of_file(path)
     table = read_table(storage, name, "uri", _OURS)
     if not len(table):
