@@ -154,7 +154,7 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
         ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
     """
     start = time.monotonic()
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
     if text := passed_over.text():  # at once too, because a run may take days
         logger.info("%s", text)
     keys = _keys(job)
@@ -165,7 +165,7 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
 
 def describe(job: AnnotateJob) -> str:
     """Return what `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         books = Ledger.read(Storage(job.out))

@@ -13,8 +13,9 @@ from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, content_hash
-from aupipe.errors import ConfigError, redact
+from aupipe.errors import ConfigError, MediaError, redact
 from aupipe.faces.detect import weights_sha256
+from aupipe.media.image_files import is_sequence, sequence_files
 from aupipe.storage import filesystem_of, is_uri
 
 
@@ -83,6 +84,12 @@ class CacheKeys:
 
 def stat_signature(uri: str) -> str:
     """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": nobody knows."""
+    if is_sequence(uri):
+        try:
+            each = [(file, stat_signature(file)) for file in sequence_files(uri)]
+        except MediaError:  # it is probed, and the reason is recorded there
+            return ""
+        return content_hash(each) if all(signature for _, signature in each) else ""
     try:
         if not is_uri(uri):
             status = os.stat(uri)

@@ -1,9 +1,9 @@
-"""From what the user named to videos: files, folders, patterns, on disk or at a URI, and manifests that list them.
+"""Finding inputs: files, folders and patterns, on disk or at a URI, and manifests that list them.
 
 A manifest is CSV, TSV, Parquet or JSONL (an object a line), read by the rules of `aupipe.manifests`, with the column
 `uri` (relative to the manifest, absolute, or a URI) and, if wanted, `video_id`, `start_s` and `end_s` (seconds of media
-time; the end is not included; no value, or an end of `inf`, is no limit). Further columns stand in videos.parquet
-beside the video.
+time; the end is not included; no value, or an end of `inf`, is no limit). Further columns are copied to
+videos.parquet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
@@ -25,12 +25,13 @@ from aupipe.annotation.schema import VIDEOS
 from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
+from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
 from aupipe.storage import filesystem_of, is_http, is_uri, local_path, of_file
 
 # A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
 # because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
-# (drawings), .m4s (a stretch of a stream without its header), .lrv (GoPro's small copy of a video beside it), .ogg
-# (sound), and pictures.
+# (drawings), .m4s (a stretch of a stream without its header), .lrv (GoPro's small copy of a video beside it) and .ogg
+# (sound). Images are taken by another rule, `ImageRule`.
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".k3g", ".f4v", ".ismv", ".mj2"}
     | {".insv", ".360", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".xvid", ".amv", ".flv", ".ogv", ".ogm", ".mxf"}
@@ -42,17 +43,20 @@ VIDEO_SUFFIXES = frozenset(
 )
 # Source code and tables have these suffixes too (TypeScript, Qt's translations, Modula-2, data interchange).
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
+ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.images`
 _OURS = {"uri", "video_id", "start_s", "end_s"}
 
 
 @dataclass(frozen=True)
 class Input:
-    """One video to annotate. `video_id` is its path below the folder that was named, or its name.
+    """One video, image or sequence of images to annotate.
 
     Attributes:
-        start_s, end_s: the part that is asked for, in media time; None: from the first, to the last frame.
+        uri: path or URI of the file; of a sequence, of its folder, with a slash at the end.
+        video_id: path below the folder that was named, or the name.
+        start_s, end_s: the part to annotate, in media time; None: from the first, to the last frame.
         further: a manifest's other columns.
-        refused: why it is set aside without a look at it; "" if it is not.
+        refused: the reason why it is quarantined unopened; "" if it is not.
     """
 
     uri: str
@@ -63,7 +67,7 @@ class Input:
     refused: str = ""
 
     def asked(self, sample_fps: float | None) -> str:
-        """Names what is asked of the file's content; "" for all of it."""
+        """Return the name of the part and rate of the file to annotate; "" for all of it."""
         if self.start_s is None and self.end_s is None and sample_fps is None:
             return ""
         start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
@@ -76,27 +80,30 @@ _SUFFIXES_SHOWN = 8
 
 @dataclass
 class PassedOver:
-    """Files and folders below the folders that were named which are no inputs.
+    """Files and folders that were skipped below the folders that were named.
 
     Attributes:
         suffixes: how many files there are by suffix, in lower case; "" of those without one.
         examples: the first few of these files.
         hidden: how many hidden and system files and folders there are; such a folder counts once, unopened.
         hidden_examples: the first few of them.
+        images: how many of the files are images that could be inputs.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     hidden: int = 0
     hidden_examples: list[str] = field(default_factory=list)
+    images: int = 0
 
     @property
     def files(self) -> int:
-        """The number of files that are neither video nor hidden."""
+        """The number of files that are neither inputs nor hidden."""
         return self.suffixes.total()
 
     def add(self, path: str) -> None:
-        """Count a file that is no video by its suffix."""
+        """Count a file that is no input by its suffix."""
+        self.images += has_image_suffix(path)
         self.suffixes[_as_text(os.path.splitext(path)[1].lower())] += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(_as_text(path))
@@ -111,6 +118,7 @@ class PassedOver:
         return PassedOver(
             self.suffixes + other.suffixes, (self.examples + other.examples)[:_EXAMPLES],
             self.hidden + other.hidden, (self.hidden_examples + other.hidden_examples)[:_EXAMPLES],
+            self.images + other.images,
         )  # fmt: skip
 
     def text(self) -> str:
@@ -122,6 +130,11 @@ class PassedOver:
             if more := sum(count for _, count in ordered[_SUFFIXES_SHOWN:]):
                 kinds.append(f"{more} with other suffixes")
             parts.append(f"{self.files} other files passed over: {', '.join(kinds)} ({_first(self.examples)})")
+        if self.images:
+            parts.append(
+                f"{self.images} of them are images; take them with --set images=each (every image is an input) or "
+                "--set images=sequence (the images of a folder are one)"
+            )
         if self.hidden:
             parts.append(
                 f"{self.hidden} hidden or system files and folders passed over ({_first(self.hidden_examples)})"
@@ -133,6 +146,7 @@ class PassedOver:
         return {
             "files": self.files,
             "suffixes": dict(sorted(self.suffixes.items())),
+            "images": self.images,
             "first": [redact(path) for path in self.examples],
             "hidden": self.hidden,
             "hidden_first": [redact(path) for path in self.hidden_examples],
@@ -143,19 +157,24 @@ def _first(paths: Sequence[str]) -> str:
     return "first: " + ", ".join(redact(path) if path.isprintable() else repr(redact(path)) for path in paths)
 
 
-def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], PassedOver]:
-    """The videos that the arguments name, sorted by id, and what was passed over in folders.
+def find_inputs(
+    named: Sequence[str], limit: int | None = None, images: ImageRule = "auto"
+) -> tuple[list[Input], PassedOver]:
+    """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
 
-    A path that is not there is kept: it becomes a row that says so.
+    A path that does not exist is kept, because it becomes a row with the reason `not_found`.
+
+    Args:
+        images: which images of folders are inputs, as `AnnotateConfig.images`.
 
     Raises:
-        ConfigError: a folder without videos, a pattern without matches, two inputs with one id, no access.
+        ConfigError: a folder without inputs, a pattern without matches, two inputs with one id, no access.
         ManifestError: a manifest that cannot be read.
     """
     found: dict[str, Input] = {}
     passed_over = PassedOver()
     for argument in named:
-        inputs, others = _search(argument)
+        inputs, others = _search(argument, images)
         passed_over += others
         for video in inputs:
             clash = found.setdefault(video.video_id, video)
@@ -167,22 +186,24 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
     return [found[key] for key in sorted(found)][:limit], passed_over
 
 
-def _search(argument: str) -> tuple[list[Input], PassedOver]:
-    """The videos that one argument names, and what it passes over."""
+def _search(argument: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+    """Return the inputs that one argument names, and what it skips."""
     if not argument:
         raise ConfigError("--input '': an empty name")
     argument = local_path(argument)
     if argument.lower().endswith(SUFFIXES):
         return list(_listed(argument)), PassedOver()
+    if images == "sequence" and has_image_suffix(argument) and not glob.has_magic(argument):
+        raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
     if is_uri(argument):
-        return _search_remote(argument)
+        return _search_remote(argument, images)
     if os.path.isdir(argument):
-        return _search_folder(argument)
+        return _search_folder(argument, images)
     if os.path.lexists(argument):
         return [_input(argument, os.path.basename(argument))], PassedOver()
     if glob.has_magic(argument):
         visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
-        return _joined([_search(match) for match in visible], hidden, argument)
+        return _joined([_search(match, images) for match in visible], hidden, argument)
     return [_input(argument, os.path.basename(argument))], PassedOver()
 
 
@@ -208,9 +229,10 @@ def _joined(
     return [video for videos, _ in matches for video in videos], sum((passed for _, passed in matches), hidden)
 
 
-def _search_folder(top: str) -> tuple[list[Input], PassedOver]:
-    """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
+def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+    """Return the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
     videos: list[Input] = []
+    pictures: list[tuple[str, str]] = []
     passed = PassedOver()
     seen: set[str] = set()
     unreadable: list[OSError] = []
@@ -229,10 +251,32 @@ def _search_folder(top: str) -> tuple[list[Input], PassedOver]:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(path)):
                 videos.append(_input(path, Path(os.path.relpath(path, top)).as_posix()))
+            elif suffix in IMAGE_SUFFIXES:
+                pictures.append((path, Path(os.path.relpath(path, top)).as_posix()))
             else:
                 passed.add(path)
+    videos += _chosen_images(pictures, images, bool(videos), top, passed)
     videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
     return _some(videos, passed, top)
+
+
+def _chosen_images(
+    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, passed: PassedOver
+) -> list[Input]:
+    """Return the inputs that images below a folder are by the rule; count those that are skipped.
+
+    Args:
+        pictures: path or URI of each image, and its path below `top`.
+        with_videos: whether videos are below `top` too.
+    """
+    if rule == "skip" or (rule == "auto" and with_videos):
+        for path, _ in pictures:
+            passed.add(path)
+        return []
+    if rule != "sequence":
+        return [_input(path, name) for path, name in pictures]
+    folders = {path.rpartition("/")[0]: name.rpartition("/")[0] for path, name in pictures}
+    return [_input(sequence_uri(folder), name or _name_in(top)) for folder, name in folders.items()]
 
 
 def _is_text(path: str) -> bool:
@@ -246,24 +290,26 @@ def _is_text(path: str) -> bool:
     return bool(head) and b"\0" not in head
 
 
-def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
-    """A file, a folder or a pattern at a URI. What HTTP serves has no folders: it is taken as it is named."""
+def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+    """Return the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
     named = [_input(uri, _name_in(uri))]
-    is_video = PurePosixPath(uri).suffix.lower() in VIDEO_SUFFIXES and not glob.has_magic(uri)
-    if is_video or is_http(uri):
+    suffix = PurePosixPath(uri).suffix.lower()
+    is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
+    if is_file or is_http(uri):
         return named, PassedOver()
     protocol = uri.partition("://")[0]
     try:
         filesystem, top = filesystem_of(uri)
         if glob.has_magic(top) and not filesystem.exists(top):
             visible, hidden = _split_hidden(filesystem.glob(top), top)
-            return _joined([_search_remote(f"{protocol}://{path}") for path in visible], hidden, uri)
+            return _joined([_search_remote(f"{protocol}://{path}", images) for path in visible], hidden, uri)
         if not filesystem.isdir(top):
             return named, PassedOver()
         paths = [str(path) for path in sorted(filesystem.find(top))]
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     videos: list[Input] = []
+    pictures: list[tuple[str, str]] = []
     passed = PassedOver()
     hidden_folders: set[str] = set()
     for path in paths:
@@ -274,15 +320,18 @@ def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
             hidden_folders.add("/".join(parts[: first_hidden + 1]))
         elif PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
             videos.append(_input(f"{protocol}://{path}", name))
+        elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            pictures.append((f"{protocol}://{path}", name))
         else:
             passed.add(f"{protocol}://{path}")
     for name in sorted(hidden_folders):
         passed.hide(f"{protocol}://{str(top).rstrip('/')}/{name}")
+    videos += _chosen_images(pictures, images, bool(videos), uri, passed)
     return _some(videos, passed, uri)
 
 
 def _name_in(place: str) -> str:
-    """The last part of a path or URI, without what follows a web address: that may be a signature, or other secrets."""
+    """Return the last part of a path or URI, without the query of a web address, which may hold secrets."""
     path = re.split(r"[?#]", place)[0] if is_http(place) else place
     return path.rstrip("/").rsplit("/", 1)[-1]
 
@@ -290,13 +339,14 @@ def _name_in(place: str) -> str:
 def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input], PassedOver]:
     if not videos:
         raise ConfigError(
-            f"{top}: no video in this folder ({passed.text() or '0 other files'}); name a file to try it anyway"
+            f"{top}: no video or image in this folder ({passed.text() or '0 other files'}); "
+            "name a file to try it anyway"
         )
     return videos, passed
 
 
 def _listed(path: str) -> Iterator[Input]:
-    """The videos of a manifest."""
+    """Yield the inputs of a manifest."""
     storage, name = of_file(path)
     table = read_table(storage, name, "uri", _OURS)
     if not len(table):
@@ -333,7 +383,7 @@ def _seconds(table: TextTable, column: str, row: int) -> float | None:
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     parts = video_id.replace("\\", "/").split("/")
     if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
-        return f"bad_video_id: {video_id!r} would halo out of the output folder; give a name or a path below it"
+        return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""

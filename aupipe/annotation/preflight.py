@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import av
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig
 from aupipe.errors import MediaError, TooLargeError
-from aupipe.media.container import MAX_FRAME_PX, open_video
+from aupipe.media.container import MAX_FRAME_PX, format_names, open_video
 from aupipe.media.ffmpeg_log import capture_log
+from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
 
 _LOOKED_INTO = 100  # inputs of a dry run; the others are taken to be like these
 
@@ -32,13 +34,26 @@ def read_header(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Header:
     """Raises:
     MediaError: it cannot be opened as a video.
     """
+    if is_sequence(uri):
+        return _sequence_header(uri, max_frame_px)
     with capture_log() as said, open_video(uri, max_frame_px) as (container, stream):
         rate_hz = float(stream.average_rate or 0.0)
         length_s = (container.duration or 0) / av.time_base
         context = stream.codec_context
         width, height = max((context.width, context.height), said.refused_size())  # what is refused counts as 0×0
         guess = round(length_s * rate_hz)
+        if format_names(container) & IMAGE_FORMATS:
+            return Header(width, height, counted=1, frames=1, rate_hz=0.0, length_s=0.0)
         return Header(width, height, stream.frames, stream.frames or guess, rate_hz, length_s)
+
+
+def _sequence_header(uri: str, max_frame_px: int) -> Header:
+    """Return the header of a sequence of images: its size is that of the first image that can be opened."""
+    files = sequence_files(uri)
+    for file in files[:-1]:
+        with suppress(MediaError):
+            return replace(read_header(file, max_frame_px), counted=len(files), frames=len(files))
+    return replace(read_header(files[-1], max_frame_px), counted=len(files), frames=len(files))
 
 
 def check(uri: str, limits: LimitsConfig) -> None:

@@ -89,7 +89,7 @@ REASONS = {
     "not_found": "no such file",
     "permission_denied": "no right to read it",
     "unreadable": "the file system refused it",
-    "not_a_video": "FFmpeg knows no such format, or it is a playlist, which could halo elsewhere",
+    "not_a_video": "FFmpeg knows no such format, or it is a playlist, which may reference other files",
     "no_video_stream": "sound only, or cover pictures",
     "no_clock": "a part in time or a sampling rate is asked for, and its frames have no times (`assume_fps`)",
     "no_frames": "a video stream without frames, or none in the part that is asked for",
@@ -99,7 +99,7 @@ REASONS = {
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
     "timed_out": "nothing moved for `limits.stall_s`, or `limits.probe_s` when it was read",
     "internal_error": "a fault of aupipe, whose traceback the named file has; of `partial`: only an export failed",
-    "bad_video_id": "a manifest's video_id that would halo out of the output folder",
+    "bad_video_id": "a manifest's video_id that would lead out of the output folder",
     "bad_range": "a manifest's end_s that is not after its start_s",
     # partial, or ok with frames_corrupt alone: the rest is there
     "frames_lost": "frames that could not be decoded, with their numbers",

@@ -67,7 +67,8 @@ def cut_into_segments(
         NoClockError: a part in time, or frames a second, are asked of a video whose frames have no times.
         NoFramesError: none of the frames is asked for.
     """
-    if info.start_s is None and video.asked(sample_fps):
+    single = info.frames_expected == 1 and video.start_s is None and video.end_s is None  # an image at any rate
+    if info.start_s is None and video.asked(sample_fps) and not single:
         raise NoClockError(
             f"{video.uri}: no frame of it has a time, so {video.asked(sample_fps)} has no meaning; give its rate with "
             "--set assume_fps=RATE"

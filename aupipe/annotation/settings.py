@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from aupipe import facs
+from aupipe.annotation.inputs import ImageRule
 from aupipe.config import Inference, Resources, Section
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces.align import AlignmentConfig
@@ -67,7 +68,12 @@ class AnnotateConfig(Section):
     thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
     events: EventsConfig = EventsConfig()
     media: MediaConfig = MediaConfig()
-    # Frames a second of elementary streams (.h264, .265, .m2v …), which have no clock; None: their times are null.
+    # Images in folders. each: every image is an input; sequence: the images of a folder, in the order of their numbers,
+    # are one; skip: none is read; auto: each in a folder without videos, otherwise skip. An image that is named itself
+    # is always read.
+    images: ImageRule = "auto"
+    # Frames a second of inputs without a clock: elementary streams (.h264, .265, .m2v …) and sequences of images. None:
+    # their times are null.
     assume_fps: float | None = Field(default=None, gt=0)
     sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length

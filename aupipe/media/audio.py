@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from aupipe.errors import SoundLostError
 from aupipe.media.container import open_video
+from aupipe.media.image_files import is_sequence
 
 # A shorter hole is jitter of the time stamps. A longer one is filled with silence; otherwise later samples would have
 # the wrong time.
@@ -81,6 +82,8 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
 
 def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
     """Yield (media time, rate, samples (channels, n)) per decoded frame. Damaged packets are skipped."""
+    if is_sequence(uri):
+        return
     with open_video(uri) as (container, _):
         if not container.streams.audio:
             return

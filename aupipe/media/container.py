@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import av
@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from aupipe.errors import DecoderMissingError, NotAVideoError
 from aupipe.media.byte_source import check_local, named_errors, opened
 from aupipe.media.ffmpeg_log import capture_log
+from aupipe.media.image_files import IMAGE_FORMATS, has_image_suffix, image_format, signature_format
 from aupipe.media.video_track import choose, packet_counts
 from aupipe.storage import is_uri
 
@@ -37,6 +38,7 @@ TIMED_FORMATS = frozenset(
 CLOCKLESS_FORMATS = frozenset(
     {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000", "obu", "av1", "vc1", "vc1test", "h261"}
     | {"h263", "dirac", "cavsvideo", "avs2", "avs3"}
+    | IMAGE_FORMATS
 )
 
 # Containers in which seeking to the time of a key frame reaches exactly that key frame. In MPEG-PS and some AVI files
@@ -67,14 +69,16 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
             source = (
                 f"file:{os.path.abspath(uri)}"  # without "file:", FFmpeg takes the name "concat:a|b" for a protocol
             )
+        still = image_format(uri)
         options = {
-            "format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
+            "format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
             "correct_ts_overflow": "0",  # `clock` handles wraps; FFmpeg would add 26.5 hours to joined streams
         }  # fmt: skip
         try:
-            container = av.open(source, mode="r", options=options, metadata_errors="replace")
+            # FFmpeg would choose the demuxer of an image by its name, which may be the pattern of a list (a%03d.jpg).
+            container = av.open(source, mode="r", format=still or None, options=options, metadata_errors="replace")
         except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
-            raise NotAVideoError(f"{uri}: {_refusal(source, options)}") from None
+            raise NotAVideoError(f"{uri}: {_refusal(uri, source, options)}") from None
         yield stack.enter_context(container)
 
 
@@ -113,12 +117,19 @@ def media_time_s(pts: int, time_base: Any) -> float:
     return float(pts) * time_base.numerator / time_base.denominator
 
 
-def _refusal(source: Any, options: dict[str, str]) -> str:
+def _refusal(uri: str, source: Any, options: dict[str, str]) -> str:
     """Return the reason why FFmpeg does not open the source, from its log, because the error does not contain it."""
     if not isinstance(source, str):
         source.seek(0)
     with capture_log() as log, suppress(av.error.FFmpegError, EOFError):
         av.open(source, mode="r", options=options).close()
+    with open(source[5:], "rb") if isinstance(source, str) else nullcontext(source) as file:
+        file.seek(0)
+        still = signature_format(file.read(64))
+    if still:
+        return f"a still image ({still.removesuffix('_pipe')}) with another suffix; rename it to have it annotated"
+    if has_image_suffix(uri):
+        return "not an image file that FFmpeg knows"
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
     return "not a video file that FFmpeg supports"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
+import av
+import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
@@ -11,7 +14,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation, VideoR
 from av.video.stream import VideoStream
 
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, PROGRAM_STREAMS, format_names
+from aupipe.media.image_files import IMAGE_FORMATS
 
+_EXIF = 31  # AV_FRAME_DATA_EXIF of FFmpeg 8
 _WIDEST = 16  # a larger pixel aspect ratio comes from a damaged header
 
 # Transfer functions of HDR: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67).
@@ -27,6 +32,7 @@ class Display:
 
     def __init__(self, container: InputContainer, stream: VideoStream, max_frame_px: int = MAX_FRAME_PX) -> None:
         self._stream, self._max_frame_px = stream, max_frame_px
+        self._square = bool(format_names(container) & IMAGE_FORMATS)  # an image's density is that of its print
         # The codec's header has the pixel aspect in these formats. It may change within a stream (4:3 and 16:9 on TV).
         self._by_codec = bool(format_names(container) & (PROGRAM_STREAMS | CLOCKLESS_FORMATS))
         self._reformatter = VideoReformatter()
@@ -54,6 +60,8 @@ class Display:
     @property
     def pixel_aspect(self) -> Fraction:
         """Width of a pixel divided by its height; 1 if it is missing or impossible."""
+        if self._square:
+            return Fraction(1)
         context = self._stream.codec_context
         ratio = context.sample_aspect_ratio if self._by_codec else self._stream.sample_aspect_ratio
         return ratio if ratio and Fraction(1, _WIDEST) <= ratio <= _WIDEST else Fraction(1)
@@ -64,13 +72,29 @@ def hdr_of(frame: VideoFrame) -> str:
     return _HDR.get(int(frame.color_trc), "")
 
 
+def _display_matrix(frame: VideoFrame) -> Any:
+    """Return the frame's display matrix as a buffer; None if it has none. FFmpeg makes it from EXIF's orientation too.
+
+    PyAV 18.1 raises ValueError on any look at the side data of a frame with EXIF data, a type that it has no name for.
+    """
+    try:
+        return frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+        remover = graph.add("sidedata", f"mode=delete:type={_EXIF}")
+        graph.link_nodes(source, remover, graph.add("buffersink")).configure()
+        graph.push(frame)
+        return graph.pull().side_data.get("DISPLAYMATRIX")
+
+
 def _upright(frame: VideoFrame, image: np.ndarray) -> np.ndarray:
     """Rotate and mirror an image by the frame's display matrix."""
-    side = frame.side_data.get("DISPLAYMATRIX")
+    side = _display_matrix(frame)
     if side is None:
         return image
     # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
-    matrix = np.frombuffer(side, np.int32)  # type: ignore[call-overload] # its stub lacks the buffer protocol
+    matrix = np.frombuffer(side, np.int32)
     a, b, _, c, d = matrix[:5].tolist()
     if abs(a) < abs(b):
         image, x_sign, y_sign = image.transpose(1, 0, 2), c, b

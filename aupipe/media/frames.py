@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from typing import cast
@@ -17,9 +17,11 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from aupipe.errors import MediaError
 from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.display import Display
+from aupipe.media.image_files import is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter
 from aupipe.media.probe import packets_of, probe
 
@@ -84,11 +86,27 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
     if span is None:
         info = probe(uri, max_frame_px)
         span = Span(info.frames_expected, info.exact, track=info.track)
+    if is_sequence(uri):
+        yield from _sequence_frames(uri, span, max_frame_px)
+        return
     with open_video(uri, max_frame_px, span.track) as (container, stream):
         reader = _Reader(container, stream, span, max_frame_px)
         yield from reader.by_time() if span.exact else reader.in_output_order()
         for place in range(reader.yielded, span.expected):
             yield Frame(span.first + place, None, None)
+
+
+def _sequence_frames(uri: str, span: Span, max_frame_px: int) -> Iterator[Frame]:
+    """Yield one frame per image of a sequence; a file that cannot be read costs only its own frame."""
+    step = None if span.assume_fps is None else 1 / Fraction(span.assume_fps).limit_denominator(10**6)
+    for index, file in enumerate(sequence_files(uri)):
+        time_s = None if step is None else media_time_s(index, step)
+        try:
+            image = next(frames(file, Span(1, exact=False), max_frame_px))
+        except MediaError:
+            yield Frame(index, time_s, None)
+        else:
+            yield replace(image, index=index, time_s=time_s)
 
 
 class _Reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 
@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from aupipe.errors import NoFramesError
+from aupipe.errors import MediaError, NoFramesError
 from aupipe.media.byte_source import opened
 from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import (
@@ -28,6 +28,7 @@ from aupipe.media.container import (
 )
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import FFmpegLog, capture_log
+from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter
 
 _TS_PACKET_BYTES = (188, 192, 204)
@@ -126,6 +127,8 @@ def probe(
     Raises:
         MediaError: it cannot be read as a video. The subclass depends on the cause.
     """
+    if is_sequence(uri):
+        return _probe_sequence(uri, max_frame_px, assume_fps)
     first = _first_picture(uri, max_frame_px, track)
     with capture_log() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
@@ -219,6 +222,10 @@ def probe(
 def fingerprint(uri: str) -> str:
     """Return the sha256 of the file's bytes in hexadecimal. Inputs with equal bytes are computed once."""
     digest = hashlib.sha256()
+    if is_sequence(uri):
+        for file in sequence_files(uri):
+            digest.update(f"{fingerprint(file)}\n".encode())
+        return digest.hexdigest()
     with opened(uri) as file:
         while block := file.read(2**20):
             digest.update(block)
@@ -228,16 +235,39 @@ def fingerprint(uri: str) -> str:
 def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """Yield the stream's packets with data, in decoding order. Damaged parts are skipped if FFmpeg can continue."""
     failures = 0
+    single = bool(format_names(container) & IMAGE_FORMATS)
     while failures < 100:  # the limit ends a demuxer that always fails at the same position
         try:
             for packet in container.demux(stream):
                 if packet.size:
                     yield packet
                     failures = 0
+                    if single:  # cameras append a second image, or a film, to a JPEG file
+                        return
         except av.error.InvalidDataError:
             failures += 1
             continue
         return
+
+
+def _probe_sequence(uri: str, max_frame_px: int, assume_fps: float | None) -> VideoInfo:
+    """Return the facts of a sequence of images: size and codec are those of the first image that can be read."""
+    files = sequence_files(uri)
+    reason: MediaError | None = None
+    for file in files:
+        try:
+            info = probe(file, max_frame_px)
+        except MediaError as error:
+            reason = reason or error
+            continue
+        pts = None if assume_fps is None else np.arange(len(files), dtype=np.int64)
+        step = Fraction(1) if assume_fps is None else 1 / Fraction(assume_fps).limit_denominator(10**6)
+        return replace(
+            info, container="image sequence", time_base=step, pts=pts, frames_expected=len(files),
+            start_s=None if pts is None else 0.0, duration_s=None if pts is None else float(len(files) * step),
+        )  # fmt: skip
+    assert reason is not None
+    raise reason
 
 
 def _later(moment: Moment | None, pictures: int, formats: frozenset[str]) -> Moment | None:

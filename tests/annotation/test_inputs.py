@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import PassedOver, find_inputs
+from aupipe.annotation.inputs import ImageRule, PassedOver, find_inputs
 from aupipe.errors import ConfigError, ManifestError, redact
 
 pytestmark = pytest.mark.unit
@@ -36,9 +36,11 @@ OTHERS = ("notes.TXT", "deep/a.srt", "deep/b.srt", "frames/1.png", "README", "ra
 def check_passed_over(passed: PassedOver, top: str) -> None:
     assert (passed.files, passed.suffixes) == (6, {".srt": 2, ".txt": 1, ".png": 1, ".dat": 1, "": 1})
     assert passed.hidden == 5
-    assert sorted(passed.record()) == ["files", "first", "hidden", "hidden_first", "suffixes"]
+    assert sorted(passed.record()) == ["files", "first", "hidden", "hidden_first", "images", "suffixes"]
+    assert passed.images == 1
     text = passed.text()
     assert text.startswith("6 other files passed over: 2 .srt, 1 without suffix, 1 .dat, 1 .png, 1 .txt (first: ")
+    assert "; 1 of them are images; take them with --set images=each " in text
     assert "; 5 hidden or system files and folders passed over (first: " in text
     assert {*passed.examples} <= {f"{top}/{name}" for name in OTHERS}
     folders = (".Trash-1000", "@eaDir", "deep/#RECYCLE", "deep/._d.mp4", "$Recycle.Bin")
@@ -65,8 +67,8 @@ def test_hidden_and_system_folders_are_not_searched_and_all_is_counted_by_suffix
         assert [video.video_id for video in find_inputs([f"{place}/.Trash-1000/x"])[0]] == ["a.mp4"]
         with pytest.raises(ConfigError, match=r"nothing matches this pattern; 1 hidden or system .*@eaDir"):
             find_inputs([f"{place}/@*"])
-        with pytest.raises(ConfigError, match=r"no video in this folder \(1 other files passed over: 1 .png"):
-            find_inputs([f"{place}/frames"])
+        with pytest.raises(ConfigError, match=r"no video or image in this folder \(1 other files passed over: 1 .png"):
+            find_inputs([f"{place}/frames"], images="skip")
     assert [video.video_id for video in find_inputs([f"{tmp_path}/deep/.*.mp4"])[0]] == ["._d.mp4"]
 
 
@@ -85,6 +87,33 @@ def test_suffixes_of_archives_are_searched_for_in_any_case(tmp_path: Path) -> No
     inputs, passed = find_inputs([str(tmp_path)])
     assert {video.video_id for video in inputs} == {f"a{suffix}" for suffix in suffixes}
     assert passed.files == 10
+
+
+def ids(named: str, images: ImageRule = "auto") -> list[str]:
+    return [video.video_id for video in find_inputs([named], images=images)[0]]
+
+
+def test_images_are_inputs_where_they_are_all_there_is_or_by_the_rule(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    for name in ("mixed/a.mp4", "mixed/s/1.png", "mixed/s/2.PNG", "mixed/cover.jpg", "stills/b.jpeg", "stills/x/1.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        memory.pipe_file(f"{top}/{name}", b"x")
+    for place in (str(tmp_path), f"memory:/{top}"):
+        assert ids(f"{place}/mixed") == ids(f"{place}/mixed", "skip") == ["a.mp4"]
+        assert find_inputs([f"{place}/mixed"])[1].images == 3
+        assert ids(f"{place}/mixed", "each") == ["a.mp4", "cover.jpg", "s/1.png", "s/2.PNG"]
+        assert ids(f"{place}/stills") == ids(f"{place}/stills", "each") == ["b.jpeg", "x/1.tif"]
+        assert ids(f"{place}/mixed/s/*.png") == ids(f"{place}/mixed/s/1.png", "skip") == ["1.png"]
+        here = place.replace(":///", "://")
+        sequences, passed = find_inputs([f"{place}/mixed"], images="sequence")
+        assert [video.video_id for video in sequences] == ["a.mp4", "mixed", "s"]
+        assert [video.uri.replace(":///", "://") for video in sequences[1:]] == [f"{here}/mixed/", f"{here}/mixed/s/"]
+        assert passed.files == 0
+        with pytest.raises(ConfigError, match=r"no video or image .*--set images=each"):
+            ids(f"{place}/stills", "skip")
+        with pytest.raises(ConfigError, match=r"1\.png: images=sequence reads folders of images; name the folder"):
+            ids(f"{place}/mixed/s/1.png", "sequence")
 
 
 def test_source_code_with_a_suffix_of_video_is_passed_over(tmp_path: Path) -> None:
@@ -151,7 +180,7 @@ def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Pa
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
-    with pytest.raises(ConfigError, match="no video in this folder"):
+    with pytest.raises(ConfigError, match="no video or image in this folder"):
         find_inputs([str(tmp_path)])
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 
 from aupipe.annotation.inputs import Input
@@ -34,3 +38,16 @@ def test_frames_of_an_archive_are_estimated(clip: str) -> None:
     assert estimate_frames(inputs, AnnotateConfig(sample_fps=5)) == 15
     assert estimate_frames([inputs[0]] * 1000, AnnotateConfig()) == 50_000
     assert estimate_frames([], AnnotateConfig()) == 0
+
+
+def test_images_and_sequences_have_a_frame_per_file(tmp_path: Path) -> None:
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((24, 32, 3), np.uint8))
+    (tmp_path / "0.png").write_bytes(b"damaged")
+    header = read_header(f"{tmp_path}/1.png")
+    assert (header.width_px, header.height_px, header.counted, header.frames) == (32, 24, 1, 1)
+    header = read_header(f"{tmp_path}/")
+    assert (header.width_px, header.height_px, header.counted, header.frames) == (32, 24, 3, 3)
+    assert estimate_frames([Input(f"{tmp_path}/", "s"), Input(f"{tmp_path}/1.png", "1.png")], AnnotateConfig()) == 4
+    with pytest.raises(TooLargeError, match=r"3 frames are beyond limits\.frames=2"):
+        check(f"{tmp_path}/", LimitsConfig(frames=2))

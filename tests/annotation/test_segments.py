@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import Segment, cut_into_segments
-from aupipe.errors import NoFramesError
+from aupipe.errors import NoClockError, NoFramesError
 from aupipe.media.probe import VideoInfo
 from harness.sizes import sizes
 
@@ -138,3 +138,14 @@ def test_a_segment_decodes_the_longest_gap_before_what_it_owns(
         if first > 0 and gap_s > 0:
             assert (pts[segment.write_start] - pts[first]) / 25 >= gap_s
     assert owned == list(range(count))
+
+
+def test_a_single_image_is_looked_at_at_any_rate_and_has_no_part_in_time() -> None:
+    info = replace(_info(np.zeros(1, np.int64), np.zeros(0, np.int64)), pts=None, start_s=None, duration_s=None)
+    info = replace(info, exact=False)
+    (segment,) = cut_into_segments(Input("a.png", "a.png"), info, 20.0, 4, sample_fps=5)
+    assert (segment.frames, segment.sampled_frames) == (1, None)
+    with pytest.raises(NoClockError):
+        cut_into_segments(Input("a.png", "a.png", start_s=1.0), info, 20.0, 4)
+    with pytest.raises(NoClockError):
+        cut_into_segments(Input("s/", "s"), replace(info, frames_expected=2), 20.0, 4, sample_fps=5)

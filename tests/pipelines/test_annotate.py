@@ -243,7 +243,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"--input": "{tmp}/empty"}, "no video in this folder"),
+        ({"--input": "{tmp}/empty"}, "no video or image in this folder"),
         ({"--input": ""}, "an empty name"),
         ({"--out": "{tmp}/file"}, "cannot be written"),
         ({"--checkpoint": "{tmp}/nothing"}, "is no checkpoint"),

@@ -1,0 +1,398 @@
+"""The Python API: the stages of `annotate.py` in this process, on files or on arrays, without Ray."""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+
+from aupipe import facs
+from aupipe.annotation import model_set
+from aupipe.annotation.annotator import annotate_in_memory
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.encode import Encoders
+from aupipe.annotation.inputs import Input, find_inputs
+from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.config import load, merge
+from aupipe.errors import AupipeError, ConfigError, MediaError
+from aupipe.evaluation.decision import EnsembleRule
+from aupipe.faces import CROP_SIZE_PX
+from aupipe.faces.align import crop
+from aupipe.faces.detect import Detector
+from aupipe.media.frames import frames
+from aupipe.media.image_files import sequence_uri
+from aupipe.models import default_models
+from aupipe.models.checkpoint import Card
+from aupipe.models.sliding_window import run_head
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]
+    from matplotlib.figure import Figure
+
+STARTER = "starter"
+
+PathOrUri = str | os.PathLike[str]
+# One video or image, several, or frames (N, H, W, 3) or (H, W, 3), uint8 RGB.
+Source = PathOrUri | np.ndarray | Sequence[PathOrUri] | Sequence[np.ndarray]
+# Nested keys, dotted keys as `annotate.py --set` takes them, or both.
+Settings = Mapping[str, Any] | AnnotateConfig
+
+_BATCH = 16  # crops per encoder call; fixed, so that a crop's probabilities do not depend on the others
+_APART_S = 3600.0  # between crops that are no track: longer than any hole that a window bridges
+_ARRAY_ID = "array"  # video_id and uri of frames that were given as an array
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A detected face.
+
+    Attributes:
+        box: x, y, width, height in pixels of the upright image.
+        landmarks: (5, 2) float32 pixels: left eye, right eye, nose tip, left and right mouth corner, as seen.
+        score: of the detector, in 0..1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """One or several AU models that predict together; `load_model` makes it.
+
+    Attributes:
+        models: their networks and cards.
+        aus: the names of the AUs, in the order of every table.
+    """
+
+    models: ModelSet
+    aus: tuple[str, ...] = facs.AUS
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """The card of each model: configuration, thresholds, training data, license and limits."""
+        return tuple(member.card for member in self.models.members)
+
+    @property
+    def card(self) -> Card:
+        """The card of the model, of several the first."""
+        return self.cards[0]
+
+    @property
+    def template(self) -> np.ndarray:
+        """(5, 2) float32: the places of a face's landmarks in the crops, in pixels of 112×112.
+
+        Raises:
+            ConfigError: the models were trained on crops of different templates.
+        """
+        if len(self.models.templates) > 1:
+            raise ConfigError("the models need crops of different templates; load them one by one")
+        return np.asarray(self.models.templates[0])
+
+    def crop(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """Return the aligned crop (112, 112, 3) uint8 RGB of a face in an image (H, W, 3) uint8 RGB."""
+        return crop(_image(image), face.landmarks, self.template)
+
+    def predict(
+        self, crops: np.ndarray, *, time_s: Sequence[float] | np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return the probability of every AU, of several models the mean: name → (N,) float32.
+
+        Args:
+            crops: (N, 112, 112, 3) uint8 RGB, aligned to `template` as `crop` does.
+            time_s: (N,) ascending seconds, if the crops are one face's in a video: temporal models then use the
+                neighboring crops, and audio-visual ones run without audio. None: each crop is an image of its own.
+
+        Example:
+            >>> import numpy as np
+            >>> model = aupipe.load_model("starter")
+            >>> probabilities = model.predict(np.zeros((3, 112, 112, 3), np.uint8))
+            >>> probabilities["AU12"].shape
+            (3,)
+        """
+        crops = np.asarray(crops)
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
+            raise ConfigError(f"crops: {crops.dtype} {crops.shape} (uint8 (N, {CROP_SIZE_PX}, {CROP_SIZE_PX}, 3))")
+        apart = np.arange(len(crops), dtype=np.float64) * _APART_S
+        times = apart if time_s is None else np.asarray(time_s, np.float64)
+        if times.shape != (len(crops),) or (np.diff(times) < 0).any():
+            raise ConfigError(f"time_s: {times.shape} ({len(crops)} ascending seconds, one per crop)")
+        _ = self.template  # of several, no crop would fit all models
+        embeddings = torch.from_numpy(Encoders(self.models, _BATCH, torch.device("cpu"))(list(crops[:, None])))
+        total, first = np.zeros((len(crops), len(self.aus))), 0
+        for member in self.models.members:
+            width = member.system.encoder.embed_dim
+            probability = run_head(
+                member.system.head, embeddings[:, first : first + width], times, overlap=member.card.overlap
+            )
+            total += probability["au"].numpy()
+            first += width
+        mean = (total / len(self.models.members)).astype(np.float32)
+        return {au: mean[:, number] for number, au in enumerate(self.aus)}
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """The tables of an annotation, as `annotate.py` writes them.
+
+    Attributes:
+        frames: one row per face per frame, and one row for a frame without a face or not decoded (`schema.FRAMES`).
+        events: one row per event: a run of frames in which an AU of a face is active (`schema.EVENTS`).
+        videos: one row per input, with its status and reason (`schema.VIDEOS`).
+        thresholds: of each AU; a probability that reaches it is a positive decision.
+    """
+
+    frames: pa.Table
+    events: pa.Table
+    videos: pa.Table
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def video(self) -> dict[str, Any]:
+        """The row of `videos` of the one input.
+
+        Raises:
+            ConfigError: there are several inputs.
+        """
+        if len(self.videos) != 1:
+            raise ConfigError(f"video: {len(self.videos)} inputs (1); use .videos, a table of all")
+        return dict(self.videos.to_pylist()[0])
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return `frames` as a pandas DataFrame."""
+        return self.frames.to_pandas()
+
+    def plot(self, *, video_id: str | None = None, face_id: int | None = None, aus: Sequence[str] = facs.AUS) -> Figure:
+        """Return a figure of the AUs of one face over time.
+
+        Per AU it has the probability (thin), the smoothed probability (bold), the threshold (dotted) and the events
+        (bars). Time is in seconds, or in frames where the input has no clock.
+
+        Args:
+            video_id: the input; None: the first one with a face.
+            face_id: the face; None: the one in most frames.
+
+        Example:
+            >>> figure = aupipe.annotate("clip.mp4").plot(aus=["AU12", "AU25"])
+            >>> figure.savefig("clip.png")
+        """
+        from aupipe.annotation.plot import timeline
+
+        return timeline(self.frames, self.events, self.thresholds, video_id, face_id, aus)
+
+    def _repr_html_(self) -> str:
+        """Return a short table for notebooks: per AU the share of positive faces and the number of events."""
+        events = self.events["au"].to_pylist()
+        rows = []
+        for au in facs.AUS:
+            decided = self.frames[au].drop_null()
+            share = f"{sum(decided.to_pylist()) / len(decided):.0%}" if len(decided) else "–"
+            rows.append(f"<tr><td>{au}</td><td>{share}</td><td>{events.count(au)}</td></tr>")
+        status = ", ".join(f"{row['video_id']}: {row['status']}" for row in self.videos.slice(0, 5).to_pylist())
+        more = f" and {len(self.videos) - 5} more" if len(self.videos) > 5 else ""
+        return (
+            f"<p>{html.escape(status + more)}; {len(self.frames)} rows</p>"
+            f"<table><tr><th>AU</th><th>positive</th><th>events</th></tr>{''.join(rows)}</table>"
+        )
+
+
+def annotate(
+    source: Source,
+    *,
+    model: PathOrUri | Sequence[PathOrUri] | Model = STARTER,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    sample_fps: float | None = None,
+    fps: float | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    settings: Settings | None = None,
+) -> Annotation:
+    """Detect faces and their Action Units in videos, images or arrays of frames.
+
+    It runs in this process, without Ray, and gives the tables that `annotate.py` writes; use that for archives.
+
+    Args:
+        source: path or URI of a video, an image or a folder; a list of them; or the frames of one video:
+            an array (N, H, W, 3) or (H, W, 3), uint8 RGB, or a list of arrays (H, W, 3).
+        model: as `load_model` takes it, or a loaded model. Default: the two starter models, trained on rendered faces.
+        start_s, end_s: the part of a video, in seconds of media time; the end is not included. None: all of it.
+        sample_fps: frames per second to annotate, at most. None: every frame.
+        fps: frames per second of an array, or of another input without a clock. None: its times are null.
+        thresholds: AU → probability, over those of the models.
+        settings: every key of `annotate.py --set`, nested or dotted: {"detector.min_score": 0.7}.
+
+    Raises:
+        MediaError: the one input cannot be annotated; a subclass and `reason` say why. Of several inputs, `videos`
+            has the status and reason of each.
+        ConfigError: an argument is wrong.
+
+    Example:
+        >>> annotation = aupipe.annotate("clip.mp4")
+        >>> annotation.to_pandas()[["time_s", "face_id", "AU12_prob", "AU12"]].head()
+           time_s  face_id  AU12_prob   AU12
+        ...
+        >>> annotation.video["status"]
+        'ok'
+    """
+    config = _config(settings, thresholds, sample_fps, fps)
+    models = (model if isinstance(model, Model) else load_model(model, ensemble=config.ensemble)).models
+    if start_s is not None and end_s is not None and end_s <= start_s:
+        raise ConfigError(f"end_s: {end_s:g} (after start_s={start_s:g})")
+    with _inputs(source, config) as (found, of_array):
+        in_time = any(each is not None for each in (start_s, end_s, config.sample_fps))
+        if of_array and in_time and config.assume_fps is None:
+            raise ConfigError("fps: None (frames per second, for start_s, end_s and sample_fps of an array)")
+        inputs = found
+        if start_s is not None:
+            inputs = [replace(video, start_s=start_s) for video in inputs]
+        if end_s is not None:
+            inputs = [replace(video, end_s=end_s) for video in inputs]
+        tables = annotate_in_memory(inputs, models, config)
+    videos = tables.videos
+    if of_array:  # otherwise the name of a temporary folder
+        videos = videos.set_column(
+            videos.schema.get_field_index("uri"), videos.schema.field("uri"), pa.array([_ARRAY_ID] * len(videos))
+        )
+    if len(inputs) == 1 and videos["status"][0].as_py() == "quarantined":
+        raise _error(videos["reason"][0].as_py())
+    members = CacheKeys(models, config).decision.thresholds
+    mean = {au: float(np.mean([each[au] for each in members])) for au in facs.AUS}
+    return Annotation(tables.frames, tables.events, videos, mean)
+
+
+def load_model(name_or_path: PathOrUri | Sequence[PathOrUri] = STARTER, *, ensemble: EnsembleRule = "mean") -> Model:
+    """Load an AU model.
+
+    Args:
+        name_or_path: "starter", which is both models that come with aupipe; or a checkpoint folder or URI, as
+            train.py writes it to RUN/best; or several, which predict together.
+        ensemble: how several models decide in `annotate`.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be used.
+
+    Example:
+        >>> model = aupipe.load_model("starter")
+        >>> model.aus[:3]
+        ('AU01', 'AU02', 'AU04')
+        >>> model.card.training.license
+        'CC0-1.0, MIT (ICT-FaceKit)'
+    """
+    named = [name_or_path] if isinstance(name_or_path, str | os.PathLike) else list(name_or_path)
+    paths: list[str] = []
+    for each in named:
+        paths += default_models.FOLDERS if os.fspath(each) == STARTER else [os.fspath(each)]
+    return Model(model_set.load(paths, ensemble))
+
+
+def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = None) -> list[Face]:
+    """Return the faces of an image, the highest score first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or the path or URI of an image file, whose EXIF orientation is applied. Of a video
+            the first frame is used.
+        settings: keys `detector.…` of `annotate.py --set`.
+
+    Raises:
+        MediaError: the file cannot be read as an image.
+
+    Example:
+        >>> faces = aupipe.detect_faces("face.jpg")
+        >>> len(faces), faces[0].landmarks.shape
+        (1, (5, 2))
+    """
+    pixels = _read(os.fspath(image)) if isinstance(image, str | os.PathLike) else _image(image)
+    found = Detector(_config(settings).detector).detect(pixels)
+    return [
+        Face((box[0], box[1], box[2], box[3]), landmarks, float(score))
+        for box, landmarks, score in zip(found.boxes.tolist(), found.landmarks, found.scores, strict=True)
+    ]
+
+
+def _config(
+    settings: Settings | None, thresholds: Mapping[str, float] | None = None, sample_fps: float | None = None,
+    fps: float | None = None,
+) -> AnnotateConfig:  # fmt: skip
+    given: dict[str, Any] = {}
+    if isinstance(settings, AnnotateConfig):
+        given = settings.model_dump()
+    else:
+        for key, value in (settings or {}).items():
+            for part in reversed(key.split(".")):
+                value = {part: value}  # noqa: PLW2901
+            given = merge(given, value)
+    if thresholds is not None:
+        given = merge(given, {"thresholds": dict(thresholds)})
+    given |= {} if sample_fps is None else {"sample_fps": sample_fps}
+    given |= {} if fps is None else {"assume_fps": fps}
+    return load(AnnotateConfig, given)
+
+
+@contextmanager
+def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[list[Input], bool]]:
+    """Yield the inputs that a source names, and whether it is an array, whose frames are files during the block."""
+    if isinstance(source, str | os.PathLike):
+        yield _find([source], config), False
+        return
+    if len(source) == 0:
+        raise ConfigError("source: empty (a path, a URI, an array of frames, or a list of them)")
+    paths = [each for each in source if isinstance(each, str | os.PathLike)]
+    if paths:
+        if len(paths) < len(source):
+            raise ConfigError("source: paths and arrays in one list (paths, or arrays of one video)")
+        yield _find(paths, config), False
+        return
+    images = [source] if isinstance(source, np.ndarray) and source.ndim == 3 else source
+    with tempfile.TemporaryDirectory(prefix="aupipe-") as folder:
+        for number, image in enumerate(images):
+            pixels = cv2.cvtColor(_image(image), cv2.COLOR_RGB2BGR)
+            if not cv2.imwrite(str(Path(folder, f"{number:08d}.png")), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+                raise OSError(f"{folder}: cannot be written")
+        yield [Input(sequence_uri(folder), _ARRAY_ID)], True
+
+
+def _find(paths: Sequence[PathOrUri], config: AnnotateConfig) -> list[Input]:
+    named = [os.fspath(path) for path in paths]
+    return find_inputs([each if "://" in each else os.path.expanduser(each) for each in named], None, config.images)[0]
+
+
+def _image(image: object) -> np.ndarray:
+    """Return the image as an array, if it is one.
+
+    Raises:
+        ConfigError: it is not (H, W, 3) uint8.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ConfigError(f"image: {pixels.dtype} {pixels.shape} (uint8 (H, W, 3), RGB)")
+    return np.ascontiguousarray(pixels)
+
+
+def _read(uri: str) -> np.ndarray:
+    image = next((frame.image for frame in frames(uri)), None)
+    if image is None:
+        raise MediaError(f"{uri}: its image cannot be decoded")
+    return image
+
+
+def _error(reason: str) -> AupipeError:
+    """Return the error that a reason in `videos` describes."""
+    code, _, message = reason.partition(": ")
+    if code == "internal_error":
+        return AupipeError(reason)
+    kinds = {kind.reason: kind for kind in MediaError.__subclasses__()}
+    error = kinds.get(code, MediaError)(message)
+    error.reason = code
+    return error

@@ -1,0 +1,240 @@
+"""The Python API: annotate, load_model and detect_faces on files and arrays, without Ray."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import draw_face, scene, truncate, write_clip
+
+import aupipe
+from aupipe import facs
+from aupipe.annotation import api
+from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.errors import CheckpointError, ConfigError, NoClockError, NoFramesError, NotAVideoError, NotFoundError
+
+pytestmark = pytest.mark.unit
+
+FRAMES_IN_CLIP = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clip.mp4 (12 frames, one face, 25 frames/s), face.jpg and stills/ (3 numbered images)."""
+    top = tmp_path_factory.mktemp("api")
+    images = scene(FRAMES_IN_CLIP)
+    write_clip(top / "clip.mp4", images, times=[40 * n for n in range(FRAMES_IN_CLIP)])
+    (top / "stills").mkdir()
+    for name, image in (("face.jpg", images[0]), *((f"stills/{n}.png", images[n]) for n in range(3))):
+        cv2.imwrite(str(top / name), image[:, :, ::-1])
+    return top
+
+
+@pytest.fixture(scope="module")
+def model() -> api.Model:
+    return aupipe.load_model("starter")
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    script = (
+        # CPU time, because other processes share the cores.
+        "import sys, time; start = time.process_time(); import aupipe; took = time.process_time() - start\n"
+        "heavy = {'torch', 'ray', 'cv2', 'av', 'pyarrow', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "print(sorted(heavy), took < 0.2, 'annotate' in dir(aupipe), aupipe.__version__ != '')\n"
+        "aupipe.annotate; print('ray' in sys.modules, 'matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] True True True\nFalse False\n"
+
+
+def test_public_names_are_those_of_the_plan() -> None:
+    assert aupipe.__all__ == ["Annotation", "__version__", "annotate", "detect_faces", "load_model"]
+    assert all(hasattr(aupipe, name) for name in aupipe.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'anotate'"):
+        _ = aupipe.anotate  # type: ignore[attr-defined]
+
+
+def test_examples_of_the_docstrings_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for example in finder.find(api, extraglobs={"aupipe": aupipe}):
+        runner.run(example)
+    assert runner.summarize(verbose=False).failed == 0
+    assert runner.tries >= 9
+    assert (folder / "clip.png").stat().st_size > 10_000
+
+
+def test_a_video_gives_the_tables_of_annotate(folder: Path, model: api.Model) -> None:
+    result = aupipe.annotate(folder / "clip.mp4", model=model)
+    assert set(FRAMES.names) <= set(result.frames.column_names)
+    assert result.events.schema.names == EVENTS.names
+    assert result.frames["frame"].to_pylist() == list(range(FRAMES_IN_CLIP))
+    assert result.frames["time_s"].to_pylist() == pytest.approx([n * 0.04 for n in range(FRAMES_IN_CLIP)])
+    assert set(result.frames["status"].to_pylist()) == {"ok"}
+    assert (result.video["video_id"], result.video["status"]) == ("clip.mp4", "ok")
+    assert result.video["frames_decoded"] == FRAMES_IN_CLIP
+    assert list(result.to_pandas().columns) == result.frames.column_names
+    assert tuple(result.thresholds) == facs.AUS
+    assert "<td>AU12</td>" in result._repr_html_()
+    assert "clip.mp4: ok" in result._repr_html_()
+
+
+def test_a_part_a_rate_and_thresholds_are_obeyed(folder: Path, model: api.Model) -> None:
+    clip = str(folder / "clip.mp4")
+    part = aupipe.annotate(clip, model=model, start_s=0.08, end_s=0.2)
+    assert part.frames["frame"].to_pylist() == [2, 3, 4]
+    sampled = aupipe.annotate(clip, model=model, sample_fps=5, thresholds=dict.fromkeys(facs.AUS, 0.0))
+    assert sampled.frames["frame"].to_pylist() == [0, 5, 10]
+    assert all(sampled.frames[au].to_pylist() == [True] * 3 for au in facs.AUS)
+    assert sampled.thresholds == dict.fromkeys(facs.AUS, 0.0)
+    assert len(sampled.events) == len(facs.AUS)
+    for settings in ({"detector.min_face_px": 500}, {"detector": {"min_face_px": 500}}):
+        small = aupipe.annotate(clip, model=model, end_s=0.04, settings=settings)
+        assert small.frames["status"].to_pylist() == ["face_too_small"]
+    config = AnnotateConfig(sample_fps=5)
+    assert len(aupipe.annotate(clip, model=model, settings=config).frames) == 3
+
+
+def test_arrays_of_frames_give_what_their_video_gives(folder: Path, model: api.Model) -> None:
+    images = [frame.image for frame in api.frames(str(folder / "clip.mp4")) if frame.image is not None]
+    expected = aupipe.annotate(folder / "clip.mp4", model=model)
+    for source in (np.stack(images), images):
+        got = aupipe.annotate(source, model=model, fps=25)
+        assert (got.video["video_id"], got.video["uri"], got.video["status"]) == ("array", "array", "ok")
+        assert got.frames.drop_columns(["video_id", "time_s"]) == expected.frames.drop_columns(["video_id", "time_s"])
+        assert got.frames["time_s"].to_pylist() == pytest.approx(expected.frames["time_s"].to_pylist())
+    without = aupipe.annotate(images[0], model=model)
+    assert without.frames["time_s"].to_pylist() == [None]
+    assert without.frames["status"].to_pylist() == ["ok"]
+    assert aupipe.annotate(np.stack(images[:3]), model=model, fps=25, start_s=0.04).frames["frame"].to_pylist() == [
+        1,
+        2,
+    ]
+
+
+def test_images_and_lists_are_inputs(folder: Path, model: api.Model) -> None:
+    image = aupipe.annotate(folder / "face.jpg", model=model, sample_fps=5)
+    assert image.frames["time_s"].to_pylist() == [None]
+    assert image.video["status"] == "ok"
+    several = aupipe.annotate([folder / "face.jpg", str(folder / "stills"), folder / "gone.mp4"], model=model)
+    status = dict(zip(several.videos["video_id"].to_pylist(), several.videos["status"].to_pylist(), strict=True))
+    assert status == {"0.png": "ok", "1.png": "ok", "2.png": "ok", "face.jpg": "ok", "gone.mp4": "quarantined"}
+    assert len(several.frames) == 4
+    with pytest.raises(ConfigError, match=r"5 inputs \(1\)"):
+        _ = several.video
+    sequence = aupipe.annotate(folder / "stills", model=model, fps=10, settings={"images": "sequence"})
+    assert (sequence.video["video_id"], sequence.video["duration_s"]) == ("stills", pytest.approx(0.3))
+    assert sequence.frames["time_s"].to_pylist() == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_one_input_that_cannot_be_annotated_raises_its_reason(folder: Path, tmp_path: Path, model: api.Model) -> None:
+    with pytest.raises(NotFoundError, match=r"gone\.mp4: no such file"):
+        aupipe.annotate(tmp_path / "gone.mp4", model=model)
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(NotAVideoError) as caught:
+        aupipe.annotate(tmp_path / "text.mp4", model=model)
+    assert caught.value.reason == "not_a_video"
+    with pytest.raises(NoFramesError):
+        aupipe.annotate(folder / "clip.mp4", model=model, start_s=100)
+    with pytest.raises(NoClockError):
+        aupipe.annotate(folder / "face.jpg", model=model, start_s=0)
+
+
+def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path: Path, model: api.Model) -> None:
+    clip = write_clip(tmp_path / "a.mp4", scene(20), muxer={"movflags": "faststart"})
+    truncate(clip, 0.6)
+    result = aupipe.annotate(clip, model=model)
+    assert result.video["status"] == "partial"
+    assert len(set(result.frames["frame"].to_pylist())) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": []}, "source: empty"),
+        ({"source": np.zeros((2, 8, 8), np.uint8)}, r"image: uint8 \(2, 8, 8\)"),
+        ({"source": np.zeros((2, 8, 8, 3))}, r"image: float64 \(8, 8, 3\)"),
+        ({"source": ["a.mp4", np.zeros((8, 8, 3), np.uint8)]}, "paths and arrays in one list"),
+        ({"source": np.zeros((2, 8, 8, 3), np.uint8), "sample_fps": 5}, "fps: None"),
+        ({"source": "a.mp4", "start_s": 2, "end_s": 1}, r"end_s: 1 \(after start_s=2\)"),
+        ({"source": "a.mp4", "thresholds": {"AU99": 0.5}}, "unknown AU 'AU99'"),
+        ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
+        ({"source": "a.mp4", "sample_fps": -1}, "sample_fps"),
+    ],
+)
+def test_wrong_arguments_are_named(model: api.Model, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        aupipe.annotate(**arguments, model=model)  # type: ignore[arg-type]
+
+
+def test_predictions_of_crops_are_those_of_the_tables(folder: Path, model: api.Model) -> None:
+    image = cv2.imread(str(folder / "face.jpg"))[:, :, ::-1]
+    (face,) = aupipe.detect_faces(image)
+    crops = np.stack([model.crop(image, face), model.crop(image[:, ::-1], face)])
+    probabilities = model.predict(crops)
+    assert tuple(probabilities) == model.aus == facs.AUS
+    row = aupipe.annotate(folder / "face.jpg", model=model).frames.to_pylist()[0]
+    alone, track = model.predict(crops[:1]), model.predict(crops, time_s=[0.0, 0.04])
+    for au in facs.AUS:
+        assert probabilities[au].dtype == np.float32
+        assert probabilities[au][0] == pytest.approx(row[f"{au}_raw"], abs=0.02)  # FFmpeg and OpenCV decode JPEG apart
+        assert alone[au][0] == probabilities[au][0]
+        assert track[au] == pytest.approx(probabilities[au])
+    assert all(len(values) == 0 for values in model.predict(crops[:0]).values())
+    with pytest.raises(ConfigError, match=r"crops: uint8 \(112, 112, 3\)"):
+        model.predict(crops[0])
+    with pytest.raises(ConfigError, match="2 ascending seconds"):
+        model.predict(crops, time_s=[1.0, 0.0])
+
+
+def test_models_are_loaded_by_name_and_path(model: api.Model) -> None:
+    folders = api.default_models.FOLDERS
+    assert [card.sha256 for card in aupipe.load_model(folders).cards] == [card.sha256 for card in model.cards]
+    one = aupipe.load_model(folders[0])
+    assert len(one.cards) == 1
+    assert one.card.au_order == facs.AUS
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        aupipe.load_model("nowhere")
+
+
+def test_faces_are_detected_in_files_and_arrays(folder: Path, tmp_path: Path) -> None:
+    (face,) = aupipe.detect_faces(folder / "face.jpg")
+    x, y, width, height = face.box
+    assert 0 < x < x + width < 320
+    assert 0 < y < y + height < 240
+    assert ((face.landmarks > [x, y]) & (face.landmarks < [x + width, y + height])).all()
+    assert 0.6 <= face.score <= 1
+    assert aupipe.detect_faces(np.zeros((64, 64, 3), np.uint8)) == []
+    assert len(aupipe.detect_faces(draw_face(200), settings={"detector.min_score": 0.5})) == 1
+    with pytest.raises(NotFoundError):
+        aupipe.detect_faces(tmp_path / "gone.jpg")
+    with pytest.raises(ConfigError, match=r"image: uint8 \(64, 64\)"):
+        aupipe.detect_faces(np.zeros((64, 64), np.uint8))
+
+
+def test_the_plot_has_an_axis_per_au_and_a_bar_per_event(folder: Path, model: api.Model) -> None:
+    result = aupipe.annotate(folder / "clip.mp4", model=model, thresholds=dict.fromkeys(facs.AUS, 0.0))
+    figure = result.plot()
+    assert [axes.get_ylabel() for axes in figure.axes] == list(facs.AUS)
+    assert figure.axes[-1].get_xlabel() == "time (s)"
+    first = figure.axes[0]
+    raw, smoothed, _ = first.lines
+    assert raw.get_linewidth() < smoothed.get_linewidth()
+    assert smoothed.get_ydata().tolist() == result.frames["AU01_prob"].to_pylist()
+    assert len(first.collections[0].get_segments()) == 1
+    image = aupipe.annotate(folder / "face.jpg", model=model)
+    assert image.plot(aus=["AU12"]).axes[0].get_xlabel() == "frame"
+    with pytest.raises(ConfigError, match="aus: AU99"):
+        result.plot(aus=["AU99"])
+    with pytest.raises(ConfigError, match=r"video_id, face_id: clip\.mp4, 7 "):
+        result.plot(face_id=7)
+    blank = aupipe.annotate(np.zeros((1, 64, 64, 3), np.uint8), model=model)
+    with pytest.raises(ConfigError, match="video_id, face_id: None, None"):
+        blank.plot()

@@ -1,0 +1,24 @@
+"""Keys of what is committed, and the signature by which a file counts as unchanged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aupipe.annotation.cache_keys import stat_signature
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_signature_of_a_sequence_depends_on_every_image(tmp_path: Path) -> None:
+    uri = f"{tmp_path}/"
+    assert stat_signature(uri) == stat_signature(f"{tmp_path}/gone/") == ""
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(b"a")
+    before = stat_signature(uri)
+    assert before == stat_signature(uri) != ""
+    (tmp_path / "1.png").write_bytes(b"longer")
+    changed = stat_signature(uri)
+    (tmp_path / "3.png").write_bytes(b"a")
+    assert len({before, changed, stat_signature(uri)}) == 3

@@ -1,0 +1,155 @@
+"""Image files as videos of one frame, and folders of images as sequences."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import fsspec
+import numpy as np
+import pytest
+
+from aupipe.errors import MediaError, NoFramesError, NotAVideoError
+from aupipe.media.audio import audio
+from aupipe.media.frames import Span, frames
+from aupipe.media.image_files import image_format, in_number_order, is_sequence, sequence_files, sequence_uri
+from aupipe.media.probe import fingerprint, probe
+
+pytestmark = pytest.mark.unit
+
+# How each EXIF orientation is stored, by how the upright image is turned and mirrored (TIFF 6.0, tag 274).
+STORED = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, 1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, -1),
+}
+
+
+def drawing(width: int = 96, height: int = 64) -> np.ndarray:
+    """(height, width, 3) uint8 RGB: every corner and channel is different."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 3 % 256, columns * 2 % 256, (rows + columns) % 256], axis=2).astype(np.uint8)
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), np.ascontiguousarray(image[:, :, ::-1]))
+    return path
+
+
+def with_orientation(jpeg: Path, orientation: int) -> None:
+    """Insert an APP1 segment whose only EXIF tag is the orientation."""
+    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"
+    body = b"Exif\0\0" + tiff
+    data = jpeg.read_bytes()
+    jpeg.write_bytes(data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".ppm", ".PNG", ".webp", ".jp2"])
+def test_an_image_is_one_frame_without_a_time(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a%03d{suffix}", drawing())
+    info = probe(str(path))
+    assert (info.frames_expected, info.width_px, info.height_px, info.start_s, info.pts) == (1, 96, 64, None, None)
+    (frame,) = frames(str(path))
+    assert (frame.index, frame.time_s, frame.corrupt) == (0, None, False)
+    assert frame.image is not None
+    assert np.abs(frame.image.astype(int) - drawing()).max() <= (0 if suffix not in {".webp", ".jp2"} else 40)
+    assert list(audio(str(path))) == []
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_orientation_of_exif_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = cv2.resize(drawing(3, 2), (96, 64), interpolation=cv2.INTER_NEAREST) * 8
+    path = write(tmp_path / "a.jpg", STORED[orientation](upright))
+    with_orientation(path, orientation)
+    (frame,) = frames(str(path))
+    assert frame.image is not None
+    assert frame.image.shape == upright.shape
+    assert np.abs(frame.image.astype(int) - upright).mean() < 4
+    info = probe(str(path))
+    assert (info.width_px, info.height_px) == (96, 64)
+
+
+def test_only_the_first_image_of_a_file_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", drawing())
+    path.write_bytes(path.read_bytes() * 2)  # as cameras append a second view, or a gain map
+    assert probe(str(path)).frames_expected == 1
+    assert [frame.index for frame in frames(str(path))] == [0]
+
+
+def test_an_image_under_another_suffix_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    shutil.copy(write(tmp_path / "a.jpg", drawing()), tmp_path / "a.mp4")
+    with pytest.raises(NotAVideoError, match=r"a still image \(jpeg\) with another suffix; rename it"):
+        probe(str(tmp_path / "a.mp4"))
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    with pytest.raises(NotAVideoError, match="not an image file that FFmpeg knows"):
+        probe(str(tmp_path / "b.jpg"))
+
+
+def test_names_are_in_the_order_of_their_numbers() -> None:
+    names = ["f10.png", "f9.png", "f09.png", "a.png", "f9b2.png", "f9b10.png"]
+    assert in_number_order(names) == ["a.png", "f09.png", "f9.png", "f9b2.png", "f9b10.png", "f10.png"]
+
+
+def test_a_sequence_is_one_video_whose_damaged_files_cost_their_own_frames(tmp_path: Path) -> None:
+    for number in (2, 10, 1):
+        write(tmp_path / f"f{number}.png", np.full((64, 96, 3), number, np.uint8))
+    (tmp_path / "f3.png").write_bytes(b"damaged")
+    (tmp_path / "notes.txt").touch()
+    uri = sequence_uri(str(tmp_path))
+    assert is_sequence(uri)
+    assert [Path(file).name for file in sequence_files(uri)] == ["f1.png", "f2.png", "f3.png", "f10.png"]
+    info = probe(uri)
+    assert (info.frames_expected, info.width_px, info.start_s, info.duration_s) == (4, 96, None, None)
+    found = list(frames(uri, Span(4, exact=False)))
+    assert [(frame.index, frame.time_s) for frame in found] == [(n, None) for n in range(4)]
+    assert [None if frame.image is None else int(frame.image[0, 0, 0]) for frame in found] == [1, 2, None, 10]
+    assert list(audio(uri)) == []
+
+
+def test_a_sequence_has_times_by_the_rate_that_is_given(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path / f"{number}.png", drawing())
+    info = probe(sequence_uri(str(tmp_path)), assume_fps=30)
+    assert (info.time_base, info.start_s, info.duration_s) == (Fraction(1, 30), 0.0, 0.1)
+    assert info.pts is not None
+    assert info.pts.tolist() == [0, 1, 2]
+    span = Span(3, exact=False, assume_fps=30)
+    assert [frame.time_s for frame in frames(sequence_uri(str(tmp_path)), span)] == [0.0, 1 / 30, 2 / 30]
+
+
+def test_a_sequence_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoFramesError, match="no image in this folder"):
+        probe(sequence_uri(str(tmp_path)))
+    with pytest.raises(MediaError, match="no such file"):
+        probe(sequence_uri(str(tmp_path / "gone")))
+    (tmp_path / "a.png").write_bytes(b"damaged")
+    with pytest.raises(NotAVideoError, match=r"a\.png"):
+        probe(sequence_uri(str(tmp_path)))
+
+
+def test_the_fingerprint_of_a_sequence_depends_on_every_file(tmp_path: Path) -> None:
+    for number in range(2):
+        write(tmp_path / f"{number}.png", drawing())
+    uri = sequence_uri(str(tmp_path))
+    before = fingerprint(uri)
+    write(tmp_path / "1.png", drawing()[::-1])
+    assert fingerprint(uri) != before
+
+
+def test_remote_images_and_sequences_are_read(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    for number in range(2):
+        memory.pipe_file(f"{top}/{number}.png", write(tmp_path / "a.png", drawing()).read_bytes())
+    assert image_format(f"memory:/{top}/0.png") == "png_pipe"
+    (frame,) = frames(f"memory:/{top}/0.png")
+    assert frame.image is not None
+    assert (frame.image == drawing()).all()
+    assert len(list(frames(f"memory:/{top}/", Span(2, exact=False)))) == 2
