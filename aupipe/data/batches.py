@@ -10,9 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from aupipe.data.augment import AugmentConfig, augment, smooth
-from aupipe.data.crop_reader import CropReader
-from aupipe.data.embedding_store import EmbeddingReader
-from aupipe.evaluation.inference import PREDICT_BATCH, encode
+from aupipe.data.embedding_store import PREDICT_BATCH, EmbeddingReader, encode_crops
+from aupipe.data.readers import CropReader
 from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.read import FaceStore
 from aupipe.models.embedding import embed
@@ -63,7 +62,7 @@ class CropSource:
         return images, targets
 
     def embeddings(self, rows: Ints) -> Tensor:
-        return encode(self._encoder, self._inputs, self._reader, rows, self._device).to(self._device)
+        return encode_crops(self._encoder, self._inputs, self._reader, rows, self._device).to(self._device)
 
 
 class EmbeddingSource:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -22,15 +23,20 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from aupipe.config import Section
-from aupipe.data.augment import AugmentConfig
+from aupipe.data.augment import AugmentConfig, distort
+from aupipe.data.readers import CropReader
+from aupipe.data.sampler import seed_of
 from aupipe.errors import DatasetError
 from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.columns import of_arrays, to_arrays
-from aupipe.facestore.read import FaceStore, parquet
+from aupipe.facestore.read import ALL, FaceStore, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS
+from aupipe.models.embedding import embed, encoder_sha256
 from aupipe.models.inputs import InputSpec
+from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage
 
+PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
 CARD = "embeddings.json"
 _SCHEMA_VERSION = "1"
 _COLUMN = "embedding"  # float32[E]
@@ -52,7 +58,68 @@ class Encoding(Section):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
 
-def finish(folder: Storage, encoding: Encoding) -> None:
+def plain_encoding(encoder: FrameEncoder, inputs: InputSpec, index: FaceStore) -> Encoding:
+    """The encoding of the crops of a store as they are."""
+    return Encoding(
+        encoder_sha256=encoder_sha256(encoder), width=encoder.embed_dim, input=inputs, store_sha256=index.sha256
+    )
+
+
+def augmented_encodings(plain: Encoding, augment: AugmentConfig, count: int) -> tuple[Encoding, ...]:
+    """`count` encodings of augmented crops; `plain` is that of the crops as they are."""
+    drawn = augment.model_copy(update={"mixup_alpha": 0.0, "label_smoothing": 0.0})  # crops do not depend on them
+    return tuple(plain.model_copy(update={"augment": drawn, "copy_number": number}) for number in range(count))
+
+
+def parts_of(index: FaceStore, pool: str, rows: Ints) -> tuple[str, ...]:
+    """The parts of the store that hold any of these rows of a pool."""
+    groups = index.row_groups(pool)
+    return tuple(dict.fromkeys(groups[number].file for number in np.unique(groups.of(rows))))
+
+
+def encode_part(encoder: FrameEncoder, encoding: Encoding, index: FaceStore, part: str, device: torch.device) -> bytes:
+    """The file of embeddings of a part of the store."""
+    groups = [group for group in index.row_groups(ALL) if group.file == part]
+    rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows) if groups else np.zeros(0, np.int64)
+    (runs,) = (each.runs for _, each in index.parts(ALL) if each.name == part)
+    track = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
+
+    def drawn(images: Tensor, chosen: Ints) -> Tensor:
+        """Images (N, 3, H, W), each track changed by its own draw, the same in all its frames and parts."""
+        assert encoding.augment is not None
+        tracks, parts = track[chosen - rows[0]], []
+        edges = [0, *(np.flatnonzero(np.diff(tracks)) + 1).tolist(), len(tracks)]
+        for first, last in itertools.pairwise(edges):
+            run = runs[tracks[first]]
+            generator = torch.Generator().manual_seed(seed_of("copy", encoding.copy_number, run.video_id, run.person))
+            parts.append(distort(images[None, first:last], encoding.augment, generator)[0])
+        return torch.cat(parts)
+
+    reader = CropReader(index, ALL, keep_groups=2)
+    found = encode_crops(encoder, encoding.input, reader, rows, device, drawn if encoding.augment else None)
+    return to_parquet(found)
+
+
+def encode_crops(
+    encoder: FrameEncoder, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device,
+    distort: Callable[[Tensor, Ints], Tensor] | None = None,
+) -> Tensor:  # fmt: skip
+    """Embeddings (N, E) of rows (N,), on the CPU; leaves eval mode on.
+
+    Args:
+        distort: changes images (64, 3, H, W) in 0..1, those of rows (64,), before they are normalized.
+    """
+    result = torch.empty(len(rows), encoder.embed_dim)
+    for start in range(0, len(rows), PREDICT_BATCH):
+        count = len(rows[start : start + PREDICT_BATCH])
+        chosen = np.resize(rows[start : start + PREDICT_BATCH], PREDICT_BATCH)  # filled up with its own rows
+        images = inputs.scale(reader.read(chosen).to(device))
+        images = inputs.normalize(images if distort is None else distort(images, chosen))
+        result[start : start + count] = embed(encoder, images, PREDICT_BATCH)[:count].cpu()
+    return result
+
+
+def write_card(folder: Storage, encoding: Encoding) -> None:
     """Write the card, when all files are there."""
     folder.write(CARD, encoding.model_dump_json(indent=1).encode())
 
@@ -71,7 +138,7 @@ def to_parquet(embeddings: Tensor) -> bytes:
     return sink.getvalue()
 
 
-def stored(folder: Storage, parts: Iterable[str]) -> bool:
+def is_complete(folder: Storage, parts: Iterable[str]) -> bool:
     """Whether a folder has embeddings of all of these parts."""
     return folder.exists(CARD) and set(parts) <= set(folder.names())
 

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
 from aupipe import facs
+from aupipe.config import Section
 from aupipe.data import clips, sampler, splits
 from aupipe.data.clips import Clips
 from aupipe.data.sampler import Task
@@ -21,9 +23,37 @@ from aupipe.facestore import gaps
 from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives
 from aupipe.facestore.read import FaceStore
-from aupipe.training.recipe import DataConfig
 
 Targets = npt.NDArray[Any]
+
+
+class DataConfig(Section):
+    """Which rows a task learns from."""
+
+    store: str | None = None  # another face store than --data
+    add: tuple[str, ...] = ()  # face stores whose train rows are learnt from too, as BP4D; AUs they lack are unknown
+    every_n: int = Field(default=1, ge=1)  # every n-th frame …
+    rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
+    videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person
+    balance_classes: float = Field(default=0, ge=0, le=1)  # 1: every class equally often; 0: as often as it is
+    clip_frames: int = Field(default=1, ge=1)  # 1: single frames
+    clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
+    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
+    # Learn how strong an AU is, times this, at most 1, instead of whether it is there; the store must know it.
+    intensity: float | None = Field(default=None, gt=0)
+    held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
+    window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
+    shuffled_labels: bool = False  # a check: what learns from such labels must stay at the floor
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DataConfig:
+        if self.balance_classes and self.clip_frames > 1:
+            raise ValueError("balance_classes draws single frames; set clip_frames=1")
+        if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
+            raise ValueError("subset chooses of clips side by side; leave out balance_classes and clip_stride")
+        if self.intensity is not None and self.shuffled_labels:
+            raise ValueError("shuffled_labels shuffles labels, and intensity learns from something else; leave out one")
+        return self
 
 
 @dataclass(frozen=True)

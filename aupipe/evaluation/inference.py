@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from aupipe.data.crop_reader import CropReader
-from aupipe.data.mel_reader import LogMelCache
+from aupipe.data.readers import LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.evaluation.metrics import Floats, Ints
-from aupipe.models.embedding import embed
-from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import FrameEncoder, SequenceHead
+from aupipe.evaluation.metrics import Floats
+from aupipe.models.interfaces import SequenceHead
 from aupipe.models.sliding_window import run_head
-
-PREDICT_BATCH = 64  # fixed: a row's result must not depend on what else is predicted
 
 
 def predict_tracks(
@@ -41,22 +34,3 @@ def predict_tracks(
         for name, values in outputs.items():
             found.setdefault(name, []).append(values)
     return {name: torch.cat(values).cpu().numpy().astype(np.float64) for name, values in found.items()}
-
-
-def encode(
-    encoder: FrameEncoder, inputs: InputSpec, reader: CropReader, rows: Ints, device: torch.device,
-    distort: Callable[[Tensor, Ints], Tensor] | None = None,
-) -> Tensor:  # fmt: skip
-    """Embeddings (N, E) of rows (N,), on the CPU; leaves eval mode on.
-
-    Args:
-        distort: changes images (64, 3, H, W) in 0..1, those of rows (64,), before they are normalized.
-    """
-    result = torch.empty(len(rows), encoder.embed_dim)
-    for start in range(0, len(rows), PREDICT_BATCH):
-        count = len(rows[start : start + PREDICT_BATCH])
-        chosen = np.resize(rows[start : start + PREDICT_BATCH], PREDICT_BATCH)  # filled up with its own rows
-        images = inputs.scale(reader.read(chosen).to(device))
-        images = inputs.normalize(images if distort is None else distort(images, chosen))
-        result[start : start + count] = embed(encoder, images, PREDICT_BATCH)[:count].cpu()
-    return result

@@ -18,9 +18,9 @@ from aupipe import facs
 from aupipe.data import batches, sampler
 from aupipe.data.batches import EmbeddingFolders, Source
 from aupipe.data.clips import Clips
-from aupipe.data.mel_reader import LogMelCache
+from aupipe.data.readers import LogMelCache
 from aupipe.data.sampler import Task
-from aupipe.data.samples import Samples
+from aupipe.data.samples import DataConfig, Samples
 from aupipe.errors import AupipeError, DatasetError
 from aupipe.evaluation import metrics
 from aupipe.evaluation.inference import predict_tracks
@@ -28,7 +28,7 @@ from aupipe.evaluation.metrics import Ints
 from aupipe.models.sliding_window import outputs
 from aupipe.training import optim
 from aupipe.training.learner import unwrap
-from aupipe.training.recipe import DataConfig, Recipe, Stage
+from aupipe.training.recipe import Recipe, Stage
 from aupipe.training.task_data import TaskData
 
 

@@ -17,7 +17,7 @@ from aupipe.config import load
 from aupipe.data import sampler
 from aupipe.errors import ConfigError
 from aupipe.training.recipe import FROM_STAGE, Recipe
-from aupipe.tuning.space import Dimension
+from aupipe.training.search_space import Dimension
 
 Settings = dict[str, Any]  # dotted key of the recipe → value
 DEFAULT = "default"  # the trial of the recipe as it is

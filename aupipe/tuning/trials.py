@@ -18,8 +18,8 @@ from aupipe.config import Section
 from aupipe.storage import Storage
 from aupipe.training import run_dir
 from aupipe.training.recipe import Recipe
+from aupipe.training.search_space import Dimension
 from aupipe.tuning.search import Settings, name_of
-from aupipe.tuning.space import Dimension
 
 FOLDER, RECORD = "trials", "trial.json"
 Status = Literal["running", "finished", "stopped", "failed"]

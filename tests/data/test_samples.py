@@ -6,12 +6,12 @@ import pytest
 
 from aupipe import facs
 from aupipe.data import samples
+from aupipe.data.samples import DataConfig
 from aupipe.errors import DatasetError
 from aupipe.facestore import write
 from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
-from aupipe.training.recipe import DataConfig
 
 pytestmark = pytest.mark.unit
 

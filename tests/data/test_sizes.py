@@ -18,12 +18,12 @@ from torch import Tensor
 from aupipe import facs
 from aupipe.affwild2 import pack as affwild2_pack
 from aupipe.affwild2 import plan
-from aupipe.data import clips, embedding_store, encode, sampler, samples
+from aupipe.data import clips, embedding_store, sampler, samples
 from aupipe.data.embedding_store import EmbeddingReader
+from aupipe.data.readers import CropReader
 from aupipe.data.samples import Tracks
 from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError
-from aupipe.evaluation import inference
 from aupipe.evaluation.predictions import Predictions
 from aupipe.faces.detect import DetectorConfig
 from aupipe.facestore import columns, read, schema, write
@@ -226,12 +226,12 @@ def test_encoder_calls(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(
         torch.equal(embed(Brightness(), image[None], 4)[0], row) for image, row in zip(images, found, strict=True)
     )
-    monkeypatch.setattr(inference, "PREDICT_BATCH", 4)
+    monkeypatch.setattr(embedding_store, "PREDICT_BATCH", 4)
     index = store(tmp_path, 9)
-    reader = inference.CropReader(index, "train", keep_groups=1)
+    reader = CropReader(index, "train", keep_groups=1)
     inputs = InputSpec(size_px=16)
-    every = inference.encode(Brightness(), inputs, reader, np.arange(9), CPU)
-    assert torch.equal(inference.encode(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
+    every = embedding_store.encode_crops(Brightness(), inputs, reader, np.arange(9), CPU)
+    assert torch.equal(embedding_store.encode_crops(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
     assert reader.read(np.arange(count)).shape == (count, 112, 112, 3)
 
 
@@ -239,14 +239,14 @@ def test_encoder_calls(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     """The part with this many rows stands between two others."""
     index = store(tmp_path / "store", 2, count, 1)
-    encoded = encode.plain(Brightness(), InputSpec(size_px=16), index)
+    encoded = embedding_store.plain_encoding(Brightness(), InputSpec(size_px=16), index)
     folder = Storage(tmp_path / encoded.key)
     sizes_there = []
     for part in index.card.parts:
-        folder.write(part.name, encode.encode_part(Brightness(), encoded, index, part.name, CPU))
+        folder.write(part.name, embedding_store.encode_part(Brightness(), encoded, index, part.name, CPU))
         file = pq.ParquetFile(tmp_path / encoded.key / part.name)
         sizes_there += [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-    embedding_store.finish(folder, encoded)
+    embedding_store.write_card(folder, encoded)
     assert [size for size in sizes_there if size] == [2, *batches(count, ROW_GROUP_ROWS), 1]
     reader = EmbeddingReader(index, ALL, [folder.root], keep_groups=2)
     found = reader.read(np.arange(count + 3))
@@ -254,7 +254,7 @@ def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     assert torch.equal(found[:, 0].argsort(stable=True), torch.tensor(gray).argsort(stable=True))
     assert torch.equal(reader.read(np.arange(count + 3)[::-1]), found.flip(0))
     assert reader.read(np.zeros(0, np.int64)).shape == (0, 3)
-    assert encode.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
+    assert embedding_store.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
 
 
 class Blind(SequenceHead):

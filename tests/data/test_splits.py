@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from aupipe.data import samples, splits
+from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
 from aupipe.facestore import write
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
-from aupipe.training.recipe import DataConfig
 
 pytestmark = pytest.mark.unit
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from aupipe.data.crop_reader import CropReader
-from aupipe.data.mel_reader import LogMelCache
+from aupipe.data.embedding_store import encode_crops
+from aupipe.data.readers import CropReader, LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.evaluation.inference import encode, predict_tracks
+from aupipe.evaluation.inference import predict_tracks
 from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
 from aupipe.models.expression_transfer import ExpressionTransferConfig
@@ -24,7 +24,7 @@ def test_prediction_does_not_depend_on_its_company(make_store: Callable[..., str
 
     def said(rows: np.ndarray, edges: list[int]) -> dict[str, np.ndarray]:
         tracks = Tracks("validation", rows, rows / 30.0, np.array(edges), ("video",) * (len(edges) - 1))
-        features = encode(system.encoder, inputs, reader, rows, torch.device("cpu"))
+        features = encode_crops(system.encoder, inputs, reader, rows, torch.device("cpu"))
         return predict_tracks(system.head, features, LogMelCache(index), tracks, overlap=0.5)
 
     rows = np.arange(40)

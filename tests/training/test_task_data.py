@@ -7,7 +7,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.data import splits
-from aupipe.data.crop_reader import CropReader
+from aupipe.data.readers import CropReader
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore import read
 from aupipe.facestore.read import FaceStore

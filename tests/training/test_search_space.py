@@ -3,7 +3,7 @@ import pytest
 
 from aupipe.config import load
 from aupipe.errors import ConfigError
-from aupipe.tuning.space import Dimension
+from aupipe.training.search_space import Dimension
 
 pytestmark = pytest.mark.unit
 

@@ -1,4 +1,4 @@
-"""The sound of a store's videos for heads that hear: log-mel spectrograms, and the columns of them at frames."""
+"""Readers of a face store's inputs: decoded crops by row number, and log-mel spectrograms by video."""
 
 from __future__ import annotations
 
@@ -6,16 +6,48 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.errors import DatasetError
 from aupipe.evaluation.metrics import Floats, Ints
-from aupipe.facestore.read import FaceStore
+from aupipe.facestore.read import FaceStore, RowGroup
+from aupipe.facestore.schema import CROP_SIZE_PX
 from aupipe.media.mel import N_MELS, columns, log_mel
 from aupipe.models.sliding_window import mel_slice
 
 KEPT_VIDEOS = 64  # spectrograms held at a time; one of five minutes takes 15 MB
+
+
+class CropReader:
+    """Reads the crops of one split. Made for the access pattern of `sampling.epoch_order`."""
+
+    def __init__(self, index: FaceStore, split: str, *, keep_groups: int) -> None:
+        """`keep_groups` row groups (about 1.5 MB each) stay in memory; two windows of the plan are enough."""
+        self._index = index
+        self._groups = index.row_groups(split)
+        self._jpegs = lru_cache(keep_groups)(self._load)
+
+    def read(self, rows: Ints) -> Tensor:
+        """Crops (N, 112, 112, 3) uint8 RGB of rows (N,)."""
+        crops = np.empty((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), dtype=np.uint8)
+        for out, row, number in zip(crops, rows, self._groups.of(rows).tolist(), strict=True):
+            group = self._groups[number]
+            out[...] = self._decode(self._jpegs(number)[row - group.start], group)
+        return torch.from_numpy(crops)
+
+    def _load(self, number: int) -> list[bytes]:
+        jpegs: list[bytes] = self._index.read(self._groups[number], ["image"])["image"].to_pylist()
+        return jpegs
+
+    def _decode(self, jpeg: bytes, group: RowGroup) -> np.ndarray:
+        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is None or image.shape != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
+            where = self._index.storage.path(group.file)
+            raise DatasetError(f"{where}, row group {group.group}: a crop is no 112×112 JPEG; run preprocess.py again")
+        return image
 
 
 class LogMel(NamedTuple):
