@@ -15,8 +15,8 @@ from aupipe.affwild2.labels import Labels, parse
 from aupipe.affwild2.layout import frame_of_crop
 from aupipe.affwild2.plan import ShardPlan, TrackSlice, VideoSlice
 from aupipe.errors import MediaError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore import jpeg
-from aupipe.facestore.schema import CROP_SIZE_PX
 from aupipe.facestore.write import ShardWriter, audio_file, rows
 from aupipe.media.audio import audio
 from aupipe.media.container import media_time_s

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from aupipe.annotation.schema import OBSERVED, list_column
 from aupipe.annotation.segments import Segment
-from aupipe.faces.align import CROP_SIZE_PX, crop
+from aupipe.faces import CROP_SIZE_PX
+from aupipe.faces.align import crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig

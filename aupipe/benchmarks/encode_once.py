@@ -19,10 +19,11 @@ from aupipe.data import embedding_store
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.facestore import jpeg, write
 from aupipe.facestore.read import FaceStore
-from aupipe.facestore.schema import CROP_SIZE_PX, StoreHeader
+from aupipe.facestore.schema import StoreHeader
 from aupipe.media.audio import AudioBlock
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage

@@ -16,8 +16,8 @@ import numpy as np
 from aupipe import facs
 from aupipe.benchmarks import processes
 from aupipe.errors import AupipeError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore import jpeg
-from aupipe.facestore.schema import CROP_SIZE_PX
 
 _FRAMES = 1000  # a generated video has
 _DETAIL = 20  # pixels of noise a side, enlarged: makes a JPEG of about 9 KB, a little more than a face does

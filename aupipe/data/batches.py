@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from aupipe.arrays import Ints
 from aupipe.data.augment import AugmentConfig, augment, smooth
 from aupipe.data.embedding_store import PREDICT_BATCH, EmbeddingReader, encode_crops
 from aupipe.data.readers import CropReader
-from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.read import FaceStore
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe.arrays import Bools, Ints
 from aupipe.data.sampler import seed_of
-from aupipe.evaluation.metrics import Bools, Ints
 
 
 @dataclass(frozen=True)

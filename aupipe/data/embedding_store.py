@@ -22,12 +22,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from aupipe.arrays import Ints
 from aupipe.config import Section
 from aupipe.data.augment import AugmentConfig, distort
 from aupipe.data.readers import CropReader
 from aupipe.data.sampler import seed_of
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Ints
 from aupipe.facestore.columns import of_arrays, to_arrays
 from aupipe.facestore.read import ALL, FaceStore, parquet
 from aupipe.facestore.schema import ROW_GROUP_ROWS

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Floats, Ints
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Floats, Ints
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore.read import FaceStore, RowGroup
-from aupipe.facestore.schema import CROP_SIZE_PX
 from aupipe.media.mel import N_MELS, columns, log_mel
 from aupipe.models.sliding_window import mel_slice
 

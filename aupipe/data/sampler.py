@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
-from aupipe.evaluation.metrics import Bools, Ints, Labels
+from aupipe.arrays import Bools, Ints, Labels
 
 Task = Literal["au", "expr", "identity"]
 

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from aupipe import facs
+from aupipe.arrays import Bools, Floats, Ints
 from aupipe.config import Section
 from aupipe.data import clips, sampler, splits
 from aupipe.data.clips import Clips
 from aupipe.data.sampler import Task
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Bools, Floats, Ints
 from aupipe.facestore import gaps
 from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives

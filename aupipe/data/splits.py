@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe import facs
+from aupipe.arrays import Bools, Ints
 from aupipe.errors import ConfigError, DatasetError
-from aupipe.evaluation.metrics import Bools, Ints
 from aupipe.facestore.folds import FOLDS, folds, video_positives
 from aupipe.facestore.read import ALL, FaceStore, RowGroup
 

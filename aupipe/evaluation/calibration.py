@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe.arrays import Bools, Floats, Labels
 from aupipe.evaluation import metrics
-from aupipe.evaluation.metrics import Bools, Floats, Labels
 from aupipe.evaluation.predictions import Predictions
 
 RADII = (0, 2, 3, 5, 7, 10, 15)  # frames on either side

@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
+from aupipe.arrays import Bools, Floats
 from aupipe.errors import ConfigError
-from aupipe.evaluation.metrics import Bools, Floats
 from aupipe.evaluation.predictions import Predictions
 
 EnsembleRule = Literal["mean", "vote"]

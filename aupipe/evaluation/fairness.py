@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from aupipe import facs
+from aupipe.arrays import Bools
 from aupipe.errors import ManifestError
 from aupipe.evaluation import metrics
 from aupipe.evaluation.decision import Decision
-from aupipe.evaluation.metrics import Bools
 from aupipe.evaluation.report import DRAWS, video_counts
 
 UNKNOWN = "unknown"  # the group of what the manifest does not say

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Floats
 from aupipe.data.readers import LogMelCache
 from aupipe.data.samples import Tracks
-from aupipe.evaluation.metrics import Floats
 from aupipe.models.interfaces import SequenceHead
 from aupipe.models.sliding_window import run_head
 

@@ -10,11 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int8]
-Bools = npt.NDArray[np.bool_]
+from aupipe.arrays import Bools, Floats, Ints, Labels
 
 
 def confusion(labels: Labels, predicted: Bools) -> Ints:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aupipe import facs
+from aupipe.arrays import Bools, Floats, Ints, Labels
 from aupipe.data.sampler import track_edges
 from aupipe.errors import DatasetError
-from aupipe.evaluation.metrics import Bools, Floats, Ints, Labels
 from aupipe.evaluation.smoothing import smooth_track
 from aupipe.facestore import gaps
 from aupipe.facestore.columns import labels

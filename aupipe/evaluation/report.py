@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from aupipe import facs
+from aupipe.arrays import Bools, Floats, Ints
 from aupipe.evaluation import metrics
 from aupipe.evaluation.decision import Decision
-from aupipe.evaluation.metrics import Bools, Floats, Ints
 
 DRAWS = 1000
 

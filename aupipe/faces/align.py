@@ -9,9 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from aupipe.config import Section
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.detect import Detections
-
-CROP_SIZE_PX = 112
 
 # ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left, right mouth corner, as seen.
 ARCFACE_TEMPLATE = np.array(

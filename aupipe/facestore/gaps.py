@@ -7,12 +7,11 @@ import re
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.arrays import Floats, Ints
+
 MAX_GAP_S = 2.0
 _DEFAULT_RATE_HZ = 30.0
 _NAME_WITH_RATE = re.compile(r"[^-]+-(?P<rate>\d+(\.\d+)?)-\d+x\d+(_left|_right)?")
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 def frame_rate(name: str) -> float:

@@ -20,7 +20,6 @@ ROW_GROUP_ROWS = 256
 # 8,192 crops are about 30 MB of Aff-Wild2's own JPEGs and 80 MB of ours (quality 95, 4:4:4).
 FILE_ROWS = 32 * ROW_GROUP_ROWS
 SPLITS = ("train", "validation")
-CROP_SIZE_PX = 112
 CARD = "store.json"
 
 SCHEMA = pa.schema(

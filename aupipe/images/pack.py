@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.columns import intensities, labels
-from aupipe.facestore.schema import CROP_SIZE_PX
 from aupipe.facestore.write import ShardWriter, rows
 from aupipe.images import records
 from aupipe.storage import Storage, is_uri, open_input

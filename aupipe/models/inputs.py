@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aupipe.config import Section
-from aupipe.facestore.schema import CROP_SIZE_PX
+from aupipe.faces import CROP_SIZE_PX
 
 Triple = tuple[float, float, float]
 

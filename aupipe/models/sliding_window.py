@@ -15,11 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from aupipe.arrays import Floats, Ints
 from aupipe.facestore import gaps
 from aupipe.models.interfaces import SequenceHead
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # How logits become what is blended. Probabilities, since what is thresholded is then their mean, as it is with several
 # models, and a window that is very sure of itself outweighs no other.

@@ -19,7 +19,7 @@ from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.retry import attempt
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.faces.align import CROP_SIZE_PX
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aupipe.synthesis.rig import EYE_X_DM, Floats, Ints
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
+from aupipe.synthesis.rig import EYE_X_DM
 
 _CORNERS = 28  # of a rim
 _COLUMNS, _ROWS = 96, 14  # of the shell that hair is

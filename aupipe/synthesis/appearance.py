@@ -11,9 +11,10 @@ from itertools import product
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import skin_texture
 from aupipe.synthesis.accessories import AccessoryMesh, draw_glasses, draw_hair
-from aupipe.synthesis.rig import HEAD_AXIS_DM, Floats, Rig
+from aupipe.synthesis.rig import HEAD_AXIS_DM, Rig
 from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDERS, MUSCLES, WEIGHTS
 
 # The most that a local target weighs; half as much again at the very most.

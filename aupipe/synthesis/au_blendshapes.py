@@ -27,7 +27,9 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from aupipe.synthesis.rig import Actions, Floats, Ints, Rig
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
+from aupipe.synthesis.rig import Actions, Rig
 
 # Offsets at full intensity. "*" stands for Left and Right, which get a person's own share each.
 ANNY_AUS: Actions = {

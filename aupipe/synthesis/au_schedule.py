@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.facestore.schema import SPLITS
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM
-from aupipe.synthesis.rig import Floats, Ints
 
 # An AU is labeled present from this intensity on (0 none, 1 the most that AU_OFFSETS show): about FACS level B.
 PRESENT = 0.25

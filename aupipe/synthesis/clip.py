@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
@@ -25,7 +26,7 @@ from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_schedule import VideoPlan, present
 from aupipe.synthesis.render import Renderer
 from aupipe.synthesis.render_job import RenderConfig
-from aupipe.synthesis.rig import Floats, Rig
+from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.scene import draw_movements, draw_pose, draw_scene
 from aupipe.synthesis.voice import RATE_HZ, synthesize_voice
 

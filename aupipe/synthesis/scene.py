@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.au_schedule import segment
-from aupipe.synthesis.rig import Floats
 
 _DISTRACTIONS = ("wide", "sneer", "dimple", "pucker", "stretch", "funnel", "puff", "jaw_left", "jaw_right")
 _NECK = np.array([0.0, -1.0, -1.0], np.float32)  # where a head turns, from the middle between the eyes (dm)

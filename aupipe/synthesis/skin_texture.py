@@ -13,7 +13,8 @@ from itertools import product
 import cv2
 import numpy as np
 
-from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Floats, Rig
+from aupipe.arrays import AnyFloats as Floats
+from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Rig
 
 TEXTURE_SIZE = (384, 768)  # rows (height), columns (angle)
 EYE_HEIGHT_DM = EYES_DM[1]

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import au_blendshapes
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_schedule import DRIVEN, present, suppressed
 from aupipe.synthesis.render import Renderer
-from aupipe.synthesis.rig import Floats, Rig
+from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.scene import draw_scene
 
 # How often an AU is added by itself; those that come along with an expression come on top.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.au_blendshapes import LIPS_PARTED_DM
-from aupipe.synthesis.rig import Floats
 
 # The rate of Aff-Wild2's sound tracks and of the spectrograms in the papers that hear; 1764 samples a frame at 25/s.
 RATE_HZ = 44_100

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe import facs
+from aupipe.arrays import Ints
 from aupipe.data import batches, sampler
 from aupipe.data.batches import EmbeddingFolders, Source
 from aupipe.data.clips import Clips
@@ -24,7 +25,6 @@ from aupipe.data.samples import DataConfig, Samples
 from aupipe.errors import AupipeError, DatasetError
 from aupipe.evaluation import metrics
 from aupipe.evaluation.inference import predict_tracks
-from aupipe.evaluation.metrics import Ints
 from aupipe.models.sliding_window import outputs
 from aupipe.training import optim
 from aupipe.training.learner import unwrap

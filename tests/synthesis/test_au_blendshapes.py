@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from aupipe import facs
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_blendshapes import ANNY, ANNY_AUS, ICT, ICT_AUS, LIPS_PARTED_DM, lip_columns, offset_weights
-from aupipe.synthesis.rig import Floats, Rig
+from aupipe.synthesis.rig import Rig
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aupipe.synthesis.rig import Floats
+from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.voice import RATE_HZ, samples, synthesize_voice
 
 pytestmark = pytest.mark.unit
