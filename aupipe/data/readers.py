@@ -18,20 +18,23 @@ from aupipe.facestore.read import FaceStore, RowGroup
 from aupipe.media.mel import N_MELS, columns, log_mel
 from aupipe.models.sliding_window import mel_slice
 
-KEPT_VIDEOS = 64  # spectrograms held at a time; one of five minutes takes 15 MB
+KEPT_VIDEOS = 64  # spectrograms in memory; five minutes of audio take 15 MB
 
 
 class CropReader:
-    """Reads the crops of one split. Made for the access pattern of `sampling.epoch_order`."""
+    """Reader of the decoded crops of one split, efficient in the order of `sampler.epoch_order`."""
 
     def __init__(self, index: FaceStore, split: str, *, keep_groups: int) -> None:
-        """`keep_groups` row groups (about 1.5 MB each) stay in memory; two windows of the plan are enough."""
+        """
+        Args:
+            keep_groups: row groups of JPEGs (about 1.5 MB each) kept in memory; two windows of the plan are enough.
+        """
         self._index = index
         self._groups = index.row_groups(split)
         self._jpegs = lru_cache(keep_groups)(self._load)
 
     def read(self, rows: Ints) -> Tensor:
-        """Crops (N, 112, 112, 3) uint8 RGB of rows (N,)."""
+        """Return crops (N, 112, 112, 3) uint8 RGB of rows (N,)."""
         crops = np.empty((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), dtype=np.uint8)
         for out, row, number in zip(crops, rows, self._groups.of(rows).tolist(), strict=True):
             group = self._groups[number]
@@ -46,22 +49,24 @@ class CropReader:
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None or image.shape != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
             where = self._index.storage.path(group.file)
-            raise DatasetError(f"{where}, row group {group.group}: a crop is no 112×112 JPEG; run preprocess.py again")
+            raise DatasetError(f"{where}, row group {group.group}: a crop is not a 112×112 JPEG; re-run preprocess.py")
         return image
 
 
 class LogMel(NamedTuple):
-    mel: Tensor  # (64, M); M = 0 without sound
+    """The log-mel spectrogram of one video."""
+
+    mel: Tensor  # (64, M); M = 0 without audio
     start_s: float
     rate_hz: int
 
     def columns(self, time_s: Floats) -> Ints:
-        """(…) the column at each media time, −1 where there is no sound."""
+        """Return the column (…) at each media time; −1 without audio."""
         return columns(time_s, start_s=self.start_s, rate_hz=self.rate_hz, count=self.mel.shape[1])
 
 
 class LogMelCache:
-    """Spectrograms of the videos of one store, worked out as they are asked for; the last ones stay in memory."""
+    """Spectrograms of the videos of one store, computed on demand; the last `KEPT_VIDEOS` stay in memory."""
 
     def __init__(self, index: FaceStore) -> None:
         self._index = index
@@ -74,14 +79,14 @@ class LogMelCache:
         return LogMel(log_mel([audio.waveform], audio.rate_hz), audio.start_s, audio.rate_hz)
 
     def clips(self, videos: Sequence[str], time_s: Floats) -> tuple[Tensor, Tensor]:
-        """Sound around clips: `mel` (B, 64, M), behind the shorter ones zeros, the mean level, and `column` (B, S).
+        """Return the audio around clips: `mel` (B, 64, M), padded with zeros (the mean level), and `column` (B, S).
 
         Args:
-            videos: of each clip.
-            time_s: (B, S).
+            videos: video of each clip.
+            time_s: (B, S) media time of each frame.
         """
         found = [self.of(video) for video in videos]
-        each = [mel_slice(sound.mel, sound.columns(times)) for sound, times in zip(found, time_s, strict=True)]
+        each = [mel_slice(audio.mel, audio.columns(times)) for audio, times in zip(found, time_s, strict=True)]
         mel = torch.zeros(len(each), N_MELS, max(part.shape[-1] for part, _ in each))
         for row, (part, _) in zip(mel, each, strict=True):
             row[:, : part.shape[-1]] = part

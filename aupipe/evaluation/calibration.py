@@ -22,13 +22,15 @@ GRID_STEP = 0.005  # as in Tallec et al. (ABAW3, 2022)
 
 @dataclass(frozen=True)
 class Calibration:
+    """Fitted thresholds and smoothing of one model."""
+
     thresholds: Floats  # (12,)
     radius: int
-    macro_f1: float  # on the rows it was fitted on: optimistic
+    macro_f1: float  # on the rows that it was fitted on, so optimistic
 
 
 def calibrate(predictions: Predictions) -> Calibration:
-    """The radius whose best thresholds give the highest macro F1; on a tie the smaller."""
+    """Return the radius whose best thresholds give the highest macro F1, on a tie the smaller one."""
     best: Calibration | None = None
     for radius in RADII:
         smoothed = predictions.smoothed(radius)
@@ -41,21 +43,21 @@ def calibrate(predictions: Predictions) -> Calibration:
 
 
 def fit_grid(labels: Labels, probabilities: Floats, step: float = GRID_STEP) -> Floats:
-    """Thresholds (12,) from the grid step, 2·step, … below 1; labels and probabilities (N, 12)."""
+    """Return thresholds (12,) from the grid step, 2·step, … below 1 for labels and probabilities (N, 12)."""
     # Integers over integers: 0.5 is exactly on the grid.
     grid = np.arange(1, round(1 / step)) / round(1 / step)
     return _fit(labels, probabilities, lambda values: grid)
 
 
 def fit_exact(labels: Labels, probabilities: Floats) -> Floats:
-    """Thresholds (12,) from all that tell any two of the probabilities apart."""
+    """Return thresholds (12,) from one candidate between every two neighboring probabilities."""
     return _fit(labels, probabilities, _between)
 
 
 def _between(values: Floats) -> Floats:
     distinct = np.unique(values)
     middle = (distinct[1:] + distinct[:-1]) / 2
-    # The middle of two neighboring floats may round to the lower one, which would not tell them apart.
+    # The middle of two neighboring floats may round to the lower one, which would not separate them.
     middle = np.where(middle > distinct[:-1], middle, distinct[1:])
     return np.unique(np.concatenate([middle, distinct[:1], [0.5]]))
 
@@ -76,9 +78,9 @@ def _fit(labels: Labels, probabilities: Floats, candidates: Callable[[Floats], F
 
 
 def _f1_at(values: Floats, positive: Bools, thresholds: Floats) -> Floats:
-    """F1 (K,) of `values >= threshold` for each of the thresholds (K,), by one sort."""
+    """Return the F1 (K,) of `values >= threshold` for each of the thresholds (K,), with one sort."""
     order = np.argsort(values, kind="stable")
-    below = np.searchsorted(values[order], thresholds, side="left")  # how many rows are called negative
+    below = np.searchsorted(values[order], thresholds, side="left")  # number of rows predicted negative
     misses = np.concatenate([[0], np.cumsum(positive[order])])[below]
     hits = positive.sum() - misses
     return 2 * hits / (hits + len(values) - below + misses)

@@ -1,4 +1,4 @@
-"""What a system says of tracks of a store: probabilities, the same whatever else is predicted along with them."""
+"""Predictions of a sequence head for tracks of a store. A track's probabilities do not depend on other tracks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from aupipe.models.sliding_window import run_head
 
 
 def predict_tracks(
-    head: SequenceHead, features: Tensor, sounds: LogMelCache, tracks: Tracks, overlap: float
+    head: SequenceHead, features: Tensor, audio: LogMelCache, tracks: Tracks, overlap: float
 ) -> dict[str, Floats]:
-    """Probabilities {"au": (R, 12), "expr": (R, C)}, as far as the head tells them; leaves eval mode on.
+    """Return probabilities {"au": (R, 12), "expr": (R, C)} for the outputs of the head, which is put in eval mode.
 
     Args:
         features: (R, E) embeddings of the tracks' rows, on the head's device.
-        overlap: of the windows of a head that looks over time.
+        audio: spectrograms of the store, for a head that uses audio.
+        overlap: of the windows of a temporal head.
     """
     head.eval()
     found: dict[str, list[Tensor]] = {}
@@ -28,8 +29,8 @@ def predict_tracks(
         span = slice(*tracks.offsets[number : number + 2].tolist())
         mel, column = None, None
         if head.uses_audio:
-            sound = sounds.of(video)
-            mel, column = sound.mel, sound.columns(tracks.time_s[span])
+            log_mel = audio.of(video)
+            mel, column = log_mel.mel, log_mel.columns(tracks.time_s[span])
         outputs = run_head(head, features[span], tracks.time_s[span], overlap=overlap, mel=mel, column=column)
         for name, values in outputs.items():
             found.setdefault(name, []).append(values)

@@ -102,9 +102,9 @@ def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> No
         return FaceStore.open(str(folder))
 
     rows = samples.train_samples(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
-    np.testing.assert_allclose(rows.learn_targets, np.minimum(strong * 1.5, 1), rtol=1e-6)
+    np.testing.assert_allclose(rows.train_targets, np.minimum(strong * 1.5, 1), rtol=1e-6)
     assert np.array_equal(rows.targets, strong > 0.5)  # what is counted stays a label
-    with pytest.raises(DatasetError, match="nobody says how strong"):
+    with pytest.raises(DatasetError, match="the store has no AU intensities"):
         samples.train_samples(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")
 
 

@@ -35,4 +35,4 @@ def test_groups_name_the_aus_that_never_occur() -> None:
     group = {"macro_f1": 0.2, "ci95": (0.1, 0.3), "floor": 0.15, "n_videos": 2, "n_frames": 5}
     text = table.text(result(groups={"gender": {"w": group | {"aus_without_positives": ["AU15"]}}}))
     assert "macro F1 by gender:" in text
-    assert "never on, so scored 0: AU15" in text
+    assert "without positives, so scored 0: AU15" in text
