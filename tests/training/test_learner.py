@@ -21,6 +21,6 @@ def test_a_system_cut_after_its_logits_learns_one_task_a_stage(index: FaceStore)
 
 def test_an_output_that_no_task_teaches_is_refused(index: FaceStore) -> None:
     alone = ["stages.visual.tasks.expr=null", "stages.visual.batch=8"]
-    with pytest.raises(ConfigError, match=r"no task teaches the output expr.*outputs=\[au\]"):
+    with pytest.raises(ConfigError, match=r"no task trains the output expr.*outputs=\[au\]"):
         learner_of("multimodal", "visual", alone, index)
     learner_of("multimodal", "visual", [*alone, "stages.visual.model.outputs=[au]"], index)

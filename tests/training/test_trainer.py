@@ -134,14 +134,14 @@ def test_goes_on_from_any_step_to_the_same_bits(
 
     stopped = trainer(plan, index)
     stopped.train_epoch(0)
-    *_, (done, total) = itertools.islice(stopped.learn(1), 3)  # as if killed after step 3 of the second epoch
+    *_, (done, total) = itertools.islice(stopped.train_steps(1), 3)  # as if killed after step 3 of the second epoch
     state.save(tmp_path, stopped.learner, stopped.optimizer, state.Position(epochs=1, step=done, loss=total))
 
     torch.manual_seed(999)  # whatever the process did before plays no part
     again = trainer(plan, index)
     position = state.load(tmp_path, again.learner, again.optimizer)
     assert (position.epochs, position.step) == (1, 3)
-    *_, (done, total) = again.learn(1, position.step, position.loss)
+    *_, (done, total) = again.train_steps(1, position.step, position.loss)
     assert total / done == mean
     assert same(weights(whole), weights(again))
 
