@@ -56,7 +56,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
     assert weight.min() > 0
     if overlap == 0:
         assert (weight == 1).all()  # exactly once
-    for rows, real in zip(windows.rows, windows.real, strict=True):
+    for rows, real in zip(windows.rows, windows.valid, strict=True):
         assert (np.diff(rows[real]) == 1).all()
         assert np.diff(time_s[rows]).max(initial=0) < 2
 
