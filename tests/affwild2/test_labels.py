@@ -137,7 +137,7 @@ def test_a_refused_line_is_named_with_its_cell():
         ("au", "", "f is empty"),
         ("au", "0,0,0\n", "f:1 the header has no AU1, AU2"),
         ("au", HEADER.replace(",AU26", "") + "\n", "no AU26; it must name all 12"),
-        ("expr", "Neutral,Boredom\n0\n", "f:1 the header names the class 'Boredom'"),
+        ("expr", "Neutral,Boredom\n0\n", "f:1 the header has the class 'Boredom'"),
     ],
 )
 def test_a_file_that_is_none_is_an_error(task, text, message):

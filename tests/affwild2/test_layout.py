@@ -66,7 +66,7 @@ def test_a_pack_may_lie_one_folder_deeper_than_meant(tree):
 
 
 def test_another_folder_is_no_data_set(tmp_path):
-    with pytest.raises(DatasetError, match="is no Aff-Wild2 folder"):
+    with pytest.raises(DatasetError, match="is not an Aff-Wild2 folder"):
         read_layout(str(tmp_path))
     with pytest.raises(DatasetError, match="no such folder"):
         read_layout(str(tmp_path / "none"))

@@ -90,14 +90,14 @@ def test_the_checker_finds_a_planted_fault(fault):
     assert sub.check_single(text, ORDER) == []
     broken = "\n".join(FAULTS[fault](text.splitlines())) + "\n"
     assert sub.check_single(broken, ORDER)
-    with pytest.raises(DatasetError, match="not a submission"):
+    with pytest.raises(DatasetError, match="not a valid submission"):
         sub.read_single(broken, ORDER)
 
 
 def test_the_checker_looks_at_the_file_as_a_whole():
     text = sub.write_track(decisions()["a"])
     assert sub.check_track(text, 3) == []
-    assert "cut off" in sub.check_track(text[:-1], 3)[0]
+    assert "truncated" in sub.check_track(text[:-1], 3)[0]
     assert "Windows" in sub.check_track(text.replace("\n", "\r\n"), 3)[0]
     assert sub.check_track(text, 4) == ["3 frames instead of 4"]
     assert "header" in sub.check_track(text.partition("\n")[2], 2)[0]

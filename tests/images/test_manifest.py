@@ -85,7 +85,7 @@ def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
         ("path,split\nx.jpg,test\n", r"m\.csv:2 has split 'test'; allowed is train or validation"),
         ("path,AU1\nx.jpg,1\n,0\n", r"m\.csv:3 has no path"),
         ("path,AU1\nx.jpg\n", r"m\.csv:2 has 1 cells, the header 2"),
-        ("path\n", r"m\.csv names no image"),
+        ("path\n", r"m\.csv lists no image"),
         ("path,AU1\nx.jpg,1\n\n ,\ny.jpg,0.5\n", r"m\.csv:5 has AU1 '0\.5'; allowed is 0, 1 or -1"),
         ("path,AU1\nx.jpg,-2\n", r"m\.csv:2 has AU1 '-2'"),
         ("path,expression\nx.jpg,8\n", r"m\.csv:2 has expression '8'; allowed is a number up to 7"),
@@ -107,5 +107,5 @@ def test_a_folder_is_a_person(tmp_path):
     assert [(row["path"], row["identity"], row["number"]) for row in rows] == [
         ("anna/1.JPG", "anna", 1), ("anna/2.jpg", "anna", 2), ("bert/1.png", "bert", 1),
     ]  # fmt: skip
-    with pytest.raises(DatasetError, match="no folder in it holds images"):
+    with pytest.raises(DatasetError, match="no folder in it contains images"):
         read_folders(Storage(tmp_path / "anna"))

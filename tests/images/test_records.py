@@ -69,7 +69,7 @@ def test_a_file_that_is_cut_off_is_named(folder):
     (folder / "train.rec").write_bytes(data[: offsets[2] + 20])
     one, two, three = read(storage, offsets, 1)
     assert (one.number, two.number) == (1, 2)
-    assert "train.rec: cut off in a record" in str(three)
+    assert "train.rec: truncated in a record" in str(three)
     (nowhere,) = read(storage, np.array([1]), 1)
     assert "no record at byte 1" in str(nowhere)
 
