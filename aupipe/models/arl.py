@@ -44,7 +44,7 @@ class FaceGraph(nn.Module):
 
     @torch.no_grad()
     def forward(self, nodes: Tensor) -> Tensor:
-        """v (B, 12, C) → Â = D^−½ A D^−½ (B, 12, 12), float32; equal similarities can give more than K neighbors."""
+        """Return Â = D^−½ A D^−½ (B, 12, 12) float32 for v (B, 12, C); ties can give more than K neighbors."""
         with torch.autocast(nodes.device.type, enabled=False):  # half precision would decide near ties by rounding
             nodes = nodes.float()
             similarity = nodes @ nodes.mT

@@ -121,13 +121,13 @@ def load_card(path: str) -> Card:
     try:
         described = json.loads(folder.read(CARD))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); write the checkpoint again") from None
+        raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); rewrite the checkpoint") from None
     if not isinstance(described, dict) or "model" not in described:
-        raise CheckpointError(f"{path}/{CARD} is not a model's card; give the folder RUN/best, as train.py leaves it")
+        raise CheckpointError(f"{path}/{CARD} is not a model's card; give the folder RUN/best of train.py")
     order = described.get("au_order")
     if order != list(facs.AUS):
         raise CheckpointError(
-            f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: train it again"
+            f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: retrain it"
         )
     try:
         return Card.model_validate(described)
@@ -140,18 +140,20 @@ def load_card(path: str) -> Card:
 
 
 def load(path: str) -> tuple[System, Card]:
-    """The system in eval mode and its card, from a folder or URI.
+    """Load the system in eval mode and its card from a folder or URI.
 
     Raises:
-        CheckpointError: as `load_card`; or the weights are damaged or do not fit the configuration.
+        CheckpointError: see `load_card`; or the weights are damaged or do not fit the configuration.
     """
     card = load_card(path)
     weights = Storage(path).read(WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
-        raise CheckpointError(f"{path}/{WEIGHTS} is not the file its card was written with; copy the checkpoint again")
+        raise CheckpointError(
+            f"{path}/{WEIGHTS} is not the file that its card was written with; copy the checkpoint again"
+        )
     try:
         system = build(card.model, card.input)
-    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # no network has such sizes
+    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # raised for impossible sizes
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}/{CARD} describes no model that can be built: {text}") from None
     try:

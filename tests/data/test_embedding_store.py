@@ -42,7 +42,7 @@ SEQUENCE = [
 
 
 class Brightness(FrameEncoder):
-    """A frame's mean over each of its left and right half."""
+    """An encoder that returns the mean of each half of a frame, left and right."""
 
     embed_dim = 2
 
@@ -67,7 +67,7 @@ def plain(network: FrameEncoder, index: FaceStore) -> Encoding:
 
 
 def store(folder: Path, network: FrameEncoder, index: FaceStore, *ways: Encoding) -> tuple[str, ...]:
-    """What the Ray job does."""
+    """Encode like the Ray job."""
     for way in ways:
         place = Storage(folder / way.key)
         for part in index.card.parts:
@@ -95,7 +95,7 @@ def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: FaceStore, tmp_path: Path
         assert reader._group.cache_info().currsize == 1
 
 
-def test_copies_are_drawn_once_a_track_and_told_apart(index: FaceStore, tmp_path: Path) -> None:
+def test_copies_have_one_draw_per_track_and_differ(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index).model_copy(update={"input": InputSpec(size_px=112, mean=(0, 0, 0), std=(1, 1, 1))})
     ways = augmented_encodings(way, AugmentConfig(flip=True, gain=0.2, label_smoothing=0.1), 2)
@@ -125,7 +125,7 @@ def test_copies_are_drawn_once_a_track_and_told_apart(index: FaceStore, tmp_path
     torch.testing.assert_close(smoothed.flatten(), torch.tensor([0.95, 0.05, -1, 0.95]))
 
 
-def test_key_tells_all_apart_that_matters_and_nothing_else(index: FaceStore) -> None:
+def test_key_depends_on_everything_that_matters_and_nothing_else(index: FaceStore) -> None:
     base = plain(encoder(), index)
     moved = encoder()
     next(iter(moved.buffers())).add_(1)
@@ -181,7 +181,7 @@ def fail(*_: object) -> None:
     raise AssertionError("the encoder is asked, though all is stored")
 
 
-def test_an_encoder_that_learns_is_refused(index: FaceStore) -> None:
+def test_a_trained_encoder_is_refused(index: FaceStore) -> None:
     plan = recipe.read(
         "prompt_tuning", quick=True, overrides=[*PROMPTS, "stages.prompts=null", "stages.base.encode_once={}"]
     )
@@ -197,15 +197,16 @@ def test_an_encoder_that_learns_is_refused(index: FaceStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"), [("augment.mixup_alpha=0.4", "mixup"), ("augment={flip: false, gain: 0, contrast: 0}", "same")]
+    ("setting", "message"),
+    [("augment.mixup_alpha=0.4", "mixup"), ("augment={flip: false, gain: 0, contrast: 0}", "same")],
 )
-def test_copies_that_cannot_be_are_refused(setting: str, said: str) -> None:
+def test_invalid_copies_are_refused(setting: str, message: str) -> None:
     chosen = ["stages.base.encode_once.copies=2", f"stages.base.{setting}"]
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         recipe.read("prompt_tuning", quick=True, overrides=chosen)
 
 
-def test_what_is_not_there_or_not_of_this_store_is_named(index: FaceStore, tmp_path: Path) -> None:
+def test_missing_and_foreign_embeddings_are_named(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index)
     with pytest.raises(DatasetError, match=r"embeddings\.json is missing"):
@@ -221,5 +222,5 @@ def test_what_is_not_there_or_not_of_this_store_is_named(index: FaceStore, tmp_p
 
 def test_parts_of_rows(index: FaceStore) -> None:
     train, validation = (part.name for part in index.card.parts)
-    wanted = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
-    assert [embedding_store.parts_of(index, "all", np.array(rows)) for rows in wanted] == list(wanted.values())
+    expected = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
+    assert [embedding_store.parts_of(index, "all", np.array(rows)) for rows in expected] == list(expected.values())

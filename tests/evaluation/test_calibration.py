@@ -87,7 +87,7 @@ def test_au_without_a_positive_keeps_one_half() -> None:
     assert (calibration.fit_exact(labels, probabilities) == 0.5).all()
 
 
-def test_exact_tells_neighboring_floats_apart() -> None:
+def test_exact_separates_neighboring_floats() -> None:
     low = 0.3
     high = np.nextafter(low, 1)
     probabilities = np.tile(np.array([[low], [high]]), (1, 12))

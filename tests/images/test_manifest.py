@@ -15,7 +15,7 @@ def manifest(folder, text, name="m.csv"):
     return read_manifest(Storage(folder), name).to_pylist()
 
 
-def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
+def test_columns_are_identified_by_name_and_missing_ones_are_unknown(tmp_path):
     rows = manifest(
         tmp_path,
         "﻿path,subject,AU12,au1,AU17,expression,identity,split\r\n"
@@ -38,7 +38,7 @@ def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
     assert [row["identity"] for row in rows] == [None, None, "7", "7"]
 
 
-def test_intensities_stand_for_all_aus_or_for_none(tmp_path):
+def test_intensities_are_given_for_all_aus_or_for_none(tmp_path):
     header = ",".join(f"{au}_intensity" for au in facs.AUS)
     values = [round(0.05 * number, 2) for number in range(12)]
     (row,) = manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(map(str, values)) + "\n")
@@ -51,7 +51,7 @@ def test_intensities_stand_for_all_aus_or_for_none(tmp_path):
             manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(["0"] * 11 + [bad]) + "\n")
 
 
-def test_parquet_says_the_same(tmp_path):
+def test_parquet_gives_the_same(tmp_path):
     table = pa.table(
         {"path": ["x.png"], "AU04": pa.array([1.0]), "expression": pa.array([2]), "subject": pa.array([5])}
     )
@@ -94,7 +94,7 @@ def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
         ("", r"m\.csv cannot be read"),
     ],
 )
-def test_a_bad_manifest_is_named_with_its_line(tmp_path, text, message):
+def test_an_invalid_manifest_is_named_with_its_line(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         manifest(tmp_path, text)
 

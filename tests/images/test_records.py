@@ -62,7 +62,7 @@ def test_images_come_with_their_identity_and_number(folder):
     assert [record.number for record in read(storage, offsets[1:], 2)] == [2, 3]
 
 
-def test_a_file_that_is_cut_off_is_named(folder):
+def test_a_truncated_file_is_named(folder):
     storage = Storage(folder)
     offsets = image_offsets(storage)
     data = (folder / "train.rec").read_bytes()
@@ -74,7 +74,7 @@ def test_a_file_that_is_cut_off_is_named(folder):
     assert "no record at byte 1" in str(nowhere)
 
 
-def test_an_index_that_is_none_is_named(folder):
+def test_an_invalid_index_is_named(folder):
     (folder / "train.idx").write_text("0\t0\n2\t40\n")
     with pytest.raises(DatasetError, match="not numbered 0 … 1"):
         image_offsets(Storage(folder))

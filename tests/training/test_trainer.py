@@ -28,7 +28,7 @@ TINY = [
 AUGMENTED = ("flip", "brightness", "channel_drop", "rotation_turns", "zoom")
 CPU = torch.device("cpu")
 
-# Two tasks on one backbone, with momentum and weight decay: what could move a head that is not being learnt.
+# Two tasks on one backbone, with momentum and weight decay: which could change a head that is not trained.
 TWO_TASKS = """
 name: two
 model: {name: expression_transfer, backbone: test_resnet, outputs: [au, expr], hidden: [8], dropout: 0.1}
@@ -55,7 +55,7 @@ def tiny() -> Recipe:
 
 
 class TwoHeads(SequenceHead):
-    """Two heads on one embedding."""
+    """A head with two outputs on one embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: FaceStore) -> None:
+def test_weights_are_deterministic_for_a_seed(tiny: Recipe, index: FaceStore) -> None:
     one, two = trainer(tiny, index), trainer(tiny, index)
     other = trainer(tiny.model_copy(update={"seed": 1}), index)
     losses = [t.train_epoch(0) for t in (one, two, other)]
@@ -124,7 +124,7 @@ def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: FaceStore
 
 
 @pytest.mark.parametrize("kind", ["one task", "epoch", "batch"])
-def test_goes_on_from_any_step_to_the_same_bits(
+def test_resumes_at_any_step_with_identical_bits(
     kind: str, tiny: Recipe, two_tasks: Callable, index: FaceStore, tmp_path: Path
 ) -> None:
     plan = tiny if kind == "one task" else two_tasks(kind)
@@ -155,7 +155,7 @@ def group(tmp_path: Path) -> object:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("alternate", ["epoch", "batch"])
-def test_a_step_leaves_the_other_head_alone(
+def test_a_step_does_not_change_the_other_head(
     alternate: str, wrapped: bool, two_tasks: Callable, index: FaceStore, group: object
 ) -> None:
     def wrap(model: Learner) -> torch.nn.Module:
@@ -179,14 +179,14 @@ def test_a_step_leaves_the_other_head_alone(
         assert not same(before, list(heads[turn[0]].state_dict().values()))
 
 
-def test_a_class_beyond_the_head_is_unknown_to_it(index: FaceStore) -> None:
+def test_a_class_beyond_the_head_counts_as_unlabeled(index: FaceStore) -> None:
     plan = recipe.read("multimodal", quick=True, overrides=["model.expressions=3", "stages.visual.batch=8"])
     expr = task_data.task_data(plan, "visual", index)["expr"]
     assert set(np.unique(expr.train.targets)) == {0, 1, 2}
     assert set(np.unique(expr.eval.targets)) == {0, 1, 2}
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: FaceStore) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     with torch.no_grad():
         next(one.learner.parameters()).fill_(torch.nan)
@@ -206,7 +206,7 @@ def test_parts_of_a_batch_add_up_to_it(index: FaceStore) -> None:
         torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)
 
 
-def test_learns_what_can_be_seen(tiny: Recipe, index: FaceStore) -> None:
+def test_learns_a_visible_label(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     first = one.train_epoch(0)
     assert one.train_epoch(1) < first
