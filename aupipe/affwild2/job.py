@@ -27,7 +27,7 @@ from aupipe.storage import Storage
 _LICENSE = "Aff-Wild2: research only, under the agreement with its organizers"
 
 
-class DataConfig(Section):
+class AffWild2DataConfig(Section):
     """Settings for reading the data set."""
 
     edition: Literal["abaw2", "abaw5", "abaw6"] | None = None  # default: the edition whose folders exist
@@ -44,14 +44,14 @@ class DataConfig(Section):
 class PreprocessConfig(Section):
     """All settings of preprocess.py."""
 
-    data: DataConfig = DataConfig()
+    data: AffWild2DataConfig = AffWild2DataConfig()
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     resources: Resources = Resources()  # as in every job; preprocessing uses no GPU
 
 
 @dataclass(frozen=True)
-class Job:
+class AffWild2Job:
     """A planned run."""
 
     out: str
@@ -121,7 +121,7 @@ class Job:
         return lines
 
 
-def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig) -> Job:
+def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig) -> AffWild2Job:
     """Read the layout and the annotation files, and plan the parts.
 
     Raises:
@@ -139,7 +139,9 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     if source == "videos" and not with_video:
         raise DatasetError(f"{data}: no annotated video has crops or a video file; unpack batch1 and batch2")
     settings = config.model_dump(include={"detector", "alignment"}) if source == "videos" else {}
-    return Job(out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config)
+    return AffWild2Job(
+        out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config
+    )
 
 
 def _license(root: str) -> str:

@@ -28,7 +28,7 @@ from aupipe.storage import Storage, local_path, of_file
 Kind = Literal["manifest", "folders", "records"]
 
 
-class DataConfig(Section):
+class ImagesDataConfig(Section):
     """Properties of the images that no file contains."""
 
     license: str = "not stated"
@@ -37,7 +37,7 @@ class DataConfig(Section):
 class ImagesConfig(Section):
     """All settings of preprocess.py for images."""
 
-    data: DataConfig = DataConfig()
+    data: ImagesDataConfig = ImagesDataConfig()
     detector: DetectorConfig = DetectorConfig()
     resources: Resources = Resources()  # as in every job; preprocessing uses no GPU
 

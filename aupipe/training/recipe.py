@@ -161,7 +161,9 @@ class Recipe(Section):
             self.model_of(name)
             before = list(self.stages)[:number]
             if stage.init.startswith(FROM_STAGE) and stage.init.removeprefix(FROM_STAGE) not in before:
-                raise ValueError(f"stages.{name}.init: {stage.init} is no earlier stage ({', '.join(before) or '–'})")
+                raise ValueError(
+                    f"stages.{name}.init: {stage.init} names no earlier stage ({', '.join(before) or '–'})"
+                )
         if unknown := [name for name in self.search if name not in self.stages]:
             raise ValueError(f"search.{unknown[0]}: there is no such stage")
         return self
