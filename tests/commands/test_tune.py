@@ -39,7 +39,7 @@ def test_dry_run_says_what_is_searched_and_shared_and_writes_nothing(
     [
         ([*QUICK, "--trials", "0"], "--trials 0"),
         ([*QUICK, "--workers", "0"], "--workers 0"),
-        ([*QUICK, "--set", "search.train=null"], "nothing to search"),
+        ([*QUICK, "--set", "search.train=null"], "has no search space"),
         ([*QUICK, "--set", "search.train={batches: {choice: [8]}}"], "stages.train.batches"),
         ([*QUICK, "--set", "search.train={batch: {choose: [8]}}"], "choose"),
         (["--recipe", "multilabel_transformer"], "--set stages.train.init=timm"),

@@ -44,7 +44,7 @@ def test_intensities_are_given_for_all_aus_or_for_none(tmp_path):
     (row,) = manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(map(str, values)) + "\n")
     assert row["intensity"] == pytest.approx(values)
     assert manifest(tmp_path, "path,AU12\nx.jpg,1\n")[0]["intensity"] is None
-    with pytest.raises(ManifestError, match="no column AU01_INTENSITY, AU02_INTENSITY"):
+    with pytest.raises(ManifestError, match="add the columns AU01_INTENSITY, AU02_INTENSITY"):
         manifest(tmp_path, "path,AU12_intensity\nx.jpg,0.5\n")
     for bad in ("1.5", "", "much", "nan"):
         with pytest.raises(ManifestError, match=r"m\.csv:2 has AU26_intensity"):

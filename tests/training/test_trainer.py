@@ -233,5 +233,5 @@ def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, ind
 
 def test_fewer_rows_than_a_batch_are_refused(index: FaceStore) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
-    with pytest.raises(DatasetError, match="less than one batch"):
+    with pytest.raises(DatasetError, match="fewer than one batch"):
         trainer(huge, index)

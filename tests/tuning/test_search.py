@@ -64,7 +64,7 @@ def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["search.train=null"], "nothing to search"),
+        (["search.train=null"], "has no search space"),
         (["search.first={batch: {choice: [8]}}"], "search.first"),
         (["search.train={batches: {choice: [8]}}"], "stages.train.batches"),
         (["search.train={batch: {choice: [8, 0]}}"], "stages.train.batch"),
