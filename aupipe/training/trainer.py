@@ -175,9 +175,10 @@ class Trainer:
         targets = samples.targets[samples.tracks.offsets[first] : samples.tracks.offsets[last]]
         features = self._source(task, samples, keep_groups=2).embeddings(own.rows)
         outputs = predict_tracks(self.learner.head, features, self.audio[task], own, self.overlap)
-        # With more ranks than tracks, some ranks have none.
-        sizes = output_sizes(self.learner.head, self.learner.encoder.embed_dim)
-        found = outputs[task] if outputs else np.zeros((0, sizes[task]))
+        if outputs:
+            found = outputs[task]
+        else:  # with more ranks than tracks, some ranks have none
+            found = np.zeros((0, output_sizes(self.learner.head, self.learner.encoder.embed_dim)[task]))
         if task == "au":
             counts = self._summed(metrics.confusion(targets, found >= 0.5))
             floor = float(metrics.macro_f1(metrics.all_ones(counts)))
