@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny: Recipe, index: FaceStore) 
     one = trainer(tiny, index)
     with torch.no_grad():
         next(one.learner.parameters()).fill_(torch.nan)
-    with pytest.raises(AupipeError, match="epoch 1: the loss is nan, at learning rates"):
+    with pytest.raises(AupipeError, match="epoch 1: the loss is nan at learning rates"):
         one.train_epoch(0)
 
 
