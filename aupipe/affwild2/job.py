@@ -1,4 +1,4 @@
-"""Preprocessing Aff-Wild2 without the cluster: what was asked for, the files to make, the card at the end."""
+"""Preprocessing of Aff-Wild2 without the cluster: configuration, files to make, and the card of the store."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ from aupipe.storage import Storage
 _LICENSE = "Aff-Wild2: research only, under the agreement with its organizers"
 
 
-class DataConfig(Section):
-    """How the data set is read."""
+class AffWild2DataConfig(Section):
+    """Settings for reading the data set."""
 
-    edition: Literal["abaw2", "abaw5", "abaw6"] | None = None  # default: the one whose folders are there
-    leak: LeakFilter = "drop_train"  # videos that train one task and validate the other; see affwild2.splits.official
+    edition: Literal["abaw2", "abaw5", "abaw6"] | None = None  # default: the edition whose folders exist
+    leak: LeakFilter = (
+        "drop_train"  # handling of videos in train for one task and in validation for the other; see splits.official
+    )
 
     @field_validator("leak", mode="before")
     @classmethod
@@ -42,14 +44,14 @@ class DataConfig(Section):
 class PreprocessConfig(Section):
     """All settings of preprocess.py."""
 
-    data: DataConfig = DataConfig()
+    data: AffWild2DataConfig = AffWild2DataConfig()
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
-    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
+    resources: Resources = Resources()  # as in every job; preprocessing uses no GPU
 
 
 @dataclass(frozen=True)
-class Job:
+class AffWild2Job:
     """A planned run."""
 
     out: str
@@ -60,25 +62,26 @@ class Job:
 
     @property
     def origin(self) -> str:
-        """What the store is made from."""
+        """Source of the store, for its card."""
         return f"affwild2:{self.source}"
 
     @property
     def parts(self) -> list[str]:
+        """File names of the parts."""
         return [unit.name for unit in self.plan.units]
 
     def files(self) -> list[FileTask]:
-        """All files of the store but the card."""
+        """Return all files of the store except the card."""
         root = self.layout.root
         own = pack_videos, {"root": root, "detector": self.config.detector, "alignment": self.config.alignment}
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
         videos = {track.video_id: track.video for track in self.layout.tracks if track.video}
-        sound = {name: functools.partial(pack_audio, name, root=root, video=file) for name, file in videos.items()}
-        return parts + [FileTask(audio_name(name), 0, make) for name, make in sorted(sound.items())]
+        audio = {name: functools.partial(pack_audio, name, root=root, video=file) for name, file in videos.items()}
+        return parts + [FileTask(audio_name(name), 0, make) for name, make in sorted(audio.items())]
 
     def complete(self) -> StoreCard:
-        """Write the card, when all parts are there."""
+        """Write the card. Call it when all parts are written."""
         config = self.config
         settings: dict[str, str | int | float | bool | None] = {"leak": config.data.leak}
         if self.source == "videos":
@@ -99,7 +102,7 @@ class Job:
         return finish(Storage(self.out), header, self.parts, self.plan.tallies)
 
     def describe(self) -> list[str]:
-        """The plan in words."""
+        """Return the plan as lines of text."""
         layout, plan = self.layout, self.plan
         lines = [
             f"{layout.root}: edition {layout.edition}, {len(layout.tracks)} annotated tracks of "
@@ -110,19 +113,19 @@ class Job:
         if plan.leaked:
             rows = sum(tally.get("au.leak", 0) + tally.get("expr.leak", 0) for tally in plan.tallies.values())
             lines.append(
-                f"{len(plan.leaked)} videos train one task and validate the other: data.leak={self.config.data.leak} "
-                f"takes {rows:,} labels away (drop_train | drop_val | consistent | off)"
+                f"{len(plan.leaked)} videos are in train for one task and in validation for the other: "
+                f"data.leak={self.config.data.leak} removes {rows:,} labels (drop_train | drop_val | consistent | off)"
             )
         if layout.ambiguous:
-            lines.append(f"passed over, as another file has the name: {', '.join(layout.ambiguous)}")
+            lines.append(f"skipped, because another file has the same name: {', '.join(layout.ambiguous)}")
         return lines
 
 
-def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig) -> Job:
+def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig) -> AffWild2Job:
     """Read the layout and the annotation files, and plan the parts.
 
     Raises:
-        DatasetError: `data` is no Aff-Wild2 folder, or has not what `source` needs.
+        DatasetError: `data` is not an Aff-Wild2 folder, or lacks the files that `source` needs.
     """
     layout = read_layout(data, config.data.edition)
     with_crops = any(track.crops for track in layout.tracks)
@@ -130,15 +133,19 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     if source is None:
         source = "crops" if with_crops else "videos"
     if source == "crops" and not with_crops:
-        raise DatasetError(f"{data}: no annotated video has a folder in cropped_aligned; unpack it, or --source videos")
+        raise DatasetError(
+            f"{data}: no annotated video has a folder in cropped_aligned; unpack it, or use --source videos"
+        )
     if source == "videos" and not with_video:
         raise DatasetError(f"{data}: no annotated video has crops or a video file; unpack batch1 and batch2")
     settings = config.model_dump(include={"detector", "alignment"}) if source == "videos" else {}
-    return Job(out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config)
+    return AffWild2Job(
+        out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config
+    )
 
 
 def _license(root: str) -> str:
-    """Rendered data carries its own; see synthesis."""
+    """Return the license of the data set; rendered data sets contain their own (see synthesis)."""
     storage = Storage(root)
     if not storage.exists("dataset.json"):
         return _LICENSE

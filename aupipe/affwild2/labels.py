@@ -1,12 +1,12 @@
-"""Annotation files: a header line, then one line a frame. Line i after the header belongs to image i:05d.jpg.
+"""Annotation files: a header line, then one line per frame. Line i after the header belongs to image i:05d.jpg.
 
-Columns are taken by their name in the header, never by position. Cells are separated by the one of comma, semicolon,
-tab and space that makes the header complete. Labels may be written as 1, 1.0 or "1"; a cell without a value (empty,
-NaN, NULL) is unknown, as −1 is; empty cells at the end of a line are ignored. A column of frame numbers may come first:
-it must count from 0 or 1 in steps of 1, because frames are numbered by line.
+Columns are identified by their name in the header, never by position. The delimiter is the one of comma, semicolon,
+tab and space that makes the header complete. Labels may be written as 1, 1.0 or "1". A cell without a value (empty,
+NaN, NULL) is unknown, like −1. Empty cells at the end of a line are ignored. A column of frame numbers may come first.
+It must count from 0 or 1 in steps of 1, because frames are numbered by line.
 
-A line that cannot be meant (too few values, a label of 2, another frame number) costs its frame only, and the others
-keep their place. A file that is no annotation file at all is an error.
+An invalid line (too few values, a label of 2, another frame number) loses only its own frame; the other lines keep
+their frames. A file that is not an annotation file is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aupipe.manifests import decode_text, parse_number, split_lines
 _AU_VALUES = (-1, 0, 1)
 _INDEX_NAMES = frozenset({"", "frame", "image", "index", "id", "frame_id", "image_id", "image_location", "unnamed: 0"})
 _FRAME_NUMBER = re.compile(r"(?:.*/)?(\d+)(?:\.\w+)?", re.ASCII)  # 7, 7.0, 00007.jpg or video/00007.jpg
-_DELIMITERS = (",", ";", "\t", None)  # None: any space, as in str.split
+_DELIMITERS = (",", ";", "\t", None)  # None: any white space, as in str.split
 _CLASSES = {name.lower(): index for index, name in enumerate(facs.EXPRESSIONS)}
 
 
@@ -34,9 +34,9 @@ class Labels:
     """One annotation file.
 
     Attributes:
-        values: (N, 12) for AUs, all −1 in a line where one is; (N,) for expressions; int8.
-        bad: (N,) bool, lines that could not be read; their values are −1.
-        problems: "FILE:LINE what is wrong" for each bad line.
+        values: int8, (N, 12) for AUs, (N,) for expressions. A line with one AU of −1 has −1 for all AUs.
+        bad: (N,) bool, invalid lines; their values are −1.
+        problems: "FILE:LINE problem" for each invalid line.
     """
 
     values: npt.NDArray[np.int8]
@@ -45,20 +45,20 @@ class Labels:
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """(N,) whether the line says anything."""
+        """(N,) whether the line has a label."""
         return self.values.reshape(len(self.values), -1)[:, 0] != facs.UNKNOWN
 
 
 @dataclass(frozen=True)
 class _File:
-    """An annotation file, its labels not yet read.
+    """An annotation file whose labels are not parsed yet.
 
     Attributes:
-        lines: data lines; blank lines at the end are no frames.
-        first: the number of the first data line in the file, 1-based.
-        delimiter: between cells; None: any space.
+        lines: data lines, without blank lines at the end.
+        first: 1-based number of the first data line in the file.
+        delimiter: between cells; None: any white space.
         columns: for AUs the column of each AU in `facs` order; for expressions the class in `facs` order of each label.
-        width: how many cells a line has; 1 more where frame numbers come first.
+        width: number of cells per line, including frame numbers.
         indexed: whether frame numbers come first.
     """
 
@@ -70,7 +70,7 @@ class _File:
     indexed: bool
 
     def cells(self, line: str) -> list[str]:
-        """Return the cells of a line, without empty ones beyond its width."""
+        """Return the cells of a line, without empty cells beyond its width."""
         cells = _split(line, self.delimiter)
         while len(cells) > self.width and not cells[-1]:
             cells.pop()
@@ -78,24 +78,24 @@ class _File:
 
 
 def check_header(task: str, data: bytes, where: str) -> int:
-    """The number of frames of an annotation file, after a look at its header alone.
+    """Return the number of frames of an annotation file, reading only its header.
 
     Raises:
-        DatasetError: it is empty or its header is not one of this task.
+        DatasetError: the file is empty, or its header is not one of this task.
     """
     return len(_open(task, data, where).lines)
 
 
 def parse(task: str, data: bytes, where: str) -> Labels:
-    """The labels of one annotation file, in the order of `facs`.
+    """Return the labels of one annotation file in the order of `facs`.
 
     Args:
         task: au | expr.
-        data: the file's bytes.
-        where: its name, for messages.
+        data: content of the file.
+        where: name of the file, for messages.
 
     Raises:
-        DatasetError: it is empty or its header is not one of this task.
+        DatasetError: the file is empty, or its header is not one of this task.
     """
     file = _open(task, data, where)
     allowed = _AU_VALUES if task == "au" else (-1, *range(len(file.columns)))
@@ -107,7 +107,7 @@ def parse(task: str, data: bytes, where: str) -> Labels:
         values = raw.astype(np.int8)
         values[(values == facs.UNKNOWN).any(axis=1)] = facs.UNKNOWN
     else:
-        values = np.array([*file.columns, facs.UNKNOWN], np.int8)[raw[:, 0]]  # −1 takes the last
+        values = np.array([*file.columns, facs.UNKNOWN], np.int8)[raw[:, 0]]  # −1 indexes the last entry
     return Labels(values, bad, tuple(problems.values()))
 
 
@@ -144,7 +144,7 @@ def _split(line: str, delimiter: str | None) -> list[str]:
 
 
 def _columns(task: str, header: Sequence[str], where: str) -> list[int]:
-    """For AUs the column of each AU in `facs` order; for expressions the class in `facs` order of each label."""
+    """Return, for AUs, the column of each AU in `facs` order; for expressions, the class of each label."""
     if task == "au":
         places = {field.upper(): place for place, field in enumerate(header)}
         both = zip(facs.AFFWILD2_AUS, facs.AUS, strict=True)  # AU1 or AU01
@@ -156,20 +156,20 @@ def _columns(task: str, header: Sequence[str], where: str) -> list[int]:
     unknown = [field for field in header if field.lower() not in _CLASSES]
     if unknown or not header:
         known = ", ".join(facs.EXPRESSIONS)
-        raise DatasetError(f"{where} the header names the class {(unknown or [''])[0]!r}; known are {known}")
+        raise DatasetError(f"{where} the header has the class {(unknown or [''])[0]!r}; allowed are {known}")
     return [_CLASSES[field.lower()] for field in header]
 
 
 def _numbers(
     file: _File, places: Sequence[int], allowed: Collection[int], where: str
 ) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """(N, places) values, −1 where a line is bad, and what is wrong with each bad line (by index)."""
+    """Return values (N, places), −1 for invalid lines, and the problem of each invalid line by its index."""
     if (values := _plain_numbers(file, places, allowed)) is not None:
         return values, {}
     values = np.full((len(file.lines), len(places)), facs.UNKNOWN, np.int64)
     problems = {}
     known = _Labels(allowed, decimal_comma=file.delimiter != ",")
-    offset: int | None = None  # of the frame numbers; by the first line that has one
+    offset: int | None = None  # of the frame numbers, from the first line that has one
     for index, line in enumerate(file.lines):
         cells = file.cells(line)
         place = f"{where}:{file.first + index}"
@@ -178,8 +178,8 @@ def _numbers(
             continue
         labels = [known[cells[column]] for column in places]
         if None in labels:
-            strange = cells[places[labels.index(None)]]
-            problems[index] = f"{place} has the label {strange!r}; allowed are {', '.join(map(str, allowed))}"
+            invalid = cells[places[labels.index(None)]]
+            problems[index] = f"{place} has the label {invalid!r}; allowed are {', '.join(map(str, allowed))}"
             continue
         if file.indexed:
             number = _FRAME_NUMBER.fullmatch(cells[0])
@@ -195,7 +195,7 @@ def _numbers(
 def _plain_numbers(
     file: _File, places: Sequence[int], allowed: Collection[int]
 ) -> npt.NDArray[np.int64] | None:  # fmt: skip
-    """(N, places) values where every line is plain numbers without fault, as in the data set itself; else None."""
+    """Return values (N, places) if all lines are valid and plain numbers, as in the data set itself; otherwise None."""
     if file.delimiter != "," or file.indexed or any(line.count(",") != file.width - 1 for line in file.lines):
         return None
     try:
@@ -206,7 +206,7 @@ def _plain_numbers(
 
 
 class _Labels(dict[str, int | None]):
-    """The label that each text means, None if it can be none; texts are few, so each is read once."""
+    """Cache of cell → label, None for an invalid cell; distinct cells are few, so each is parsed once."""
 
     def __init__(self, allowed: Collection[int], decimal_comma: bool) -> None:
         self._allowed, self._decimal_comma = allowed, decimal_comma

@@ -1,7 +1,7 @@
-"""Where things lie in a downloaded Aff-Wild2: annotation files by task and split, crops, videos, test lists.
+"""File layout of a downloaded Aff-Wild2: annotation files by task and split, crops, videos, test lists.
 
-Nothing of the outer shape is taken for granted but the folder names that the organizers gave: packs are unpacked side
-by side, one below the other, or into folders of the user's own.
+Only the folder names of the organizers are fixed. Archives may be unpacked next to each other, inside each other, or
+into other folders.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PERSON = re.compile(r"(?P<video>.+)_(?P<person>left|right)")
 
 @dataclass(frozen=True)
 class Edition:
-    """What tells an edition's annotations apart from another's."""
+    """Folder names and classes that identify the annotations of an edition."""
 
     au: str  # folder of the AU task
     expr: str  # folder of the expression task
@@ -41,7 +41,7 @@ EDITIONS: Mapping[str, Edition] = {
 
 @dataclass(frozen=True)
 class Annotation:
-    """One annotation file: one person in one video, one task. The folder it lies in is its split."""
+    """One annotation file: one task, one person in one video. Its folder determines its split."""
 
     name: str  # below the root
     task: str  # au | expr
@@ -50,7 +50,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Track:
-    """One person in one video: what the data set calls VIDEO, VIDEO_left or VIDEO_right."""
+    """One person in one video, named VIDEO, VIDEO_left or VIDEO_right in the data set."""
 
     name: str
     annotations: Mapping[str, Annotation]  # by task
@@ -59,28 +59,30 @@ class Track:
 
     @property
     def video_id(self) -> str:
+        """Name of the base video."""
         return split_person(self.name)[0]
 
     @property
     def person(self) -> str:
+        """The person in the video: "", left or right."""
         return split_person(self.name)[1]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """An Aff-Wild2 folder, understood."""
+    """The content of an Aff-Wild2 folder."""
 
     root: str
     edition: str
-    tracks: tuple[Track, ...]  # those with an annotation file, by name
-    unannotated: tuple[str, ...]  # names of crop folders without annotation: test videos, mostly
+    tracks: tuple[Track, ...]  # tracks with an annotation file, sorted by name
+    unannotated: tuple[str, ...]  # names of crop folders without annotation, mostly test videos
     videos: Mapping[str, str]  # base video → file below the root
     test_lists: tuple[str, ...]
-    ambiguous: tuple[str, ...]  # video files passed over, because another of the same name is taken
+    ambiguous: tuple[str, ...]  # skipped video files, because another file has the same name
 
 
 def split_person(name: str) -> tuple[str, str]:
-    """(base video, "" | "left" | "right"). Only an ending counts: `a_left_b` is a video of that name."""
+    """Return (base video, "" | "left" | "right"). Only a suffix counts: `a_left_b` is a base video."""
     match = _PERSON.fullmatch(name)
     return (match["video"], match["person"]) if match else (name, "")
 
@@ -92,13 +94,13 @@ def frame_of_crop(name: str) -> int | None:
 
 
 def read_layout(root: str, edition: str | None = None) -> Layout:
-    """Find everything below `root`.
+    """Find all files of the data set below `root`.
 
     Args:
-        edition: key of EDITIONS; default: the one whose folders are there.
+        edition: key of EDITIONS; default: the edition whose folders exist.
 
     Raises:
-        DatasetError: no annotations, those of several editions, or a video in both splits of a task.
+        DatasetError: there are no annotations or those of several editions, or a video is in both splits of a task.
     """
     storage = Storage(root)
     if not storage.exists():
@@ -136,8 +138,10 @@ def read_layout(root: str, edition: str | None = None) -> Layout:
 
 
 class _Found:
+    """Files and folders found so far."""
+
     def __init__(self) -> None:
-        self.tasks: dict[str, list[str]] = {}  # folder name → where
+        self.tasks: dict[str, list[str]] = {}  # folder name → paths
         self.packs: dict[str, frozenset[str]] = {}  # crop pack → track names
         self.videos: list[str] = []
         self.test_lists: list[str] = []
@@ -147,7 +151,7 @@ _TASK_FOLDERS = {folder.lower(): folder for edition in EDITIONS.values() for fol
 
 
 def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
-    """Look through `folder`; what holds a file a frame is listed once and never entered."""
+    """Search `folder`. Crop packs are listed once and not searched, because they contain one file per frame."""
     folders, files = storage.children(folder)
     prefix = f"{folder}/" if folder else ""
     for name in files:
@@ -165,12 +169,12 @@ def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
             found.tasks.setdefault(_TASK_FOLDERS[name.lower()], []).append(path)
         elif name.lower().startswith("cropped_aligned"):
             found.packs |= _packs(storage, path)
-        elif not name.lower().startswith("cropped") and depth:  # cropped/ holds the same faces, not aligned
+        elif not name.lower().startswith("cropped") and depth:  # cropped/ contains the same faces, not aligned
             _walk(storage, path, depth - 1, found)
 
 
 def _packs(storage: Storage, path: str) -> dict[str, frozenset[str]]:
-    """The crop pack at `path`: unpacking often leaves it one folder deeper than meant."""
+    """Return the crop packs at `path`; after unpacking a pack is often one folder deeper than intended."""
     folders = [name for name in storage.children(path)[0] if not is_hidden(name)]
     inner = [name for name in folders if name.lower().startswith("cropped_aligned")]
     packs = {path: frozenset(folders) - set(inner)}
@@ -179,41 +183,41 @@ def _packs(storage: Storage, path: str) -> dict[str, frozenset[str]]:
     return packs
 
 
-def _edition(root: str, asked: str | None, found: _Found) -> str:
-    if asked is not None:
-        edition = EDITIONS[asked]
+def _edition(root: str, name: str | None, found: _Found) -> str:
+    if name is not None:
+        edition = EDITIONS[name]
         if edition.au not in found.tasks and edition.expr not in found.tasks:
-            raise DatasetError(f"{root}: data.edition={asked} needs a folder {edition.au} or {edition.expr}")
-        return asked
+            raise DatasetError(f"{root}: data.edition={name} needs a folder {edition.au} or {edition.expr}")
+        return name
     old = {"AU_Set", "EXPR_Set"} & set(found.tasks)
     new = set(found.tasks) - old
     if not old and not new:
         raise DatasetError(
-            f"{root} is no Aff-Wild2 folder: nothing in it is named {', '.join(sorted(_TASK_FOLDERS.values()))}; "
-            "give the folder that holds the annotations and cropped_aligned or the videos"
+            f"{root} is not an Aff-Wild2 folder: it contains none of {', '.join(sorted(_TASK_FOLDERS.values()))}; "
+            "give the folder that contains the annotations and cropped_aligned or the videos"
         )
     if old and new:
         raise DatasetError(
-            f"{root} holds annotations of two editions ({', '.join(sorted(old | new))}); "
+            f"{root} contains annotations of two editions ({', '.join(sorted(old | new))}); "
             "choose with --set data.edition=abaw2 or abaw5"
         )
     if old:
         return "abaw2"
     if {"EXPR_Classification_Challenge", "EXPR_Recognition_Challenge"} <= new:
         raise DatasetError(
-            f"{root} holds annotations of ABAW3–5 and ABAW6; choose with --set data.edition=abaw5 or abaw6"
+            f"{root} contains annotations of ABAW3–5 and ABAW6; choose with --set data.edition=abaw5 or abaw6"
         )
     return "abaw6" if "EXPR_Recognition_Challenge" in new else "abaw5"
 
 
 def _annotations(storage: Storage, edition: Edition, found: _Found) -> dict[str, dict[str, Annotation]]:
-    """task → track → file."""
+    """Return task → track → annotation file."""
     result: dict[str, dict[str, Annotation]] = {}
     for task, folder in zip(TASKS, (edition.au, edition.expr), strict=True):
         places = found.tasks.get(folder, [])
         if len(places) > 1:
             where = " and ".join(storage.path(place) for place in places)
-            raise DatasetError(f"the annotations {folder} are there twice, in {where}; leave one in the data folder")
+            raise DatasetError(f"the annotations {folder} exist twice, in {where}; keep one in the data folder")
         by_track: dict[str, Annotation] = {}
         for annotation in (a for place in places for a in _files(storage, place, task)):
             track = annotation.name.rsplit("/", 1)[-1][: -len(".txt")]
@@ -222,12 +226,14 @@ def _annotations(storage: Storage, edition: Edition, found: _Found) -> dict[str,
                 twice = "in two splits" if other.split != annotation.split else "annotated twice"
                 raise DatasetError(
                     f"video {track} is {twice}: {storage.path(other.name)} and {storage.path(annotation.name)}; "
-                    "delete the one that your edition does not have"
+                    "delete the file that is not in your edition"
                 )
         if by_track:
             result[task] = by_track
     if not result:
-        raise DatasetError(f"{storage.root}: Train_Set and Validation_Set hold no annotation file; unpack them again")
+        raise DatasetError(
+            f"{storage.root}: Train_Set and Validation_Set contain no annotation file; unpack them again"
+        )
     splits = {annotation.split for by_track in result.values() for annotation in by_track.values()}
     for split, folder in (("train", "Train_Set"), ("validation", "Validation_Set")):
         if split not in splits:

@@ -1,4 +1,4 @@
-"""One unit of the plan becomes one part of the store: labels read, crops packed as they are or cut from the video."""
+"""Packing one unit of the plan into one part of the store, with the crops of the data set."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from aupipe.media.probe import VideoInfo, probe
 from aupipe.storage import Storage
 
 KEPT = "kept"
-_STEP_ROWS = 1024  # crops held at a time
+_STEP_ROWS = 1024  # crops in memory at a time
 
 
 @dataclass
 class LabeledSlice:
-    """The labeled rows of one person in a piece, and what became of each frame.
+    """The labeled rows of one person in a slice of a video, and the outcome of each frame.
 
     Attributes:
-        au: (n, 12); expression: (n,) int8, of rows piece.first … piece.stop − 1.
-        images: JPEG by row, 0-based within the piece.
-        outcome: (n,) why there is no image ("" = nobody asked for it), or KEPT.
+        au: (n, 12) int8, for rows piece.first … piece.stop − 1.
+        expression: (n,) int8, for the same rows.
+        images: row, 0-based within the slice → JPEG.
+        outcome: (n,) KEPT, or the reason why there is no image ("": none is needed).
     """
 
     track: TrackSlice
@@ -51,7 +52,7 @@ class LabeledSlice:
 
 
 def labeled_slice(storage: Storage, piece: VideoSlice, track: TrackSlice) -> LabeledSlice:
-    """What the annotation files say of a person in a piece."""
+    """Return the labels of a person in a slice of a video."""
     count = piece.stop - piece.first
     au = np.full((count, len(facs.AUS)), facs.UNKNOWN, np.int8)
     expression = np.full(count, facs.UNKNOWN, np.int8)
@@ -69,7 +70,7 @@ def _labels(root: str, task: str, name: str) -> Labels:
 
 
 def pack_crops(unit: ShardPlan, *, root: str, source: str = "affwild2:crops") -> bytes:
-    """The part of a unit, from the crops as they are. JPEG bytes are not touched."""
+    """Return the part of a unit from the crops of the data set. JPEG bytes are not changed."""
     storage = Storage(root)
     part = ShardWriter()
     for piece in unit.pieces:
@@ -85,7 +86,7 @@ def pack_crops(unit: ShardPlan, *, root: str, source: str = "affwild2:crops") ->
 
 
 def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
-    """The audio file of a base video; silent where it cannot be opened (its parts say why)."""
+    """Return the audio file of a base video; silent if the video cannot be opened (its parts contain the reason)."""
     try:
         return audio_file(video_id, audio(Storage(root).path(video)))
     except MediaError:
@@ -95,7 +96,7 @@ def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
 def add(
     part: ShardWriter, piece: VideoSlice, person: LabeledSlice, times: npt.NDArray[np.float64] | None, source: str
 ) -> None:
-    """Append a person's rows that have an image, and account for every annotation row of the piece."""
+    """Append a person's rows that have an image, and count the outcome of every annotation row of the slice."""
     kept = np.array(sorted(person.images), dtype=np.int64)
     part.add(
         rows(
@@ -110,8 +111,8 @@ def add(
         )
     )
     for task, labels in person.labels.items():
-        here = slice(piece.first, piece.stop)
-        bad, known = labels.bad[here], labels.known[here]
+        span = slice(piece.first, piece.stop)
+        bad, known = labels.bad[span], labels.known[span]
         outcome = person.outcome[: len(known)]
         tally = {f"{task}.rows": len(known), f"{task}.bad_line": int(bad.sum())}
         tally[f"{task}.unknown"] = int((~known & ~bad).sum())
@@ -121,7 +122,7 @@ def add(
 
 
 def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | None:
-    """What the video holds; None if there is none; the reason if it cannot be read."""
+    """Return the properties of a video, the error if it cannot be read, or None if there is no video."""
     if video is None:
         return None
     try:
@@ -131,9 +132,9 @@ def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | 
 
 
 def frame_times(piece: VideoSlice, info: VideoInfo | MediaError | None) -> npt.NDArray[np.float64] | None:
-    """(n,) media time of the piece's frames by their packets; None where no video says.
+    """Return the media time (n,) of the slice's frames from their packets; None without a readable video.
 
-    Annotations run on beyond the container's last frame now and then: those frames follow at its mean rate.
+    Annotations sometimes continue beyond the last frame of the container. Such frames follow at its mean rate.
     """
     if not isinstance(info, VideoInfo) or info.pts is None or len(info.pts) < 2:
         return None
@@ -146,9 +147,9 @@ def frame_times(piece: VideoSlice, info: VideoInfo | MediaError | None) -> npt.N
 def _fetch(storage: Storage, piece: VideoSlice, person: LabeledSlice) -> None:
     """Read the crops of the labeled rows."""
     where: dict[int, str] = {}
-    for folder in reversed(person.track.crops):  # the first pack wins
+    for folder in reversed(person.track.crops):  # reversed, so that the first pack has priority
         names = [(frame_of_crop(name), name) for name in storage.children(folder)[1]]
-        # A JPEG wins over a PNG of the frame, because its bytes can be kept as they are.
+        # A JPEG has priority over a PNG of the same frame, because its bytes can be kept unchanged.
         ordered = sorted(names, key=lambda entry: not entry[1].lower().endswith(".png"))
         where |= {frame: f"{folder}/{name}" for frame, name in ordered if frame is not None}
     for row in np.flatnonzero(person.known).tolist():
@@ -168,7 +169,7 @@ def _fetch(storage: Storage, piece: VideoSlice, person: LabeledSlice) -> None:
 
 
 def _as_jpeg(data: bytes) -> bytes:
-    """Return a PNG crop as JPEG of our quality; other bytes are not touched."""
+    """Convert a PNG crop to a JPEG of the store's quality; return other bytes unchanged."""
     if not data.startswith(b"\x89PNG"):
         return data
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -178,7 +179,7 @@ def _as_jpeg(data: bytes) -> bytes:
 def _compare_with_container(
     part: ShardWriter, piece: VideoSlice, person: LabeledSlice, info: VideoInfo | MediaError | None
 ) -> None:
-    """Note, once a track, how the annotation's length and the container's differ."""
+    """Count, once per track, the difference in length between annotation and container."""
     if piece.first or info is None:
         return
     if isinstance(info, MediaError):

@@ -1,4 +1,4 @@
-"""One unit of the plan becomes one part of the store, from the videos: our detector, ArcFace's template."""
+"""Packing one unit of the plan into one part of the store, with crops from the videos by our detector and aligner."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SOURCE = "affwild2:videos"
 
 
 def pack_videos(unit: ShardPlan, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig) -> bytes:
-    """The part of a unit, with crops cut from the frames that have a label."""
+    """Return the part of a unit with crops of the frames that have a label."""
     storage = Storage(root)
-    scissors = _Scissors(Detector(detector), alignment.smoothing_radius)
+    cropper = _Cropper(Detector(detector), alignment.smoothing_radius)
     part = ShardWriter()
     for piece in unit.pieces:
         people = [labeled_slice(storage, piece, track) for track in piece.tracks]
@@ -38,18 +38,18 @@ def pack_videos(unit: ShardPlan, *, root: str, detector: DetectorConfig, alignme
             for person in people:
                 person.outcome[person.known] = reason
         else:
-            times = scissors.cut(storage.path(piece.video), info, piece, people)
+            times = cropper.cut(storage.path(piece.video), info, piece, people)
         for person in people:
             add(part, piece, person, times, SOURCE)
     return part.finish()
 
 
 def pick(faces: Detections, people: tuple[str, ...], boundary_px: float) -> dict[str, int]:
-    """person → index of the face that is theirs. A person may have none.
+    """Return person → index of their face; a person may have none.
 
-    One person alone has the largest face. `left` and `right` are people as seen in the picture: of the two largest
-    faces the left and the right one. A video with annotations for VIDEO and VIDEO_right calls the left one VIDEO. A
-    single face belongs to the person on whose side of `boundary_px` it lies.
+    A single person has the largest face. `left` and `right` are the left and right of the two largest faces in the
+    image. In a video with annotations for VIDEO and VIDEO_right, VIDEO is the left one. A single face belongs to the
+    person on its side of `boundary_px`.
     """
     if not len(faces):
         return {}
@@ -68,19 +68,21 @@ def pick(faces: Detections, people: tuple[str, ...], boundary_px: float) -> dict
 
 
 @dataclass(frozen=True)
-class _Scissors:
+class _Cropper:
+    """Detection and cropping of the labeled faces of a slice."""
+
     detector: Detector
     radius: int
 
     def cut(
         self, uri: str, info: VideoInfo, piece: VideoSlice, people: Sequence[LabeledSlice]
     ) -> npt.NDArray[np.float64]:
-        """Fill in images and outcomes of the piece from its stretch of the video. Returns its frames' times (n,)."""
+        """Set images and outcomes of the slice from its part of the video; return the times (n,) of its frames."""
         known = np.any([person.known for person in people], axis=0)
         for person in people:
             person.outcome[person.known] = "no_frame"
         times = np.full(len(known), np.nan)
-        near = np.convolve(known, np.ones(2 * self.radius + 1)) > 0  # starts `radius` frames before the piece
+        near = np.convolve(known, np.ones(2 * self.radius + 1)) > 0  # starts `radius` frames before the slice
         names = tuple(person.track.person for person in people)
         middle = info.width_px / 2
         start = piece.first - self.radius
@@ -106,7 +108,7 @@ class _Scissors:
 
 
 def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame]:
-    """Frames `first` … `stop` − 1 of a video, as far as it has them."""
+    """Yield frames `first` … `stop` − 1 of a video, as far as they exist."""
     first = max(0, first)
     if info.pts is None:
         whole = frames(uri, Span(info.frames_expected, exact=False))
@@ -116,13 +118,13 @@ def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame
     if not len(pts):
         return
     before = info.key_pts[info.key_pts <= pts[0]]
-    # One key frame earlier than needed: seeking to the group's own key frame can lose it (design.md, §1).
+    # Seek one key frame earlier than needed, because seeking to the group's own key frame can lose the group.
     seek = int(before[-2]) if len(before) > 1 else None
     yield from frames(uri, Span(len(pts), True, first, int(pts[0]), int(pts[-1]), seek))
 
 
 def _only(stretch: Iterator[Frame], start: int, near: npt.NDArray[np.bool_]) -> Iterator[Frame]:
-    """The frames, without picture where no label is near: nothing is detected there."""
+    """Yield the frames, without image if no label is near, so that nothing is detected there."""
     for frame in stretch:
         place = frame.index - start
         keep = 0 <= place < len(near) and near[place]

@@ -1,4 +1,4 @@
-"""Dividing an Aff-Wild2 folder into parts of a face store: what each part is made of, before any crop is read."""
+"""Plan of a face store from an Aff-Wild2 folder: the content of each part, before any crop is read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Source = Literal["crops", "videos"]
 
 @dataclass(frozen=True)
 class TrackSlice:
-    """One person of a piece."""
+    """One person in a slice of a video."""
 
     name: str
     person: str
@@ -37,7 +37,7 @@ class VideoSlice:
     """Annotation rows `first` … `stop` − 1 (0-based; row r belongs to frame r + 1) of the people of one video."""
 
     video_id: str
-    tracks: tuple[TrackSlice, ...]  # one where crops are packed; all of the video where it is decoded
+    tracks: tuple[TrackSlice, ...]  # one track when crops are packed; all tracks of the video when it is decoded
     video: str | None
     first: int
     stop: int
@@ -45,7 +45,7 @@ class VideoSlice:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What becomes one part. `name` stands for all that it depends on."""
+    """The content of one part. `name` contains a hash of everything that the part depends on."""
 
     name: str
     split: str
@@ -53,17 +53,17 @@ class ShardPlan:
 
     @property
     def rows(self) -> int:
-        """Annotation rows to look at."""
+        """Number of annotation rows."""
         return sum((piece.stop - piece.first) * len(piece.tracks) for piece in self.pieces)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All parts, and what is known before any is made.
+    """All parts, and counts that are known before any part is made.
 
     Attributes:
-        tallies: track → reason → count: rows that the leak filter took away, images that no row belongs to.
-        leaked: base videos in train for one task and in validation for another.
+        tallies: track → reason → count: rows removed by the leak filter, images without a row.
+        leaked: base videos in train for one task and in validation for the other.
     """
 
     units: tuple[ShardPlan, ...]
@@ -72,18 +72,18 @@ class Plan:
 
 
 def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Mapping[str, object]) -> Plan:
-    """Units of at most FILE_ROWS annotation rows, by split, video, person, frame.
+    """Return units of at most FILE_ROWS annotation rows, by split, video, person, frame.
 
     Args:
-        settings: what else the bytes of a part depend on (detector, alignment).
+        settings: further settings that the bytes of a part depend on (detector, alignment).
 
     Raises:
-        DatasetError: an annotation file is none, or no line of a task's split can be read.
+        DatasetError: an annotation file is invalid, or no line of a task's split is valid.
     """
     storage = Storage(layout.root)
     splits, leaked = official(layout.tracks, leak)
     lengths: dict[str, int] = {}  # annotation file → rows
-    digests: dict[str, str] = {}  # annotation file, crop folder or video → what its content is told by
+    digests: dict[str, str] = {}  # annotation file, crop folder or video → hash, number of files or size
     tallies: dict[str, Counter[str]] = {}
     for track in layout.tracks:
         tally = tallies.setdefault(track.name, Counter())
@@ -94,7 +94,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
             if (track.name, task) not in splits:
                 tally.update({f"{task}.rows": rows, f"{task}.leak": rows})
         if source == "crops":
-            _look_at_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
+            _count_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
         elif track.video:
             digests[track.video] = str(storage.size(track.video))
     _check_labels(layout, storage)
@@ -111,9 +111,9 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
 
 
 def _check_labels(layout: Layout, storage: Storage) -> None:
-    """Refuse a split of which a task's annotation files have no line that can be read: it would be empty.
+    """Refuse a split in which no annotation line of a task is valid, because it would be empty.
 
-    Files are read until one has such a line, which is the first one as a rule.
+    Files are read until one has a valid line, which usually is the first file.
     """
     for split in SPLITS:
         for task in TASKS:
@@ -134,8 +134,8 @@ def _check_labels(layout: Layout, storage: Storage) -> None:
                     )
 
 
-def _look_at_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
-    """Count images that have no row, and remember how many there are: a crop added later makes another part."""
+def _count_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
+    """Count images without a row, and record the number of files, so that a crop added later gives another part."""
     for folder in track.crops:
         files = storage.children(folder)[1]
         digests[folder] = str(len(files))
@@ -152,7 +152,7 @@ def _look_at_crops(storage: Storage, track: Track, rows: int, tally: Counter[str
 def _pieces(
     layout: Layout, split: str, splits: Mapping[tuple[str, str], str], lengths: Mapping[str, int], *, by_track: bool
 ) -> Iterator[VideoSlice]:
-    """Whole tracks, or whole base videos, of a split."""
+    """Yield whole tracks, or whole base videos, of a split."""
     groups: dict[tuple[str, str], list[Track]] = {}
     for track in layout.tracks:
         if any(splits.get((track.name, task)) == split for task in track.annotations):
@@ -167,7 +167,7 @@ def _pieces(
 
 
 def _slices(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:
-    """Pieces of at most FILE_ROWS rows."""
+    """Yield slices of at most FILE_ROWS rows."""
     for piece in pieces:
         step = FILE_ROWS // len(piece.tracks)
         for first in range(0, piece.stop, step):
@@ -175,18 +175,18 @@ def _slices(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:
 
 
 def _pack(pieces: Iterator[VideoSlice]) -> Iterator[tuple[VideoSlice, ...]]:
-    """Runs of pieces with at most FILE_ROWS rows together."""
-    held: list[VideoSlice] = []
+    """Yield groups of consecutive slices with at most FILE_ROWS rows in total."""
+    group: list[VideoSlice] = []
     rows = 0
     for piece in pieces:
         more = (piece.stop - piece.first) * len(piece.tracks)
-        if held and rows + more > FILE_ROWS:
-            yield tuple(held)
-            held, rows = [], 0
-        held.append(piece)
+        if group and rows + more > FILE_ROWS:
+            yield tuple(group)
+            group, rows = [], 0
+        group.append(piece)
         rows += more
-    if held:
-        yield tuple(held)
+    if group:
+        yield tuple(group)
 
 
 def _files(pieces: tuple[VideoSlice, ...]) -> set[str]:

@@ -1,6 +1,6 @@
-"""Challenge submissions of the AU task: probabilities per person in, the organizers' files out, checked before they go.
+"""Challenge submissions of the AU task: from probabilities per person to the organizers' files, with checks.
 
-ABAW3 takes one file a track: a header of AU names, then a line of 0/1 a frame. ABAW5 and later take a single file:
+ABAW3 uses one file per track: a header of AU names, then one line of 0/1 per frame. ABAW5 and later use a single file:
 header `image_location,AU1,…,AU26`, lines `TRACK/NNNNN.jpg,0,1,…` in the order of the organizers' sample file.
 """
 
@@ -29,17 +29,17 @@ _LOCATION = re.compile(r"(?P<track>[^/,]+)/(?P<frame>\d{5})\.jpg")
 
 @dataclass(frozen=True)
 class TrackPredictions:
-    """What is known of a track: probabilities (N, 12) of its frames (N,), 1-based and ascending."""
+    """Probabilities (N, 12) of a track's frames (N,), 1-based and ascending."""
 
     frames: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
 
 
 def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDArray[np.float64]:
-    """(count, 12) probabilities of frames 1 … count.
+    """Return probabilities (count, 12) of frames 1 … count.
 
-    A hole of at most `max_gap_frames` is interpolated; a longer one, the start and the tail take the nearest frame (of
-    two equally near ones the earlier); frames beyond `count` are cut off.
+    Gaps of at most `max_gap_frames` are interpolated. Longer gaps, the start and the end take the nearest frame (on a
+    tie the earlier one). Frames beyond `count` are dropped.
     """
     frames = known.frames
     target = np.arange(1, count + 1)
@@ -53,25 +53,27 @@ def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDAr
 def decide(
     predictions: Mapping[str, TrackPredictions], counts: Mapping[str, int], thresholds: npt.NDArray[np.floating]
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """(count, 12) a track, in the order of `counts` (track → frames asked for).
+    """Return decisions (count, 12) per track, in the order of `counts` (track → number of frames).
 
     Args:
         thresholds: (12,); a probability at its threshold is positive.
 
     Raises:
-        DatasetError: nothing is predicted for a track that is asked for.
+        DatasetError: a track has no predictions.
     """
     result = {}
     for track, count in counts.items():
         if track not in predictions or not len(predictions[track].frames):
-            raise DatasetError(f"nothing is predicted for {track}, which the submission must hold; annotate it first")
+            raise DatasetError(
+                f"nothing is predicted for {track}, which the submission must contain; annotate it first"
+            )
         filled = fill(predictions[track], count, gaps.MAX_GAP_S * frame_rate_hz(track))
         result[track] = filled >= thresholds
     return result
 
 
 def read_order(sample: str) -> list[tuple[str, int]]:
-    """(track, frame) of every line of the organizers' sample file.
+    """Return (track, frame) of every line of the organizers' sample file.
 
     Raises:
         DatasetError: a line does not begin with TRACK/NNNNN.jpg.
@@ -86,7 +88,7 @@ def read_order(sample: str) -> list[tuple[str, int]]:
 
 
 def frame_counts(order: Sequence[tuple[str, int]]) -> dict[str, int]:
-    """Track → last frame that is asked for, tracks in order of appearance."""
+    """Return track → last frame in `order`, with tracks in order of appearance."""
     counts: dict[str, int] = {}
     for track, frame in order:
         counts[track] = max(frame, counts.get(track, 0))
@@ -94,21 +96,21 @@ def frame_counts(order: Sequence[tuple[str, int]]) -> dict[str, int]:
 
 
 def write_single(order: Sequence[tuple[str, int]], decisions: Mapping[str, npt.NDArray[np.bool_]]) -> str:
-    """The single file of ABAW5 and later."""
+    """Return the single file of ABAW5 and later."""
     lines = [f"{track}/{frame:05d}.jpg,{_line(decisions[track][frame - 1])}" for track, frame in order]
     return "\n".join([SINGLE_HEADER, *lines]) + "\n"
 
 
 def write_track(decisions: npt.NDArray[np.bool_]) -> str:
-    """ABAW3's file TRACK.txt of one track (count, 12)."""
+    """Return ABAW3's file TRACK.txt of one track (count, 12)."""
     return "\n".join([VIDEO_HEADER, *map(_line, decisions)]) + "\n"
 
 
 def read_single(text: str, order: Sequence[tuple[str, int]]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Track → (count, 12), frames that are not asked for False.
+    """Return track → decisions (count, 12); frames that are not in `order` are False.
 
     Raises:
-        DatasetError: the file is not what the organizers take.
+        DatasetError: the file does not have the organizers' format.
     """
     _refuse(check_single(text, order))
     decisions = {track: np.zeros((count, len(facs.AUS)), bool) for track, count in frame_counts(order).items()}
@@ -118,20 +120,20 @@ def read_single(text: str, order: Sequence[tuple[str, int]]) -> dict[str, npt.ND
 
 
 def read_track(text: str, count: int) -> npt.NDArray[np.bool_]:
-    """(count, 12) of one track's file.
+    """Return the decisions (count, 12) of one track's file.
 
     Raises:
-        DatasetError: the file is not what the organizers take.
+        DatasetError: the file does not have the organizers' format.
     """
     _refuse(check_track(text, count))
     return np.array([[value == "1" for value in line.split(",")] for line in text.splitlines()[1:]], bool)
 
 
 def read_files(uri: str) -> pa.Table:
-    """`video_id`, `person`, `frame` and the decisions `AUxx` of a single file, or of a folder of TRACK.txt.
+    """Read a single file or a folder of TRACK.txt; return `video_id`, `person`, `frame` and the decisions `AUxx`.
 
     Raises:
-        DatasetError: there is no such file, or it is not what the organizers take.
+        DatasetError: there is no such file, or it does not have the organizers' format.
     """
     storage, name = of_file(uri) if uri.lower().endswith(".txt") else (Storage(uri), "")
     names = [each for each in [name] if storage.exists(each)] if name else _track_files(storage)
@@ -165,19 +167,19 @@ def _track_files(storage: Storage) -> list[str]:
 
 
 def check_single(text: str, order: Sequence[tuple[str, int]]) -> list[str]:
-    """All that is wrong with a single file, line by line; [] if it can be sent."""
+    """Return all problems of a single file, line by line; [] if it is valid."""
     problems, lines = _head(text, SINGLE_HEADER)
     expected = [f"{track}/{frame:05d}.jpg" for track, frame in order]
-    wanted, seen = set(expected), set()
+    allowed, seen = set(expected), set()
     for index, line in enumerate(lines):
         location, _, values = line.partition(",")
         where = f"line {index + 2}"
         if location in seen:
-            problems.append(f"{where}: {location} stands there twice")
-        elif location not in wanted:
-            problems.append(f"{where}: {location!r} is not asked for")
+            problems.append(f"{where}: {location} occurs twice")
+        elif location not in allowed:
+            problems.append(f"{where}: {location!r} is not in the sample file")
         elif index < len(expected) and location != expected[index]:
-            problems.append(f"{where}: {location} stands where {expected[index]} must")
+            problems.append(f"{where}: {location} instead of {expected[index]}")
         seen.add(location)
         problems.extend(_values(values, where))
     missing = [location for location in expected if location not in seen]
@@ -187,7 +189,7 @@ def check_single(text: str, order: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def check_track(text: str, count: int) -> list[str]:
-    """All that is wrong with a track's file of `count` frames; [] if it can be sent."""
+    """Return all problems of a track's file of `count` frames; [] if it is valid."""
     problems, lines = _head(text, VIDEO_HEADER)
     for index, line in enumerate(lines):
         problems.extend(_values(line, f"line {index + 2}"))
@@ -201,12 +203,12 @@ def _line(row: npt.NDArray[np.bool_]) -> str:
 
 
 def _head(text: str, header: str) -> tuple[list[str], list[str]]:
-    """What is wrong with the file as a whole, and its lines after the header."""
+    """Return the problems of the file as a whole, and its lines after the header."""
     problems = []
     if "\r" in text or text.startswith("\ufeff"):
-        problems.append("the file has Windows line ends or a byte order mark; write plain text")
+        problems.append("the file has Windows line endings or a byte order mark; write plain text")
     if not text.endswith("\n"):
-        problems.append("the last line is cut off: it has no line end")
+        problems.append("the last line is truncated: it has no line ending")
     first, *lines = text.lstrip("\ufeff").splitlines() or [""]
     if first != header:
         problems.append(f"line 1: the header is {first[:60]!r} instead of {header!r}")
@@ -217,10 +219,10 @@ def _values(text: str, where: str) -> list[str]:
     values = text.split(",")
     if len(values) != len(facs.AUS):
         return [f"{where}: {len(values)} values instead of {len(facs.AUS)}"]
-    strange = [value for value in values if value not in {"0", "1"}]
-    return [f"{where}: {strange[0]!r} is neither 0 nor 1"] if strange else []
+    invalid = [value for value in values if value not in {"0", "1"}]
+    return [f"{where}: {invalid[0]!r} is neither 0 nor 1"] if invalid else []
 
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise DatasetError(f"not a submission ({len(problems)} problems): {'; '.join(problems[:5])}")
+        raise DatasetError(f"not a valid submission ({len(problems)} problems): {'; '.join(problems[:5])}")

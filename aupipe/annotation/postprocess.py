@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from aupipe import facs
 from aupipe.annotation.schema import BOX, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
 from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
-from aupipe.evaluation.decision import EnsembleRule
+from aupipe.evaluation.decision import EnsembleRule, apply_rule
 from aupipe.evaluation.smoothing import smooth_track
 from aupipe.faces.track import TrackingConfig
 
@@ -98,17 +98,13 @@ def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
     # One AU at a time: smoothing takes several copies, and a video can be long.
     for au, name in enumerate(facs.AUS):
         members = _members(frames, len(decision.radii), au)
-        smoothed = np.full(members.shape, np.nan)
+        smoothed = np.full(members.shape[::-1], np.nan)
         for rows in filter(len, tracks):
             for member, radius in enumerate(decision.radii):
                 values = members[rows, member, None].astype(np.float64)
-                smoothed[rows, member] = smooth_track(index[rows], times[rows], values, radius)[:, 0]
-        prob = smoothed.mean(axis=1).astype(np.float32)
-        # Compared at the precision that is stored, so that a reader of the table gets the same answer.
-        positive = prob >= thresholds[:, au].mean().astype(np.float32)
-        if decision.how == "vote":
-            votes = (smoothed.astype(np.float32) >= thresholds[:, au].astype(np.float32)).sum(axis=1)
-            positive = 2 * votes > len(thresholds)
+                smoothed[member, rows] = smooth_track(index[rows], times[rows], values, radius)[:, 0]
+        mean, positive = apply_rule(smoothed, thresholds[:, au], decision.how)
+        prob = mean.astype(np.float32)
         frames = _replace(frames, PROB[au], _nullable(prob))
         frames = _replace(frames, name, pa.array(positive, mask=np.isnan(prob)))
     return frames

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from aupipe import facs
-from aupipe.data import embedding_store, encode
+from aupipe.data import embedding_store
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
@@ -163,11 +163,11 @@ def _set_batch_norm(encoder: FrameEncoder, size_px: int) -> None:
 def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Task, EmbeddingFolders]:
     """Write the embeddings of the training rows, as the Ray job does."""
     encoder = trainer.learner.encoder
-    plain = encode.plain(encoder, trainer.inputs, index)
+    plain = embedding_store.plain_encoding(encoder, trainer.inputs, index)
     folder = Storage(out.path(plain.key))
     for part in (each.name for each in index.card.parts if each.split == "train"):
-        folder.write(part, encode.encode_part(encoder, plain, index, part, CPU))
-    embedding_store.finish(folder, plain)
+        folder.write(part, embedding_store.encode_part(encoder, plain, index, part, CPU))
+    embedding_store.write_card(folder, plain)
     return dict.fromkeys(trainer.tasks, EmbeddingFolders((folder.root,), ()))
 
 

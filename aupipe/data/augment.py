@@ -1,8 +1,8 @@
-"""Augmentation of whole batches on the model's device, from one seeded generator; one draw a clip, so a clip stays one.
+"""Augmentation of whole batches on the model's device, from one seeded generator. All frames of a clip share one draw.
 
-Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022) and Jin et al. (ABAW2, 2021), with what
-takes a model from rendered faces to real ones added; a horizontal flip is safe for labels because no AU of the twelve
-has a side.
+Kinds and amounts follow the published code of Tallec et al. (ABAW3, 2022) and Jin et al. (ABAW2, 2021). Further kinds
+bridge the gap from rendered to real faces. A horizontal flip keeps labels valid, because none of the twelve AUs is
+one-sided.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class AugmentConfig(Section):
-    """Zero or false leaves that kind out."""
+    """Kinds of augmentation and their amounts. Zero or false switches a kind off."""
 
     flip: bool = False
     brightness: float = Field(default=0, ge=0, le=1)  # added, uniform in ±
@@ -34,22 +34,23 @@ class AugmentConfig(Section):
     gamma: float = Field(default=0, ge=0, le=2)  # exponent e^±
     gray: float = Field(default=0, ge=0, le=1)  # probability of no color at all
     shade: float = Field(default=0, ge=0, le=1)  # light that falls off across the image: factor 1 ± at opposite edges
-    low_resolution: float = Field(default=0, ge=0, le=1)  # probability of a face a quarter to nine tenths as large
-    noise: float = Field(default=0, ge=0, le=1)  # standard deviation of the grain, at most
+    low_resolution: float = Field(default=0, ge=0, le=1)  # probability of a face reduced to 0.25 … 0.9 of its size
+    noise: float = Field(default=0, ge=0, le=1)  # maximum standard deviation of the noise
     filter: float = Field(default=0, ge=0, le=1)  # probability of a random filter, mixed with the image itself
     erase: float = Field(default=0, ge=0, le=1)  # probability of a rectangle of one color, sides 0.07 … 0.4
     rotation_turns: float = Field(default=0, ge=0, le=0.5)  # uniform in ±, 1 = 360°
     zoom: float = Field(default=0, ge=0, lt=1)  # scale 1 ±
     shift: float = Field(default=0, ge=0, lt=1)  # of the image's size, uniform in ±, each axis
-    smallest_crop: float = Field(default=1, gt=0, le=1)  # a random part of 1 … so much of the area, sides 3:4 … 4:3
+    smallest_crop: float = Field(default=1, gt=0, le=1)  # random crop of this much … 1 of the area, aspect 3:4 … 4:3
     mixup_alpha: float = Field(default=0, ge=0)  # Beta(alpha, alpha)
     label_smoothing: float = Field(default=0, ge=0, lt=1)  # y ← (1 − s) y + s / 2
 
 
 def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Changed images (B, S, 3, H, W) in 0..1 and targets (B, S, …); −1 stays unknown.
+    """Return augmented images (B, S, 3, H, W) in 0..1 and their targets (B, S, …); −1 stays unknown.
 
-    `generator` lives on the CPU: the same seed gives the same draws on any device.
+    Args:
+        generator: on the CPU, so that one seed gives the same draws on any device.
     """
     images = distort(images, config, generator)
     if config.mixup_alpha:
@@ -58,7 +59,7 @@ def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: G
 
 
 def distort(images: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """What `augment` does to each clip by itself: images (B, S, 3, H, W) in 0..1, warped and colored."""
+    """Return images (B, S, 3, H, W) in 0..1 after all augmentations that act on one clip alone, i.e. without mixup."""
     draw = _Draw(len(images), images.shape[1], images.device, generator)
     flat = _color(_warp(images.flatten(0, 1), config, draw), config, draw)
     flat = _spoil(flat, config, draw)
@@ -66,14 +67,14 @@ def distort(images: Tensor, config: AugmentConfig, generator: Generator) -> Tens
 
 
 def smooth(targets: Tensor, config: AugmentConfig) -> Tensor:
-    """Targets (B, S, …) with the label smoothing; −1 stays unknown."""
+    """Return targets (B, S, …) with label smoothing; −1 stays unknown."""
     if not config.label_smoothing:
         return targets
     return torch.where(targets >= 0, (1 - config.label_smoothing) * targets + config.label_smoothing / 2, targets)
 
 
 class _Draw:
-    """One random number a clip, repeated for each of its frames: (B·S,) on the images' device."""
+    """Random numbers, one per clip, repeated for each of its frames: (B·S,) on the images' device."""
 
     def __init__(self, clips: int, frames: int, device: torch.device, generator: Generator) -> None:
         self._clips, self._frames, self._device, self._generator = clips, frames, device, generator
@@ -88,16 +89,16 @@ class _Draw:
         return self._spread(torch.randint(end, (self._clips,), generator=self._generator))
 
     def kernel(self, size: int) -> Tensor:
-        """(B·S, 3, 3, size, size) of a filter that keeps an image's spread in the mean."""
+        """Return random filters (B·S, 3, 3, size, size) that keep the variance of an image on average."""
         shape = (self._clips, 3, 3, size, size)
         return self._spread(torch.randn(shape, generator=self._generator) / (3 * size * size) ** 0.5)
 
     def one_of(self, values: Sequence[int]) -> int:
-        """One for the whole batch."""
+        """Return one of the values, the same for the whole batch."""
         return values[int(torch.randint(len(values), (), generator=self._generator))]
 
     def grain(self, images: Tensor) -> Tensor:
-        """Normal noise like `images`; a clip's frames have the same, as they have all else."""
+        """Return normal noise with the shape of `images`, equal in all frames of a clip."""
         return self._spread(torch.randn((self._clips, *images.shape[1:]), generator=self._generator))
 
     def _spread(self, values: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class _Draw:
 
 
 def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """Flip, rotation, zoom, crop and shift as one affine warp; pixels from outside repeat the border."""
+    """Apply flip, rotation, zoom, crop and shift as one affine warp; pixels outside repeat the border."""
     if not (config.flip or config.rotation_turns or config.zoom or config.shift or config.smallest_crop < 1):
         return images
     angle = draw.around_zero(config.rotation_turns * 2 * math.pi)
@@ -158,7 +159,7 @@ def _color(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
 
 
 def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
-    """What cameras and hands before the face do."""
+    """Apply camera defects and occlusion: random filter, low resolution, noise, erased rectangle."""
     size = images.shape[-1]
     if config.filter:
         images = torch.where(_each(draw.between(0, 1) < config.filter), _filtered(images, draw), images)
@@ -185,9 +186,11 @@ def _spoil(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:
 
 
 def _filtered(images: Tensor, draw: _Draw) -> Tensor:
-    """Images (N, 3, H, W) mixed with what a random filter across pixels and colors makes of them: other textures and
-    colors on the same shapes (Xu et al.: Robust and Generalizable Visual Representation Learning via Random
-    Convolutions, ICLR 2021). Each channel keeps its mean and spread, which the paper leaves to chance."""
+    """Mix images (N, 3, H, W) with a random convolution of themselves: other textures and colors on the same shapes.
+
+    Xu et al.: Robust and Generalizable Visual Representation Learning via Random Convolutions (ICLR 2021). Unlike the
+    paper, each channel keeps its mean and standard deviation.
+    """
     count, channels = images.shape[:2]
     size = draw.one_of(_FILTER_PX)
     padded = functional.pad(images, (size // 2,) * 4, mode="replicate")
@@ -200,12 +203,12 @@ def _filtered(images: Tensor, draw: _Draw) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    """(N, 1, H, W)."""
+    """Return the luma (N, 1, H, W)."""
     return (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _turned(images: Tensor, angle: Tensor) -> Tensor:
-    """Colors rotated about the gray axis (1, 1, 1) by angle (N,) (Rodrigues' formula)."""
+    """Rotate colors about the gray axis (1, 1, 1) by `angle` (N,) in radians (Rodrigues' formula)."""
     cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None] / math.sqrt(3)
     eye = torch.eye(3, device=images.device)
     cross = eye.roll(1, 0) - eye.roll(-1, 0)
@@ -218,9 +221,9 @@ def _each(values: Tensor) -> Tensor:
 
 
 def _mixup(images: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Each clip mixed with a random partner; a target (B, S, 12) is known where both are."""
+    """Mix each clip with a random partner; a target (B, S, 12) is known if both targets are."""
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[]):  # torch's Beta takes no generator
+    with torch.random.fork_rng(devices=[]):  # because torch's Beta takes no generator
         torch.manual_seed(seed)
         share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images.device)
     partner = torch.randperm(len(images), generator=generator).to(images.device)

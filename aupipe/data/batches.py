@@ -1,4 +1,4 @@
-"""What a task's learner is shown of the rows of a store: crops, or what a frozen encoder makes of them."""
+"""Sources of a task's training batches: crops of a store's rows, or stored embeddings of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Generator, Tensor
 
 from aupipe.arrays import Ints
 from aupipe.data.augment import AugmentConfig, augment, smooth
-from aupipe.data.crop_reader import CropReader
-from aupipe.data.embedding_store import EmbeddingReader
-from aupipe.evaluation.inference import PREDICT_BATCH, encode
+from aupipe.data.embedding_store import PREDICT_BATCH, EmbeddingReader, encode_crops
+from aupipe.data.readers import CropReader
 from aupipe.facestore.read import FaceStore
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
@@ -22,28 +21,28 @@ from aupipe.models.interfaces import FrameEncoder
 
 @dataclass(frozen=True)
 class EmbeddingFolders:
-    """Where the embeddings of a task's rows lie."""
+    """Folders with the stored embeddings of a task's rows."""
 
-    train: tuple[str, ...]  # of the rows to learn from, one folder a copy
-    eval: tuple[str, ...]  # of the rows to score: one folder, or none where nothing is scored
+    train: tuple[str, ...]  # of the training rows, one folder per augmented copy
+    eval: tuple[str, ...]  # of the rows to score: one folder, or none if nothing is scored
 
 
 class Source(Protocol):
-    """Rows of one pool."""
+    """Reader of model inputs for the rows of one pool."""
 
     def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """What to learn from in pass `pass_index`: clips of rows (B, S) and their targets (B, S, …), augmented.
+        """Return augmented clips of rows (B, S) and their targets (B, S, …) for training pass `pass_index`.
 
         Returns:
-            Frames (B, S, 3, H, W), normalized, or where the encoder is frozen its embeddings (B, S, E); the targets.
+            Normalized frames (B, S, 3, H, W), or embeddings (B, S, E) if the encoder is frozen, and the targets.
         """
 
     def embeddings(self, rows: Ints) -> Tensor:
-        """(N, E) of rows (N,), without augmentation; leaves the encoder in eval mode."""
+        """Return embeddings (N, E) of rows (N,) without augmentation. The encoder is in eval mode afterwards."""
 
 
 class CropSource:
-    """Crops, decoded and augmented anew each time."""
+    """Crops, decoded and augmented at every read."""
 
     def __init__(
         self, *, index: FaceStore, pool: str, keep_groups: int, encoder: FrameEncoder, inputs: InputSpec,
@@ -63,17 +62,20 @@ class CropSource:
         return images, targets
 
     def embeddings(self, rows: Ints) -> Tensor:
-        return encode(self._encoder, self._inputs, self._reader, rows, self._device).to(self._device)
+        return encode_crops(self._encoder, self._inputs, self._reader, rows, self._device).to(self._device)
 
 
 class EmbeddingSource:
-    """Stored embeddings of a frozen encoder; pass n shows augmented copy n mod K of K."""
+    """Stored embeddings of a frozen encoder; pass n reads augmented copy n mod K of K."""
 
     def __init__(
         self, *, index: FaceStore, pool: str, keep_groups: int, folders: Sequence[str], config: AugmentConfig,
         device: torch.device,
     ) -> None:  # fmt: skip
-        """`folders`: one a copy (see `EmbeddingReader`)."""
+        """
+        Args:
+            folders: one per augmented copy (see `EmbeddingReader`).
+        """
         self._reader = EmbeddingReader(index, pool, folders, keep_groups=keep_groups)
         self._augment, self._device = config, device
 
@@ -89,7 +91,7 @@ def open_source(
     index: FaceStore, pool: str, folders: Sequence[str], *, keep_groups: int, encoder: FrameEncoder,
     inputs: InputSpec, config: AugmentConfig, device: torch.device,
 ) -> Source:  # fmt: skip
-    """The stored embeddings of a pool's rows, or where there are no `folders` of them, the crops."""
+    """Open the stored embeddings of a pool's rows in `folders`, or its crops if there are none."""
     if folders:
         return EmbeddingSource(
             index=index, pool=pool, keep_groups=keep_groups, folders=folders, config=config, device=device
@@ -100,5 +102,5 @@ def open_source(
 
 
 def is_frozen(encoder: FrameEncoder) -> bool:
-    """Whether nothing of it is learnt."""
+    """Return whether no parameter of the encoder is trained."""
     return not any(parameter.requires_grad for parameter in encoder.parameters())

@@ -1,7 +1,7 @@
-"""Clips of S frames for models that look at a stretch of time.
+"""Clips of S frames for temporal models.
 
-Clips run over the frames that a track has, which need not follow each other in time: positions and sound must be taken
-by the times of the rows.
+A clip consists of consecutive rows of a track, which may have gaps in time. Positions and audio must therefore be
+looked up by the time of each row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Clips:
     """C clips of S frames."""
 
     rows: Ints  # (C, S) numbers of the rows
-    valid: Bools  # (C, S) False: padding, a repetition of the track's last frame
+    valid: Bools  # (C, S) False: padding, which repeats the track's last frame
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,24 +31,24 @@ class Clips:
 
 
 def single(count: int) -> Clips:
-    """Each of that many rows by itself."""
+    """Return `count` clips of one row each."""
     return Clips(np.arange(count)[:, None], np.ones((count, 1), dtype=bool))
 
 
 def runs(edges: Ints, size: int) -> Clips:
-    """Consecutive clips of every track, the last one padded: every frame once (Tu et al., by their lab's code).
+    """Return consecutive clips of every track, the last one padded; each frame occurs once (code of Tu et al.'s lab).
 
     Args:
-        edges: of the tracks (see `sampling.track_edges`).
+        edges: of the tracks (see `sampler.track_edges`).
     """
     return _cut(edges, size, lambda track, length: range(0, length, size))
 
 
 def windows(edges: Ints, size: int, *, stride: int, seed: int, epoch: int) -> Clips:
-    """Windows to learn from, `stride` frames apart from a random start 0 … `stride` in every track.
+    """Return training windows, `stride` frames apart from a random start 0 … `stride` in every track.
 
-    Jin et al. (ABAW2, 2021) take size 30, stride 10. Their number does not depend on the start: what would go beyond
-    the end of a track is moved back.
+    Jin et al. (ABAW2, 2021) use size 30, stride 10. The number of windows does not depend on the start, because a
+    window that would end beyond the track is moved back.
     """
 
     def starts(track: int, length: int) -> Iterable[int]:
@@ -60,13 +60,13 @@ def windows(edges: Ints, size: int, *, stride: int, seed: int, epoch: int) -> Cl
 
 
 def _cut(edges: Ints, size: int, starts: Callable[[int, int], Iterable[int]]) -> Clips:
-    """Clips that begin at `starts(track, length)` in each track."""
-    rows, real = [], []
+    """Return the clips that begin at `starts(track, length)` in each track."""
+    rows, valid = [], []
     for track, (begin, end) in enumerate(itertools.pairwise(edges.tolist())):
         length = end - begin
         for start in starts(track, length):
             places = start + np.arange(size)
             rows.append(begin + np.minimum(places, length - 1))
-            real.append(places < length)
+            valid.append(places < length)
     shape = (len(rows), size)
-    return Clips(np.array(rows, dtype=np.int64).reshape(shape), np.array(real, bool).reshape(shape))
+    return Clips(np.array(rows, dtype=np.int64).reshape(shape), np.array(valid, bool).reshape(shape))

@@ -1,8 +1,8 @@
-"""The training plan: which rows a rank learns from at (seed, epoch, step). Pure functions, so any step can be a start.
+"""The training plan: the rows of each rank at (seed, epoch, step). Pure functions, so training can resume at any step.
 
-Rows are numbered as in the store. The order of an epoch shuffles row groups, then the rows within windows of so many
-row groups: a reader that goes through it holds only the groups of a window or two, whatever the size of the store.
-Ranks take slices of one global order, so the rows of a step do not depend on how many ranks share them.
+Rows are numbered as in the store. The order of an epoch shuffles row groups, then the rows within windows of several
+row groups. A reader therefore keeps only the groups of one or two windows in memory, whatever the size of the store.
+Ranks take slices of one global order, so the rows of a step do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ RARE = tuple(facs.AUS.index(au) for au in ("AU02", "AU15", "AU23", "AU24", "AU26
 
 
 def seed_of(*keys: int | str) -> int:
-    """A seed in 0 … 2⁶³−1 that depends on all the keys; the same on every machine."""
+    """Return a seed in 0 … 2⁶³−1 that depends on all keys and is the same on every machine."""
     digest = hashlib.sha256(repr(keys).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def every_nth(frames: Ints, n: int) -> Bools:
-    """True for frames 1, n+1, 2n+1, … (N,), by their real numbers: gaps do not shift the pattern."""
+    """Return (N,) True for frame numbers 1, n+1, 2n+1, …; missing frames do not shift the pattern."""
     return (frames - 1) % n == 0
 
 
 def every_nth_and_rare(edges: Ints, labels: Labels, n: int, rare_n: int) -> Bools:
-    """One frame in n, and one in rare_n where a rare AU (2, 15, 23, 24, 26) is on; Yu et al. (ABAW5, 2023): 10 and 5.
+    """Keep one frame in n, and one in rare_n if a rare AU (2, 15, 23, 24, 26) is on; Yu et al. (ABAW5, 2023): 10 and 5.
 
-    Frame i = 1, 2, … of a track, counted over the rows that are there, is kept if i mod n = 1, or i mod rare_n = 1 and
-    a rare AU is on.
+    Frame i = 1, 2, … of a track, counted over its rows, is kept if i mod n = 1, or if i mod rare_n = 1 and a rare AU
+    is on.
 
     Args:
         edges: of the tracks (see `track_edges`).
@@ -48,32 +48,32 @@ def every_nth_and_rare(edges: Ints, labels: Labels, n: int, rare_n: int) -> Bool
 
 
 def balanced_subset(positives: Ints, fraction: float) -> Ints:
-    """A part of the clips with more of the rarest AUs than chance gives; Tu et al. learn their prompts on such a part.
+    """Choose a subset of clips in which rare AUs are over-represented; Tu et al. train their prompts on such a subset.
 
-    Greedy: the AU with least positives so far gets the clip with most of it, until the part is full. An AU that no clip
-    is left for is passed over; ties go to the first AU and the first clip.
+    Greedy: the AU with the fewest positives so far gets the remaining clip with most of them, until the subset is full.
+    An AU without a remaining clip is skipped. Ties go to the first AU and the first clip.
 
     Args:
-        positives: (clips, 12) positive frames.
-        fraction: of the clips, 0 … 1; at least one is taken.
+        positives: (clips, 12) number of positive frames.
+        fraction: of the clips, 0 … 1; at least one is chosen.
 
     Returns:
         Numbers of the clips, ascending.
     """
     free = np.ones(len(positives), dtype=bool)
-    held = np.zeros(positives.shape[1], dtype=np.int64)
+    counts = np.zeros(positives.shape[1], dtype=np.int64)
     for _ in range(min(max(round(fraction * len(positives)), 1), len(positives))):
         left = np.where(free[:, None], positives, -1)
-        wanting = left.max(axis=0) > 0
-        au = int(np.where(wanting, held, np.iinfo(np.int64).max).argmin())
+        available = left.max(axis=0) > 0
+        au = int(np.where(available, counts, np.iinfo(np.int64).max).argmin())
         clip = int(left[:, au].argmax())
         free[clip] = False
-        held += positives[clip]
+        counts += positives[clip]
     return np.flatnonzero(~free)
 
 
 def track_edges(*columns: npt.NDArray) -> Ints:
-    """Where tracks begin and, at the end, N: (tracks + 1,). A track ends where any of the columns (N,) changes."""
+    """Return the first row of each track and, last, N: (tracks + 1,). A track ends where any column (N,) changes."""
     count = len(columns[0])
     cut = np.zeros(max(count - 1, 0), dtype=bool)
     for column in columns:
@@ -82,35 +82,35 @@ def track_edges(*columns: npt.NDArray) -> Ints:
 
 
 def epoch_order(groups: Ints, *, seed: int, epoch: int, window: int) -> Ints:
-    """The order (N,) in which an epoch takes the rows 0 … N−1, given the row group (N,) of each.
+    """Return the order (N,) of rows 0 … N−1 in an epoch.
 
     Args:
-        groups: ascending.
-        window: how many row groups are shuffled into each other.
+        groups: (N,) row group of each row, ascending.
+        window: number of row groups that are shuffled together.
     """
     rng = np.random.default_rng(seed_of(seed, "order", epoch))
     distinct, codes = np.unique(groups, return_inverse=True)
-    turn = rng.permutation(len(distinct)) // window  # the window that each group falls into
-    # A stable sort by window of rows already shuffled leaves a random order within each window.
+    window_of = rng.permutation(len(distinct)) // window  # of each group
+    # A stable sort by window of shuffled rows keeps a random order within each window.
     shuffled = rng.permutation(len(groups))
-    order: Ints = shuffled[np.argsort(turn[codes[shuffled]], kind="stable")]
+    order: Ints = shuffled[np.argsort(window_of[codes[shuffled]], kind="stable")]
     return order
 
 
 def steps(rows: int, batch: int) -> int:
-    """Optimizer steps of an epoch: whole global batches only."""
+    """Return the optimizer steps of an epoch; only whole global batches count."""
     return rows // batch
 
 
 def task_schedule(
     steps: Mapping[Task, int], alternate: Literal["epoch", "batch"], *, epoch: int
 ) -> list[tuple[Task, int, int]]:
-    """The (task, pass through its data, step of that pass) of every step of an epoch. (Jin et al., ABAW2 2021.)
+    """Return (task, pass through its data, step of that pass) for every step of an epoch (Jin et al., ABAW2 2021).
 
     Args:
-        steps: task → steps of a pass through its data, in the order in which they take turns.
-        alternate: epoch: a whole pass of each task, one after the other. batch: one step of each in turn, until the
-            last task is through; the others go on where the epoch before left them, over and over.
+        steps: task → steps of a pass through its data, in the order in which tasks alternate.
+        alternate: epoch: a whole pass of each task, one after the other. batch: one step of each task in turn, until
+            the last task has completed a pass; the other tasks resume where the previous epoch ended, and repeat.
     """
     if alternate == "epoch":
         return [(task, epoch, step) for task, count in steps.items() for step in range(count)]
@@ -120,11 +120,11 @@ def task_schedule(
 
 
 def rank_rows(order: Ints, *, step: int, batch: int, rank: int, world: int) -> Ints:
-    """The part of global batch `step` that is this rank's; its size is `local_batch_size`."""
+    """Return this rank's part of global batch `step`; its size is `local_batch_size`."""
     first, last = (step * batch + batch * number // world for number in (rank, rank + 1))
     return order[first:last]
 
 
 def local_batch_size(batch: int, *, rank: int, world: int) -> int:
-    """How many clips of a batch are this rank's: as many as every other's, or one more or less."""
+    """Return the number of clips of a batch for this rank; ranks differ by at most one."""
     return batch * (rank + 1) // world - batch * rank // world

@@ -1,4 +1,4 @@
-"""What a task of a stage learns from, and what it is scored on: rows of a store, their targets, and clips over them."""
+"""Training and evaluation samples of a task: rows of a store, their targets, and clips over them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
 from aupipe import facs
 from aupipe.arrays import Bools, Floats, Ints
+from aupipe.config import Section
 from aupipe.data import clips, sampler, splits
 from aupipe.data.clips import Clips
 from aupipe.data.sampler import Task
@@ -21,27 +23,55 @@ from aupipe.facestore.columns import intensities, labels
 from aupipe.facestore.folds import held_out, video_positives
 from aupipe.facestore.frame_times import frame_times_s
 from aupipe.facestore.read import FaceStore
-from aupipe.training.recipe import DataConfig
 
 Targets = npt.NDArray[Any]
 
 
+class DataConfig(Section):
+    """Selection of the rows that a task is trained on."""
+
+    store: str | None = None  # a face store other than --data
+    add: tuple[str, ...] = ()  # face stores, e.g. of BP4D, whose train rows are added; AUs they lack are unknown
+    every_n: int = Field(default=1, ge=1)  # use every n-th frame …
+    rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th if a rare AU is on
+    videos_are_people: bool = False  # for identity: a base video without identity labels counts as one person
+    balance_classes: float = Field(default=0, ge=0, le=1)  # 1: all classes equally often; 0: as often as in the data
+    clip_frames: int = Field(default=1, ge=1)  # 1: single frames
+    clip_stride: int | None = Field(default=None, ge=1)  # None: adjacent clips without overlap
+    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
+    # Train on AU intensities times this factor, clipped to 1, instead of labels; the store must contain intensities.
+    intensity: float | None = Field(default=None, gt=0)
+    held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos held out to fit thresholds and smoothing
+    window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled together
+    shuffled_labels: bool = False  # a check: a model trained on shuffled labels must stay at the floor
+
+    @model_validator(mode="after")
+    def _one_way(self) -> DataConfig:
+        if self.balance_classes and self.clip_frames > 1:
+            raise ValueError("balance_classes draws single frames; set clip_frames=1")
+        if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
+            raise ValueError("subset chooses from adjacent clips; leave out balance_classes and clip_stride")
+        if self.intensity is not None and self.shuffled_labels:
+            raise ValueError("shuffled_labels shuffles labels, which intensity does not use; leave out one")
+        return self
+
+
 @dataclass(frozen=True)
 class Tracks:
-    """R rows of a store, track by track."""
+    """R rows of a store, grouped by track."""
 
     split: str  # the store's split in which rows are numbered
     rows: Ints  # (R,) numbers of the rows, ascending
-    time_s: Floats  # (R,) media time; from the frame number where the store knows none
-    offsets: Ints  # of the tracks (see `sampling.track_edges`)
+    time_s: Floats  # (R,) media time; computed from the frame number if the store has none
+    offsets: Ints  # of the tracks (see `sampler.track_edges`)
     videos: tuple[str, ...]  # the base video of each track
 
     def videos_of(self, places: Ints) -> list[str]:
-        """The base videos of the rows at these places 0 … R−1."""
+        """Return the base videos of the rows at these places 0 … R−1."""
         return [self.videos[track] for track in np.searchsorted(self.offsets, places, side="right") - 1]
 
     def part(self, first: int, last: int) -> Tracks:
-        """Tracks first … last−1."""
+        """Return tracks first … last−1."""
         span = slice(int(self.offsets[first]), int(self.offsets[last]))
         edges = self.offsets[first : last + 1] - span.start
         return Tracks(self.split, self.rows[span], self.time_s[span], edges, self.videos[first:last])
@@ -49,37 +79,37 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Samples:
-    """R labeled rows of a store, from which an epoch cuts N clips of S frames. A single frame is a clip of one."""
+    """R labeled rows of a store. An epoch consists of N clips of S of these rows; a single frame is a clip of one."""
 
     tracks: Tracks
-    frames: Ints  # (R,) real frame numbers
+    frames: Ints  # (R,) frame numbers in the video
     targets: Targets  # (R, 12) int8 for au, else (R,) int64; −1 unknown
-    intensities: Targets | None = None  # (R, 12) float32 0 … 1, to learn from instead of the targets
+    intensities: Targets | None = None  # (R, 12) float32 0 … 1, training targets instead of the labels
     held_out_videos: tuple[str, ...] = ()
 
     @property
     def videos(self) -> tuple[str, ...]:
-        """Whose rows they are."""
+        """Base videos of the rows, sorted."""
         return tuple(sorted(set(self.tracks.videos)))
 
     @property
-    def learn_targets(self) -> Targets:
-        """What a model is to say of each row."""
+    def train_targets(self) -> Targets:
+        """Training target of each row: its intensities if there are any, otherwise its labels."""
         return self.targets if self.intensities is None else self.intensities
 
     @property
     def positive_rates(self) -> Floats:
-        """(12,) of the known AU labels; an AU without a positive counts as having one."""
+        """(12,) share of positives among the known AU labels; an AU without a positive counts as having one."""
         positives = np.maximum((self.targets == 1).sum(axis=0), 1)
         return positives / np.maximum((self.targets != facs.UNKNOWN).sum(axis=0), 1)
 
     @property
     def classes(self) -> int:
-        """How many classes or identities there are."""
+        """Number of classes or identities."""
         return int(self.targets.max()) + 1
 
     def clips(self, data: DataConfig, *, seed: int, epoch: int) -> Clips:
-        """The clips of an epoch, in the rows' order; always as many."""
+        """Return the clips of an epoch in row order. Their number is the same in every epoch."""
         if data.balance_classes:
             chosen = class_balanced(self.targets, balance=data.balance_classes, seed=seed, epoch=epoch)
             return clips.single(len(self.targets)).take(chosen)
@@ -98,37 +128,37 @@ def train_samples(
     index: FaceStore, data: DataConfig, task: Task, split: str = splits.OFFICIAL,
     classes: int = len(facs.EXPRESSIONS),
 ) -> Samples:  # fmt: skip
-    """The rows that a task learns from, of the split's part to learn but for held-out videos of the store's own.
+    """Return the training rows of a task: those of the split's training part without the store's held-out videos.
 
     Args:
-        classes: of expressions; a label beyond them is unknown.
+        classes: number of expressions; a label beyond them is unknown.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are no such rows.
     """
     part = splits.train_part(index, split)
     table = _table(index, part, task, data.videos_are_people)
-    # What is left out as a fold of people is there to be scored; nothing is tuned, so nothing more is held out.
+    # A fold of people is only scored. Nothing is tuned on it, so no further videos are held out.
     own = table.filter(pc.less(table["row"], index.without_extra.rows(part.split)))
-    apart = frozenset() if splits.is_people(split) else held_out(video_positives(own), data.held_out)
-    table = table.filter(pa.array(~splits.SplitPart(part.split, apart).mask(table["video_id"])))
+    held_out_videos = frozenset() if splits.is_people(split) else held_out(video_positives(own), data.held_out)
+    table = table.filter(pa.array(~splits.SplitPart(part.split, held_out_videos).mask(table["video_id"])))
     if data.rare_n is None:
-        # Thinned by real frame numbers before rows without a label go, so that gaps do not shift the pattern.
+        # Frames are thinned by number before rows without a label are dropped, so that gaps do not shift the pattern.
         table = table.filter(pa.array(sampler.every_nth(_frames(table), data.every_n)))
         table = table.filter(_known(table, task, classes))
     else:
         table = table.filter(_known(table, task, classes))
         kept = sampler.every_nth_and_rare(_edges(table), labels(table), data.every_n, data.rare_n)
         table = table.filter(pa.array(kept))
-    found = _samples(index, part.split, table, task, tuple(sorted(apart)), data.shuffled_labels)
-    return found if data.intensity is None else replace(found, intensities=_strong(index, found, data.intensity))
+    found = _samples(index, part.split, table, task, tuple(sorted(held_out_videos)), data.shuffled_labels)
+    return found if data.intensity is None else replace(found, intensities=_intensities(index, found, data.intensity))
 
 
 def eval_samples(index: FaceStore, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
-    """The labeled rows of the split's part to score; `classes` as in `train_samples`.
+    """Return the labeled rows of the split's evaluation part; `classes` as in `train_samples`.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are no such rows.
     """
     part = splits.eval_part(index, split)
     table = _table(index, part, task)
@@ -136,23 +166,23 @@ def eval_samples(index: FaceStore, split: str, task: Task, classes: int = len(fa
 
 
 def class_balanced(targets: Targets, *, balance: float, seed: int, epoch: int) -> Ints:
-    """Numbers (N,), ascending, of an epoch's samples, as many as there are: class c has a share ∝ n_c^(1 − balance).
+    """Draw the samples (N,) of an epoch, ascending, such that class c has a share ∝ n_c^(1 − balance).
 
-    A rare class's samples come several times; of a frequent one, other samples come in every epoch.
+    Samples of a rare class repeat; those of a frequent class differ from epoch to epoch.
     """
     rng = np.random.default_rng(sampler.seed_of(seed, "balance", epoch))
     classes, counts = np.unique(targets, return_counts=True)
     ends = np.cumsum(counts ** (1.0 - balance))
     ends = np.rint(ends / ends[-1] * len(targets)).astype(np.int64)
     chosen = []
-    for each, wanted in zip(classes, np.diff(ends, prepend=0), strict=True):
+    for each, count in zip(classes, np.diff(ends, prepend=0), strict=True):
         members = rng.permutation(np.flatnonzero(targets == each))
-        chosen.append(np.resize(members, wanted))
+        chosen.append(np.resize(members, count))
     return np.sort(np.concatenate(chosen))
 
 
 def _table(index: FaceStore, part: splits.SplitPart, task: Task, videos_are_people: bool = False) -> pa.Table:
-    """The part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
+    """Return the part's rows (see `rows_of`) and, for identities, their `class`, numbered by name."""
     table = rows_of(index, part)
     if task == "identity":
         if videos_are_people:
@@ -164,18 +194,18 @@ def _table(index: FaceStore, part: splits.SplitPart, task: Task, videos_are_peop
     return table
 
 
-def _strong(index: FaceStore, found: Samples, times: float) -> Targets:
-    """(R, 12) intensities of the samples' rows, times a factor, at most 1."""
+def _intensities(index: FaceStore, found: Samples, factor: float) -> Targets:
+    """Return the intensities (R, 12) of the samples' rows times a factor, clipped to 1."""
     pool = found.tracks.split
-    strong = None
+    values = None
     if index.has(pool, "intensity"):
-        strong = intensities(index.labels(pool, ("intensity",)).take(pa.array(found.tracks.rows)))
-    if strong is None:
+        values = intensities(index.labels(pool, ("intensity",)).take(pa.array(found.tracks.rows)))
+    if values is None:
         raise DatasetError(
-            f"{index.storage.root}: nobody says how strong the AUs of its rows are, which data.intensity asks for; "
-            "leave that out, or make the store of a manifest with columns AU01_intensity …"
+            f"{index.storage.root}: data.intensity is set, but the store has no AU intensities; "
+            "leave it out, or make the store from a manifest with columns AU01_intensity …"
         )
-    return np.minimum(strong * np.float32(times), 1)
+    return np.minimum(values * np.float32(factor), 1)
 
 
 def _known(table: pa.Table, task: Task, classes: int) -> pa.Array:
@@ -201,14 +231,14 @@ def _ints(column: pa.ChunkedArray) -> Ints:
 
 
 def rows_of(index: FaceStore, part: splits.SplitPart) -> pa.Table:
-    """The rows of a part without images, with their number in its pool as `row`."""
+    """Return the rows of a part without images; column `row` is their number in its pool."""
     table = index.labels(part.split)
     table = table.append_column("row", pa.array(np.arange(len(table))))
     return table.filter(pa.array(part.mask(table["video_id"])))
 
 
 def tracks(pool: str, table: pa.Table) -> Tracks:
-    """The tracks among rows of a pool, as `rows_of` gives them."""
+    """Return the tracks of rows of a pool; `table` as from `rows_of`."""
     frames, edges, known_s = _frames(table), _edges(table), table["time_s"].to_numpy()
     names = table["video_id"].take(edges[:-1]).to_pylist()
     spans = zip(names, itertools.pairwise(edges.tolist()), strict=True)
@@ -225,13 +255,14 @@ def _codes(column: pa.ChunkedArray) -> Bools:
 
 
 def _samples(
-    index: FaceStore, pool: str, table: pa.Table, task: Task, apart: tuple[str, ...] = (), shuffled: bool = False
-) -> Samples:
+    index: FaceStore, pool: str, table: pa.Table, task: Task, held_out_videos: tuple[str, ...] = (),
+    shuffled: bool = False,
+) -> Samples:  # fmt: skip
     if not len(table):
         raise DatasetError(
-            f"{index.storage.root}: of split {pool!r} no row with a label for {task} is left to learn from or to score"
+            f"{index.storage.root}: split {pool!r} has no rows with a label for {task} to train on or to score"
         )
     targets = _targets(table, task)
     if shuffled:
         targets = np.random.default_rng(0).permutation(targets)
-    return Samples(tracks(pool, table), _frames(table), targets, held_out_videos=apart)
+    return Samples(tracks(pool, table), _frames(table), targets, held_out_videos=held_out_videos)

@@ -1,4 +1,4 @@
-"""What `--split` names: the videos that a model learns from, and those it is scored on."""
+"""Splits named by `--split`: the videos that a model is trained on, and those it is scored on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aupipe.facestore.read import ALL, FaceStore, RowGroup
 
 OFFICIAL = "official"
 SEARCH = "search"
-SEARCH_FOLDS = 5  # of the people of the train split; by one of them a search goes, and nobody of validation
+SEARCH_FOLDS = 5  # of the people of the train split; a search scores one, and never uses the validation split
 _FOLD = re.compile(r"fold:(\d+)")
 _PEOPLE = re.compile(r"people:(\d+)/(\d+)")
 
@@ -27,28 +27,28 @@ class SplitPart:
     """Some videos of a store."""
 
     split: str  # the store's split in which their rows are numbered
-    videos: frozenset[str] | None = None  # None: all of the pool
+    videos: frozenset[str] | None = None  # None: all videos of the split
 
     def mask(self, video_id: pa.ChunkedArray) -> Bools:
-        """(N,) which rows of the pool belong to it."""
+        """Return (N,) whether each row of the split belongs to the part."""
         if self.videos is None:
             return np.ones(len(video_id), dtype=bool)
         return pc.is_in(video_id, pa.array(sorted(self.videos), pa.string())).to_numpy(zero_copy_only=False)
 
     def row_groups(self, index: FaceStore) -> list[RowGroup]:
-        """Those that hold a row of it."""
+        """Return the row groups that contain a row of the part."""
         groups = index.row_groups(self.split)
         return [group for group in groups if self.videos is None or self.videos & set(group.video_ids)]
 
 
 def train_part(index: FaceStore, split: str) -> SplitPart:
-    """`official`: the train split; `fold:K`: the three other folds of the whole store; `people:K/N`: see `people`;
-    `search`: four fifths of the people of the train split.
+    """Return the training part of a split.
 
-    What is added to the store is always learnt from, and in no fold.
+    `official`: the train split. `fold:K`: the three other folds of the whole store. `people:K/N`: see `people`.
+    `search`: four fifths of the people of the train split. Added stores are always part of it and in no fold.
 
     Raises:
-        ConfigError: no such split.
+        ConfigError: there is no such split.
     """
     if split == OFFICIAL:
         return SplitPart("train")
@@ -58,11 +58,13 @@ def train_part(index: FaceStore, split: str) -> SplitPart:
 
 
 def eval_part(index: FaceStore, split: str) -> SplitPart:
-    """`official`: the validation split; `fold:K`: that fold; `search`: the fifth of the train split's people that is
-    left; `all`: the whole store; else the store's own split.
+    """Return the part of a split that is scored.
+
+    `official`: the validation split. `fold:K`: that fold. `search`: the remaining fifth of the people of the train
+    split. `all`: the whole store. Any other name: the store's own split.
 
     Raises:
-        ConfigError: no such split.
+        ConfigError: there is no such split.
     """
     if split == OFFICIAL:
         return SplitPart("validation")
@@ -73,9 +75,9 @@ def eval_part(index: FaceStore, split: str) -> SplitPart:
 
 
 def people(fold: int, folds: int) -> str:
-    """The split that learns from all people of the store but those of a fold, and scores those.
+    """Return the split that trains on all people of the store except those of one fold, which it scores.
 
-    A person is an `identity`, or a base video where nobody says who it is.
+    A person is an `identity`, or a base video without identity labels.
     """
     return f"people:{fold}/{folds}"
 
@@ -85,7 +87,7 @@ def is_people(split: str) -> bool:
 
 
 def _parts(index: FaceStore, split: str) -> tuple[str, dict[str, int], int]:
-    """Of a split by folds: the pool, the fold of each of its base videos, and which one is scored."""
+    """Return, for a split by folds, the pool, the fold of each base video, and the fold that is scored."""
     if split == SEARCH:
         return "train", _search_folds(index), 0
     if match := _PEOPLE.fullmatch(split):
@@ -94,19 +96,19 @@ def _parts(index: FaceStore, split: str) -> tuple[str, dict[str, int], int]:
 
 
 def _people_folds(index: FaceStore, count: int) -> dict[str, int]:
-    """The fold of every base video; a person's videos are in one, and expressions are balanced."""
+    """Return the fold of every base video. All videos of a person are in one fold; expressions are balanced."""
     table = index.without_extra.labels(ALL, ("video_id", "identity", "expression"))
     person = _person(table).combine_chunks()
     codes = person.dictionary_encode()
     expression = table["expression"].to_numpy()
     counts = np.zeros((len(codes.dictionary), len(facs.EXPRESSIONS) + 1), dtype=np.int64)
-    np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts what is unknown (−1)
+    np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts unknown labels (−1)
     fold_of = folds(dict(zip(codes.dictionary.to_pylist(), counts, strict=True)), count)
     return {video: fold_of[person] for video, person in _people(index, table).items()}
 
 
 def _search_folds(index: FaceStore) -> dict[str, int]:
-    """The fold of every base video of the train split; a person's videos are in one, and AUs are balanced."""
+    """Return the fold of every base video of the train split, with all videos of a person in one; AUs are balanced."""
     table = index.without_extra.labels("train", ("video_id", "identity", "au"))
     people = _people(index, table)
     counts: dict[str, Ints] = {}
@@ -117,11 +119,13 @@ def _search_folds(index: FaceStore) -> dict[str, int]:
 
 
 def _people(index: FaceStore, table: pa.Table) -> dict[str, str]:
-    """Base video → person; from columns `video_id`, `identity`."""
+    """Return base video → person, from columns `video_id` and `identity`."""
     pairs = pa.table({"video": table["video_id"], "person": _person(table)})
     several = pairs.group_by("video").aggregate([("person", "count_distinct")])
     if mixed := several.filter(pc.greater(several["person_count_distinct"], 1))["video"].to_pylist():
-        raise DatasetError(f"{index.storage.root}: {mixed[0]} shows several people, so folds of people cannot be made")
+        raise DatasetError(
+            f"{index.storage.root}: {mixed[0]} contains several people, so folds of people cannot be made"
+        )
     found = pairs.group_by(["video", "person"]).aggregate([])
     return dict(zip(found["video"].to_pylist(), found["person"].to_pylist(), strict=True))
 
@@ -134,12 +138,12 @@ def _fold(index: FaceStore, split: str) -> int:
     match = _FOLD.fullmatch(split)
     if match is None or int(match[1]) >= FOLDS:
         raise ConfigError(
-            f"--split {split}: there are {OFFICIAL}, fold:0 … fold:{FOLDS - 1}, and to score also "
+            f"--split {split}: no such split; allowed are {OFFICIAL}, fold:0 … fold:{FOLDS - 1}, and to score also "
             f"{', '.join((*index.splits, ALL))}"
         )
     return int(match[1])
 
 
 def _folds(index: FaceStore) -> dict[str, int]:
-    """The fold of every base video of train and validation together."""
+    """Return the fold of every base video of train and validation together."""
     return folds(video_positives(index.without_extra.labels(ALL, ("video_id", "au"))))

@@ -1,4 +1,7 @@
-"""Models that decide on the same rows together: by their mean probability, or each by itself and then by majority."""
+"""The decision rule: how the probabilities of one or several models become yes or no for each AU.
+
+Evaluation and annotation both call `apply_rule`, so a score is measured with the decisions that annotation writes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ STAGES = ("raw_at_0.5", "with_thresholds", "with_thresholds_and_smoothing")
 
 @dataclass(frozen=True)
 class Member:
-    """What one model says of N rows, and how it decides."""
+    """The probabilities of one model for N rows, with its thresholds and smoothing."""
 
     raw: Predictions
     thresholds: Floats  # (12,)
@@ -27,53 +30,75 @@ class Member:
 
 @dataclass(frozen=True)
 class Decision:
-    """Probabilities (of several models: their mean) and what is decided (N, 12)."""
+    """Probabilities (the mean over several models) and decisions (N, 12)."""
 
     predictions: Predictions
     decided: Bools
-    thresholds: Floats | None = None  # (12,); None where no one threshold of each AU decides
+    thresholds: Floats | None = None  # (12,); None for a vote, which has no common threshold
 
 
-def check(members: int, how: EnsembleRule) -> None:
-    """Raises:
-    ConfigError: a vote of so many can end in a tie.
+def check(members: int, rule: EnsembleRule) -> None:
+    """Refuse a vote that can end in a tie.
+
+    Raises:
+        ConfigError: the number of voting members is even.
     """
-    if how == "vote" and members % 2 == 0:
+    if rule == "vote" and members % 2 == 0:
         raise ConfigError(f"ensemble=vote with {members} checkpoints can end in a tie; give an odd number of them")
 
 
-def decide(members: Sequence[Member], how: EnsembleRule) -> dict[str, Decision]:
-    """The decisions at each of `STAGES`; the last one is the model's.
+def apply_rule(
+    probabilities: Sequence[Floats] | Floats,
+    thresholds: Sequence[Floats] | Floats,
+    rule: EnsembleRule,
+) -> tuple[Floats, Bools]:
+    """Return the mean probability (N, …) and the decisions (N, …) of K models.
 
-    mean: the members' probabilities, each smoothed as its model says, are averaged; so are their thresholds.
-    vote: each member smooths and thresholds itself; positive if more than half say yes (Yu et al., ABAW5 2023).
+    mean: positive if the mean probability reaches the mean threshold.
+    vote: each model applies its own threshold; positive if more than half of them are (Yu et al., ABAW5 2023).
+
+    Probabilities and thresholds are compared in float32, the precision of the tables, so that comparing the stored
+    values gives the stored decisions. A probability at its threshold is positive; NaN is negative.
+
+    Args:
+        probabilities: (K, N, …), smoothed.
+        thresholds: K arrays or numbers that broadcast to (N, …).
     """
-    check(len(members), how)
+    mean = _mean(probabilities)
+    if rule == "mean":
+        return mean, _reaches(mean, _mean(thresholds))
+    votes = np.sum([_reaches(p, at) for p, at in zip(probabilities, thresholds, strict=True)], axis=0)
+    return mean, 2 * votes > len(probabilities)
+
+
+def _mean(members: Sequence[Floats] | Floats) -> Floats:
+    """Return the mean over members, added one after the other: the bits depend neither on memory layout nor on N."""
+    total = members[0]
+    for member in members[1:]:
+        total = total + member
+    return total / len(members)
+
+
+def _reaches(probabilities: Floats, thresholds: Floats) -> Bools:
+    reached: Bools = probabilities.astype(np.float32) >= np.asarray(thresholds).astype(np.float32)
+    return reached
+
+
+def decide(members: Sequence[Member], rule: EnsembleRule) -> dict[str, Decision]:
+    """Return the decisions at each of `STAGES`; the last stage is the one that the models are used with."""
+    check(len(members), rule)
     half = np.full(members[0].thresholds.shape, 0.5)
     raw = [member.raw for member in members]
     smooth = [member.raw.smoothed(member.radius) for member in members]
     own = [member.thresholds for member in members]
     steps = ((raw, [half] * len(members)), (raw, own), (smooth, own))
-    combine = _mean if how == "mean" else _vote
-    return {stage: combine(*step) for stage, step in zip(STAGES, steps, strict=True)}
+    return {stage: _decide(*step, rule) for stage, step in zip(STAGES, steps, strict=True)}
 
 
-def _mean(predictions: Sequence[Predictions], thresholds: Sequence[Floats]) -> Decision:
-    mean, at = _averaged(predictions), np.mean(thresholds, axis=0)
-    return Decision(mean, mean.probabilities >= at, at)
-
-
-def _vote(predictions: Sequence[Predictions], thresholds: Sequence[Floats]) -> Decision:
-    votes = np.sum([p.probabilities >= at for p, at in zip(predictions, thresholds, strict=True)], axis=0)
-    return Decision(_averaged(predictions), 2 * votes > len(predictions))
-
-
-def _averaged(predictions: Sequence[Predictions]) -> Predictions:
-    """Expressions are averaged where every member judges the same ones."""
+def _decide(predictions: Sequence[Predictions], thresholds: Sequence[Floats], rule: EnsembleRule) -> Decision:
+    """Return one stage's decision. Expressions are averaged if every member predicts the same classes."""
+    mean, decided = apply_rule([p.probabilities for p in predictions], thresholds, rule)
     found = [p.expressions for p in predictions if p.expressions is not None]
     alike = len(found) == len(predictions) and len({values.shape for values in found}) == 1
-    return replace(
-        predictions[0],
-        probabilities=np.mean([p.probabilities for p in predictions], axis=0),
-        expressions=np.mean(found, axis=0) if alike else None,
-    )
+    averaged = replace(predictions[0], probabilities=mean, expressions=_mean(found) if alike else None)
+    return Decision(averaged, decided, _mean(thresholds) if rule == "mean" else None)

@@ -1,4 +1,4 @@
-"""Scores of groups of videos, by any column of a manifest: does the model serve everyone alike?"""
+"""Scores by group of videos, for any column of a manifest, to compare how well the model works for each group."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from aupipe.evaluation import metrics
 from aupipe.evaluation.decision import Decision
 from aupipe.evaluation.report import DRAWS, video_counts
 
-UNKNOWN = "unknown"  # the group of what the manifest does not say
+UNKNOWN = "unknown"  # the group of rows without a value in the manifest
 _KEY = ("video_id", "person")
 
-Manifest = Mapping[str, Sequence[str]]  # column → texts
+Manifest = Mapping[str, Sequence[str]]  # column → cells
 
 
 def check(manifest: Manifest, where: str, numbers: Sequence[int] | None = None) -> None:
-    """A manifest has `video_id`, `person` if people of one video differ, and any other columns, all as text.
+    """Check a manifest: `video_id`, `person` if people of one video differ, and any other columns, all as text.
 
     Args:
-        where: its name, for messages.
-        numbers: the line of each row; None: the lines after a header.
+        where: name of the manifest, for messages.
+        numbers: line of each row; None: the lines after a header.
 
     Raises:
-        ManifestError: no `video_id`, no other column, or a video that is said to be two things; `where` names it.
+        ManifestError: `video_id` is missing, there is no other column, or a video has two values in a column.
     """
     if "video_id" not in manifest:
         raise ManifestError(f"{where} has no column `video_id`, only {', '.join(manifest)}")
     if not _columns(manifest):
-        raise ManifestError(f"{where} has no column to group by beside video_id; add one, as gender or site")
+        raise ManifestError(f"{where} has no column to group by beside video_id; add one, e.g. gender or site")
     keys = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
     for column in _columns(manifest):
-        said: dict[tuple[str, ...], str] = {}
+        values: dict[tuple[str, ...], str] = {}
         lines = range(2, len(keys) + 2) if numbers is None else numbers
         for line, key, value in zip(lines, keys, manifest[column], strict=True):
-            if said.setdefault(key, value) != value:
-                raise ManifestError(f"{where}:{line}: {column} of {' '.join(key)} is {said[key]!r} and {value!r}")
+            if values.setdefault(key, value) != value:
+                raise ManifestError(f"{where}:{line}: {column} of {' '.join(key)} is {values[key]!r} and {value!r}")
 
 
 def by_column(decision: Decision, manifest: Manifest) -> dict[str, Any]:
-    """Column → value → macro F1, its 95 % interval over videos, floor, counts.
+    """Return column → value → macro F1, its 95 % interval over videos, floor and counts.
 
-    A group has a floor of its own, because F1 depends on how often an AU is on; compare what is above it. An AU that a
-    group has no positive of scores 0 there, so those are named.
+    Every group has its own floor, because F1 depends on how often an AU is on. Compare groups by their distance to the
+    floor. An AU without a positive in a group scores 0 there, so such AUs are listed.
 
     Args:
-        manifest: as `check` passes it.
+        manifest: accepted by `check`.
     """
     rows = decision.predictions
-    ours = list(zip(*(getattr(rows, name).tolist() for name in _keys(manifest)), strict=True))
-    theirs = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
+    row_keys = list(zip(*(getattr(rows, name).tolist() for name in _keys(manifest)), strict=True))
+    manifest_keys = list(zip(*(manifest[name] for name in _keys(manifest)), strict=True))
     result = {}
     for column in _columns(manifest):
-        said = dict(zip(theirs, manifest[column], strict=True))
-        values = np.array([said.get(key) or UNKNOWN for key in ours])
+        value_of = dict(zip(manifest_keys, manifest[column], strict=True))
+        values = np.array([value_of.get(key) or UNKNOWN for key in row_keys])
         present = np.unique(values[rows.labeled()])
         result[column] = {str(value): _scores(decision, values == value) for value in present}
     return result

@@ -1,7 +1,7 @@
 """Scores of binary AU predictions, from counts that add up over batches, videos and workers.
 
-Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives, true negatives of each AU over
-its labeled entries. Labels of −1 count nowhere. A ratio without a denominator is 0 (scikit-learn's zero_division=0).
+Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives and true negatives of each AU over
+its labeled entries. Labels of −1 are not counted. A ratio whose denominator is 0 is 0 (scikit-learn's zero_division=0).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from aupipe.arrays import Bools, Floats, Ints, Labels
 
 
 def confusion(labels: Labels, predicted: Bools) -> Ints:
-    """Counts (12, 4) of labels (N, 12) in {0, 1, −1} and predictions (N, 12)."""
+    """Return the counts (12, 4) of labels (N, 12) in {0, 1, −1} and predictions (N, 12)."""
     positive, negative = labels == 1, labels == 0
     cells = (positive & predicted, negative & predicted, positive & ~predicted, negative & ~predicted)
     return np.stack([cell.sum(axis=0, dtype=np.int64) for cell in cells], axis=-1)
 
 
 def confusion_by(codes: Ints, n_groups: int, labels: Labels, predicted: Bools) -> Ints:
-    """Counts (groups, 12, 4) of the rows of each group; codes (N,) in 0 … groups−1."""
+    """Return the counts (groups, 12, 4) of the rows of each group; codes (N,) in 0 … groups−1."""
     result = np.zeros((n_groups, labels.shape[1], 4), dtype=np.int64)
     positive, negative = labels == 1, labels == 0
     cells = (positive & predicted, negative & predicted, positive & ~predicted, negative & ~predicted)
@@ -31,7 +31,7 @@ def confusion_by(codes: Ints, n_groups: int, labels: Labels, predicted: Bools) -
 
 
 def f1(counts: Ints) -> Floats:
-    """F1 of the positive class of each AU (…, 12)."""
+    """Return the F1 of the positive class of each AU (…, 12)."""
     tp, fp, fn, _ = _cells(counts)
     return _ratio(2 * tp, 2 * tp + fp + fn)
 
@@ -47,84 +47,85 @@ def recall(counts: Ints) -> Floats:
 
 
 def macro_f1(counts: Ints) -> Floats:
-    """The challenge's score (…): mean over AUs of the F1 of the positive class."""
+    """Return the challenge's score (…): mean over AUs of the F1 of the positive class."""
     return f1(counts).mean(axis=-1)
 
 
 def macro_f1_both_classes(counts: Ints) -> Floats:
-    """Mean over AUs and over both classes; some papers call this macro F1 too. Not comparable with `macro_f1`."""
+    """Return the mean F1 over AUs and both classes. Some papers call it macro F1; not comparable to `macro_f1`."""
     return (f1(counts) + f1(counts[..., ::-1])).mean(axis=-1) / 2
 
 
 def acc_elem(counts: Ints) -> Floats:
-    """Share of labeled entries that are right (…)."""
+    """Return the share of labeled entries that are right (…)."""
     tp, fp, fn, tn = (cell.sum(axis=-1) for cell in _cells(counts))
     return _ratio(tp + tn, tp + fp + fn + tn)
 
 
 def calibration_error(labels: Labels, probabilities: Floats, bins: int = 10) -> Floats:
-    """How far probabilities (N, 12) are from how often they come true, (12,): the expected calibration error over bins
-    of equal width (Guo et al., On Calibration of Modern Neural Networks, 2017). 0 for an AU without a label.
+    """Return the expected calibration error (12,) of probabilities (N, 12), over bins of equal width.
+
+    Guo et al.: On Calibration of Modern Neural Networks (2017). An AU without a label has error 0.
     """
     place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     known = labels != facs.UNKNOWN
-    apart = np.where(known, probabilities - (labels == 1), 0)
-    off = sum(np.abs((apart * (place == each)).sum(axis=0)) for each in range(bins))
-    return _ratio(off, known.sum(axis=0))
+    errors = np.where(known, probabilities - (labels == 1), 0)
+    total = sum(np.abs((errors * (place == each)).sum(axis=0)) for each in range(bins))
+    return _ratio(total, known.sum(axis=0))
 
 
 def acc_exact(labels: Labels, predicted: Bools) -> float:
-    """Share of fully labeled rows of which every AU is right."""
+    """Return the share of fully labeled rows in which every AU is right."""
     known = (labels != facs.UNKNOWN).all(axis=1)
     right = ((labels == 1) == predicted).all(axis=1) & known
     return float(_ratio(right.sum(), known.sum()))
 
 
 def abaw2_au(f1_score: float, accuracy: float) -> float:
-    """AU metric of ABAW 1 and 2."""
+    """Return the AU metric of ABAW 1 and 2."""
     return 0.5 * f1_score + 0.5 * accuracy
 
 
 def abaw2_expression(f1_score: float, accuracy: float) -> float:
-    """Expression metric of ABAW 1 and 2."""
+    """Return the expression metric of ABAW 1 and 2."""
     return 0.67 * f1_score + 0.33 * accuracy
 
 
 def class_confusion(labels: npt.NDArray[np.integer], predicted: Ints, n_classes: int) -> Ints:
-    """Counts (C, C) of [label, prediction] of rows (N,) with a label ≥ 0."""
+    """Return the counts (C, C) of [label, prediction] over rows (N,) with a label ≥ 0."""
     known = labels >= 0
     truth, guess = labels[known].astype(np.int64), predicted[known]
     return np.bincount(truth * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def class_scores(table: Ints) -> tuple[float, float]:
-    """Macro F1 over classes and accuracy, of counts as `class_confusion` gives them."""
+    """Return the macro F1 over classes and the accuracy from counts of `class_confusion`."""
     right = np.diag(table)
     per_class = _ratio(2 * right, table.sum(axis=0) + table.sum(axis=1))
     return float(per_class.mean()), float(_ratio(right.sum(), table.sum()))
 
 
 def majority(table: Ints) -> float:
-    """Accuracy of always naming the most frequent class."""
+    """Return the accuracy of always predicting the most frequent class."""
     return float(_ratio(table.sum(axis=1).max(), table.sum()))
 
 
 def all_ones(counts: Ints) -> Ints:
-    """Counts on the same labels of the constant prediction 1; its `macro_f1` is the floor under every score."""
+    """Return the counts of the constant prediction 1 on the same labels; its `macro_f1` is the floor of every score."""
     tp, fp, fn, tn = _cells(counts)
     none = np.zeros_like(tp)
     return np.stack([tp + fn, fp + tn, none, none], axis=-1)
 
 
 def floor_prior(counts: Ints, rates: Floats) -> float:
-    """Expected macro F1 on the same labels of guessing 1 with probability `rates` (12,)."""
+    """Return the expected macro F1 on the same labels of predicting 1 with probability `rates` (12,)."""
     tp, fp, fn, tn = _cells(counts)
     actual = _ratio(tp + fn, tp + fp + fn + tn)
     return float(_ratio(2 * actual * rates, actual + rates).mean(axis=-1))
 
 
 def resample(per_video: Ints, draws: int = 1000, seed: int = 0) -> Ints:
-    """Bootstrap over videos: counts (draws, 12, 4) of as many videos drawn with replacement; per_video (V, 12, 4)."""
+    """Return bootstrap counts (draws, 12, 4): per draw, V videos of per_video (V, 12, 4) drawn with replacement."""
     videos = len(per_video)
     rng = np.random.default_rng(seed)
     times_drawn = rng.multinomial(videos, np.full(videos, 1 / videos), size=draws)
@@ -132,7 +133,7 @@ def resample(per_video: Ints, draws: int = 1000, seed: int = 0) -> Ints:
 
 
 def interval95(values: Floats) -> tuple[float, float]:
-    """2.5 % and 97.5 % points."""
+    """Return the 2.5 % and 97.5 % quantiles."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""The picture of a `scores.json`: the F1 of every AU with its interval, the floor, and what papers print."""
+"""Plot of a `scores.json`: the F1 of every AU with its interval, the floor, and published figures."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PUBLISHED_MACRO = {
 
 
 def picture(result: dict[str, Any], title: str) -> bytes:
-    """A PNG; `result` as in scores.json."""
+    """Return a PNG of `result`, the content of a scores.json."""
     figure = Figure(figsize=(12, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     names = [*facs.AUS, "macro"]
     own = [*result["per_au"].values(), {"f1": result["macro_f1"], "ci95": result["ci95"]["macro_f1"]}]
     f1 = [score["f1"] for score in own]
-    # The score itself can lie outside its interval; an error bar cannot be negative.
+    # The score itself can be outside its interval, but an error bar must not be negative.
     below = [max(score["f1"] - score["ci95"][0], 0) for score in own]
     above = [max(score["ci95"][1] - score["f1"], 0) for score in own]
     floors = [*(score["floor"] for score in result["per_au"].values()), result["floor"]]

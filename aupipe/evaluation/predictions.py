@@ -1,4 +1,4 @@
-"""Predicted probabilities beside their labels, row by row: what evaluation writes and thresholds are fitted on."""
+"""Predicted probabilities with their labels, one row per face per frame: input of scores, thresholds and tables."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Predictions:
-    """N rows, in the store's order: by video, person, frame."""
+    """N rows in the order of the store: by video, person, frame."""
 
     video_id: npt.NDArray[np.object_]
     person: npt.NDArray[np.object_]
     frame: Ints
     labels: Labels  # (N, 12)
     probabilities: Floats  # (N, 12)
-    time_s: Floats | None = None  # (N,) media time, NaN where unknown; None: nothing is known
-    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not judge expressions
+    time_s: Floats | None = None  # (N,) media time, NaN if unknown; None: all are unknown
+    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not predict expressions
     expressions: Floats | None = None  # (N, C) probabilities
 
     @classmethod
     def of(cls, rows: pa.Table, probabilities: Floats, expressions: Floats | None = None) -> Predictions:
-        """From the label columns of a face store and probabilities (N, 12), (N, C) of the same rows."""
+        """Create predictions from label columns of a face store and probabilities (N, 12), (N, C) of the same rows."""
         return cls(
             video_id=np.asarray(rows["video_id"].to_pylist(), dtype=object),
             person=np.asarray(rows["person"].to_pylist(), dtype=object),
@@ -57,40 +57,41 @@ class Predictions:
         )
 
     def of_videos(self, videos: Sequence[str] | frozenset[str]) -> Predictions:
-        """The rows of these videos."""
+        """Return the rows of these videos."""
         return self.where(np.isin(self.video_id, list(videos)))
 
     def where(self, keep: Bools) -> Predictions:
-        """The rows at which keep (N,) is True."""
+        """Return the rows for which keep (N,) is True."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
         return Predictions(**kept)
 
     def labeled(self) -> Bools:
-        """(N,) whether any AU of the row is known."""
+        """Return (N,) whether any AU of the row has a label."""
         return (self.labels != facs.UNKNOWN).any(axis=1)
 
     def smoothed(self, radius: int) -> Predictions:
-        """Box mean over time within each track, holes of at most `gaps.MAX_GAP_S` filled by a straight line.
+        """Return predictions smoothed by a box mean within each track; see `smooth_track`.
 
-        A longer hole, another person and another video end a track; see `smooth_track`.
+        Gaps of at most `gaps.MAX_GAP_S` are interpolated linearly. A longer gap, another person or another video ends
+        a track.
         """
         if radius == 0:
             return self
         result = np.empty_like(self.probabilities)
         for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
             frames, times = self.frame[start:end], None if self.time_s is None else self.time_s[start:end]
-            shown_s = frame_times_s(self.video_id[start], frames, times)
-            result[start:end] = smooth_track(frames, shown_s, self.probabilities[start:end], radius)
+            time_s = frame_times_s(self.video_id[start], frames, times)
+            result[start:end] = smooth_track(frames, time_s, self.probabilities[start:end], radius)
         return replace(self, probabilities=result)
 
     def video_codes(self) -> tuple[list[str], Ints]:
-        """The distinct videos and, for each row (N,), which of them it is from."""
+        """Return the distinct videos and, for each row (N,), the index of its video."""
         names, codes = np.unique(self.video_id.astype(str), return_inverse=True)
         return names.tolist(), codes
 
     def to_parquet(self, decided: Bools) -> bytes:
-        """A Parquet file of `SCHEMA`; decided (N, 12)."""
+        """Return a Parquet file of `SCHEMA` with decisions `decided` (N, 12)."""
         columns = [pa.array(self.video_id, pa.string()), pa.array(self.person, pa.string()), pa.array(self.frame)]
         columns += [pa.array(column) for column in self.labels.T]
         columns += [pa.array(column.astype(np.float32)) for column in self.probabilities.T]
@@ -110,28 +111,28 @@ class Predictions:
 
 
 def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:
-    """The labeled rows of a face store with the probabilities and decisions (N, 12) that a table has for them.
+    """Return predictions and decisions (N, 12) of a table for the labeled rows of a face store.
 
     Args:
         rows: label columns of a face store.
-        given: `video_id`, `person`, `frame`, decisions `AUxx` and, if there are any, probabilities `AUxx_prob` (else
-            the decisions stand for them). Rows that the store has no label for are passed over.
+        given: `video_id`, `person`, `frame`, decisions `AUxx` and optionally probabilities `AUxx_prob`; without them
+            the decisions serve as probabilities. Rows without a label in the store are skipped.
 
     Raises:
-        DatasetError: a labeled row has no prediction: a score over the rest would flatter.
+        DatasetError: a labeled row has no prediction. A score over the other rows would be too high.
     """
     rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
     place = {key: number for number, key in enumerate(_keys(given))}
-    wanted = _keys(rows)
-    missing = [key for key in wanted if key not in place]
+    labeled = _keys(rows)
+    missing = [key for key in labeled if key not in place]
     if missing:
         video, person, frame = missing[0]
         raise DatasetError(
-            f"{len(missing):,} of {len(wanted):,} labeled rows have no prediction, the first is frame {frame} of "
+            f"{len(missing):,} of {len(labeled):,} labeled rows have no prediction, the first is frame {frame} of "
             f"{video} {person}".rstrip()
             + "; predict them, or score a --split that is predicted whole"
         )
-    chosen = given.take(np.array([place[key] for key in wanted], dtype=np.int64))
+    chosen = given.take(np.array([place[key] for key in labeled], dtype=np.int64))
     decided = np.stack([chosen[au].to_numpy() for au in facs.AUS], axis=1)
     if f"{facs.AUS[0]}_prob" not in chosen.column_names:
         return Predictions.of(rows, decided.astype(np.float64)), decided

@@ -1,4 +1,4 @@
-"""The content of `scores.json`: what is scored on a split, with the floor and intervals over videos beside it."""
+"""Content of `scores.json`: the scores on a split, with the floor and bootstrap intervals over videos."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRAWS = 1000
 
 
 def report(stages: Mapping[str, Decision]) -> dict[str, Any]:
-    """`scores` of the last stage, and beside them the macro F1 and the F1 of each AU at every stage."""
+    """Return the `scores` of the last stage, with the macro F1 and the F1 of each AU at every stage."""
     *_, final = stages.values()
     return scores(final) | {
         "stages": {
@@ -27,9 +27,9 @@ def report(stages: Mapping[str, Decision]) -> dict[str, Any]:
 
 
 def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Every score of a decision.
+    """Return all scores of a decision.
 
-    `ci95` are bootstrap intervals over videos; `above_floor` is paired: model and floor on the same drawn videos.
+    `ci95` are bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
     """
     names, per_video = video_counts(decision)
     labels = decision.predictions.labels
@@ -38,7 +38,7 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     f1, precision, recall = metrics.f1(counts), metrics.precision(counts), metrics.recall(counts)
     drawn_f1 = metrics.f1(drawn)
     floor = metrics.f1(metrics.all_ones(counts))
-    apart = metrics.calibration_error(labels, decision.predictions.probabilities)
+    calibration_error = metrics.calibration_error(labels, decision.predictions.probabilities)
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)
     return {
         "macro_f1": float(f1.mean()),
@@ -57,14 +57,14 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
                 "recall": float(recall[i]),
                 "threshold": None if decision.thresholds is None else float(decision.thresholds[i]),
                 "positives": int(counts[i, 0] + counts[i, 2]),
-                "calibration_error": float(apart[i]),
+                "calibration_error": float(calibration_error[i]),
             }
             for i, au in enumerate(facs.AUS)
         },
         "macro_f1_both_classes": float(metrics.macro_f1_both_classes(counts)),
         "acc_elem": elementwise,
         "acc_exact": exact,
-        # The authors count element-wise; the organizers' own accuracy can only be that of exact matches.
+        # The papers count element-wise, while the organizers' definition can only mean exact matches.
         "metric_abaw2": {
             "with_acc_elem": metrics.abaw2_au(float(f1.mean()), elementwise),
             "with_acc_exact": metrics.abaw2_au(float(f1.mean()), exact),
@@ -76,11 +76,11 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
 
 
 def _expression(decision: Decision) -> dict[str, float] | None:
-    """Of the most probable class at each row with a label; None of a model that does not judge expressions."""
+    """Return scores of the most probable class over labeled rows; None if the model does not predict expressions."""
     found = decision.predictions
     if found.expressions is None or found.expression_labels is None:
         return None
-    # A model of seven classes knows no "Other": such rows are unknown to it.
+    # A model of seven classes has no "Other", so such rows count as unlabeled.
     classes = found.expressions.shape[1]
     labels = np.where(found.expression_labels < classes, found.expression_labels, facs.UNKNOWN)
     table = metrics.class_confusion(labels, found.expressions.argmax(axis=1), classes)
@@ -95,14 +95,15 @@ def _expression(decision: Decision) -> dict[str, float] | None:
 
 
 def against(decision: Decision, other: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Macro F1 of a decision less that of another on the same rows, with the paired interval: both are scored on the
-    same drawn videos.
+    """Return the difference in macro F1 to another decision on the same rows, with its paired interval.
+
+    Both are scored on the same drawn videos.
     """
-    names, mine = video_counts(decision)
-    same, theirs = video_counts(other)
-    assert names == same, "decisions on different videos"
-    drawn = [metrics.macro_f1(metrics.resample(counts, draws, seed)) for counts in (mine, theirs)]
-    found = [float(metrics.macro_f1(counts.sum(axis=0))) for counts in (mine, theirs)]
+    names, counts = video_counts(decision)
+    other_names, other_counts = video_counts(other)
+    assert names == other_names, "decisions on different videos"
+    drawn = [metrics.macro_f1(metrics.resample(each, draws, seed)) for each in (counts, other_counts)]
+    found = [float(metrics.macro_f1(each.sum(axis=0))) for each in (counts, other_counts)]
     return {
         "macro_f1": found[1],
         "difference": found[0] - found[1],
@@ -111,7 +112,7 @@ def against(decision: Decision, other: Decision, *, draws: int = DRAWS, seed: in
 
 
 def video_counts(decision: Decision, keep: Bools | None = None) -> tuple[list[str], Ints]:
-    """The videos with a labeled row (of those that keep (N,) names), and the counts (V, 12, 4) of each."""
+    """Return the videos with a labeled row among the rows `keep` (N,), and the counts (V, 12, 4) of each."""
     known = decision.predictions.labeled()
     known = known if keep is None else known & keep
     rows = decision.predictions.where(known)

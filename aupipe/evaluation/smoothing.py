@@ -10,14 +10,15 @@ from aupipe.facestore import gaps
 
 
 def smooth_track(frames: np.ndarray, times_s: np.ndarray, values: np.ndarray, radius: int) -> np.ndarray:
-    """(N, K) box mean along one face's track, holes of at most `gaps.MAX_GAP_S` bridged by a straight line.
+    """Return the box mean (N, K) along one face's track.
 
-    A longer hole is an end: nothing is averaged over it. Thresholds are fitted on what comes out of here too.
+    Gaps of at most `gaps.MAX_GAP_S` are interpolated linearly; no window spans a longer gap. Thresholds are fitted on
+    probabilities smoothed by this function as well.
 
     Args:
         frames: (N,) frame numbers, ascending.
-        times_s: (N,) when they were shown.
-        values: (N, K), all of them known.
+        times_s: (N,) media time of each frame.
+        values: (N, K), without NaN.
         radius: frames on each side; 0 returns the values.
     """
     if radius == 0 or not len(values):
@@ -33,26 +34,26 @@ def smooth_track(frames: np.ndarray, times_s: np.ndarray, values: np.ndarray, ra
 
 
 def box_mean(values: np.ndarray, valid: np.ndarray, radius: int) -> np.ndarray:
-    """(N, K) mean over up to `radius` valid neighbors on each side; the window shrinks at the ends.
+    """Return the mean (N, K) over up to `radius` valid neighbors on each side; the window shrinks at the ends.
 
     Args:
-        values: (N, K), one contiguous stretch of time; what stands at invalid places is not looked at.
-        valid: (N,) bool. Invalid places take no part, in the sum or in the count; their result is NaN.
+        values: (N, K), contiguous in time; values at invalid positions are ignored.
+        valid: (N,) bool. Invalid positions count neither in the sum nor in the divisor; their result is NaN.
         radius: frames on each side; 0 returns the values.
     """
     if radius < 0:
         raise ValueError(f"radius {radius} is negative")
     if len(values) == 0:
         return values.astype(np.float64)
-    held = np.where(valid[:, None], values, 0.0).astype(np.float64)
+    filled = np.where(valid[:, None], values, 0.0).astype(np.float64)
     if radius == 0:
-        return np.where(valid[:, None], held, np.nan)
-    # Every window is summed by itself, in a fixed order: a running sum would let early frames change the last bits of
-    # late ones.
-    total, count = np.zeros_like(held), np.zeros(len(held))
-    padded = np.pad(held, ((radius, radius), (0, 0)))
+        return np.where(valid[:, None], filled, np.nan)
+    # Every window is summed separately in a fixed order, because in a running sum early frames would change the last
+    # bits of late ones.
+    total, count = np.zeros_like(filled), np.zeros(len(filled))
+    padded = np.pad(filled, ((radius, radius), (0, 0)))
     counted = np.pad(valid.astype(np.float64), radius)
     for shift in range(2 * radius + 1):
-        total += padded[shift : shift + len(held)]
-        count += counted[shift : shift + len(held)]
+        total += padded[shift : shift + len(filled)]
+        count += counted[shift : shift + len(filled)]
     return np.where(valid[:, None], total / np.maximum(count, 1)[:, None], np.nan)

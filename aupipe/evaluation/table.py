@@ -1,4 +1,4 @@
-"""Scores as lines of text for the terminal."""
+"""Scores as a text table for the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TITLES = {
 
 
 def text(result: dict[str, Any]) -> str:
-    """The table of a `scores.json`: every AU and the mean, at every stage, beside the floor."""
+    """Return the table of a `scores.json`: F1 of every AU and their mean at every stage, and the floor."""
     stages = result["stages"]
     titles = ("floor", *(_TITLES[name] for name in stages))
     lines = [
@@ -44,11 +44,13 @@ def text(result: dict[str, Any]) -> str:
         )
     if (tuned := result.get("validation_tuned")) is not None:
         lines.append(
-            f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the very rows that are "
-            f"scored, so optimistic): {tuned['macro_f1']:.3f}"
+            f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the scored rows, "
+            f"so optimistic): {tuned['macro_f1']:.3f}"
         )
     if seen := result.get("seen_videos"):
-        lines.append(f"NOT a held-out score: {seen} of the {result['n_videos']} videos were learnt from or tuned on")
+        lines.append(
+            f"NOT a held-out score: {seen} of the {result['n_videos']} videos were used for training or tuning"
+        )
     return "\n".join(lines)
 
 
@@ -61,7 +63,7 @@ def _group(value: str, scores: dict[str, Any]) -> str:
     return (
         f"  {value:<16}{scores['macro_f1']:8.3f}  95 % {_range(scores['ci95'])}, floor {scores['floor']:.3f}, "
         f"{scores['n_videos']} videos, {scores['n_frames']} frames"
-        + (f"; never on, so scored 0: {' '.join(missing)}" if missing else "")
+        + (f"; without positives, so scored 0: {' '.join(missing)}" if missing else "")
     )
 
 

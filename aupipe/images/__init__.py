@@ -1,1 +1,1 @@
-"""Labeled images (a manifest, a folder a person, InsightFace's train.rec) enter; parts of a face store leave."""
+"""Conversion of labeled images (manifest, one folder per person, InsightFace's train.rec) to parts of a face store."""

@@ -1,4 +1,4 @@
-"""Preprocessing labeled images and identity sets without the cluster: the plan, the files to make, the card."""
+"""Preprocessing of labeled images and identity sets without the cluster: plan, files to make, and the card."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from aupipe.storage import Storage, local_path, of_file
 Kind = Literal["manifest", "folders", "records"]
 
 
-class DataConfig(Section):
-    """What no file says of the images."""
+class ImagesDataConfig(Section):
+    """Properties of the images that no file contains."""
 
     license: str = "not stated"
 
@@ -37,9 +37,9 @@ class DataConfig(Section):
 class ImagesConfig(Section):
     """All settings of preprocess.py for images."""
 
-    data: DataConfig = DataConfig()
+    data: ImagesDataConfig = ImagesDataConfig()
     detector: DetectorConfig = DetectorConfig()
-    resources: Resources = Resources()  # as every job; nothing here runs on a GPU
+    resources: Resources = Resources()  # as in every job; preprocessing uses no GPU
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,25 @@ class ImagesJob:
     root: str  # folder of the images
     kind: Kind
     images: pa.Table | npt.NDArray[np.int64]  # manifest.TABLE, or the records' offsets
-    stamp: str  # what tells the content of the images apart from another's
+    stamp: str  # hash of the manifest, index or file names
     config: ImagesConfig
 
     @property
     def origin(self) -> str:
-        """What the store is made from."""
+        """Source of the store, for its card."""
         return f"images:{self.kind}"
 
     def files(self) -> list[FileTask]:
-        """All files of the store but the card."""
+        """Return all files of the store except the card."""
         root, detector, source = self.root, self.config.detector, self.origin
         key = (self.origin, self.stamp, self.config.detector.model_dump_json())
         tasks = []
         for split, first, count in self._slices():
             make: Callable[[], bytes]
             if isinstance(self.images, pa.Table):
-                rows = self.images.take(np.arange(first, first + count))  # a slice would travel with the whole table
+                rows = self.images.take(
+                    np.arange(first, first + count)
+                )  # a slice would be pickled with the whole table
                 make = functools.partial(pack_table, rows, root=root, detector=detector, source=source)
             else:
                 offsets = self.images[first : first + count].copy()
@@ -78,7 +80,7 @@ class ImagesJob:
         return tasks
 
     def complete(self) -> StoreCard:
-        """Write the card, when all parts are there."""
+        """Write the card. Call it when all parts are written."""
         parts = [file.name for file in self.files()]
         template = measured_template(self.out, parts, Detector(self.config.detector))
         expressions = self.images["expression"].to_numpy() if isinstance(self.images, pa.Table) else np.array([-1])
@@ -94,11 +96,11 @@ class ImagesJob:
         return finish(Storage(self.out), header, parts)
 
     def describe(self) -> list[str]:
-        """The plan in words."""
+        """Return the plan as lines of text."""
         return [f"{self.root}: {len(self.images):,} images, source: {self.origin}"]
 
     def _slices(self) -> list[tuple[str, int, int]]:
-        """(split, first row, number of rows) a part."""
+        """Return (split, first row, number of rows) per part."""
         if not isinstance(self.images, pa.Table):
             splits = {"train": (0, len(self.images))}
         else:
@@ -115,7 +117,7 @@ class ImagesJob:
 
 
 def is_images(data: str, source: str | None) -> bool:
-    """Whether `data` is a manifest, holds a train.rec, or is said to be images."""
+    """Return whether `data` is a manifest or contains a train.rec, or `source` is images."""
     return source == "images" or data.lower().endswith(SUFFIXES) or Storage(data).exists(REC)
 
 
@@ -123,7 +125,7 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
     """Read the manifest, the folders' names or the index, and plan the parts.
 
     Raises:
-        ManifestError: the manifest cannot be used.
+        ManifestError: the manifest is invalid.
         DatasetError: there are no images, or the record file is damaged.
     """
     if data.lower().endswith(SUFFIXES):

@@ -1,10 +1,10 @@
-"""Labeled images by a manifest or by folders: one table of what each image is.
+"""Labeled images from a manifest or from folders: one table with one row per image.
 
 A manifest is CSV, TSV, JSONL or Parquet, read by the rules of `aupipe.manifests`. It has the column `path` (relative to
 the manifest, or absolute) and any of: `subject`, `split` (train | validation; default train), `identity`, `expression`
-(class name or number), AUs (`AU12`, `AU1` or `AU01`) and how strong all of them are (`AU12_intensity`, 0 … 1, a column
-for every AU). What has no value or is −1 is unknown; AUs without a column are unknown; other columns are ignored. So
-BP4D, which lacks AU25 and AU26, Multi-PIE or RAF-DB need no reader of their own.
+(class name or number), AUs (`AU12`, `AU1` or `AU01`) and AU intensities (`AU12_intensity`, 0 … 1, one column for every
+AU). Empty cells, −1 and AUs without a column are unknown. Other columns are ignored. BP4D, which lacks AU25 and AU26,
+Multi-PIE or RAF-DB therefore need no reader of their own.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ TABLE = pa.schema(
     [
         ("path", pa.string()),
         ("split", pa.string()),
-        ("subject", pa.string()),  # the images of a subject never stand on both sides of a fold
+        ("subject", pa.string()),  # all images of a subject are in the same fold
         ("number", pa.int32()),  # 1-based within the subject, in the order of the manifest
         ("identity", pa.string()),
         ("expression", pa.int8()),
         ("au", pa.list_(pa.int8(), len(facs.AUS))),
-        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # null: nobody says
+        ("intensity", pa.list_(pa.float32(), len(facs.AUS))),  # null: unknown
     ]
 )
 
@@ -46,15 +46,15 @@ _CLASSES = {name.lower(): index for index, name in enumerate(facs.EXPRESSIONS)}
 
 
 def read_manifest(storage: Storage, name: str) -> pa.Table:
-    """The images of a manifest as `TABLE`, by split, subject, number.
+    """Return the images of a manifest as `TABLE`, sorted by split, subject, number.
 
     Raises:
-        ManifestError: the column path is missing, or a value cannot be meant: with the line.
+        ManifestError: the column `path` is missing, or a value is invalid; the message contains the line.
     """
     where = storage.path(name)
     table = read_table(storage, name, "path", _OWN)
     if not len(table):
-        raise ManifestError(f"{where} names no image")
+        raise ManifestError(f"{where} lists no image")
     paths = [table.place("path", row) for row in range(len(table))]
     au = np.full((len(table), len(facs.AUS)), facs.UNKNOWN, np.int8)
     named: dict[int, str] = {}
@@ -66,7 +66,7 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
             raise ManifestError(f"{where} has two columns of {facs.AUS[place]}: {named[place]} and {column}")
         named[place] = column
         au[:, place] = _numbers(table, column, _BOOLEANS, 1, "0, 1 or -1")
-    strong = _intensity(table)
+    intensity = _intensity(table)
     splits = [split.lower() or "train" for split in table.texts("split")]
     for row, split in enumerate(splits):
         if split not in SPLITS:
@@ -76,14 +76,14 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
     classes = _numbers(table, "expression", _CLASSES, highest, allowed)
     subjects = [subject or path for subject, path in zip(table.texts("subject"), paths, strict=True)]
     identities = [identity or None for identity in table.texts("identity")]
-    return _table(paths, splits, subjects, identities, classes, au, strong)
+    return _table(paths, splits, subjects, identities, classes, au, intensity)
 
 
 def read_folders(storage: Storage) -> pa.Table:
-    """The images of ROOT/IDENTITY/NAME.jpg as `TABLE`: a folder a person, no other label.
+    """Return the images ROOT/IDENTITY/NAME.jpg as `TABLE`: one folder per person, no other label.
 
     Raises:
-        DatasetError: there are none.
+        DatasetError: there are no images.
     """
     paths = []
     for folder in storage.children()[0]:
@@ -92,7 +92,7 @@ def read_folders(storage: Storage) -> pa.Table:
         files = storage.children(folder)[1]
         paths += [f"{folder}/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)]
     if not paths:
-        raise DatasetError(f"{storage.root}: no folder in it holds images; one folder a person is looked for")
+        raise DatasetError(f"{storage.root}: no folder in it contains images; one folder per person is expected")
     people = [path.partition("/")[0] for path in paths]
     unknown = np.full((len(paths), len(facs.AUS)), facs.UNKNOWN, np.int8)
     return _table(paths, ["train"] * len(paths), people, people, [facs.UNKNOWN] * len(paths), unknown)
@@ -100,35 +100,34 @@ def read_folders(storage: Storage) -> pa.Table:
 
 def _table(
     paths: Sequence[str], splits: Sequence[str], subjects: Sequence[str], identities: Sequence[str | None],
-    classes: Sequence[int], au: np.ndarray, strong: np.ndarray | None = None,
+    classes: Sequence[int], au: np.ndarray, intensity: np.ndarray | None = None,
 ) -> pa.Table:  # fmt: skip
-    """Rows in the order of the store, numbered within their subject."""
-    seen: dict[str, int] = {}
+    """Return rows in the order of the store, numbered within their subject."""
+    counts: dict[str, int] = {}
     numbers = []
     for subject in subjects:
-        seen[subject] = seen.get(subject, 0) + 1
-        numbers.append(seen[subject])
+        counts[subject] = counts.get(subject, 0) + 1
+        numbers.append(counts[subject])
     columns = [pa.array(values) for values in (paths, splits, subjects)]
     columns += [pa.array(numbers, pa.int32()), pa.array(identities, pa.string()), pa.array(classes, pa.int8())]
     columns += [from_arrays(au, TABLE.field("au").type, len(paths))]
-    columns += [from_arrays(strong, TABLE.field("intensity").type, len(paths))]
+    columns += [from_arrays(intensity, TABLE.field("intensity").type, len(paths))]
     table = pa.table(columns, schema=TABLE)
     return table.sort_by([(name, "ascending") for name in ("split", "subject", "number")])
 
 
 def _intensity(table: TextTable) -> np.ndarray | None:
-    """(N, 12) float32 0 … 1; None where there are no such columns."""
+    """Return intensities (N, 12) float32 0 … 1; None without such columns."""
     named = {column.upper(): column for column in table.columns}
-    wanted = [f"{name}_INTENSITY".upper() for name in facs.AUS]
-    there = [column for column in wanted if column in named]
-    if not there:
+    expected = [f"{name}_INTENSITY".upper() for name in facs.AUS]
+    missing = [column for column in expected if column not in named]
+    if len(missing) == len(expected):
         return None
-    if len(there) < len(wanted):
-        missing = ", ".join(column for column in wanted if column not in named)
+    if missing:
         where = table.storage.path(table.name)
-        raise ManifestError(f"{where} says of some AUs how strong they are, and has no column {missing}")
-    found = np.empty((len(table), len(wanted)), np.float32)
-    for place, column in enumerate(wanted):
+        raise ManifestError(f"{where} has intensities of some AUs only; add the columns {', '.join(missing)}")
+    found = np.empty((len(table), len(expected)), np.float32)
+    for place, column in enumerate(expected):
         for row in range(len(table)):
             try:
                 value = table.number(named[column], row)
@@ -141,7 +140,7 @@ def _intensity(table: TextTable) -> np.ndarray | None:
 
 
 def _numbers(table: TextTable, column: str, words: Mapping[str, int], highest: int, allowed: str) -> list[int]:
-    """Return the label in each row: −1 where it is unknown, what a word of `words` means, or 0 … `highest`."""
+    """Return the label of each row: −1 if unknown, the value of a word in `words`, or 0 … `highest`."""
     values = table.columns.get(column)
     if values is None:
         return [facs.UNKNOWN] * len(table)
@@ -153,7 +152,7 @@ def _numbers(table: TextTable, column: str, words: Mapping[str, int], highest: i
 
 
 def _label(text: str, words: Mapping[str, int], highest: int, decimal_comma: bool) -> int | None:
-    """Return the label that a cell holds, None if it can be none."""
+    """Return the label of a cell; None if it is invalid."""
     if text.lower() in words:
         return words[text.lower()]
     try:

@@ -1,4 +1,4 @@
-"""Images become a part of the store: 112×112 JPEGs as they are, all else through our detector and aligner."""
+"""Packing images into parts of the store: 112×112 JPEGs unchanged, all other images through detector and aligner."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ KEPT = "kept"
 
 
 def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: str) -> bytes:
-    """The part of some rows of `manifest.TABLE`, which come by subject.
+    """Return the part of some rows of `manifest.TABLE`, sorted by subject.
 
     Args:
-        root: folder that relative paths start from.
+        root: folder of relative paths.
     """
     finder = Detector(detector)
     part = ShardWriter()
     entries = table.select(["path", "subject", "number", "identity", "expression"]).to_pylist()
-    au, strong = labels(table), intensities(table)
+    au, intensity = labels(table), intensities(table)
     for subject, group in itertools.groupby(range(len(entries)), key=lambda row: entries[row]["subject"]):
         images: list[bytes] = []
         kept: list[int] = []
@@ -45,7 +45,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
             if image is not None:
                 images.append(image)
                 kept.append(row)
-        # One table an identity: a subject has one, unless the manifest says otherwise.
+        # One table per identity; a subject normally has one identity.
         for identity, same in itertools.groupby(range(len(kept)), key=lambda at: entries[kept[at]]["identity"]):
             places = list(same)
             chosen = [kept[at] for at in places]
@@ -56,7 +56,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
                     images=[images[at] for at in places],
                     au=au[chosen],
                     expression=np.array([entries[row]["expression"] for row in chosen]),
-                    intensity=None if strong is None else strong[chosen],
+                    intensity=None if intensity is None else intensity[chosen],
                     identity=identity,
                     source=source,
                 )
@@ -68,7 +68,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
 def pack_records(
     offsets: npt.NDArray[np.int64], *, first: int, root: str, detector: DetectorConfig, source: str
 ) -> bytes:
-    """The part of the records at `offsets` of a train.rec, numbered from `first`. The frame is the record's number."""
+    """Return the part of the records at `offsets` of a train.rec, numbered from `first`; frame = record number."""
     finder = Detector(detector)
     part = ShardWriter()
     tally: Counter[str] = Counter()
@@ -97,7 +97,7 @@ def pack_records(
 
 
 def as_crop(data: bytes | None, detector: Detector) -> tuple[bytes | None, str]:
-    """(JPEG crop, KEPT), or (None, why there is none)."""
+    """Return (JPEG crop, KEPT), or (None, the reason why there is no crop)."""
     if data is None:
         return None, "no_file"
     if jpeg.size(data) == (CROP_SIZE_PX, CROP_SIZE_PX):
@@ -123,7 +123,7 @@ def _unlabeled(identity: str, numbers: Sequence[int], images: Sequence[bytes], s
 
 
 def _read(root: str, path: str) -> bytes | None:
-    """The file's bytes; None if it is not there."""
+    """Return the content of a file; None if it does not exist."""
     full = path if is_uri(path) or path.startswith("/") else f"{root}/{path}"
     try:
         with open_input(full) as file:

@@ -1,10 +1,10 @@
-"""InsightFace's `train.rec` and `train.idx`, the form in which Glint360K and MS1M are published.
+"""InsightFace's `train.rec` and `train.idx`, the format in which Glint360K and MS1M are published.
 
-A record file (RecordIO of MXNet, dmlc-core) is a run of records, each: magic number (uint32), flag and length (3 and 29
-bits of a uint32), data, padding to a multiple of 4 bytes. A record whose data holds the magic number is stored in
-several (flags 1, 2, 3), the number left out. Data is a header (uint32 flag, float32 label, uint64 id, uint64 id2; a
-flag n > 0 says that n float32 labels follow), then a JPEG. Record 0 holds no image: its labels are (number of the first
-record after the images, …). The index has a line `number<TAB>offset` a record.
+A record file (RecordIO of MXNet, dmlc-core) is a sequence of records, each: magic number (uint32), flag and length (3
+and 29 bits of a uint32), data, padding to a multiple of 4 bytes. A record whose data contains the magic number is split
+there into several (flags 1, 2, 3), without the number. Data is a header (uint32 flag, float32 label, uint64 id, uint64
+id2; a flag n > 0 means that n float32 labels follow), then a JPEG. Record 0 contains no image; its labels are (number
+of the first record after the images, …). The index has one line `number<TAB>offset` per record.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Record:
 
 
 def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
-    """(N,) where the records 1 … N of the images begin in train.rec.
+    """Return the offsets (N,) in train.rec of the records 1 … N, which contain the images.
 
     Raises:
         DatasetError: the index or the file is damaged.
@@ -52,12 +52,14 @@ def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
         file.seek(int(by_number[0]))
         labels, image = _unpack(_next(file, storage.path(REC)), storage.path(REC))
     if image:
-        raise DatasetError(f"{storage.path(REC)}: record 0 holds an image, not the counts; this is no InsightFace set")
+        raise DatasetError(
+            f"{storage.path(REC)}: record 0 contains an image instead of the counts; this is not an InsightFace set"
+        )
     return by_number[1 : int(labels[0])]
 
 
 def read(storage: Storage, offsets: npt.NDArray[np.int64], first: int) -> Iterator[Record | DatasetError]:
-    """The records at these offsets, the first of them has the number `first`; what is wrong with a damaged one."""
+    """Yield the records at these offsets, numbered from `first`, or the error of a damaged record."""
     where = storage.path(REC)
     with storage.open(REC) as file:
         for number, offset in enumerate(offsets.tolist(), start=first):
@@ -71,17 +73,19 @@ def read(storage: Storage, offsets: npt.NDArray[np.int64], first: int) -> Iterat
 
 
 def _next(file: BinaryIO, where: str) -> bytes:
-    """The data of the record at which the file stands."""
+    """Return the data of the record at the file's position."""
     parts = []
     while True:
         head = file.read(8)
         if len(head) < 8 or int.from_bytes(head[:4], "little") != _MAGIC:
-            raise DatasetError(f"{where}: no record at byte {file.tell() - len(head)}; the file is damaged or cut off")
+            raise DatasetError(
+                f"{where}: no record at byte {file.tell() - len(head)}; the file is damaged or truncated"
+            )
         word = int.from_bytes(head[4:], "little")
         flag, length = word >> 29, word & (2**29 - 1)
         data = file.read(length)
         if len(data) < length:
-            raise DatasetError(f"{where}: cut off in a record; download it again")
+            raise DatasetError(f"{where}: truncated in a record; download it again")
         file.seek(-length % 4, 1)
         parts.append(data)
         if flag in {_WHOLE, _LAST}:
@@ -89,7 +93,7 @@ def _next(file: BinaryIO, where: str) -> bytes:
 
 
 def _unpack(data: bytes, where: str) -> tuple[npt.NDArray[np.float32], bytes]:
-    """The labels and the image of a record."""
+    """Return the labels and the image of a record."""
     if len(data) < _HEADER.size:
         raise DatasetError(f"{where}: a record of {len(data)} bytes has no header")
     count, label, _, _ = _HEADER.unpack_from(data)

@@ -1,7 +1,7 @@
-"""Action-unit relationship learning (ARL): one feature an AU, a graph of the most alike, one layer over the graph.
+"""Action-unit relationship learning (ARL): one feature per AU, a graph of the most similar, one layer over the graph.
 
-Yu et al. (ABAW5, CVPR workshops 2023) take it from the first stage of Luo et al.: Learning Multi-dimensional Edge
-Feature-based AU Relation Graph (IJCAI 2022), whose code (CVI-SZU/ME-GraphAU) settles normalization and initial weights.
+Yu et al. (ABAW5, CVPR workshops 2023) adopt it from the first stage of Luo et al.: Learning Multi-dimensional Edge
+Feature-based AU Relation Graph (IJCAI 2022), whose code (CVI-SZU/ME-GraphAU) defines normalization and initial weights.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class NodeFeatures(nn.Module):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        # The twelve linear layers and their batch norms side by side: AU i has the channels i·C … (i+1)·C − 1.
+        # The twelve linear layers and their batch norms are concatenated: AU i has channels i·C … (i+1)·C − 1.
         self.project = nn.Conv2d(channels, N_AUS * channels, kernel_size=1)
         self.norm = nn.BatchNorm2d(N_AUS * channels)
         nn.init.normal_(self.project.weight, std=(2 / channels) ** 0.5)
@@ -30,11 +30,11 @@ class NodeFeatures(nn.Module):
 
 
 class FaceGraph(nn.Module):
-    """The directed graph of a face: every AU points to those whose features are most like its own.
+    """The directed graph of a face: every AU points to the AUs with the most similar features.
 
     Args:
         neighbors: K.
-        count_self: an AU is a candidate for its own neighbor (as in Luo et al.'s code); else K others are taken.
+        count_self: an AU is a candidate for its own neighbor (as in Luo et al.'s code); otherwise K others are.
     """
 
     def __init__(self, *, neighbors: int, count_self: bool) -> None:
@@ -44,8 +44,8 @@ class FaceGraph(nn.Module):
 
     @torch.no_grad()
     def forward(self, nodes: Tensor) -> Tensor:
-        """v (B, 12, C) → Â = D^−½ A D^−½ (B, 12, 12), float32; equal similarities can give more than K neighbors."""
-        with torch.autocast(nodes.device.type, enabled=False):  # in half precision near ties would be decided by chance
+        """Return Â = D^−½ A D^−½ (B, 12, 12) float32 for v (B, 12, C); ties can give more than K neighbors."""
+        with torch.autocast(nodes.device.type, enabled=False):  # half precision would decide near ties by rounding
             nodes = nodes.float()
             similarity = nodes @ nodes.mT
             if not self.count_self:
@@ -57,7 +57,7 @@ class FaceGraph(nn.Module):
 
 
 class GraphLayer(nn.Module):
-    """v'_i = ReLU(v_i + BN(Â v W_v + v W_u)_i); BN has one scale a node, and statistics over channels too."""
+    """v'_i = ReLU(v_i + BN(Â v W_v + v W_u)_i); BN has one scale per node, with statistics also over channels."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class ARL(nn.Module):
     """Map (B, C, h, w) → AU features v' (B, 12, C) and AU logits (B, 12).
 
     Args:
-        output: shared: one linear layer over all features, side by side (the paper); per_node: each AU from its own.
+        output: shared: one linear layer over all concatenated features (the paper); per_node: each AU from its own.
     """
 
     def __init__(

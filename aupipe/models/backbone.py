@@ -1,4 +1,4 @@
-"""Image backbones by name: frames (B, 3, H, W) → map (B, C, h, w) → one vector a frame.
+"""Image backbones by name: frames (B, 3, H, W) → map (B, C, h, w) → one vector per frame.
 
 The names of the face-recognition networks are those of `FACE`; any other name is timm's.
 """
@@ -20,13 +20,13 @@ FACE = {name: partial(IResNet, variant=variant) for name, variant in VARIANTS.it
 
 
 class Backbone(nn.Module, abc.ABC):
-    """A network without classifier, with random weights.
+    """Base class of networks without classifier.
 
     Attributes:
         name: as in the configuration.
         network: the network itself; its state dict has the keys of the published weights.
-        cut: names of the layers that were left out, in state dicts of the whole network.
-        added: names of the network's tensors that published weights lack: prompts.
+        cut: names of the removed layers, as in state dicts of the whole network.
+        added: names of tensors that published weights lack: prompts.
         channels: C.
         grid: (h, w).
         pooled_width: E of `pooled`.
@@ -41,24 +41,24 @@ class Backbone(nn.Module, abc.ABC):
     pooled_width: int
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (B, 3, H, W) → map (B, C, h, w)."""
+        """Map frames (B, 3, H, W) to a feature map (B, C, h, w)."""
         features: Tensor = self.network(frames)
         return features
 
     @abc.abstractmethod
     def pooled(self, features: Tensor) -> Tensor:
-        """Map (B, C, h, w) → one vector a frame (B, E)."""
+        """Pool a feature map (B, C, h, w) to one vector per frame (B, E)."""
 
 
 def make(name: str, size_px: int, *, dropout: float = 0.0, map_only: bool = False) -> Backbone:
-    """The backbone of that name for inputs of that size.
+    """Return the backbone of that name for inputs of that size, with random weights.
 
     Args:
-        dropout: of what `pooled` hands on: before a face network's embedding, after timm's average.
-        map_only: leave out the layers behind the map, where `pooled` is not called; none then lies idle in training.
+        dropout: for `pooled`: before a face network's embedding, after timm's average.
+        map_only: leave out the layers behind the map, so that no unused layer is trained; `pooled` must not be called.
 
     Raises:
-        ConfigError: no such network, or it gives no map.
+        ConfigError: there is no such network, or it has no feature map.
     """
     if name in FACE:
         return FaceBackbone(name=name, size_px=size_px, dropout=dropout, map_only=map_only)
@@ -66,7 +66,7 @@ def make(name: str, size_px: int, *, dropout: float = 0.0, map_only: bool = Fals
 
 
 class FaceBackbone(Backbone):
-    """A face-recognition network, whose own embedding is the vector of a frame."""
+    """A face-recognition network; the vector of a frame is its embedding."""
 
     network: IResNet | IRSE50
 
@@ -85,14 +85,14 @@ class TimmBackbone(Backbone):
     """A timm network without pooling and classifier; the vector of a frame is the average over its map."""
 
     def __init__(self, *, name: str, size_px: int, dropout: float) -> None:
-        import timm  # seconds: only for those that need it
+        import timm  # takes seconds, so it is imported only when needed
 
         super().__init__()
         try:
             network = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
         except RuntimeError:
             near = timm.list_models(f"{name[:6]}*")[:5] or sorted(FACE)
-            raise ConfigError(f"model.backbone: timm has no {name!r}; there are {', '.join(near)} …") from None
+            raise ConfigError(f"model.backbone: timm has no {name!r}; allowed are {', '.join(near)} …") from None
         cut = network.pretrained_cfg.get("classifier") or ()
         self.name, self.network = name, network
         self.cut = (cut,) if isinstance(cut, str) else tuple(cut)
@@ -101,7 +101,7 @@ class TimmBackbone(Backbone):
             shape = tuple(self(torch.zeros(1, 3, size_px, size_px)).shape)
         self.train()
         if len(shape) != 4:
-            raise ConfigError(f"model.backbone: {name!r} gives features {shape[1:]}; one that gives C×h×w is needed")
+            raise ConfigError(f"model.backbone: {name!r} has features {shape[1:]}; a network with C×h×w is needed")
         self.channels, self.grid = shape[1], (shape[2], shape[3])
         self.pooled_width = self.channels
         self.dropout = nn.Dropout(dropout)

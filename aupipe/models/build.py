@@ -1,4 +1,4 @@
-"""From a model configuration to a network: one literal table."""
+"""Construction of a system from its model configuration, by one literal table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ModelConfig = Annotated[
     Field(discriminator="name"),
 ]
 
-# `name` of a configuration → what builds it
+# `name` of a configuration → its builder
 BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {
     "multilabel_transformer": multilabel_transformer.build,
     "expression_transfer": expression_transfer.build,
@@ -46,5 +46,5 @@ BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {
 
 
 def build(config: ModelConfig, inputs: InputSpec) -> System:
-    """The system that `config` describes, with random weights (torch's global generator)."""
+    """Return the system of `config` with random weights (torch's global generator)."""
     return BUILDERS[config.name](config, inputs)

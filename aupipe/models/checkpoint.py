@@ -1,7 +1,7 @@
 """A trained model on disk: a folder with `model.safetensors` (weights) and `model.json` (its card). No pickle.
 
-The card holds all that is needed to use the model without its recipe: configuration, AU order, input size and
-normalization, the crops' five-point template, thresholds, smoothing, and what it was trained on.
+The card contains everything needed to use the model without its recipe: configuration, AU order, input size and
+normalization, the crops' five-point template, thresholds, smoothing, and a description of the training data.
 """
 
 from __future__ import annotations
@@ -30,37 +30,41 @@ Point = tuple[float, float]
 
 
 class Smoothing(Section):
+    """Smoothing of probabilities over time."""
+
     radius: int = Field(default=0, ge=0)  # frames on either side of the box mean
 
 
 class TrainingCard(Section):
-    """What the weights come from."""
+    """Origin of the weights."""
 
     recipe: str = ""
     stage: str = ""
-    data: str = ""  # the store
-    source: str = ""  # where the store's crops come from
+    data: str = ""  # path of the store
+    source: str = ""  # origin of the store's crops
     license: str = ""
     seed: int = 0
     split: str = ""
-    videos: tuple[str, ...] = ()  # every video whose frames were learnt from
-    held_out_videos: tuple[str, ...] = ()  # those that thresholds and smoothing were fitted on
+    videos: tuple[str, ...] = ()  # all training videos
+    held_out_videos: tuple[str, ...] = ()  # videos used to fit thresholds and smoothing
     thresholds_from: str = "0.5"
     command: str = ""
-    limits: str = ""  # what they should know who use the model
+    limits: str = ""  # limits of use
 
 
 class Card(Section):
+    """The content of `model.json`."""
+
     model: ModelConfig
     input: InputSpec
-    template: tuple[Point, ...] = Field(min_length=5, max_length=5)  # of the crops learnt from, pixels of 112×112
+    template: tuple[Point, ...] = Field(min_length=5, max_length=5)  # of the training crops, pixels of 112×112
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
     smoothing: Smoothing = Smoothing()
-    overlap: float = Field(default=sliding_window.OVERLAP, ge=0, lt=1)  # of the windows that both were fitted with
+    overlap: float = Field(default=sliding_window.OVERLAP, ge=0, lt=1)  # of windows, as used to fit thresholds
     training: TrainingCard = TrainingCard()
     aupipe_version: str = aupipe.__version__
-    weights_sha256: str = ""  # of model.safetensors; filled in by `save`
+    weights_sha256: str = ""  # of model.safetensors; set by `save`
 
     @field_validator("thresholds")
     @classmethod
@@ -70,28 +74,28 @@ class Card(Section):
         return thresholds
 
     def overlap_under(self, inference: Inference) -> float:
-        """What a job's settings come to for the overlap of this model's windows."""
+        """Return the overlap of this model's windows under a job's settings."""
         return self.overlap if inference.overlap is None else inference.overlap
 
     @property
     def sha256(self) -> str:
-        """Names the model in every output: weights and configuration, whatever the thresholds."""
+        """Identifier of the model in every output: hash of weights and configuration, without thresholds."""
         described = json.dumps([self.model.model_dump(mode="json"), self.input.model_dump(mode="json")], sort_keys=True)
         return hashlib.sha256((self.weights_sha256 + described).encode()).hexdigest()
 
 
 def outputs(card: Card) -> dict[str, int]:
-    """What the model says: name → number of logits."""
+    """Return the model's outputs: name → number of logits."""
     with torch.device("meta"):
         system = build(card.model, card.input).eval()
         return sliding_window.outputs(system.head, system.encoder.embed_dim)
 
 
 def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> Card:
-    """Write the checkpoint; the card comes last, so a folder with a card is complete. Returns the card as written.
+    """Write the checkpoint and return its card. The card is written last, so a folder with a card is complete.
 
     Args:
-        half: keep numbers as float16; `load` makes float32 of them.
+        half: store weights as float16; `load` converts them to float32.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
     if half:
@@ -104,26 +108,26 @@ def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> 
 
 
 def load_card(path: str) -> Card:
-    """The card of the checkpoint at `path` (folder or URI).
+    """Return the card of the checkpoint at `path` (folder or URI).
 
     Raises:
-        CheckpointError: there is none, it is not ours, or its AU order is not `facs.AUS`.
+        CheckpointError: it is missing or invalid, or its AU order is not `facs.AUS`.
     """
     folder = Storage(path)
     missing = [name for name in (CARD, WEIGHTS) if not folder.exists(name)]
     if missing:
-        best = f"{folder.root}/best" if folder.exists(f"best/{CARD}") else "RUN/best, as train.py leaves it"
+        best = f"{folder.root}/best" if folder.exists(f"best/{CARD}") else "RUN/best of train.py"
         raise CheckpointError(f"{path} is no checkpoint: {' and '.join(missing)} missing; give the folder {best}")
     try:
         described = json.loads(folder.read(CARD))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); write the checkpoint again") from None
+        raise CheckpointError(f"{path}/{CARD} is not JSON ({error}); rewrite the checkpoint") from None
     if not isinstance(described, dict) or "model" not in described:
-        raise CheckpointError(f"{path}/{CARD} is not a model's card; give the folder RUN/best, as train.py leaves it")
+        raise CheckpointError(f"{path}/{CARD} is not a model's card; give the folder RUN/best of train.py")
     order = described.get("au_order")
     if order != list(facs.AUS):
         raise CheckpointError(
-            f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: train it again"
+            f"{path} was trained on the AUs {order}, in that order; aupipe's are {list(facs.AUS)}: retrain it"
         )
     try:
         return Card.model_validate(described)
@@ -136,18 +140,20 @@ def load_card(path: str) -> Card:
 
 
 def load(path: str) -> tuple[System, Card]:
-    """The system in eval mode and its card, from a folder or URI.
+    """Load the system in eval mode and its card from a folder or URI.
 
     Raises:
-        CheckpointError: as `load_card`; or the weights are damaged or do not fit the configuration.
+        CheckpointError: see `load_card`; or the weights are damaged or do not fit the configuration.
     """
     card = load_card(path)
     weights = Storage(path).read(WEIGHTS)
     if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
-        raise CheckpointError(f"{path}/{WEIGHTS} is not the file its card was written with; copy the checkpoint again")
+        raise CheckpointError(
+            f"{path}/{WEIGHTS} is not the file that its card was written with; copy the checkpoint again"
+        )
     try:
         system = build(card.model, card.input)
-    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # no network has such sizes
+    except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # raised for impossible sizes
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}/{CARD} describes no model that can be built: {text}") from None
     try:

@@ -1,4 +1,4 @@
-"""The models that come with the package: where they lie, and what to say when they are used unasked."""
+"""Default models: their folders in the package, and the notice printed when they are used without --checkpoint."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import aupipe
 from aupipe.models import checkpoint
 
 _WEIGHTS = Path(aupipe.__file__).parent / "weights" / "starter"
-# One looks closer than the other; the mean of both is better than either.
+# The first uses a closer crop than the second; the mean of both scores better than either.
 FOLDERS = (str(_WEIGHTS / "close"), str(_WEIGHTS / "core"))
 
 
 def notice() -> str:
-    """One line: which models, and their limits."""
+    """Return one line with the names of the default models and their limits."""
     cards = [checkpoint.load_card(folder) for folder in FOLDERS]
     names = " and ".join(card.sha256[:12] for card in cards)
     return f"no --checkpoint: aupipe's starter models {names}, {cards[0].training.limits}"

@@ -1,4 +1,4 @@
-"""Embeddings that can be stored: they have the same bits whenever they are made, and a name for what made them."""
+"""Reproducible embeddings, which can be stored, and the hash that identifies their encoder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PLAIN = (bool, int, float, str, Section)
 
 @torch.no_grad()
 def embed(encoder: FrameEncoder, images: Tensor, batch: int) -> Tensor:
-    """Embeddings (N, E) of images (N, 3, H, W), normalized; leaves eval mode on.
+    """Return embeddings (N, E) of normalized images (N, 3, H, W). The encoder is in eval mode afterwards.
 
-    In full precision and in batches of one shape, the last one filled up with its own images: on one kind of processor
-    an image's embedding has the same bits whenever it is made and in whatever company, so it can as well be stored.
+    Images are encoded in full precision and in batches of one fixed shape; the last batch is padded with its own
+    images. On one type of processor, the bits of an embedding therefore do not depend on batch composition.
     """
     encoder.eval()
     if not len(images):
@@ -27,15 +27,15 @@ def embed(encoder: FrameEncoder, images: Tensor, batch: int) -> Tensor:
     found = []
     with torch.autocast(images.device.type, enabled=False):
         for part in images.split(batch):
-            filled = part[torch.arange(batch, device=part.device) % len(part)]
-            found.append(encoder(filled)[: len(part)])
+            padded = part[torch.arange(batch, device=part.device) % len(part)]
+            found.append(encoder(padded)[: len(part)])
     return torch.cat(found)
 
 
 def encoder_sha256(encoder: FrameEncoder) -> str:
-    """Names what an encoder does: its weights, and kind and settings of each of its modules.
+    """Return a hash of an encoder's weights and of the type and settings of each of its modules.
 
-    The configuration of its system would tell encoders apart that differ in nothing but the head behind them.
+    A hash of the system's configuration would differ between encoders that only have different heads.
     """
     digest = hashlib.sha256()
     for name, module in encoder.named_modules():

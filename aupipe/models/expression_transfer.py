@@ -1,7 +1,7 @@
-"""Expression transfer: a network that has learnt expressions is given a head for action units.
+"""Expression transfer: a network pretrained on expressions gets a head for action units.
 
-Wang, Chang, Wang: Facial Action Unit Recognition Based on Transfer Learning (ABAW3, 2022). Stage 1 has the output
-"expr" alone, stage 2 the output "au" alone; the paper leaves the widths of the two hidden layers open.
+Wang, Chang, Wang: Facial Action Unit Recognition Based on Transfer Learning (ABAW3, 2022). Stage 1 has only the
+output "expr", stage 2 only the output "au". The paper leaves the widths of the two hidden layers open.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from aupipe.models.outputs import LogitsEncoder, OutputsConfig
 
 class ExpressionTransferConfig(OutputsConfig):
     name: Literal["expression_transfer"] = "expression_transfer"
-    backbone: str = "resnet50"  # any that `backbone.make` knows
+    backbone: str = "resnet50"  # any name of `backbone.make`
     hidden: tuple[PositiveInt, ...] = (512, 256)  # of the AU head
     dropout: float = Field(default=0.5, ge=0, lt=1)  # of the AU head
-    mirrored: bool = False  # judge a frame and its mirror image, which takes twice as long, and say the mean
+    mirrored: bool = False  # mean of the logits of a frame and its mirror image; takes twice as long
 
 
 def au_head(*, width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """(B, width) → (B, 12): linear, batch norm, ReLU and dropout for each hidden layer, then a linear one."""
+    """Return layers (B, width) → (B, 12): linear, batch norm, ReLU and dropout per hidden layer, then linear."""
     layers: list[nn.Module] = []
     for inner, outer in zip((width, *hidden), hidden, strict=False):
         layers += [nn.Linear(inner, outer), nn.BatchNorm1d(outer), nn.ReLU(), nn.Dropout(dropout)]
@@ -34,7 +34,7 @@ def au_head(*, width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequen
 
 
 def build(config: ExpressionTransferConfig, inputs: InputSpec) -> System:
-    """The system with random weights, for inputs of that size."""
+    """Return the system with random weights for inputs of that size."""
     backbone = make(config.backbone, inputs.size_px)
     heads: dict[str, nn.Module] = {}
     if "expr" in config.outputs:

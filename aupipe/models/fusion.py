@@ -1,6 +1,6 @@
-"""Feature fusion (FF): how much the AU branch counts, and how much the backbone's own logits.
+"""Feature fusion (FF): weights of the AU branch and of the backbone's own logits.
 
-Yu et al. (ABAW5, CVPR workshops 2023): (a) fixed weights, (b) weights that a self-attention finds for each face.
+Yu et al. (ABAW5, CVPR workshops 2023): (a) fixed weights, (b) weights from self-attention for each face.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from aupipe.models.transformer import LAYER_NORM_EPS
 
 
 class FixedFusion(nn.Module):
-    """(a): the AU branch has the same weight for every face."""
+    """Variant (a): the AU branch has the same weight for every face."""
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
         self.weight = weight
 
     def forward(self, whole: Tensor, related: Tensor) -> Tensor:
-        """As `AttentionFusion.forward`."""
+        """Return the weight; arguments as in `AttentionFusion.forward`."""
         return whole.new_full((len(whole), 1), self.weight)
 
 
 class AttentionFusion(nn.Module):
-    """(b): a weight token looks at the backbone's vector and at the AU features.
+    """Variant (b): a weight token attends to the backbone's vector and to the AU features.
 
     Args:
         channels: of the AU features and of the tokens.
         pooled: width of the backbone's vector.
-        weight: pair: softmax of two, one for each branch; per_au: sigmoid of twelve.
+        weight: pair: softmax over two weights, one per branch; per_au: sigmoid of twelve weights.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class AttentionFusion(nn.Module):
         self.predict = nn.Linear(channels, 2 if self.pair else N_AUS)
 
     def forward(self, whole: Tensor, related: Tensor) -> Tensor:
-        """Backbone's vector (B, E), AU features (B, 12, C) → weight of the AU branch (B, 1) or (B, 12), in (0, 1)."""
+        """Map backbone vectors (B, E), AU features (B, 12, C) to AU-branch weights (B, 1) or (B, 12) in (0, 1)."""
         token = self.token.expand(len(whole), 1, -1)
         tokens = torch.cat([token, self.whole(whole)[:, None], related], dim=1)  # (B, 14, C)
         scores: Tensor = self.predict(self.norm(self.layers(tokens)[:, 0]))
@@ -62,5 +62,5 @@ class AttentionFusion(nn.Module):
 
 
 def fuse(weight: Tensor, related: Tensor, whole: Tensor) -> Tensor:
-    """w z_AU + (1 − w) z_backbone, all (B, 12) or broadcast to it."""
+    """Return w z_AU + (1 − w) z_backbone, all (B, 12) or broadcast to it."""
     return weight * related + (1 - weight) * whole

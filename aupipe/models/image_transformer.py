@@ -1,4 +1,4 @@
-"""Image transformer: a ViT over single frames, with linear heads and, if wanted, deep prompts.
+"""Image transformer: a ViT over single frames, with linear heads and optional deep prompts.
 
 "Base-ViT-21k" of Tu et al.: Prompt Tuning for Facial Action Unit Detection in the Wild (2023), table 2; the ViT-B/16 is
 that of Ridnik et al.: ImageNet-21K Pretraining for the Masses (2021).
@@ -33,8 +33,11 @@ class VitBackbone(Backbone):
     network: VisionTransformer
 
     def __init__(self, *, name: str, size_px: int, prompts: PromptConfig | None) -> None:
-        """Raises ConfigError: timm has no such network, or it is no plain Vision Transformer."""
-        import timm  # seconds: only for those that need it
+        """
+        Raises:
+            ConfigError: timm has no such network, or it is not a plain Vision Transformer.
+        """
+        import timm  # takes seconds, so it is imported only when needed
         from timm.models.vision_transformer import VisionTransformer
 
         super().__init__()
@@ -45,7 +48,7 @@ class VitBackbone(Backbone):
         if not isinstance(network, VisionTransformer):
             near = timm.list_models(f"{name[:6]}*", module="vision_transformer")[:5] or ["vit_base_patch16_224"]
             raise ConfigError(
-                f"model.backbone: {name!r} is no Vision Transformer of timm; there are {', '.join(near)} …"
+                f"model.backbone: {name!r} is no Vision Transformer of timm; allowed are {', '.join(near)} …"
             )
         self.name, self.network, self.cut = name, network, ("head",)
         self.added = ("blocks.prompts",) if prompts and prompts.length else ()
@@ -62,13 +65,13 @@ class VitBackbone(Backbone):
         return tokens
 
     def pooled(self, features: Tensor) -> Tensor:
-        """Tokens (B, S, d) → (B, d), as the network was trained: its CLS token, or the mean."""
+        """Pool tokens (B, S, d) to (B, d) as in the network's training: its CLS token, or the mean."""
         out: Tensor = self.network.forward_head(features, pre_logits=True)
         return out
 
 
 def build(config: ImageTransformerConfig, inputs: InputSpec) -> System:
-    """The system with random weights, for inputs of that size."""
+    """Return the system with random weights for inputs of that size."""
     backbone = VitBackbone(name=config.backbone, size_px=inputs.size_px, prompts=config.prompts)
     heads = {name: nn.Linear(backbone.pooled_width, size) for name, size in config.sizes.items()}
     encoder = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads=heads)

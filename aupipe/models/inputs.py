@@ -1,4 +1,4 @@
-"""From stored crops to what a network takes. Training and annotation both go through here, and nowhere else."""
+"""Conversion of stored crops to network input, the only one for training and annotation."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Triple = tuple[float, float, float]
 
 
 class InputSpec(Section):
-    """What a network takes of a crop: which part, how large, and how normalized (per RGB channel, values in 0..1).
+    """Network input from a crop: region, size and normalization (per RGB channel, values in 0..1).
 
-    box_px: left, top and side of the square that is looked at; None: all there is.
+    Attributes:
+        box_px: left, top and side of the square that is used; None: the whole crop.
     """
 
     box_px: tuple[int, int, int] | None = None
@@ -31,23 +32,23 @@ class InputSpec(Section):
         return box
 
     def scale(self, crops: Tensor) -> Tensor:
-        """Crops (N, H, W, 3) uint8 as (N, 3, size, size) float32 in 0..1 (bilinear, antialiased)."""
+        """Resize crops (N, H, W, 3) uint8 to (N, 3, size, size) float32 in 0..1 (bilinear, antialiased)."""
         if self.box_px is not None:
             left, top, side = self.box_px
             crops = crops[:, top : top + side, left : left + side]
         images = crops.permute(0, 3, 1, 2).float() / 255
         if images.shape[-2:] == (self.size_px, self.size_px):
             return images.contiguous()
-        # Bilinear weights are convex: values stay in 0..1.
+        # Bilinear weights are convex, so values stay in 0..1.
         size = (self.size_px, self.size_px)
         return functional.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (N, 3, size, size) in 0..1, shifted and scaled per channel."""
+        """Subtract the mean and divide by the standard deviation, for images (N, 3, size, size) in 0..1."""
         mean = images.new_tensor(self.mean)[:, None, None]
         std = images.new_tensor(self.std)[:, None, None]
         return (images - mean) / std
 
     def prepare(self, crops: Tensor) -> Tensor:
-        """Crops (N, H, W, 3) uint8 as network input (N, 3, size, size) float32."""
+        """Convert crops (N, H, W, 3) uint8 to network input (N, 3, size, size) float32."""
         return self.normalize(self.scale(crops))

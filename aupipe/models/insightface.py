@@ -1,4 +1,4 @@
-"""Published weights of face-recognition networks, as those of InsightFace: which network it is, and as safetensors."""
+"""Published weights of face-recognition networks, e.g. of InsightFace: recognition and conversion to safetensors."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from aupipe.models import backbone, weights
 from aupipe.storage import of_file
 
 PUBLISHED = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "ir_se50")
-SIZE_PX = 112  # of the crops that all of them were trained on; the embedding's layer depends on it
+SIZE_PX = 112  # size of their training crops; the embedding layer depends on it
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def read(path: str) -> tuple[str, dict[str, Tensor]]:
-    """The network's name in `backbone.make` and its state dict, float32, from a .pth or .safetensors file or URI.
+    """Read a .pth or .safetensors file or URI; return the name for `backbone.make` and the state dict in float32.
 
     Raises:
-        ConfigError: the file is not there.
-        CheckpointError: it is not, key for key and shape for shape, one of `PUBLISHED`.
+        ConfigError: the file does not exist.
+        CheckpointError: its keys and shapes are not those of a network in `PUBLISHED`.
     """
     tensors = weights.read(path)
     name = recognize(tensors, where=path)
@@ -32,20 +32,20 @@ def read(path: str) -> tuple[str, dict[str, Tensor]]:
 
 
 def recognize(tensors: Mapping[str, Tensor], *, where: str) -> str:
-    """Which of `PUBLISHED` has exactly these tensors.
+    """Return the name in `PUBLISHED` of the network with exactly these tensors.
 
     Raises:
-        CheckpointError: none; naming the nearest one and what does not fit.
+        CheckpointError: there is none; the message names the nearest network and the differences.
     """
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    wanted = {name: _shapes(name) for name in PUBLISHED}
-    nearest = min(PUBLISHED, key=lambda name: len(wanted[name].items() ^ found.items()))
+    expected = {name: _shapes(name) for name in PUBLISHED}
+    nearest = min(PUBLISHED, key=lambda name: len(expected[name].items() ^ found.items()))
     problems = [
         f"{key} is {found.get(key, 'missing')}, not {shape}"
-        for key, shape in wanted[nearest].items()
+        for key, shape in expected[nearest].items()
         if found.get(key) != shape
     ]
-    problems += [f"{key} is none of its tensors" for key in found if key not in wanted[nearest]]
+    problems += [f"{key} is none of its tensors" for key in found if key not in expected[nearest]]
     if problems:
         raise CheckpointError(
             f"{where} is none of {', '.join(PUBLISHED)} at {SIZE_PX} px; for {nearest}, the nearest, "
@@ -55,13 +55,13 @@ def recognize(tensors: Mapping[str, Tensor], *, where: str) -> str:
 
 
 def parameters(tensors: dict[str, Tensor]) -> int:
-    """How many numbers were learnt: all but batch-norm statistics."""
+    """Return the number of trained parameters, without batch-norm statistics."""
     return sum(tensor.numel() for key, tensor in tensors.items() if not key.endswith(STATISTICS))
 
 
 def write(path: str, name: str, tensors: dict[str, Tensor]) -> str:
-    """Write the state dict as safetensors with the network's name in its metadata; returns the file's sha256."""
-    # One entry only: the order of several is not fixed, and the same weights shall give the same bytes.
+    """Write the state dict as safetensors with the network's name in its metadata; return the file's sha256."""
+    # The metadata has one entry only: the order of several is not fixed, and equal weights must give equal bytes.
     data = safetensors.save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata={"network": name})
     folder, file = of_file(path)
     folder.write(file, data)

@@ -1,4 +1,4 @@
-"""What every system is made of: an expensive encoder of single frames and a light head over a sequence of them."""
+"""Parts of every system: an expensive encoder of single frames and a light head over a sequence of frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ N_AUS = len(facs.AUS)
 
 
 class FrameEncoder(nn.Module):
-    """Maps frames (B, 3, H, W), normalized, to embeddings (B, E), each frame on its own.
+    """Encoder of normalized frames (B, 3, H, W) to embeddings (B, E), each frame independently.
 
     Attributes:
         embed_dim: E.
@@ -23,15 +23,15 @@ class FrameEncoder(nn.Module):
 
 
 class SequenceHead(nn.Module):
-    """Maps embeddings (B, S, E) to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
+    """Head from embeddings (B, S, E) to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
 
-    Called with `mask` (B, S) bool, true where a frame is there, `time` (B, S) float64, seconds of media time, and,
-    where the head `uses_audio`, `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64,
-    the column of it at each frame's time; −1 where there is no sound.
+    Called with `mask` (B, S) bool, false for padding, and `time` (B, S) float64, seconds of media time. A head that
+    `uses_audio` also gets `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64, its
+    column at each frame's time, −1 without audio.
 
     Attributes:
-        window_length: S that it is made for; 1 = it judges frames one by one.
-        uses_audio: whether it wants sound.
+        window_length: S that the head is made for; 1: it predicts each frame independently.
+        uses_audio: whether it reads `mel` and `column`.
     """
 
     window_length: int = 1
@@ -39,10 +39,13 @@ class SequenceHead(nn.Module):
 
 
 class LogitsHead(SequenceHead):
-    """Head of a system that judges frames one by one: its encoder is cut after its logits."""
+    """Head of a single-frame system, whose encoder already ends in its logits."""
 
     def __init__(self, outputs: Mapping[str, int]) -> None:
-        """`outputs`: name → number of logits, in the order in which the encoder's E logits hold them."""
+        """
+        Args:
+            outputs: name → number of logits, in the order of the encoder's E logits.
+        """
         super().__init__()
         self.outputs = dict(outputs)
 
@@ -53,7 +56,7 @@ class LogitsHead(SequenceHead):
 
 
 class System(nn.Module):
-    """A complete model. `encoder` and `head` may run in different places, with stored embeddings between them."""
+    """A complete model. `encoder` and `head` may run in different processes, with stored embeddings between them."""
 
     def __init__(self, *, encoder: FrameEncoder, head: SequenceHead) -> None:
         super().__init__()
@@ -63,13 +66,13 @@ class System(nn.Module):
     def forward(
         self, frames: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Logits {"au": (B, S, 12), …} of frames (B, S, 3, H, W); the rest as in `SequenceHead`."""
+        """Return logits {"au": (B, S, 12), …} of frames (B, S, 3, H, W); other arguments as in `SequenceHead`."""
         features: Tensor = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         outputs: dict[str, Tensor] = self.head(features, mask, time, mel, column)
         return outputs
 
 
 def still(frames: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """`mask` and `time` (N, 1) of N separate frames, each a sequence of one."""
+    """Return `mask` and `time` (N, 1) of N independent frames, each a sequence of one."""
     mask = torch.ones(frames, 1, dtype=torch.bool, device=device)
     return mask, torch.zeros(frames, 1, dtype=torch.float64, device=device)

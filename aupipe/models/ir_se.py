@@ -1,7 +1,7 @@
 """IR-SE50: the residual unit of face recognition with squeeze-and-excitation; state dicts have the published keys.
 
 Layers, order and keys are those of TreB1eN/InsightFace_Pytorch, model.py, whose network Jin et al. (ABAW2, 2021) used
-for their sequence model. Other than IResNet: no middle batch norm, a shortcut without weights where widths agree.
+for their sequence model. Differences to IResNet: no middle batch norm, and a shortcut without weights if widths agree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ REDUCTION = 16
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a gate in (0, 1) that sees the mean of all channels (Hu et al., CVPR 2018)."""
+    """Each channel times a gate in (0, 1) computed from the means of all channels (Hu et al., CVPR 2018)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Block(nn.Module):
 class IRSE50(nn.Module):
     """Crops (B, 3, size, size) → map (B, 512, g, g), g = ⌈size / 16⌉; map → embedding (B, 512). As `IResNet`."""
 
-    CUT = ("output_layer.3", "output_layer.4")  # what `map_only` leaves out
+    CUT = ("output_layer.3", "output_layer.4")  # the layers that `map_only` leaves out
 
     def __init__(self, *, size_px: int, dropout: float, map_only: bool) -> None:
         super().__init__()
@@ -83,6 +83,6 @@ class IRSE50(nn.Module):
         return out
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map (B, 512, g, g) → (B, 512), not normalized to length 1."""
+        """Return the embedding (B, 512) of a map (B, 512, g, g), not normalized to length 1."""
         out: Tensor = self.output_layer[1:](features)
         return out

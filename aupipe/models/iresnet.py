@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 
 class Variant(NamedTuple):
-    depths: tuple[int, int, int, int]  # blocks a stage
+    """Sizes of an IResNet."""
+
+    depths: tuple[int, int, int, int]  # blocks per stage
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     embedding: int = 512
 
@@ -28,7 +30,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class UnscaledBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm whose scale is 1 and never learnt: a buffer, so that no optimizer finds it; the key stays `weight`."""
+    """Batch norm with scale 1, a buffer instead of a parameter so that no optimizer changes it; its key is `weight`."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -63,12 +65,12 @@ class IResNet(nn.Module):
     """Crops (B, 3, size, size) → map (B, C, g, g), g = ⌈size / 16⌉; map → embedding (B, E).
 
     Args:
-        size_px: of the input; the embedding's layer depends on it. InsightFace's weights are for 112.
-        dropout: of the flattened map before the embedding's layer.
-        map_only: leave out the embedding's layers.
+        size_px: of the input; the embedding layer depends on it. InsightFace's weights are for 112.
+        dropout: of the flattened map before the embedding layer.
+        map_only: leave out the embedding layers.
     """
 
-    CUT = ("fc", "features")  # what `map_only` leaves out
+    CUT = ("fc", "features")  # the layers that `map_only` leaves out
 
     def __init__(self, *, variant: Variant, size_px: int, dropout: float, map_only: bool) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class IResNet(nn.Module):
         self.layer3 = _stage(variant.widths[1], variant.widths[2], variant.depths[2])
         self.layer4 = _stage(variant.widths[2], variant.widths[3], variant.depths[3])
         self.bn2 = nn.BatchNorm2d(self.channels)
-        self.grid = (-(-size_px // 16),) * 2  # each of the four stages halves, rounding up
+        self.grid = (-(-size_px // 16),) * 2  # each of the four stages halves the size, rounding up
         if not map_only:
             self.dropout = nn.Dropout(dropout)
             self.fc = nn.Linear(self.channels * self.grid[0] * self.grid[1], self.width)
@@ -96,7 +98,7 @@ class IResNet(nn.Module):
         return out
 
     def embed(self, features: Tensor) -> Tensor:
-        """Map (B, C, g, g) → (B, E), not normalized to length 1."""
+        """Return the embedding (B, E) of a map (B, C, g, g), not normalized to length 1."""
         out: Tensor = self.features(self.fc(self.dropout(features.flatten(1))))
         return out
 

@@ -1,7 +1,7 @@
-"""Local region perception (LRP): where on the face to look, one map for all action units.
+"""Local region perception (LRP): a spatial attention map of the face, shared by all action units.
 
 Yu et al.: Local Region Perception and Relationship Learning Combined with Feature Fusion for Facial Action Unit
-Detection (ABAW5, CVPR workshops 2023). Its branches are the LANet of Wang and Guo: each location keeps the strongest.
+Detection (ABAW5, CVPR workshops 2023). Its branches are the LANet of Wang and Guo; each location keeps the maximum.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LRP(nn.Module):
         )
 
     def attention(self, features: Tensor) -> Tensor:
-        """Map (B, C, h, w) → A (B, 1, h, w), in (0, 1)."""
+        """Return the attention A (B, 1, h, w), in (0, 1), of a map (B, C, h, w)."""
         maps = torch.cat([branch(features) for branch in self.branches], dim=1)
         return maps.amax(dim=1, keepdim=True).sigmoid()
 

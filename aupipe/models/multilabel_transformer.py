@@ -1,4 +1,4 @@
-"""Multi-label transformer: one learned token an AU looks at the image tokens of a CNN.
+"""Multi-label transformer: one learned token per AU cross-attends to the feature tokens of a CNN.
 
 Tallec, Yvinec, Dapogny, Bailly: Multi-label Transformer for Action Unit Detection (ABAW3, 2022), and the authors'
 published code for sizes that the paper leaves open.
@@ -21,7 +21,7 @@ from aupipe.models.transformer import DecoderLayer, EncoderLayer
 
 class MultilabelTransformerConfig(Section):
     name: Literal["multilabel_transformer"] = "multilabel_transformer"
-    backbone: str = "inception_v3"  # any that `backbone.make` knows
+    backbone: str = "inception_v3"  # any name of `backbone.make`
     width: int = Field(default=128, ge=8)  # d
     heads: int = Field(default=8, ge=1)
     mlp_width: int = Field(default=512, ge=8)
@@ -71,7 +71,7 @@ class LabelDecoder(nn.Module):
     def forward(
         self, image: Tensor, label_mask: Tensor | None = None, image_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Logits (B, 12) and the last layer's attention (B, heads, 12, S). Masks as in `transformer`."""
+        """Return logits (B, 12) and the last layer's attention (B, heads, 12, S). Masks as in `transformer`."""
         labels = self.labels.expand(len(image), -1, -1)
         attention = torch.empty(0)
         for layer in self.layers:
@@ -95,13 +95,13 @@ class MultilabelEncoder(FrameEncoder):
         return logits
 
     def attention_maps(self, frames: Tensor) -> Tensor:
-        """Where each AU's token looks: (B, 12, h, w), each map sums to 1 (last layer, mean over heads)."""
+        """Return the attention map (B, 12, h, w) of each AU's token, with sum 1 (last layer, mean over heads)."""
         attention: Tensor = self.decoder(self.image(self.backbone(frames)))[1]
         return attention.mean(dim=1).unflatten(-1, self.backbone.grid)
 
 
 def build(config: MultilabelTransformerConfig, inputs: InputSpec) -> System:
-    """The system with random weights, for inputs of that size."""
+    """Return the system with random weights for inputs of that size."""
     backbone = make(config.backbone, inputs.size_px, map_only=True)
     tokens = backbone.grid[0] * backbone.grid[1]
     encoder = MultilabelEncoder(

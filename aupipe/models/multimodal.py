@@ -1,7 +1,7 @@
-"""Multi-modal multi-task system: it sees each face, uses_audio the sound around it and looks over 30 frames.
+"""Multi-modal multi-task system: face crops and audio, with a transformer over 30 frames.
 
 Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition (ABAW2, 2021), in
-three steps that `stage` names; what the paper leaves open follows cheersking/ABAW2-CPICDIR2021.
+three steps that `stage` selects; details that the paper leaves open follow cheersking/ABAW2-CPICDIR2021.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class SequenceConfig(Section):
 class MultimodalConfig(OutputsConfig):
     name: Literal["multimodal"] = "multimodal"
     stage: Literal["visual", "audio", "sequence"] = "sequence"
-    backbone: str = "iresnet100"  # any that `backbone.make` knows; the authors' last model has ir_se50
+    backbone: str = "iresnet100"  # any name of `backbone.make`; the authors' last model has ir_se50
     dropout: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
-    outputs: tuple[Output, ...] = ("au", "expr")  # none: an encoder alone, to learn identities
+    outputs: tuple[Output, ...] = ("au", "expr")  # none: only an encoder, to train on identities
     expressions: int = Field(default=7, ge=2)  # classes
-    uses_video: bool = True  # false: the audio step uses_audio only
+    uses_video: bool = True  # false: the audio step uses only audio
     audio: AudioConfig = AudioConfig()
     sequence: SequenceConfig = SequenceConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> MultimodalConfig:
         if not self.outputs and self.stage != "visual":
-            raise ValueError(f"stage={self.stage} without outputs learns nothing; only stage=visual may have none")
+            raise ValueError(f"stage={self.stage} without outputs trains nothing; only stage=visual may have none")
         if not self.uses_video and self.stage != "audio":
             raise ValueError("uses_video=false goes with stage=audio")
         return self
@@ -67,7 +67,7 @@ class EmbeddingEncoder(FrameEncoder):
 
 
 class Outputs(nn.ModuleDict):
-    """(…, width) → {"au": (…, 12)[, "expr": (…, C)]}: a linear layer each."""
+    """Linear layers (…, width) → {"au": (…, 12)[, "expr": (…, C)]}."""
 
     def __init__(self, width: int, sizes: dict[str, int]) -> None:
         super().__init__({name: nn.Linear(width, size) for name, size in sizes.items()})
@@ -77,7 +77,7 @@ class Outputs(nn.ModuleDict):
 
 
 class VisualHead(SequenceHead):
-    """Step 1: one linear layer a task on the embedding."""
+    """Step 1: one linear layer per task on the embedding."""
 
     def __init__(self, *, width: int, sizes: dict[str, int]) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ class VisualHead(SequenceHead):
         return out
 
 
-class HearingHead(SequenceHead):
-    """A head with a time-delay network, whose vector at a frame's column is what the frame uses_audio."""
+class TdnnHead(SequenceHead):
+    """Base of heads with a time-delay network, whose vector at a frame's column is the frame's audio feature."""
 
     uses_audio = True
 
@@ -101,18 +101,18 @@ class HearingHead(SequenceHead):
         self.audio_width = config.audio.width
         self.tdnn = NETWORKS[config.audio.tdnn](width=config.audio.width)
 
-    def hear(self, features: Tensor, mel: Tensor | None, column: Tensor | None) -> Tensor:
-        """(B, S, audio width); zeros for a frame without sound. `features` (B, S, E) tell the shape."""
+    def audio_features(self, features: Tensor, mel: Tensor | None, column: Tensor | None) -> Tensor:
+        """Return audio features (B, S, audio width) for `features` (B, S, E); zeros for frames without audio."""
         silence = features.new_zeros(*features.shape[:2], self.audio_width)
         if mel is None or column is None or not mel.shape[-1]:
             return silence
-        heard = self.tdnn(mel).transpose(1, 2)  # (B, M, audio width)
-        at = heard.gather(1, column.clamp(min=0)[..., None].expand(-1, -1, self.audio_width))
-        return torch.where(column[..., None] >= 0, at, silence)
+        vectors = self.tdnn(mel).transpose(1, 2)  # (B, M, audio width)
+        at_frames = vectors.gather(1, column.clamp(min=0)[..., None].expand(-1, -1, self.audio_width))
+        return torch.where(column[..., None] >= 0, at_frames, silence)
 
 
-class AudioHead(HearingHead):
-    """Step 2: one linear layer a task on what a frame shows and what is heard at it, or on the sound alone."""
+class AudioHead(TdnnHead):
+    """Step 2: one linear layer per task on a frame's embedding and audio feature, or on the audio feature only."""
 
     def __init__(self, *, config: MultimodalConfig, width: int) -> None:
         super().__init__(config=config)
@@ -122,13 +122,13 @@ class AudioHead(HearingHead):
     def forward(
         self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
     ) -> dict[str, Tensor]:
-        heard = self.hear(features, mel, column)
-        out: dict[str, Tensor] = self.joint(torch.cat([features, heard], dim=-1) if self.uses_video else heard)
+        audio = self.audio_features(features, mel, column)
+        out: dict[str, Tensor] = self.joint(torch.cat([features, audio], dim=-1) if self.uses_video else audio)
         return out
 
 
-class TransformerHead(HearingHead):
-    """Step 3: one post-norm transformer layer over what the frames show and what is heard, then outputs a frame."""
+class TransformerHead(TdnnHead):
+    """Step 3: one post-norm transformer layer over embeddings and audio features, then outputs per frame."""
 
     def __init__(self, *, config: MultimodalConfig, width: int) -> None:
         super().__init__(config=config)
@@ -145,7 +145,7 @@ class TransformerHead(HearingHead):
     def forward(
         self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = torch.cat([features, self.hear(features, mel, column)], dim=-1)
+        x = torch.cat([features, self.audio_features(features, mel, column)], dim=-1)
         x = self.norm(self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x)))
         padding = ~mask[:, None].expand(-1, x.shape[1], -1)
         x = self.attention_norm(x + self.dropout(self.attention(x, x, padding)[0]))
@@ -155,14 +155,17 @@ class TransformerHead(HearingHead):
 
 
 def sinusoid(length: int, width: int) -> Tensor:
-    """Positions (length, width): sin and cos by turns (Vaswani et al.: Attention Is All You Need, NeurIPS 2017)."""
+    """Return position encodings (length, width), sin and cos interleaved.
+
+    Vaswani et al.: Attention Is All You Need (NeurIPS 2017).
+    """
     rate = 10000.0 ** (-torch.arange(0, width, 2) / width)
     angle = torch.arange(length)[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 def build(config: MultimodalConfig, inputs: InputSpec) -> System:
-    """The system of that step with random weights, for inputs of that size."""
+    """Return the system of that step with random weights for inputs of that size."""
     encoder = EmbeddingEncoder(backbone=make(config.backbone, inputs.size_px, dropout=config.dropout))
     if config.stage == "visual":
         return System(encoder=encoder, head=VisualHead(width=encoder.embed_dim, sizes=config.sizes))

@@ -1,4 +1,4 @@
-"""What a system tells: AUs, expressions or both; and the encoder of systems that tell it of frames one by one."""
+"""Outputs of a system (AUs, expressions or both), and the encoder of single-frame systems."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Output = Literal["au", "expr"]
 
 
 class OutputsConfig(Section):
-    """The part of a system's configuration that says what it tells, in which order."""
+    """The outputs of a system, in order."""
 
     outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)
     expressions: int = Field(default=8, ge=2)  # classes
@@ -26,7 +26,7 @@ class OutputsConfig(Section):
     @classmethod
     def _each_once(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
         if len(set(outputs)) < len(outputs):
-            raise ValueError("an output stands there twice")
+            raise ValueError("an output is listed twice")
         return outputs
 
     @property
@@ -36,7 +36,7 @@ class OutputsConfig(Section):
 
 
 class LogitsEncoder(FrameEncoder):
-    """Frames (B, 3, H, W) → the logits of all outputs side by side (B, E), in the order of `outputs`."""
+    """Frames (B, 3, H, W) → the concatenated logits of all outputs (B, E), in the order of `outputs`."""
 
     def __init__(
         self, *, backbone: Backbone, outputs: Mapping[str, int], heads: Mapping[str, nn.Module], mirrored: bool = False
@@ -44,8 +44,8 @@ class LogitsEncoder(FrameEncoder):
         """
         Args:
             outputs: name → number of logits.
-            heads: name → from the backbone's vector (B, C) to logits.
-            mirrored: in eval mode, logits are the mean of those of a frame and of its mirror image.
+            heads: name → layers from the backbone's vector (B, C) to logits.
+            mirrored: in eval mode, return the mean of the logits of a frame and of its mirror image.
         """
         super().__init__()
         self.backbone, self.outputs, self.mirrored = backbone, tuple(outputs), mirrored

@@ -8,7 +8,7 @@ from aupipe.models.transformer import LAYER_NORM_EPS, Mlp
 
 
 class PreNormLayer(nn.Module):
-    """u = x + attention(LN(x)); x' = u + MLP(LN(u)), the MLP with GELU. A stack of them wants one LN behind the last.
+    """u = x + attention(LN(x)); x' = u + MLP(LN(u)), the MLP with GELU. A stack of layers needs one LN after the last.
 
     Args:
         width: d, a multiple of `heads`.
@@ -27,11 +27,11 @@ class PreNormLayer(nn.Module):
         self.mlp = Mlp(width=width, hidden=hidden, dropout=dropout)
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
-        """Tokens (B, S, d) → (B, S, d).
+        """Map tokens (B, S, d) to (B, S, d).
 
         Args:
-            present: (B, S) bool, false where a token is padding that nothing may look at. Where all are padding they
-                see each other, so that nothing becomes NaN.
+            present: (B, S) bool, false for padding tokens, which no token attends to. If all tokens are padding they
+                attend to each other, so that no result is NaN.
         """
         mixed = tokens + self._attend(self.attention_norm(tokens), present)
         out: Tensor = mixed + self.mlp(self.mlp_norm(mixed))

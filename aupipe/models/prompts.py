@@ -1,4 +1,4 @@
-"""Deep visual prompts: learned tokens that every layer of a transformer sees, and that none hands on.
+"""Deep visual prompts: learned tokens that are input to one transformer layer each and dropped after it.
 
 Jia et al.: Visual Prompt Tuning (ECCV 2022), "deep"; for action units Tu et al.: Prompt Tuning for Facial Action Unit
 Detection in the Wild (2023).
@@ -18,19 +18,21 @@ from aupipe.config import Section
 
 
 class PromptConfig(Section):
-    length: int = Field(default=10, ge=0)  # prompts a layer; 0 = none
+    """Number and dropout of prompts."""
+
+    length: int = Field(default=10, ge=0)  # prompts per layer; 0: none
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class PromptedLayers(nn.Sequential):
-    """Layers in turn over tokens (B, S, d), each with prompts of its own. In place of any `Sequential` of layers.
+    """Sequential layers over tokens (B, S, d), each with its own prompts.
 
-    Layer i sees [first tokens; dropout(P_i); other tokens]; what it makes of the prompts is dropped. The layers keep
-    their names in a `Sequential`, so weights trained without prompts fit. The dropout follows this module's own mode,
-    whether the layers are frozen in eval mode or not.
+    The input of layer i is [first tokens; dropout(P_i); other tokens], and its outputs for the prompts are dropped. The
+    layers have the same names as in a `Sequential`, so weights trained without prompts fit. The dropout follows this
+    module's own mode, even if the layers are frozen in eval mode.
 
     Attributes:
-        prompts: (layers, length, d), without positions; None where length is 0.
+        prompts: (layers, length, d), without positions; None if length is 0.
     """
 
     prompts: nn.Parameter | None
@@ -40,10 +42,10 @@ class PromptedLayers(nn.Sequential):
     ) -> None:
         """
         Args:
-            config: None: no prompts, the layers alone.
+            config: None: no prompts, only the layers.
             width: d.
-            fan_in: number of values that a token of the input is made of; sets how large prompts begin.
-            first: tokens before the prompts: the CLS token, in some networks also registers.
+            fan_in: number of input values per token; determines the initial range of prompts.
+            first: tokens before the prompts: the CLS token, and in some networks registers.
         """
         super().__init__(*layers)
         self.first = first
@@ -54,10 +56,14 @@ class PromptedLayers(nn.Sequential):
             self.prompts = nn.Parameter(torch.empty(len(self), config.length, width).uniform_(-bound, bound))
 
     def forward(self, tokens: Tensor, present: Tensor | None = None) -> Tensor:
-        """`present` (B, S) bool, false where a token is padding, goes to layers that take it (see `prenorm`)."""
+        """Apply the layers.
+
+        Args:
+            present: (B, S) bool, false for padding; passed to layers that accept it (see `prenorm`).
+        """
         if self.prompts is not None and present is not None:
-            seen = present.new_ones(len(present), self.prompts.shape[1])
-            present = torch.cat([present[:, : self.first], seen, present[:, self.first :]], dim=1)
+            prompted = present.new_ones(len(present), self.prompts.shape[1])
+            present = torch.cat([present[:, : self.first], prompted, present[:, self.first :]], dim=1)
         for number, layer in enumerate(self):
             tokens = self._insert(tokens, number)
             tokens = layer(tokens) if present is None else layer(tokens, present)

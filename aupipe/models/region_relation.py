@@ -24,7 +24,7 @@ from aupipe.models.lrp import LRP
 
 class RegionRelationConfig(Section):
     name: Literal["region_relation"] = "region_relation"
-    backbone: str = "iresnet100"  # any that `backbone.make` knows
+    backbone: str = "iresnet100"  # any name of `backbone.make`
     dropout_fc: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
     lrp: bool = True
     branches: int = Field(default=4, ge=1)
@@ -44,7 +44,7 @@ class RegionRelationConfig(Section):
     @model_validator(mode="after")
     def _branches_exist(self) -> RegionRelationConfig:
         if self.lrp and not self.arl:
-            raise ValueError("lrp=true without arl=true: nothing would look at the regions; set arl=true or lrp=false")
+            raise ValueError("lrp=true without arl=true: nothing would use the regions; set arl=true or lrp=false")
         if self.fusion != "none" and not self.arl:
             raise ValueError(
                 f"fusion={self.fusion} without arl=true: there is one branch only; set arl=true or fusion=none"
@@ -55,7 +55,7 @@ class RegionRelationConfig(Section):
 
 
 class RegionRelationEncoder(FrameEncoder):
-    """Frames (B, 3, H, W) → AU logits (B, 12). The parts that the configuration leaves out do not exist."""
+    """Frames (B, 3, H, W) → AU logits (B, 12). Parts that the configuration disables do not exist."""
 
     embed_dim = N_AUS
 
@@ -69,7 +69,7 @@ class RegionRelationEncoder(FrameEncoder):
             self.arl = ARL(
                 channels=channels, neighbors=config.neighbors, count_self=config.count_self, output=config.output
             )
-        if sees_whole(config):
+        if uses_whole_face(config):
             self.whole = nn.Linear(backbone.pooled_width, N_AUS)
         if config.fusion == "fixed":
             self.fusion: nn.Module = FixedFusion(weight=config.fixed_weight)
@@ -93,7 +93,7 @@ class RegionRelationEncoder(FrameEncoder):
         return fuse(self.fusion(whole, related), related_logits, self.whole(whole))
 
     def region_map(self, frames: Tensor) -> Tensor:
-        """Where the AU branch looks: (B, h, w), in (0, 1).
+        """Return the attention map of the AU branch: (B, h, w), in (0, 1).
 
         Raises:
             ConfigError: the model has no LRP.
@@ -104,7 +104,7 @@ class RegionRelationEncoder(FrameEncoder):
         return attention[:, 0]
 
     def relation_graph(self, frames: Tensor) -> Tensor:
-        """Which AUs each AU's feature was mixed with: Â (B, 12, 12), row = the AU that receives.
+        """Return the relation graph Â (B, 12, 12): row i contains the weights of the AUs that are mixed into AU i.
 
         Raises:
             ConfigError: the model has no ARL.
@@ -119,12 +119,12 @@ class RegionRelationEncoder(FrameEncoder):
         return regions
 
 
-def sees_whole(config: RegionRelationConfig) -> bool:
-    """Whether the backbone's own vector is used: alone, or fused with the AU branch."""
+def uses_whole_face(config: RegionRelationConfig) -> bool:
+    """Return whether the backbone's own vector is used: alone, or fused with the AU branch."""
     return not config.arl or config.fusion != "none"
 
 
 def build(config: RegionRelationConfig, inputs: InputSpec) -> System:
-    """The system with random weights, for inputs of that size."""
-    backbone = make(config.backbone, inputs.size_px, dropout=config.dropout_fc, map_only=not sees_whole(config))
+    """Return the system with random weights for inputs of that size."""
+    backbone = make(config.backbone, inputs.size_px, dropout=config.dropout_fc, map_only=not uses_whole_face(config))
     return System(encoder=RegionRelationEncoder(config=config, backbone=backbone), head=LogitsHead({"au": N_AUS}))

@@ -1,4 +1,4 @@
-"""Time-delay networks: a log-mel spectrogram (B, 64, M) → one vector a column (B, E, M), M kept."""
+"""Time-delay networks: a log-mel spectrogram (B, 64, M) → one vector per column (B, E, M)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aupipe.media.mel import N_MELS
 class TDNN(nn.Sequential):
     """The frame layers of Snyder et al.: X-vectors (ICASSP 2018), after Peddinti et al. (Interspeech 2015).
 
-    Contexts and dilations 5·1, 3·2, 3·3, 1, 1: a column's vector sees columns −7 to +7.
+    Contexts and dilations 5·1, 3·2, 3·3, 1, 1, so the receptive field of a column is −7 to +7.
     """
 
     def __init__(self, *, width: int) -> None:
@@ -32,7 +32,8 @@ def _unit(inner: int, width: int, *, context: int, dilation: int) -> nn.Sequenti
 
 class FTDNN(nn.Module):
     """Factorized TDNN with skips: Villalba et al. (Computer Speech & Language 2020), after Povey et al. (Interspeech
-    2018); sizes, order and the last layer as in the code of Jin et al. (ABAW2, 2021). A column sees −21 to +21.
+    2018); sizes, order and the last layer as in the code of Jin et al. (ABAW2, 2021). The receptive field of a
+    column is −21 to +21.
     """
 
     def __init__(self, *, width: int) -> None:
@@ -59,12 +60,12 @@ class FTDNN(nn.Module):
 
 
 class FactorizedLayer(nn.Module):
-    """(B, inner, M) → (B, 1024, M) through two bottlenecks of 256, then ReLU and batch norm; no biases."""
+    """Layer (B, inner, M) → (B, 1024, M) through two bottlenecks of 256, then ReLU and batch norm; no biases."""
 
     def __init__(self, inner: int, *, context: int, dilations: tuple[int, int, int] = (3, 3, 2)) -> None:
         super().__init__()
         widths = (inner, 256, 256, 1024)
-        # An odd dilation of an even context pads a column too many in the first step and one too few in the second.
+        # With an even context an odd dilation pads one column too many in the first step, one too few in the second.
         paddings = (dilations[0] - dilations[0] // 2, dilations[1] // 2, dilations[2] // 2)
         if context == 1:
             dilations, paddings = (1, 1, 1), (0, 0, 0)
@@ -82,5 +83,5 @@ class FactorizedLayer(nn.Module):
         return out
 
 
-# `audio.tdnn` of a configuration → the network
+# `audio.tdnn` of a configuration → its network
 NETWORKS = {"tdnn": TDNN, "ftdnn": FTDNN}

@@ -1,7 +1,7 @@
 """Post-norm transformer blocks with masks, as in Tallec et al. (ABAW3, 2022), eq. 1-7.
 
-A mask Δ (queries, keys) is boolean; Δ[i, j] = true forbids query i to look at key j. A query that may look at nothing
-attends to nothing: its attention is 0, never NaN.
+A mask Δ (queries, keys) is boolean; Δ[i, j] = true means that query i does not attend to key j. A fully masked query
+has attention 0, never NaN.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-FORBIDDEN = -1e9  # added to a forbidden score; finite, so that a fully masked row has no NaN in its gradient
+FORBIDDEN = -1e9  # added to a masked score; finite, so that the gradient of a fully masked row is not NaN
 LAYER_NORM_EPS = 1e-6
 
 
@@ -17,8 +17,8 @@ class Attention(nn.Module):
     """Multi-head scaled dot-product attention (eq. 1-3).
 
     Args:
-        inner: width of all heads together; d if not given.
-        bias: whether the projections have one.
+        inner: total width of all heads; default: d.
+        bias: whether the projections have a bias.
     """
 
     def __init__(self, *, width: int, heads: int, inner: int | None = None, bias: bool = True) -> None:
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(inner, width, bias=bias)
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Queries (B, Q, d) look at keys (B, K, d).
+        """Attend from queries (B, Q, d) to keys (B, K, d).
 
         Args:
             mask: Δ, bool, (Q, K) or (B, Q, K).
@@ -110,9 +110,9 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Label tokens look at each other, then at the image tokens, then pass an MLP (eq. 5-7).
+    """Self-attention of label tokens, cross-attention to the image tokens, and an MLP (eq. 5-7).
 
-    With `two_mlps` the first attention has an MLP of its own, as in the authors' code (the paper has one a layer).
+    With `two_mlps` an MLP also follows the self-attention, as in the authors' code (the paper has one per layer).
     """
 
     def __init__(self, *, width: int, heads: int, hidden: int, dropout: float, two_mlps: bool) -> None:
@@ -125,7 +125,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, labels: Tensor, image: Tensor, label_mask: Tensor | None = None, image_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Labels (B, T, d), image (B, S, d) → labels (B, T, d) and their attention over the image (B, heads, T, S)."""
+        """Map labels (B, T, d), image (B, S, d) to labels (B, T, d) and attention over the image (B, heads, T, S)."""
         labels, _ = self.self_attention(labels, labels, label_mask)
         labels = self.self_mlp(labels)
         labels, attention = self.cross_attention(labels, image, image_mask)

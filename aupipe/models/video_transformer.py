@@ -1,4 +1,4 @@
-"""Video transformer: a CNN's tokens, attention within each frame, then over the frames of a clip.
+"""Video transformer: tokens of a CNN, attention within each frame, then over the frames of a clip.
 
 Tu et al.: Prompt Tuning for Facial Action Unit Detection in the Wild (2023), on the "factorized encoder" of Arnab et
 al.: ViViT (ICCV 2021). Heads and initialization, which the paper leaves open, are those of its lab's published code
@@ -25,13 +25,15 @@ from aupipe.models.transformer import LAYER_NORM_EPS
 
 
 class VideoPromptConfig(PromptConfig):
+    """Prompts and the layers that have them."""
+
     spatial: bool = True  # in the layers within a frame
     temporal: bool = True  # in the layers over frames
 
 
 class VideoTransformerConfig(Section):
     name: Literal["video_transformer"] = "video_transformer"
-    backbone: str = "regnety_004"  # any that `backbone.make` knows
+    backbone: str = "regnety_004"  # any name of `backbone.make`
     token_grid: tuple[int, int] = (2, 2)  # the map, averaged to rows × columns of tokens: (4, 1) = rows, (1, 1) = one
     width: int = Field(default=440, ge=8)  # d
     heads: int = Field(default=10, ge=1)
@@ -41,9 +43,11 @@ class VideoTransformerConfig(Section):
     spatial_layers: int = Field(default=4, ge=0)  # 0: the mean over a frame's tokens
     temporal_layers: int = Field(default=4, ge=1)
     clip_frames: int = Field(default=256, ge=1)  # S
-    head: Literal["with_cls", "frame_only"] = "with_cls"  # a frame's logits from its token and the clip's, or its own
+    head: Literal["with_cls", "frame_only"] = (
+        "with_cls"  # logits from a frame's token and the clip's, or only the frame's
+    )
     prompts: VideoPromptConfig | None = None
-    cut: Literal["cnn", "spatial"] = "cnn"  # what encodes a frame: the CNN, or also the layers within the frame
+    cut: Literal["cnn", "spatial"] = "cnn"  # end of the encoder: after the CNN, or after the layers within a frame
 
     @model_validator(mode="after")
     def _parts_fit(self) -> VideoTransformerConfig:
@@ -53,13 +57,13 @@ class VideoTransformerConfig(Section):
             raise ValueError(f"token_grid {self.token_grid} has no tokens")
         if self.cut == "spatial" and self.prompts and self.prompts.spatial and self.spatial_layers:
             raise ValueError(
-                "cut=spatial encodes frames before prompts are learnt; say prompts.spatial=false or cut=cnn"
+                "cut=spatial encodes frames before prompts are trained; set prompts.spatial=false or cut=cnn"
             )
         return self
 
 
 class Spatial(nn.Module):
-    """A frame's tokens (N, m, C) → one vector (N, d): a CLS token among them, or their mean if there are no layers."""
+    """A frame's tokens (N, m, C) → one vector (N, d): that of a CLS token, or the mean if there are no layers."""
 
     def __init__(self, *, config: VideoTransformerConfig, tokens: int, channels: int) -> None:
         super().__init__()
@@ -82,7 +86,7 @@ class Spatial(nn.Module):
 
 
 class Temporal(nn.Module):
-    """Frames (B, S, d), real ones where `mask` (B, S) → the clip's vector (B, d) and the frames' (B, S, d)."""
+    """Frames (B, S, d) and `mask` (B, S), false for padding → vectors of the clip (B, d) and frames (B, S, d)."""
 
     def __init__(self, *, config: VideoTransformerConfig, fan_in: int) -> None:
         super().__init__()
@@ -100,14 +104,14 @@ class Temporal(nn.Module):
         return tokens[:, 0], tokens[:, 1:]
 
     def positions(self, length: int) -> Tensor:
-        """(length, d): the first ones of a shorter clip; stretched by interpolation to a longer one."""
+        """Return positions (length, d): the first ones for a shorter clip, interpolated for a longer one."""
         if length <= len(self.position):
             return self.position[:length]
         return functional.interpolate(self.position.T[None], size=length, mode="linear", align_corners=True)[0].T
 
 
 class VideoEncoder(FrameEncoder):
-    """Frames (B, 3, H, W) → the CNN's tokens side by side (B, m · C), or with `spatial` one vector a frame (B, d)."""
+    """Frames (B, 3, H, W) → concatenated CNN tokens (B, m · C), or with `spatial` one vector per frame (B, d)."""
 
     def __init__(self, *, backbone: Backbone, grid: tuple[int, int], spatial: Spatial | None, width: int) -> None:
         super().__init__()
@@ -119,7 +123,7 @@ class VideoEncoder(FrameEncoder):
 
 
 class VideoHead(SequenceHead):
-    """What `VideoEncoder` leaves of S frames → {"au": (B, S, 12)}; `spatial` where the encoder has none."""
+    """Embeddings of `VideoEncoder` of S frames → {"au": (B, S, 12)}, with `spatial` if the encoder has none."""
 
     def __init__(
         self, *, config: VideoTransformerConfig, spatial: Spatial | None, tokens: int, temporal: Temporal
@@ -143,7 +147,7 @@ class VideoHead(SequenceHead):
 
 
 def build(config: VideoTransformerConfig, inputs: InputSpec) -> System:
-    """The system with random weights, for inputs of that size.
+    """Return the system with random weights for inputs of that size.
 
     Raises:
         ConfigError: the backbone's map is smaller than `token_grid`.
@@ -152,8 +156,8 @@ def build(config: VideoTransformerConfig, inputs: InputSpec) -> System:
     rows, columns = config.token_grid
     if rows > backbone.grid[0] or columns > backbone.grid[1]:
         raise ConfigError(
-            f"model.token_grid: {rows}×{columns} tokens, but {backbone.name} gives a map of "
-            f"{backbone.grid[0]}×{backbone.grid[1]} at input.size_px={inputs.size_px}; ask for fewer"
+            f"model.token_grid: {rows}×{columns} tokens, but {backbone.name} has a map of "
+            f"{backbone.grid[0]}×{backbone.grid[1]} at input.size_px={inputs.size_px}; use fewer"
         )
     tokens, channels = rows * columns, backbone.channels
     spatial = Spatial(config=config, tokens=tokens, channels=channels)

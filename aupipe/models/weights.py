@@ -1,4 +1,4 @@
-"""Files of weights: a state dict as safetensors, or as torch.save leaves it. Nothing in them is ever executed."""
+"""Weight files: a state dict as safetensors or by torch.save. Code in a file is never executed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.storage import open_input
 
-SUFFIX = ".safetensors"  # any other is taken for torch.save's
+SUFFIX = ".safetensors"  # files with any other suffix are read as torch.save's
 
 
 def read(path: str) -> dict[str, Tensor]:
-    """Name → tensor, on the CPU, of the file at `path` (or URI); of a training checkpoint its `state_dict`.
+    """Return name → tensor, on the CPU, from the file at `path` (or URI), or from a training checkpoint's `state_dict`.
 
     Raises:
-        ConfigError: the file is not there.
-        CheckpointError: it holds anything but named tensors.
+        ConfigError: the file does not exist.
+        CheckpointError: it contains anything but named tensors.
     """
     try:
         with open_input(path) as file:
@@ -33,12 +33,12 @@ def read(path: str) -> dict[str, Tensor]:
         loaded = safetensors.load(data) if path.endswith(SUFFIX) else _load(data)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no state dict of tensors alone ({' '.join(str(error).split())[:200]}); "
-            "write it again with torch.save(network.state_dict(), FILE) or as safetensors"
+            f"{path} is damaged, or not a state dict with only tensors ({' '.join(str(error).split())[:200]}); "
+            "rewrite it with torch.save(network.state_dict(), FILE) or as safetensors"
         ) from None
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise CheckpointError(f"{path} holds no state dict: names with tensors are needed")
+        raise CheckpointError(f"{path} contains no state dict: named tensors are needed")
     return dict(tensors)
 
 

@@ -11,7 +11,6 @@ import ray.data
 
 from aupipe.config import Resources
 from aupipe.data import embedding_store
-from aupipe.data import encode as encoding
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.embedding_store import Encoding
 from aupipe.data.sampler import Task
@@ -50,7 +49,7 @@ def encode_stage(
     requests: dict[str, _Request] = {}
 
     def folders(index: FaceStore, tracks: Tracks, encodings: Sequence[Encoding]) -> tuple[str, ...]:
-        parts = encoding.parts_of(index, tracks.split, tracks.rows)
+        parts = embedding_store.parts_of(index, tracks.split, tracks.rows)
         for each in encodings:
             storage = Storage(Storage(out).path(each.key))
             requests.setdefault(each.key, _Request(storage, each, index)).parts.update(parts)
@@ -58,8 +57,8 @@ def encode_stage(
 
     found = {}
     for task, rows in data.items():
-        plain = encoding.plain(encoder, recipe.input, rows.index)
-        copies = encoding.copies(plain, settings.augment, settings.encode_once.copies)
+        plain = embedding_store.plain_encoding(encoder, recipe.input, rows.index)
+        copies = embedding_store.augmented_encodings(plain, settings.augment, settings.encode_once.copies)
         train = folders(rows.index, rows.train.tracks, copies or (plain,))
         found[task] = EmbeddingFolders(train, folders(rows.index, rows.eval.tracks, (plain,)) if rows.eval else ())
     _encode(list(requests.values()), encoder, recipe.resources)
@@ -94,7 +93,7 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
             progress.add(sizes[row["part"]])
         progress.finish()
     for request in requests:
-        embedding_store.finish(request.folder, request.encoding)
+        embedding_store.write_card(request.folder, request.encoding)
 
 
 class _Encoder:
@@ -113,6 +112,6 @@ class _Encoder:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         request, part = self._requests[row["request"]], row["part"]
-        data = encoding.encode_part(self._encoder, request.encoding, request.index, part, self._device)
+        data = embedding_store.encode_part(self._encoder, request.encoding, request.index, part, self._device)
         request.folder.write(part, data)
         return {"part": part}

@@ -16,11 +16,10 @@ from safetensors import numpy as safetensors
 from aupipe import facs
 from aupipe.config import Inference, Resources
 from aupipe.data import batches as sources
-from aupipe.data import encode, samples
+from aupipe.data import embedding_store, samples
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.batches import Source
-from aupipe.data.embedding_store import stored
-from aupipe.data.mel_reader import LogMelCache
+from aupipe.data.readers import LogMelCache
 from aupipe.data.samples import Tracks
 from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError
@@ -134,7 +133,8 @@ class _Predictor:
         """Return the folder with the embeddings of all rows of a split; empty if some are missing."""
         if self._embeddings is None:
             return ()
-        key = encode.plain(system.encoder, card.input, self._index).key
+        key = embedding_store.plain_encoding(system.encoder, card.input, self._index).key
         folder = Storage(f"{self._embeddings}/{key}")
         rows = np.concatenate([chunk.rows for chunk in self._chunks if chunk.split == split])
-        return (folder.root,) if stored(folder, encode.parts_of(self._index, split, rows)) else ()
+        parts = embedding_store.parts_of(self._index, split, rows)
+        return (folder.root,) if embedding_store.is_complete(folder, parts) else ()

@@ -68,11 +68,11 @@ def describe(job: TrainJob) -> str:
         if stage.init.startswith(FROM_STAGE):
             given = tensors[stage.init.removeprefix(FROM_STAGE)]
             own = {key for key in learner.state_dict() if key.partition(".")[2] in given}
-            pretrained.check_learnt(learner, own, setting=setting)
+            pretrained.check_frozen(learner, own, setting=setting)
         else:
             pretrained.check(stage.init, setting=setting, system=learner.system)
             if stage.init == "random":
-                pretrained.check_learnt(learner, set(), setting=setting)
+                pretrained.check_frozen(learner, set(), setting=setting)
         check_workers(job, name)
         steps = {task: trainer.steps_of(each.train, stage.tasks.named[task].data, stage) for task, each in data.items()}
         seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()

@@ -83,7 +83,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         if state.stalled(position, settings.patience):
             break
         start = time.monotonic() - position.train_s
-        for step, total in trainer.learn(epoch, position.step, position.loss):
+        for step, total in trainer.train_steps(epoch, position.step, position.loss):
             spent = time.monotonic() - start
             position = state.Position(epoch, position.history, step, total, spent)
             if clock.is_due():

@@ -16,8 +16,8 @@ from aupipe.pipelines import ray_internals
 from aupipe.pipelines.session import gpus_per_worker
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
+from aupipe.training.search_space import Dimension
 from aupipe.tuning import search, trials
-from aupipe.tuning.space import Dimension
 from aupipe.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Optimizers with parameter groups, each with its own schedule. A parameter that no group names is frozen.
+"""Optimizers with parameter groups, each with its own schedule. A parameter in no group is frozen.
 
 In TensorFlow Addons' AdamW, which Tallec et al. used, the decay is not multiplied by the learning rate; with their
 decay = learning rate, PyTorch's AdamW needs weight_decay = 1 under the same schedule.
@@ -43,7 +43,7 @@ class Cosine(Section):
 
 
 class Milestones(Section):
-    """`lr`, multiplied by `factor` from each of these epochs on (counted from 0)."""
+    """`lr`, multiplied by `factor` at each of these epochs (counted from 0)."""
 
     kind: Literal["milestones"]
     lr: float = Field(gt=0)
@@ -52,7 +52,7 @@ class Milestones(Section):
 
 
 class Restarts(Section):
-    """Cosines from `lr` to lowest · `lr`, one after the other; all ·`factor` from an epoch on (Tu et al.'s lab)."""
+    """Repeated cosines from `lr` to lowest · `lr`, times `factor` from `drop_epoch` on (code of Tu et al.'s lab)."""
 
     kind: Literal["restarts"]
     lr: float = Field(gt=0)
@@ -63,7 +63,7 @@ class Restarts(Section):
 
 
 class Polynomial(Section):
-    """lr · (1 − step / steps)^power, down to 0 after the stage's last step (InsightFace's identity training)."""
+    """lr · (1 − step / steps)^power, which is 0 after the stage's last step (InsightFace's identity training)."""
 
     kind: Literal["polynomial"]
     lr: float = Field(gt=0)
@@ -74,21 +74,25 @@ Schedule = Annotated[Exponential | Warmup | Cosine | Milestones | Restarts | Pol
 
 
 class ParameterGroup(Section):
-    parameters: tuple[str, ...] = Field(min_length=1)  # prefixes of names, "" = all; the longest match of all decides
+    """Parameters with a common schedule and weight decay."""
+
+    parameters: tuple[str, ...] = Field(min_length=1)  # prefixes of names, "" = all; the longest match over all groups
     schedule: Schedule
     weight_decay: float = Field(default=0.01, ge=0)
     decay_norms: bool = True  # false: no decay on batch and layer norms
 
 
 class OptimizerConfig(Section):
+    """The optimizer of a stage."""
+
     kind: Literal["adamw", "sgd"] = "adamw"
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # of sgd; no Nesterov
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # for sgd; no Nesterov
     groups: tuple[ParameterGroup, ...] = Field(min_length=1)
     clip_norm: float | None = Field(default=None, gt=0)  # of the whole gradient
 
 
 def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int, batch: int) -> float:
-    """The rate of global step 0, 1, …"""
+    """Return the learning rate at global step 0, 1, …"""
     epoch, total = step // steps_per_epoch, epochs * steps_per_epoch
     if isinstance(schedule, Exponential):
         return schedule.lr * schedule.factor**epoch
@@ -111,13 +115,13 @@ def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs
 
 
 def build(learner: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of the parameters that the groups name; `requires_grad` of all others is switched off.
+    """Return the optimizer of the parameters in the groups; all other parameters get `requires_grad=False`.
 
-    Its groups are those of the configuration, one or two each: without `decay_norms`, norms are a group of their own.
-    Each has `number`, which of `config.groups` it belongs to.
+    Each configured group becomes one optimizer group, or two without `decay_norms`, because norms then need a group of
+    their own. The key `number` is the index in `config.groups`.
 
     Raises:
-        ConfigError: a prefix names no parameter.
+        ConfigError: a prefix matches no parameter.
     """
     members: list[list[tuple[str, nn.Parameter]]] = [[] for _ in config.groups]
     used: set[str] = set()
@@ -136,7 +140,7 @@ def build(learner: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     unknown = [prefix for group in config.groups for prefix in group.parameters if prefix not in used]
     if unknown:
         tops = sorted({".".join(name.split(".")[:2]) for name, _ in learner.named_parameters()})
-        raise ConfigError(f"optimizer.groups: no parameter begins with {unknown[0]!r}; there are {', '.join(tops)}")
+        raise ConfigError(f"optimizer.groups: no parameter begins with {unknown[0]!r}; allowed are {', '.join(tops)}")
     norms = _norms(learner)
     groups = []
     for number, (group, named) in enumerate(zip(config.groups, members, strict=True)):
@@ -151,7 +155,7 @@ def build(learner: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
 
 
 def _norms(learner: nn.Module) -> set[str]:
-    """Names of the parameters of normalization layers."""
+    """Return the names of the parameters of normalization layers."""
     kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
     return {
         f"{name}.{inner}" if name else inner
@@ -162,7 +166,7 @@ def _norms(learner: nn.Module) -> set[str]:
 
 
 def train_mode(system: nn.Module) -> None:
-    """Train mode, but modules without a trainable parameter stay in eval: no dropout, batch-norm statistics at rest."""
+    """Set train mode, but eval mode for frozen modules: no dropout, and batch-norm statistics do not change."""
     system.train()
     for module in system.modules():
         parameters = list(module.parameters())

@@ -1,4 +1,4 @@
-"""The weights that a stage starts from. They are always named: a missing file is an error, never random weights."""
+"""Initial weights of a stage. They are always named explicitly, and a missing file is an error."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def check(init: str, *, setting: str, system: System) -> None:
-    """Refuse an `init` whose weights are not there, before anything is started.
+    """Check that the weights of `init` exist, before anything is started.
 
     Raises:
-        ConfigError: naming the setting and the file that is wanted.
+        ConfigError: they do not; the message names the setting and the expected file.
     """
     if init == "random":
         return
@@ -29,20 +29,20 @@ def check(init: str, *, setting: str, system: System) -> None:
     backbone = _backbone(system, f"{setting}: {init}")
     if init == "timm":
         if isinstance(backbone, FaceBackbone):
-            raise ConfigError(f"{setting}: timm has no {backbone.name}; {_wanted(backbone, setting)}")
+            raise ConfigError(f"{setting}: timm has no {backbone.name}; {_hint(backbone, setting)}")
     elif not Storage(init).exists():
-        raise ConfigError(f"{setting}: {init} is not there. {_wanted(backbone, setting)}")
+        raise ConfigError(f"{setting}: {init} does not exist. {_hint(backbone, setting)}")
 
 
 def load_pretrained(system: System, init: str, *, setting: str) -> set[str]:
-    """Give `system` the weights that `init` names; returns the names of what it was given.
+    """Load the weights named by `init` into `system`; return the names of the loaded tensors.
 
-    random: nothing. timm or a file: the backbone's. A run or checkpoint: every tensor of the same name, but for the
-    leading `encoder` or `head`, since the same module may stand on either side of the cut; of a module that both have,
-    all of it but prompts.
+    `random` loads nothing. `timm` or a file loads the backbone. A run or checkpoint loads every tensor of the same
+    name, ignoring the leading `encoder` or `head`, because the cut may put a module on either side. A module that both
+    systems have is loaded completely, except for prompts.
 
     Raises:
-        ConfigError: weights that do not fit.
+        ConfigError: the weights do not fit.
     """
     if init == "random":
         return set()
@@ -58,35 +58,37 @@ def load_pretrained(system: System, init: str, *, setting: str) -> set[str]:
     found = {name: given[_inner(name)] for name in own if _inner(name) in given}
     wrong = [name for name, tensor in found.items() if tensor.shape != own[name].shape]
     parts = {_part(name) for name in found}
-    half = [n for n in own if _part(n) in parts and n not in found and not n.endswith(".prompts")]
-    if half and not wrong:
+    incomplete = [n for n in own if _part(n) in parts and n not in found and not n.endswith(".prompts")]
+    if incomplete and not wrong:
         raise CheckpointError(
-            f"{setting}: {init} has only a part of {_part(half[0])}: no {half[0]} and {len(half) - 1} others; "
-            "give a run of the same sizes"
+            f"{setting}: {init} has only a part of {_part(incomplete[0])}: no {incomplete[0]} and "
+            f"{len(incomplete) - 1} others; give a run of the same sizes"
         )
     if wrong or not found:
-        what = f"{wrong[0]} is {tuple(found[wrong[0]].shape)}" if wrong else "no tensor has the name of one here"
+        what = f"{wrong[0]} is {tuple(found[wrong[0]].shape)}" if wrong else "no tensor name matches"
         raise CheckpointError(f"{setting}: {init} does not fit this model: {what}; give a run of the same sizes")
     system.load_state_dict(found, strict=False)
     return set(found)
 
 
-def check_learnt(learner: nn.Module, given: set[str], *, setting: str) -> None:
-    """Refuse frozen parameters that come from nowhere. `given`: as `load_pretrained` returns it.
+def check_frozen(learner: nn.Module, loaded: set[str], *, setting: str) -> None:
+    """Check that all frozen parameters are among the `loaded` ones (see `load_pretrained`), not random.
 
     Raises:
-        ConfigError: naming one.
+        ConfigError: a frozen parameter is random; the message names one.
     """
-    idle = [name for name, parameter in learner.named_parameters() if not parameter.requires_grad and name not in given]
-    if idle:
+    random = [
+        name for name, parameter in learner.named_parameters() if not parameter.requires_grad and name not in loaded
+    ]
+    if random:
         raise ConfigError(
-            f"{setting} leaves {len(idle)} frozen parameters random, as {idle[0]}: "
-            "start from weights that have them, or let optimizer.groups name them"
+            f"{setting} leaves {len(random)} frozen parameters random, e.g. {random[0]}: "
+            "start from weights that contain them, or add them to optimizer.groups"
         )
 
 
 def checkpoint_folder(init: str) -> str:
-    """The checkpoint that a run's folder, or a checkpoint's own, stands for."""
+    """Return the checkpoint folder for a run's folder or a checkpoint's own folder."""
     return f"{init}/best" if Storage(init).exists(f"best/{checkpoint.CARD}") else init
 
 
@@ -95,19 +97,20 @@ def _inner(name: str) -> str:
 
 
 def _part(name: str) -> str:
-    """The module that a tensor belongs to, as backbone or spatial, on whichever side of the cut it stands."""
+    """Return the module of a tensor, e.g. backbone or spatial, without the side of the cut."""
     return name.split(".")[1]
 
 
 def _backbone(system: System, where: str) -> Backbone:
     backbone = getattr(system.encoder, "backbone", None)
     if not isinstance(backbone, Backbone):
-        raise ConfigError(f"{where}: this model has no backbone by name")
+        raise ConfigError(f"{where}: this model has no named backbone")
     return backbone
 
 
-def _wanted(backbone: Backbone, setting: str) -> str:
-    elsewhere = f"in that place or name another with --set {setting}=FILE"
+def _hint(backbone: Backbone, setting: str) -> str:
+    """Return how to provide the weights of a backbone."""
+    elsewhere = f"there, or name another file with --set {setting}=FILE"
     if isinstance(backbone, FaceBackbone):
         files = ".pth, or .safetensors made of it by convert.py"
         return f"Put InsightFace's state dict of {backbone.name} ({files}) {elsewhere}"
@@ -125,7 +128,7 @@ def _download(name: str) -> dict[str, Tensor]:
 
 
 def _load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load strictly, but for what the cut took off the network: its classifier and auxiliary heads."""
+    """Load strictly, except for layers that the cut removed from the network: its classifier and auxiliary heads."""
     own = {key: tensor for key, tensor in backbone.network.state_dict().items() if key not in backbone.added}
     missing = [key for key in own if key not in tensors or tensors[key].shape != own[key].shape]
     if missing:
@@ -134,4 +137,4 @@ def _load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], where: str
     foreign = [key for key in tensors if key not in own and not key.startswith(heads)]
     if foreign:
         raise CheckpointError(f"{where}: tensors of another network: {', '.join(foreign[:3])} …")
-    backbone.network.load_state_dict({key: tensors[key] for key in own}, strict=False)  # all but what was added
+    backbone.network.load_state_dict({key: tensors[key] for key in own}, strict=False)  # all but the added prompts

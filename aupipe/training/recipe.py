@@ -13,63 +13,41 @@ from pydantic import Field, TypeAdapter, field_validator, model_validator
 from aupipe.config import Inference, Resources, Section, load, merge, parse_override
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
+from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
 from aupipe.models.build import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.sliding_window import OVERLAP
 from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
 from aupipe.training.optim import OptimizerConfig
-from aupipe.tuning.space import Dimension
+from aupipe.training.search_space import Dimension
 
 FROM_STAGE = "stage:"
 
 
-class DataConfig(Section):
-    """Which rows a task learns from."""
-
-    store: str | None = None  # another face store than --data
-    add: tuple[str, ...] = ()  # face stores whose train rows are learnt from too, as BP4D; AUs they lack are unknown
-    every_n: int = Field(default=1, ge=1)  # every n-th frame …
-    rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th of those where a rare AU is on
-    videos_are_people: bool = False  # for identity: where nobody says who it is, a base video is a person
-    balance_classes: float = Field(default=0, ge=0, le=1)  # 1: every class equally often; 0: as often as it is
-    clip_frames: int = Field(default=1, ge=1)  # 1: single frames
-    clip_stride: int | None = Field(default=None, ge=1)  # None: clips side by side
-    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
-    # Learn how strong an AU is, times this, at most 1, instead of whether it is there; the store must know it.
-    intensity: float | None = Field(default=None, gt=0)
-    held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos kept for thresholds and smoothing
-    window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled into each other
-    shuffled_labels: bool = False  # a check: what learns from such labels must stay at the floor
-
-    @model_validator(mode="after")
-    def _one_way(self) -> DataConfig:
-        if self.balance_classes and self.clip_frames > 1:
-            raise ValueError("balance_classes draws single frames; set clip_frames=1")
-        if self.subset is not None and (self.balance_classes or self.clip_stride is not None):
-            raise ValueError("subset chooses of clips side by side; leave out balance_classes and clip_stride")
-        if self.intensity is not None and self.shuffled_labels:
-            raise ValueError("shuffled_labels shuffles labels, and intensity learns from something else; leave out one")
-        return self
-
-
 class AuTask(Section):
+    """Training on AU labels."""
+
     loss: AuLossConfig
     data: DataConfig = DataConfig()
 
 
 class ExprTask(Section):
+    """Training on expression classes."""
+
     loss: ExprLossConfig
     data: DataConfig = DataConfig()
 
 
 class IdentityTask(Section):
+    """Training on identities."""
+
     loss: IdentityLossConfig
     data: DataConfig = DataConfig()
 
 
 class Tasks(Section):
-    """What is learnt in a stage, one or several. Where tasks alternate, they do so in the order expr, identity, au."""
+    """The tasks of a stage, at least one. Several tasks alternate in the order expr, identity, au."""
 
     expr: ExprTask | None = None
     identity: IdentityTask | None = None
@@ -81,11 +59,12 @@ class Tasks(Section):
             raise ValueError("at least one of au, expr, identity is needed")
         for name, task in self.named.items():
             if task.data.intensity is not None and not (isinstance(task, AuTask) and task.loss.kind == "bce"):
-                raise ValueError(f"{name}.data.intensity is for the task au with the loss bce alone")
+                raise ValueError(f"{name}.data.intensity is only for the task au with the loss bce")
         return self
 
     @property
     def named(self) -> dict[Task, AuTask | ExprTask | IdentityTask]:
+        """Name → task, for the tasks of the stage."""
         every: dict[Task, AuTask | ExprTask | IdentityTask | None] = {
             "expr": self.expr,
             "identity": self.identity,
@@ -95,31 +74,31 @@ class Tasks(Section):
 
 
 class EncodeOnce(Section):
-    """Crops go through a frozen encoder once, before the stage, and every epoch reads what it made of them."""
+    """A frozen encoder encodes all crops once before the stage, and every epoch reads the stored embeddings."""
 
-    copies: int = Field(default=0, ge=0)  # augmented ones, each track with its own draw; 0: the crops as they are
+    copies: int = Field(default=0, ge=0)  # augmented copies, with one draw per track; 0: crops without augmentation
 
 
 class Stage(Section):
-    """One training run. What is learnt are the parameters that `optimizer.groups` name; the rest is frozen."""
+    """One training stage. The parameters in `optimizer.groups` are trained; all others are frozen."""
 
     init: str = Field(min_length=1)  # random | timm (network!) | FILE of weights | RUN or checkpoint | stage:NAME
-    model: dict[str, Any] = Field(default_factory=dict)  # laid over the recipe's model; or, of another name, its own
+    model: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's model; with another name, replaces it
     tasks: Tasks
-    alternate: Literal["epoch", "batch"] = "epoch"  # of several tasks: a pass over each in turn, or a batch of each
+    alternate: Literal["epoch", "batch"] = "epoch"  # several tasks: a pass over each in turn, or a batch of each
     augment: AugmentConfig = AugmentConfig()
     encode_once: EncodeOnce | None = None  # None: crops are decoded, augmented and encoded in every epoch
     optimizer: OptimizerConfig
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)  # clips, over all workers
-    accumulate: int = Field(default=1, ge=1)  # parts of a batch that go through the network one after the other
-    patience: int | None = Field(default=None, ge=1)  # stop after so many epochs without a better score
-    cross_validate: int | None = Field(default=None, ge=2)  # first score so many folds, disjoint in people
+    accumulate: int = Field(default=1, ge=1)  # parts of a batch whose gradients are accumulated
+    patience: int | None = Field(default=None, ge=1)  # stop after this many epochs without a better score
+    cross_validate: int | None = Field(default=None, ge=2)  # first score this many folds with disjoint people
 
     @model_validator(mode="after")
     def _targets_can_be_mixed(self) -> Stage:
         if set(self.tasks.named) != {"au"} and (self.augment.mixup_alpha or self.augment.label_smoothing):
-            raise ValueError("mixup and label smoothing are for the task au alone")
+            raise ValueError("mixup and label smoothing are only for the task au")
         return self
 
     @model_validator(mode="after")
@@ -135,6 +114,8 @@ class Stage(Section):
 
 
 class Recipe(Section):
+    """A model, its input and its training stages."""
+
     name: str
     seed: int = Field(default=0, ge=0)
     model: ModelConfig
@@ -142,21 +123,21 @@ class Recipe(Section):
     stages: dict[str, Stage] = Field(min_length=1)  # in order; the last one's result is the recipe's
     fold: dict[str, dict[str, Any]] = Field(
         default_factory=dict
-    )  # official | 0 … 3: laid over the model in that run of --folds
-    embeddings: str | None = None  # where `encode_once` keeps what it makes; None: in the run. Runs may share a place
-    save_every_s: float = Field(default=120.0, ge=0)  # within an epoch, for what a kill may cost; each end is kept too
+    )  # official | 0 … 3: overrides the model in that run of --folds
+    embeddings: str | None = None  # folder for `encode_once`; None: in the run. Runs may share one
+    save_every_s: float = Field(default=120.0, ge=0)  # interval within an epoch; every epoch's end is saved too
     inference: Inference = Inference()
     resources: Resources = Resources()
-    half: bool = False  # keep the weights of RUN/best as float16, which costs a probability about 0.001
-    limits: str = ""  # what they should know who use the model; stands in its card
+    half: bool = False  # store the weights of RUN/best as float16, which changes probabilities by about 0.001
+    limits: str = ""  # limits of use, written into the model's card
     search: dict[str, dict[str, Dimension]] = Field(
         default_factory=dict
-    )  # what tune.py tries: stage → dotted key below it, where a number counts in a list → values
+    )  # search space of tune.py: stage → dotted key below it (a number indexes a list) → values
 
     @model_validator(mode="before")
     @classmethod
     def _search_goes_with_its_stage(cls, data: Any) -> Any:
-        """What would be searched of a stage that is taken out is taken out too."""
+        """Drop the search space of a stage that is removed."""
         if not (isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping) and data.get("search")):
             return data
         gone = {name for name, stage in data["stages"].items() if stage is None}
@@ -165,13 +146,13 @@ class Recipe(Section):
     @field_validator("stages", "search", mode="before")
     @classmethod
     def _without_null(cls, named: Any) -> Any:
-        """`stages.NAME=null` takes a stage out; so does `search.NAME=null`."""
+        """Remove entries that are null: `stages.NAME=null`, `search.NAME=null`."""
         return {k: v for k, v in named.items() if v is not None} if isinstance(named, Mapping) else named
 
     @field_validator("search", mode="before")
     @classmethod
     def _without_null_keys(cls, named: Any) -> Any:
-        """A key that is null is not searched."""
+        """Remove keys that are null from the search spaces."""
         return {name: cls._without_null(keys) for name, keys in named.items()} if isinstance(named, Mapping) else named
 
     @model_validator(mode="after")
@@ -189,11 +170,11 @@ class Recipe(Section):
 
     @property
     def overlap(self) -> float:
-        """Of windows, where the model is scored and its thresholds are fitted."""
+        """Overlap of windows for scoring and for fitting thresholds."""
         return OVERLAP if self.inference.overlap is None else self.inference.overlap
 
     def model_of(self, stage: str) -> ModelConfig:
-        """The recipe's model with the stage's changes; one of another name stands by itself."""
+        """Return the recipe's model with the stage's overrides, or the stage's own model if it has another name."""
         changes = self.stages[stage].model
         other = changes.get("name", self.model.name) != self.model.name
         described = changes if other else merge(self.model.model_dump(), changes)
@@ -201,17 +182,17 @@ class Recipe(Section):
         return config
 
     def needed(self) -> list[str]:
-        """The last stage and those that it starts from, in order."""
+        """Return the last stage and the stages that it starts from, in order."""
         chain = [list(self.stages)[-1]]
         while (init := self.stages[chain[0]].init).startswith(FROM_STAGE):
             chain.insert(0, init.removeprefix(FROM_STAGE))
         return chain
 
     def changed(self, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe with other values at dotted keys, as `stages.train.optimizer.groups.0.schedule.lr`.
+        """Return the recipe with other values at dotted keys, e.g. `stages.train.optimizer.groups.0.schedule.lr`.
 
         Raises:
-            ConfigError: a key that there is not, or a value that cannot be there.
+            ConfigError: a key does not exist, or a value is invalid.
         """
         described = self.model_dump(mode="json")
         for key, value in settings.items():
@@ -222,7 +203,7 @@ class Recipe(Section):
         return load(Recipe, described)
 
     def value_of(self, key: str) -> Any:
-        """What stands at a dotted key; below a stage's `model` also what it has from the recipe's."""
+        """Return the value at a dotted key; a stage's `model` includes the values of the recipe's model."""
         found = self.model_dump(mode="json")
         for name, stage in found["stages"].items():
             stage["model"] = self.model_of(name).model_dump(mode="json")
@@ -231,37 +212,39 @@ class Recipe(Section):
         return found
 
     def for_fold(self, fold: str) -> Recipe:
-        """The recipe as that run of `--folds` trains it."""
+        """Return the recipe of that run of `--folds`."""
         described = self.model_dump(mode="json") | {"fold": {}}
         return load(Recipe, merge(described, {"model": self.fold.get(fold, {})}))
 
 
-def _put(described: Any, way: Sequence[str], value: Any) -> Any:
-    """`described` with another value at the end of the way; what is not there on the way is made."""
-    if not way:
+def _put(described: Any, path: Sequence[str], value: Any) -> Any:
+    """Return `described` with another value at `path`; missing mappings on the path are created."""
+    if not path:
         return value
-    here, *rest = way
+    key, *rest = path
     if not isinstance(described, list):
         mapping = described if isinstance(described, dict) else {}
-        return mapping | {here: _put(mapping.get(here), rest, value)}
-    if here not in map(str, range(len(described))):
-        raise LookupError(f"{here} names none of {len(described)}")
-    return [_put(each, rest, value) if str(n) == here else each for n, each in enumerate(described)]
+        return mapping | {key: _put(mapping.get(key), rest, value)}
+    if key not in map(str, range(len(described))):
+        raise LookupError(f"{key} is no index below {len(described)}")
+    return [_put(each, rest, value) if str(n) == key else each for n, each in enumerate(described)]
 
 
 def known() -> list[str]:
-    """Names of the recipes that come with aupipe."""
+    """Return the names of the recipes that come with aupipe."""
     folder = resources.files("aupipe") / "recipes"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name or file; laid over it, if asked for, its `quick:` section, an ablation, the overrides.
+    """Read a recipe by name or file and apply its `quick:` section, ablations and overrides, in this order.
 
-    `ablation=ROW` names one of the recipe's `ablations`, settings that are laid over it as a whole.
+    Args:
+        quick: whether the `quick:` section applies.
+        overrides: KEY=VALUE; `ablation=ROW` applies the settings of one of the recipe's `ablations`.
 
     Raises:
-        ConfigError: no such recipe, no quick section, or a setting that cannot be.
+        ConfigError: there is no such recipe or no quick section, or a setting is invalid.
     """
     data = _yaml(name_or_file)
     light, rows = data.pop("quick", None), data.pop("ablations", {})
@@ -287,7 +270,7 @@ def _yaml(name_or_file: str) -> dict[str, Any]:
     elif Path(name_or_file).is_file():
         text = Path(name_or_file).read_text()
     else:
-        raise ConfigError(f"--recipe {name_or_file}: no such recipe or file; there are {', '.join(known())}")
+        raise ConfigError(f"--recipe {name_or_file}: no such recipe or file; allowed are {', '.join(known())}")
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:

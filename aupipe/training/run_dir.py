@@ -1,4 +1,4 @@
-"""The folder of a training run, `--out RUN`: what it was started with, its metrics, its summary."""
+"""The folder of a training run, `--out RUN`: its settings, metrics and summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STARTED, METRICS, SUMMARY, BEST = "run.json", "metrics.jsonl", "summary.json", "
 
 
 def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:
-    """All that decides the weights, but for the worker count: a run goes on only with the same."""
+    """Return everything that determines the weights except the worker count. A run only resumes with equal values."""
     return {
         "recipe": recipe.model_dump(mode="json", exclude={"resources", "embeddings", "save_every_s", "search"}),
         "store_sha256": index.sha256,
@@ -22,33 +22,33 @@ def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:
     }
 
 
-def begin(folder: Storage, wanted: dict[str, Any]) -> None:
-    """Mark the folder as that of this run; a folder of the same run is taken up again.
+def begin(folder: Storage, settings: dict[str, Any]) -> None:
+    """Write the settings of this run into the folder, or check that they equal those of the run to resume.
 
     Raises:
-        ConfigError: it is another run's.
+        ConfigError: the folder contains a run with other settings.
     """
     if not folder.exists(STARTED):
-        folder.write(STARTED, json.dumps(wanted, indent=1).encode())
+        folder.write(STARTED, json.dumps(settings, indent=1).encode())
         return
-    different = _differences(json.loads(folder.read(STARTED)), wanted)
+    different = _differences(json.loads(folder.read(STARTED)), settings)
     if different:
-        raise ConfigError(f"{folder.root} holds a run with other settings ({different[0]}); give another --out")
+        raise ConfigError(f"{folder.root} contains a run with other settings ({different[0]}); give another --out")
 
 
 def summary(folder: Storage) -> dict[str, Any] | None:
-    """The summary of a finished run; None of one that is not."""
+    """Return the summary of a run; None if it is not finished."""
     found: dict[str, Any] | None = json.loads(folder.read(SUMMARY)) if folder.exists(SUMMARY) else None
     return found
 
 
 def write_metrics(folder: Storage, history: list[dict[str, Any]]) -> None:
-    """One line an epoch. Written whole each time, so an epoch that was done again after a crash stands there once."""
+    """Write one line per epoch. The file is always rewritten, so an epoch repeated after a crash occurs once."""
     folder.write(METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """`key was old, now new` for every leaf that differs."""
+    """Return `key was old, now new` for every leaf that differs."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{key} was {old}, now {new}"]
     return [

@@ -1,6 +1,6 @@
-"""Training state on disk: weights, optimizer and position. What a run that was stopped goes on from.
+"""Training state on disk, from which a stopped run resumes: weights, optimizer and position.
 
-There is no generator state in it: all randomness is seeded anew at every step from the position (see `engine`).
+It contains no generator state, because every step seeds all randomness from its position (see `trainer`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ WEIGHTS, OPTIMIZER, POSITION = "model.safetensors", "optimizer.pt", "position.js
 
 @dataclass
 class Position:
-    """Where a stage stands."""
+    """Progress of a stage."""
 
-    epochs: int = 0  # complete ones
+    epochs: int = 0  # completed epochs
     history: list[dict[str, Any]] = field(default_factory=list)  # the metrics of each
-    step: int = 0  # steps done of the epoch after them …
+    step: int = 0  # completed steps of the current epoch …
     loss: float = 0.0  # … the sum of their losses …
-    train_s: float = 0.0  # … and the time that they took
+    train_s: float = 0.0  # … and their duration
 
 
 def stalled(position: Position, patience: int | None) -> bool:
-    """Whether the last `patience` epochs brought no better score than the best before them."""
+    """Return whether none of the last `patience` epochs improved on the best score before them."""
     if patience is None or position.epochs <= patience:
         return False
     past = [line["score"] for line in position.history]
@@ -37,6 +37,7 @@ def stalled(position: Position, patience: int | None) -> bool:
 
 
 def save(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write weights, optimizer state and position."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.state_dict().items()}
     safetensors.save_file(tensors, folder / WEIGHTS)
     torch.save(optimizer.state_dict(), folder / OPTIMIZER)
@@ -44,7 +45,7 @@ def save(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer, pos
 
 
 def load(folder: Path, learner: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Put weights and optimizer back as they were saved; returns the position."""
+    """Restore weights and optimizer state; return the position."""
     load_weights(folder, learner)
     optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
     return read_position(folder)
@@ -59,6 +60,6 @@ def load_weights(folder: Path, learner: nn.Module) -> None:
 
 
 def load_system(folder: Path, system: nn.Module) -> None:
-    """The weights without those of the losses."""
+    """Load the weights of the system, without those of the losses."""
     tensors = safetensors.load_file(folder / WEIGHTS)
     system.load_state_dict({name: t for name, t in tensors.items() if not name.startswith("loss.")}, strict=True)

@@ -1,4 +1,4 @@
-"""The data of a stage's tasks: which store, which rows to learn from, which to score."""
+"""The data of a stage's tasks: the store, the training rows, and the rows to score."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from aupipe.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a task of a stage learns from and is scored on."""
+    """Training and evaluation samples of one task."""
 
     index: FaceStore
     train: Samples
-    eval: Samples | None  # None for identities, who are other people, and where the store has no validation split
+    eval: Samples | None  # None for identities, and if the store has no validation split
 
 
 def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.OFFICIAL) -> dict[Task, TaskData]:
-    """The data of a stage's tasks.
+    """Return the data of a stage's tasks.
 
     Raises:
         ConfigError: a store's crops follow another template.
-        DatasetError: nothing with a label is left.
+        DatasetError: a task has no labeled rows.
     """
     found = {}
     for name, task in recipe.stages[stage].tasks.named.items():
@@ -38,13 +38,13 @@ def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.
             if template.distance(other.template, index.template) >= template.SAME_PX:
                 raise ConfigError(
                     f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "
-                    f"template than those of {index.storage.root}; make one of the stores again with preprocess.py"
+                    f"template than those of {index.storage.root}; remake one of the stores with preprocess.py"
                 )
-        # A class that the model does not know, as Other of eight for a head of seven, is unknown to it.
+        # A class beyond those of the model counts as unlabeled, e.g. Other of eight for a head with seven classes.
         classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
-        learnt = samples.train_samples(own, task.data, name, split, classes)
-        scored = None
+        train = samples.train_samples(own, task.data, name, split, classes)
+        evaluated = None
         if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
-            scored = samples.eval_samples(own, split, name, classes)
-        found[name] = TaskData(own, learnt, scored)
+            evaluated = samples.eval_samples(own, split, name, classes)
+        found[name] = TaskData(own, train, evaluated)
     return found

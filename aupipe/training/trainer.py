@@ -1,4 +1,4 @@
-"""One training stage on one worker: learn an epoch, validate. Knows torch.distributed, not Ray."""
+"""One training stage on one worker: train an epoch, validate. Uses torch.distributed, not Ray."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from aupipe.arrays import Ints
 from aupipe.data import batches, sampler
 from aupipe.data.batches import EmbeddingFolders, Source
 from aupipe.data.clips import Clips
-from aupipe.data.mel_reader import LogMelCache
+from aupipe.data.readers import LogMelCache
 from aupipe.data.sampler import Task
-from aupipe.data.samples import Samples
+from aupipe.data.samples import DataConfig, Samples
 from aupipe.errors import AupipeError, DatasetError
 from aupipe.evaluation import metrics
 from aupipe.evaluation.inference import predict_tracks
-from aupipe.models.sliding_window import outputs
+from aupipe.models.sliding_window import outputs as output_sizes
 from aupipe.training import optim
 from aupipe.training.learner import unwrap
-from aupipe.training.recipe import DataConfig, Recipe, Stage
+from aupipe.training.recipe import Recipe, Stage
 from aupipe.training.task_data import TaskData
 
 
 class Trainer:
-    """Learns a stage's tasks epoch by epoch; every rank makes one."""
+    """Training of a stage's tasks, epoch by epoch; every rank creates one."""
 
     def __init__(
         self, *, recipe: Recipe, stage: str, data: Mapping[Task, TaskData], model: nn.Module,
@@ -42,8 +42,8 @@ class Trainer:
     ) -> None:  # fmt: skip
         """
         Args:
-            model: the learner itself or a wrapper of it (DDP) with the same call.
-            embeddings: of the tasks whose crops have been encoded.
+            model: the learner, or a DDP wrapper of it.
+            embeddings: stored embeddings, for tasks whose crops are already encoded.
         """
         self.settings: Stage = recipe.stages[stage]
         self.seed = sampler.seed_of(recipe.seed, stage)
@@ -57,7 +57,7 @@ class Trainer:
         self.sources = {
             name: self._source(name, data[name].train, 2 * config.window_groups) for name, config in self.tasks.items()
         }
-        self.sounds = {name: LogMelCache(data[name].index) for name in self.tasks}
+        self.audio = {name: LogMelCache(data[name].index) for name in self.tasks}
         self.steps = {name: steps_of(data[name].train, config, self.settings) for name, config in self.tasks.items()}
         self.steps_per_epoch = len(sampler.task_schedule(self.steps, self.settings.alternate, epoch=0))
         self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
@@ -71,41 +71,41 @@ class Trainer:
         )  # fmt: skip
 
     def train_epoch(self, epoch: int) -> float:
-        """Learn a whole epoch; its mean loss over all ranks."""
-        *_, (_, total) = self.learn(epoch)
+        """Train a whole epoch; return its mean loss over all ranks."""
+        *_, (_, total) = self.train_steps(epoch)
         return total / self.steps_per_epoch
 
-    def learn(self, epoch: int, done: int = 0, total: float = 0.0) -> Iterator[tuple[int, float]]:
-        """Learn an epoch from where it stands to its end; after each step, the steps done and the sum of their losses.
+    def train_steps(self, epoch: int, done: int = 0, total: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Train the rest of an epoch; yield, after each step, the number of steps done and the sum of their losses.
 
         Args:
-            done, total: as yielded last when the epoch was left.
+            done, total: the values yielded last, to resume an interrupted epoch.
         """
         optim.train_mode(self.model)
-        turns = sampler.task_schedule(self.steps, self.settings.alternate, epoch=epoch)
-        for number, (task, pass_index, step) in enumerate(turns[done:], start=done):
+        schedule = sampler.task_schedule(self.steps, self.settings.alternate, epoch=epoch)
+        for number, (task, pass_index, step) in enumerate(schedule[done:], start=done):
             loss = self._step(task, pass_index, step, epoch * self.steps_per_epoch + number)
             total += float(_sum_over_ranks(torch.tensor([loss], dtype=torch.float64), self.device)) / self.world
             if not math.isfinite(total):
                 rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimizer.param_groups)
-                raise AupipeError(f"epoch {epoch + 1}: the loss is {total}, at learning rates {rates}; try lower ones")
+                raise AupipeError(f"epoch {epoch + 1}: the loss is {total} at learning rates {rates}; use lower ones")
             yield number + 1, total
 
     def _step(self, task: Task, pass_index: int, step: int, number: int) -> float:
-        """Global step `number` of the stage: step `step` of pass `pass_index` through a task's data."""
+        """Run global step `number` of the stage: step `step` of pass `pass_index` through a task's data."""
         self._set_learning_rates(number)
-        self.optimizer.zero_grad(set_to_none=True)  # None, not 0: momentum would move the heads of the other tasks
+        self.optimizer.zero_grad(set_to_none=True)  # with 0 instead, momentum would move the heads of other tasks
         parts = self.settings.accumulate
         share = sampler.local_batch_size(self.settings.batch, rank=self.rank, world=self.world)
         total = 0.0
         for part in range(parts):
             first, last = share * part // parts, share * (part + 1) // parts
-            # Gradients of the ranks are added up once, with those of the last part.
-            waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            # Gradients are summed over ranks once, with the last part.
+            sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if isinstance(self.model, DistributedDataParallel) and part + 1 < parts:
-                waits = self.model.no_sync()
-            with waits:
-                # Ranks are averaged, and their shares may differ by one.
+                sync = self.model.no_sync()
+            with sync:
+                # DDP averages over ranks, and their numbers of clips may differ by one.
                 weight = (last - first) * self.world / self.settings.batch
                 loss = self._part(task, pass_index, step, (first, last)) * weight
                 loss.backward()
@@ -116,37 +116,37 @@ class Trainer:
         return total
 
     def _part(self, task: Task, pass_index: int, step: int, part: tuple[int, int]) -> Tensor:
-        """The loss of clips `part` of this rank's share of a batch."""
-        # Dropout and augmentation depend on the position alone, so going on from here needs no generator state.
+        """Return the loss of clips `part` of this rank's part of a batch."""
+        # Dropout and augmentation are seeded by the position, so resuming here needs no generator state.
         position = (self.seed, task, pass_index, step, self.rank, *part)
         torch.manual_seed(sampler.seed_of("step", *position))
         generator = torch.Generator().manual_seed(sampler.seed_of("augment", *position))
         cut, order = self._plan(task, pass_index)
         picked = sampler.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
         chosen = cut.take(picked[slice(*part)])
-        learnt = self.data[task].train
-        known = learnt.learn_targets[chosen.rows]
-        known[~chosen.valid] = facs.UNKNOWN
-        targets = torch.from_numpy(known).to(self.device, torch.float32 if task == "au" else torch.int64)
-        rows = learnt.tracks.rows[chosen.rows]
-        seen, targets = self.sources[task].clips(rows, targets, pass_index=pass_index, generator=generator)
+        samples = self.data[task].train
+        labels = samples.train_targets[chosen.rows]
+        labels[~chosen.valid] = facs.UNKNOWN
+        targets = torch.from_numpy(labels).to(self.device, torch.float32 if task == "au" else torch.int64)
+        rows = samples.tracks.rows[chosen.rows]
+        inputs, targets = self.sources[task].clips(rows, targets, pass_index=pass_index, generator=generator)
         mask = torch.from_numpy(chosen.valid).to(self.device)
-        time_s = learnt.tracks.time_s[chosen.rows]
+        time_s = samples.tracks.time_s[chosen.rows]
         context = [mask, torch.from_numpy(time_s).to(self.device)]
         if self.learner.head.uses_audio:
-            videos = learnt.tracks.videos_of(chosen.rows[:, 0])
-            context += [part.to(self.device) for part in self.sounds[task].clips(videos, time_s)]
+            videos = samples.tracks.videos_of(chosen.rows[:, 0])
+            context += [part.to(self.device) for part in self.audio[task].clips(videos, time_s)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss: Tensor = self.model(task, seen, targets, *context)
+            loss: Tensor = self.model(task, inputs, targets, *context)
         return loss
 
     def _plan(self, task: Task, pass_index: int) -> tuple[Clips, Ints]:
-        """The clips of a pass through a task's data, and their order."""
+        """Return the clips of a pass through a task's data, and their order."""
         if (task, pass_index) not in self._plans:
-            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one a task
-            config, learnt, index = self.tasks[task], self.data[task].train, self.data[task].index
-            cut = learnt.clips(config, seed=self.seed, epoch=pass_index)
-            groups = index.row_groups(learnt.tracks.split).of(learnt.tracks.rows[cut.rows[:, 0]])
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one plan per task
+            config, samples, index = self.tasks[task], self.data[task].train, self.data[task].index
+            cut = samples.clips(config, seed=self.seed, epoch=pass_index)
+            groups = index.row_groups(samples.tracks.split).of(samples.tracks.rows[cut.rows[:, 0]])
             order = sampler.epoch_order(groups, seed=self.seed, epoch=pass_index, window=config.window_groups)
             self._plans[task, pass_index] = (cut, order)
         return self._plans[task, pass_index]
@@ -160,23 +160,25 @@ class Trainer:
             )  # fmt: skip
 
     def validate(self) -> dict[str, Any]:
-        """Scores of every task that has any at threshold 0.5, over all ranks, each of which predicts its share."""
-        _same_buffers(self.learner)
+        """Return the scores at threshold 0.5 of every task with rows to score; each rank predicts its part of them."""
+        _broadcast_buffers(self.learner)
         figures: dict[str, Any] = {}
         for task, data in self.data.items():
             if data.eval is not None:
                 figures |= self._validated(task, data.eval)
         return figures
 
-    def _validated(self, task: Task, scored: Samples) -> dict[str, Any]:
-        count = len(scored.tracks.videos)
+    def _validated(self, task: Task, samples: Samples) -> dict[str, Any]:
+        count = len(samples.tracks.videos)
         first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
-        mine = scored.tracks.part(first, last)
-        targets = scored.targets[scored.tracks.offsets[first] : scored.tracks.offsets[last]]
-        features = self._source(task, scored, keep_groups=2).embeddings(mine.rows)
-        said = predict_tracks(self.learner.head, features, self.sounds[task], mine, self.overlap)
-        # A rank may have no track: there are more of them than videos.
-        found = said[task] if said else np.zeros((0, outputs(self.learner.head, self.learner.encoder.embed_dim)[task]))
+        own = samples.tracks.part(first, last)
+        targets = samples.targets[samples.tracks.offsets[first] : samples.tracks.offsets[last]]
+        features = self._source(task, samples, keep_groups=2).embeddings(own.rows)
+        outputs = predict_tracks(self.learner.head, features, self.audio[task], own, self.overlap)
+        if outputs:
+            found = outputs[task]
+        else:  # with more ranks than tracks, some ranks have none
+            found = np.zeros((0, output_sizes(self.learner.head, self.learner.encoder.embed_dim)[task]))
         if task == "au":
             counts = self._summed(metrics.confusion(targets, found >= 0.5))
             floor = float(metrics.macro_f1(metrics.all_ones(counts)))
@@ -192,7 +194,7 @@ class Trainer:
         }
 
     def peak_mb(self) -> float:
-        """The most memory that this rank has held: of its GPU, or on CPUs resident, Python and Ray included."""
+        """Return the peak memory of this rank in MiB: of its GPU, or resident on a CPU, with Python and Ray."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -202,20 +204,20 @@ class Trainer:
 
 
 def score(figures: Mapping[str, Any], loss: float) -> float:
-    """What the best epoch is chosen by: the mean macro F1 of the tasks; where none is scored, the loss, negated."""
+    """Return the score that selects the best epoch: the mean macro F1 of the tasks, or without scores −loss."""
     found = [figures[key] for key in ("macro_f1", "expr_macro_f1") if key in figures]
     return sum(found) / len(found) if found else -loss
 
 
-def steps_of(learnt: Samples, config: DataConfig, stage: Stage) -> int:
-    """Optimizer steps of a pass.
+def steps_of(samples: Samples, config: DataConfig, stage: Stage) -> int:
+    """Return the optimizer steps of a pass.
 
     Raises:
-        DatasetError: there is not a whole batch.
+        DatasetError: there are fewer clips than one batch.
     """
-    clips = len(learnt.clips(config, seed=0, epoch=0))
+    clips = len(samples.clips(config, seed=0, epoch=0))
     if clips < stage.batch:
-        raise DatasetError(f"{clips} samples are less than one batch of {stage.batch}")
+        raise DatasetError(f"{clips} samples are fewer than one batch of {stage.batch}; lower the stage's batch")
     return sampler.steps(clips, stage.batch)
 
 
@@ -226,16 +228,16 @@ def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     return values
 
 
-def broadcast_flags(wishes: Sequence[bool], device: torch.device) -> list[bool]:
-    """What rank 0 wishes, told to all."""
-    values = torch.tensor(wishes, device=device, dtype=torch.uint8)
+def broadcast_flags(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return the flags of rank 0 on every rank."""
+    values = torch.tensor(flags, device=device, dtype=torch.uint8)
     if distributed.is_initialized():
         distributed.broadcast(values, 0)
     return [bool(value) for value in values.tolist()]
 
 
-def _same_buffers(system: nn.Module) -> None:
-    """Give every rank the batch-norm statistics of rank 0, as the checkpoint has them (DDP does so before a step)."""
+def _broadcast_buffers(system: nn.Module) -> None:
+    """Copy the batch-norm statistics of rank 0, which checkpoints contain, to all ranks (as DDP does before a step)."""
     if distributed.is_initialized():
         for buffer in system.buffers():
             distributed.broadcast(buffer, 0)

@@ -1,4 +1,4 @@
-"""The picture of a search: what each trial scored, epoch by epoch, and the best score so far over time."""
+"""Plot of a search: the score of each trial per epoch, and the best score over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLORS = {"finished": "#33506b", "stopped": "#bbbbbb", "failed": "#cc3344"}
 
 
 def picture(found: Sequence[Trial], title: str) -> bytes:
-    """A PNG of trials in the order in which they began, one at least with a score."""
+    """Return a PNG of trials, given in the order in which they began; at least one must have a score."""
     figure = Figure(figsize=(12, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)

@@ -1,6 +1,6 @@
-"""A search over a recipe: which settings are tried, what each trial trains, and what all trials share.
+"""A search over a recipe: the settings of each trial, the stages that it trains, and the stages that trials share.
 
-Stages before the first that is searched are the same in every trial, so they are trained once.
+Stages before the first searched stage are the same in every trial, so they are trained once.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from aupipe.config import load
 from aupipe.data import sampler
 from aupipe.errors import ConfigError
 from aupipe.training.recipe import FROM_STAGE, Recipe
-from aupipe.tuning.space import Dimension
+from aupipe.training.search_space import Dimension
 
 Settings = dict[str, Any]  # dotted key of the recipe → value
-DEFAULT = "default"  # the trial of the recipe as it is
+DEFAULT = "default"  # the trial of the unmodified recipe
 
 
 def search_space(recipe: Recipe) -> dict[str, Dimension]:
-    """Dotted key → values, of the stages that a run of the recipe needs.
+    """Return dotted key → values for the stages that a run of the recipe needs.
 
     Raises:
-        ConfigError: there is nothing to search, a key that the recipe does not have, or a value that cannot be there.
+        ConfigError: the search space is empty, a key does not exist in the recipe, or a value is invalid.
     """
     found = {
         f"stages.{stage}.{key}": dimension
@@ -36,7 +36,7 @@ def search_space(recipe: Recipe) -> dict[str, Dimension]:
     }
     if not found:
         raise ConfigError(
-            f"recipe {recipe.name} says nothing to search for the stages {', '.join(recipe.needed())}; give it a "
+            f"recipe {recipe.name} has no search space for the stages {', '.join(recipe.needed())}; add a "
             "search: section, as in aupipe/recipes/multilabel_transformer.yaml"
         )
     for key, dimension in found.items():
@@ -46,9 +46,9 @@ def search_space(recipe: Recipe) -> dict[str, Dimension]:
 
 
 def draws(recipe: Recipe, count: int) -> list[Settings]:
-    """So many different settings, drawn at random, the recipe's own ({}) first; fewer if there are no more.
+    """Return `count` distinct random settings, fewer if there are no more. Includes the unmodified recipe ({}) first.
 
-    The n-th depends on the recipe alone, so a search that goes on, or gets more trials, finds those that it had.
+    The n-th draw depends only on the recipe, so a search that resumes or gets more trials repeats its first ones.
     """
     dimensions = search_space(recipe)
     found: list[Settings] = [{}]
@@ -63,34 +63,34 @@ def draws(recipe: Recipe, count: int) -> list[Settings]:
 
 
 def name_of(settings: Settings) -> str:
-    """Of a trial: the same settings have the same name."""
+    """Return the name of a trial; equal settings have equal names."""
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8] if settings else DEFAULT
 
 
 def shared(recipe: Recipe) -> Recipe | None:
-    """The stages that are trained once for all trials; None if there are none."""
+    """Return a recipe of the stages that are trained once for all trials; None if there are none."""
     stages = _shared_stages(recipe)
     return _with_stages(recipe, {name: {} for name in stages}) if stages else None
 
 
 def of_trial(recipe: Recipe, settings: Settings, starts: Mapping[str, str]) -> Recipe:
-    """The stages that a trial trains, with its settings.
+    """Return a recipe of the stages that a trial trains, with its settings.
 
     Args:
-        starts: the checkpoints of the stages that `shared` has trained.
+        starts: stage → checkpoint, for the stages of `shared`.
     """
-    wanted = recipe.changed(settings)
-    own = [name for name in wanted.needed() if name not in starts]
+    changed = recipe.changed(settings)
+    own = [name for name in changed.needed() if name not in starts]
     changes: dict[str, dict[str, Any]] = {}
     for name in own:
-        before = wanted.stages[name].init.removeprefix(FROM_STAGE)
+        before = changed.stages[name].init.removeprefix(FROM_STAGE)
         changes[name] = {"init": starts[before]} if before in starts else {}
-    return _with_stages(wanted, changes)
+    return _with_stages(changed, changes)
 
 
 def to_yaml(recipe: Recipe, comment: str) -> bytes:
-    """The recipe with every setting spelt out, as `train.py --recipe FILE` reads it."""
+    """Return the recipe with all settings explicit, as a file for `train.py --recipe FILE`."""
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
     return f"# {comment}\n{text}".encode()
 
@@ -101,7 +101,7 @@ def _shared_stages(recipe: Recipe) -> list[str]:
 
 
 def _with_stages(recipe: Recipe, changes: Mapping[str, Mapping[str, Any]]) -> Recipe:
-    """The recipe with these stages alone, changed so, and without what concerns whole runs."""
+    """Return the recipe with only these stages, changed as given, and without `fold` and `search`."""
     described = recipe.model_dump(mode="json") | {"fold": {}, "search": {}}
     stages = {name: described["stages"][name] | dict(changed) for name, changed in changes.items()}
     return load(Recipe, described | {"stages": stages})

@@ -1,5 +1,6 @@
-"""The trials of a search on disk: OUT/trials/NAME is a run as train.py leaves it, and `trial.json` in it says how far
-the trial came. Done-ness is read from there, so a search that was killed goes on with what is not done.
+"""The trials of a search on disk. OUT/trials/NAME is a run of train.py, and its `trial.json` records the status.
+
+A search that was stopped reads these records and resumes with the unfinished trials.
 """
 
 from __future__ import annotations
@@ -18,40 +19,42 @@ from aupipe.config import Section
 from aupipe.storage import Storage
 from aupipe.training import run_dir
 from aupipe.training.recipe import Recipe
+from aupipe.training.search_space import Dimension
 from aupipe.tuning.search import Settings, name_of
-from aupipe.tuning.space import Dimension
 
 FOLDER, RECORD = "trials", "trial.json"
 Status = Literal["running", "finished", "stopped", "failed"]
 
 
 class Trial(Section):
-    """One set of settings, and what became of it."""
+    """One set of settings and its outcome."""
 
     settings: dict[str, Any]
-    status: Status = "running"  # stopped: early, because others were better
-    reason: str = ""  # of what failed
+    status: Status = "running"  # stopped: early, because other trials were better
+    reason: str = ""  # of a failed trial
     began_s: float  # since 1970
     ended_s: float | None = None
-    scores: tuple[float, ...] = ()  # of the epochs of the last stage, by which the search goes
+    scores: tuple[float, ...] = ()  # of the epochs of the last stage; the search maximizes the best
     train_s: float = 0.0
 
     @property
     def name(self) -> str:
+        """Name derived from the settings."""
         return name_of(self.settings)
 
     @property
     def folder(self) -> str:
+        """Folder of the run below OUT."""
         return f"{FOLDER}/{self.name}"
 
     @property
     def score(self) -> float:
-        """Of the best epoch; −∞ before the first."""
+        """Score of the best epoch; −∞ before the first."""
         return max(self.scores, default=float("-inf"))
 
 
 def begin(out: Storage, settings: Settings) -> Trial:
-    """The trial of these settings; from now on there is a record of it."""
+    """Return the trial of these settings, and write its record if there is none."""
     trial = Trial(settings=settings, began_s=time.time())
     if out.exists(f"{trial.folder}/{RECORD}"):
         return _read(out, trial.folder)
@@ -60,7 +63,7 @@ def begin(out: Storage, settings: Settings) -> Trial:
 
 
 def end(out: Storage, settings: Settings, status: Status, reason: str = "") -> Trial:
-    """Write down how a trial ended; one that has ended already stays as it is."""
+    """Record how a trial ended; a trial that has already ended stays unchanged."""
     trial = begin(out, settings)
     if trial.status == "running":
         lines = epochs(out, trial)
@@ -78,14 +81,14 @@ def end(out: Storage, settings: Settings, status: Status, reason: str = "") -> T
 
 
 def epochs(out: Storage, trial: Trial) -> list[dict[str, Any]]:
-    """The figures of the epochs of the last stage that the trial has begun."""
+    """Return the metrics of each epoch of the last stage that the trial has begun."""
     name = f"{trial.folder}/{run_dir.METRICS}"
     lines = [json.loads(line) for line in out.read(name).splitlines()] if out.exists(name) else []
     return [line for line in lines if line["stage"] == lines[-1]["stage"]]
 
 
 def read(out: Storage) -> list[Trial]:
-    """All trials, in the order in which they began."""
+    """Return all trials in the order in which they began."""
     if not out.exists(FOLDER):
         return []
     folders = [f"{FOLDER}/{name}" for name in out.children(FOLDER)[0]]
@@ -94,12 +97,12 @@ def read(out: Storage) -> list[Trial]:
 
 
 def best(found: Sequence[Trial]) -> Trial:
-    """The one with the best epoch; of equals the earliest."""
+    """Return the trial with the best epoch, on a tie the earliest."""
     return max(found, key=lambda trial: trial.score)
 
 
 def to_parquet(recipe: Recipe, space: Mapping[str, Dimension], found: Sequence[Trial]) -> bytes:
-    """One row a trial, one column a setting."""
+    """Return a Parquet file with one row per trial and one column per setting."""
     columns: dict[str, list[Any]] = {
         "trial": [trial.name for trial in found],
         "status": [trial.status for trial in found],

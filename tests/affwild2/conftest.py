@@ -1,4 +1,4 @@
-"""Small Aff-Wild2 folders of each edition, with the oddities of the real one."""
+"""Small Aff-Wild2 folders of each edition, with the irregularities of the real one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ AU_HEADER = ",".join(facs.AFFWILD2_AUS)
 
 
 def jpeg(seed: int, size: int = 112) -> bytes:
-    """A JPEG of its own for each seed."""
+    """Return a different JPEG for each seed."""
     image = np.full((size, size, 3), seed % 251, np.uint8)
     return cv2.imencode(".jpg", image)[1].tobytes()
 
 
 def video(path: Path, frames: int, rate: int = 25, sound: bool = False) -> None:
-    """A gray video of `frames` frames, with a tone if asked for."""
+    """Write a gray video of `frames` frames, optionally with a tone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=rate)
@@ -41,7 +41,7 @@ def video(path: Path, frames: int, rate: int = 25, sound: bool = False) -> None:
 
 
 class Tree:
-    """A folder in the making."""
+    """A data set folder under construction."""
 
     def __init__(self, root: Path, edition: str) -> None:
         self.root, self.edition = root, edition
@@ -76,7 +76,7 @@ def au_line(*positive: int) -> str:
 
 @pytest.fixture(params=["abaw2", "abaw5", "abaw6"])
 def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Tree:
-    """Two training videos and two validation videos with everything that is odd in the data set."""
+    """Return two training and two validation videos with all irregularities of the data set."""
     tree = Tree(tmp_path / "Aff-Wild2", request.param)
     unknown = ",".join(["-1"] * 12)
     # One line −1 in one column; a row of 11 values; a label of 2; two rows without a crop; a crop that is no JPEG

@@ -1,4 +1,4 @@
-"""The whole of preprocessing without a cluster: every row of the store against what the tree says."""
+"""All of preprocessing without a cluster: every row of the store against the tree of the data set."""
 
 import cv2
 import numpy as np
@@ -31,7 +31,7 @@ def positives(row):
     return [facs.AU_NUMBERS[i] for i, label in enumerate(row["au"]) if label == 1]
 
 
-def test_every_row_is_what_the_tree_says(tree, tmp_path):
+def test_every_row_equals_its_source(tree, tmp_path):
     _, card, index = make(tree, tmp_path / "store", overrides=["data.leak=off"])
     train = rows_of(index, "train")
     seven = tree.edition == "abaw2"
@@ -100,7 +100,7 @@ def test_mismatches_are_counted_by_track(tree, tmp_path):
     ]
 
 
-def test_time_is_the_containers_where_there_is_one(tree, tmp_path):
+def test_time_comes_from_the_container_if_there_is_one(tree, tmp_path):
     _, _, index = make(tree, tmp_path / "store")
     times = {(row["video_id"], row["frame"]): row["time_s"] for row in rows_of(index, "train")}
     assert times["10-30-1280x720", 3] == pytest.approx(2 / 25)
@@ -108,7 +108,7 @@ def test_time_is_the_containers_where_there_is_one(tree, tmp_path):
     assert all(row["time_s"] is None for row in rows_of(index, "validation"))
 
 
-def test_sound_is_kept_by_base_video(tree, tmp_path):
+def test_audio_is_stored_by_base_video(tree, tmp_path):
     _, _, index = make(tree, tmp_path / "store")
     sound = index.audio("10-30-1280x720")
     assert sound.rate_hz == 16000
@@ -132,7 +132,7 @@ def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, 
     assert set(Storage(tmp_path / "one").names("", ".parquet")) == set(after) | sound
 
 
-def test_videos_without_faces_leave_an_empty_split_which_is_said(tree, tmp_path):
+def test_an_empty_split_of_videos_without_faces_is_reported(tree, tmp_path):
     with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_face"):
         make(tree, tmp_path / "store", source="videos")
 
@@ -171,7 +171,7 @@ def test_crops_may_be_png_and_names_in_any_case(tree, tmp_path):
     assert card.annotations["images.no_frame_number"] == 1
 
 
-def test_a_split_of_refused_lines_says_so_first(tree, tmp_path):
+def test_a_split_of_invalid_lines_is_reported_first(tree, tmp_path):
     for name in ("video9", "v2"):
         tree.annotate("au", "validation", name, ["yes," * 11 + "no"] * 3)
     with pytest.raises(

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 HEADER = ",".join(facs.AFFWILD2_AUS)
 
 
-def test_columns_go_by_name():
+def test_columns_are_identified_by_name():
     names = list(reversed(facs.AFFWILD2_AUS))
     row = ",".join("1" if name == "AU4" else "0" for name in names)
     labels = parse("au", f"{','.join(names)}\n{row}\n".encode(), "f")
@@ -24,7 +24,7 @@ def test_one_unknown_makes_the_row_unknown():
     assert not labels.bad.any()
 
 
-def test_bad_lines_cost_their_frame_and_are_named_by_line():
+def test_invalid_lines_lose_their_frame_and_are_named_by_line():
     lines = [HEADER, "0," * 11 + "0", "0," * 10 + "0", "0," * 11 + "2", "1," * 11 + "1", "0,0,1"]
     labels = parse("au", "\r\n".join(lines).encode("utf-8-sig"), "AU_Set/a.txt")
     assert labels.values[:, 0].tolist() == [0, -1, -1, 1, -1]
@@ -36,7 +36,7 @@ def test_bad_lines_cost_their_frame_and_are_named_by_line():
     )
 
 
-def test_expressions_go_by_the_name_of_their_class():
+def test_expressions_are_identified_by_class_name():
     header = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise"
     labels = parse("expr", f"{header}\n4\n-1\n7\n6\n\n".encode(), "f")
     assert labels.values.tolist() == [4, -1, -1, 6]
@@ -49,7 +49,7 @@ ROWS = [[0, 1] * 6, [-1] * 12, [1] * 12]
 
 
 def au_file(cell="{}", delimiter=",", header=HEADER, ends="\n", index=None, tail="", encoding="utf-8"):
-    """ROWS as annotation file, in another spelling."""
+    """Return ROWS as an annotation file in another spelling."""
     names = ([] if index is None else [index]) + header.split(",")
     lines = [delimiter.join(names) + tail]
     for number, row in enumerate(ROWS):
@@ -106,7 +106,7 @@ def test_other_spellings_of_expressions_mean_the_same(text):
     assert (labels.values.tolist(), labels.problems) == ([2, -1, -1, 0], ())
 
 
-def test_a_frame_number_that_is_not_the_lines_costs_its_line():
+def test_a_line_with_another_frame_number_is_invalid():
     lines = [f"{HEADER}"] + ["1," * 11 + "1"] * 4
     text = "\n".join(
         f"{first},{line}" for first, line in zip(["frame", "1", "2.0", "4", "v/00004.jpg"], lines, strict=True)
@@ -137,10 +137,10 @@ def test_a_refused_line_is_named_with_its_cell():
         ("au", "", "f is empty"),
         ("au", "0,0,0\n", "f:1 the header has no AU1, AU2"),
         ("au", HEADER.replace(",AU26", "") + "\n", "no AU26; it must name all 12"),
-        ("expr", "Neutral,Boredom\n0\n", "f:1 the header names the class 'Boredom'"),
+        ("expr", "Neutral,Boredom\n0\n", "f:1 the header has the class 'Boredom'"),
     ],
 )
-def test_a_file_that_is_none_is_an_error(task, text, message):
+def test_a_file_that_is_not_an_annotation_file_is_an_error(task, text, message):
     for function in (parse, check_header):
         with pytest.raises(DatasetError, match=message):
             function(task, text.encode(), "f")

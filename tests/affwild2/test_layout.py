@@ -8,7 +8,7 @@ from aupipe.errors import DatasetError
 pytestmark = pytest.mark.unit
 
 
-def test_an_edition_is_told_by_its_folders(tree):
+def test_an_edition_is_recognized_by_its_folders(tree):
     layout = read_layout(str(tree.root))
     assert layout.edition == tree.edition
     assert [track.name for track in layout.tracks] == [
@@ -32,7 +32,7 @@ def test_an_edition_is_told_by_its_folders(tree):
     ("name", "expected"),
     [("a_left", ("a", "left")), ("a_left_b", ("a_left_b", "")), ("_right", ("_right", "")), ("x", ("x", ""))],
 )
-def test_only_an_ending_names_a_person(name, expected):
+def test_only_a_suffix_names_a_person(name, expected):
     assert split_person(name) == expected
 
 
@@ -57,7 +57,7 @@ def test_an_empty_split_is_named(tree):
         read_layout(str(tree.root))
 
 
-def test_a_pack_may_lie_one_folder_deeper_than_meant(tree):
+def test_a_pack_may_be_one_folder_deeper(tree):
     (tree.root / "cropped_aligned").rename(tree.root / "inner")
     (tree.root / "packs" / "cropped_aligned").mkdir(parents=True)
     (tree.root / "inner").rename(tree.root / "packs" / "cropped_aligned" / "cropped_aligned")
@@ -65,8 +65,8 @@ def test_a_pack_may_lie_one_folder_deeper_than_meant(tree):
     assert track.crops == ("packs/cropped_aligned/cropped_aligned/10-30-1280x720",)
 
 
-def test_another_folder_is_no_data_set(tmp_path):
-    with pytest.raises(DatasetError, match="is no Aff-Wild2 folder"):
+def test_other_folders_are_refused(tmp_path):
+    with pytest.raises(DatasetError, match="is not an Aff-Wild2 folder"):
         read_layout(str(tmp_path))
     with pytest.raises(DatasetError, match="no such folder"):
         read_layout(str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""Crops from videos: whose face is whose, which frames count, and that cutting a video leaves no trace."""
+"""Crops from videos: assignment of faces to people, selection of frames, and independence of cuts."""
 
 import io
 
@@ -20,7 +20,7 @@ RED, BLUE = (220, 30, 30), (30, 30, 220)
 
 
 class Blobs:
-    """A detector that takes bright squares for faces; best score first, as YuNet does."""
+    """A detector of bright squares as faces, with the best score first as YuNet has."""
 
     def __init__(self, config):
         self.config = config
@@ -37,7 +37,7 @@ class Blobs:
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """20 frames of a red face on the left and a blue one on the right; frame 5 has none, frame 8 only the blue one."""
+    """Write 20 frames with a red face on the left and a blue one on the right; frame 5 has none, frame 8 only blue."""
     monkeypatch.setattr(pack_videos, "Detector", Blobs)
     (tmp_path / "batch1").mkdir()
     with av.open(str(tmp_path / "batch1/pair.mp4"), "w") as out:
@@ -69,7 +69,7 @@ def packed(data, *pieces):
     return pq.read_table(io.BytesIO(made)).to_pylist(), pq.ParquetFile(io.BytesIO(made)).metadata.metadata[b"aupipe"]
 
 
-def test_people_are_told_apart_by_position(data):
+def test_people_are_assigned_by_position(data):
     rows, footer = packed(data, piece())
     assert [row["frame"] for row in rows if row["person"] == "left"] == [1, 3, 4, 6, 7, *range(9, 21)]
     assert [row["frame"] for row in rows if row["person"] == "right"] == [1, 3, 4, 6, 7, *range(8, 21)]
@@ -106,7 +106,7 @@ def test_pick(xs, people, expected):
     assert pack_videos.pick(faces, people, 160) == expected
 
 
-def test_one_person_alone_has_the_largest_face():
+def test_a_single_person_has_the_largest_face():
     boxes = np.array([[0, 0, 20, 20], [50, 0, 60, 60]], np.float32)
     faces = Detections(boxes, np.zeros((2, 5, 2), np.float32), np.ones(2, np.float32))
     assert pack_videos.pick(faces, ("",), 160) == {"": 1}

@@ -24,7 +24,7 @@ def decisions(seed=0):
     return {track: random.random((count, 12)) < 0.5 for track, count in sub.frame_counts(ORDER).items()}
 
 
-def test_short_holes_are_interpolated_and_the_rest_takes_the_nearest():
+def test_short_gaps_are_interpolated_and_other_frames_take_the_nearest():
     filled = sub.fill(known([2, 5, 15], [0.0, 0.3, 1.0]), 18, max_gap_frames=3)[:, 0]
     assert filled[:5] == pytest.approx([0, 0, 0.1, 0.2, 0.3])
     assert filled[5:10] == pytest.approx([0.3] * 5)  # 10 is as near to 5 as to 15: the earlier
@@ -33,7 +33,7 @@ def test_short_holes_are_interpolated_and_the_rest_takes_the_nearest():
 
 
 @given(st.sets(st.integers(1, 60), min_size=1), st.integers(1, 70), st.integers(0, 80), st.randoms())
-def test_what_is_known_stays_and_nothing_leaves_its_range(frames, count, gap, random):
+def test_known_probabilities_stay_and_all_are_in_range(frames, count, gap, random):
     ordered = sorted(frames)
     predictions = known(ordered, [random.random() for _ in ordered])
     filled = sub.fill(predictions, count, gap)
@@ -90,14 +90,14 @@ def test_the_checker_finds_a_planted_fault(fault):
     assert sub.check_single(text, ORDER) == []
     broken = "\n".join(FAULTS[fault](text.splitlines())) + "\n"
     assert sub.check_single(broken, ORDER)
-    with pytest.raises(DatasetError, match="not a submission"):
+    with pytest.raises(DatasetError, match="not a valid submission"):
         sub.read_single(broken, ORDER)
 
 
-def test_the_checker_looks_at_the_file_as_a_whole():
+def test_the_checker_checks_the_file_as_a_whole():
     text = sub.write_track(decisions()["a"])
     assert sub.check_track(text, 3) == []
-    assert "cut off" in sub.check_track(text[:-1], 3)[0]
+    assert "truncated" in sub.check_track(text[:-1], 3)[0]
     assert "Windows" in sub.check_track(text.replace("\n", "\r\n"), 3)[0]
     assert sub.check_track(text, 4) == ["3 frames instead of 4"]
     assert "header" in sub.check_track(text.partition("\n")[2], 2)[0]

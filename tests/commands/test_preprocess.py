@@ -9,8 +9,8 @@ def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, capsys):
     assert main(["--data", str(tmp_path), "--out", str(tmp_path / "store")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith(f"preprocess.py: {tmp_path} is no Aff-Wild2 folder")
-    assert "give the folder that holds the annotations" in error
+    assert error.startswith(f"preprocess.py: {tmp_path} is not an Aff-Wild2 folder")
+    assert "give the folder that contains the annotations" in error
     assert not (tmp_path / "store").exists()
 
 

@@ -29,7 +29,7 @@ def test_dry_run_prints_search_space_and_shared_stages_and_writes_nothing(
     [
         ([*QUICK, "--trials", "0"], "--trials: 0 (1 or more)"),
         ([*QUICK, "--workers", "0"], "--workers: 0 (1 or more)"),
-        ([*QUICK, "--set", "search.train=null"], "nothing to search"),
+        ([*QUICK, "--set", "search.train=null"], "has no search space"),
         ([*QUICK, "--set", "search.train={batches: {choice: [8]}}"], "stages.train.batches"),
         ([*QUICK, "--set", "search.train={batch: {choose: [8]}}"], "choose"),
         (["--recipe", "multilabel_transformer"], "--set stages.train.init=timm"),

@@ -24,13 +24,13 @@ def targets() -> torch.Tensor:
     return torch.randint(-1, 2, (64, 12), generator=torch.Generator().manual_seed(2)).float()
 
 
-def test_nothing_asked_nothing_changed(images: torch.Tensor, targets: torch.Tensor) -> None:
+def test_the_default_changes_nothing(images: torch.Tensor, targets: torch.Tensor) -> None:
     out, labels = run(images, targets)
     assert torch.equal(out, images)
     assert torch.equal(labels, targets)
 
 
-def test_same_seed_same_images_other_seed_others(images: torch.Tensor, targets: torch.Tensor) -> None:
+def test_output_is_deterministic_for_a_seed(images: torch.Tensor, targets: torch.Tensor) -> None:
     settings = {
         "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
         "channel_drop": 0.3,
@@ -71,7 +71,7 @@ def test_brightness_and_geometry_stay_in_bounds(images: torch.Tensor, targets: t
     assert shift.abs().max() <= 0.1
     assert shift.std() > 0.03
     flat = run(gray, targets, rotation_turns=0.1, zoom=0.1, shift=0.1, smallest_crop=0.6)[0]
-    torch.testing.assert_close(flat, gray)  # nothing but the image itself is ever shown
+    torch.testing.assert_close(flat, gray)  # pixels come only from the image itself
 
 
 def test_mixup_mixes_labels_as_images_and_keeps_unknown_unknown(images: torch.Tensor) -> None:
@@ -85,13 +85,13 @@ def test_mixup_mixes_labels_as_images_and_keeps_unknown_unknown(images: torch.Te
     assert (labels[:, 0] == -1).all()
 
 
-def test_label_smoothing_leaves_unknown_alone(images: torch.Tensor) -> None:
+def test_label_smoothing_keeps_unknown_labels(images: torch.Tensor) -> None:
     targets = torch.tensor([[0.0, 1.0, -1.0] * 4])
     _, labels = run(images[:1], targets, label_smoothing=0.1)
     torch.testing.assert_close(labels[0, :3], torch.tensor([0.05, 0.95, -1.0]))
 
 
-def test_a_clip_is_changed_as_one(images: torch.Tensor) -> None:
+def test_all_frames_of_a_clip_are_changed_alike(images: torch.Tensor) -> None:
     clips = images[:8, None].expand(-1, 5, -1, -1, -1).contiguous()
     settings = {
         "flip": True, "brightness": 0.2, "gain": 0.3, "contrast": 0.2, "saturation": 0.3, "hue_turns": 0.2,
@@ -122,7 +122,7 @@ def test_crop_shows_a_part_of_the_image() -> None:
     assert wide.std() > 0.05
 
 
-def test_gray_leaves_no_color(images: torch.Tensor, targets: torch.Tensor) -> None:
+def test_gray_removes_all_color(images: torch.Tensor, targets: torch.Tensor) -> None:
     out, _ = run(images, targets, gray=1.0)
     assert torch.allclose(out, out[:, :1].expand_as(out))
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
@@ -137,7 +137,7 @@ def test_shade_falls_off_across_a_flat_image(targets: torch.Tensor) -> None:
     assert torch.allclose(corners[:, 0] + corners[:, 3], corners[:, 1] + corners[:, 2], atol=1e-5)  # a plane
 
 
-def test_low_resolution_takes_detail_and_leaves_the_mean(images: torch.Tensor, targets: torch.Tensor) -> None:
+def test_low_resolution_removes_detail_and_keeps_the_mean(images: torch.Tensor, targets: torch.Tensor) -> None:
     out, _ = run(images, targets, low_resolution=1.0)
     assert (out.std((1, 2, 3)) < 0.9 * images.std((1, 2, 3))).all()
     assert torch.allclose(out.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=0.02)
@@ -164,7 +164,7 @@ def test_erase_paints_one_rectangle(images: torch.Tensor, targets: torch.Tensor)
         assert (picture[:, mask] == picture[:, mask][:, :1]).all()
 
 
-def test_a_random_filter_changes_textures_and_leaves_brightness(images: torch.Tensor, targets: torch.Tensor) -> None:
+def test_a_random_filter_changes_textures_and_keeps_brightness(images: torch.Tensor, targets: torch.Tensor) -> None:
     dim = images * 0.2 + 0.4  # nothing is cut off at 0 or 1
     out, _ = run(dim, targets, filter=0.5)
     changed = (out - dim).abs().amax((1, 2, 3)) > 1e-3

@@ -20,7 +20,7 @@ def of_one_track(found: clips.Clips, edges: np.ndarray) -> bool:
 
 
 @given(lengths, st.integers(1, 12))
-def test_runs_bring_every_frame_once(sizes: list[int], size: int) -> None:
+def test_runs_contain_every_frame_once(sizes: list[int], size: int) -> None:
     edges = tracks(sizes)
     found = clips.runs(edges, size)
     assert np.array_equal(np.sort(found.rows[found.valid]), np.arange(sum(sizes)))
@@ -47,8 +47,8 @@ def test_windows_are_the_formula(sizes: list[int], size: int, stride: int, epoch
         last = max(length - size, 0)
         assert starts[0] <= min(stride, last)
         assert starts.tolist() == [min(starts[0] + k * stride, last) for k in range(last // stride + 1)]
-        mine = found.rows[found.rows[:, 0] == begin + starts[0]][0] - begin
-        assert mine.tolist() == [min(starts[0] + i, length - 1) for i in range(size)]
+        clip = found.rows[found.rows[:, 0] == begin + starts[0]][0] - begin
+        assert clip.tolist() == [min(starts[0] + i, length - 1) for i in range(size)]
 
 
 def test_window_starts_differ_by_epoch_and_track() -> None:

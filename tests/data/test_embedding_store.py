@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from aupipe.data import embedding_store, sampler
-from aupipe.data import encode as encoding
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.batches import EmbeddingFolders, EmbeddingSource
-from aupipe.data.crop_reader import CropReader
-from aupipe.data.embedding_store import EmbeddingReader, Encoding
+from aupipe.data.embedding_store import EmbeddingReader, Encoding, augmented_encodings, encode_crops
+from aupipe.data.readers import CropReader
 from aupipe.errors import ConfigError, DatasetError
-from aupipe.evaluation.inference import encode
 from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
 from aupipe.models.embedding import encoder_sha256
@@ -44,7 +42,7 @@ SEQUENCE = [
 
 
 class Brightness(FrameEncoder):
-    """A frame's mean over each of its left and right half."""
+    """An encoder that returns the mean of each half of a frame, left and right."""
 
     embed_dim = 2
 
@@ -69,12 +67,12 @@ def plain(network: FrameEncoder, index: FaceStore) -> Encoding:
 
 
 def store(folder: Path, network: FrameEncoder, index: FaceStore, *ways: Encoding) -> tuple[str, ...]:
-    """What the Ray job does."""
+    """Encode like the Ray job."""
     for way in ways:
         place = Storage(folder / way.key)
         for part in index.card.parts:
-            place.write(part.name, encoding.encode_part(network, way, index, part.name, CPU))
-        embedding_store.finish(place, way)
+            place.write(part.name, embedding_store.encode_part(network, way, index, part.name, CPU))
+        embedding_store.write_card(place, way)
     return tuple(str(folder / way.key) for way in ways)
 
 
@@ -84,20 +82,23 @@ def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: FaceStore, tmp_path: Path
     part = index.card.parts[0].name
     groups = pq.ParquetFile(f"{folders[0]}/{part}").metadata
     assert [groups.row_group(k).num_rows for k in range(groups.num_row_groups)] == [256, 144]
-    assert encoding.encode_part(network, plain(network, index), index, part, CPU) == Path(folders[0], part).read_bytes()
+    assert (
+        embedding_store.encode_part(network, plain(network, index), index, part, CPU)
+        == Path(folders[0], part).read_bytes()
+    )
     for pool in ("train", "validation", "all"):
         rows = np.random.default_rng(0).permutation(index.rows(pool))[:70]  # other company than when they were stored
         crops = CropReader(index, pool, keep_groups=1)
         reader = EmbeddingReader(index, pool, folders, keep_groups=1)
         found = reader.read(rows)
-        assert torch.equal(found, encode(network, INPUTS, crops, rows, CPU))
+        assert torch.equal(found, encode_crops(network, INPUTS, crops, rows, CPU))
         assert reader._group.cache_info().currsize == 1
 
 
-def test_copies_are_drawn_once_a_track_and_told_apart(index: FaceStore, tmp_path: Path) -> None:
+def test_copies_have_one_draw_per_track_and_differ(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index).model_copy(update={"input": InputSpec(size_px=112, mean=(0, 0, 0), std=(1, 1, 1))})
-    ways = encoding.copies(way, AugmentConfig(flip=True, gain=0.2, label_smoothing=0.1), 2)
+    ways = augmented_encodings(way, AugmentConfig(flip=True, gain=0.2, label_smoothing=0.1), 2)
     folders = store(tmp_path, network, index, way, *ways)
     crops, *drawn = (EmbeddingReader(index, "train", [f], keep_groups=9).read(np.arange(400)) for f in folders)
     gains = torch.stack([copy.sum(dim=1) / crops.sum(dim=1) for copy in drawn]).unflatten(1, (4, 100))
@@ -124,7 +125,7 @@ def test_copies_are_drawn_once_a_track_and_told_apart(index: FaceStore, tmp_path
     torch.testing.assert_close(smoothed.flatten(), torch.tensor([0.95, 0.05, -1, 0.95]))
 
 
-def test_key_tells_all_apart_that_matters_and_nothing_else(index: FaceStore) -> None:
+def test_key_depends_on_everything_that_matters_and_nothing_else(index: FaceStore) -> None:
     base = plain(encoder(), index)
     moved = encoder()
     next(iter(moved.buffers())).add_(1)
@@ -133,12 +134,13 @@ def test_key_tells_all_apart_that_matters_and_nothing_else(index: FaceStore) -> 
         plain(encoder(seed=1), index), plain(moved, index), plain(encoder(token_grid=(1, 1)), index),
         plain(encoder(**spatial), index), plain(encoder(**spatial, heads=4), index),
         base.model_copy(update={"input": InputSpec(size_px=48)}), base.model_copy(update={"store_sha256": "another"}),
-        *encoding.copies(base, AugmentConfig(flip=True), 2), *encoding.copies(base, AugmentConfig(gain=0.1), 1),
+        *augmented_encodings(base, AugmentConfig(flip=True), 2),
+        *augmented_encodings(base, AugmentConfig(gain=0.1), 1),
     ]  # fmt: skip
     assert len({each.key for each in (base, *others)}) == 1 + len(others)
     same = plain(encoder(temporal_layers=2, head="frame_only").train().to(memory_format=torch.channels_last), index)
     assert same.key == base.key
-    once, smoothed = (encoding.copies(base, AugmentConfig(flip=True, label_smoothing=s), 1) for s in (0, 0.1))
+    once, smoothed = (augmented_encodings(base, AugmentConfig(flip=True, label_smoothing=s), 1) for s in (0, 0.1))
     assert once == smoothed
 
 
@@ -179,7 +181,7 @@ def fail(*_: object) -> None:
     raise AssertionError("the encoder is asked, though all is stored")
 
 
-def test_an_encoder_that_learns_is_refused(index: FaceStore) -> None:
+def test_a_trained_encoder_is_refused(index: FaceStore) -> None:
     plan = recipe.read(
         "prompt_tuning", quick=True, overrides=[*PROMPTS, "stages.prompts=null", "stages.base.encode_once={}"]
     )
@@ -195,15 +197,16 @@ def test_an_encoder_that_learns_is_refused(index: FaceStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"), [("augment.mixup_alpha=0.4", "mixup"), ("augment={flip: false, gain: 0, contrast: 0}", "same")]
+    ("setting", "message"),
+    [("augment.mixup_alpha=0.4", "mixup"), ("augment={flip: false, gain: 0, contrast: 0}", "same")],
 )
-def test_copies_that_cannot_be_are_refused(setting: str, said: str) -> None:
+def test_invalid_copies_are_refused(setting: str, message: str) -> None:
     chosen = ["stages.base.encode_once.copies=2", f"stages.base.{setting}"]
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         recipe.read("prompt_tuning", quick=True, overrides=chosen)
 
 
-def test_what_is_not_there_or_not_of_this_store_is_named(index: FaceStore, tmp_path: Path) -> None:
+def test_missing_and_foreign_embeddings_are_named(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index)
     with pytest.raises(DatasetError, match=r"embeddings\.json is missing"):
@@ -212,12 +215,12 @@ def test_what_is_not_there_or_not_of_this_store_is_named(index: FaceStore, tmp_p
     (Path(folder) / index.card.parts[0].name).unlink()
     with pytest.raises(DatasetError, match=r"split=train/.* is missing"):
         EmbeddingReader(index, "train", [folder], keep_groups=1).read(np.arange(3))
-    embedding_store.finish(Storage(folder), way.model_copy(update={"store_sha256": "other"}))
+    embedding_store.write_card(Storage(folder), way.model_copy(update={"store_sha256": "other"}))
     with pytest.raises(DatasetError, match="of another store"):
         EmbeddingReader(index, "train", [folder], keep_groups=1)
 
 
 def test_parts_of_rows(index: FaceStore) -> None:
     train, validation = (part.name for part in index.card.parts)
-    wanted = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
-    assert [encoding.parts_of(index, "all", np.array(rows)) for rows in wanted] == list(wanted.values())
+    expected = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
+    assert [embedding_store.parts_of(index, "all", np.array(rows)) for rows in expected] == list(expected.values())

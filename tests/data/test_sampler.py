@@ -14,7 +14,7 @@ def groups_of(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 @given(st.integers(1, 300), st.integers(0, 5), st.integers(0, 3), st.integers(1, 6))
-def test_epoch_takes_every_row_once_and_the_same_way_again(n: int, seed: int, epoch: int, window: int) -> None:
+def test_epoch_contains_every_row_once_in_a_reproducible_order(n: int, seed: int, epoch: int, window: int) -> None:
     groups = groups_of(np.random.default_rng(n), n)
     order = sampler.epoch_order(groups, seed=seed, epoch=epoch, window=window)
     assert np.array_equal(np.sort(order), np.arange(n))
@@ -52,7 +52,7 @@ def test_ranks_share_the_global_batch_whatever_their_number() -> None:
     assert sampler.steps(5, 12) == 0
 
 
-def test_every_nth_goes_by_real_frame_numbers() -> None:
+def test_every_nth_uses_frame_numbers() -> None:
     frames = np.array([1, 2, 3, 6, 7, 8, 11, 13])
     assert frames[sampler.every_nth(frames, 5)].tolist() == [1, 6, 11]
     assert sampler.every_nth(frames, 1).all()
@@ -77,7 +77,7 @@ def test_resampling_is_the_formula(lengths: list[int], seed: int) -> None:
         assert next(kept) == (i % 10 == 1 or (rare and i % 5 == 1))
 
 
-def test_subset_holds_more_of_rare_aus_than_its_share() -> None:
+def test_subset_contains_more_of_rare_aus_than_its_share() -> None:
     rng = np.random.default_rng(0)
     positives = rng.poisson(256 * np.geomspace(0.6, 0.03, 12), (200, 12)) * (rng.random((200, 12)) < 0.3)
     chosen = sampler.balanced_subset(positives, 0.2)
@@ -96,7 +96,7 @@ def test_tracks_end_where_a_column_changes() -> None:
     assert sampler.track_edges(video[:1]).tolist() == [0, 1]
 
 
-def test_tasks_take_turns_by_pass_or_by_batch() -> None:
+def test_tasks_alternate_by_pass_or_by_batch() -> None:
     steps = {"expr": 2, "au": 3}
     passes = sampler.task_schedule(steps, "epoch", epoch=1)
     assert passes == [("expr", 1, 0), ("expr", 1, 1), ("au", 1, 0), ("au", 1, 1), ("au", 1, 2)]

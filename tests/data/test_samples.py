@@ -6,17 +6,17 @@ import pytest
 
 from aupipe import facs
 from aupipe.data import samples
+from aupipe.data.samples import DataConfig
 from aupipe.errors import DatasetError
 from aupipe.facestore import write
 from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
-from aupipe.training.recipe import DataConfig
 
 pytestmark = pytest.mark.unit
 
 
-def test_rows_learnt_are_labeled_and_of_no_held_out_video(index: FaceStore) -> None:
+def test_training_rows_are_labeled_and_of_no_held_out_video(index: FaceStore) -> None:
     rows = samples.train_samples(index, DataConfig(held_out=0.25, every_n=3), "au")
     table = index.labels("train")
     assert len(rows.held_out_videos) == 1
@@ -38,7 +38,7 @@ def test_expressions_have_rows_of_their_own_and_the_same_videos_held_out(index: 
     assert expr.classes == 4
 
 
-def test_clips_cover_the_rows_and_know_their_padding(index: FaceStore) -> None:
+def test_clips_cover_the_rows_and_mark_their_padding(index: FaceStore) -> None:
     data = DataConfig(held_out=0, clip_frames=5)
     rows = samples.train_samples(index, data, "au")
     clips = rows.clips(data, seed=0, epoch=0)
@@ -59,7 +59,7 @@ def test_subset_takes_whole_clips_with_more_of_what_is_rare(index: FaceStore) ->
     assert {tuple(clip) for clip in some.rows} < {tuple(clip) for clip in every.rows}
 
 
-def test_every_class_comes_equally_often() -> None:
+def test_every_class_occurs_equally_often() -> None:
     targets = np.array([0] * 80 + [1] * 15 + [2] * 5)
     chosen = samples.class_balanced(targets, balance=1, seed=1, epoch=0)
     assert len(chosen) == 100
@@ -73,7 +73,7 @@ def test_every_class_comes_equally_often() -> None:
     assert np.abs(half - 100 * roots / roots.sum()).max() <= 1
 
 
-def test_shuffled_labels_are_the_same_ones_elsewhere(index: FaceStore) -> None:
+def test_shuffled_labels_are_a_permutation(index: FaceStore) -> None:
     plain = samples.train_samples(index, DataConfig(), "au")
     mixed = samples.train_samples(index, DataConfig(shuffled_labels=True), "au")
     assert sorted(plain.targets.tolist()) == sorted(mixed.targets.tolist())
@@ -81,14 +81,14 @@ def test_shuffled_labels_are_the_same_ones_elsewhere(index: FaceStore) -> None:
     assert np.array_equal(plain.tracks.rows, mixed.tracks.rows)
 
 
-def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> None:
-    strong = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 12)
+def test_intensities_are_targets_if_the_store_has_them(tmp_path: Path) -> None:
+    intensities = np.linspace(0, 1, 24, dtype=np.float32).reshape(2, 12)
 
     def store(folder: Path, intensity: np.ndarray | None) -> FaceStore:
         part = write.ShardWriter()
         part.add(
             write.rows(
-                video_id="v", frames=[1, 2], images=[b"", b""], au=(strong > 0.5).astype(np.int8),
+                video_id="v", frames=[1, 2], images=[b"", b""], au=(intensities > 0.5).astype(np.int8),
                 expression=np.full(2, -1), intensity=intensity, source="test",
             )
         )  # fmt: skip
@@ -101,20 +101,20 @@ def test_intensities_are_learnt_where_the_store_knows_them(tmp_path: Path) -> No
         write.finish(Storage(folder), header, [name])
         return FaceStore.open(str(folder))
 
-    rows = samples.train_samples(store(tmp_path / "with", strong), DataConfig(held_out=0, intensity=1.5), "au")
-    np.testing.assert_allclose(rows.learn_targets, np.minimum(strong * 1.5, 1), rtol=1e-6)
-    assert np.array_equal(rows.targets, strong > 0.5)  # what is counted stays a label
-    with pytest.raises(DatasetError, match="nobody says how strong"):
+    rows = samples.train_samples(store(tmp_path / "with", intensities), DataConfig(held_out=0, intensity=1.5), "au")
+    np.testing.assert_allclose(rows.train_targets, np.minimum(intensities * 1.5, 1), rtol=1e-6)
+    assert np.array_equal(rows.targets, intensities > 0.5)  # what is counted stays a label
+    with pytest.raises(DatasetError, match="the store has no AU intensities"):
         samples.train_samples(store(tmp_path / "without", None), DataConfig(held_out=0, intensity=1.0), "au")
 
 
-def test_time_is_taken_from_frame_numbers_where_nothing_is_known(index: FaceStore) -> None:
+def test_unknown_time_is_computed_from_frame_numbers(index: FaceStore) -> None:
     rows = samples.eval_samples(index, "validation", "au")
     assert np.array_equal(rows.tracks.time_s, rows.frames / 30)
     assert len(rows.tracks.offsets) == 4
 
 
-def test_videos_may_stand_for_people(index: FaceStore) -> None:
+def test_videos_can_count_as_people(index: FaceStore) -> None:
     rows = samples.train_samples(index, DataConfig(held_out=0.25, videos_are_people=True), "identity")
     assert rows.classes == rows.targets.max() + 1
     assert len(set(rows.targets.tolist())) == 3  # numbered over all, whoever is held out
@@ -123,7 +123,7 @@ def test_videos_may_stand_for_people(index: FaceStore) -> None:
         assert set(rows.targets[span].tolist()) == {int(person[5:7])}
 
 
-def test_nothing_to_learn_is_an_error_that_names_the_task(index: FaceStore, make_store: Callable[..., str]) -> None:
+def test_no_rows_to_train_on_is_an_error_that_names_the_task(index: FaceStore, make_store: Callable[..., str]) -> None:
     with pytest.raises(DatasetError, match="identity"):
         samples.train_samples(index, DataConfig(), "identity")
     unlabeled = FaceStore.open(make_store(train=2, validation=1, frames=4, unknown=1.1))
@@ -132,7 +132,7 @@ def test_nothing_to_learn_is_an_error_that_names_the_task(index: FaceStore, make
             samples.eval_samples(unlabeled, "validation", task)
 
 
-def test_positive_rates_leave_out_what_is_unknown(index: FaceStore) -> None:
+def test_positive_rates_ignore_unknown_labels(index: FaceStore) -> None:
     rows = samples.train_samples(index, DataConfig(held_out=0), "au")
     known = rows.targets[:, 0] != facs.UNKNOWN
     assert rows.positive_rates[0] == (rows.targets[known, 0] == 1).mean()

@@ -1,4 +1,4 @@
-"""Every step of stores, training and prediction that works in batches, at the sizes where batches go wrong."""
+"""Every batched step of stores, training and prediction, at sizes around the batch size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from aupipe import facs
 from aupipe.affwild2 import pack as affwild2_pack
 from aupipe.affwild2 import plan
-from aupipe.data import clips, embedding_store, encode, sampler, samples
+from aupipe.data import clips, embedding_store, sampler, samples
 from aupipe.data.embedding_store import EmbeddingReader
+from aupipe.data.readers import CropReader
 from aupipe.data.samples import Tracks
 from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError
-from aupipe.evaluation import inference
 from aupipe.evaluation.predictions import Predictions
 from aupipe.faces.detect import DetectorConfig
 from aupipe.facestore import columns, read, schema, write
@@ -50,7 +50,7 @@ HEADER = StoreHeader(
 
 
 def jpeg(number: int) -> bytes:
-    """A crop of one gray of its own."""
+    """Return a crop of one gray level per number."""
     return cv2.imencode(".jpg", np.full((112, 112, 3), number % 200, np.uint8))[1].tobytes()
 
 
@@ -62,7 +62,7 @@ def rows(video_id: str, count: int) -> pa.Table:
 
 
 def store(folder: Path, *counts: int) -> FaceStore:
-    """A store with a file of as many rows for each count, video v0, v1 …"""
+    """Return a store with one file of `count` rows for each count, videos v0, v1 …"""
     names = []
     for number, count in enumerate(counts):
         part = write.ShardWriter()
@@ -75,7 +75,7 @@ def store(folder: Path, *counts: int) -> FaceStore:
 
 @pytest.mark.parametrize("count", sizes(ROW_GROUP_ROWS))
 def test_row_groups_of_a_store(count: int, tmp_path: Path) -> None:
-    """The file with this many rows stands between two others."""
+    """The file with this many rows is between two others."""
     index = store(tmp_path, 3, count, 2)
     file = pq.ParquetFile(tmp_path / index.card.parts[1].name)
     held = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -154,7 +154,7 @@ def test_steps_of_a_piece_of_crops(count: int, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("count", sizes(3))
 def test_images_of_a_table(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, and none that can be read."""
+    """Once all images are readable, once none."""
     for number in range(count):
         Storage(tmp_path).write(f"{number}.jpg", jpeg(number))
     names = [{"path": f"{n}.jpg", "split": "train", "subject": f"s{n}", "number": 1, "expression": 1, "au": [1] * 12}
@@ -172,7 +172,7 @@ def test_images_of_a_table(count: int, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("count", sizes(4))
 def test_clips(count: int) -> None:
-    """Of a track of so many frames between two others; a track of none does not exist."""
+    """Clips of a track with this many frames between two others; without frames there is no track."""
     edges = sampler.track_edges(np.repeat([0, 1, 2], [3, count, 2]))
     cut = clips.runs(edges, 4)
     assert [real.sum() for real in cut.valid] == [3, *batches(count, 4), 2]
@@ -210,7 +210,7 @@ def test_order_and_steps_of_an_epoch(count: int, window: int) -> None:
 
 
 class Brightness(FrameEncoder):
-    """The mean of a frame, three times over."""
+    """An encoder that returns the mean of a frame three times."""
 
     embed_dim = 3
 
@@ -226,27 +226,27 @@ def test_encoder_calls(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(
         torch.equal(embed(Brightness(), image[None], 4)[0], row) for image, row in zip(images, found, strict=True)
     )
-    monkeypatch.setattr(inference, "PREDICT_BATCH", 4)
+    monkeypatch.setattr(embedding_store, "PREDICT_BATCH", 4)
     index = store(tmp_path, 9)
-    reader = inference.CropReader(index, "train", keep_groups=1)
+    reader = CropReader(index, "train", keep_groups=1)
     inputs = InputSpec(size_px=16)
-    every = inference.encode(Brightness(), inputs, reader, np.arange(9), CPU)
-    assert torch.equal(inference.encode(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
+    every = embedding_store.encode_crops(Brightness(), inputs, reader, np.arange(9), CPU)
+    assert torch.equal(embedding_store.encode_crops(Brightness(), inputs, reader, np.arange(count), CPU), every[:count])
     assert reader.read(np.arange(count)).shape == (count, 112, 112, 3)
 
 
 @pytest.mark.parametrize("count", sizes(ROW_GROUP_ROWS))
 def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
-    """The part with this many rows stands between two others."""
+    """The part with this many rows is between two others."""
     index = store(tmp_path / "store", 2, count, 1)
-    encoded = encode.plain(Brightness(), InputSpec(size_px=16), index)
+    encoded = embedding_store.plain_encoding(Brightness(), InputSpec(size_px=16), index)
     folder = Storage(tmp_path / encoded.key)
     sizes_there = []
     for part in index.card.parts:
-        folder.write(part.name, encode.encode_part(Brightness(), encoded, index, part.name, CPU))
+        folder.write(part.name, embedding_store.encode_part(Brightness(), encoded, index, part.name, CPU))
         file = pq.ParquetFile(tmp_path / encoded.key / part.name)
         sizes_there += [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-    embedding_store.finish(folder, encoded)
+    embedding_store.write_card(folder, encoded)
     assert [size for size in sizes_there if size] == [2, *batches(count, ROW_GROUP_ROWS), 1]
     reader = EmbeddingReader(index, ALL, [folder.root], keep_groups=2)
     found = reader.read(np.arange(count + 3))
@@ -254,11 +254,11 @@ def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     assert torch.equal(found[:, 0].argsort(stable=True), torch.tensor(gray).argsort(stable=True))
     assert torch.equal(reader.read(np.arange(count + 3)[::-1]), found.flip(0))
     assert reader.read(np.zeros(0, np.int64)).shape == (0, 3)
-    assert encode.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
+    assert embedding_store.parts_of(index, ALL, np.zeros(0, np.int64)) == ()
 
 
 class Blind(SequenceHead):
-    """Says a frame's first feature."""
+    """A head that returns a frame's first feature."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -278,18 +278,18 @@ def test_windows_of_a_track(length: int, overlap: float) -> None:
         weight = np.zeros(count)
         np.add.at(weight, places.rows, places.weights)
         assert (weight > 0).all()
-        assert places.real.any(axis=1).all()  # no window without a frame
+        assert places.valid.any(axis=1).all()  # no window without a frame
         features = torch.linspace(-3, 3, count)[:, None].expand(-1, 5)
-        said = run_head(Blind(length), features, time_s, overlap=overlap)
-        assert {name: (values.shape, values.dtype) for name, values in said.items()} == {
+        found_by_name = run_head(Blind(length), features, time_s, overlap=overlap)
+        assert {name: (values.shape, values.dtype) for name, values in found_by_name.items()} == {
             "au": ((count, 12), torch.float32), "expr": ((count, 2), torch.float32),
         }  # fmt: skip
-        torch.testing.assert_close(said["au"][:, 0], features[:, 0].sigmoid())
+        torch.testing.assert_close(found_by_name["au"][:, 0], features[:, 0].sigmoid())
 
 
 @pytest.mark.parametrize("count", sizes(4))
 def test_calls_of_a_prediction(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracks of two rows, four rows a call."""
+    """Tracks of two rows, four rows per call."""
     monkeypatch.setattr(predicting, "ROWS_PER_CALL", 4)
     edges = np.arange(0, 2 * count + 1, 2)
     whole = Tracks("train", np.arange(2 * count), np.arange(2 * count) / 25, edges, tuple(map(str, range(count))))
@@ -308,7 +308,7 @@ def test_a_part_without_rows_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", sizes(2 * 2 + 1))
 def test_predictions(count: int) -> None:
-    """Shorter and longer than the smoothing."""
+    """Tracks shorter and longer than the smoothing window."""
     probabilities = np.linspace(0, 1, count)[:, None].repeat(12, axis=1)
     table = rows("v", count)
     found = Predictions.of(table, probabilities, np.zeros((count, 8)))

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from aupipe.data import samples, splits
+from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
 from aupipe.facestore import write
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
-from aupipe.training.recipe import DataConfig
 
 pytestmark = pytest.mark.unit
 
@@ -34,7 +34,7 @@ def test_official_is_the_folder_split(index: FaceStore) -> None:
     assert splits.eval_part(index, "all") == splits.SplitPart(ALL)
 
 
-def test_folds_are_scored_once_each_and_learnt_from_elsewhere(index: FaceStore) -> None:
+def test_folds_are_scored_once_each_and_trained_on_otherwise(index: FaceStore) -> None:
     scored = [splits.eval_part(index, f"fold:{k}").videos for k in range(4)]
     assert set().union(*scored) == names(index, ALL)
     assert sum(map(len, scored)) == 13
@@ -43,13 +43,13 @@ def test_folds_are_scored_once_each_and_learnt_from_elsewhere(index: FaceStore) 
 
 
 @pytest.mark.parametrize("split", ["fold:4", "fold:", "fold:x", "test", "fold:-1"])
-def test_what_is_no_split_is_named_with_those_there_are(index: FaceStore, split: str) -> None:
+def test_unknown_splits_are_named_with_the_allowed_ones(index: FaceStore, split: str) -> None:
     for part in (splits.train_part, splits.eval_part):
         with pytest.raises(ConfigError, match=f"--split {split}: .*fold:0 … fold:3.*validation"):
             part(index, split)
 
 
-def test_part_knows_its_rows_and_their_groups(index: FaceStore) -> None:
+def test_a_part_lists_its_rows_and_their_groups(index: FaceStore) -> None:
     part = splits.eval_part(index, "fold:2")
     table = index.labels(part.split)
     inside = part.mask(table["video_id"])
@@ -58,16 +58,16 @@ def test_part_knows_its_rows_and_their_groups(index: FaceStore) -> None:
     assert part.videos <= held
 
 
-def test_a_fold_learns_from_rows_of_its_own_videos(index: FaceStore) -> None:
-    learnt = samples.train_samples(index, DataConfig(held_out=0.2), "au", "fold:1")
+def test_a_fold_is_trained_on_rows_of_its_own_videos(index: FaceStore) -> None:
+    trained = samples.train_samples(index, DataConfig(held_out=0.2), "au", "fold:1")
     scored = samples.eval_samples(index, "fold:1", "au")
-    assert learnt.tracks.split == scored.tracks.split == ALL
-    parts = [set(learnt.videos), set(learnt.held_out_videos), set(scored.videos)]
+    assert trained.tracks.split == scored.tracks.split == ALL
+    parts = [set(trained.videos), set(trained.held_out_videos), set(scored.videos)]
     assert all(parts)
     assert set().union(*parts) == names(index, ALL)
     assert sum(map(len, parts)) == 13
     table = index.labels(ALL)
-    for rows in (learnt, scored):
+    for rows in (trained, scored):
         assert {table["video_id"][int(row)].as_py() for row in rows.tracks.rows} == set(rows.videos)
         assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.tracks.rows]
 
@@ -78,8 +78,8 @@ def test_folds_of_people_are_disjoint_and_together_are_the_store(index: FaceStor
     assert sum(map(len, scored)) == 13
     assert set().union(*scored) == names(index, ALL)
     for k in range(5):
-        learnt = splits.train_part(index, splits.people(k, 5))
-        assert (learnt.split, learnt.videos) == (ALL, names(index, ALL) - scored[k])
+        trained = splits.train_part(index, splits.people(k, 5))
+        assert (trained.split, trained.videos) == (ALL, names(index, ALL) - scored[k])
         assert not samples.train_samples(index, DataConfig(held_out=0.2), "expr", splits.people(k, 5)).held_out_videos
 
 
@@ -106,11 +106,11 @@ def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
         assert len({int(video[1:]) % 4 for video in videos}) == 1
 
 
-def test_a_search_is_steered_by_people_of_train_and_by_nobody_of_validation(index: FaceStore) -> None:
-    learnt, scored = splits.train_part(index, splits.SEARCH), splits.eval_part(index, splits.SEARCH)
-    assert learnt.split == scored.split == "train"
-    assert learnt.videos | scored.videos == names(index, "train")
-    assert not learnt.videos & scored.videos
+def test_a_search_is_scored_on_people_of_train_and_never_on_validation(index: FaceStore) -> None:
+    trained, scored = splits.train_part(index, splits.SEARCH), splits.eval_part(index, splits.SEARCH)
+    assert trained.split == scored.split == "train"
+    assert trained.videos | scored.videos == names(index, "train")
+    assert not trained.videos & scored.videos
     assert 1 <= len(scored.videos) <= 3
     held = samples.train_samples(index, DataConfig(held_out=0.2), "au", splits.SEARCH).held_out_videos
     assert held

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aupipe.evaluation import calibration, metrics
 from aupipe.evaluation.predictions import Predictions
@@ -28,7 +30,7 @@ def test_finds_smoothing_where_it_helps_and_none_where_it_does_not() -> None:
     rough, clean = noisy(0.15), noisy(0.0)
     fitted = calibration.calibrate(rough)
     assert fitted.radius in calibration.RADII[1:]
-    assert fitted.macro_f1 > score(rough, calibration.thresholds.fit_grid(rough.labels, rough.probabilities)) + 0.1
+    assert fitted.macro_f1 > score(rough, calibration.fit_grid(rough.labels, rough.probabilities)) + 0.1
     assert calibration.calibrate(clean).radius == 0
 
 
@@ -38,3 +40,56 @@ def test_never_worse_than_one_half_without_smoothing() -> None:
         fitted = calibration.calibrate(rows)
         assert fitted.macro_f1 >= score(rows, 0.5)
         assert fitted.macro_f1 == score(rows.smoothed(fitted.radius), fitted.thresholds)
+
+
+def f1(labels: np.ndarray, probabilities: np.ndarray, at: np.ndarray | float) -> np.ndarray:
+    return metrics.f1(metrics.confusion(labels, probabilities >= at))
+
+
+def random_rows(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([-1, 0, 1], (rows, 12), p=[0.1, 0.6, 0.3]).astype(np.int8)
+    probabilities = np.clip(rng.normal(0.3 + 0.2 * (labels == 1), 0.2), 0, 1)
+    return labels, np.round(probabilities, int(rng.integers(1, 8)))
+
+
+@given(st.integers(0, 10_000), st.integers(1, 80))
+def test_never_worse_than_one_half_and_exact_never_worse_than_grid(seed: int, rows: int) -> None:
+    labels, probabilities = random_rows(seed, rows)
+    half = f1(labels, probabilities, 0.5)
+    grid = f1(labels, probabilities, calibration.fit_grid(labels, probabilities))
+    exact = f1(labels, probabilities, calibration.fit_exact(labels, probabilities))
+    assert (grid >= half).all()
+    assert (exact >= grid).all()
+
+
+@given(st.integers(0, 10_000))
+def test_grid_search_equals_brute_force_with_its_tie_rule(seed: int) -> None:
+    labels, probabilities = random_rows(seed, 30)
+    grid = np.arange(1, 20) / 20
+    all_scores = np.stack([f1(labels, probabilities, t) for t in grid])
+    fitted = calibration.fit_grid(labels, probabilities, step=0.05)
+    for au in range(12):
+        best = grid[all_scores[:, au] == all_scores[:, au].max()]
+        assert fitted[au] == min(best, key=lambda t: (abs(t - 0.5), t))
+
+
+def test_ties_go_to_the_smaller_of_two_equally_near() -> None:
+    labels = np.ones((1, 12), dtype=np.int8)
+    assert (calibration.fit_grid(labels, np.full((1, 12), 0.5), step=0.2) == 0.4).all()
+
+
+def test_au_without_a_positive_keeps_one_half() -> None:
+    labels = np.zeros((5, 12), dtype=np.int8)
+    labels[:, 3] = -1
+    probabilities = np.random.default_rng(0).random((5, 12))
+    assert (calibration.fit_grid(labels, probabilities) == 0.5).all()
+    assert (calibration.fit_exact(labels, probabilities) == 0.5).all()
+
+
+def test_exact_separates_neighboring_floats() -> None:
+    low = 0.3
+    high = np.nextafter(low, 1)
+    probabilities = np.tile(np.array([[low], [high]]), (1, 12))
+    labels = np.tile(np.array([[0], [1]], dtype=np.int8), (1, 12))
+    assert (f1(labels, probabilities, calibration.fit_exact(labels, probabilities)) == 1).all()

@@ -18,19 +18,19 @@ def member(probabilities: list[float], threshold: float = 0.5, radius: int = 0) 
 
 
 def test_one_model_is_itself_either_way() -> None:
-    alone = member([0.1, 0.9, 0.5, 0.2], threshold=0.4, radius=1)
-    smooth = alone.raw.smoothed(1)
-    for how in ("mean", "vote"):
-        stages = decide([alone], how)
+    single = member([0.1, 0.9, 0.5, 0.2], threshold=0.4, radius=1)
+    smooth = single.raw.smoothed(1)
+    for rule in ("mean", "vote"):
+        stages = decide([single], rule)
         assert tuple(stages) == STAGES
-        assert np.array_equal(stages["raw_at_0.5"].decided, alone.raw.probabilities >= 0.5)
-        assert np.array_equal(stages["with_thresholds"].decided, alone.raw.probabilities >= 0.4)
+        assert np.array_equal(stages["raw_at_0.5"].decided, single.raw.probabilities >= 0.5)
+        assert np.array_equal(stages["with_thresholds"].decided, single.raw.probabilities >= 0.4)
         assert np.array_equal(stages["with_thresholds_and_smoothing"].decided, smooth.probabilities >= 0.4)
 
 
-def test_mean_and_vote_differ_where_one_model_is_loud() -> None:
+def test_mean_and_vote_differ_if_one_model_is_very_confident() -> None:
     members = [member([1.0, 0.6, 0.5]), member([0.4, 0.6, 0.5]), member([0.4, 0.1, 0.5])]
-    mean, vote = (decide(members, how)["with_thresholds"] for how in ("mean", "vote"))
+    mean, vote = (decide(members, rule)["with_thresholds"] for rule in ("mean", "vote"))
     assert mean.decided[:, 0].tolist() == [True, False, True]
     assert vote.decided[:, 0].tolist() == [False, True, True]  # half a probability is a yes
     assert mean.predictions.probabilities == pytest.approx(vote.predictions.probabilities)

@@ -23,7 +23,7 @@ def decision() -> Decision:
     return Decision(rows, rng.random((120, 12)) < 0.5)
 
 
-def test_groups_are_scored_apart_and_the_unsaid_is_a_group() -> None:
+def test_groups_are_scored_separately_and_unknown_is_a_group() -> None:
     one = decision()
     manifest = {"video_id": ["a", "b", "c", "f", "x"], "gender": ["w", "w", "m", "", "m"], "site": ["1"] * 5}
     found = fairness.by_column(one, manifest)
@@ -48,13 +48,13 @@ def test_people_of_one_video_can_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("manifest", "said"),
+    ("manifest", "message"),
     [
         ({"name": ["a"], "gender": ["w"]}, "no column `video_id`, only name, gender"),
         ({"video_id": ["a"]}, "no column to group by"),
         ({"video_id": ["a", "a"], "gender": ["w", "m"]}, "people.csv:3: gender of a is 'w' and 'm'"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(manifest: dict[str, list[str]], said: str) -> None:
-    with pytest.raises(ManifestError, match=said):
+def test_an_invalid_manifest_is_refused(manifest: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
         fairness.check(manifest, "people.csv")

@@ -116,12 +116,12 @@ def test_bootstrap_draws_whole_videos() -> None:
     assert low < metrics.macro_f1(per_video.sum(axis=0)) < high
 
 
-def test_calibration_error_is_the_gap_between_said_and_seen() -> None:
+def test_calibration_error_is_the_gap_between_probability_and_frequency() -> None:
     rng = np.random.default_rng(0)
-    said = rng.uniform(0, 1, (20_000, 12))
-    labels = (rng.uniform(0, 1, said.shape) < said).astype(np.int8)
-    assert (metrics.calibration_error(labels, said) < 0.02).all()
-    always = np.full_like(said, 0.9)
+    probabilities = rng.uniform(0, 1, (20_000, 12))
+    labels = (rng.uniform(0, 1, probabilities.shape) < probabilities).astype(np.int8)
+    assert (metrics.calibration_error(labels, probabilities) < 0.02).all()
+    always = np.full_like(probabilities, 0.9)
     assert metrics.calibration_error(labels, always) == pytest.approx(0.9 - labels.mean(0))
     labels[::2] = -1
     assert metrics.calibration_error(labels, always) == pytest.approx(0.9 - labels[1::2].mean(0))

@@ -36,7 +36,7 @@ def at_times(frames: list[int], values: list[float], time_s: list[float] | None 
     )  # fmt: skip
 
 
-def test_short_holes_are_bridged_before_smoothing_and_long_ones_are_not() -> None:
+def test_short_gaps_are_interpolated_before_smoothing_and_long_ones_are_not() -> None:
     # 10 frames a second by the name: a hole of 20 frames is 2 s.
     short = at_times([1, 2, 4], [0.0, 0.0, 1.0]).smoothed(1).probabilities[:, 0]
     assert short == pytest.approx([0, (0 + 0 + 0.5) / 3, (0.5 + 1) / 2])
@@ -79,7 +79,7 @@ def test_parquet_has_the_named_columns() -> None:
     assert np.array_equal(frame[list(facs.AUS)].to_numpy(), raw.probabilities >= 0.5)
 
 
-def test_a_written_table_is_matched_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
+def test_a_table_is_aligned_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
     rows = FaceStore.open(make_store(train=3, frames=8)).labels("train")
     rng = np.random.default_rng(0)
     raw = Predictions.of(rows, rng.random((24, 12)).astype(np.float32))

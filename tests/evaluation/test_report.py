@@ -62,7 +62,7 @@ def test_against_another_the_interval_is_paired() -> None:
     assert found["difference"] == pytest.approx(report.scores(good)["macro_f1"] - found["macro_f1"])
     low, high = found["ci95"]
     assert 0 < low < found["difference"] < high
-    assert report.against(good, good)["ci95"] == (0, 0)  # were they drawn apart, it would be wide
+    assert report.against(good, good)["ci95"] == (0, 0)  # independent draws would give a wide interval
 
 
 def test_all_ones_scores_the_floor_and_its_paired_interval_is_zero() -> None:

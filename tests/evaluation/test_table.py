@@ -15,7 +15,7 @@ def result(**more: object) -> dict:
     } | more  # fmt: skip
 
 
-def test_every_au_and_the_floor_stand_there() -> None:
+def test_the_table_contains_every_au_and_the_floor() -> None:
     text = table.text(result())
     assert [line.split()[0] for line in text.splitlines()[1:13]] == list(facs.AUS)
     assert "+0.110, 95 % +0.100 … +0.200 (paired bootstrap over 3 videos)" in text
@@ -23,7 +23,7 @@ def test_every_au_and_the_floor_stand_there() -> None:
     assert "tuned" not in text
 
 
-def test_what_is_no_clean_score_says_so() -> None:
+def test_optimistic_scores_are_marked() -> None:
     tuned = {"macro_f1": 0.47, "smoothing_radius": 5}
     text = table.text(result(seen_videos=2, validation_tuned=tuned))
     assert "NOT a held-out score: 2 of the 3 videos" in text
@@ -35,4 +35,4 @@ def test_groups_name_the_aus_that_never_occur() -> None:
     group = {"macro_f1": 0.2, "ci95": (0.1, 0.3), "floor": 0.15, "n_videos": 2, "n_frames": 5}
     text = table.text(result(groups={"gender": {"w": group | {"aus_without_positives": ["AU15"]}}}))
     assert "macro F1 by gender:" in text
-    assert "never on, so scored 0: AU15" in text
+    assert "without positives, so scored 0: AU15" in text

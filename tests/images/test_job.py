@@ -67,7 +67,7 @@ def test_folders_become_identities(tmp_path):
     assert card.positive_rates["AU01"] is None
 
 
-def test_records_become_identities_and_a_damaged_one_costs_itself(tmp_path):
+def test_records_become_identities_and_only_a_damaged_one_is_lost(tmp_path):
     data, index = b"", []
     for number, (labels, image) in enumerate(
         [((5.0, 6.0), b""), *[((who,), jpeg.encode(CROP)) for who in (0, 0, 3, 3)]]
@@ -97,7 +97,7 @@ def test_large_sets_are_cut_into_parts(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("store/split=train/*.parquet"))) == 3
 
 
-def test_what_cannot_be_read_is_said(tmp_path):
+def test_unreadable_input_is_reported(tmp_path):
     with pytest.raises(ManifestError, match="no such file"):
         jobs.prepare(str(tmp_path / "none.csv"), str(tmp_path), jobs.ImagesConfig())
     with pytest.raises(DatasetError, match="no such folder"):

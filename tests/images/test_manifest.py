@@ -15,7 +15,7 @@ def manifest(folder, text, name="m.csv"):
     return read_manifest(Storage(folder), name).to_pylist()
 
 
-def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
+def test_columns_are_identified_by_name_and_missing_ones_are_unknown(tmp_path):
     rows = manifest(
         tmp_path,
         "﻿path,subject,AU12,au1,AU17,expression,identity,split\r\n"
@@ -38,20 +38,20 @@ def test_columns_go_by_name_and_what_is_not_there_is_unknown(tmp_path):
     assert [row["identity"] for row in rows] == [None, None, "7", "7"]
 
 
-def test_intensities_stand_for_all_aus_or_for_none(tmp_path):
+def test_intensities_are_given_for_all_aus_or_for_none(tmp_path):
     header = ",".join(f"{au}_intensity" for au in facs.AUS)
     values = [round(0.05 * number, 2) for number in range(12)]
     (row,) = manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(map(str, values)) + "\n")
     assert row["intensity"] == pytest.approx(values)
     assert manifest(tmp_path, "path,AU12\nx.jpg,1\n")[0]["intensity"] is None
-    with pytest.raises(ManifestError, match="no column AU01_INTENSITY, AU02_INTENSITY"):
+    with pytest.raises(ManifestError, match="add the columns AU01_INTENSITY, AU02_INTENSITY"):
         manifest(tmp_path, "path,AU12_intensity\nx.jpg,0.5\n")
     for bad in ("1.5", "", "much", "nan"):
         with pytest.raises(ManifestError, match=r"m\.csv:2 has AU26_intensity"):
             manifest(tmp_path, f"path,{header}\nx.jpg," + ",".join(["0"] * 11 + [bad]) + "\n")
 
 
-def test_parquet_says_the_same(tmp_path):
+def test_parquet_gives_the_same(tmp_path):
     table = pa.table(
         {"path": ["x.png"], "AU04": pa.array([1.0]), "expression": pa.array([2]), "subject": pa.array([5])}
     )
@@ -85,7 +85,7 @@ def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
         ("path,split\nx.jpg,test\n", r"m\.csv:2 has split 'test'; allowed is train or validation"),
         ("path,AU1\nx.jpg,1\n,0\n", r"m\.csv:3 has no path"),
         ("path,AU1\nx.jpg\n", r"m\.csv:2 has 1 cells, the header 2"),
-        ("path\n", r"m\.csv names no image"),
+        ("path\n", r"m\.csv lists no image"),
         ("path,AU1\nx.jpg,1\n\n ,\ny.jpg,0.5\n", r"m\.csv:5 has AU1 '0\.5'; allowed is 0, 1 or -1"),
         ("path,AU1\nx.jpg,-2\n", r"m\.csv:2 has AU1 '-2'"),
         ("path,expression\nx.jpg,8\n", r"m\.csv:2 has expression '8'; allowed is a number up to 7"),
@@ -94,7 +94,7 @@ def test_what_excel_pandas_and_r_write_means_the_same(tmp_path, monkeypatch):
         ("", r"m\.csv cannot be read"),
     ],
 )
-def test_a_bad_manifest_is_named_with_its_line(tmp_path, text, message):
+def test_an_invalid_manifest_is_named_with_its_line(tmp_path, text, message):
     with pytest.raises(ManifestError, match=message):
         manifest(tmp_path, text)
 
@@ -107,5 +107,5 @@ def test_a_folder_is_a_person(tmp_path):
     assert [(row["path"], row["identity"], row["number"]) for row in rows] == [
         ("anna/1.JPG", "anna", 1), ("anna/2.jpg", "anna", 2), ("bert/1.png", "bert", 1),
     ]  # fmt: skip
-    with pytest.raises(DatasetError, match="no folder in it holds images"):
+    with pytest.raises(DatasetError, match="no folder in it contains images"):
         read_folders(Storage(tmp_path / "anna"))

@@ -62,19 +62,19 @@ def test_images_come_with_their_identity_and_number(folder):
     assert [record.number for record in read(storage, offsets[1:], 2)] == [2, 3]
 
 
-def test_a_file_that_is_cut_off_is_named(folder):
+def test_a_truncated_file_is_named(folder):
     storage = Storage(folder)
     offsets = image_offsets(storage)
     data = (folder / "train.rec").read_bytes()
     (folder / "train.rec").write_bytes(data[: offsets[2] + 20])
     one, two, three = read(storage, offsets, 1)
     assert (one.number, two.number) == (1, 2)
-    assert "train.rec: cut off in a record" in str(three)
+    assert "train.rec: truncated in a record" in str(three)
     (nowhere,) = read(storage, np.array([1]), 1)
     assert "no record at byte 1" in str(nowhere)
 
 
-def test_an_index_that_is_none_is_named(folder):
+def test_an_invalid_index_is_named(folder):
     (folder / "train.idx").write_text("0\t0\n2\t40\n")
     with pytest.raises(DatasetError, match="not numbered 0 … 1"):
         image_offsets(Storage(folder))

@@ -39,7 +39,7 @@ def test_node_features_are_twelve_linear_layers_with_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("neighbors", [1, 4, 12])
-def test_graph_takes_the_most_alike_and_divides_by_their_number(neighbors: int) -> None:
+def test_graph_takes_the_most_similar_and_divides_by_their_number(neighbors: int) -> None:
     nodes = unit_nodes()
     graph = FaceGraph(neighbors=neighbors, count_self=True)(nodes)
     for face, own in zip(graph, nodes, strict=True):
@@ -50,7 +50,7 @@ def test_graph_takes_the_most_alike_and_divides_by_their_number(neighbors: int) 
         assert (face.diagonal() > 0).all()  # of equal length, each is most like itself
 
 
-def test_graph_is_directed_and_can_be_without_oneself() -> None:
+def test_graph_is_directed_and_can_exclude_self_loops() -> None:
     graph = FaceGraph(neighbors=4, count_self=False)(unit_nodes())
     assert (graph.diagonal(dim1=-2, dim2=-1) == 0).all()
     assert ((graph > 0).sum(-1) == 4).all()
@@ -72,7 +72,7 @@ def test_graph_normalizes_with_both_degrees() -> None:
     graph = FaceGraph(neighbors=1, count_self=True)(nodes)[0]
     torch.testing.assert_close(graph[:3, :3], torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 0, 1]]))
     torch.testing.assert_close(graph[4, 3:], torch.full((9,), 1 / 9))
-    nodes[0, 0] = 0  # like nobody: all twelve are equally near
+    nodes[0, 0] = 0  # similar to none, so all twelve are equally near
     graph = FaceGraph(neighbors=1, count_self=True)(nodes)[0]
     torch.testing.assert_close(graph[0, 2], torch.tensor((12 * 1) ** -0.5))
     torch.testing.assert_close(graph[0, 4], torch.tensor((12 * 9) ** -0.5))

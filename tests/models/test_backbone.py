@@ -8,7 +8,7 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize("name", FACE)
-def test_face_networks_say_what_they_give(name: str) -> None:
+def test_face_networks_state_their_output_sizes(name: str) -> None:
     with torch.device("meta"):
         backbone = make(name, 112)
         features = backbone(torch.zeros(2, 3, 112, 112))
@@ -19,7 +19,7 @@ def test_face_networks_say_what_they_give(name: str) -> None:
     assert backbone.cut == ()
 
 
-def test_map_only_leaves_out_what_lies_behind_the_map() -> None:
+def test_map_only_removes_the_layers_behind_the_map() -> None:
     whole, cut = make("iresnet_quick", 32), make("iresnet_quick", 32, map_only=True)
     state = whole.network.state_dict()
     kept = {key: tensor for key, tensor in state.items() if not key.startswith(cut.cut)}

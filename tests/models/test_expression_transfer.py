@@ -34,7 +34,7 @@ def test_hidden_layers_are_linear_norm_relu_dropout() -> None:
 @pytest.mark.parametrize(
     ("outputs", "width"), [(("au",), 12), (("expr",), 7), (("au", "expr"), 19), (("expr", "au"), 19)]
 )
-def test_only_the_outputs_asked_for_exist(outputs: tuple[str, ...], width: int) -> None:
+def test_only_the_configured_outputs_exist(outputs: tuple[str, ...], width: int) -> None:
     system = make(*outputs, expressions=7).eval()
     assert {name for name, _ in system.encoder.named_children()} == {"backbone", *outputs}
     frames = torch.randn(4, 1, 3, 64, 64)
@@ -64,6 +64,6 @@ def test_stages_share_the_backbone_by_name_and_only_the_head_is_new() -> None:
 
 
 @pytest.mark.parametrize("outputs", [(), ("au", "au"), ("valence",)])
-def test_outputs_that_cannot_be_are_refused(outputs: tuple[str, ...]) -> None:
+def test_invalid_outputs_are_refused(outputs: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="outputs"):
         ExpressionTransferConfig(outputs=outputs)

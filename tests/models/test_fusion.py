@@ -51,7 +51,7 @@ def test_fourteen_tokens_and_action_units_are_a_set() -> None:
     assert (fusion(whole.roll(1, dims=0), related) - weights).abs().max() > 1e-5
 
 
-def test_all_that_is_weighed_learns() -> None:
+def test_every_fused_part_gets_a_gradient() -> None:
     fusion = attention("per_au")
     whole, related = torch.randn(2, 10, requires_grad=True), torch.randn(2, 12, 16, requires_grad=True)
     fusion(whole, related).square().sum().backward()
@@ -62,6 +62,6 @@ def test_all_that_is_weighed_learns() -> None:
     assert (related.grad.abs().sum(-1) > 0).all()
 
 
-def test_heads_that_do_not_divide_are_refused() -> None:
+def test_heads_must_divide_the_channels() -> None:
     with pytest.raises(ConfigError, match=r"model\.fusion_heads: 5"):
         attention(heads=5)

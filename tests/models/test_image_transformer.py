@@ -29,7 +29,7 @@ def test_paper_size() -> None:
     assert sizes["encoder.au.weight"] == 12 * 768
 
 
-def test_outputs_side_by_side_in_the_configurations_order() -> None:
+def test_outputs_are_concatenated_in_the_configured_order() -> None:
     frames = torch.randn(3, 1, 3, 64, 64)
     model = system(outputs=("expr", "au"), expressions=7)
     logits = model.encoder(frames[:, 0])
@@ -56,6 +56,6 @@ def test_weights_of_timms_network_fit_with_and_without_prompts(tmp_path: Any) ->
 
 
 @pytest.mark.parametrize("name", ["resnet18", "no_such_network"])
-def test_what_is_no_vision_transformer_is_refused(name: str) -> None:
+def test_other_networks_than_vision_transformers_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="Vision Transformer"):
         system(backbone=name)

@@ -33,7 +33,7 @@ def test_axes_are_not_mixed_up() -> None:
     assert out.nonzero().tolist() == [[0, 1, 10, 100]]
 
 
-def test_a_part_of_the_crop_is_looked_at() -> None:
+def test_the_box_selects_a_region_of_the_crop() -> None:
     crops = torch.randint(0, 256, (1, 112, 112, 3), dtype=torch.uint8)
     plain = InputSpec(mean=(0, 0, 0), std=(1, 1, 1))
     close = plain.model_copy(update={"box_px": (12, 24, 80), "size_px": 80})

@@ -33,16 +33,16 @@ def test_networks_are_recognized_by_their_tensors(name: str, count: int) -> None
     assert insightface.parameters(tensors) == count
 
 
-def test_what_does_not_fit_is_named() -> None:
+def test_differences_are_named() -> None:
     whole = state("iresnet50")
     less = {key: tensor for key, tensor in whole.items() if key != "layer3.5.prelu.weight"}
-    for tensors, said in (
+    for tensors, message in (
         (less, r"x is none of .* for iresnet50, the nearest, layer3\.5\.prelu\.weight is missing, not \(256,\)$"),
         (whole | {"head.weight": torch.zeros(1)}, r"iresnet50.*head\.weight is none of its tensors"),
         (state("iresnet50", 64), r"at 112 px; for iresnet50.*fc\.weight is \(512, 8192\), not \(512, 25088\)"),
         ({"conv1.weight": torch.zeros(1)}, r"and \d+ more"),
     ):
-        with pytest.raises(CheckpointError, match=said):
+        with pytest.raises(CheckpointError, match=message):
             insightface.recognize(tensors, where="x")
 
 

@@ -47,9 +47,9 @@ def test_published_layout_and_parameter_counts(name: str, depths: tuple, whole: 
         without = IResNet(variant=VARIANTS[name], size_px=112, dropout=0, map_only=True)
     state = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     assert state == published_layout(depths)
-    learnt = sum(p.numel() for p in network.parameters())
-    assert learnt == whole - 512  # the scale of the last batch norm is published, but never learnt
-    assert learnt + network.features.weight.numel() == whole
+    trained = sum(p.numel() for p in network.parameters())
+    assert trained == whole - 512  # the scale of the last batch norm is published, but never trained
+    assert trained + network.features.weight.numel() == whole
     assert sum(p.numel() for p in without.parameters()) == trunk
     assert set(state) - set(without.state_dict()) == {k for k in state if k.startswith(("fc.", "features."))}
 
@@ -64,7 +64,7 @@ def test_a_published_state_dict_loads_strictly_and_is_used() -> None:
     assert torch.equal(one.embed(one(frames)), two.embed(two(frames)))
 
 
-def test_scale_of_the_embedding_stays_one_whoever_switches_gradients_on() -> None:
+def test_scale_of_the_embedding_stays_one_with_gradients_enabled() -> None:
     norm = UnscaledBatchNorm1d(5)
     norm.requires_grad_(True)
     assert [name for name, _ in norm.named_parameters()] == ["bias"]

@@ -30,7 +30,7 @@ def test_attention_is_the_strongest_branch_at_each_location(lrp: LRP) -> None:
     torch.testing.assert_close(lrp(features), features * attention)
 
 
-def test_silent_branches_let_half_through(lrp: LRP) -> None:
+def test_zero_branches_give_an_attention_of_one_half(lrp: LRP) -> None:
     for branch in lrp.branches:
         torch.nn.init.zeros_(branch[-1].weight)
         torch.nn.init.zeros_(branch[-1].bias)
@@ -39,7 +39,7 @@ def test_silent_branches_let_half_through(lrp: LRP) -> None:
     assert torch.equal(lrp(features), features / 2)
 
 
-def test_only_the_strongest_branch_learns(lrp: LRP) -> None:
+def test_only_the_strongest_branch_gets_a_gradient(lrp: LRP) -> None:
     torch.nn.init.constant_(lrp.branches[1][-1].bias, 5.0)
     lrp.attention(torch.randn(2, 32, 4, 4)).sum().backward()
     # Zero, not None: all are part of the graph, or DistributedDataParallel would stop.

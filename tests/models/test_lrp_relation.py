@@ -57,7 +57,7 @@ def test_every_row_of_the_ablation_has_its_parts_and_none_idle(row: str) -> None
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_frames_are_judged_one_by_one(row: str) -> None:
+def test_frames_are_predicted_independently(row: str) -> None:
     system = make(**ROWS[row][0]).eval()
     frames = torch.randn(4, 1, 3, 32, 32)
     logits = system(frames, *still(4))["au"]
@@ -92,7 +92,7 @@ def test_region_map_and_relation_graph_of_a_face() -> None:
     assert torch.equal(encoder.relation_graph(frames), halved)
 
 
-def test_what_a_model_lacks_cannot_be_asked_for() -> None:
+def test_missing_parts_are_refused_by_name() -> None:
     encoder = make(arl=False, lrp=False, fusion="none").encoder
     with pytest.raises(ConfigError, match=r"model\.lrp=false"):
         encoder.region_map(torch.zeros(1, 3, 32, 32))
@@ -101,7 +101,7 @@ def test_what_a_model_lacks_cannot_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"arl": False, "fusion": "none"}, "lrp=true without arl=true"),
         ({"arl": False, "lrp": False}, "fusion=attention without arl=true"),
@@ -111,8 +111,8 @@ def test_what_a_model_lacks_cannot_be_asked_for() -> None:
         ({"fusion": "mean"}, "fusion"),
     ],
 )
-def test_combinations_without_sense_are_refused(settings: dict, said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_invalid_combinations_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         RegionRelationConfig(**settings)
 
 

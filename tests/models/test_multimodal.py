@@ -56,7 +56,7 @@ def test_paper_sizes() -> None:
 
 
 @pytest.mark.parametrize("stage", ["visual", "audio", "sequence"])
-def test_every_step_tells_both_tasks_of_every_frame(stage: str) -> None:
+def test_every_step_predicts_both_tasks_per_frame(stage: str) -> None:
     out = system(stage=stage)(**inputs())
     assert {name: tuple(values.shape) for name, values in out.items()} == {
         "au": (2, FRAMES, 12),
@@ -66,7 +66,7 @@ def test_every_step_tells_both_tasks_of_every_frame(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["audio", "sequence"])
-def test_sound_is_heard_at_a_frames_column_and_can_be_missing(stage: str) -> None:
+def test_audio_is_read_at_a_frames_column_and_can_be_missing(stage: str) -> None:
     model, given = system(stage=stage), inputs()
     before = model(**given)["au"]
     assert not torch.allclose(model(**given | {"mel": torch.zeros_like(given["mel"])})["au"], before, atol=1e-5)
@@ -77,26 +77,26 @@ def test_sound_is_heard_at_a_frames_column_and_can_be_missing(stage: str) -> Non
     assert torch.equal(model(**given | {"mel": torch.zeros(2, 64, 0), "column": nowhere})["au"], silent)
 
 
-def test_a_frame_hears_its_own_surroundings_only() -> None:
+def test_a_frame_depends_only_on_audio_near_it() -> None:
     model, given = system(stage="audio"), inputs()
     before = model(**given)["au"]
     given["mel"][:, :, 5 + 7 * 3] += 1
     moved = (model(**given)["au"] != before).any(dim=-1)[0]
-    assert moved.tolist() == [False, False, True, True, True, False]  # 7 columns apart, seen 7 to either side
+    assert moved.tolist() == [False, False, True, True, True, False]  # 7 columns between frames, receptive field of ±7
     given = inputs()
     given["column"][0, 2] = -1
     moved = (model(**given)["au"] != before).any(dim=-1)
     assert moved.nonzero().tolist() == [[0, 2]]
 
 
-def test_the_audio_only_step_does_not_see() -> None:
+def test_the_audio_only_step_ignores_the_video() -> None:
     model, given = system(stage="audio", uses_video=False), inputs()
     before = model(**given)["au"]
     assert torch.equal(model(**given | {"frames": torch.zeros_like(given["frames"])})["au"], before)
     assert not torch.allclose(model(**given | {"mel": -given["mel"]})["au"], before, atol=1e-5)
 
 
-def test_the_sequence_step_looks_over_frames_but_not_at_padding() -> None:
+def test_the_sequence_step_uses_other_frames_but_not_padding() -> None:
     model, given = system(), inputs()
     given["mask"][1, 4:] = False
     before = model(**given)["au"]
@@ -110,7 +110,7 @@ def test_the_sequence_step_looks_over_frames_but_not_at_padding() -> None:
     assert (moved[1] == 0).all()
 
 
-def test_weights_go_from_step_to_step_by_name() -> None:
+def test_weights_are_passed_between_steps_by_name() -> None:
     steps = [set(system(stage=stage).state_dict()) for stage in ("visual", "audio", "sequence")]
     encoder = {name for name in steps[0] if name.startswith("encoder.")}
     tdnn = {name for name in steps[1] if name.startswith("head.tdnn.")}
@@ -118,7 +118,7 @@ def test_weights_go_from_step_to_step_by_name() -> None:
     assert steps[1] & steps[2] == encoder | tdnn
 
 
-def test_later_steps_leave_the_visual_model_bit_identical() -> None:
+def test_later_steps_keep_the_visual_model_bit_identical() -> None:
     model = system(outputs=["au"])
     group = ParameterGroup(parameters=("head",), schedule=Milestones(kind="milestones", lr=0.1), weight_decay=5e-5)
     optimizer = optim.build(model, OptimizerConfig(kind="sgd", groups=(group,)))
@@ -134,7 +134,7 @@ def test_later_steps_leave_the_visual_model_bit_identical() -> None:
         assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
 
 
-def test_one_task_leaves_the_others_head_alone() -> None:
+def test_training_one_task_does_not_change_the_head_of_the_other() -> None:
     model = system(stage="visual").train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for task, other in (("expr", "au"), ("au", "expr"), ("expr", "au")):
@@ -148,7 +148,7 @@ def test_one_task_leaves_the_others_head_alone() -> None:
         assert not any(name.startswith(f"head.visual.{other}.") for name in moved)
 
 
-def test_an_encoder_alone_has_no_head() -> None:
+def test_a_model_without_outputs_has_no_head() -> None:
     model = system(stage="visual", outputs=[])
     assert model(**inputs()) == {}
     assert not list(model.head.parameters())

@@ -28,7 +28,7 @@ def test_matches_the_formula(layer: PreNormLayer) -> None:
     torch.testing.assert_close(layer(x), u + layer.mlp.outer(inner))
 
 
-def test_padding_is_as_if_it_were_not_there(layer: PreNormLayer) -> None:
+def test_padding_has_no_effect(layer: PreNormLayer) -> None:
     x = torch.randn(2, 6, 16)
     present = torch.ones(2, 6, dtype=torch.bool)
     present[1, 4:] = False
@@ -36,7 +36,7 @@ def test_padding_is_as_if_it_were_not_there(layer: PreNormLayer) -> None:
     torch.testing.assert_close(layer(x, present)[0], layer(x)[0])
 
 
-def test_nothing_but_padding_stays_finite(layer: PreNormLayer) -> None:
+def test_only_padding_stays_finite(layer: PreNormLayer) -> None:
     x = torch.randn(2, 3, 16, requires_grad=True)
     present = torch.tensor([[True, True, False], [False, False, False]])
     out = layer(x, present)
@@ -45,7 +45,7 @@ def test_nothing_but_padding_stays_finite(layer: PreNormLayer) -> None:
     assert torch.isfinite(x.grad).all()
 
 
-def test_tokens_are_a_set_and_dropout_is_for_training(layer: PreNormLayer) -> None:
+def test_token_order_does_not_matter_and_dropout_is_for_training(layer: PreNormLayer) -> None:
     x, order = torch.randn(2, 6, 16), torch.randperm(6)
     torch.testing.assert_close(layer(x[:, order]), layer(x)[:, order])
     layer.train()

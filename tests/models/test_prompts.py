@@ -27,7 +27,7 @@ def tokens() -> Tensor:
 
 
 class Blind(nn.Module):
-    """A layer that may not look at the tokens where prompts stand."""
+    """A layer that does not attend to the prompt tokens."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Blind(nn.Module):
         return self.layer(tokens, present)
 
 
-def test_no_prompts_and_unseen_prompts_change_nothing(tokens: Tensor) -> None:
+def test_no_prompts_and_masked_prompts_change_nothing(tokens: Tensor) -> None:
     plain = nn.Sequential(*layers()).eval()(tokens)
     assert torch.equal(prompted(length=0).eval()(tokens), plain)
     blind = PromptedLayers(
@@ -49,7 +49,7 @@ def test_no_prompts_and_unseen_prompts_change_nothing(tokens: Tensor) -> None:
     assert not torch.allclose(prompted().eval()(tokens), plain, atol=1e-3)
 
 
-def test_prompts_stand_behind_the_first_token_and_are_dropped_after_every_layer(tokens: Tensor) -> None:
+def test_prompts_follow_the_first_token_and_are_dropped_after_every_layer(tokens: Tensor) -> None:
     class Note(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             seen.append(x)
@@ -65,14 +65,14 @@ def test_prompts_stand_behind_the_first_token_and_are_dropped_after_every_layer(
         assert torch.equal(x[:, 1 + LENGTH :], 2**number * tokens[:, 1:])
 
 
-def test_the_order_of_prompts_is_no_matter(tokens: Tensor) -> None:
+def test_the_order_of_prompts_does_not_matter(tokens: Tensor) -> None:
     module = prompted().eval()
     before = module(tokens)
     module.prompts.data = module.prompts.data[:, [2, 0, 1]]
     torch.testing.assert_close(module(tokens), before, atol=1e-5, rtol=0)
 
 
-def test_padding_stays_unseen_and_prompts_are_seen(tokens: Tensor) -> None:
+def test_padding_is_masked_and_prompts_are_not(tokens: Tensor) -> None:
     module = prompted().eval()
     present = torch.tensor([[True, True, True, False, False, False]]).expand(4, -1)
     before = module(tokens, present)[:, :3]
@@ -101,7 +101,7 @@ def test_only_the_dropout_of_prompts_is_active_over_frozen_layers(tokens: Tensor
     assert torch.equal(module(tokens), module(tokens))
 
 
-def test_it_takes_the_place_of_timms_blocks() -> None:
+def test_it_replaces_the_blocks_of_timm() -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_vit", num_classes=0, img_size=32).eval()
     image = torch.randn(2, 3, 32, 32)

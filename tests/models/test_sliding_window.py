@@ -1,4 +1,4 @@
-"""Windows over a track: every frame told once, none from an edge alone, holes and short tracks, sound cut to fit."""
+"""Windows over a track: coverage of every frame, gaps and short tracks, and the audio of each window."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 
 
 class Recording(SequenceHead):
-    """Says the first feature as a logit, and remembers what it was called with."""
+    """A head that returns the first feature as logit and records its calls."""
 
     def __init__(self, length: int, uses_audio: bool = False) -> None:
         super().__init__()
@@ -30,8 +30,8 @@ class Recording(SequenceHead):
         return {"au": features[..., :1].expand(-1, -1, 12), "expr": features[..., 1:4]}
 
 
-class Places(Recording):
-    """Says how far inside the window a frame stands."""
+class Position(Recording):
+    """A head that returns the distance of a frame from the edge of its window."""
 
     def forward(self, features: Tensor, mask: Tensor, time: Tensor, *sound: Tensor | None) -> dict[str, Tensor]:
         place = torch.arange(self.window_length).expand(mask.shape)
@@ -40,12 +40,12 @@ class Places(Recording):
 
 
 def seconds(count: int, *holes: int) -> np.ndarray:
-    """25 frames a second, with three seconds missing before each of `holes`."""
+    """Return times at 25 frames per second, with a gap of three seconds before each of `holes`."""
     return np.arange(count) * 0.04 + 3.0 * np.sum([np.arange(count) >= hole for hole in holes], axis=0)
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.sets(st.integers(1, 199)))
-def test_windows_tell_of_every_frame_and_keep_to_stretches(
+def test_windows_cover_every_frame_and_do_not_span_gaps(
     count: int, length: int, overlap: float, holes: set[int]
 ) -> None:
     time_s = seconds(count, *holes)
@@ -56,7 +56,7 @@ def test_windows_tell_of_every_frame_and_keep_to_stretches(
     assert weight.min() > 0
     if overlap == 0:
         assert (weight == 1).all()  # exactly once
-    for rows, real in zip(windows.rows, windows.real, strict=True):
+    for rows, real in zip(windows.rows, windows.valid, strict=True):
         assert (np.diff(rows[real]) == 1).all()
         assert np.diff(time_s[rows]).max(initial=0) < 2
 
@@ -67,34 +67,34 @@ def test_without_overlap_the_last_block_is_the_last_frames() -> None:
     assert windows.weights.sum(axis=1).tolist() == [30, 30, 10]
 
 
-def test_no_frame_inside_a_track_is_told_from_an_edge() -> None:
-    said = run_head(Places(30), torch.zeros(100, 4), seconds(100), overlap=0.5)["au"][:, 0]
-    inside = (said[15:85] - 0.01) * 100
+def test_no_frame_inside_a_track_is_predicted_only_at_an_edge() -> None:
+    found = run_head(Position(30), torch.zeros(100, 4), seconds(100), overlap=0.5)["au"][:, 0]
+    inside = (found[15:85] - 0.01) * 100
     assert inside.min() > 6  # one window alone would say 0 at its edge
-    assert said[0] == pytest.approx(0.01)
+    assert found[0] == pytest.approx(0.01)
 
 
-def test_single_frames_come_out_as_their_own_probabilities() -> None:
+def test_single_frame_heads_return_their_own_probabilities() -> None:
     features = torch.randn(300, 15, generator=torch.Generator().manual_seed(0))
     head = LogitsHead({"au": 12, "expr": 3})
-    said = run_head(head, features, seconds(300, 7, 8), overlap=0.5)
-    torch.testing.assert_close(said["au"], features[:, :12].sigmoid(), atol=1e-7, rtol=0)
-    torch.testing.assert_close(said["expr"], features[:, 12:].softmax(-1), atol=1e-7, rtol=0)
+    found = run_head(head, features, seconds(300, 7, 8), overlap=0.5)
+    torch.testing.assert_close(found["au"], features[:, :12].sigmoid(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(found["expr"], features[:, 12:].softmax(-1), atol=1e-7, rtol=0)
     assert outputs(head, 15) == {"au": 12, "expr": 3}
 
 
 def test_every_call_has_one_shape_and_short_tracks_are_masked() -> None:
     head = Recording(30)
     features = torch.arange(20.0)[:, None] / 20 + torch.zeros(20, 4)
-    said = run_head(head, features, seconds(20, 15), overlap=0.5)
+    found = run_head(head, features, seconds(20, 15), overlap=0.5)
     ((given_features, mask, time, _, _),) = head.calls
     assert given_features.shape == (8, 30, 4)
     assert mask.sum(dim=1).tolist() == [15, 5] + [5] * 6
     assert time[0, 14] == time[0, 29] == pytest.approx(14 * 0.04)
-    torch.testing.assert_close(said["au"][:, 0], features[:, 0].sigmoid())
+    torch.testing.assert_close(found["au"][:, 0], features[:, 0].sigmoid())
 
 
-def test_rows_may_be_read_as_they_are_needed() -> None:
+def test_rows_can_be_read_by_slice() -> None:
     features = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
     most = 0
 
@@ -109,17 +109,17 @@ def test_rows_may_be_read_as_they_are_needed() -> None:
     assert most <= 256
 
 
-def test_a_window_hears_what_surrounds_it() -> None:
+def test_a_window_gets_the_audio_around_it() -> None:
     head = Recording(10, uses_audio=True)
     mel = torch.arange(5000.0).expand(64, 5000)
     column = np.where(np.arange(30) < 5, -1, 1000 + 8 * np.arange(30))
     run_head(head, torch.zeros(30, 4), seconds(30), overlap=0, mel=mel, column=column)
     assert len(head.calls) == 3
-    for number, (_, _, _, heard, at) in enumerate(head.calls):
-        wanted = column[10 * number : 10 * number + 10]
-        assert heard.shape[0] == 1
-        assert heard.shape[-1] <= 8 * 10 + 2 * 64 + 1
-        assert [float(heard[0, 0, c]) if c >= 0 else -1.0 for c in at[0].tolist()] == wanted.tolist()
+    for number, (_, _, _, part, at) in enumerate(head.calls):
+        expected = column[10 * number : 10 * number + 10]
+        assert part.shape[0] == 1
+        assert part.shape[-1] <= 8 * 10 + 2 * 64 + 1
+        assert [float(part[0, 0, c]) if c >= 0 else -1.0 for c in at[0].tolist()] == expected.tolist()
     silent = Recording(10, uses_audio=True)
     run_head(silent, torch.zeros(5, 4), seconds(5), overlap=0)
     assert silent.calls[0][3:] == (None, None)

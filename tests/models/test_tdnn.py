@@ -21,7 +21,7 @@ def test_time_keeps_its_length(name: str, length: int) -> None:
 
 
 @pytest.mark.parametrize(("network", "reach"), [(TDNN(width=16), 7), (FTDNN(width=16), 21)])
-def test_a_column_sees_as_far_as_stated_on_both_sides(network: torch.nn.Module, reach: int) -> None:
+def test_receptive_field_is_as_documented(network: torch.nn.Module, reach: int) -> None:
     mel = torch.randn(1, 64, 101, requires_grad=True)
     network.eval()(mel)[0, :, 50].sum().backward()
     seen = mel.grad[0].abs().sum(dim=0).nonzero()[:, 0]

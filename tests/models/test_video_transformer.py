@@ -56,7 +56,7 @@ def test_paper_size() -> None:
 @pytest.mark.parametrize(
     "settings", [{}, {"head": "frame_only"}, {"token_grid": (2, 1)}, {"token_grid": (1, 1), "spatial_layers": 0}]
 )
-def test_any_form_and_length_gives_a_prediction_a_frame(settings: dict[str, Any], frames: int) -> None:
+def test_any_form_and_length_gives_one_prediction_per_frame(settings: dict[str, Any], frames: int) -> None:
     out = system(**settings)(*clip(frames))["au"]
     assert out.shape == (2, frames, 12)
     assert out.isfinite().all()
@@ -79,7 +79,7 @@ def test_tokens_are_averages_of_the_map_in_raster_order() -> None:
     torch.testing.assert_close(tokens[:, 1], features[:, :, 2:].mean(dim=(2, 3)))
 
 
-def test_frames_are_apart_in_the_spatial_module_and_mix_in_the_temporal_one() -> None:
+def test_frames_are_independent_in_the_spatial_module_and_mix_in_the_temporal_one() -> None:
     model, (frames, mask, time) = system(head="frame_only"), clip()
     other = frames.clone()
     other[:, 2] = 0
@@ -109,7 +109,7 @@ def test_the_cut_moves_names_and_nothing_else() -> None:
     torch.testing.assert_close(late(*clip())["au"], early(*clip())["au"])
 
 
-def test_prompts_do_nothing_at_length_0_and_their_order_is_no_matter() -> None:
+def test_prompts_of_length_0_change_nothing_and_their_order_does_not_matter() -> None:
     plain, none, some = system(), system(prompts={"length": 0}), system(prompts={"length": 3})
     assert not some.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
     none.load_state_dict(plain.state_dict())
@@ -123,7 +123,7 @@ def test_prompts_do_nothing_at_length_0_and_their_order_is_no_matter() -> None:
     torch.testing.assert_close(some(*clip())["au"], before, atol=1e-5, rtol=0)
 
 
-def test_learning_prompts_leaves_everything_else_as_it_was() -> None:
+def test_training_prompts_changes_nothing_else() -> None:
     model = system(prompts={"length": 3, "dropout": 0})
     group = ParameterGroup(parameters=PROMPTS, schedule=Milestones(kind="milestones", lr=1), weight_decay=1e-4)
     optimizer = optim.build(model, OptimizerConfig(kind="sgd", groups=(group,)))
@@ -143,7 +143,7 @@ def test_learning_prompts_leaves_everything_else_as_it_was() -> None:
         assert torch.equal(tensor, before[name]) == (name not in PROMPTS), name
 
 
-def test_configurations_that_cannot_be_are_refused() -> None:
+def test_invalid_configurations_are_refused() -> None:
     with pytest.raises(ValidationError, match="multiple of heads"):
         VideoTransformerConfig(heads=7)
     with pytest.raises(ValidationError, match="cut=cnn"):

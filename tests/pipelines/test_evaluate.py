@@ -14,9 +14,9 @@ import torch
 
 from aupipe import facs
 from aupipe.commands.evaluate import main
-from aupipe.data.crop_reader import CropReader
+from aupipe.data.embedding_store import encode_crops
+from aupipe.data.readers import CropReader
 from aupipe.evaluation import metrics
-from aupipe.evaluation.inference import encode
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
@@ -42,7 +42,7 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
     index = FaceStore.open(store)
     system, _ = checkpoint.load(str(tmp_path / "best"))
     reader = CropReader(index, "validation", keep_groups=3)
-    logits = encode(system.encoder, card.input, reader, np.arange(560), torch.device("cpu"))
+    logits = encode_crops(system.encoder, card.input, reader, np.arange(560), torch.device("cpu"))
     raw = logits.sigmoid().numpy()
     rows = pd.read_parquet(io.BytesIO((tmp_path / "out" / "predictions.parquet").read_bytes()))
     assert rows[["video_id", "frame"]].to_numpy().tolist() == [

@@ -59,7 +59,7 @@ def losses(index: FaceStore, steps: int, *overrides: str) -> list[float]:
     found: list[float] = []
     for epoch in range(plan.stages["train"].epochs):
         before = 0.0
-        for _, total in trainer.learn(epoch):
+        for _, total in trainer.train_steps(epoch):
             found.append(total - before)
             before = total
             if len(found) == steps:

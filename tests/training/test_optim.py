@@ -53,7 +53,7 @@ def test_restarts_begin_anew_and_drop_late() -> None:
     assert rate(schedule, 800) == pytest.approx(0.09)
 
 
-def test_polynomial_ends_at_nothing() -> None:
+def test_polynomial_ends_at_zero() -> None:
     schedule = Polynomial(kind="polynomial", lr=0.1, power=2)
     assert rate(schedule, 0) == 0.1
     assert rate(schedule, 500) == pytest.approx(0.025)
@@ -104,7 +104,7 @@ def test_unnamed_modules_are_frozen_to_the_bit_buffers_too() -> None:
     assert torch.equal(net.body(x), net.body(x))  # no dropout in the frozen part
 
 
-def test_norms_may_be_spared_decay() -> None:
+def test_norms_can_be_excluded_from_decay() -> None:
     group = {"parameters": [""], "schedule": EXPONENTIAL, "weight_decay": 0.1, "decay_norms": False}
     net = Net()
     optimizer = optim.build(net, load(OptimizerConfig, {"kind": "sgd", "momentum": 0.8, "groups": [group]}))

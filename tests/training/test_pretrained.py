@@ -26,7 +26,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_random_leaves_the_system_as_built() -> None:
+def test_random_keeps_the_system_as_built() -> None:
     torch.manual_seed(3)
     one = build(MODEL, INPUT)
     torch.manual_seed(3)
@@ -36,7 +36,7 @@ def test_random_leaves_the_system_as_built() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_file_gives_the_backbone_and_may_have_a_classifier(tmp_path: Path, suffix: str) -> None:
+def test_a_file_initializes_the_backbone_and_may_have_a_classifier(tmp_path: Path, suffix: str) -> None:
     whole = timm.create_model("test_resnet", pretrained=False)
     path = tmp_path / f"w{suffix}"
     save_file(whole.state_dict(), path) if suffix == ".safetensors" else torch.save(whole.state_dict(), path)
@@ -69,7 +69,7 @@ def test_missing_file_names_setting_layout_and_way_out() -> None:
         pretrained.check("nowhere", setting="s", system=build(MODEL, INPUT))
 
 
-def test_run_gives_the_whole_system(tmp_path: Path) -> None:
+def test_a_run_initializes_the_whole_system(tmp_path: Path) -> None:
     trained = build(MODEL, INPUT)
     card = checkpoint.Card(model=MODEL, input=INPUT, template=((0, 0),) * 5)
     checkpoint.save(Storage(tmp_path / "best"), trained, card)
@@ -97,12 +97,12 @@ def test_backbone_of_the_first_stage_is_that_of_the_second_and_only_the_head_is_
 
     for parameter in second.encoder.backbone.parameters():
         parameter.requires_grad_(False)
-    pretrained.check_learnt(second, given, setting="s")  # frozen, but it came from somewhere
-    with pytest.raises(ConfigError, match=r"s leaves \d+ frozen parameters random, as encoder\.backbone"):
-        pretrained.check_learnt(second, set(), setting="s")
+    pretrained.check_frozen(second, given, setting="s")  # frozen, but it came from somewhere
+    with pytest.raises(ConfigError, match=r"s leaves \d+ frozen parameters random, e\.g\. encoder\.backbone"):
+        pretrained.check_frozen(second, set(), setting="s")
 
 
-def test_a_module_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_module_is_loaded_completely_or_not_at_all(tmp_path: Path) -> None:
     def system(backbone: str) -> tuple[RegionRelationConfig, System]:
         config = RegionRelationConfig(backbone=backbone, arl=False, lrp=False, fusion="none")
         return config, build(config, INPUT)

@@ -8,7 +8,7 @@ from aupipe.training import recipe
 pytestmark = pytest.mark.unit
 
 
-def test_every_recipe_that_comes_along_can_be_read_in_both_sizes() -> None:
+def test_every_recipe_can_be_read_in_both_sizes() -> None:
     assert "multilabel_transformer" in recipe.known()
     for name in recipe.known():
         paper, quick = (recipe.read(name, quick=quick) for quick in (False, True))
@@ -36,7 +36,7 @@ def test_overrides_reach_into_stages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("model.reducton=4", r"'model\.reducton'; the nearest known one is 'model\.reduction'"),
         ("model.reduction=0", r"'model\.reduction': .*greater"),
@@ -44,8 +44,8 @@ def test_overrides_reach_into_stages() -> None:
         ("stages.train.tasks.au.loss.kind=circle", r"'stages\.train\.tasks\.au\.loss'"),
     ],
 )
-def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         recipe.read("region_relation", quick=True, overrides=[setting])
 
 
@@ -57,7 +57,7 @@ def test_settings_of_a_kind_are_named_as_they_are_typed(setting: str, said: str)
         ("starter", ["stages.train.tasks.au.data.shuffled_labels=true"]),
     ],
 )
-def test_intensities_are_refused_where_they_would_be_passed_over(name: str, settings: list[str]) -> None:
+def test_intensities_are_refused_where_they_would_be_ignored(name: str, settings: list[str]) -> None:
     with pytest.raises(ConfigError, match="intensity"):
         recipe.read(name, quick=False, overrides=settings)
 
@@ -111,7 +111,7 @@ def test_rows_of_the_ablation(row: str, parts: tuple, circle: float, starts_from
         assert (found.stages["train"].init != "random") == starts_from_faces
 
 
-def test_unknown_ablation_names_those_there_are() -> None:
+def test_unknown_ablation_names_the_allowed_ones() -> None:
     with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full"):
         recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
     with pytest.raises(ConfigError, match="no ablations"):
@@ -130,7 +130,7 @@ def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:
         recipe.read("expression_transfer", quick=True, overrides=["stages.expressions.augment.mixup_alpha=0.4"])
 
 
-def test_settings_of_a_fold_change_its_model_alone() -> None:
+def test_settings_of_a_fold_change_only_its_model() -> None:
     found = recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=fixed"])
     assert found.model.fusion == found.for_fold("1").model.fusion == "attention"
     assert found.for_fold("2").model.fusion == "fixed"
@@ -138,7 +138,7 @@ def test_settings_of_a_fold_change_its_model_alone() -> None:
         recipe.read("region_relation", quick=True, overrides=["fold.2.fusion=none", "model.fusion=x"])
 
 
-def test_a_stage_that_is_taken_out_takes_its_search_along() -> None:
+def test_removing_a_stage_removes_its_search() -> None:
     whole = recipe.read("prompt_tuning", quick=True)
     less = recipe.read("prompt_tuning", quick=True, overrides=["stages.prompts=null"])
     assert set(whole.search) - set(less.search) == {"prompts"}

@@ -7,7 +7,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.data import splits
-from aupipe.data.crop_reader import CropReader
+from aupipe.data.readers import CropReader
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore import read
 from aupipe.facestore.read import FaceStore
@@ -16,26 +16,28 @@ from aupipe.training.task_data import TaskData
 
 pytestmark = pytest.mark.unit
 
-LACKED = ("AU25", "AU26")  # nobody labeled them in BP4D
+LACKED = ("AU25", "AU26")  # BP4D has no labels for them
 
 
 @pytest.fixture(scope="module")
 def stores(make_store: Callable[..., str]) -> tuple[str, str]:
-    """A store, and one with other videos that lacks two AUs."""
+    """Return a store, and one with other videos that lacks two AUs."""
     return make_store(train=4, validation=2, frames=8), make_store(
         train=3, validation=2, frames=8, seed=1, lacks=LACKED, prefix="bp4d-"
     )
 
 
-def learnt_with(stores: tuple[str, str], split: str = splits.OFFICIAL, **data: Any) -> TaskData:
-    wanted = [f"stages.train.tasks.au.data.{key}={value}" for key, value in data.items()]
-    of = recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.tasks.au.data.every_n=1", *wanted])
+def data_with(stores: tuple[str, str], split: str = splits.OFFICIAL, **data: Any) -> TaskData:
+    settings = [f"stages.train.tasks.au.data.{key}={value}" for key, value in data.items()]
+    of = recipe.read(
+        "multilabel_transformer", quick=True, overrides=["stages.train.tasks.au.data.every_n=1", *settings]
+    )
     return task_data.task_data(of, "train", FaceStore.open(stores[0]), split)["au"]
 
 
-def test_another_data_set_is_learnt_from_with_what_it_knows(stores: tuple[str, str]) -> None:
-    data = learnt_with(stores, add=f"[{stores[1]}]", held_out=0.25)
-    own = learnt_with(stores, held_out=0.25).train
+def test_another_data_set_is_trained_on_with_its_known_labels(stores: tuple[str, str]) -> None:
+    data = data_with(stores, add=f"[{stores[1]}]", held_out=0.25)
+    own = data_with(stores, held_out=0.25).train
     assert set(data.train.videos) == {*own.videos, *(f"bp4d-train{number:02d}.mp4" for number in range(3))}
     assert np.array_equal(data.train.targets[: len(own.targets)], own.targets)
     lacked = [facs.AUS.index(name) for name in LACKED]
@@ -48,7 +50,7 @@ def test_another_data_set_is_learnt_from_with_what_it_knows(stores: tuple[str, s
 
 
 def test_its_crops_are_those_of_its_labels(stores: tuple[str, str]) -> None:
-    data = learnt_with(stores, add=f"[{stores[1]}]")
+    data = data_with(stores, add=f"[{stores[1]}]")
     rows = data.train.tracks.rows
     crops = CropReader(data.index, data.train.tracks.split, keep_groups=1).read(rows).numpy()
     # A white square for each AU that is on (see conftest).
@@ -60,7 +62,7 @@ def test_its_crops_are_those_of_its_labels(stores: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("split", ["fold:1", "people:1/3"])
 def test_it_is_in_no_fold(stores: tuple[str, str], split: str) -> None:
-    with_it, without = learnt_with(stores, split, add=f"[{stores[1]}]"), learnt_with(stores, split)
+    with_it, without = data_with(stores, split, add=f"[{stores[1]}]"), data_with(stores, split)
     assert with_it.eval is not None
     assert without.eval is not None
     assert with_it.eval.videos == without.eval.videos
@@ -82,7 +84,7 @@ def test_a_mixed_store_is_not_the_store(stores: tuple[str, str]) -> None:
 
 def test_names_that_both_have_are_refused(stores: tuple[str, str], make_store: Callable[..., str]) -> None:
     with pytest.raises(DatasetError, match=r"both have a video 'train00\.mp4'"):
-        learnt_with(stores, add=f"[{make_store(train=2, validation=1, frames=8, seed=2)}]")
+        data_with(stores, add=f"[{make_store(train=2, validation=1, frames=8, seed=2)}]")
 
 
 def test_crops_of_another_template_are_refused(stores: tuple[str, str], tmp_path: Path) -> None:
@@ -90,4 +92,4 @@ def test_crops_of_another_template_are_refused(stores: tuple[str, str], tmp_path
     moved = index.card.model_copy(update={"template": tuple((x + 9, y) for x, y in index.card.template)})
     (tmp_path / "store.json").write_text(moved.model_dump_json())
     with pytest.raises(ConfigError, match="another template"):
-        learnt_with(stores, add=f"[{tmp_path}]")
+        data_with(stores, add=f"[{tmp_path}]")

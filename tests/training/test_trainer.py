@@ -28,7 +28,7 @@ TINY = [
 AUGMENTED = ("flip", "brightness", "channel_drop", "rotation_turns", "zoom")
 CPU = torch.device("cpu")
 
-# Two tasks on one backbone, with momentum and weight decay: what could move a head that is not being learnt.
+# Two tasks on one backbone, with momentum and weight decay: which could change a head that is not trained.
 TWO_TASKS = """
 name: two
 model: {name: expression_transfer, backbone: test_resnet, outputs: [au, expr], hidden: [8], dropout: 0.1}
@@ -55,7 +55,7 @@ def tiny() -> Recipe:
 
 
 class TwoHeads(SequenceHead):
-    """Two heads on one embedding."""
+    """A head with two outputs on one embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: FaceStore) -> None:
+def test_weights_are_deterministic_for_a_seed(tiny: Recipe, index: FaceStore) -> None:
     one, two = trainer(tiny, index), trainer(tiny, index)
     other = trainer(tiny.model_copy(update={"seed": 1}), index)
     losses = [t.train_epoch(0) for t in (one, two, other)]
@@ -124,7 +124,7 @@ def test_same_seed_same_weights_other_seed_others(tiny: Recipe, index: FaceStore
 
 
 @pytest.mark.parametrize("kind", ["one task", "epoch", "batch"])
-def test_goes_on_from_any_step_to_the_same_bits(
+def test_resumes_at_any_step_with_identical_bits(
     kind: str, tiny: Recipe, two_tasks: Callable, index: FaceStore, tmp_path: Path
 ) -> None:
     plan = tiny if kind == "one task" else two_tasks(kind)
@@ -134,14 +134,14 @@ def test_goes_on_from_any_step_to_the_same_bits(
 
     stopped = trainer(plan, index)
     stopped.train_epoch(0)
-    *_, (done, total) = itertools.islice(stopped.learn(1), 3)  # as if killed after step 3 of the second epoch
+    *_, (done, total) = itertools.islice(stopped.train_steps(1), 3)  # as if killed after step 3 of the second epoch
     state.save(tmp_path, stopped.learner, stopped.optimizer, state.Position(epochs=1, step=done, loss=total))
 
     torch.manual_seed(999)  # whatever the process did before plays no part
     again = trainer(plan, index)
     position = state.load(tmp_path, again.learner, again.optimizer)
     assert (position.epochs, position.step) == (1, 3)
-    *_, (done, total) = again.learn(1, position.step, position.loss)
+    *_, (done, total) = again.train_steps(1, position.step, position.loss)
     assert total / done == mean
     assert same(weights(whole), weights(again))
 
@@ -155,7 +155,7 @@ def group(tmp_path: Path) -> object:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("alternate", ["epoch", "batch"])
-def test_a_step_leaves_the_other_head_alone(
+def test_a_step_does_not_change_the_other_head(
     alternate: str, wrapped: bool, two_tasks: Callable, index: FaceStore, group: object
 ) -> None:
     def wrap(model: Learner) -> torch.nn.Module:
@@ -179,18 +179,18 @@ def test_a_step_leaves_the_other_head_alone(
         assert not same(before, list(heads[turn[0]].state_dict().values()))
 
 
-def test_a_class_beyond_the_head_is_unknown_to_it(index: FaceStore) -> None:
+def test_a_class_beyond_the_head_counts_as_unlabeled(index: FaceStore) -> None:
     plan = recipe.read("multimodal", quick=True, overrides=["model.expressions=3", "stages.visual.batch=8"])
     expr = task_data.task_data(plan, "visual", index)["expr"]
     assert set(np.unique(expr.train.targets)) == {0, 1, 2}
     assert set(np.unique(expr.eval.targets)) == {0, 1, 2}
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tiny: Recipe, index: FaceStore) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     with torch.no_grad():
         next(one.learner.parameters()).fill_(torch.nan)
-    with pytest.raises(AupipeError, match="epoch 1: the loss is nan, at learning rates"):
+    with pytest.raises(AupipeError, match="epoch 1: the loss is nan at learning rates"):
         one.train_epoch(0)
 
 
@@ -206,7 +206,7 @@ def test_parts_of_a_batch_add_up_to_it(index: FaceStore) -> None:
         torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)
 
 
-def test_learns_what_can_be_seen(tiny: Recipe, index: FaceStore) -> None:
+def test_learns_a_visible_label(tiny: Recipe, index: FaceStore) -> None:
     one = trainer(tiny, index)
     first = one.train_epoch(0)
     assert one.train_epoch(1) < first
@@ -233,5 +233,5 @@ def test_validation_is_the_same_for_any_number_of_ranks(two_tasks: Callable, ind
 
 def test_fewer_rows_than_a_batch_are_refused(index: FaceStore) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
-    with pytest.raises(DatasetError, match="less than one batch"):
+    with pytest.raises(DatasetError, match="fewer than one batch"):
         trainer(huge, index)

@@ -1,4 +1,4 @@
-"""Every stage of every recipe takes an optimizer step that moves what it is to learn, and nothing else."""
+"""Every stage of every recipe takes an optimizer step that changes its trained parameters and nothing else."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ LEARNT = {
 
 
 def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
-    """A whole optimizer step on a batch of 2 moves all that is to be learnt and nothing else."""
+    """Check that an optimizer step on a batch of 2 changes all trained parameters and nothing else."""
     identities = "identity" in recipe.read(name, quick=quick).stages[stage].tasks.named
     small = [f"stages.{stage}.batch=2", *([PEOPLE.format(stage)] if identities else [])]
     if stage == "prompts":
@@ -42,23 +42,23 @@ def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
     if batches.is_frozen(learner.encoder):
         settle(learner.encoder, plan.input.size_px)
     before = {key: value.clone() for key, value in one.learner.state_dict().items()}
-    learnt = {key for key, parameter in one.learner.named_parameters() if parameter.requires_grad}
+    trained = {key for key, parameter in one.learner.named_parameters() if parameter.requires_grad}
     optim.train_mode(one.model)
     for number, turn in enumerate(sampler.task_schedule(one.steps, "batch", epoch=0)[: len(one.tasks)]):
         assert np.isfinite(one._step(*turn, number))
     allowed = LEARNT.get((name, stage), ("",))
-    assert learnt == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
+    assert trained == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
     after = one.learner.state_dict()
     moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
-    assert len(moved & learnt) > 0.3 * len(
-        learnt
+    assert len(moved & trained) > 0.3 * len(
+        trained
     )  # batch norm over two, and layers that begin as nothing, stop gradients
     frozen = {key for key in before if not any(key.startswith(f"{part}.") for part in _learning(one.learner))}
     assert not moved & frozen  # parameters and buffers
 
 
 def settle(encoder: nn.Module, size_px: int) -> None:
-    """Give random weights the statistics that go with them: a hundred layers without would end in infinity."""
+    """Set batch-norm statistics that fit random weights, because without them a hundred layers overflow."""
     norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum = None  # the plain average
@@ -70,7 +70,7 @@ def settle(encoder: nn.Module, size_px: int) -> None:
 
 
 def _learning(learner: Learner) -> set[str]:
-    """The modules that have a parameter of their own which is learnt."""
+    """Return the modules with a trained parameter of their own."""
     return {name.rpartition(".")[0] for name, parameter in learner.named_parameters() if parameter.requires_grad}
 
 

@@ -25,7 +25,7 @@ def test_every_recipe_can_be_searched_and_what_is_found_trained(name: str, quick
     assert recipe.read(str(tmp_path / "best.yaml"), quick=False) == changed
 
 
-def test_draws_begin_with_the_recipe_as_it_is_and_more_of_them_begin_alike() -> None:
+def test_draws_begin_with_the_unmodified_recipe_and_repeat_when_extended() -> None:
     few, many = search.draws(QUICK, 4), search.draws(QUICK, 9)
     assert few[0] == {}
     assert many[:4] == few
@@ -62,9 +62,9 @@ def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
-        (["search.train=null"], "nothing to search"),
+        (["search.train=null"], "has no search space"),
         (["search.first={batch: {choice: [8]}}"], "search.first"),
         (["search.train={batches: {choice: [8]}}"], "stages.train.batches"),
         (["search.train={batch: {choice: [8, 0]}}"], "stages.train.batch"),
@@ -72,11 +72,11 @@ def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
         (["search.train={model.width: {choice: [30]}}"], "heads"),
     ],
 )
-def test_what_cannot_be_searched_is_named(overrides: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_searches_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         search.search_space(recipe.read("multilabel_transformer", quick=True, overrides=overrides))
 
 
-def test_null_takes_a_key_out_of_a_search() -> None:
+def test_null_removes_a_key_from_a_search() -> None:
     fewer = recipe.read("multilabel_transformer", quick=True, overrides=[f"search.train={{{LR[13:]}: null}}"])
     assert search.search_space(QUICK).keys() - search.search_space(fewer).keys() == {LR}

@@ -46,7 +46,7 @@ def test_the_best_trial_is_the_one_with_the_best_epoch(tmp_path: Path) -> None:
     assert trials.best(found).settings == {KEY: 0.2}
 
 
-def test_the_table_has_a_column_a_setting_with_the_recipes_own_value_for_the_default(tmp_path: Path) -> None:
+def test_the_table_has_one_column_per_setting_with_the_recipes_value_for_the_default(tmp_path: Path) -> None:
     plan, out = recipe.read("multilabel_transformer", quick=True), Storage(tmp_path)
     _, drawn = search.draws(plan, 2)
     write_epochs(out, trials.begin(out, {}), 0.5)

@@ -1,5 +1,6 @@
-"""Losses. Logits or embeddings of a batch and their labels, −1 where unknown, enter; one number leaves: the mean over
-what is known, 0 (with a graph) if nothing is. Every loss computes in float32 and is finite for logits of ±1e3.
+"""Losses: (logits or embeddings of a batch, labels with −1 = unknown) → the mean over known labels, a scalar.
+
+Without a known label the loss is 0 with a graph. Every loss computes in float32 and is finite for logits of ±1e3.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class BceConfig(Section):
 
 
 class PositiveWeightedBceConfig(Section):
-    """BCE that counts positives of AU t w_t times (Jin et al.)."""
+    """BCE with weight w_t for positives of AU t (Jin et al.)."""
 
     kind: Literal["positive_weighted_bce"] = "positive_weighted_bce"
     weights: TwelveWeights = (1, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5)
-    mean_over: Literal["known", "all"] = "known"  # all: unknown entries count in the divisor, as in the authors' code
+    mean_over: Literal["known", "all"] = "known"  # all: the divisor includes unknown entries, as in the authors' code
     smoothing: float = Field(
         default=0.0, ge=0, lt=1
-    )  # probabilities as (p + s) / (1 + s); the authors' sequences: 0.05
+    )  # probabilities as (p + s) / (1 + s); the authors' sequence stage: 0.05
 
 
 class BceCircleConfig(Section):
@@ -54,10 +55,10 @@ class BceCircleConfig(Section):
 
 
 class FocalConfig(Section):
-    """Sigmoid focal loss of every AU (Tu et al.)."""
+    """Sigmoid focal loss per AU (Tu et al.)."""
 
     kind: Literal["focal"] = "focal"
-    alpha: float = Field(default=0.75, ge=0, le=1)  # weight of positives; 1 − alpha that of negatives
+    alpha: float = Field(default=0.75, ge=0, le=1)  # weight of positives; negatives have 1 − alpha
     gamma: float = Field(default=2.0, ge=0)
 
 
@@ -67,6 +68,8 @@ AuLossConfig = Annotated[
 
 
 class CrossEntropyConfig(Section):
+    """Softmax cross-entropy."""
+
     kind: Literal["cross_entropy"] = "cross_entropy"
 
 
@@ -90,19 +93,23 @@ ExprLossConfig = Annotated[CrossEntropyConfig | SoftmaxFocalConfig | SigmoidFoca
 
 
 class CosFaceConfig(Section):
-    """Large-margin cosine loss with Partial-FC (InsightFace's Glint360K r100 settings, but for `sample_rate`)."""
+    """Large-margin cosine loss with Partial-FC (InsightFace's Glint360K r100 settings, except `sample_rate`)."""
 
     kind: Literal["cosface"] = "cosface"
     scale: float = Field(default=64.0, gt=0)
     margin: float = Field(default=0.4, ge=0, lt=1)
-    sample_rate: float = Field(default=1.0, gt=0, le=1)  # share of the identities that a training step looks at
+    sample_rate: float = Field(default=1.0, gt=0, le=1)  # share of the identities used in a training step
 
 
 IdentityLossConfig = CosFaceConfig
 
 
 def build_au(config: AuLossConfig, positive_rates: npt.NDArray[np.float64]) -> nn.Module:
-    """(logits (N, 12), targets (N, 12) in 0..1, −1 unknown) → scalar. `positive_rates` (12,): of the rows learnt."""
+    """Return the loss (logits (N, 12), targets (N, 12) in 0..1, −1 unknown) → scalar.
+
+    Args:
+        positive_rates: (12,) share of positives in the training rows.
+    """
     match config:
         case BceDiceConfig():
             weights = frequency_weights(positive_rates) if config.frequency_weighted else np.ones(len(positive_rates))
@@ -120,7 +127,7 @@ def build_au(config: AuLossConfig, positive_rates: npt.NDArray[np.float64]) -> n
 
 
 def build_expr(config: ExprLossConfig) -> nn.Module:
-    """(logits (N, C), classes (N,) int64, −1 unknown) → scalar."""
+    """Return the loss (logits (N, C), classes (N,) int64, −1 unknown) → scalar."""
     match config:
         case CrossEntropyConfig():
             return CrossEntropy()
@@ -131,7 +138,7 @@ def build_expr(config: ExprLossConfig) -> nn.Module:
 
 
 def build_identity(config: IdentityLossConfig, *, identities: int, width: int) -> CosFace:
-    """(embeddings (N, `width`), identities (N,) int64, −1 unknown) → scalar; its centers are learnt with the rest."""
+    """Return the loss (embeddings (N, `width`), identities (N,) int64, −1 unknown) → scalar, with trained centers."""
     return CosFace(
         identities=identities, width=width, scale=config.scale, margin=config.margin, sample_rate=config.sample_rate
     )

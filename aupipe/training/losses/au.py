@@ -1,4 +1,4 @@
-"""Losses over AU logits (N, 12) and targets (N, 12) in 0..1, −1 where unknown: a scalar each."""
+"""Losses: (AU logits (N, 12), targets (N, 12) in 0..1, −1 = unknown) → scalar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from aupipe.errors import ConfigError
 from aupipe.training.losses.masked import at_least_float32, masked_mean
 
-TINY = 1e-12  # below it (1 − p_t)^γ is held constant: for γ < 1 its slope at 0 is infinite
+TINY = 1e-12  # (1 − p_t)^γ is constant below it, because for γ < 1 its slope at 0 is infinite
 
 
 class BceDice(nn.Module):
@@ -27,7 +27,10 @@ class BceDice(nn.Module):
     weights: Tensor
 
     def __init__(self, *, weights: npt.NDArray[np.float64], dice: float) -> None:
-        """`weights` w_t (12,), see `frequency_weights`."""
+        """
+        Args:
+            weights: w_t (12,), see `frequency_weights`.
+        """
         super().__init__()
         self.register_buffer("weights", torch.from_numpy(weights).float(), persistent=False)
         self.dice = dice
@@ -43,23 +46,23 @@ class BceDice(nn.Module):
 
 
 def frequency_weights(positive_rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """w_t = T · (1/f_t) / Σ_u (1/f_u) of rates f_t above 0; their mean is 1."""
+    """Return w_t = T · (1/f_t) / Σ_u (1/f_u) for rates f_t above 0; their mean is 1."""
     inverse: npt.NDArray[np.float64] = 1 / positive_rates
     return inverse / inverse.mean()
 
 
 def dice_entries(p: Tensor, y: Tensor, epsilon: float = 1.0) -> Tensor:
-    """1 − (2yp + ε) / (y² + p² + ε), entry by entry."""
+    """Return 1 − (2yp + ε) / (y² + p² + ε) of each entry."""
     return 1 - (2 * y * p + epsilon) / (y.square() + p.square() + epsilon)
 
 
 class Bce(nn.Module):
-    """Mean over known entries of the binary cross-entropy; positives of AU t count w_t times (`positive_weights`).
+    """Mean binary cross-entropy over known entries; positives of AU t have weight w_t (`positive_weights`).
 
     Without weights: Wang, Chang, Wang: Facial Action Unit Recognition Based on Transfer Learning (ABAW3, 2022), eq. 2.
     With them: Jin et al.: A Multi-modal and Multi-task Learning Method for Action Unit and Expression Recognition
-    (ABAW2, 2021). Their code divides by all entries, unknown ones too (`mean_over="all"`), and in its sequence stage
-    smooths probabilities to (p + s) / (1 + s) and (1 − p + s) / (1 + s) with s = 0.05 (`smoothing`).
+    (ABAW2, 2021). Their code divides by all entries, including unknown ones (`mean_over="all"`), and in its sequence
+    stage smooths probabilities to (p + s) / (1 + s) and (1 − p + s) / (1 + s) with s = 0.05 (`smoothing`).
     """
 
     weights: Tensor
@@ -89,7 +92,8 @@ class BceCircle(nn.Module):
     """`bce` · BCE (mean over known entries) + `circle` · multi-label "circle" loss (mean over rows with a known AU).
 
     log(1 + Σ_neg e^s) + log(1 + Σ_pos e^−s): Yu et al.: Local Region Perception and Relationship Learning Combined with
-    Feature Fusion for Facial Action Unit Detection (ABAW5, 2023); the term is Su's ZLPR (2022). Both decide at s = 0.
+    Feature Fusion for Facial Action Unit Detection (ABAW5, 2023); the term is Su's ZLPR (2022). Both terms have the
+    decision boundary s = 0.
     """
 
     def __init__(self, *, bce: float, circle: float) -> None:
@@ -98,10 +102,14 @@ class BceCircle(nn.Module):
         self.bce, self.circle = bce, circle
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Raises ConfigError for targets between 0 and 1: an AU is either among the positives or not."""
+        """Return the loss.
+
+        Raises:
+            ConfigError: a target is between 0 and 1, but every AU must be either positive or negative.
+        """
         if ((targets > 0) & (targets < 1)).any():
             raise ConfigError(
-                "loss kind bce_circle wants labels 0 and 1; switch mixup and label smoothing off (augment)"
+                "loss kind bce_circle needs labels 0 and 1; switch off mixup and label smoothing (augment)"
             )
         logits = at_least_float32(logits)
         rows = log1p_sum_exp(logits, targets == 0) + log1p_sum_exp(-logits, targets == 1)
@@ -109,7 +117,7 @@ class BceCircle(nn.Module):
 
 
 def log1p_sum_exp(scores: Tensor, chosen: Tensor) -> Tensor:
-    """log(1 + Σ e^score) over the chosen scores of each row, (N, T) → (N,), without overflow."""
+    """Return log(1 + Σ e^score) over the chosen scores of each row, (N, T) → (N,), without overflow."""
     left = scores.masked_fill(~chosen, -math.inf)
     return torch.cat([left, left.new_zeros(len(left), 1)], dim=-1).logsumexp(dim=-1)
 
@@ -132,7 +140,7 @@ class Focal(nn.Module):
 
 
 def focal_entries(logits: Tensor, y: Tensor, alpha: float, gamma: float) -> Tensor:
-    """The focal loss entry by entry."""
+    """Return the focal loss of each entry."""
     missed = (1 - y) * logits.sigmoid() + y * (-logits).sigmoid()  # 1 − p_t
     weights = alpha * y + (1 - alpha) * (1 - y)
     entries = functional.binary_cross_entropy_with_logits(logits, y, reduction="none")

@@ -1,4 +1,4 @@
-"""Losses over class logits (N, C) and classes (N,) int64, −1 where unknown: mean over known rows, a scalar."""
+"""Losses: (class logits (N, C), classes (N,) int64, −1 = unknown) → mean over known rows, a scalar."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SoftmaxFocal(nn.Module):
 
 
 class SigmoidFocal(nn.Module):
-    """The sigmoid focal loss of every class against the one-hot vector, as in the code of Jin et al. (ABAW2, 2021)."""
+    """Sigmoid focal loss of every class against the one-hot vector, as in the code of Jin et al. (ABAW2, 2021)."""
 
     def __init__(self, *, alpha: float, gamma: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""CosFace over face embeddings (N, E) and identities (N,) int64, −1 where unknown."""
+"""CosFace: (face embeddings (N, E), identities (N,) int64, −1 = unknown) → scalar."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aupipe.training.losses.masked import at_least_float32, masked_mean
 
 
 class CosFace(nn.Module):
-    """Softmax cross-entropy over s · cos θ with the margin m taken off the right class; mean over known rows.
+    """Softmax cross-entropy over s · cos θ with the margin m subtracted for the true class; mean over known rows.
 
-    Wang et al.: CosFace (CVPR 2018), eq. 4. With `sample_rate` r < 1, each training step looks only at the batch's own
-    classes and at random others, r · C in all: An et al.: Partial FC (ICCVW 2021).
+    Wang et al.: CosFace (CVPR 2018), eq. 4. With `sample_rate` r < 1, each training step uses only the classes of the
+    batch and random other classes, r · C in total: An et al.: Partial FC (ICCVW 2021).
 
     Attributes:
-        centers: (C, E), learnt.
+        centers: (C, E), trained.
     """
 
     def __init__(self, *, identities: int, width: int, scale: float, margin: float, sample_rate: float) -> None:
@@ -36,7 +36,7 @@ class CosFace(nn.Module):
         return masked_mean(functional.cross_entropy(logits, targets, reduction="none"), known)
 
     def sample(self, present: Tensor) -> Tensor:
-        """Numbers of the classes to look at, ascending: all that are `present`, and others at random."""
+        """Return the numbers of the classes to use, ascending: all that are `present`, and random others."""
         identities = len(self.centers)
         present = present.unique()
         draw = torch.rand(identities, device=self.centers.device)  # torch's own generator, seeded at each step

@@ -63,7 +63,7 @@ def test_nothing_known_is_zero_with_zero_gradients(loss: nn.Module) -> None:
 
 
 @every
-def test_half_precision_logits_are_judged_in_float32(loss: nn.Module) -> None:
+def test_half_precision_logits_are_computed_in_float32(loss: nn.Module) -> None:
     logits, targets = batch()
     half = logits.bfloat16()
     assert loss(half, targets) == loss(half.float(), targets)
@@ -158,7 +158,7 @@ def test_circle_loss_against_the_double_sum() -> None:
     assert BceCircle(bce=0, circle=1)(logits, targets).item() == pytest.approx(total / 7, rel=1e-5)
 
 
-def test_circle_loss_pushes_apart_and_leaves_confident_labels_alone() -> None:
+def test_circle_loss_separates_labels_and_ignores_confident_ones() -> None:
     targets = torch.tensor([[1.0] * 6 + [0.0] * 6])
     logits = torch.zeros(1, 12)
     logits[0, 0], logits[0, 11] = 40, -40
@@ -180,7 +180,7 @@ def test_focal_values_at_zero() -> None:
     assert loss(torch.zeros(1, 12), torch.zeros(1, 12)).item() == pytest.approx(0.043322, abs=1e-6)
 
 
-def test_focal_without_focus_is_half_the_bce_and_focus_spares_the_easy() -> None:
+def test_focal_without_focus_is_half_the_bce_and_focus_reduces_easy_entries() -> None:
     logits, targets = batch(unknown=0)
     bce = functional.binary_cross_entropy_with_logits(logits, targets)
     torch.testing.assert_close(Focal(alpha=0.5, gamma=0)(logits, targets), bce / 2)

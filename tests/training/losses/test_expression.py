@@ -61,7 +61,7 @@ def test_softmax_focal_against_its_formula_and_without_focus_cross_entropy() -> 
     torch.testing.assert_close(unfocused, functional.cross_entropy(logits, targets, ignore_index=-1))
 
 
-def test_sigmoid_focal_looks_at_every_class_of_the_one_hot_vector() -> None:
+def test_sigmoid_focal_uses_every_class_of_the_one_hot_vector() -> None:
     logits, targets = batch()
     known = targets >= 0
     y = functional.one_hot(targets[known], 7)

@@ -89,7 +89,7 @@ def test_sampled_loss_is_the_softmax_over_the_sample() -> None:
     assert (loss.centers.grad[left_out] == 0).all()
 
 
-def test_rate_one_and_validation_look_at_every_identity() -> None:
+def test_rate_one_and_validation_use_every_identity() -> None:
     x, y = batch()
     full = cosface()(x, y)
     assert cosface(sample_rate=0.3).eval()(x, y) == full

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aupipe.data.crop_reader import CropReader
+from aupipe.data.readers import CropReader
 from aupipe.errors import DatasetError
 from aupipe.facestore.read import FaceStore
 

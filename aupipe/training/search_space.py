@@ -1,4 +1,4 @@
-"""What a search may choose for one setting of a recipe, and draws from it."""
+"""Search space of one setting of a recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["choice", "uniform", "log_uniform"]
 
 
 class Dimension(Section):
-    """The values of one setting: one of several, or a number between two, where wanted even on a logarithmic scale."""
+    """Values of one setting: one of several, or a number from a range on a linear or logarithmic scale."""
 
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
     uniform: tuple[float, float] | None = None
@@ -23,23 +23,25 @@ class Dimension(Section):
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:
         if sum(value is not None for value in (self.choice, self.uniform, self.log_uniform)) != 1:
-            raise ValueError("one of choice, uniform, log_uniform is needed")
+            raise ValueError("exactly one of choice, uniform, log_uniform is needed")
         if self.choice is None and not self.ends[0] < self.ends[1]:
-            raise ValueError("the lower end comes first")
+            raise ValueError("the lower end must come first")
         if self.log_uniform is not None and self.log_uniform[0] <= 0:
-            raise ValueError("log_uniform lies above 0")
+            raise ValueError("log_uniform must be above 0")
         return self
 
     @property
     def kind(self) -> Kind:
+        """Name of the field that is set."""
         return "choice" if self.choice is not None else "uniform" if self.uniform is not None else "log_uniform"
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All values of a choice, else the lowest and the highest."""
+        """All values of a choice, or the lowest and the highest value of a range."""
         return self.choice or self.uniform or self.log_uniform or ()
 
     def draw(self, rng: np.random.Generator) -> Any:
+        """Return a random value."""
         if self.choice is not None:
             return self.choice[int(rng.integers(len(self.choice)))]
         low, high = self.ends
@@ -48,7 +50,7 @@ class Dimension(Section):
         return self.tidy(math.exp(rng.uniform(math.log(low), math.log(high))))
 
     def tidy(self, value: Any) -> Any:
-        """A drawn number with the three digits that count; one of a choice as it is."""
+        """Return a number rounded to three significant digits; a value of a choice is returned unchanged."""
         if self.choice is not None:
             return value
         low, high = self.ends

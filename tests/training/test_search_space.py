@@ -3,7 +3,7 @@ import pytest
 
 from aupipe.config import load
 from aupipe.errors import ConfigError
-from aupipe.tuning.space import Dimension
+from aupipe.training.search_space import Dimension
 
 pytestmark = pytest.mark.unit
 
@@ -29,14 +29,14 @@ def test_uniform_and_log_uniform_spread_over_their_range() -> None:
     assert all(value == float(f"{value:.3g}") for value in even + by_size)
 
 
-def test_what_is_drawn_stays_within_the_range() -> None:
+def test_draws_stay_within_the_range() -> None:
     narrow = Dimension(uniform=(0.12345, 0.12346))
     assert narrow.tidy(0.123454) == 0.12345
     assert Dimension(choice=(0.12345,)).tidy(0.12345) == 0.12345
 
 
 @pytest.mark.parametrize(
-    ("described", "said"),
+    ("described", "message"),
     [
         ({}, "one of choice"),
         ({"choice": [1], "uniform": [0, 1]}, "one of choice"),
@@ -46,6 +46,6 @@ def test_what_is_drawn_stays_within_the_range() -> None:
         ({"normal": [0, 1]}, "normal"),
     ],
 )
-def test_what_is_no_dimension_is_refused(described: dict, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_dimensions_are_refused(described: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(Dimension, described)
