@@ -82,7 +82,9 @@ def spans(text: str) -> list[str]:
 
 
 INLINE = [(page, span) for page, text in TEXTS.items() for span in spans(text)]
-INLINE_SETTINGS = sorted({(page, span[6:]) for page, span in INLINE if re.match(r"--set [a-z].*=(?![A-Z]+$)", span) and "…" not in span})
+INLINE_SETTINGS = sorted(
+    {(page, span[6:]) for page, span in INLINE if re.match(r"--set [a-z].*=(?![A-Z]+$)", span) and "…" not in span}
+)
 
 
 @pytest.fixture
