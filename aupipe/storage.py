@@ -176,6 +176,11 @@ class Storage:
         if self._filesystem.exists(self._inner(name)):
             self._filesystem.rm_file(self._inner(name))
 
+    def delete_all(self) -> None:
+        """Delete everything below the root; for temporary storage."""
+        if self._filesystem.exists(self._base):
+            self._filesystem.rm(self._base, recursive=True)
+
     def delete_leftovers(self) -> int:
         """Delete temporary files that a killed process left (local only). Returns how many."""
         if not self.local or not os.path.isdir(self._base):

@@ -12,8 +12,8 @@ import pyarrow as pa
 from aupipe.annotation.counts import frame_counts
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
 from aupipe.storage import Storage
 
 

@@ -13,8 +13,8 @@ import faulthandler
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from aupipe.errors import TimedOutError, WorkerDiedError
@@ -97,6 +97,44 @@ def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[
         watch.end()
         for mark in (*left, mine):
             storage.delete(mark)
+
+
+class Unwatched:
+    """The interface of `Watchdog` where nothing may end the process: that of a notebook, say."""
+
+    number = 1
+
+    def touch(self) -> None:
+        """Do nothing."""
+
+    def through(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items."""
+        yield from items
+
+    def pause(self) -> None:
+        """Do nothing."""
+
+    def resume(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def unguarded(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[Unwatched]:
+    """Work on a unit without marks and without a watchdog."""
+    yield Unwatched()
+
+
+Attempt = Callable[[Storage, str, int, float], AbstractContextManager[Watchdog | Unwatched]]
+
+
+def guard(guarded: bool) -> Attempt:
+    """Return how a stage works on a unit: `attempt`, or `unguarded`."""
+    return attempt if guarded else unguarded
+
+
+def has_marks(storage: Storage) -> bool:
+    """Return whether a worker, or a run in one process, died or was killed while it worked on a unit."""
+    return bool(storage.names(_FOLDER))
 
 
 def reset_attempts(storage: Storage) -> None:

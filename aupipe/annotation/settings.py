@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -71,6 +72,8 @@ class AnnotateConfig(Section):
     sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
     segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
+    # auto: small jobs run in this process where no cluster is named, all others on Ray.
+    engine: Literal["auto", "local", "ray"] = "auto"
     encoders: int = Field(default=1, ge=1)  # processes with the models; each has a GPU, or a CPU where there are none
     # What Ray Data holds between decoders and encoders; None: half of what the cluster's object stores have.
     object_store_bytes: int | None = Field(default=None, ge=2**28)

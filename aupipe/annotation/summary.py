@@ -25,7 +25,7 @@ from aupipe.annotation.settings import content_hash
 from aupipe.errors import redact
 from aupipe.storage import Storage
 
-_VIDEOS, _RUN = "videos.parquet", "run.json"
+VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def write_videos(
         only: of these videos; None: of all.
     """
     earlier: dict[str, Record] = {}
-    if storage.exists(_VIDEOS):
-        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(_VIDEOS)).to_pylist()}
+    if storage.exists(VIDEOS_FILE):
+        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
     rows = {key: row for key, row in earlier.items() if row["status"] in ("quarantined", "duplicate")}
     rows |= {video_id: record for video_id, (record, _) in books.current().items()}
     rows |= aside
@@ -111,7 +111,7 @@ def write_videos(
     names = sorted({name for key in rows for name in further.get(key, {})})
     full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
     table = pa.Table.from_pylist([rows[key] | further.get(key, {}) for key in sorted(rows)], schema=full)
-    storage.write(_VIDEOS, schema.to_parquet(table, full))
+    storage.write(VIDEOS_FILE, schema.to_parquet(table, full))
 
 
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from aupipe.commands import job
+
+if TYPE_CHECKING:
+    from aupipe.annotation.annotator import AnnotateJob, Runner
+    from aupipe.annotation.cache_keys import CacheKeys
+    from aupipe.storage import Storage
 
 _EXAMPLES = """\
   annotate.py --input interview.mp4 --out annotation
@@ -69,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _annotate(args: argparse.Namespace) -> int:
     import sys
 
+    from aupipe.annotation.annotator import AnnotateJob, annotate, describe
     from aupipe.annotation.settings import AnnotateConfig
     from aupipe.config import load
-    from aupipe.pipelines.annotate import AnnotateJob, annotate, describe
 
     if args.checkpoint is None:
         from aupipe.models import default_models
@@ -88,12 +95,18 @@ def _annotate(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(describe(annotate_job))  # noqa: T201
         return job.DONE
-    summary = annotate(annotate_job)
+    summary = annotate(annotate_job, _open_ray)
     print(summary.text())  # noqa: T201
     if summary.usable == 0 or summary.faults:
         return job.FAILED
     missing = args.phase == "finalize" and summary.pending
     return job.PARTIAL if summary.incomplete or missing else job.DONE
+
+
+def _open_ray(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> AbstractContextManager[Runner]:
+    from aupipe.pipelines.annotate import ray_runner
+
+    return ray_runner(job, keys, storage)
 
 
 def _forms(text: str) -> tuple[str, ...]:

@@ -1,216 +1,194 @@
-"""The annotation job: plan, observe, finalize, on Ray Data. What is committed is not done again."""
+"""The stages of an annotation on Ray Data; `annotation.annotator` is the job that they serve."""
 
 from __future__ import annotations
 
-import logging
-import os
-import time
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import ray
+import torch
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.util.metrics import Counter
 
-from aupipe.annotation import faults, features, ledger, model_set, preflight, retry
-from aupipe.annotation.cache_keys import CacheKeys, stat_signature
-from aupipe.annotation.inputs import Input, PassedOver, find_inputs
-from aupipe.annotation.ledger import Ledger, Record
-from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation import model_stages
+from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Row, Runner
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.model_stages import Export, Group
+from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.summary import Summary, write_run, write_videos
-from aupipe.annotation.work_plan import WorkList, add_probed, triage
-from aupipe.errors import ConfigError, redact
-from aupipe.faces.detect import Detector
+from aupipe.annotation.stages import Decode, Probe, SegmentTask
+from aupipe.errors import ConfigError
 from aupipe.models import default_models
-from aupipe.pipelines.annotate_phases import (
-    Run,
-    configure,
-    export,
-    extract,
-    extract_audio,
-    finalize,
-    probe_all,
-    resource_bundles,
-    unobserved,
-)
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.run_lease import run_lease, storage_errors_as_config_errors
-from aupipe.pipelines.session import reserved_resources, session
-from aupipe.storage import Storage
+from aupipe.pipelines.progress import Progress
+from aupipe.pipelines.session import (
+    Pool,
+    device_of,
+    gpus_per_worker,
+    label_selector_for,
+    reserved_resources,
+    session,
+)
+from aupipe.storage import TRANSIENT, Storage
 
-logger = logging.getLogger(__name__)
+# Reading an input may fail while storage is away: work is retried after 1, 2, 4 … 32 s. All else stops the job.
+_RETRIES = 8
+# How processes that live long get memory. Arrow's own allocator keeps more of what was freed; the other settings are
+# for glibc (other C libraries ignore them). Large pieces are given back, because parts and tables of 10 MB that come
+# and go would leave holes, more every hour. But encoders keep what they have, up to the 32 MB a piece that glibc
+# allows: a layer's memory would otherwise be fetched anew, page by page, for the next layer, a third more time.
+RELEASE_MEMORY_ENV = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
+RETAIN_MEMORY_ENV = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+}
+_TASKS_PER_WORKER = 1000  # then a decoding process is replaced, because libraries leak
 
-Phase = Literal["observe", "finalize", "all"]
+
+class ExtractAudio(model_stages.ExtractAudio):
+    """The stage on a worker with one CPU."""
+
+    def __call__(self, row: Row) -> Row:
+        torch.set_num_threads(1)
+        return super().__call__(row)
+
+
+class Encode(model_stages.Encode):
+    """The stage in an actor with one CPU; the models come from the object store."""
+
+    def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
+        torch.set_num_threads(1)  # one CPU is what the actor has, and more threads could sum in another order
+        super().__init__(ray.get(models), storage, batch_size, device)
+
+
+class Finalize(model_stages.Finalize):
+    """The stage in an actor with one CPU; the heads come from the object store."""
+
+    def __init__(self, heads: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
+        torch.set_num_threads(1)
+        super().__init__(ray.get(heads), storage, config, decision)
 
 
 @dataclass(frozen=True)
-class AnnotateJob:
-    """What the command line asked for."""
+class RayRunner:
+    """Runs the stages as Ray Data executions.
 
-    inputs: tuple[str, ...]
-    checkpoints: tuple[str, ...]
-    out: str
-    config: AnnotateConfig
-    workers: int | None = None
-    limit: int | None = None
-    phase: Phase = "all"
-    export: tuple[str, ...] = ()  # forms of `export.FORMS`
-    prune: bool = False  # drop what is committed for videos that are not named
-    keep_intermediate: bool = False
-    command: tuple[str, ...] = ()
+    Attributes:
+        models, heads: references of a `ModelSet`, and of it without encoders.
+        workers: segments decoded at a time; None: one per CPU of the cluster, less those of the encoders.
+    """
 
-    def __post_init__(self) -> None:
-        if self.prune and self.limit is not None:
-            raise ConfigError("--prune with --limit would drop every video beyond the limit; give one of them")
+    keys: CacheKeys
+    storage: Storage
+    models: ray.ObjectRef
+    heads: ray.ObjectRef
+    workers: int | None
 
     @property
-    def local_decoders(self) -> int:
-        """How many segments are decoded at a time where the job starts a Ray of its own."""
-        return self.workers or len(os.sched_getaffinity(0))
+    def decoders(self) -> int:
+        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - self.keys.config.encoders)
+
+    @property
+    def on_cpus(self) -> dict[str, Any]:
+        """Options of tasks that need a CPU."""
+        return {"num_cpus": 1, "label_selector": label_selector_for("decode", self.keys.config.resources)}
+
+    def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
+        probed = ray.data.from_items(list(rows)).map(Probe(self.keys.config, self.storage), **self.on_cpus)
+        return list(probed.take_all())
+
+    def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
+        stage = ExtractAudio(self.keys.config, self.storage)
+        pool = TaskPoolStrategy(size=self.decoders)
+        return ray.data.from_items(list(rows)).map(stage, **self.on_cpus, compute=pool).iter_rows()
+
+    def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
+        config = self.keys.config
+        gpus = gpus_per_worker(config.resources)
+        # Enough blocks to share the work out, few enough for many tiny clips.
+        blocks = min(len(tasks), max(64, 16 * self.decoders))
+        parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
+            Decode(config, self.storage, self.keys.models.templates),
+            **self.on_cpus, compute=TaskPoolStrategy(size=self.decoders), max_calls=_TASKS_PER_WORKER,
+            runtime_env={"env_vars": RELEASE_MEMORY_ENV},
+        )  # fmt: skip
+        encoded = parts.map_batches(
+            Encode, fn_constructor_args=(self.models, self.storage, config.batch_size, device_of(config.resources)),
+            batch_size=PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
+            label_selector=label_selector_for("infer" if gpus else "decode", config.resources),
+            compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": RETAIN_MEMORY_ENV},
+        )  # fmt: skip
+        progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
+        ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
+        for row in encoded.iter_rows():
+            if row["last"]:
+                ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
+            progress.add(row["frames"])
+            yield row
+        progress.finish()
+
+    def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
+        rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
+            Finalize, fn_constructor_args=(self.heads, self.storage, self.keys.config, self.keys.decision),
+            **self.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(self.decoders, len(groups)))),
+            runtime_env={"env_vars": RELEASE_MEMORY_ENV},
+        )  # fmt: skip
+        yield from _counted(rows.iter_rows(), "finalize", sum(len(group.records) for group in groups))
+
+    def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterator[Row]:
+        exported = ray.data.from_items(list(rows)).map(Export(self.storage, forms), **self.on_cpus)
+        yield from _counted(exported.iter_rows(), "export", sum(len(json.loads(row["video_ids"])) for row in rows))
+
+    def reserved(self, segments: int) -> AbstractContextManager[None]:
+        return reserved_resources(self.resource_bundles(segments), self.keys.config.resources)
+
+    def resource_bundles(self, segments: int) -> list[tuple[Pool, dict[str, int]]]:
+        """Return the bundles of resources of so many segments: a CPU each, as far as so many are decoded at a time,
+        and the encoders.
+        """
+        count = min(self.decoders, segments)
+        if not count:
+            return []
+        gpus = gpus_per_worker(self.keys.config.resources)
+        decoder: tuple[Pool, dict[str, int]] = ("decode", {"CPU": 1})
+        encoder: tuple[Pool, dict[str, int]] = ("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder
+        return [decoder] * count + [encoder] * self.keys.config.encoders
 
 
-def annotate(job: AnnotateJob) -> Summary:
-    """Run the job.
+@contextmanager
+def ray_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[Runner]:
+    """Connect to Ray for the length of the block.
 
     Raises:
-        ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
+        ConfigError: a path is not visible on every node, or the cluster has no CPU and `--workers` is not given.
     """
-    start = time.monotonic()
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
-    if text := passed_over.text():  # at once too, because a run may take days
-        logger.info("%s", text)
-    Detector(job.config.detector)  # or wrong weights would show on a worker
-    with storage_errors_as_config_errors("a checkpoint"):
-        keys = CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
-    storage = Storage(job.out)
-    with run_lease(storage):
-        return _run(job, inputs, passed_over, keys, storage, start)
+    with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
+        # The package's own models are wherever the package is, and only the driver reads them.
+        own = [path for path in job.checkpoints if path not in default_models.FOLDERS]
+        check_visible_on_all_nodes(job.out, [*job.inputs, *own])
+        _configure(job.config)
+        if job.workers is None and not ray.cluster_resources().get("CPU"):
+            raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
+        yield RayRunner(keys, storage, ray.put(keys.models), ray.put(keys.models.heads), job.workers)
 
 
-def describe(job: AnnotateJob) -> str:
-    """What `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
-    inputs, passed_over = find_inputs(job.inputs, job.limit)
-    Detector(job.config.detector)
-    with storage_errors_as_config_errors("a checkpoint or --out"):
-        keys = CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
-        books = Ledger.read(Storage(job.out))
-    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
-    work, to_probe = triage(inputs, stamps, books, keys)
-    frames = preflight.estimate_frames(to_probe, job.config)
-    hours = frames * job.config.cost.frame_cpu_s / 3600
-    cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
-    return (
-        f"{len(inputs)} inputs ({passed_over.files} other files passed over): {len(work.unchanged)} done, "
-        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
-        f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
-    )
+def _configure(config: AnnotateConfig) -> None:
+    """Set what Ray Data needs to know of the stages."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = 8 * 2**20  # full parts of segments are larger, and flow on one by one
+    if config.object_store_bytes is not None:
+        options = context.execution_options
+        options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_bytes)
+    context.retried_map_errors, context.max_map_retries = list(TRANSIENT), _RETRIES
 
 
-def _models(keys: CacheKeys) -> str:
-    named = [f"model {m.card.sha256[:12]} ({m.card.model.name})" for m in keys.models.members]
-    return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
-
-
-def _run(
-    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: CacheKeys, storage: Storage, start: float
-) -> Summary:
-    books = Ledger.read(storage)
-    named = {video.video_id for video in inputs}
-    books.reconcile(named if job.prune else None)
-    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
-    work, to_probe = triage(inputs, stamps, books, keys)
-    frames, work_s = 0, 0.0
-    not_exported: dict[str, Record] = {}
-    faults.delete_logs(storage, named)
-    if to_probe or work.decide or job.export:
-        retry.reset_attempts(storage)
-        with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
-            # The package's own models are everywhere that the package is, and only the driver reads them.
-            check_visible_on_all_nodes(
-                job.out, [*job.inputs, *(path for path in job.checkpoints if path not in default_models.FOLDERS)]
-            )
-            configure(job.config)
-            if job.workers is None and not ray.cluster_resources().get("CPU"):
-                raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
-            run = Run(
-                keys, storage, ray.put(keys.models), ray.put(keys.models.heads), books.next_generation, job.workers
-            )
-            add_probed(work, probe_all(run, to_probe), stamps, books, keys)
-            with reserved_resources(resource_bundles(run, work.observe), job.config.resources):
-                frames, work_s = _work(run, work, job)
-            _withdraw(work, books, storage)
-            books = Ledger.read(storage)
-            books.reconcile()
-            not_exported = _incomplete(books, export(run, books, named, job.export))
-    write_videos(storage, books, work.quarantined | not_exported, inputs, only=named if job.prune else None)
-    if not job.keep_intermediate:  # a run that was killed may have left what is done since
-        there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
-        features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
-        if job.prune:
-            features.delete_all(storage)
-    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.quarantined | not_exported
-    videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
-    summary = Summary(
-        out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
-        work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
-        passed_over=passed_over,
-    )  # fmt: skip
-    write_run(storage, keys, job.command, summary)
-    return summary
-
-
-def _work(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Observe and finalize, wave after wave, as far as the phase goes. Returns frames and CPU seconds spent."""
-    if job.phase == "finalize":
-        work.postpone(unobserved(run, work.observe))
-    waves = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
-    if job.phase == "observe":
-        waves = [dict(work.observe)]  # the user asked for all of it to lie there
-    total = 0
-    for number, wave in enumerate(waves):
-        if job.phase != "finalize":
-            reasons = extract_audio(run, wave)
-            frames, more = extract(run, {key: due for key, due in wave.items() if key not in reasons})
-            work.quarantine(reasons | more)
-            total += frames
-        if job.phase != "observe":
-            due = {key: due for key, due in wave.items() if key in work.observe}
-            reasons = finalize(run, due, work.decide if number == 0 else {})
-            work.quarantine(reasons)
-            if not job.keep_intermediate:
-                # What finalize could not take is observed anew, as its fault may lie there; but not by this phase.
-                left = reasons if job.phase == "finalize" else ()
-                done = [record["content"] for video_id, (record, _) in due.items() if video_id not in left]
-                features.delete(run.storage, {run.keys.video(content) for content in done})
-    work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
-    if job.phase == "observe":
-        work.postpone([*work.observe, *work.decide])
-    return total, work_s
-
-
-def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
-    """The records of videos whose tables are committed, and which could not be exported for these reasons.
-
-    For this run's videos.parquet alone: the ledger holds what became of the tables, and every export is made anew.
-    """
-    current = books.current()
-    found = {video_id: current[video_id][0] for video_id in reasons}
-    return {
-        video_id: record
-        | {"status": "partial", "reason": "; ".join(filter(None, (record["reason"], reasons[video_id])))}
-        for video_id, record in found.items()
-    }
-
-
-def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
-    """Commit that videos which earlier runs annotated cannot be done now: rows of what is no longer there must go."""
-    current = books.current()
-    gone = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
-    if gone:
-        unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
-        # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.
-        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in gone]
-        generation = Ledger.read(storage).next_generation
-        ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
+def _counted(rows: Iterable[Row], stage: str, videos: int) -> Iterator[Row]:
+    progress = Progress(stage, videos, "videos")
+    for row in rows:
+        progress.add(len(json.loads(row["video_ids"])))
+        yield row
+    progress.finish()

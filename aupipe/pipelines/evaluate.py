@@ -32,8 +32,8 @@ from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, of_file
 
 

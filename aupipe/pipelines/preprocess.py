@@ -11,8 +11,8 @@ from aupipe.facestore.job import FileTask, StoreJob
 from aupipe.facestore.schema import StoreCard
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 
 # What a worker needs, imports included: 490 MB were measured on 1080p video, less on crops.

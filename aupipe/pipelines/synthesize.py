@@ -10,8 +10,8 @@ import ray.data
 
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.synthesis import render_job, rig
 from aupipe.synthesis.render_job import DataSet

@@ -27,7 +27,6 @@ from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.pipelines.train_stage import (
     History,
@@ -40,6 +39,7 @@ from aupipe.pipelines.train_stage import (
     init_videos,
     run_stage,
 )
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import pretrained, run_dir, task_data, trainer
 from aupipe.training.learner import build_learner

@@ -27,8 +27,8 @@ from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
 from aupipe.models.checkpoint import TrainingCard
+from aupipe.periodic import periodically
 from aupipe.pipelines.encode import encode_stage
-from aupipe.pipelines.periodic import periodically
 from aupipe.pipelines.session import gpus_per_worker, label_selector_for
 from aupipe.pipelines.train_worker import shown_epochs, train_loop_per_worker
 from aupipe.storage import Storage

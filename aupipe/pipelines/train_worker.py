@@ -16,7 +16,7 @@ import ray.train
 import ray.train.torch
 
 from aupipe.facestore.read import FaceStore
-from aupipe.pipelines.periodic import periodically
+from aupipe.periodic import periodically
 from aupipe.storage import Storage
 from aupipe.training import run_dir, state, task_data
 from aupipe.training import trainer as engine

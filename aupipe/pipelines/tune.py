@@ -29,10 +29,10 @@ from aupipe.models import checkpoint
 from aupipe.pipelines import train, train_stage
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
-from aupipe.pipelines.run_lease import run_lease
 from aupipe.pipelines.session import session
 from aupipe.pipelines.tune_search import check, run_trials
 from aupipe.pipelines.tune_trial import TuneJob, train_job, trial_job
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import run_dir
 from aupipe.tuning import search, trials

@@ -14,15 +14,17 @@ from clips import scene
 from sizes import batches, sizes
 
 from aupipe import facs
-from aupipe.annotation import audio_features, encode, features, ledger, model_set, schema
+from aupipe.annotation import annotator, audio_features, encode, features, ledger, model_set, schema
 from aupipe.annotation import extract as observing
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.events import find_events
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
+from aupipe.annotation.model_stages import Encode
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
+from aupipe.annotation.stages import _to_ipc
 from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
@@ -30,8 +32,6 @@ from aupipe.faces.track import TrackingConfig
 from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span
-from aupipe.pipelines import annotate_encode, annotate_phases
-from aupipe.pipelines.annotate_decode import _to_ipc
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -100,15 +100,12 @@ def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
         np.testing.assert_array_equal(encoders([crop])[0], embedding)
 
 
-@pytest.mark.parametrize("parts", sizes(annotate_phases._PARTS_PER_BATCH))
+@pytest.mark.parametrize("parts", sizes(annotator.PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
-def test_parts_that_are_encoded_together(
-    parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path) -> None:
     """Parts of no crop, no row, or a reason, in one batch with `parts` that have crops."""
-    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     storage = Storage(tmp_path)
-    encoder = annotate_encode.Encode(models, storage, 2, "cpu")
+    encoder = Encode(models, storage, 2, "cpu")
     statuses = [*[["ok"] * crops + ["no_face"]] * parts, ["no_face"], []]
     images = [np.full((each.count("ok"), 1, 112, 112, 3), 9, np.uint8).tobytes() for each in statuses]
     rows = [
@@ -195,16 +192,15 @@ def test_row_groups_of_a_file(count: int) -> None:
 
 
 @pytest.fixture
-def run(models: model_set.ModelSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> annotate_phases.Run:
-    monkeypatch.setattr(annotate_phases, "_GROUP_VIDEOS", 3)
-    keys = CacheKeys(models, AnnotateConfig(rows_per_file=1000))
-    return annotate_phases.Run(keys, Storage(tmp_path), None, None, 1, None)
+def keys(models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> CacheKeys:
+    monkeypatch.setattr(annotator, "GROUP_VIDEOS", 3)
+    return CacheKeys(models, AnnotateConfig(rows_per_file=1000))
 
 
 @pytest.mark.parametrize("count", sizes(3))
-def test_groups_of_videos_and_waves(count: int, run: annotate_phases.Run) -> None:
+def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path) -> None:
     due = {f"{n:02d}": ({"video_id": f"{n:02d}", "content": str(n), "frames_expected": 10}, []) for n in range(count)}
-    groups = list(annotate_phases._observed_groups(run, due))
+    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
     assert [len(group.records) for group in groups] == batches(count, 3)
     waves = WorkList(observe=due).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
     assert [len(wave) for wave in waves] == batches(count, 3)
@@ -212,10 +208,10 @@ def test_groups_of_videos_and_waves(count: int, run: annotate_phases.Run) -> Non
 
 
 @pytest.mark.parametrize("frames", sizes(1000))
-def test_groups_of_about_a_file(frames: int, run: annotate_phases.Run) -> None:
+def test_groups_of_about_a_file(frames: int, keys: CacheKeys, tmp_path: Path) -> None:
     due = {name: ({"video_id": name, "content": name, "frames_expected": each}, [])
            for name, each in (("a", frames), ("b", 1))}  # fmt: skip
-    groups = list(annotate_phases._observed_groups(run, due))
+    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
     assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])
 
 

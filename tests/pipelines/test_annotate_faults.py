@@ -18,17 +18,16 @@ import pytest
 import ray
 from clips import scene, speaking, write_clip
 
-from aupipe.annotation import features, ledger, model_set, schema
+from aupipe.annotation import features, ledger, model_set, model_stages, schema, stages
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
+from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.pipelines import annotate_decode, annotate_encode, annotate_finalize, annotate_phases
-from aupipe.pipelines.annotate_decode import Decode, Probe, SegmentTask, read_probe
-from aupipe.pipelines.annotate_encode import Encode, ExtractAudio
-from aupipe.pipelines.annotate_finalize import Export, Finalize, Group
+from aupipe.pipelines import annotate as on_ray
 from aupipe.storage import Storage
 
 
@@ -62,7 +61,7 @@ def test_probe(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
     probe = Probe(AnnotateConfig(), storage)
     row = {"input": json.dumps(asdict(Input(str(path), "a")))}
-    monkeypatch.setattr(annotate_decode, "cut_into_segments", fails(len, lambda *_: True))
+    monkeypatch.setattr(stages, "cut_into_segments", fails(len, lambda *_: True))
     video_id, said = read_probe(probe(row))
     assert (video_id, list(said)) == ("a", ["reason"])
     assert said["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
@@ -78,14 +77,14 @@ def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
     task = SegmentTask("key", said["segments"][0]).to_row()
     monkeypatch.setattr("aupipe.annotation.extract.PART_CROPS", 2)
-    whole = annotate_decode.extract
+    whole = stages.extract
 
     def broken(*args: Any) -> Iterator[Any]:
         parts = whole(*args)
         yield next(parts)
         raise StopAsyncIteration("a fault of ours")
 
-    monkeypatch.setattr(annotate_decode, "extract", broken)
+    monkeypatch.setattr(stages, "extract", broken)
     rows = list(Decode(AnnotateConfig(), storage, ARCFACE_TEMPLATE[None])(task))
     assert [(row["number"], row["last"], bool(row["error"])) for row in rows] == [(0, False, False), (0, True, True)]
     assert rows[-1]["error"].startswith("internal_error: StopAsyncIteration: a fault of ours (see ")
@@ -110,7 +109,7 @@ def part(video_id: str, value: int) -> dict[str, Any]:
     fields = pa.schema([field for field in schema.OBSERVED if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(2)], schema=fields)
     return {
-        "key": video_id, "video_id": video_id, "error": "", "rows": annotate_decode._to_ipc(rows),
+        "key": video_id, "video_id": video_id, "error": "", "rows": stages._to_ipc(rows),
         "crops": np.full((2, 1, 112, 112, 3), value, np.uint8).tobytes(), "number": 0, "last": True, "attempts": 1,
         "work_s": 0.0,
     }  # fmt: skip
@@ -119,13 +118,12 @@ def part(video_id: str, value: int) -> dict[str, Any]:
 @pytest.mark.unit
 def test_encode(storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The crops of one video of three break the encoder, the rows of another cannot be written."""
-    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     batch = pa.Table.from_pylist([part("a", 10), part("crops", 200), part("b", 30), part("rows", 40)])
     sound = Storage(f"{storage.root}/sound")
     Encode(models, sound, 3, "cpu")(batch)
     white = lambda _, crops: any(crop.max() == 200 for crop in crops)  # noqa: E731
     monkeypatch.setattr(Encoders, "__call__", fails(Encoders.__call__, white))
-    monkeypatch.setattr(annotate_encode.observed, "write", fails(features.write, lambda _, key, *__: key == "rows"))
+    monkeypatch.setattr(model_stages.features, "write", fails(features.write, lambda _, key, *__: key == "rows"))
     done = {row["video_id"]: row for row in Encode(models, storage, 3, "cpu")(batch).to_pylist()}
     assert {key: (row["frames"], row["error"].partition(" (see")[0]) for key, row in done.items()} == {
         "a": (2, ""), "crops": (0, "internal_error: TypeError: a fault of ours"),
@@ -142,11 +140,10 @@ def test_a_broken_device_is_no_inputs_fault(
     storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any) -> None:
-        raise annotate_encode.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        raise model_stages.torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     monkeypatch.setattr(Encoders, "__call__", broken)
-    with pytest.raises(annotate_encode.torch.AcceleratorError):
+    with pytest.raises(model_stages.torch.AcceleratorError):
         Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part("a", 10), part("b", 20)]))
 
 
@@ -156,7 +153,6 @@ def record(video_id: str) -> dict[str, Any]:
 
 def finaliser(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalize, Group]:
     """Finalize, and a group of three videos that were observed."""
-    monkeypatch.setattr(annotate_encode.ray, "get", lambda reference: reference)
     names = ["a", "b", "c"]
     Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part(name, 10) for name in names]))
     group = Group(1, [record(name) for name in names], [features.segments(storage)[name] for name in names], [[]] * 3)
@@ -169,10 +165,10 @@ def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monk
     finalize, group = finaliser(models, storage, monkeypatch)
     if where == "decide":
         guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
-        monkeypatch.setattr(annotate_finalize, "apply_decision", fails(annotate_finalize.apply_decision, guilty))
+        monkeypatch.setattr(model_stages, "apply_decision", fails(model_stages.apply_decision, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
-        monkeypatch.setattr(annotate_finalize.ledger, "commit", fails(ledger.commit, holds))
+        monkeypatch.setattr(model_stages.ledger, "commit", fails(ledger.commit, holds))
     said = finalize(group.to_row())
     assert json.loads(said["video_ids"]) == ["a", "b", "c"]
     ((guilty_id, reason),) = json.loads(said["reasons"]).items()
@@ -190,7 +186,7 @@ def test_finalize_of_what_is_committed_and_of_nothing_else(
     assert json.loads(finalize(group.to_row())["reasons"]) == {}
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
-    monkeypatch.setattr(annotate_finalize, "find_events", fails(len, lambda *_: True))
+    monkeypatch.setattr(model_stages, "find_events", fails(len, lambda *_: True))
     assert list(json.loads(finalize(again.to_row())["reasons"])) == ["a", "b", "c"]
     current = ledger.Ledger.read(storage).current()
     assert {key: found["decide_key"] for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
@@ -202,46 +198,44 @@ def test_export(storage: Storage, models: model_set.ModelSet, monkeypatch: pytes
     finalize(group.to_row())
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
-    monkeypatch.setattr(annotate_finalize, "export", fails(annotate_finalize.export, guilty))
+    monkeypatch.setattr(model_stages, "export", fails(model_stages.export, guilty))
     row = {"files": json.dumps(entry.frames), "video_ids": json.dumps(["a", "b", "c"])}
     assert list(json.loads(Export(storage, ("csv",))(row)["reasons"])) == ["b"]
     assert storage.names("export") == ["export/csv/a.csv", "export/csv/c.csv"]
 
 
-OBSERVE, DECIDE, EXPORT = annotate_decode.extract, annotate_finalize.apply_decision, annotate_finalize.export
+OBSERVE, DECIDE, EXPORT = stages.extract, model_stages.apply_decision, model_stages.export
 
 
 class FaultyDecode(Decode):
     """Raises on one video; Ray keeps the process for other work, so what is replaced is put back."""
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        annotate_decode.extract = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
+        stages.extract = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
         try:
             yield from super().__call__(row)
         finally:
-            annotate_decode.extract = OBSERVE
+            stages.extract = OBSERVE
 
 
-class FaultyEncode(Encode):
+class FaultyEncode(on_ray.Encode):
     def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
         return fails(super()._leave, lambda part, _: part["video_id"] == "encode.mp4")(part, embeddings)
 
 
-class FaultyFinalize(Finalize):
+class FaultyFinalize(on_ray.Finalize):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalize.apply_decision = fails(
-            DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4"
-        )
+        model_stages.apply_decision = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4")
         return super().__call__(row)
 
 
 class FaultyExport(Export):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        annotate_finalize.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
+        model_stages.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
         try:
             return super().__call__(row)
         finally:
-            annotate_finalize.export = EXPORT
+            model_stages.export = EXPORT
 
 
 def frames_of(out: Path) -> dict[str, list[int]]:
@@ -263,7 +257,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     command += ["--export", "csv"]
     with monkeypatch.context() as patched:
         for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):
-            patched.setattr(annotate_phases, faulty.__name__.removeprefix("Faulty"), faulty)
+            patched.setattr(on_ray, faulty.__name__.removeprefix("Faulty"), faulty)
         assert main(command) == 1
     assert "a fault of aupipe (internal_error) set 4 inputs aside" in capsys.readouterr().out
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
@@ -300,7 +294,7 @@ def test_a_video_that_was_annotated_before_is_withdrawn_and_tried_again(
     assert main(command) == 0
     command += ["--set", "thresholds.AU12=0.0"]
     with monkeypatch.context() as patched:
-        patched.setattr(annotate_phases, "Finalize", FaultyFinalize)
+        patched.setattr(on_ray, "Finalize", FaultyFinalize)
         assert main(command) == 1
     assert frames_of(out) == {"whole.mp4": list(range(6))}
     assert main(command) == 0

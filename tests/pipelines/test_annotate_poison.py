@@ -14,14 +14,15 @@ import pytest
 import ray
 from clips import scene, write_clip
 
+from aupipe.annotation import stages
 from aupipe.commands.annotate import main
 from aupipe.media.frames import Frame
-from aupipe.pipelines import annotate_decode, annotate_phases
+from aupipe.pipelines import annotate as on_ray
 
 pytestmark = pytest.mark.ray
 
 Decoder = Callable[..., Iterator[Frame]]
-FRAMES: Decoder = annotate_decode.frames
+FRAMES: Decoder = stages.frames
 
 
 def deadly(uri: str, *more: Any) -> Iterator[Frame]:
@@ -34,16 +35,16 @@ def deadly(uri: str, *more: Any) -> Iterator[Frame]:
         yield frame
 
 
-class Decode(annotate_decode.Decode):
+class Decode(stages.Decode):
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        annotate_decode.frames = deadly  # in the worker, which knows nothing of this module but what it is sent
+        stages.frames = deadly  # in the worker, which knows nothing of this module but what it is sent
         return super().__call__(row)
 
 
 def run(names: list[str], checkpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """Records by video_id of a job that decodes so; each clip has ten frames."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(annotate_phases, "Decode", Decode)
+    monkeypatch.setattr(on_ray, "Decode", Decode)
     for name in names:
         write_clip(folder / "in" / name, scene(10, seed=ord(name[0])))
     options = ["--workers", "2", "--set", "limits.attempts=2", "--set", "limits.stall_s=8"]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from aupipe import run_lease
 from aupipe.errors import ConfigError
-from aupipe.pipelines import run_lease
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.edge_errors import running, setting_up
 from aupipe.errors import ConfigError, redact
-from aupipe.pipelines.periodic import periodically
+from aupipe.periodic import periodically
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from aupipe.pipelines.periodic import periodically
+from aupipe.periodic import periodically
 
 pytestmark = pytest.mark.unit
 

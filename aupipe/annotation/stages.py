@@ -1,4 +1,4 @@
-"""What observing runs on CPU workers: probe a video, decode a segment. Nothing here needs torch: many run at a time."""
+"""The stages of an annotation that read videos: probe and decode. They need neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Record
 from aupipe.annotation.preflight import check
-from aupipe.annotation.retry import attempt
+from aupipe.annotation.retry import guard
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, content_hash
 from aupipe.errors import as_reason
@@ -32,14 +32,17 @@ from aupipe.storage import Storage
 class Probe:
     """A video's fingerprint, record and segments, or the reason why it has none."""
 
-    def __init__(self, config: AnnotateConfig, storage: Storage) -> None:
+    def __init__(self, config: AnnotateConfig, storage: Storage, guarded: bool = True) -> None:
         self._config, self._storage = config, storage
+        self._attempt = guard(guarded)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         video = Input(**json.loads(row["input"]))
         limits, result = self._config.limits, {}
         with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome:
-            with attempt(self._storage, content_hash("probe", video.uri), limits.attempts, limits.probe_s) as watch:
+            with self._attempt(
+                self._storage, content_hash("probe", video.uri), limits.attempts, limits.probe_s
+            ) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
@@ -96,8 +99,9 @@ class SegmentTask:
 class Decode:
     """A segment's rows and crops, a part at a time. A part that could not be decoded carries the reason instead."""
 
-    def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray) -> None:
+    def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray, guarded: bool = True) -> None:
         self._config, self._storage, self._templates = config, storage, templates
+        self._attempt = guard(guarded)
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         task = SegmentTask.from_row(row)
@@ -114,7 +118,7 @@ class Decode:
         start = time.monotonic()
         with (
             contain_fault(self._storage, task.segment.video_id, INPUT_ERRORS) as outcome,
-            attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
+            self._attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
         ):
             images: Iterable[Frame] = watch.through(
                 frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)

@@ -1,0 +1,506 @@
+"""The annotation job: plan, extract, finalize. Completed work is never recomputed; every run resumes.
+
+What a job does is here, whatever runs its stages: `LocalRunner` in this process, or `pipelines.annotate` on Ray. Both
+drive the same stages over the same plan, and leave the same ledger, tables and bits.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+import torch
+
+from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, retry, schema
+from aupipe.annotation.cache_keys import CacheKeys, stat_signature
+from aupipe.annotation.inputs import Input, PassedOver, find_inputs
+from aupipe.annotation.ledger import Entry, Ledger, Record
+from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
+from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation.segments import Segment
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
+from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
+from aupipe.annotation.work_plan import PendingVideo, WorkList, add_probed, triage
+from aupipe.errors import AupipeError, ConfigError, redact
+from aupipe.faces.detect import Detector
+from aupipe.run_lease import run_lease, storage_errors_as_config_errors
+from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+Phase = Literal["observe", "finalize", "all"]
+Row = dict[str, Any]
+
+PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
+GROUP_VIDEOS = 64  # videos finalized together, at most
+# A job that `engine=auto` runs in this process: about 30 s of work on one core.
+LOCAL_FRAMES = 600
+_LOCAL_INPUTS = 20  # to estimate the frames, each header is read
+
+
+@dataclass(frozen=True)
+class AnnotateJob:
+    """The command line of a job."""
+
+    inputs: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+    out: str
+    config: AnnotateConfig
+    workers: int | None = None
+    limit: int | None = None
+    phase: Phase = "all"
+    export: tuple[str, ...] = ()  # forms of `export.FORMS`
+    prune: bool = False  # drop what is committed for videos that are not named
+    keep_intermediate: bool = False
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prune and self.limit is not None:
+            raise ConfigError("--prune with --limit would drop every video beyond the limit; give one of them")
+
+    @property
+    def local_decoders(self) -> int:
+        """How many segments are decoded at a time where the job starts a Ray of its own."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class Runner(Protocol):
+    """Runs the stages of `stages` and `model_stages`: rows in, rows out, in any order."""
+
+    def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Run `Probe`."""
+
+    def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Run `ExtractAudio`."""
+
+    def extract(self, tasks: Sequence[SegmentTask]) -> Iterable[Row]:
+        """Run `Decode`, and `Encode` on what comes out."""
+
+    def finalize(self, groups: Sequence[Group]) -> Iterable[Row]:
+        """Run `Finalize`."""
+
+    def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterable[Row]:
+        """Run `Export`."""
+
+    def reserved(self, segments: int) -> AbstractContextManager[None]:
+        """Hold what so many segments need for the length of the block."""
+
+
+# Opens a runner for a job whose plan is made; checks first what only it can check.
+OpenRunner = Callable[[AnnotateJob, CacheKeys, Storage], AbstractContextManager[Runner]]
+
+
+class LocalRunner:
+    """Runs the stages one after another in this process."""
+
+    def __init__(self, keys: CacheKeys, storage: Storage, *, guarded: bool = True) -> None:
+        """`guarded`: a worker that hangs ends this process, and one that died is counted against its input."""
+        self._keys, self._storage, self._guarded = keys, storage, guarded
+
+    def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
+        return map(Probe(self._keys.config, self._storage, self._guarded), rows)
+
+    def extract_audio(self, rows: Sequence[Row]) -> Iterator[Row]:
+        return map(ExtractAudio(self._keys.config, self._storage, self._guarded), rows)
+
+    def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
+        config, models = self._keys.config, self._keys.models
+        decode = Decode(config, self._storage, models.templates, self._guarded)
+        device = config.resources.device if config.resources.gpu is True else "cpu"
+        encode = Encode(models, self._storage, config.batch_size, device)
+        parts = (part for task in tasks for part in decode(task.to_row()))
+        while batch := list(islice(parts, PARTS_PER_BATCH)):
+            yield from encode(pa.Table.from_pylist(batch)).to_pylist()
+
+    def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
+        finalize = Finalize(self._keys.models.heads, self._storage, self._keys.config, self._keys.decision)
+        return (finalize(group.to_row()) for group in groups)
+
+    def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterator[Row]:
+        return map(Export(self._storage, forms), rows)
+
+    @contextmanager
+    def reserved(self, segments: int) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def local_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[Runner]:
+    """Open a `LocalRunner`."""
+    with _one_thread():
+        yield LocalRunner(keys, storage)
+
+
+def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
+    """Run the job.
+
+    Args:
+        open_ray: opens the runner on Ray, where the job is to run there.
+
+    Raises:
+        ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
+    """
+    start = time.monotonic()
+    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    if text := passed_over.text():  # at once too, because a run may take days
+        logger.info("%s", text)
+    keys = _keys(job)
+    storage = Storage(job.out)
+    with run_lease(storage):
+        return _run(job, inputs, passed_over, keys, storage, open_ray, start)
+
+
+def describe(job: AnnotateJob) -> str:
+    """Return what `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
+    inputs, passed_over = find_inputs(job.inputs, job.limit)
+    keys = _keys(job)
+    with storage_errors_as_config_errors("--out"):
+        books = Ledger.read(Storage(job.out))
+    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
+    work, to_probe = triage(inputs, stamps, books, keys)
+    frames = preflight.estimate_frames(to_probe, job.config)
+    hours = frames * job.config.cost.frame_cpu_s / 3600
+    cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
+    return (
+        f"{len(inputs)} inputs ({passed_over.files} other files passed over): {len(work.unchanged)} done, "
+        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
+        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
+        f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
+        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
+    )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of an annotation (see `schema`)."""
+
+    frames: pa.Table
+    events: pa.Table
+    videos: pa.Table
+
+
+def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: AnnotateConfig) -> Tables:
+    """Annotate in this process, without Ray, and without writing a file.
+
+    Raises:
+        ConfigError: two inputs have one id.
+    """
+    keys, storage = CacheKeys(models, config), Storage(f"memory://aupipe-{uuid.uuid4().hex}")
+    job = AnnotateJob(tuple(video.uri for video in inputs), (), storage.root, config)
+    try:
+        with _one_thread():
+            plan = _Plan.make(inputs, keys, storage)
+            _carry_out(job, plan, keys, storage, LocalRunner(keys, storage, guarded=False))
+        books = Ledger.read(storage)
+        write_videos(storage, books, plan.work.quarantined, inputs)
+        entries = sorted(books.entries.values(), key=lambda entry: entry.name)
+        frames = [ledger.read_all(storage, entry.frames) for entry in entries if entry.frames]
+        events = [ledger.read_all(storage, entry.events) for entry in entries if entry.events]
+        return Tables(
+            pa.concat_tables(frames).sort_by([("video_id", "ascending"), ("frame", "ascending")])
+            if frames else FRAMES.empty_table(),
+            pa.concat_tables(events) if events else EVENTS.empty_table(),
+            schema.from_parquet(storage.read(VIDEOS_FILE)),
+        )  # fmt: skip
+    finally:
+        storage.delete_all()
+
+
+def _keys(job: AnnotateJob) -> CacheKeys:
+    Detector(job.config.detector)  # here, because wrong weights would otherwise show on a worker
+    with storage_errors_as_config_errors("a checkpoint"):
+        return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
+
+
+def _models(keys: CacheKeys) -> str:
+    named = [f"model {m.card.sha256[:12]} ({m.card.model.name})" for m in keys.models.members]
+    return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
+
+
+@dataclass
+class _Plan:
+    """What is committed, and what is to be done."""
+
+    ledger: Ledger
+    stamps: dict[str, str]
+    work: WorkList
+    to_probe: list[Input]
+
+    @classmethod
+    def make(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _Plan:
+        books = Ledger.read(storage)
+        books.reconcile({video.video_id for video in inputs} if prune else None)
+        stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
+        return cls(books, stamps, *triage(inputs, stamps, books, keys))
+
+
+def _run(
+    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: CacheKeys, storage: Storage,
+    open_ray: OpenRunner, start: float,
+) -> Summary:  # fmt: skip
+    named = {video.video_id for video in inputs}
+    plan = _Plan.make(inputs, keys, storage, job.prune)
+    work = plan.work
+    frames, work_s = 0, 0.0
+    not_exported: dict[str, Record] = {}
+    faults.delete_logs(storage, named)
+    if plan.to_probe or work.decide or job.export:
+        is_local = _is_local(job, plan, storage)
+        if not is_local:
+            retry.reset_attempts(storage)
+        with (local_runner if is_local else open_ray)(job, keys, storage) as runner:
+            frames, work_s = _carry_out(job, plan, keys, storage, runner)
+            books = Ledger.read(storage)
+            books.reconcile()
+            not_exported = _incomplete(books, _export(runner, books, named, job.export))
+        retry.reset_attempts(storage)
+    books = Ledger.read(storage)
+    write_videos(storage, books, work.quarantined | not_exported, inputs, only=named if job.prune else None)
+    if not job.keep_intermediate:  # a run that was killed may have left what is done since
+        there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
+        features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
+        if job.prune:
+            features.delete_all(storage)
+    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.quarantined | not_exported
+    videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
+    summary = Summary(
+        out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
+        work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
+        passed_over=passed_over,
+    )  # fmt: skip
+    write_run(storage, keys, job.command, summary)
+    return summary
+
+
+def _is_local(job: AnnotateJob, plan: _Plan, storage: Storage) -> bool:
+    """Return whether the job runs in this process, and log why."""
+    if job.config.engine != "auto":
+        return job.config.engine == "local"
+    has_ray = bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
+    small = len(plan.to_probe) <= _LOCAL_INPUTS and len(plan.work.decide) <= GROUP_VIDEOS
+    if has_ray or not small or job.workers is not None or job.config.resources.gpu is True:
+        return False
+    if retry.has_marks(storage):  # an input ended an earlier run's process, and would end this one
+        return False
+    frames = preflight.estimate_frames(plan.to_probe, job.config)
+    if frames > LOCAL_FRAMES:
+        return False
+    logger.info("about %d frames: in this process, without Ray (--set engine=ray runs the job on Ray)", frames)
+    return True
+
+
+def _carry_out(job: AnnotateJob, plan: _Plan, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
+    """Probe, extract and finalize what the plan lacks. Return the frames extracted and the CPU seconds spent."""
+    add_probed(plan.work, _probe(runner, plan.to_probe), plan.stamps, plan.ledger, keys)
+    with runner.reserved(sum(len(segments) for _, segments in plan.work.observe.values())):
+        frames, work_s = _work(_Run(keys, storage, runner, plan.ledger.next_generation), plan.work, job)
+    _withdraw(plan.work, plan.ledger, storage)
+    return frames, work_s
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every phase of a run needs."""
+
+    keys: CacheKeys
+    storage: Storage
+    runner: Runner
+    generation: int
+
+
+def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
+    """Extract and finalize, batch after batch, as far as the phase goes. Return frames and CPU seconds spent."""
+    if job.phase == "finalize":
+        work.postpone(_not_extracted(run, work.observe))
+    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
+    if job.phase == "observe":
+        batches = [dict(work.observe)]  # the user asked for all features
+    total = 0
+    for number, batch in enumerate(batches):
+        if job.phase != "finalize":
+            reasons = _extract_audio(run, batch)
+            frames, more = _extract(run, {key: due for key, due in batch.items() if key not in reasons})
+            work.quarantine(reasons | more)
+            total += frames
+        if job.phase != "observe":
+            pending = {key: due for key, due in batch.items() if key in work.observe}
+            reasons = _finalize(run, pending, work.decide if number == 0 else {})
+            work.quarantine(reasons)
+            if not job.keep_intermediate:
+                # What finalize could not take is extracted anew, as its fault may lie there; but not by this phase.
+                left = reasons if job.phase == "finalize" else ()
+                done = [record["content"] for video_id, (record, _) in pending.items() if video_id not in left]
+                features.delete(run.storage, {run.keys.video(content) for content in done})
+    work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
+    if job.phase == "observe":
+        work.postpone([*work.observe, *work.decide])
+    return total, work_s
+
+
+def _probe(runner: Runner, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, Any]]]:
+    if not inputs:
+        return []
+    by_id = dict(read_probe(row) for row in runner.probe([{"input": json.dumps(asdict(video))} for video in inputs]))
+    return [(video, by_id[video.video_id]) for video in inputs]
+
+
+def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:
+    """Write the spectrogram of every video, where a model uses audio. Return the reasons of videos that have failed."""
+    if not run.keys.models.uses_audio:
+        return {}
+    done = features.segments(run.storage)
+    rows = [
+        {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
+        for video_id, (record, segments) in pending.items()
+    ]
+    missing = [row for row in rows if audio_features.audio_key(row["key"]) not in done]
+    if not missing:
+        return {}
+    return {row["video_id"]: row["error"] for row in run.runner.extract_audio(missing) if row["error"]}
+
+
+def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str]]:
+    """Extract every segment that is missing. Return the frames done, and the reasons of videos that have failed.
+
+    What is done is what is stored afterwards, whatever workers reported: rows of one that died may be lost on the way.
+    """
+    reasons: dict[str, str] = {}
+    frames = 0
+    for _ in range(run.keys.config.limits.attempts + 2):
+        done = features.segments(run.storage)
+        tasks = [
+            SegmentTask(key, segment)
+            for video_id, (_, segments) in pending.items() if video_id not in reasons
+            for key, segment in segments if key not in done
+        ]  # fmt: skip
+        if not tasks:
+            return frames, reasons
+        for row in run.runner.extract(tasks):
+            frames += row["frames"]
+            record, _ = pending[row["video_id"]]
+            record["work_s"] = record.get("work_s", 0.0) + row["work_s"]
+            record["attempts"] = max(record["attempts"], row["attempts"])
+            if row["error"]:
+                reasons[row["video_id"]] = row["error"]
+    raise AupipeError(
+        f"{tasks[0].segment.uri} and {len(tasks) - 1} more segments did not complete; re-run the command to retry"
+    )
+
+
+def _finalize(
+    run: _Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[Record, Entry]]
+) -> dict[str, str]:
+    """Predict and decide for what was extracted, decide alone for what only other thresholds touch. Return the
+    reasons of videos that have failed.
+    """
+    groups = [*extracted_groups(run.keys, run.storage, run.generation, pending), *_committed_groups(run, decide)]
+    reasons: dict[str, str] = {}
+    for row in run.runner.finalize(groups) if groups else ():
+        reasons |= json.loads(row["reasons"])
+    return reasons
+
+
+def _not_extracted(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, PendingVideo]:
+    """Return the videos of which not all that finalize needs is stored."""
+    done = features.segments(run.storage)
+
+    def complete(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
+        audio = not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record["content"])) in done
+        return audio and all(key in done for key, _ in segments)
+
+    return {video_id: each for video_id, each in pending.items() if not complete(*each)}
+
+
+def _export(runner: Runner, books: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
+    """Write the committed tables of the videos with these ids in other forms. Return the reasons of failures."""
+    reasons: dict[str, str] = {}
+    if not forms:
+        return reasons
+    by_entry: dict[str, list[str]] = defaultdict(list)
+    for video_id, (record, entry) in books.current().items():
+        if video_id in named and record["status"] in ("ok", "partial"):
+            by_entry[entry.name].append(video_id)
+    rows = [
+        {"files": json.dumps(books.entries[name].frames), "video_ids": json.dumps(ids)}
+        for name, ids in by_entry.items()
+    ]
+    for row in runner.export(rows, tuple(forms)) if rows else ():
+        reasons |= json.loads(row["reasons"])
+    return reasons
+
+
+def extracted_groups(
+    keys: CacheKeys, storage: Storage, generation: int, pending: Mapping[str, PendingVideo]
+) -> Iterator[Group]:
+    """Yield videos whose tables are written together: about a file's worth, since files must not be many and small."""
+    done = features.segments(storage)
+    group = Group(generation)
+    for _, (record, segments) in sorted(pending.items()):
+        frames = sum(r["frames_expected"] for r in group.records) + record["frames_expected"]
+        if group.records and (len(group.records) >= GROUP_VIDEOS or frames > keys.config.rows_per_file):
+            yield group
+            group = Group(generation)
+        group.records.append(record)
+        group.observed.append([name for key, _ in segments for name in done[key]])
+        audio = audio_features.audio_key(keys.video(record["content"]))
+        group.sounds.append(done[audio] if keys.models.uses_audio else [])
+    if group.records:
+        yield group
+
+
+def _committed_groups(run: _Run, decide: Mapping[str, tuple[Record, Entry]]) -> Iterator[Group]:
+    by_entry = defaultdict(list)
+    for record, entry in decide.values():
+        by_entry[entry.name].append((record, entry))
+    for pairs in by_entry.values():
+        yield Group(run.generation, [record for record, _ in pairs], committed=pairs[0][1].frames)
+
+
+def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
+    """Return the records of videos whose tables are committed, and whose export failed for these reasons.
+
+    For this run's videos.parquet alone: the ledger holds what became of the tables, and every export is made anew.
+    """
+    current = books.current()
+    found = {video_id: current[video_id][0] for video_id in reasons}
+    return {
+        video_id: record
+        | {"status": "partial", "reason": "; ".join(filter(None, (record["reason"], reasons[video_id])))}
+        for video_id, record in found.items()
+    }
+
+
+def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
+    """Commit that videos which earlier runs annotated are quarantined now, so that their old rows go."""
+    current = books.current()
+    gone = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
+    if gone:
+        unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
+        # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.
+        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in gone]
+        generation = Ledger.read(storage).next_generation
+        ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread for the length of the block: more could sum in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
