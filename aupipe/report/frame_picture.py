@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,13 +35,19 @@ _NAMES = {
 }  # fmt: skip
 
 
-def draw(image: np.ndarray, faces: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
+def draw(
+    image: np.ndarray,
+    faces: Sequence[Mapping[str, Any]],
+    title: str = "",
+    thresholds: Mapping[str, float] | None = None,
+) -> bytes:
     """Draw a frame with its faces, and return the PNG.
 
     Args:
         image: (H, W, 3) uint8 RGB, the frame as it is shown.
         faces: rows of the frames table, one per face, with box, landmarks and AU columns.
         title: text above the frame.
+        thresholds: per AU, marked in its bar; None: no marks, as where several models vote.
     """
     shown = faces[:MAX_FACES]
     figure = Figure(figsize=(5.6 + 3.6 * len(shown), 5.6), dpi=110, layout="constrained")
@@ -53,7 +60,7 @@ def draw(image: np.ndarray, faces: Sequence[Mapping[str, Any]], title: str = "")
     for number, face in enumerate(faces):
         _draw_face(picture, face, _COLORS[number % len(_COLORS)])
     for number, face in enumerate(shown):
-        _draw_bars(figure.add_subplot(grid[0, 1 + number]), face, _COLORS[number])
+        _draw_bars(figure.add_subplot(grid[0, 1 + number]), face, _COLORS[number], thresholds or {})
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -72,21 +79,23 @@ def _draw_face(axes: Any, face: Mapping[str, Any], color: str) -> None:
         axes.plot(points[:, 0], points[:, 1], ".", color=color, markersize=5)
 
 
-def _draw_bars(axes: Any, face: Mapping[str, Any], color: str) -> None:
+def _draw_bars(axes: Any, face: Mapping[str, Any], color: str, thresholds: Mapping[str, float]) -> None:
     """Draw one bar per AU: its length is the smoothed probability, and it is colored where the AU is present."""
     places = list(range(len(facs.AUS)))
     probabilities = [face[f"{au}_prob"] or 0.0 for au in facs.AUS]
     axes.barh(places, [1] * len(places), 0.72, color="#f1f3f5")
     axes.barh(places, probabilities, 0.72, color=[color if face[au] else _NEGATIVE for au in facs.AUS])
+    for au, threshold in thresholds.items():
+        place = facs.AUS.index(au)
+        axes.plot([threshold, threshold], [place - 0.36, place + 0.36], color="#33383d", linewidth=1.2)
     for place, au, probability in zip(places, facs.AUS, probabilities, strict=True):
         weight = "bold" if face[au] else "normal"
         axes.text(0.985, place, f"{probability:.2f}", va="center", ha="right", fontsize=8, fontweight=weight)
-    axes.set(xlim=(0, 1), xticks=[], yticks=places)
+    axes.set(xlim=(0, 1), ylim=(len(places) - 0.5, -0.5), xticks=[], yticks=places)
     axes.set_yticklabels([f"{_NAMES[au]}  {au}" for au in facs.AUS], fontsize=8)
-    axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"face {face['face_id']}: probability (colored: present)", fontsize=9, loc="right")
+    axes.set_title(f"face {face['face_id']}: probability | threshold (colored: present)", fontsize=9, loc="right")
 
 
 def last_frame(out: str, video_id: str | None = None) -> bytes:
@@ -117,7 +126,9 @@ def last_frame(out: str, video_id: str | None = None) -> bytes:
         raise ConfigError(f"{out}: no crop of a face in {video['video_id']!r}")
     rows = table.to_table(filter=wanted & (ds.field("frame") == index)).sort_by("face_id").to_pylist()
     time = "" if rows[0]["time_s"] is None else f", {rows[0]['time_s']:.2f} s"
-    return draw(_decode(video["uri"], video["track"], index), rows, f"{video['video_id']}: frame {index}{time}")
+    run = json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
+    image, title = _decode(video["uri"], video["track"], index), f"{video['video_id']}: frame {index}{time}"
+    return draw(image, rows, title, run.get("thresholds"))
 
 
 def _decode(uri: str, track: int | None, index: int) -> np.ndarray:

@@ -46,6 +46,15 @@ def test_bars_grow_with_the_probability_and_are_colored_where_the_au_is_present(
     assert absent < low / 2  # only box and name are left
 
 
+def test_thresholds_are_marked() -> None:
+    image, rows = np.full((120, 160, 3), 90, np.uint8), [face(0.9, True)]
+    none, some = (
+        near(decode(frame_picture.draw(image, rows, "", thresholds)), ORANGE)
+        for thresholds in (None, dict.fromkeys(facs.AUS, 0.5))
+    )
+    assert some < none - 100  # each mark covers a part of its bar
+
+
 def test_each_face_has_bars_up_to_a_limit() -> None:
     image = np.full((120, 160, 3), 90, np.uint8)
     widths = [
