@@ -2,11 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# What `make demo` annotates. Default: a rendered clip; the model has not seen the person.
-VIDEO ?= $(firstword $(patsubst demo/data/annotations/AU_Detection_Challenge/Validation_Set/%.txt,demo/data/batch1/%.mp4,\
-           $(sort $(wildcard demo/data/annotations/AU_Detection_Challenge/Validation_Set/*.txt))))
+# The video that `make demo` annotates. The default is a rendered clip of a person that no model was trained on.
+VIDEO ?= $(firstword $(sort $(wildcard demo/clips/batch1/*.mp4)))
 
-# Tests that start, or kill parts of, a Ray of their own get a pytest process of their own.
+# Tests that start a Ray of their own, or kill parts of it, get a pytest process of their own.
 CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort)
 
 .PHONY: demo demo-annotate demo-train test test-ray test-unit test-slow lint install
@@ -19,11 +18,13 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,search,dev]'
 	touch $@
 
-# Everything that the demos write is under ./demo; each step goes on where it stopped.
+# The demos write below ./demo only, and each step resumes. Scores come from twelve small clips, because a score needs
+# people; the annotated clip is larger, because somebody will look at it.
 demo: install
 	$(BIN)/python jobs/synthesize.py --out demo/data --videos 12 --seconds 2 --seed 9
 	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
 	$(BIN)/python jobs/evaluate.py --checkpoint aupipe/weights/starter/close aupipe/weights/starter/core --data demo/store --split all --out demo/evaluation
+	$(BIN)/python jobs/synthesize.py --out demo/clips --videos 3 --seconds 2 --seed 21 --set render.size_px=480
 	$(MAKE) --no-print-directory demo-annotate
 
 # A model of one's own on rendered faces, and its scores.
@@ -34,7 +35,8 @@ demo-train: install
 	  --set stages.train.tasks.au.data.every_n=1 --set stages.train.epochs=12
 	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/faces-store --split validation --out demo/run/scores
 
-# Exit code 3 says that the video could be done, but lost frames: its rows are still worth a look.
+# Exit code 3 means that the video is done but lost frames; its rows are complete. Exit code 2 of the picture means that
+# the video has no face.
 demo-annotate:
 	$(BIN)/python jobs/annotate.py --input '$(VIDEO)' --out demo/annotation || test $$? -eq 3
 	$(BIN)/python -c 'import sys, pyarrow.dataset as d; \
@@ -42,6 +44,8 @@ demo-annotate:
 	  columns = ["video_id", "frame", "time_s", "face_id", "status", "AU06_prob", "AU12_prob", "AU12", "AU25_prob", "AU25"]; \
 	  print("\nfirst rows of demo/annotation/frames/*.parquet:"); \
 	  print(rows.select(columns).to_pandas().to_string(index=False))' '$(notdir $(VIDEO))'
+	$(BIN)/python -m aupipe.report.frame_picture demo/annotation demo/last_frame.png \
+	  --video-id '$(notdir $(VIDEO))' || test $$? -eq 2
 
 lint: install
 	$(BIN)/ruff format --check .

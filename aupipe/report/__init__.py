@@ -1,0 +1,1 @@
+"""Figures of an annotation: they read its tables and its video, and write pictures."""
