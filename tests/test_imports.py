@@ -30,10 +30,6 @@ LEVELS = (
     ("pipelines",),
     ("benchmarks", "commands"),
 )
-GROUND = (
-    "facs", "errors", "edge_errors", "arrays", "config", "storage", "manifests", "hidden_files", "network",
-    "run_lease", "periodic",
-)  # fmt: skip
 # Folders that never import each other, in either direction.
 SIBLINGS = ({"annotation", "training"}, {"annotation", "tuning"})
 HEAVY = ("torch", "ray", "cv2", "av", "torchaudio", "torchvision", "timm", "pyarrow", "scipy", "matplotlib")
@@ -106,7 +102,7 @@ def folder(module: str) -> str:
     parts = module.split(".")
     if len(parts) == 1:
         return "aupipe"
-    return "ground" if parts[1] in GROUND else parts[1]
+    return "ground" if (ROOT / f"{parts[1]}.py").exists() else parts[1]
 
 
 def level(name: str) -> int:

@@ -22,23 +22,30 @@ from aupipe.pipelines.session import session
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-class Model:
-    def __init__(self, weights):
+class Stubborn:
+    def pids(self):
         ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
-        self.child = subprocess.Popen([sys.executable, "-c", ignore], start_new_session=True).pid
+        child = subprocess.Popen([sys.executable, "-c", ignore], start_new_session=True)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         atexit.register(time.sleep, 3600)
+        return {"pid": os.getpid(), "child": child.pid}
+
+class Model:
+    def __init__(self, weights):
+        pass
 
     def __call__(self, row):
         print("print of a worker", flush=True)
         logging.getLogger("aupipe").warning("warning of a worker")
-        return {"pid": os.getpid(), "child": self.child}
+        return row
 
-with session(num_cpus=2):
+with session(num_cpus=3):
     logging.getLogger("aupipe").info("message of the driver")
     pool = ray.data.ActorPoolStrategy(size=2)
     rows = ray.data.from_items([{"row": 0}], override_num_blocks=1)
-    (row,) = rows.map(Model, fn_constructor_args=(ray.put(b"0" * 2**20),), compute=pool).iter_rows()
+    list(rows.map(Model, fn_constructor_args=(ray.put(b"0" * 2**20),), compute=pool).iter_rows())
+    stubborn = ray.remote(Stubborn).remote()
+    row = ray.get(stubborn.pids.remote())
     tree = processes.ProcessTree(processes.children())
     tree.collect()
     pids = [each.pid for each in tree.alive()]
