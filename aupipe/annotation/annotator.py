@@ -1,7 +1,7 @@
 """The annotation job: plan, extract, finalize. Completed work is never recomputed; every run resumes.
 
-What a job does is here, whatever runs its stages: `LocalRunner` in this process, or `pipelines.annotate` on Ray. Both
-drive the same stages over the same plan, and leave the same ledger, tables and bits.
+A job runs its stages with `LocalRunner` in this process or with `pipelines.annotate` on Ray. Both run the same stages
+over the same plan and write the same ledger and the same tables, bit for bit.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 Phase = Literal["observe", "finalize", "all"]
 Row = dict[str, Any]
 
-PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
+PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
 GROUP_VIDEOS = 64  # videos finalized together, at most
-# A job that `engine=auto` runs in this process: about 30 s of work on one core.
+# The largest job that `engine=auto` runs in this process, about 30 s of work on one core.
 LOCAL_FRAMES = 600
-_LOCAL_INPUTS = 20  # to estimate the frames, each header is read
+_LOCAL_INPUTS = 20  # at most, because the estimate of the frames reads each header
 
 
 @dataclass(frozen=True)
 class AnnotateJob:
-    """The command line of a job."""
+    """The command line of an annotation job."""
 
     inputs: tuple[str, ...]
     checkpoints: tuple[str, ...]
@@ -62,8 +62,8 @@ class AnnotateJob:
     workers: int | None = None
     limit: int | None = None
     phase: Phase = "all"
-    export: tuple[str, ...] = ()  # forms of `export.FORMS`
-    prune: bool = False  # drop what is committed for videos that are not named
+    export: tuple[str, ...] = ()  # formats of `export.FORMS`
+    prune: bool = False  # drop the committed rows of videos that the inputs do not name
     keep_intermediate: bool = False
     command: tuple[str, ...] = ()
 
@@ -73,12 +73,12 @@ class AnnotateJob:
 
     @property
     def local_decoders(self) -> int:
-        """How many segments are decoded at a time where the job starts a Ray of its own."""
+        """The number of segments that are decoded at a time if the job starts its own Ray."""
         return self.workers or len(os.sched_getaffinity(0))
 
 
 class Runner(Protocol):
-    """Runs the stages of `stages` and `model_stages`: rows in, rows out, in any order."""
+    """A runner of the stages of `stages` and `model_stages`; it may return rows in any order."""
 
     def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Run `Probe`."""
@@ -87,7 +87,7 @@ class Runner(Protocol):
         """Run `ExtractAudio`."""
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterable[Row]:
-        """Run `Decode`, and `Encode` on what comes out."""
+        """Run `Decode`, then `Encode` on its parts."""
 
     def finalize(self, groups: Sequence[Group]) -> Iterable[Row]:
         """Run `Finalize`."""
@@ -96,18 +96,20 @@ class Runner(Protocol):
         """Run `Export`."""
 
     def reserved(self, segments: int) -> AbstractContextManager[None]:
-        """Hold what so many segments need for the length of the block."""
+        """Reserve the resources for this number of segments during the block."""
 
 
-# Opens a runner for a job whose plan is made; checks first what only it can check.
+# Opens a runner for a planned job, after the checks that are specific to that runner.
 OpenRunner = Callable[[AnnotateJob, CacheKeys, Storage], AbstractContextManager[Runner]]
 
 
 class LocalRunner:
-    """Runs the stages one after another in this process."""
+    """A runner that calls the stages one after another in this process."""
 
     def __init__(self, keys: CacheKeys, storage: Storage, *, guarded: bool = True) -> None:
-        """`guarded`: a worker that hangs ends this process, and one that died is counted against its input."""
+        """Create the runner. `guarded`: a stalled stage ends this process, and each input has a limited number of
+        attempts.
+        """
         self._keys, self._storage, self._guarded = keys, storage, guarded
 
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
@@ -148,14 +150,14 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
     """Run the job.
 
     Args:
-        open_ray: opens the runner on Ray, where the job is to run there.
+        open_ray: opens the Ray runner, if the job runs on Ray.
 
     Raises:
-        ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
+        ConfigError: inputs, checkpoints or settings are invalid; nothing was started.
     """
     start = time.monotonic()
     inputs, passed_over = find_inputs(job.inputs, job.limit)
-    if text := passed_over.text():  # at once too, because a run may take days
+    if text := passed_over.text():  # It is logged at once as well, because a run may take days.
         logger.info("%s", text)
     keys = _keys(job)
     storage = Storage(job.out)
@@ -164,7 +166,10 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
 
 
 def describe(job: AnnotateJob) -> str:
-    """Return what `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
+    """Return a description of the work that `annotate` would do, estimated from the headers of the videos.
+
+    It neither starts Ray nor decodes.
+    """
     inputs, passed_over = find_inputs(job.inputs, job.limit)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
@@ -175,9 +180,9 @@ def describe(job: AnnotateJob) -> str:
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
-        f"{len(inputs)} inputs ({passed_over.files} other files passed over): {len(work.unchanged)} done, "
-        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
+        f"{len(inputs)} inputs ({passed_over.files} other files skipped): {len(work.unchanged)} done, "
+        f"{len(work.decide)} to apply a new decision to, {len(to_probe)} to probe and decode\n"
+        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s per frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
         f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
     )
@@ -193,10 +198,10 @@ class Tables:
 
 
 def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: AnnotateConfig) -> Tables:
-    """Annotate in this process, without Ray, and without writing a file.
+    """Annotate in this process, without Ray and without writing files.
 
     Raises:
-        ConfigError: two inputs have one id.
+        ConfigError: two inputs have the same video_id.
     """
     keys, storage = CacheKeys(models, config), Storage(f"memory://aupipe-{uuid.uuid4().hex}")
     job = AnnotateJob(tuple(video.uri for video in inputs), (), storage.root, config)
@@ -220,7 +225,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
 
 
 def _keys(job: AnnotateJob) -> CacheKeys:
-    Detector(job.config.detector)  # here, because wrong weights would otherwise show on a worker
+    Detector(job.config.detector)  # Wrong weights must fail here; otherwise they would fail on a worker.
     with storage_errors_as_config_errors("a checkpoint"):
         return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
 
@@ -232,7 +237,7 @@ def _models(keys: CacheKeys) -> str:
 
 @dataclass
 class _Plan:
-    """What is committed, and what is to be done."""
+    """The committed results and the work that is due."""
 
     ledger: Ledger
     stamps: dict[str, str]
@@ -269,9 +274,9 @@ def _run(
         retry.reset_attempts(storage)
     books = Ledger.read(storage)
     write_videos(storage, books, work.quarantined | not_exported, inputs, only=named if job.prune else None)
-    if not job.keep_intermediate:  # a run that was killed may have left what is done since
-        there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
-        features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
+    if not job.keep_intermediate:  # A killed run may have left features of completed videos.
+        finished = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
+        features.delete(storage, {keys.video(c) for c, head_key in finished if head_key == keys.head(c)})
         if job.prune:
             features.delete_all(storage)
     records = {video_id: record for video_id, (record, _) in books.current().items()} | work.quarantined | not_exported
@@ -293,17 +298,17 @@ def _is_local(job: AnnotateJob, plan: _Plan, storage: Storage) -> bool:
     small = len(plan.to_probe) <= _LOCAL_INPUTS and len(plan.work.decide) <= GROUP_VIDEOS
     if has_ray or not small or job.workers is not None or job.config.resources.gpu is True:
         return False
-    if retry.has_marks(storage):  # an input ended an earlier run's process, and would end this one
+    if retry.has_marks(storage):  # An input that ended the process of an earlier run could end this one too.
         return False
     frames = preflight.estimate_frames(plan.to_probe, job.config)
     if frames > LOCAL_FRAMES:
         return False
-    logger.info("about %d frames: in this process, without Ray (--set engine=ray runs the job on Ray)", frames)
+    logger.info("about %d frames: the job runs in this process, without Ray (--set engine=ray runs it on Ray)", frames)
     return True
 
 
 def _carry_out(job: AnnotateJob, plan: _Plan, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
-    """Probe, extract and finalize what the plan lacks. Return the frames extracted and the CPU seconds spent."""
+    """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
     add_probed(plan.work, _probe(runner, plan.to_probe), plan.stamps, plan.ledger, keys)
     with runner.reserved(sum(len(segments) for _, segments in plan.work.observe.values())):
         frames, work_s = _work(_Run(keys, storage, runner, plan.ledger.next_generation), plan.work, job)
@@ -313,7 +318,7 @@ def _carry_out(job: AnnotateJob, plan: _Plan, keys: CacheKeys, storage: Storage,
 
 @dataclass(frozen=True)
 class _Run:
-    """What every phase of a run needs."""
+    """The arguments that all phases of a run share."""
 
     keys: CacheKeys
     storage: Storage
@@ -322,12 +327,12 @@ class _Run:
 
 
 def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Extract and finalize, batch after batch, as far as the phase goes. Return frames and CPU seconds spent."""
+    """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.observe))
     batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
     if job.phase == "observe":
-        batches = [dict(work.observe)]  # the user asked for all features
+        batches = [dict(work.observe)]  # This phase writes the features of all videos.
     total = 0
     for number, batch in enumerate(batches):
         if job.phase != "finalize":
@@ -340,9 +345,10 @@ def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
             reasons = _finalize(run, pending, work.decide if number == 0 else {})
             work.quarantine(reasons)
             if not job.keep_intermediate:
-                # What finalize could not take is extracted anew, as its fault may lie there; but not by this phase.
-                left = reasons if job.phase == "finalize" else ()
-                done = [record["content"] for video_id, (record, _) in pending.items() if video_id not in left]
+                # Videos that could not be finalized are extracted again, because their features may be faulty. The
+                # phase `finalize` keeps their features, because it cannot extract.
+                failed = reasons if job.phase == "finalize" else ()
+                done = [record["content"] for video_id, (record, _) in pending.items() if video_id not in failed]
                 features.delete(run.storage, {run.keys.video(content) for content in done})
     work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
     if job.phase == "observe":
@@ -358,7 +364,7 @@ def _probe(runner: Runner, inputs: Sequence[Input]) -> list[tuple[Input, dict[st
 
 
 def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:
-    """Write the spectrogram of every video, where a model uses audio. Return the reasons of videos that have failed."""
+    """Write the spectrogram of every video, if a model uses audio. Return the reasons of failed videos."""
     if not run.keys.models.uses_audio:
         return {}
     done = features.segments(run.storage)
@@ -373,9 +379,10 @@ def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
 
 
 def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str]]:
-    """Extract every segment that is missing. Return the frames done, and the reasons of videos that have failed.
+    """Extract every missing segment. Return the number of frames, and the reasons of failed videos.
 
-    What is done is what is stored afterwards, whatever workers reported: rows of one that died may be lost on the way.
+    A segment is complete if its files are stored, whatever workers reported, because the result rows of a worker that
+    died may be lost.
     """
     reasons: dict[str, str] = {}
     frames = 0
@@ -403,8 +410,9 @@ def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[
 def _finalize(
     run: _Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[Record, Entry]]
 ) -> dict[str, str]:
-    """Predict and decide for what was extracted, decide alone for what only other thresholds touch. Return the
-    reasons of videos that have failed.
+    """Predict and decide for extracted videos, and only decide for videos whose predictions are committed.
+
+    Return the reasons of failed videos.
     """
     groups = [*extracted_groups(run.keys, run.storage, run.generation, pending), *_committed_groups(run, decide)]
     reasons: dict[str, str] = {}
@@ -414,7 +422,7 @@ def _finalize(
 
 
 def _not_extracted(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, PendingVideo]:
-    """Return the videos of which not all that finalize needs is stored."""
+    """Return the videos whose features are not all stored."""
     done = features.segments(run.storage)
 
     def complete(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
@@ -425,7 +433,7 @@ def _not_extracted(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
 
 
 def _export(runner: Runner, books: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
-    """Write the committed tables of the videos with these ids in other forms. Return the reasons of failures."""
+    """Export the committed tables of the videos with these ids. Return the reasons of failed videos."""
     reasons: dict[str, str] = {}
     if not forms:
         return reasons
@@ -445,7 +453,10 @@ def _export(runner: Runner, books: Ledger, named: Collection[str], forms: Sequen
 def extracted_groups(
     keys: CacheKeys, storage: Storage, generation: int, pending: Mapping[str, PendingVideo]
 ) -> Iterator[Group]:
-    """Yield videos whose tables are written together: about a file's worth, since files must not be many and small."""
+    """Yield groups of videos whose tables are written together.
+
+    A group fills about one file; otherwise there would be many small files.
+    """
     done = features.segments(storage)
     group = Group(generation)
     for _, (record, segments) in sorted(pending.items()):
@@ -470,9 +481,9 @@ def _committed_groups(run: _Run, decide: Mapping[str, tuple[Record, Entry]]) -> 
 
 
 def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
-    """Return the records of videos whose tables are committed, and whose export failed for these reasons.
+    """Return the records, with status partial, of videos whose tables are committed and whose export failed.
 
-    For this run's videos.parquet alone: the ledger holds what became of the tables, and every export is made anew.
+    They go only into the videos.parquet of this run. The ledger describes the tables, and each run exports again.
     """
     current = books.current()
     found = {video_id: current[video_id][0] for video_id in reasons}
@@ -484,20 +495,20 @@ def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
 
 
 def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
-    """Commit that videos which earlier runs annotated are quarantined now, so that their old rows go."""
+    """Commit the quarantined records of videos that earlier runs annotated, which removes their old rows."""
     current = books.current()
-    gone = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
-    if gone:
+    withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
+    if withdrawn:
         unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
-        # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.
-        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in gone]
+        # A record without keys makes the next run retry a video that failed because of an internal error.
+        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in withdrawn]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run torch on one thread for the length of the block: more could sum in another order."""
+    """Run torch on one thread during the block, because several threads could add in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

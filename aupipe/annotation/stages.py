@@ -1,4 +1,4 @@
-"""The stages of an annotation that read videos: probe and decode. They need neither torch nor Ray."""
+"""The stages of an annotation that read videos: probe and decode. They import neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from aupipe.storage import Storage
 
 
 class Probe:
-    """A video's fingerprint, record and segments, or the reason why it has none."""
+    """The stage that reads the fingerprint, record and segments of a video, or the reason why it cannot."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage, guarded: bool = True) -> None:
         self._config, self._storage = config, storage
@@ -68,21 +68,22 @@ class Probe:
             record["content"] = record["fingerprint"] + video.asked(fps)
             record["frames_expected"] = sum(segment.frames for segment in segments)
             result = {"record": record, "segments": [asdict(segment) for segment in segments]}
-        said = {"reason": outcome.reason} if outcome.reason else result
-        return {"video_id": video.video_id, "result": json.dumps(said)}
+        if outcome.reason:
+            result = {"reason": outcome.reason}
+        return {"video_id": video.video_id, "result": json.dumps(result)}
 
 
 def read_probe(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What `Probe` said of a video_id: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
-    said: dict[str, Any] = json.loads(row["result"])
-    if "segments" in said:
-        said["segments"] = [_segment(fields) for fields in said["segments"]]
-    return row["video_id"], said
+    """Return the video_id and the result of `Probe`: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
+    result: dict[str, Any] = json.loads(row["result"])
+    if "segments" in result:
+        result["segments"] = [_segment(fields) for fields in result["segments"]]
+    return row["video_id"], result
 
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A segment to observe, under the key of what comes out."""
+    """A segment to extract, and the key of its features."""
 
     key: str
     segment: Segment
@@ -97,7 +98,7 @@ class SegmentTask:
 
 
 class Decode:
-    """A segment's rows and crops, a part at a time. A part that could not be decoded carries the reason instead."""
+    """The stage that yields the rows and crops of a segment in parts. After a failure, the last part has the reason."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray, guarded: bool = True) -> None:
         self._config, self._storage, self._templates = config, storage, templates
@@ -124,12 +125,12 @@ class Decode:
                 frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
             )
             if task.segment.sampled_frames is not None:
-                images = filter(partial(_is_looked_at, frozenset(task.segment.sampled_frames)), images)
+                images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
             detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
             for part in extract(
                 task.segment, images, detector, radius, self._templates, self._config.effective_tracking
             ):
-                watch.pause()  # while the encoder is busy
+                watch.pause()  # The encoder may take any time.
                 yield base | {
                     "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
                     "last": part.last, "attempts": watch.number, "work_s": time.monotonic() - start,
@@ -138,12 +139,12 @@ class Decode:
                 start = time.monotonic()
         if outcome.reason:
             yield base | {"error": outcome.reason, "work_s": time.monotonic() - start}
-        # What PyAV leaves lies in cycles of references, and Python looks for those rarely: 50 MB after three minutes.
+        # PyAV leaves reference cycles, which Python collects rarely; without this call they take 50 MB in three minutes.
         gc.collect()
 
 
-def _is_looked_at(wanted: frozenset[int], frame: Frame) -> bool:
-    return frame.index in wanted
+def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
+    return frame.index in sampled
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
