@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.schema import OBSERVED, list_column
+from aupipe.annotation.schema import FEATURES, list_column
 from aupipe.annotation.segments import Segment
 from aupipe.faces.align import CROP_SIZE_PX, crop
 from aupipe.faces.detect import Detector
@@ -27,7 +27,7 @@ class CropBatch:
     """A run of rows of a segment with its crops.
 
     Attributes:
-        rows: OBSERVED without embeddings.
+        rows: FEATURES without embeddings.
         crops: (M, T, 112, 112, 3) uint8 RGB, one on each template for each row with status ok, in order.
         number: 0-based within the segment.
         last: the segment ends here.
@@ -80,7 +80,7 @@ def extract(
 def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
     """`rows` with the embeddings (M, E) float32 of those with status ok."""
     has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()], bool)
-    return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
+    return rows.append_column(FEATURES.field("embedding"), list_column(embeddings, has_crop))
 
 
 def _rows(
@@ -109,6 +109,6 @@ def _rows(
 
 
 def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> CropBatch:
-    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    schema = pa.schema([field for field in FEATURES if field.name != "embedding"])
     stacked = np.stack(crops) if crops else np.zeros((0, templates, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     return CropBatch(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)

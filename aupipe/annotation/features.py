@@ -24,7 +24,7 @@ _HELD_PARTS = 4  # of a video in memory; windows of a track lie in neighboring p
 def write(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
     """Leave a part of a segment."""
     name = f"{FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
-    storage.write(name, schema.to_parquet(rows, schema.OBSERVED))
+    storage.write(name, schema.to_parquet(rows, schema.FEATURES))
 
 
 def segments(storage: Storage) -> dict[str, list[str]]:
@@ -67,9 +67,9 @@ class Embeddings:
 
     def __init__(self, storage: Storage, files: Sequence[str]) -> None:
         self._files = list(files)
-        without = [field.name for field in schema.OBSERVED if field.name != "embedding"]
+        without = [field.name for field in schema.FEATURES if field.name != "embedding"]
         parts = [_read(storage, name, without) for name in self._files]
-        self.rows = pa.concat_tables(parts)  # OBSERVED of the whole video, ordered by frame, without the embeddings
+        self.rows = pa.concat_tables(parts)  # FEATURES of the whole video, ordered by frame, without the embeddings
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         # Of no bound method: a reference cycle would keep a group's videos in memory until Python collects garbage.
         self._part = lru_cache(_HELD_PARTS)(partial(_embeddings, storage))

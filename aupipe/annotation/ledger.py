@@ -110,9 +110,13 @@ def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
 
 
 def _entry(text: bytes) -> Entry:
-    """Records of before parts of a video could be asked for have no `content`: they hold all of it."""
+    """Read an entry. Records of older versions have other names for two fields, or lack them."""
     fields = json.loads(text)
-    return Entry(**fields | {"videos": [{"content": record["fingerprint"], **record} for record in fields["videos"]]})
+    videos = [
+        {"source_hash": record.get("content", record["fingerprint"]), "stat_signature": "", **record}
+        for record in fields["videos"]
+    ]
+    return Entry(**fields | {"videos": videos})
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

@@ -28,7 +28,7 @@ def record_missing(named: Sequence[str], out: str) -> str:
     inputs, _ = find_inputs(named)
     rows: dict[str, Record] = {
         video.video_id: {
-            "uri": redact(video.uri), "video_id": video.video_id, "stamp": "", "status": "quarantined",
+            "uri": redact(video.uri), "video_id": video.video_id, "stat_signature": "", "status": "quarantined",
             "reason": video.refused or f"{NotFoundError.reason}: {redact(video.uri)}: no such file",
         }
         for video in inputs

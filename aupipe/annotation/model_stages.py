@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +28,44 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.retry import guard
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import DecodedPart, Row
 from aupipe.faces.align import CROP_SIZE_PX
 from aupipe.storage import Storage
+
+
+@dataclass(frozen=True)
+class AudioTask:
+    """A video whose spectrogram is to be written, and the key of the video."""
+
+    key: str
+    uri: str
+    video_id: str
+
+    def to_row(self) -> Row:
+        """Return the task as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> AudioTask:
+        """Read the task from a row."""
+        return cls(**row)
+
+
+@dataclass(frozen=True)
+class AudioResult:
+    """The result of `ExtractAudio`. `error`: the reason why it failed; "" if it did not."""
+
+    video_id: str
+    error: str
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> AudioResult:
+        """Read the result from a row."""
+        return cls(**row)
 
 
 class ExtractAudio:
@@ -40,17 +75,45 @@ class ExtractAudio:
         self._limits, self._storage = config.limits, storage
         self._attempt = guard(guarded)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Row) -> Row:
+        task = AudioTask.from_row(row)
+        unit = audio_features.audio_key(task.key)
         with (
-            contain_fault(self._storage, row["video_id"], INPUT_ERRORS) as outcome,
-            self._attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s),
+            contain_fault(self._storage, task.video_id, INPUT_ERRORS) as outcome,
+            self._attempt(self._storage, unit, self._limits.attempts, self._limits.probe_s),
         ):
-            audio_features.write_log_mel(self._storage, row["key"], row["uri"])
-        return {**row, "error": outcome.reason}
+            audio_features.write_log_mel(self._storage, task.key, task.uri)
+        return AudioResult(task.video_id, outcome.reason).to_row()
 
 
-# The result of `Encode` for a part.
-_RESULT = pa.schema([
+@dataclass(frozen=True)
+class EncodedPart:
+    """The result of `Encode` for a part.
+
+    Attributes:
+        error: the reason why the part failed; "" if it did not.
+        work_s: CPU time of decoding and encoding the part, about.
+        frames: of the part whose features are written.
+    """
+
+    video_id: str
+    error: str
+    attempts: int
+    work_s: float
+    last: bool
+    frames: int
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> EncodedPart:
+        """Read the result from a row."""
+        return cls(**row)
+
+
+_ENCODED_PART = pa.schema([
     ("video_id", pa.string()), ("error", pa.string()), ("attempts", pa.int64()), ("work_s", pa.float64()),
     ("last", pa.bool_()), ("frames", pa.int64()),
 ])  # fmt: skip
@@ -71,22 +134,23 @@ class Encode:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.monotonic()
-        parts = batch.drop_columns("crops").to_pylist()
+        parts = [DecodedPart.from_row(row) for row in batch.drop_columns("crops").to_pylist()]
         # These are views of the batch, because crops take most of the memory of this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
         embeddings: list[np.ndarray] = []
         with contain_fault(self._storage, None, fatal=_BROKEN_DEVICE) as batch_outcome:
             embeddings = self._embed(buffers)
-        results = []
+        results: list[EncodedPart] = []
         for number, part in enumerate(parts):
             frames = 0
-            with contain_fault(self._storage, part["video_id"], fatal=_BROKEN_DEVICE) as outcome:
+            with contain_fault(self._storage, part.video_id, fatal=_BROKEN_DEVICE) as outcome:
                 (of_part,) = self._embed([buffers[number]]) if batch_outcome.reason else embeddings[number : number + 1]
-                frames = 0 if part["error"] else self._write(part, of_part)
-            result = {name: part[name] for name in ("video_id", "attempts", "work_s", "last")}
-            results.append(result | {"error": part["error"] or outcome.reason, "frames": frames})
+                frames = 0 if part.error else self._write(part, of_part)
+            error = part.error or outcome.reason
+            results.append(EncodedPart(part.video_id, error, part.attempts, part.work_s, part.last, frames))
         part_s = (time.monotonic() - start) / max(len(results), 1)
-        return pa.Table.from_pylist([r | {"work_s": r["work_s"] + part_s} for r in results], _RESULT)
+        rows = [replace(result, work_s=result.work_s + part_s).to_row() for result in results]
+        return pa.Table.from_pylist(rows, _ENCODED_PART)
 
     def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
         """Return the embeddings (m, ΣE) of the crops of each part."""
@@ -95,10 +159,10 @@ class Encode:
         offsets = np.cumsum([0, *map(len, crops)]).tolist()
         return [embeddings[first:last] for first, last in pairwise(offsets)]
 
-    def _write(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
+    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
         """Write the features of a part. Return its number of frames."""
-        rows = with_embeddings(_from_ipc(part["rows"]), embeddings)
-        features.write(self._storage, part["key"], part["number"], part["last"], rows)
+        rows = with_embeddings(_from_ipc(part.rows), embeddings)
+        features.write(self._storage, part.key, part.number, part.last, rows)
         return len(np.unique(rows["frame"].to_numpy()))
 
 
@@ -123,8 +187,48 @@ class Group:
     audio: list[list[str]] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> Row:
+        """Return the group as a row."""
         return {"group": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_row(cls, row: Row) -> Group:
+        """Read the group from a row."""
+        return cls(**json.loads(row["group"]))
+
+
+@dataclass(frozen=True)
+class ExportTask:
+    """Videos of a ledger entry to export, and the frames files of the entry."""
+
+    files: list[str]
+    video_ids: list[str]
+
+    def to_row(self) -> Row:
+        """Return the task as a row."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Row) -> ExportTask:
+        """Read the task from a row."""
+        return cls(json.loads(row["files"]), json.loads(row["video_ids"]))
+
+
+@dataclass(frozen=True)
+class VideosResult:
+    """The result of `Finalize` and `Export` for some videos. `reasons`: of the failed ones, by video_id."""
+
+    video_ids: list[str]
+    reasons: dict[str, str]
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Row) -> VideosResult:
+        """Read the result from a row."""
+        return cls(json.loads(row["video_ids"]), json.loads(row["reasons"]))
 
 
 # The record, frames and events of a video.
@@ -141,8 +245,8 @@ class Finalize:
         self._models = heads
         self._storage, self._config, self._decision = storage, config, decision
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        group = Group(**json.loads(row["group"]))
+    def __call__(self, row: Row) -> Row:
+        group = Group.from_row(row)
         read = cache(partial(ledger.read_all, self._storage, group.committed))
         finished: list[Tables] = []
         reasons: dict[str, str] = {}
@@ -167,7 +271,7 @@ class Finalize:
             if outcome.reason:
                 reasons[each[0]["video_id"]] = outcome.reason
         ids = [record["video_id"] for record in group.records]
-        return {"video_ids": json.dumps(ids), "reasons": json.dumps(reasons)}
+        return VideosResult(ids, reasons).to_row()
 
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
         if videos:
@@ -200,13 +304,14 @@ class Export:
     def __init__(self, storage: Storage, forms: tuple[str, ...]) -> None:
         self._storage, self._forms = storage, forms
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        read = cache(partial(ledger.read_all, self._storage, json.loads(row["files"])))
+    def __call__(self, row: Row) -> Row:
+        task = ExportTask.from_row(row)
+        read = cache(partial(ledger.read_all, self._storage, task.files))
         reasons: dict[str, str] = {}
-        for video_id in json.loads(row["video_ids"]):
+        for video_id in task.video_ids:
             with contain_fault(self._storage, video_id) as outcome:
                 frames = read()
                 export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
             if outcome.reason:
                 reasons[video_id] = outcome.reason
-        return {**row, "reasons": json.dumps(reasons)}
+        return VideosResult(task.video_ids, reasons).to_row()

@@ -50,7 +50,7 @@ def predict_video(
     The columns that `apply_decision` fills in are null.
 
     Args:
-        observed: OBSERVED rows of the whole video, ordered by frame, without embeddings.
+        observed: FEATURES rows of the whole video, ordered by frame, without embeddings.
         models: K.
         classes: C expressions.
     """

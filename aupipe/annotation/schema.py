@@ -144,7 +144,7 @@ VIDEOS = pa.schema(
 
 # What observe leaves of a part of a segment for finalize. Embeddings (of several models, one after another) are null
 # where there was no crop.
-OBSERVED = pa.schema(
+FEATURES = pa.schema(
     [
         *_GEOMETRY,
         ("cut", pa.bool_()),  # a shot cut lies between this frame and the one before

@@ -113,7 +113,9 @@ def test_small_jobs_are_local_where_no_cluster_is_named(
     def is_local(workers: int | None = None, inputs: list[Input] = inputs, **settings: object) -> bool:
         config = AnnotateConfig(**settings)  # type: ignore[arg-type]
         job = AnnotateJob((), (), storage.root, config, workers=workers)
-        return annotator._is_local(job, annotator._Plan(Ledger(storage), {}, WorkList(), inputs), storage)
+        return annotator._is_local(
+            job, annotator._State(inputs, {}, Ledger(storage), WorkList(to_probe=inputs)), storage
+        )
 
     assert is_local()
     assert not is_local(workers=2)

@@ -12,7 +12,7 @@ from clips import damage, scene, write_clip
 
 from aupipe.annotation import extract as module
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.annotation.segments import Input, cut_into_segments
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
@@ -80,10 +80,10 @@ def test_each_frame_says_what_became_of_it(tmp_path: Path) -> None:
 
 
 def test_embeddings_stand_where_crops_were() -> None:
-    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    schema = pa.schema([field for field in FEATURES if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": i, "status": s} for i, s in enumerate(("ok", "no_face", "ok"))], schema)
     table = with_embeddings(rows, np.arange(6, dtype=np.float32).reshape(2, 3))
     assert table["embedding"].to_pylist() == [[0, 1, 2], None, [3, 4, 5]]
-    assert table.schema.equals(OBSERVED)
+    assert table.schema.equals(FEATURES)
     none = with_embeddings(rows.slice(1, 1), np.zeros((0, 3), np.float32))
     assert none["embedding"].to_pylist() == [None]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from aupipe.annotation import features
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -24,12 +24,12 @@ def part(first: int, rows: int) -> pa.Table:
         {"frame": i, "status": "no_face"} if i % 3 == 2 else {"frame": i, "status": "ok", "embedding": [i, -i, i / 2]}
         for i in range(first, first + rows)
     ]
-    return pa.Table.from_pylist(found, schema=OBSERVED)
+    return pa.Table.from_pylist(found, schema=FEATURES)
 
 
 def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    empty = OBSERVED.empty_table()
+    empty = FEATURES.empty_table()
     for key, number, last in (("v.aa", 0, False), ("v.aa", 1, True), ("w.bb", 0, False), ("w.cc", 1, True)):
         features.write(storage, key, number, last, empty)
     assert {key: len(names) for key, names in features.segments(storage).items()} == {"v.aa": 2}

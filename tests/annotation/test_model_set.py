@@ -15,7 +15,7 @@ from aupipe.annotation import model_set
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.extract import with_embeddings
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.config import Inference
 from aupipe.errors import CheckpointError, ConfigError
@@ -119,7 +119,7 @@ def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
     assert embeddings.shape == (9, 6)
     np.testing.assert_allclose(embeddings[:, :3], (crops[:, 0] / 127.5 - 1).mean(axis=(1, 2)), atol=1e-5)
     assert Encoders(models, 4, torch.device("cpu"))(crops[:0]).shape == (0, 6)
-    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=OBSERVED).drop(["embedding"])
+    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=FEATURES).drop(["embedding"])
     observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
     video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
     said = np.full((9, 2 * 12 + 2), np.nan, np.float32)

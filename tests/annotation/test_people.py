@@ -13,7 +13,7 @@ from people import Layout, call, faults, gallery, person_at
 
 from aupipe.annotation.extract import extract
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.schema import BOX, OBSERVED
+from aupipe.annotation.schema import BOX, FEATURES
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.tracks import link_faces
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -163,11 +163,11 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
 
 
 def test_nothing_that_describes_a_face_is_left() -> None:
-    assert set(OBSERVED.names) - {"frame", "time_s", "status", "detector_score", *BOX, "landmarks"} == {
+    assert set(FEATURES.names) - {"frame", "time_s", "status", "detector_score", *BOX, "landmarks"} == {
         "cut", "restart", "link", "resumes", "corrupt", "embedding", "frame_width", "frame_height",
     }  # fmt: skip
-    assert OBSERVED.field("link").type == pa.int32()
-    assert OBSERVED.field("resumes").type == pa.list_(pa.int32())
+    assert FEATURES.field("link").type == pa.int32()
+    assert FEATURES.field("resumes").type == pa.list_(pa.int32())
 
 
 def test_who_stays_keeps_the_id_when_the_tile_below_goes_dark(detector: Detector) -> None:

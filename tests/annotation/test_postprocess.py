@@ -9,7 +9,7 @@ import pytest
 from aupipe import facs
 from aupipe.annotation.events import find_events
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
-from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, expression_columns, frames_schema, to_parquet
+from aupipe.annotation.schema import FEATURES, FRAMES, PROB, RAW, expression_columns, frames_schema, to_parquet
 from aupipe.annotation.settings import EventsConfig
 from aupipe.faces.track import TrackingConfig
 
@@ -35,7 +35,7 @@ def observed(rows: list[dict]) -> pa.Table:
                 "landmarks": [0.0] * 10,
                 "resumes": [n for f in counts if f < row["frame"] for face in range(counts[f]) for n in (f, face)],
             })  # fmt: skip
-    return pa.Table.from_pylist(full, schema=OBSERVED).drop_columns(["embedding"])
+    return pa.Table.from_pylist(full, schema=FEATURES).drop_columns(["embedding"])
 
 
 def raw(rows: list[dict], models: int = 1, classes: int = 0) -> pa.Table:

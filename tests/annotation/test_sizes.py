@@ -21,7 +21,7 @@ from aupipe.annotation.events import find_events
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
 from aupipe.annotation.model_stages import Encode
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
-from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
 from aupipe.annotation.stages import _to_ipc
@@ -36,7 +36,7 @@ from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
-GEOMETRY = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+GEOMETRY = pa.schema([field for field in FEATURES if field.name != "embedding"])
 
 
 def parts_of(images: list[np.ndarray]) -> list[CropBatch]:
@@ -81,7 +81,7 @@ def check(parts: list[CropBatch], frames: int) -> None:
     assert pa.concat_tables([part.rows for part in parts])["frame"].to_pylist() == list(range(frames))
     for part in parts:
         rows = with_embeddings(part.rows, np.ones((len(part.crops), 5), np.float32))
-        assert rows.schema.equals(OBSERVED)
+        assert rows.schema.equals(FEATURES)
         assert len(rows["embedding"].drop_null()) == len(part.crops)
 
 
@@ -120,7 +120,7 @@ def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_s
     assert [row["frames"] for row in said] == [*map(len, statuses), 0]
     found = [schema.from_parquet(storage.read(name)) for name in storage.names(features.FOLDER)]
     assert [table["status"].to_pylist() for table in found] == statuses
-    assert all(table.schema.equals(OBSERVED) for table in found)
+    assert all(table.schema.equals(FEATURES) for table in found)
     assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
 
 
@@ -143,7 +143,7 @@ def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
 
 
 def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -> None:
-    storage, none = Storage(tmp_path), OBSERVED.empty_table()
+    storage, none = Storage(tmp_path), FEATURES.empty_table()
     for number, last in ((0, False), (1, False), (1, True), (2, False)):
         features.write(storage, "aa", number, last, none)
     names = features.segments(storage)["aa"]
@@ -199,17 +199,19 @@ def keys(models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> CacheKe
 
 @pytest.mark.parametrize("count", sizes(3))
 def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path) -> None:
-    due = {f"{n:02d}": ({"video_id": f"{n:02d}", "content": str(n), "frames_expected": 10}, []) for n in range(count)}
+    due = {
+        f"{n:02d}": ({"video_id": f"{n:02d}", "source_hash": str(n), "frames_expected": 10}, []) for n in range(count)
+    }
     groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
     assert [len(group.records) for group in groups] == batches(count, 3)
-    waves = WorkList(observe=due).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
+    waves = WorkList(extract=due).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
     assert [len(wave) for wave in waves] == batches(count, 3)
     assert [video_id for wave in waves for video_id in wave] == list(due)
 
 
 @pytest.mark.parametrize("frames", sizes(1000))
 def test_groups_of_about_a_file(frames: int, keys: CacheKeys, tmp_path: Path) -> None:
-    due = {name: ({"video_id": name, "content": name, "frames_expected": each}, [])
+    due = {name: ({"video_id": name, "source_hash": name, "frames_expected": each}, [])
            for name, each in (("a", frames), ("b", 1))}  # fmt: skip
     groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
     assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])

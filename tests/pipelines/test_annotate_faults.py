@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
+from aupipe.annotation.stages import Decode, DecodedPart, Probe, ProbeRequest, ProbeResult, SegmentTask
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate as on_ray
@@ -60,22 +59,23 @@ def models(checkpoint: str) -> model_set.ModelSet:
 def test_probe(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
     probe = Probe(AnnotateConfig(), storage)
-    row = {"input": json.dumps(asdict(Input(str(path), "a")))}
+    row = ProbeRequest(Input(str(path), "a")).to_row()
     monkeypatch.setattr(stages, "cut_into_segments", fails(len, lambda *_: True))
-    video_id, said = read_probe(probe(row))
-    assert (video_id, list(said)) == ("a", ["reason"])
-    assert said["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
+    result = ProbeResult.from_row(probe(row))
+    assert (result.video_id, result.record, result.segments) == ("a", {}, [])
+    assert result.reason.startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
     assert len(traces(storage)) == len(storage.names()) == 1  # no mark of an attempt
     monkeypatch.undo()
-    assert list(read_probe(probe(row))[1]) == ["record", "segments"]
+    result = ProbeResult.from_row(probe(row))
+    assert (result.reason, len(result.segments), result.record["frames_expected"]) == ("", 1, 6)
 
 
 @pytest.mark.unit
 def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts that were given out before stay; the last row says why there are no more."""
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
-    _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
-    task = SegmentTask("key", said["segments"][0]).to_row()
+    probed = ProbeResult.from_row(Probe(AnnotateConfig(), storage)(ProbeRequest(Input(str(path), "a")).to_row()))
+    task = SegmentTask("key", probed.segments[0]).to_row()
     monkeypatch.setattr("aupipe.annotation.extract.PART_CROPS", 2)
     whole = stages.extract
 
@@ -106,7 +106,7 @@ def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def part(video_id: str, value: int) -> dict[str, Any]:
     """A part of two rows with crops of one gray."""
-    fields = pa.schema([field for field in schema.OBSERVED if field.name != "embedding"])
+    fields = pa.schema([field for field in schema.FEATURES if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(2)], schema=fields)
     return {
         "key": video_id, "video_id": video_id, "error": "", "rows": stages._to_ipc(rows),
@@ -219,8 +219,8 @@ class FaultyDecode(Decode):
 
 
 class FaultyEncode(on_ray.Encode):
-    def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
-        return fails(super()._leave, lambda part, _: part["video_id"] == "encode.mp4")(part, embeddings)
+    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
+        return fails(super()._write, lambda part, _: part.video_id == "encode.mp4")(part, embeddings)
 
 
 class FaultyFinalize(on_ray.Finalize):
