@@ -1,9 +1,9 @@
-"""From what the user named to videos: files, folders, patterns, on disk or at a URI, and manifests that list them.
+"""The videos that a user names: files, folders and patterns, on disk or at a URI, and manifests that list them.
 
-A manifest is CSV, TSV, Parquet or JSONL (an object a line), read by the rules of `aupipe.manifests`, with the column
-`uri` (relative to the manifest, absolute, or a URI) and, if wanted, `video_id`, `start_s` and `end_s` (seconds of media
-time; the end is not included; no value, or an end of `inf`, is no limit). Further columns stand in videos.parquet
-beside the video.
+A manifest is CSV, TSV, Parquet or JSONL (one object per line), read by the rules of `aupipe.manifests`. It has the
+column `uri` (relative to the manifest, absolute, or a URI) and optionally `video_id`, `start_s` and `end_s` (seconds of
+media time; the end is excluded; no value, or an end of `inf`, means no limit). Further columns are copied to
+videos.parquet.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.storage import filesystem_of, is_http, is_uri, local_path, of_file
 
-# A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
-# because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
-# (drawings), .m4s (a stretch of a stream without its header), .lrv (GoPro's small copy of a video beside it), .ogg
-# (sound), and pictures.
+# A folder is searched for these suffixes, in any case. A file that is named explicitly is tried with any suffix. The
+# following suffixes are left out, because most files with them are no video that can be read by itself:
+# .dat, .bin, .vid, .rec and .ps (any data), .swf (drawings), .m4s (part of a stream without its header), .lrv (GoPro's
+# small copy of another video), .ogg (sound), and images.
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".k3g", ".f4v", ".ismv", ".mj2"}
     | {".insv", ".360", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".xvid", ".amv", ".flv", ".ogv", ".ogm", ".mxf"}
@@ -40,19 +40,19 @@ VIDEO_SUFFIXES = frozenset(
     | {".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".rm", ".rmvb", ".dv", ".dif", ".nut", ".dav"}
     | {".gxf", ".lxf", ".cine", ".nsv", ".nuv", ".ty", ".ifv", ".kux", ".h261", ".h263"}
 )
-# Source code and tables have these suffixes too (TypeScript, Qt's translations, Modula-2, data interchange).
+# Source code and tables also have these suffixes (TypeScript, Qt's translations, Modula-2, data interchange).
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
 _OURS = {"uri", "video_id", "start_s", "end_s"}
 
 
 @dataclass(frozen=True)
 class Input:
-    """One video to annotate. `video_id` is its path below the folder that was named, or its name.
+    """One video to annotate. `video_id` is its path relative to the named folder, or its file name.
 
     Attributes:
-        start_s, end_s: the part that is asked for, in media time; None: from the first, to the last frame.
-        further: a manifest's other columns.
-        refused: why it is set aside without a look at it; "" if it is not.
+        start_s, end_s: the requested part, in media time; None: from the first frame, to the last frame.
+        further: the other columns of a manifest.
+        refused: why it is quarantined without opening it; "" if it is not.
     """
 
     uri: str
@@ -63,7 +63,7 @@ class Input:
     refused: str = ""
 
     def asked(self, sample_fps: float | None) -> str:
-        """Names what is asked of the file's content; "" for all of it."""
+        """Return the requested part of the file and its sampling rate as text; "" for the whole file."""
         if self.start_s is None and self.end_s is None and sample_fps is None:
             return ""
         start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
@@ -76,12 +76,12 @@ _SUFFIXES_SHOWN = 8
 
 @dataclass
 class PassedOver:
-    """Files and folders below the folders that were named which are no inputs.
+    """The files and folders in the named folders that are no inputs.
 
     Attributes:
-        suffixes: how many files there are by suffix, in lower case; "" of those without one.
+        suffixes: the number of files by suffix, in lower case; "" for files without one.
         examples: the first few of these files.
-        hidden: how many hidden and system files and folders there are; such a folder counts once, unopened.
+        hidden: the number of hidden and system files and folders; such a folder is not opened and counts once.
         hidden_examples: the first few of them.
     """
 
@@ -96,7 +96,7 @@ class PassedOver:
         return self.suffixes.total()
 
     def add(self, path: str) -> None:
-        """Count a file that is no video by its suffix."""
+        """Count a file that is no video, by its suffix."""
         self.suffixes[_as_text(os.path.splitext(path)[1].lower())] += 1
         if len(self.examples) < _EXAMPLES:
             self.examples.append(_as_text(path))
@@ -114,7 +114,7 @@ class PassedOver:
         )  # fmt: skip
 
     def text(self) -> str:
-        """Describe all of it in a line; "" if there is nothing."""
+        """Return a description in one line; "" if nothing was skipped."""
         parts = []
         if self.files:
             ordered = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
@@ -129,7 +129,7 @@ class PassedOver:
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """Return the counts as run.json holds them."""
+        """Return the counts for run.json."""
         return {
             "files": self.files,
             "suffixes": dict(sorted(self.suffixes.items())),
@@ -144,13 +144,13 @@ def _first(paths: Sequence[str]) -> str:
 
 
 def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[Input], PassedOver]:
-    """The videos that the arguments name, sorted by id, and what was passed over in folders.
+    """Return the videos that the arguments name, sorted by video_id, and the skipped files of folders.
 
-    A path that is not there is kept: it becomes a row that says so.
+    A path that does not exist is kept, and its row in videos.parquet has the reason `not_found`.
 
     Raises:
         ConfigError: a folder without videos, a pattern without matches, two inputs with one id, no access.
-        ManifestError: a manifest that cannot be read.
+        ManifestError: a manifest cannot be read.
     """
     found: dict[str, Input] = {}
     passed_over = PassedOver()
@@ -168,7 +168,7 @@ def find_inputs(named: Sequence[str], limit: int | None = None) -> tuple[list[In
 
 
 def _search(argument: str) -> tuple[list[Input], PassedOver]:
-    """The videos that one argument names, and what it passes over."""
+    """Return the videos that one argument names, and the files that it skips."""
     if not argument:
         raise ConfigError("--input '': an empty name")
     argument = local_path(argument)
@@ -187,7 +187,7 @@ def _search(argument: str) -> tuple[list[Input], PassedOver]:
 
 
 def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], PassedOver]:
-    """Return what a pattern matches, without hidden and system names, unless the pattern itself has them."""
+    """Return the matches of a pattern without hidden and system names, unless the pattern itself names them."""
     parts = pattern.split("/")
     with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
     visible, hidden = [], PassedOver()
@@ -209,14 +209,14 @@ def _joined(
 
 
 def _search_folder(top: str) -> tuple[list[Input], PassedOver]:
-    """Videos below a folder, through links; a folder that cannot be read is an input that cannot be done."""
+    """Return the videos below a folder, following links. An unreadable folder is kept as an input with a reason."""
     videos: list[Input] = []
     passed = PassedOver()
     seen: set[str] = set()
     unreadable: list[OSError] = []
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # The link leads to a folder that has been searched.
             below.clear()
             continue
         seen.add(real)
@@ -236,18 +236,18 @@ def _search_folder(top: str) -> tuple[list[Input], PassedOver]:
 
 
 def _is_text(path: str) -> bool:
-    """Return whether a file begins with text, which no video with a suffix that text has too does."""
+    """Return whether a file begins with text. No video with one of the ambiguous suffixes does."""
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut off at the end
-    except (OSError, UnicodeDecodeError):  # a file that cannot be read becomes a row that says so
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # The last character may be incomplete.
+    except (OSError, UnicodeDecodeError):  # An unreadable file becomes an input with a reason.
         return False
     return bool(head) and b"\0" not in head
 
 
 def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
-    """A file, a folder or a pattern at a URI. What HTTP serves has no folders: it is taken as it is named."""
+    """Return the videos of a file, a folder or a pattern at a URI. HTTP has no folders."""
     named = [_input(uri, _name_in(uri))]
     is_video = PurePosixPath(uri).suffix.lower() in VIDEO_SUFFIXES and not glob.has_magic(uri)
     if is_video or is_http(uri):
@@ -282,7 +282,7 @@ def _search_remote(uri: str) -> tuple[list[Input], PassedOver]:
 
 
 def _name_in(place: str) -> str:
-    """The last part of a path or URI, without what follows a web address: that may be a signature, or other secrets."""
+    """Return the last part of a path or URI, without the query of a web address, which may hold secrets."""
     path = re.split(r"[?#]", place)[0] if is_http(place) else place
     return path.rstrip("/").rsplit("/", 1)[-1]
 
@@ -296,7 +296,7 @@ def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input
 
 
 def _listed(path: str) -> Iterator[Input]:
-    """The videos of a manifest."""
+    """Yield the videos of a manifest."""
     storage, name = of_file(path)
     table = read_table(storage, name, "uri", _OURS)
     if not len(table):
@@ -317,7 +317,7 @@ def _listed(path: str) -> Iterator[Input]:
 
 
 def _seconds(table: TextTable, column: str, row: int) -> float | None:
-    """Return a limit in seconds, None where there is none."""
+    """Return a limit in seconds; None if there is none."""
     try:
         seconds = table.number(column, row)
     except ValueError:
@@ -333,7 +333,7 @@ def _seconds(table: TextTable, column: str, row: int) -> float | None:
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     parts = video_id.replace("\\", "/").split("/")
     if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
-        return f"bad_video_id: {video_id!r} would halo out of the output folder; give a name or a path below it"
+        return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""
@@ -344,5 +344,5 @@ def _input(uri: str, video_id: str) -> Input:
 
 
 def _as_text(name: str) -> str:
-    """Tables hold text: a name that is no UTF-8 gets its odd bytes written as \\x.., and cannot be opened by that."""
+    """Return a name as text for tables. Invalid UTF-8 becomes \\x.., and such a name does not open the file."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

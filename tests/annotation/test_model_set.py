@@ -104,7 +104,7 @@ def test_what_cannot_decide_together_is_refused(
         model_set.load([checkpoint, checkpoint], "mean")
     with pytest.raises(ConfigError, match="tie"):
         model_set.load([checkpoint, make_checkpoint(seed=5)], "vote")
-    with pytest.raises(CheckpointError, match=r"tells no Action Units \(it tells: expr\)"):
+    with pytest.raises(CheckpointError, match=r"predicts no Action Units \(its outputs: expr\)"):
         load(Faces(au=False, classes=7))
     with pytest.raises(CheckpointError, match="different numbers of expressions"):
         load(Faces(au=True, classes=7), Faces(au=True, classes=8))

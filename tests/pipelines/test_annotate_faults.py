@@ -259,7 +259,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
         for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):
             patched.setattr(on_ray, faulty.__name__.removeprefix("Faulty"), faulty)
         assert main(command) == 1
-    assert "a fault of aupipe (internal_error) set 4 inputs aside" in capsys.readouterr().out
+    assert "an error in aupipe (internal_error) affected 4 inputs;" in capsys.readouterr().out
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
     assert {name: row["status"] for name, row in records.items()} == {
         "decode.mp4": "quarantined", "encode.mp4": "quarantined", "export.mp4": "partial",
