@@ -44,7 +44,7 @@ class Decision:
 
 def predict_video(
     video_id: str,
-    observed: pa.Table,
+    features: pa.Table,
     predict_track: TrackPredictor,
     models: int,
     classes: int,
@@ -55,28 +55,28 @@ def predict_video(
     The columns that `apply_decision` fills are null.
 
     Args:
-        observed: FEATURES rows of the whole video, ordered by frame, without embeddings.
+        features: the FEATURES rows of the whole video, ordered by frame, without embeddings.
         models: K.
         classes: C expressions.
     """
-    ids = link_faces(observed, tracking)
-    ok = pc.equal(observed["status"], "ok").to_numpy()
-    order = np.lexsort((ids, observed["frame"].to_numpy()))
-    positions = np.argsort(order)  # of each row of `observed` in the frames table
-    aus, count = len(facs.AUS), len(observed)
+    ids = link_faces(features, tracking)
+    ok = pc.equal(features["status"], "ok").to_numpy()
+    order = np.lexsort((ids, features["frame"].to_numpy()))
+    positions = np.argsort(order)  # of each row of `features` in the frames table
+    aus, count = len(facs.AUS), len(features)
     probabilities = np.full((count, models * aus + classes), np.nan, np.float32)
-    times = gap_times_s(observed)
+    times = gap_times_s(features)
     for track in rows_of_faces(ids):
         rows = track[ok[track]]
         if len(rows):
             for part, values in predict_track(rows, times[rows]):
                 probabilities[positions[rows], part] = values
     if (np.diff(order) < 0).any():  # The rows are mostly in order already, and a copy is large.
-        observed, ids = observed.take(order), ids[order]
+        features, ids = features.take(order), ids[order]
     columns = {
         "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
         "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
-        **{name: observed[name] for name in _KEPT},
+        **{name: features[name] for name in _KEPT},
         **{
             name: _nullable(probabilities[:, au : models * aus : aus].mean(axis=1, dtype=float))
             for au, name in enumerate(RAW)
@@ -127,9 +127,9 @@ def _members(frames: pa.Table, models: int, au: int) -> np.ndarray:
     if MEMBERS not in frames.column_names:
         return frames[RAW[au]].to_numpy(zero_copy_only=False)[:, None]
     column = frames[MEMBERS].combine_chunks()
-    there = column.is_valid().to_numpy(zero_copy_only=False)
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     members = np.full((len(frames), models), np.nan, np.float32)
-    members[there] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
+    members[is_valid] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
     return members
 
 

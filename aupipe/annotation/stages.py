@@ -211,7 +211,9 @@ def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
-    return Segment(**{**fields, "span": Span(**fields["span"])})
+    sampled = fields["sampled_frames"]
+    sampled_frames = None if sampled is None else tuple(sampled)
+    return Segment(**{**fields, "span": Span(**fields["span"]), "sampled_frames": sampled_frames})
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -22,16 +22,16 @@ def gap_times_s(table: pa.Table) -> np.ndarray:
     return np.where(known, times, np.interp(np.arange(len(times)), np.flatnonzero(known), times[known]))
 
 
-def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
+def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     """Return the face id (N,) of each row of a whole video, −1 for a row without a face."""
-    frame = observed["frame"].to_numpy()
-    boxes = np.stack([observed[name].to_numpy(zero_copy_only=False) for name in BOX], axis=1)
+    frame = features["frame"].to_numpy()
+    boxes = np.stack([features[name].to_numpy(zero_copy_only=False) for name in BOX], axis=1)
     has_face = ~np.isnan(boxes[:, 0])
-    times = gap_times_s(observed)
-    cut = observed["cut"].to_numpy(zero_copy_only=False).astype(bool)
-    links = observed["link"].fill_null(-1).to_numpy()
-    resumes = observed["resumes"].combine_chunks()
-    sizes = np.stack([observed[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
+    times = gap_times_s(features)
+    cut = features["cut"].to_numpy(zero_copy_only=False).astype(bool)
+    links = features["link"].fill_null(-1).to_numpy()
+    resumes = features["resumes"].combine_chunks()
+    sizes = np.stack([features[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
     edges = np.append(np.flatnonzero(np.diff(frame, prepend=frame[:1] - 1)), len(frame))
     starts, stops = edges[:-1], edges[1:]
     # Frames are linked one at a time; a list of them would take most memory for a long video.

@@ -1,4 +1,4 @@
-"""Observe: crops lie on the model's own template, parts are bounded, and rows tell what became of each frame."""
+"""Extraction: crops are aligned to the model's template, parts are bounded, and rows have the status of each frame."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(
 
 
 def seen_on(crops: np.ndarray) -> np.ndarray:
-    """(5, 2) median of the points that the detector sees on crops."""
+    """Return the median (5, 2) of the landmarks that the detector finds on crops."""
     detector = Detector(DetectorConfig())
     points = [detector.detect(cv2.resize(c, (224, 224))).landmarks[0] / 2 for c in crops]
     return np.median(points, axis=0)

@@ -1,4 +1,4 @@
-"""Conservation: of every clip of the zoo, each frame is a row at its time, and what is lost is said, with a reason."""
+"""Frame accounting: every frame of every test clip has a row at its time, and every loss has a reason."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DIFFERENT = (
 def wrong(
     animal: Animal, path: Path, record: Mapping[str, Any], frames: Sequence[int], times: Sequence[float | None]
 ) -> list[str]:
-    """What is wrong with the annotation of a clip, by an independent reading and by how it was made."""
+    """Return the errors in the annotation of a clip, by an independent reading and by its construction."""
     code = (record["reason"] or "").partition(":")[0]
     if record["status"] == "duplicate":
         return ["a duplicate"]
     if record["status"] == "quarantined":
-        return [] if code in animal.codes else [f"set aside: {record['reason']}"]
+        return [] if code in animal.codes else [f"quarantined: {record['reason']}"]
     reading = conservation.read(path)
     assert reading is not None
     found = conservation.complaints(record, frames, times, reading)
@@ -66,13 +66,13 @@ def test_the_most_different_clips(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
-def test_a_file_without_permission_is_set_aside(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_quarantined(tmp_path: Path) -> None:
     (forbidden,) = [animal for animal in animals() if animal.name == "forbidden.mp4"]
-    with tempfile.TemporaryDirectory() as folder:  # tmp_path lies below a folder that only root may enter
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is in a folder that only root may enter
         os.chmod(folder, 0o777)
         path = forbidden.put(Path(folder))
         own = os.geteuid()
-        if own == 0:  # root may read everything: for a moment it is nobody
+        if own == 0:  # Root may read everything, so the test briefly runs as nobody.
             os.seteuid(65534)
         try:
             record, _ = alone.annotate(path, Path(folder) / "out")
@@ -84,13 +84,13 @@ def test_a_file_without_permission_is_set_aside(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_whole_zoo(ray_session: None, checkpoint: str, tmp_path: Path) -> None:
-    """Of root `forbidden.mp4` is no loss; the test above does what it stands for."""
+    """`forbidden.mp4` is no loss for root; the test above covers it."""
     (tmp_path / "in").mkdir()
     zoo = {animal.name: animal for animal in animals()}
     assert len(zoo) >= 200
     for animal in zoo.values():
         animal.put(tmp_path / "in")
-    # Named one by one: a folder is searched for files only, which a pipe is not.
+    # Inputs are named one by one, because a folder is searched for files only, and a pipe is no file.
     command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
     assert main(command) == 3
     records = {row["video_id"]: row for row in pq.read_table(tmp_path / "out" / "videos.parquet").to_pylist()}
