@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+
 from conftest import MakeStore
 
 pytestmark = pytest.mark.cluster

@@ -1,8 +1,11 @@
-"""Videos enter; per-frame AU tables, events and one record a video leave. `pipelines.annotate` runs these functions.
+"""Annotation: videos to per-frame AU tables, events and one record per video.
 
-`inputs` finds videos, `plan` cuts them into segments and `worklist` says which are due; `observe` decodes, detects and
-aligns a segment, `encode` embeds its crops by the models of `ensemble`, `sound` leaves what a video sounds like;
-`finalize` links faces, runs the heads and decides. `observed` is what lies between the two phases, `ledger` remembers
-what is committed under which `keys`, `attempts` which inputs killed their worker. `schema` fixes the tables, `export`
-gives them other forms.
+Inputs and planning: `inputs` finds videos, `segments` splits them, and `work_plan` lists the work that is due according
+to the `ledger` of committed results and the `cache_keys` of this job.
+Perception: `extract` decodes, detects and aligns the faces of a segment, `encode` embeds their crops with the models of
+`model_set`, and `audio_features` computes log-mel spectrograms. `features` stores both until they are finalized.
+Output: `tracks` links faces, `postprocess` predicts and applies the decision, `events` finds events, `schema` defines
+the tables, and `export` converts them to other formats.
+Runs: `stages` and `model_stages` hold the stages, `annotator` runs them in one process and `pipelines.annotate` on Ray.
+`faults` and `retry` contain the faults of one input, and `summary` reports the result.
 """

@@ -1,12 +1,11 @@
 """The annotation job: plan, extract, finalize. Completed work is never recomputed; every run resumes.
 
-What a job does is here, whatever runs its stages: `LocalRunner` in this process, or `pipelines.annotate` on Ray. Both
-drive the same stages over the same plan, and leave the same ledger, tables and bits.
+A job runs its stages with `LocalRunner` in this process or with `pipelines.annotate` on Ray. Both run the same stages
+over the same plan and write the same ledger and the same tables, bit for bit.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -15,9 +14,9 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 import torch
@@ -27,13 +26,24 @@ from aupipe.annotation.cache_keys import CacheKeys, stat_signature
 from aupipe.annotation.inputs import Input, PassedOver, find_inputs
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.model_set import ModelSet
-from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
+from aupipe.annotation.model_stages import (
+    AudioResult,
+    AudioTask,
+    Encode,
+    EncodedPart,
+    Export,
+    ExportTask,
+    ExtractAudio,
+    Finalize,
+    Group,
+    VideosResult,
+)
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
+from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
-from aupipe.annotation.work_plan import PendingVideo, WorkList, add_probed, triage
+from aupipe.annotation.work_plan import PendingVideo, WorkList, plan
 from aupipe.errors import AupipeError, ConfigError, redact
 from aupipe.faces.detect import Detector
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
@@ -42,18 +52,17 @@ from aupipe.storage import Storage
 logger = logging.getLogger(__name__)
 
 Phase = Literal["observe", "finalize", "all"]
-Row = dict[str, Any]
 
-PARTS_PER_BATCH = 4  # parts of segments that the encoder packs together
+PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
 GROUP_VIDEOS = 64  # videos finalized together, at most
-# A job that `engine=auto` runs in this process: about 30 s of work on one core.
+# The largest job that `engine=auto` runs in this process, about 30 s of work on one core.
 LOCAL_FRAMES = 600
-_LOCAL_INPUTS = 20  # to estimate the frames, each header is read
+_LOCAL_INPUTS = 20  # at most, because the estimate of the frames reads each header
 
 
 @dataclass(frozen=True)
 class AnnotateJob:
-    """The command line of a job."""
+    """The command line of an annotation job."""
 
     inputs: tuple[str, ...]
     checkpoints: tuple[str, ...]
@@ -62,8 +71,8 @@ class AnnotateJob:
     workers: int | None = None
     limit: int | None = None
     phase: Phase = "all"
-    export: tuple[str, ...] = ()  # forms of `export.FORMS`
-    prune: bool = False  # drop what is committed for videos that are not named
+    export: tuple[str, ...] = ()  # formats of `export.FORMS`
+    prune: bool = False  # drop the committed rows of videos that the inputs do not name
     keep_intermediate: bool = False
     command: tuple[str, ...] = ()
 
@@ -73,12 +82,12 @@ class AnnotateJob:
 
     @property
     def local_decoders(self) -> int:
-        """How many segments are decoded at a time where the job starts a Ray of its own."""
+        """The number of segments that are decoded at a time if the job starts its own Ray."""
         return self.workers or len(os.sched_getaffinity(0))
 
 
 class Runner(Protocol):
-    """Runs the stages of `stages` and `model_stages`: rows in, rows out, in any order."""
+    """A runner of the stages of `stages` and `model_stages`; it may return rows in any order."""
 
     def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Run `Probe`."""
@@ -87,7 +96,7 @@ class Runner(Protocol):
         """Run `ExtractAudio`."""
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterable[Row]:
-        """Run `Decode`, and `Encode` on what comes out."""
+        """Run `Decode`, then `Encode` on its parts."""
 
     def finalize(self, groups: Sequence[Group]) -> Iterable[Row]:
         """Run `Finalize`."""
@@ -96,18 +105,20 @@ class Runner(Protocol):
         """Run `Export`."""
 
     def reserved(self, segments: int) -> AbstractContextManager[None]:
-        """Hold what so many segments need for the length of the block."""
+        """Reserve the resources for this number of segments during the block."""
 
 
-# Opens a runner for a job whose plan is made; checks first what only it can check.
+# Opens a runner for a planned job, after the checks that are specific to that runner.
 OpenRunner = Callable[[AnnotateJob, CacheKeys, Storage], AbstractContextManager[Runner]]
 
 
 class LocalRunner:
-    """Runs the stages one after another in this process."""
+    """A runner that calls the stages one after another in this process."""
 
     def __init__(self, keys: CacheKeys, storage: Storage, *, guarded: bool = True) -> None:
-        """`guarded`: a worker that hangs ends this process, and one that died is counted against its input."""
+        """Create the runner. `guarded`: a stalled stage ends this process, and each input has a limited number of
+        attempts.
+        """
         self._keys, self._storage, self._guarded = keys, storage, guarded
 
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
@@ -148,14 +159,14 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
     """Run the job.
 
     Args:
-        open_ray: opens the runner on Ray, where the job is to run there.
+        open_ray: opens the Ray runner, if the job runs on Ray.
 
     Raises:
-        ConfigError: inputs, checkpoint or settings are wrong; nothing was started.
+        ConfigError: inputs, checkpoints or settings are invalid; nothing was started.
     """
     start = time.monotonic()
     inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
-    if text := passed_over.text():  # at once too, because a run may take days
+    if text := passed_over.text():  # It is logged at once as well, because a run may take days.
         logger.info("%s", text)
     keys = _keys(job)
     storage = Storage(job.out)
@@ -164,20 +175,22 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
 
 
 def describe(job: AnnotateJob) -> str:
-    """Return what `annotate` would do, by the headers of the videos, without starting Ray or decoding."""
+    """Return a description of the work that `annotate` would do, estimated from the headers of the videos.
+
+    It neither starts Ray nor decodes.
+    """
     inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
-        books = Ledger.read(Storage(job.out))
-    stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
-    work, to_probe = triage(inputs, stamps, books, keys)
-    frames = preflight.estimate_frames(to_probe, job.config)
+        committed = Ledger.read(Storage(job.out))
+    work = plan(inputs, _signatures(inputs), committed, keys)
+    frames = preflight.estimate_frames(work.to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
-        f"{len(inputs)} inputs ({passed_over.files} other files passed over): {len(work.unchanged)} done, "
-        f"{len(work.decide)} to decide again, {len(to_probe)} to probe and decode\n"
-        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s a frame, "
+        f"{len(inputs)} inputs ({passed_over.files} other files skipped): {len(work.unchanged)} done, "
+        f"{len(work.decide)} to apply a new decision to, {len(work.to_probe)} to probe and decode\n"
+        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s per frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
         f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
     )
@@ -193,20 +206,20 @@ class Tables:
 
 
 def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: AnnotateConfig) -> Tables:
-    """Annotate in this process, without Ray, and without writing a file.
+    """Annotate in this process, without Ray and without writing files.
 
     Raises:
-        ConfigError: two inputs have one id.
+        ConfigError: two inputs have the same video_id.
     """
     keys, storage = CacheKeys(models, config), Storage(f"memory://aupipe-{uuid.uuid4().hex}")
     job = AnnotateJob(tuple(video.uri for video in inputs), (), storage.root, config)
     try:
         with _one_thread():
-            plan = _Plan.make(inputs, keys, storage)
-            _carry_out(job, plan, keys, storage, LocalRunner(keys, storage, guarded=False))
-        books = Ledger.read(storage)
-        write_videos(storage, books, plan.work.quarantined, inputs)
-        entries = sorted(books.entries.values(), key=lambda entry: entry.name)
+            state = _State.read(inputs, keys, storage)
+            _carry_out(job, state, keys, storage, LocalRunner(keys, storage, guarded=False))
+        committed = Ledger.read(storage)
+        write_videos(storage, committed, state.work.quarantined, inputs)
+        entries = sorted(committed.entries.values(), key=lambda entry: entry.name)
         frames = [ledger.read_all(storage, entry.frames) for entry in entries if entry.frames]
         events = [ledger.read_all(storage, entry.events) for entry in entries if entry.events]
         return Tables(
@@ -220,7 +233,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
 
 
 def _keys(job: AnnotateJob) -> CacheKeys:
-    Detector(job.config.detector)  # here, because wrong weights would otherwise show on a worker
+    Detector(job.config.detector)  # Wrong weights must fail here; otherwise they would fail on a worker.
     with storage_errors_as_config_errors("a checkpoint"):
         return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
 
@@ -231,20 +244,24 @@ def _models(keys: CacheKeys) -> str:
 
 
 @dataclass
-class _Plan:
-    """What is committed, and what is to be done."""
+class _State:
+    """The inputs of a run, the results that are committed for them, and the work that is due."""
 
-    ledger: Ledger
-    stamps: dict[str, str]
+    inputs: Sequence[Input]
+    signatures: dict[str, str]
+    committed: Ledger
     work: WorkList
-    to_probe: list[Input]
 
     @classmethod
-    def make(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _Plan:
-        books = Ledger.read(storage)
-        books.reconcile({video.video_id for video in inputs} if prune else None)
-        stamps = {video.video_id: stat_signature(video.uri) for video in inputs}
-        return cls(books, stamps, *triage(inputs, stamps, books, keys))
+    def read(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
+        committed = Ledger.read(storage)
+        committed.reconcile({video.video_id for video in inputs} if prune else None)
+        signatures = _signatures(inputs)
+        return cls(inputs, signatures, committed, plan(inputs, signatures, committed, keys))
+
+
+def _signatures(inputs: Sequence[Input]) -> dict[str, str]:
+    return {video.video_id: stat_signature(video.uri) for video in inputs}
 
 
 def _run(
@@ -252,29 +269,30 @@ def _run(
     open_ray: OpenRunner, start: float,
 ) -> Summary:  # fmt: skip
     named = {video.video_id for video in inputs}
-    plan = _Plan.make(inputs, keys, storage, job.prune)
-    work = plan.work
+    state = _State.read(inputs, keys, storage, job.prune)
     frames, work_s = 0, 0.0
     not_exported: dict[str, Record] = {}
     faults.delete_logs(storage, named)
-    if plan.to_probe or work.decide or job.export:
-        is_local = _is_local(job, plan, storage)
+    if state.work.to_probe or state.work.decide or job.export:
+        is_local = _is_local(job, state, storage)
         if not is_local:
             retry.reset_attempts(storage)
         with (local_runner if is_local else open_ray)(job, keys, storage) as runner:
-            frames, work_s = _carry_out(job, plan, keys, storage, runner)
-            books = Ledger.read(storage)
-            books.reconcile()
-            not_exported = _incomplete(books, _export(runner, books, named, job.export))
+            frames, work_s = _carry_out(job, state, keys, storage, runner)
+            committed = Ledger.read(storage)
+            committed.reconcile()
+            not_exported = _incomplete(committed, _export(runner, committed, named, job.export))
         retry.reset_attempts(storage)
-    books = Ledger.read(storage)
-    write_videos(storage, books, work.quarantined | not_exported, inputs, only=named if job.prune else None)
-    if not job.keep_intermediate:  # a run that was killed may have left what is done since
-        there = [(record["content"], record["head_key"]) for record, _ in books.current().values()]
-        features.delete(storage, {keys.video(c) for c, head_key in there if head_key == keys.head(c)})
+    work, committed = state.work, Ledger.read(storage)
+    write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
+    if not job.keep_intermediate:  # A killed run may have left features of completed videos.
+        finished = [(record["source_hash"], record["head_key"]) for record, _ in committed.current().values()]
+        features.delete(storage, {keys.video(source) for source, key in finished if key == keys.head(source)})
         if job.prune:
             features.delete_all(storage)
-    records = {video_id: record for video_id, (record, _) in books.current().items()} | work.quarantined | not_exported
+    records = (
+        {video_id: record for video_id, (record, _) in committed.current().items()} | work.quarantined | not_exported
+    )
     videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
     summary = Summary(
         out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
@@ -285,35 +303,37 @@ def _run(
     return summary
 
 
-def _is_local(job: AnnotateJob, plan: _Plan, storage: Storage) -> bool:
+def _is_local(job: AnnotateJob, state: _State, storage: Storage) -> bool:
     """Return whether the job runs in this process, and log why."""
     if job.config.engine != "auto":
         return job.config.engine == "local"
     has_ray = bool(os.environ.get("RAY_ADDRESS")) or ("ray" in sys.modules and sys.modules["ray"].is_initialized())
-    small = len(plan.to_probe) <= _LOCAL_INPUTS and len(plan.work.decide) <= GROUP_VIDEOS
+    work = state.work
+    small = len(work.to_probe) <= _LOCAL_INPUTS and len(work.decide) <= GROUP_VIDEOS
     if has_ray or not small or job.workers is not None or job.config.resources.gpu is True:
         return False
-    if retry.has_marks(storage):  # an input ended an earlier run's process, and would end this one
+    if retry.has_marks(storage):  # An input that ended the process of an earlier run could end this one too.
         return False
-    frames = preflight.estimate_frames(plan.to_probe, job.config)
+    frames = preflight.estimate_frames(work.to_probe, job.config)
     if frames > LOCAL_FRAMES:
         return False
-    logger.info("about %d frames: in this process, without Ray (--set engine=ray runs the job on Ray)", frames)
+    logger.info("about %d frames: the job runs in this process, without Ray (--set engine=ray runs it on Ray)", frames)
     return True
 
 
-def _carry_out(job: AnnotateJob, plan: _Plan, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
-    """Probe, extract and finalize what the plan lacks. Return the frames extracted and the CPU seconds spent."""
-    add_probed(plan.work, _probe(runner, plan.to_probe), plan.stamps, plan.ledger, keys)
-    with runner.reserved(sum(len(segments) for _, segments in plan.work.observe.values())):
-        frames, work_s = _work(_Run(keys, storage, runner, plan.ledger.next_generation), plan.work, job)
-    _withdraw(plan.work, plan.ledger, storage)
+def _carry_out(job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
+    """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
+    probed = _probe(runner, state.work.to_probe)
+    state.work = plan(state.inputs, state.signatures, state.committed, keys, probed)
+    with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
+        frames, work_s = _work(_Run(keys, storage, runner, state.committed.next_generation), state.work, job)
+    _withdraw(state.work, state.committed, storage)
     return frames, work_s
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What every phase of a run needs."""
+    """The arguments that all phases of a run share."""
 
     keys: CacheKeys
     storage: Storage
@@ -322,60 +342,60 @@ class _Run:
 
 
 def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Extract and finalize, batch after batch, as far as the phase goes. Return frames and CPU seconds spent."""
+    """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
     if job.phase == "finalize":
-        work.postpone(_not_extracted(run, work.observe))
+        work.postpone(_not_extracted(run, work.extract))
     batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
     if job.phase == "observe":
-        batches = [dict(work.observe)]  # the user asked for all features
+        batches = [dict(work.extract)]  # This phase writes the features of all videos.
     total = 0
     for number, batch in enumerate(batches):
         if job.phase != "finalize":
             reasons = _extract_audio(run, batch)
-            frames, more = _extract(run, {key: due for key, due in batch.items() if key not in reasons})
+            frames, more = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
             work.quarantine(reasons | more)
             total += frames
         if job.phase != "observe":
-            pending = {key: due for key, due in batch.items() if key in work.observe}
+            pending = {key: video for key, video in batch.items() if key in work.extract}
             reasons = _finalize(run, pending, work.decide if number == 0 else {})
             work.quarantine(reasons)
             if not job.keep_intermediate:
-                # What finalize could not take is extracted anew, as its fault may lie there; but not by this phase.
-                left = reasons if job.phase == "finalize" else ()
-                done = [record["content"] for video_id, (record, _) in pending.items() if video_id not in left]
-                features.delete(run.storage, {run.keys.video(content) for content in done})
-    work_s = sum(record.get("work_s", 0.0) for record, _ in work.observe.values())
+                # Videos that could not be finalized are extracted again, because their features may be faulty. The
+                # phase `finalize` keeps their features, because it cannot extract.
+                failed = reasons if job.phase == "finalize" else ()
+                done = [record["source_hash"] for video_id, (record, _) in pending.items() if video_id not in failed]
+                features.delete(run.storage, {run.keys.video(source) for source in done})
+    work_s = sum(record.get("work_s", 0.0) for record, _ in work.extract.values())
     if job.phase == "observe":
-        work.postpone([*work.observe, *work.decide])
+        work.postpone([*work.extract, *work.decide])
     return total, work_s
 
 
-def _probe(runner: Runner, inputs: Sequence[Input]) -> list[tuple[Input, dict[str, Any]]]:
-    if not inputs:
-        return []
-    by_id = dict(read_probe(row) for row in runner.probe([{"input": json.dumps(asdict(video))} for video in inputs]))
-    return [(video, by_id[video.video_id]) for video in inputs]
+def _probe(runner: Runner, inputs: Sequence[Input]) -> dict[str, ProbeResult]:
+    rows = runner.probe([ProbeRequest(video).to_row() for video in inputs]) if inputs else ()
+    results = [ProbeResult.from_row(row) for row in rows]
+    return {result.video_id: result for result in results}
 
 
 def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:
-    """Write the spectrogram of every video, where a model uses audio. Return the reasons of videos that have failed."""
+    """Write the spectrogram of every video, if a model uses audio. Return the reasons of failed videos."""
     if not run.keys.models.uses_audio:
         return {}
     done = features.segments(run.storage)
-    rows = [
-        {"key": run.keys.video(record["content"]), "uri": segments[0][1].uri, "video_id": video_id}
+    tasks = [
+        AudioTask(run.keys.video(record["source_hash"]), segments[0][1].uri, video_id)
         for video_id, (record, segments) in pending.items()
     ]
-    missing = [row for row in rows if audio_features.audio_key(row["key"]) not in done]
-    if not missing:
-        return {}
-    return {row["video_id"]: row["error"] for row in run.runner.extract_audio(missing) if row["error"]}
+    missing = [task.to_row() for task in tasks if audio_features.audio_key(task.key) not in done]
+    results = map(AudioResult.from_row, run.runner.extract_audio(missing) if missing else ())
+    return {result.video_id: result.error for result in results if result.error}
 
 
 def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str]]:
-    """Extract every segment that is missing. Return the frames done, and the reasons of videos that have failed.
+    """Extract every missing segment. Return the number of frames, and the reasons of failed videos.
 
-    What is done is what is stored afterwards, whatever workers reported: rows of one that died may be lost on the way.
+    A segment is complete if its files are stored, whatever workers reported, because the result rows of a worker that
+    died may be lost.
     """
     reasons: dict[str, str] = {}
     frames = 0
@@ -388,13 +408,13 @@ def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[
         ]  # fmt: skip
         if not tasks:
             return frames, reasons
-        for row in run.runner.extract(tasks):
-            frames += row["frames"]
-            record, _ = pending[row["video_id"]]
-            record["work_s"] = record.get("work_s", 0.0) + row["work_s"]
-            record["attempts"] = max(record["attempts"], row["attempts"])
-            if row["error"]:
-                reasons[row["video_id"]] = row["error"]
+        for part in map(EncodedPart.from_row, run.runner.extract(tasks)):
+            frames += part.frames
+            record, _ = pending[part.video_id]
+            record["work_s"] = record.get("work_s", 0.0) + part.work_s
+            record["attempts"] = max(record["attempts"], part.attempts)
+            if part.error:
+                reasons[part.video_id] = part.error
     raise AupipeError(
         f"{tasks[0].segment.uri} and {len(tasks) - 1} more segments did not complete; re-run the command to retry"
     )
@@ -403,49 +423,52 @@ def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[
 def _finalize(
     run: _Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[Record, Entry]]
 ) -> dict[str, str]:
-    """Predict and decide for what was extracted, decide alone for what only other thresholds touch. Return the
-    reasons of videos that have failed.
+    """Predict and decide for extracted videos, and only decide for videos whose predictions are committed.
+
+    Return the reasons of failed videos.
     """
     groups = [*extracted_groups(run.keys, run.storage, run.generation, pending), *_committed_groups(run, decide)]
     reasons: dict[str, str] = {}
     for row in run.runner.finalize(groups) if groups else ():
-        reasons |= json.loads(row["reasons"])
+        reasons |= VideosResult.from_row(row).reasons
     return reasons
 
 
 def _not_extracted(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, PendingVideo]:
-    """Return the videos of which not all that finalize needs is stored."""
+    """Return the videos whose features are not all stored."""
     done = features.segments(run.storage)
 
     def complete(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
-        audio = not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record["content"])) in done
+        audio = (
+            not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record["source_hash"])) in done
+        )
         return audio and all(key in done for key, _ in segments)
 
     return {video_id: each for video_id, each in pending.items() if not complete(*each)}
 
 
-def _export(runner: Runner, books: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
-    """Write the committed tables of the videos with these ids in other forms. Return the reasons of failures."""
+def _export(runner: Runner, committed: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
+    """Export the committed tables of the videos with these ids. Return the reasons of failed videos."""
     reasons: dict[str, str] = {}
     if not forms:
         return reasons
     by_entry: dict[str, list[str]] = defaultdict(list)
-    for video_id, (record, entry) in books.current().items():
+    for video_id, (record, entry) in committed.current().items():
         if video_id in named and record["status"] in ("ok", "partial"):
             by_entry[entry.name].append(video_id)
-    rows = [
-        {"files": json.dumps(books.entries[name].frames), "video_ids": json.dumps(ids)}
-        for name, ids in by_entry.items()
-    ]
+    rows = [ExportTask(committed.entries[name].frames, ids).to_row() for name, ids in by_entry.items()]
     for row in runner.export(rows, tuple(forms)) if rows else ():
-        reasons |= json.loads(row["reasons"])
+        reasons |= VideosResult.from_row(row).reasons
     return reasons
 
 
 def extracted_groups(
     keys: CacheKeys, storage: Storage, generation: int, pending: Mapping[str, PendingVideo]
 ) -> Iterator[Group]:
-    """Yield videos whose tables are written together: about a file's worth, since files must not be many and small."""
+    """Yield groups of videos whose tables are written together.
+
+    A group fills about one file; otherwise there would be many small files.
+    """
     done = features.segments(storage)
     group = Group(generation)
     for _, (record, segments) in sorted(pending.items()):
@@ -454,9 +477,9 @@ def extracted_groups(
             yield group
             group = Group(generation)
         group.records.append(record)
-        group.observed.append([name for key, _ in segments for name in done[key]])
-        audio = audio_features.audio_key(keys.video(record["content"]))
-        group.sounds.append(done[audio] if keys.models.uses_audio else [])
+        group.features.append([name for key, _ in segments for name in done[key]])
+        audio = audio_features.audio_key(keys.video(record["source_hash"]))
+        group.audio.append(done[audio] if keys.models.uses_audio else [])
     if group.records:
         yield group
 
@@ -469,35 +492,37 @@ def _committed_groups(run: _Run, decide: Mapping[str, tuple[Record, Entry]]) -> 
         yield Group(run.generation, [record for record, _ in pairs], committed=pairs[0][1].frames)
 
 
-def _incomplete(books: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
-    """Return the records of videos whose tables are committed, and whose export failed for these reasons.
+def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
+    """Return the records, with status partial, of videos whose tables are committed and whose export failed.
 
-    For this run's videos.parquet alone: the ledger holds what became of the tables, and every export is made anew.
+    They go only into the videos.parquet of this run. The ledger describes the tables, and each run exports again.
     """
-    current = books.current()
-    found = {video_id: current[video_id][0] for video_id in reasons}
+    current = committed.current()
+    records = {video_id: current[video_id][0] for video_id in reasons}
     return {
         video_id: record
         | {"status": "partial", "reason": "; ".join(filter(None, (record["reason"], reasons[video_id])))}
-        for video_id, record in found.items()
+        for video_id, record in records.items()
     }
 
 
-def _withdraw(work: WorkList, books: Ledger, storage: Storage) -> None:
-    """Commit that videos which earlier runs annotated are quarantined now, so that their old rows go."""
-    current = books.current()
-    gone = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
-    if gone:
-        unknown = {"fingerprint": "", "content": "", "head_key": "", "decide_key": ""}
-        # Without the keys of what was to be made, a video that met a fault of ours is tried again by the next run.
-        records = [record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in gone]
+def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
+    """Commit the quarantined records of videos that earlier runs annotated, which removes their old rows."""
+    current = committed.current()
+    withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
+    if withdrawn:
+        unknown = {"fingerprint": "", "source_hash": "", "head_key": "", "decide_key": ""}
+        # A record without keys makes the next run retry a video that failed because of an internal error.
+        records = [
+            record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in withdrawn
+        ]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run torch on one thread for the length of the block: more could sum in another order."""
+    """Run torch on one thread during the block, because several threads could add in another order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

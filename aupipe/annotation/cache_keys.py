@@ -1,4 +1,4 @@
-"""Content keys: equal keys mean equal results, so what stands under a key is not computed again."""
+"""Content keys: equal keys mean equal results, so a result that is stored under its key is not computed again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from aupipe.storage import filesystem_of, is_uri
 
 @dataclass(frozen=True)
 class CacheKeys:
-    """The keys of one job: of its models, its decision and the settings that matter to each step.
+    """The keys of one job: hashes of its models, its decision and the settings that affect each step.
 
-    `content` names what a video's rows are made from: the fingerprint of its file and, if not all of it, what is asked.
-    What is the same for every video is worked out once: an archive has thousands.
+    `source_hash` identifies the source of a video's rows: the fingerprint of its file and, if only a part is requested,
+    that part. Everything that is equal for all videos is hashed once, because an archive has thousands of videos.
     """
 
     models: ModelSet
@@ -32,7 +32,7 @@ class CacheKeys:
 
     @cached_property
     def decision(self) -> Decision:
-        """The checkpoints' thresholds and smoothing, with the job's settings over them."""
+        """The thresholds and smoothing of the checkpoints, overridden by the settings of the job."""
         cards = [member.card for member in self.models.members]
         radius = self.config.smoothing.radius
         return Decision(
@@ -41,49 +41,52 @@ class CacheKeys:
             tuple(card.smoothing.radius if radius is None else radius for card in cards),
         )
 
-    def video(self, content: str) -> str:
-        """Of what observe leaves of a video. It does not depend on the video's name."""
-        return self._observe(content)[:32]
+    def video(self, source_hash: str) -> str:
+        """Return the key of a video's features. It does not depend on the name of the video."""
+        return self._extract(source_hash)[:32]
 
-    def segment(self, content: str, segment: Segment) -> str:
-        """Of what observe leaves of a segment: the video's key and the segment's own."""
-        return f"{self.video(content)}.{content_hash(segment.write_start, segment.write_stop)[:16]}"
+    def segment(self, source_hash: str, segment: Segment) -> str:
+        """Return the key of a segment's features: the key of the video and that of the frames."""
+        return f"{self.video(source_hash)}.{content_hash(segment.write_start, segment.write_stop)[:16]}"
 
-    def head(self, content: str) -> str:
-        """Of a video's face ids and raw probabilities, however it was cut into segments."""
-        return content_hash(self._observe(content), *self._of_head)
+    def head(self, source_hash: str) -> str:
+        """Return the key of a video's face ids and raw probabilities. It does not depend on the segments."""
+        return content_hash(self._extract(source_hash), *self._head_parts)
 
-    def decide(self, content: str) -> str:
-        """Of a video's final tables. Both ways of deciding together read the same columns."""
-        return content_hash(self.head(content), *self._of_decide)
+    def decide(self, source_hash: str) -> str:
+        """Return the key of a video's final tables. Both ensemble rules read the same columns."""
+        return content_hash(self.head(source_hash), *self._decide_parts)
 
-    def _observe(self, content: str) -> str:
-        return content_hash(SCHEMA_VERSION, content, *self._of_observe)
+    def _extract(self, source_hash: str) -> str:
+        return content_hash(SCHEMA_VERSION, source_hash, *self._extract_parts)
 
     @cached_property
-    def _of_observe(self) -> tuple[object, ...]:
+    def _extract_parts(self) -> tuple[object, ...]:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector)}
-        asked = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
-        # Which earlier faces a face may continue is found where both are seen.
+        optional = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
+        # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump()
-        return self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *asked
+        return self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *optional
 
     @cached_property
-    def _of_head(self) -> tuple[object, ...]:
+    def _head_parts(self) -> tuple[object, ...]:
         overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
         blended = overlaps if self.models.window_length > 1 else None
         return self.models.sha256, blended, self.config.effective_tracking.model_dump()
 
     @cached_property
-    def _of_decide(self) -> tuple[object, ...]:
+    def _decide_parts(self) -> tuple[object, ...]:
         decision = self.decision
         how = decision.how if len(decision.radii) > 1 else None
         return how, decision.thresholds, decision.radii, self.config.effective_events.model_dump()
 
 
 def stat_signature(uri: str) -> str:
-    """Size and time of change of a file, or its etag: while it stays, the fingerprint is trusted. "": nobody knows."""
+    """Return the size and modification time of a file, or its ETag; "" if neither is available.
+
+    While the signature is unchanged, the fingerprint of the file is not computed again.
+    """
     if is_sequence(uri):
         try:
             each = [(file, stat_signature(file)) for file in sequence_files(uri)]
@@ -96,7 +99,7 @@ def stat_signature(uri: str) -> str:
             return f"{status.st_size}:{status.st_mtime_ns}"
         filesystem, path = filesystem_of(uri)
         info = filesystem.info(path)
-    except (OSError, UnicodeEncodeError, ConfigError):  # it is probed, and the reason said there
+    except (OSError, UnicodeEncodeError, ConfigError):  # The probe reports the reason.
         return ""
     except BotoCoreError as error:
         raise ConfigError(redact(f"{uri}: {error}")) from None

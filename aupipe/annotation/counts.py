@@ -1,4 +1,4 @@
-"""What became of a video's frames, and the status and reason that follow."""
+"""The counts of a video's frames, and the status and reason that follow from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aupipe.media.probe import VideoInfo
 
 
 def container_losses(info: VideoInfo) -> list[str]:
-    """What the container of a video lacks that cannot be counted in frames, as reasons."""
+    """Return the losses of a container that cannot be counted in frames, as reasons."""
     losses = []
     if info.missing_s:
         losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
@@ -23,17 +23,18 @@ def container_losses(info: VideoInfo) -> list[str]:
     return losses
 
 
-def frame_counts(observed: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
-    """Decoded, lost and corrupt frames of a video, and the status and reason that follow.
+def frame_counts(features: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
+    """Return the numbers of decoded, lost and corrupt frames of a video, and the status and reason that follow.
 
     Args:
-        losses: further reasons why it is partial.
+        features: the FEATURES rows of the video, without embeddings.
+        losses: further reasons why the video is partial.
     """
-    frame = observed["frame"].to_numpy()
-    lost = frame[pc.equal(observed["status"], "decode_error").to_numpy()]
-    corrupt = np.unique(frame[observed["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
+    frame = features["frame"].to_numpy()
+    lost = frame[pc.equal(features["status"], "decode_error").to_numpy()]
+    corrupt = np.unique(frame[features["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
     total = len(np.unique(frame))
-    frames_expected = max(frames_expected, total)  # a packet may hold more than one frame, and what is decoded is kept
+    frames_expected = max(frames_expected, total)  # A packet may hold several frames.
     reasons = [
         f"{code}: {len(frames)} of {frames_expected} ({_ranges(frames)})"
         for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
@@ -49,8 +50,8 @@ def frame_counts(observed: pa.Table, frames_expected: int, losses: Sequence[str]
     }
 
 
-def _ranges(indices: np.ndarray, most: int = 20) -> str:
-    """'3-7, 12' for [3 4 5 6 7 12]."""
+def _ranges(indices: np.ndarray, max_ranges: int = 20) -> str:
+    """Return indices as ranges: '3-7, 12' for [3 4 5 6 7 12]."""
     runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
-    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:most]]
-    return ", ".join(texts) + (", …" if len(runs) > most else "")
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs[:max_ranges]]
+    return ", ".join(texts) + (", …" if len(runs) > max_ranges else "")

@@ -1,4 +1,4 @@
-"""Crops to embeddings, in batches of one fixed shape: what a crop becomes does not depend on its company."""
+"""Crops to embeddings, in batches of a fixed shape: embeddings do not depend on batch composition."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Encoders:
             member.system.encoder.to(device)
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, ΣE) float32 embeddings, one model's after another's, of N crops (T, 112, 112, 3) uint8."""
+        """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
         return np.concatenate([self._embed(member, crops) for member in self._members], axis=1)
 
     def _embed(self, member: SetMember, crops: Sequence[np.ndarray]) -> np.ndarray:
         encoder, batch = member.system.encoder, self._batch_size
-        found = [np.zeros((0, encoder.embed_dim), np.float32)]
+        chunks = [np.zeros((0, encoder.embed_dim), np.float32)]
         for start in range(0, len(crops), batch):
             chunk = np.stack([crop[member.template] for crop in crops[start : start + batch]])
             inputs = member.card.input.prepare(torch.from_numpy(chunk).to(self._device))
-            found.append(embed(encoder, inputs, batch).cpu().numpy())
-        return np.concatenate(found)
+            chunks.append(embed(encoder, inputs, batch).cpu().numpy())
+        return np.concatenate(chunks)

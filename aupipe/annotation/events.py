@@ -1,4 +1,4 @@
-"""Events: stretches in which an AU of a face is on, with onset, apex and offset in media time."""
+"""Events: intervals in which an AU of a face is active, with onset, apex and offset in media time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from aupipe.annotation.tracks import gap_times_s
 
 
 def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:
-    """The events in the decided frames table of one video, by face, AU and onset."""
+    """Return the events of one video from its frames table, ordered by face, AU and onset."""
     ids = frames["face_id"].fill_null(-1).to_numpy()
-    times = gap_times_s(frames)  # for distances alone: a time that is not known stays null in the table
+    times = gap_times_s(frames)  # These only measure distances; an unknown time stays null in the table.
     numbers = frames["frame"].to_numpy()
-    known = frames["time_s"].to_pylist()
+    media_times = frames["time_s"].to_pylist()
     rows: list[dict[str, object]] = []
     video_id = frames["video_id"][0].as_py() if len(frames) else ""
     for face in np.unique(ids[ids >= 0]).tolist():
-        mine = np.flatnonzero(ids == face)
+        of_face = np.flatnonzero(ids == face)
         for au, prob in zip(facs.AUS, PROB, strict=True):
-            on = mine[np.asarray(frames[au].fill_null(False).to_numpy(zero_copy_only=False), bool)[mine]]
+            on = of_face[np.asarray(frames[au].fill_null(False).to_numpy(zero_copy_only=False), bool)[of_face]]
             if not len(on):
                 continue
             probability = np.asarray(frames[prob].to_numpy(zero_copy_only=False))
@@ -32,7 +32,7 @@ def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:
                     peak = run[np.argmax(probability[run])]
                     rows.append({
                         "video_id": video_id, "face_id": face, "au": au,
-                        "onset_s": known[first], "apex_s": known[peak], "offset_s": known[last],
+                        "onset_s": media_times[first], "apex_s": media_times[peak], "offset_s": media_times[last],
                         "peak": probability[peak], "mean": probability[run].mean(),
                         "onset_frame": numbers[first], "apex_frame": numbers[peak], "offset_frame": numbers[last],
                     })  # fmt: skip

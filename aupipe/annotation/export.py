@@ -1,10 +1,10 @@
-"""The tables of a video in the forms that other tools read, below OUT/export/FORM/, named by the video_id.
+"""The tables of a video in the formats of other tools, in OUT/export/FORMAT/, named by the video_id.
 
 csv        VIDEO_ID.csv           every column; landmarks as x_0, y_0 … x_4, y_4
 openface   VIDEO_ID.csv           OpenFace 2's frame (from 1), face_id, timestamp, confidence, success, AUxx_r, AUxx_c;
-                                  an intensity is not measured: AUxx_r is 5 times the probability
-abaw       VIDEO_ID.txt           the challenge's file of a track: 0 or 1 a frame for the face seen most often; frames
-                                  without it take the nearest that has it
+                                  intensities are not measured, so AUxx_r is 5 times the probability
+abaw       VIDEO_ID.txt           the track file of the ABAW challenge: 0 or 1 per frame and AU for the most frequent
+                                  face; a frame without it takes the values of the nearest frame with it
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_NAME = 255  # bytes
 
 
 def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
-    """Write one video's frames table, ordered by frame and face, in these forms."""
+    """Write the frames table of one video, ordered by frame and face, in these formats."""
     video_id = PurePosixPath(frames["video_id"][0].as_py())
     for form in forms:
         make, suffix = FORMS[form]
@@ -37,7 +37,7 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
 
 
 def _short(name: str) -> str:
-    """A name that file systems take: the longest that they allow a video leaves no place for another suffix."""
+    """Return a name that file systems accept. A video name of the maximum length leaves no room for another suffix."""
     if len(name.encode()) <= _LONGEST_NAME:
         return name
     ends = f"~{hashlib.sha256(name.encode()).hexdigest()[:16]}{PurePosixPath(name).suffix[:8]}"
@@ -49,10 +49,10 @@ def _csv(frames: pa.Table) -> bytes:
 
 
 def _flat(frames: pa.Table) -> pa.Table:
-    """Without columns of lists: landmarks one by one, what the models say each left out."""
+    """Return the table without list columns: one column per landmark coordinate, without the single models' values."""
     names = [name for name in frames.column_names if name not in {"landmarks", MEMBERS}]
     points = frames["landmarks"].combine_chunks()
-    # An element of a null list is null, which `flatten` would leave out.
+    # `list_element` gives null for a null list; `flatten` would drop it.
     each = {
         f"{axis}_{point}": pc.list_element(points, 2 * point + place)
         for point in range(5) for place, axis in enumerate("xy")
@@ -78,14 +78,14 @@ def _openface(frames: pa.Table) -> bytes:
 
 def _abaw(frames: pa.Table) -> bytes:
     count = int(frames["frame"].to_numpy().max()) + 1
-    told = frames.filter(frames[facs.AUS[0]].is_valid())
-    if len(told) == 0:
+    predicted = frames.filter(frames[facs.AUS[0]].is_valid())
+    if len(predicted) == 0:
         return submission.write_track(np.zeros((count, len(facs.AUS)), bool)).encode()
-    ids, seen = np.unique(told["face_id"].to_numpy(), return_counts=True)
-    mine = told.filter(pc.equal(told["face_id"], int(ids[seen.argmax()])))
-    decided = np.stack([mine[au].to_numpy(zero_copy_only=False) for au in facs.AUS], axis=1).astype(np.float64)
-    known = submission.TrackPredictions(mine["frame"].to_numpy().astype(np.int64) + 1, decided)
-    return submission.write_track(submission.fill(known, count, 0) >= 0.5).encode()
+    ids, counts = np.unique(predicted["face_id"].to_numpy(), return_counts=True)
+    of_face = predicted.filter(pc.equal(predicted["face_id"], int(ids[counts.argmax()])))
+    decided = np.stack([of_face[au].to_numpy(zero_copy_only=False) for au in facs.AUS], axis=1).astype(np.float64)
+    predictions = submission.TrackPredictions(of_face["frame"].to_numpy().astype(np.int64) + 1, decided)
+    return submission.write_track(submission.fill(predictions, count, 0) >= 0.5).encode()
 
 
 def _bytes(table: pa.Table) -> bytes:

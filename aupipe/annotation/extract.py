@@ -1,6 +1,6 @@
-"""Observe: decode, detect and align a segment.
+"""Extraction: detect and align the faces of a decoded segment.
 
-Its rows for a frame depend on the ±R frames around it and on those within the longest gap before it.
+The rows of a frame depend on the ±R frames around it and on the frames within the longest gap before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.schema import OBSERVED, list_column
+from aupipe.annotation.schema import FEATURES, list_column
 from aupipe.annotation.segments import Segment
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
@@ -20,18 +20,18 @@ from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame
 
-PART_CROPS = 256  # crops held before they go on to the encoder: what bounds a worker's memory
+PART_CROPS = 256  # crops in one part, which bounds the memory of a worker
 
 
 @dataclass(frozen=True)
 class CropBatch:
-    """A run of rows of a segment with its crops.
+    """A part of a segment: consecutive rows with their crops.
 
     Attributes:
-        rows: OBSERVED without embeddings.
-        crops: (M, T, 112, 112, 3) uint8 RGB, one on each template for each row with status ok, in order.
+        rows: FEATURES without embeddings.
+        crops: (M, T, 112, 112, 3) uint8 RGB, one per template for each row with status ok, in order.
         number: 0-based within the segment.
-        last: the segment ends here.
+        last: the segment ends with this part.
     """
 
     rows: pa.Table
@@ -48,13 +48,13 @@ def extract(
     templates: np.ndarray,
     tracking: TrackingConfig,
 ) -> Iterator[CropBatch]:
-    """The rows and crops of the frames that the segment owns, in parts of bounded size, none of them empty.
+    """Yield the rows and crops of the frames that the segment writes, in parts of bounded size.
 
-    A segment of which no frame comes is one part without rows.
+    No part is empty, except the only part of a segment without frames.
 
     Args:
         images: the frames of the segment's span.
-        templates: (T, 5, 2); each face is cropped once for each.
+        templates: (T, 5, 2); each face is cropped once per template.
 
     Raises:
         MediaError: the video cannot be opened.
@@ -62,36 +62,36 @@ def extract(
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for seen, points in detect_stream(images, detector, smoothing_radius, tracking):
-        index = seen.frame.index
+    for frame_faces, points in detect_stream(images, detector, smoothing_radius, tracking):
+        index = frame_faces.frame.index
         if index < segment.write_start or (segment.write_stop is not None and index >= segment.write_stop):
             continue
-        # A full part goes when there is more to come, not as soon as it is full: otherwise a segment whose last frame
-        # fills a part would end in an empty one.
+        # A full part is yielded when the next frame arrives; otherwise a segment whose last frame fills a part would
+        # end with an empty part.
         if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
             yield _part(rows, crops, len(templates), number, last=False)
             rows, crops, number = [], [], number + 1
-        for row, crop_points in _rows(seen, points, detector.config.min_face_px):
+        for row, crop_points in _rows(frame_faces, points, detector.config.min_face_px):
             rows.append(row)
-            if crop_points is not None and seen.frame.image is not None:
-                crops.append(np.stack([crop(seen.frame.image, crop_points, template) for template in templates]))
+            if crop_points is not None and frame_faces.frame.image is not None:
+                crops.append(np.stack([crop(frame_faces.frame.image, crop_points, template) for template in templates]))
     yield _part(rows, crops, len(templates), number, last=True)
 
 
 def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
-    """`rows` with the embeddings (M, E) float32 of those with status ok."""
+    """Return `rows` with the embeddings (M, E) float32 of the rows with status ok."""
     has_crop = np.array([status == "ok" for status in rows["status"].to_pylist()], bool)
-    return rows.append_column(OBSERVED.field("embedding"), list_column(embeddings, has_crop))
+    return rows.append_column(FEATURES.field("embedding"), list_column(embeddings, has_crop))
 
 
 def _rows(
-    seen: FrameFaces, points: np.ndarray, min_face_px: int
+    frame_faces: FrameFaces, points: np.ndarray, min_face_px: int
 ) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
-    """The rows of a frame, each with the landmarks to crop at, or None where there is to be no crop."""
-    frame, faces = seen.frame, seen.faces
+    """Yield the rows of a frame, each with the landmarks for its crop, or None if it has no crop."""
+    frame, faces = frame_faces.frame, frame_faces.faces
     height, width = (None, None) if frame.image is None else frame.image.shape[:2]
     base = {
-        "frame": frame.index, "time_s": frame.time_s, "cut": seen.cut, "corrupt": frame.corrupt,
+        "frame": frame.index, "time_s": frame.time_s, "cut": frame_faces.cut, "corrupt": frame.corrupt,
         "restart": frame.restart, "frame_width": width, "frame_height": height,
     }  # fmt: skip
     if len(faces) == 0:
@@ -104,12 +104,12 @@ def _rows(
             "detector_score": float(faces.scores[face]),
             "box_x": x, "box_y": y, "box_w": width, "box_h": height,
             "landmarks": faces.landmarks[face].reshape(-1).tolist(),
-            "link": int(seen.links[face]) if seen.links[face] >= 0 else None,
-            "resumes": [number for place in seen.resumes[face] for number in place] or None,
+            "link": int(frame_faces.links[face]) if frame_faces.links[face] >= 0 else None,
+            "resumes": [number for place in frame_faces.resumes[face] for number in place] or None,
         }, points[face] if large_enough else None  # fmt: skip
 
 
 def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> CropBatch:
-    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    schema = pa.schema([field for field in FEATURES if field.name != "embedding"])
     stacked = np.stack(crops) if crops else np.zeros((0, templates, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
     return CropBatch(pa.Table.from_pylist(rows, schema=schema), stacked, number, last)

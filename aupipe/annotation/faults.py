@@ -1,6 +1,6 @@
-"""Errors that cost one input: those of its file, and those of our own code while it works on it.
+"""Errors that quarantine one input: those of its file, and internal errors while it is processed.
 
-OUT/_logs/internal_error-KEY.txt      the traceback of an input that is set aside as `internal_error`
+OUT/_logs/internal_error-KEY.txt      the traceback of an input that is quarantined with `internal_error`
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
 LOGS = "_logs"
-# What damaged or hostile input can raise while it is read.
+# The errors that reading a damaged or hostile input can raise.
 INPUT_ERRORS = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
-# Of the machine: a disk that is full, also one for temporary files, or too many open files.
+# Errors of the machine: a full disk, including that of temporary files, or too many open files.
 _SHORT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-_LONGEST_MESSAGE = 300  # characters; some libraries put a whole array into theirs
+_LONGEST_MESSAGE = 300  # characters, because some libraries print a whole array
 
 
 @dataclass
 class FaultOutcome:
-    """What became of the work inside of `contain_fault`: `reason` is "" if nothing was raised."""
+    """The outcome of a block in `contain_fault`. `reason`: why it failed; "" if nothing was raised."""
 
     reason: str = ""
 
@@ -41,54 +41,56 @@ def contain_fault(
     storage: Storage, video_id: str | None, hostile: tuple[type[Exception], ...] = (),
     fatal: tuple[type[Exception], ...] = (),
 ) -> Iterator[FaultOutcome]:  # fmt: skip
-    """Turn what the block raises into the reason why one input is set aside, so that others keep their tables.
+    """Turn an exception of the block into the reason why one input is quarantined.
+
+    Other inputs are not affected.
 
     Args:
-        video_id: the input; its traceback goes to the log file. None: the block works on several, and the caller does
-            them one by one to find out whose fault it is.
-        hostile: errors that are the input's own.
-        fatal: errors after which this process can do nothing right.
+        video_id: the input; its traceback is written to the log file. None: the block processes several inputs, and the
+            caller repeats them one by one to find the one that fails.
+        hostile: errors that an invalid input causes.
+        fatal: errors after which this process cannot continue.
 
     Raises:
-        Exception: `fatal`, or storage is away, full or not to be written to: no input is to blame, and the job retries
-            or stops.
+        Exception: a `fatal` error, or storage is unavailable, full or not writable. No input causes these, and the job
+            retries or stops.
     """
     outcome = FaultOutcome()
     try:
         yield outcome
     except hostile as error:
         outcome.reason = reason_for(error)
-    # All of them, here and nowhere else: a fault that nobody foresaw has no type that could be named. It is not passed
-    # over: its traceback is kept, the input is set aside, and the job ends with exit code 1.
+    # Every exception is caught, and only here, because an internal error has no known type. It is not ignored: its
+    # traceback is written, the input is quarantined, and the job ends with exit code 1.
     except Exception as error:
         if isinstance(error, fatal) or _is_of_storage(error):
             raise
-        outcome.reason = _said(error) if video_id is None else _log(storage, video_id, error)
+        outcome.reason = _message(error) if video_id is None else _log(storage, video_id, error)
 
 
 def reason_for(error: BaseException) -> str:
-    """`code: what happened`, for videos.parquet."""
+    """Return the reason for videos.parquet: `code: message`."""
     code = error.reason if isinstance(error, MediaError) else "decoder_failed"
     return redact(f"{code}: {as_reason(error)}")
 
 
 def is_internal(reason: str | None) -> bool:
-    """Whether a reason in videos.parquet is a fault of our own code."""
+    """Return whether a reason in videos.parquet is an internal error."""
     return any(part.startswith(f"{INTERNAL_ERROR}:") for part in (reason or "").split("; "))
 
 
 def delete_logs(storage: Storage, video_ids: Collection[str]) -> None:
-    """Delete the logs of inputs that are tried again."""
-    there = storage.names(LOGS)
-    if there:
-        for name in {_log_name(video_id) for video_id in video_ids}.intersection(there):
+    """Delete the logs of inputs that are retried."""
+    existing = storage.names(LOGS)
+    if existing:
+        for name in {_log_name(video_id) for video_id in video_ids}.intersection(existing):
             storage.delete(name)
 
 
 def _is_of_storage(error: Exception) -> bool:
-    """Whether storage is away, busy or full, or the output folder refused to be read or written.
+    """Return whether storage is unavailable, busy or full, or the output folder could not be read or written.
 
-    Only where it was raised tells an output folder that cannot be written from an input that cannot be read.
+    Only the traceback distinguishes an output folder that cannot be written from an input that cannot be read.
     """
     if is_transient(error) or (isinstance(error, OSError) and error.errno in _SHORT_OF):
         return True
@@ -98,16 +100,16 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 def _log(storage: Storage, video_id: str, error: Exception) -> str:
-    """Keep the traceback. Returns the reason, which names the file."""
-    name, said = _log_name(video_id), _said(error)
+    """Write the traceback. Return the reason, which names the log file."""
+    name, message = _log_name(video_id), _message(error)
     trace = "".join(traceback.format_exception(error))
-    text = f"aupipe {aupipe.__version__}, video_id {video_id}\n{said}\n\n{trace}"
+    text = f"aupipe {aupipe.__version__}, video_id {video_id}\n{message}\n\n{trace}"
     lines = [redact(line) for line in text.splitlines()]
     storage.write(name, "\n".join([*lines, ""]).encode(errors="backslashreplace"))
-    return f"{said} (see {name})"
+    return f"{message} (see {name})"
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     message = redact(as_reason(error))
     if len(message) > _LONGEST_MESSAGE:
         message = f"{message[:_LONGEST_MESSAGE]}…"

@@ -41,7 +41,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".rm", ".rmvb", ".dv", ".dif", ".nut", ".dav"}
     | {".gxf", ".lxf", ".cine", ".nsv", ".nuv", ".ty", ".ifv", ".kux", ".h261", ".h263"}
 )
-# Source code and tables have these suffixes too (TypeScript, Qt's translations, Modula-2, data interchange).
+# Source code and tables also have these suffixes (TypeScript, Qt's translations, Modula-2, data interchange).
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
 ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.images`
 _OURS = {"uri", "video_id", "start_s", "end_s"}
@@ -83,9 +83,9 @@ class PassedOver:
     """Files and folders that were skipped below the folders that were named.
 
     Attributes:
-        suffixes: how many files there are by suffix, in lower case; "" of those without one.
+        suffixes: the number of files by suffix, in lower case; "" for files without one.
         examples: the first few of these files.
-        hidden: how many hidden and system files and folders there are; such a folder counts once, unopened.
+        hidden: the number of hidden and system files and folders; such a folder is not opened and counts once.
         hidden_examples: the first few of them.
         images: how many of the files are images that could be inputs.
     """
@@ -122,7 +122,7 @@ class PassedOver:
         )  # fmt: skip
 
     def text(self) -> str:
-        """Describe all of it in a line; "" if there is nothing."""
+        """Return a description in one line; "" if nothing was skipped."""
         parts = []
         if self.files:
             ordered = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
@@ -142,7 +142,7 @@ class PassedOver:
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
-        """Return the counts as run.json holds them."""
+        """Return the counts for run.json."""
         return {
             "files": self.files,
             "suffixes": dict(sorted(self.suffixes.items())),
@@ -208,7 +208,7 @@ def _search(argument: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
 
 
 def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], PassedOver]:
-    """Return what a pattern matches, without hidden and system names, unless the pattern itself has them."""
+    """Return the matches of a pattern without hidden and system names, unless the pattern itself names them."""
     parts = pattern.split("/")
     with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
     visible, hidden = [], PassedOver()
@@ -238,7 +238,7 @@ def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], PassedOver
     unreadable: list[OSError] = []
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # The link leads to a folder that has been searched.
             below.clear()
             continue
         seen.add(real)
@@ -280,12 +280,12 @@ def _chosen_images(
 
 
 def _is_text(path: str) -> bool:
-    """Return whether a file begins with text, which no video with a suffix that text has too does."""
+    """Return whether a file begins with text. No video with one of the ambiguous suffixes does."""
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut off at the end
-    except (OSError, UnicodeDecodeError):  # a file that cannot be read becomes a row that says so
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # The last character may be incomplete.
+    except (OSError, UnicodeDecodeError):  # An unreadable file becomes an input with a reason.
         return False
     return bool(head) and b"\0" not in head
 
@@ -367,7 +367,7 @@ def _listed(path: str) -> Iterator[Input]:
 
 
 def _seconds(table: TextTable, column: str, row: int) -> float | None:
-    """Return a limit in seconds, None where there is none."""
+    """Return a limit in seconds; None if there is none."""
     try:
         seconds = table.number(column, row)
     except ValueError:
@@ -394,5 +394,5 @@ def _input(uri: str, video_id: str) -> Input:
 
 
 def _as_text(name: str) -> str:
-    """Tables hold text: a name that is no UTF-8 gets its odd bytes written as \\x.., and cannot be opened by that."""
+    """Return a name as text for tables. Invalid UTF-8 becomes \\x.., and such a name does not open the file."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

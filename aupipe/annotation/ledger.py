@@ -1,9 +1,9 @@
-"""What an output folder holds, as committed: each entry names its files and records its videos.
+"""The committed state of an output folder: each entry names its files and holds the records of its videos.
 
     OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
     OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
 
-Everything can be written twice without harm. A file that no entry names is a leftover of a killed run.
+Writing is idempotent. A file that no entry names is a leftover of a killed run.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from aupipe.annotation.settings import content_hash
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
-_OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # what `commit` names; nothing else is ever deleted
+_OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # the names of `commit`; no other file is deleted
 
-# A row of videos.parquet, with what decides whether it must be done again: stamp, head_key, decide_key.
+# A row of videos.parquet, with the fields that decide whether work is due: stat_signature, source_hash, head_key,
+# decide_key.
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One commit: some videos, and the files with all their rows."""
+    """One commit: records of videos, and the files with all their rows."""
 
     name: str
-    generation: int  # of the run that wrote it; of two entries with the same video, the later generation counts
+    generation: int  # of the run that wrote it; the latest entry of a video is valid
     frames: list[str]
     events: list[str]
     videos: list[Record]
@@ -48,17 +49,17 @@ class Ledger:
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
-        """What is committed. An entry whose files are not all there (deleted by hand, a power cut) does not count."""
-        there = {*storage.names("frames"), *storage.names("events")}
+        """Read the committed entries. An entry with missing files (deleted by hand, a power cut) is skipped."""
+        existing = {*storage.names("frames"), *storage.names("events")}
         entries = [_entry(storage.read(name)) for name in storage.names(_ENTRIES, ".json")]
-        return cls(storage, {e.name: e for e in entries if there.issuperset((*e.frames, *e.events))})
+        return cls(storage, {e.name: e for e in entries if existing.issuperset((*e.frames, *e.events))})
 
     @property
     def next_generation(self) -> int:
         return 1 + max((entry.generation for entry in self.entries.values()), default=0)
 
     def current(self) -> dict[str, tuple[Record, Entry]]:
-        """The valid record of each video_id, and the entry that holds its rows."""
+        """Return the valid record of each video_id, and the entry that holds its rows."""
         found: dict[str, tuple[Record, Entry]] = {}
         for entry in sorted(self.entries.values(), key=lambda e: (e.generation, e.name)):
             for record in entry.videos:
@@ -66,7 +67,7 @@ class Ledger:
         return found
 
     def reconcile(self, keep: Collection[str] | None = None) -> None:
-        """Drop rows that a later run replaced, those of videos not to `keep`, and every file that no entry names."""
+        """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
         current = self.current()
         for entry in list(self.entries.values()):
             valid = [r for r in entry.videos if current[r["video_id"]][1].name == entry.name]
@@ -92,7 +93,7 @@ class Ledger:
 def commit(
     storage: Storage, frames: pa.Table, events: pa.Table, videos: Sequence[Record], generation: int, rows_per_file: int
 ) -> Entry:
-    """Write the rows of some videos, in files of at most `rows_per_file` rows, then the entry that commits them."""
+    """Write the rows of videos in files of at most `rows_per_file` rows, then the entry that commits them."""
     name = content_hash([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
     entry = Entry(
         name, generation,
@@ -105,14 +106,18 @@ def commit(
 
 
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
-    """The rows of the files of an entry, in order. An entry has one file at least, and all have the same columns."""
+    """Return the rows of the files of an entry, in order. An entry has at least one file; all have the same columns."""
     return pa.concat_tables([schema.from_parquet(storage.read(name)) for name in names])
 
 
 def _entry(text: bytes) -> Entry:
-    """Records of before parts of a video could be asked for have no `content`: they hold all of it."""
+    """Read an entry. Records of older versions have other names for two fields, or lack them."""
     fields = json.loads(text)
-    return Entry(**fields | {"videos": [{"content": record["fingerprint"], **record} for record in fields["videos"]]})
+    videos = [
+        {"source_hash": record.get("content", record["fingerprint"]), "stat_signature": "", **record}
+        for record in fields["videos"]
+    ]
+    return Entry(**fields | {"videos": videos})
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

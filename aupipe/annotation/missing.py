@@ -1,4 +1,4 @@
-"""Inputs of which none exists: answered at once, before models are loaded or Ray starts."""
+"""Jobs none of whose inputs exists: reported at once, before models are loaded or Ray starts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from aupipe.storage import Storage, is_uri
 
 
 def all_missing(named: Sequence[str], out: str) -> bool:
-    """Return whether every input is a local path that does not exist, and nothing was annotated into `out` before.
+    """Return whether every input is a local path that does not exist, and no run has committed to `out`.
 
-    Where something was, its rows may have to be withdrawn, which is the job's work.
+    If a run has committed, the job itself must run, because it may have to withdraw rows of these inputs.
     """
     return all(_is_missing(path) for path in named) and not Storage(out).names("_work/ledger")
 
 
 def record_missing(named: Sequence[str], out: str) -> str:
-    """Write videos.parquet with a row for each input, and return what the terminal shows."""
+    """Write videos.parquet with a row per input, and return the message for the terminal."""
     inputs, _ = find_inputs(named)
     rows: dict[str, Record] = {
         video.video_id: {
-            "uri": redact(video.uri), "video_id": video.video_id, "stamp": "", "status": "quarantined",
+            "uri": redact(video.uri), "video_id": video.video_id, "stat_signature": "", "status": "quarantined",
             "reason": video.refused or f"{NotFoundError.reason}: {redact(video.uri)}: no such file",
         }
         for video in inputs

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,38 +28,103 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.retry import guard
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import DecodedPart, Row
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
 
+@dataclass(frozen=True)
+class AudioTask:
+    """A video whose spectrogram is to be written, and the key of the video."""
+
+    key: str
+    uri: str
+    video_id: str
+
+    def to_row(self) -> Row:
+        """Return the task as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> AudioTask:
+        """Read the task from a row."""
+        return cls(**row)
+
+
+@dataclass(frozen=True)
+class AudioResult:
+    """The result of `ExtractAudio`. `error`: the reason why it failed; "" if it did not."""
+
+    video_id: str
+    error: str
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> AudioResult:
+        """Read the result from a row."""
+        return cls(**row)
+
+
 class ExtractAudio:
-    """Writes the log-mel spectrogram of a video for `Finalize`."""
+    """The stage that writes the log-mel spectrogram of a video."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage, guarded: bool = True) -> None:
         self._limits, self._storage = config.limits, storage
         self._attempt = guard(guarded)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Row) -> Row:
+        task = AudioTask.from_row(row)
+        unit = audio_features.audio_key(task.key)
         with (
-            contain_fault(self._storage, row["video_id"], INPUT_ERRORS) as outcome,
-            self._attempt(self._storage, f"{row['key']}.sound", self._limits.attempts, self._limits.probe_s),
+            contain_fault(self._storage, task.video_id, INPUT_ERRORS) as outcome,
+            self._attempt(self._storage, unit, self._limits.attempts, self._limits.probe_s),
         ):
-            audio_features.write_log_mel(self._storage, row["key"], row["uri"])
-        return {**row, "error": outcome.reason}
+            audio_features.write_log_mel(self._storage, task.key, task.uri)
+        return AudioResult(task.video_id, outcome.reason).to_row()
 
 
-# What `Encode` says of a part.
-_DONE = pa.schema([
+@dataclass(frozen=True)
+class EncodedPart:
+    """The result of `Encode` for a part.
+
+    Attributes:
+        error: the reason why the part failed; "" if it did not.
+        work_s: CPU time of decoding and encoding the part, about.
+        frames: of the part whose features are written.
+    """
+
+    video_id: str
+    error: str
+    attempts: int
+    work_s: float
+    last: bool
+    frames: int
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return asdict(self)
+
+    @classmethod
+    def from_row(cls, row: Row) -> EncodedPart:
+        """Read the result from a row."""
+        return cls(**row)
+
+
+_ENCODED_PART = pa.schema([
     ("video_id", pa.string()), ("error", pa.string()), ("attempts", pa.int64()), ("work_s", pa.float64()),
     ("last", pa.bool_()), ("frames", pa.int64()),
 ])  # fmt: skip
-# After it every call of the device fails, whatever the crops: the process must end, and the job with it.
+# After this error every call to the device fails, for any crops, so the process and the job must end.
 _BROKEN_DEVICE = (torch.AcceleratorError,)
 
 
 class Encode:
-    """Embeds the crops of several parts, and leaves each part's rows for finalize. If that raises, each part is
-    embedded alone, so that only the input whose part raises is set aside.
+    """The stage that embeds the crops of several parts in one batch and writes their features.
+
+    If the batch raises, each part is embedded separately, so that only the input whose part raises is quarantined.
     """
 
     def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
@@ -70,34 +134,35 @@ class Encode:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.monotonic()
-        parts = batch.drop_columns("crops").to_pylist()
-        # As they lie in the batch: they are the largest thing in this worker.
+        parts = [DecodedPart.from_row(row) for row in batch.drop_columns("crops").to_pylist()]
+        # These are views of the batch, because crops take most of the memory of this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
-        whole: list[np.ndarray] = []
-        with contain_fault(self._storage, None, fatal=_BROKEN_DEVICE) as together:
-            whole = self._embed(buffers)
-        done = []
+        embeddings: list[np.ndarray] = []
+        with contain_fault(self._storage, None, fatal=_BROKEN_DEVICE) as batch_outcome:
+            embeddings = self._embed(buffers)
+        results: list[EncodedPart] = []
         for number, part in enumerate(parts):
             frames = 0
-            with contain_fault(self._storage, part["video_id"], fatal=_BROKEN_DEVICE) as alone:
-                (mine,) = self._embed([buffers[number]]) if together.reason else whole[number : number + 1]
-                frames = 0 if part["error"] else self._leave(part, mine)
-            said = {name: part[name] for name in ("video_id", "attempts", "work_s", "last")}
-            done.append(said | {"error": part["error"] or alone.reason, "frames": frames})
-        share = (time.monotonic() - start) / max(len(done), 1)
-        return pa.Table.from_pylist([d | {"work_s": d["work_s"] + share} for d in done], _DONE)
+            with contain_fault(self._storage, part.video_id, fatal=_BROKEN_DEVICE) as outcome:
+                (of_part,) = self._embed([buffers[number]]) if batch_outcome.reason else embeddings[number : number + 1]
+                frames = 0 if part.error else self._write(part, of_part)
+            error = part.error or outcome.reason
+            results.append(EncodedPart(part.video_id, error, part.attempts, part.work_s, part.last, frames))
+        part_s = (time.monotonic() - start) / max(len(results), 1)
+        rows = [replace(result, work_s=result.work_s + part_s).to_row() for result in results]
+        return pa.Table.from_pylist(rows, _ENCODED_PART)
 
     def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
-        """The embeddings (m, ΣE) of the crops of each part."""
+        """Return the embeddings (m, ΣE) of the crops of each part."""
         crops = [np.frombuffer(buffer, np.uint8).reshape(-1, *self._crop_shape) for buffer in buffers]
         embeddings = self._encoders([crop for part in crops for crop in part])
-        edges = np.cumsum([0, *map(len, crops)]).tolist()
-        return [embeddings[first:last] for first, last in pairwise(edges)]
+        offsets = np.cumsum([0, *map(len, crops)]).tolist()
+        return [embeddings[first:last] for first, last in pairwise(offsets)]
 
-    def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
-        """Write a part for finalize. Returns its frames."""
-        rows = with_embeddings(_from_ipc(part["rows"]), embeddings)
-        features.write(self._storage, part["key"], part["number"], part["last"], rows)
+    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
+        """Write the features of a part. Return its number of frames."""
+        rows = with_embeddings(_from_ipc(part.rows), embeddings)
+        features.write(self._storage, part.key, part.number, part.last, rows)
         return len(np.unique(rows["frame"].to_numpy()))
 
 
@@ -110,60 +175,103 @@ class Group:
     """Videos whose tables are written together.
 
     Attributes:
-        records: what is known of each before finalize.
-        observed: for each video the files that observe left, in order.
-        sounds: for each video the files of its sound, in order; none where no model listens.
-        committed: where head is done and only decide is due: the frames files that hold their rows.
+        records: the record of each video, without counts.
+        features: the files with the features of each video, in order.
+        audio: the files with the spectrogram of each video, in order; empty if no model uses audio.
+        committed: the committed frames files, if only the decision is due; empty if predictions are due.
     """
 
     generation: int
     records: list[Record] = field(default_factory=list)
-    observed: list[list[str]] = field(default_factory=list)
-    sounds: list[list[str]] = field(default_factory=list)
+    features: list[list[str]] = field(default_factory=list)
+    audio: list[list[str]] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> Row:
+        """Return the group as a row."""
         return {"group": json.dumps(asdict(self))}
 
+    @classmethod
+    def from_row(cls, row: Row) -> Group:
+        """Read the group from a row."""
+        return cls(**json.loads(row["group"]))
 
-# A video's record, frames and events.
+
+@dataclass(frozen=True)
+class ExportTask:
+    """Videos of a ledger entry to export, and the frames files of the entry."""
+
+    files: list[str]
+    video_ids: list[str]
+
+    def to_row(self) -> Row:
+        """Return the task as a row."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Row) -> ExportTask:
+        """Read the task from a row."""
+        return cls(json.loads(row["files"]), json.loads(row["video_ids"]))
+
+
+@dataclass(frozen=True)
+class VideosResult:
+    """The result of `Finalize` and `Export` for some videos. `reasons`: of the failed ones, by video_id."""
+
+    video_ids: list[str]
+    reasons: dict[str, str]
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: Row) -> VideosResult:
+        """Read the result from a row."""
+        return cls(json.loads(row["video_ids"]), json.loads(row["reasons"]))
+
+
+# The record, frames and events of a video.
 Tables = tuple[Record, pa.Table, pa.Table]
 
 
 class Finalize:
-    """Head, decide and events for a group of videos; commits their tables. A video on which that raises is left out."""
+    """The stage that predicts, decides and finds events for a group of videos, and commits their tables.
+
+    A video that raises is left out of the commit.
+    """
 
     def __init__(self, heads: ModelSet, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
         self._models = heads
         self._storage, self._config, self._decision = storage, config, decision
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        group = Group(**json.loads(row["group"]))
+    def __call__(self, row: Row) -> Row:
+        group = Group.from_row(row)
         read = cache(partial(ledger.read_all, self._storage, group.committed))
-        done: list[Tables] = []
+        finished: list[Tables] = []
         reasons: dict[str, str] = {}
-        for number, known in enumerate(group.records):
-            with contain_fault(self._storage, known["video_id"]) as outcome:
-                record = dict(known)
+        for number, planned in enumerate(group.records):
+            with contain_fault(self._storage, planned["video_id"]) as outcome:
+                record = dict(planned)
                 if group.committed:
-                    before = read()
-                    frames = before.filter(pc.equal(before["video_id"], record["video_id"]))
+                    committed = read()
+                    frames = committed.filter(pc.equal(committed["video_id"], record["video_id"]))
                 else:
-                    sound = LogMelReader(self._storage, group.sounds[number]) if group.sounds[number] else None
-                    frames = self._head(record, Embeddings(self._storage, group.observed[number]), sound)
+                    mel = LogMelReader(self._storage, group.audio[number]) if group.audio[number] else None
+                    frames = self._predict(record, Embeddings(self._storage, group.features[number]), mel)
                 frames = apply_decision(frames, self._decision)
-                done.append((record, frames, find_events(frames, self._config.effective_events)))
+                finished.append((record, frames, find_events(frames, self._config.effective_events)))
             if outcome.reason:
-                reasons[known["video_id"]] = outcome.reason
-        with contain_fault(self._storage, None) as together:
-            self._commit(done, group.generation)
-        for each in done if together.reason else ():
+                reasons[planned["video_id"]] = outcome.reason
+        with contain_fault(self._storage, None) as group_outcome:
+            self._commit(finished, group.generation)
+        for each in finished if group_outcome.reason else ():
             with contain_fault(self._storage, each[0]["video_id"]) as outcome:
                 self._commit([each], group.generation)
             if outcome.reason:
                 reasons[each[0]["video_id"]] = outcome.reason
         ids = [record["video_id"] for record in group.records]
-        return {"video_ids": json.dumps(ids), "reasons": json.dumps(reasons)}
+        return VideosResult(ids, reasons).to_row()
 
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
         if videos:
@@ -173,36 +281,37 @@ class Finalize:
                 self._config.rows_per_file,
             )  # fmt: skip
 
-    def _head(self, record: Record, video: Embeddings, sound: LogMelReader | None) -> pa.Table:
-        """The frames table of a video; counts go into its record."""
-        tell = partial(model_set.predict_track, self._models, video, sound, inference=self._config.inference)
+    def _predict(self, record: Record, video: Embeddings, mel: LogMelReader | None) -> pa.Table:
+        """Return the frames table of a video, and add its counts to `record`."""
+        predict = partial(model_set.predict_track, self._models, video, mel, inference=self._config.inference)
         frames = predict_video(
             record["video_id"],
             video.rows,
-            tell,
+            predict,
             len(self._models.members),
             self._models.n_expressions,
             self._config.effective_tracking,
         )
-        losses = [*record["losses"], *([sound.reason] if sound and sound.reason else [])]
+        losses = [*record["losses"], *([mel.reason] if mel and mel.reason else [])]
         record |= frame_counts(video.rows, record["frames_expected"], losses)
         record["faces"] = len(frames["face_id"].drop_null().unique())
         return frames
 
 
 class Export:
-    """Writes the tables of some videos of an entry in other forms, but for a video on which that raises."""
+    """The stage that exports some videos of a ledger entry. A video that raises is skipped."""
 
     def __init__(self, storage: Storage, forms: tuple[str, ...]) -> None:
         self._storage, self._forms = storage, forms
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        read = cache(partial(ledger.read_all, self._storage, json.loads(row["files"])))
+    def __call__(self, row: Row) -> Row:
+        task = ExportTask.from_row(row)
+        read = cache(partial(ledger.read_all, self._storage, task.files))
         reasons: dict[str, str] = {}
-        for video_id in json.loads(row["video_ids"]):
+        for video_id in task.video_ids:
             with contain_fault(self._storage, video_id) as outcome:
                 frames = read()
                 export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
             if outcome.reason:
                 reasons[video_id] = outcome.reason
-        return {**row, "reasons": json.dumps(reasons)}
+        return VideosResult(task.video_ids, reasons).to_row()

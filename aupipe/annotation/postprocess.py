@@ -1,7 +1,6 @@
-"""From features to tables, per video: `predict_video` links faces and predicts, `apply_decision` decides.
+"""Features to tables, per video: `predict_video` links faces and predicts, `apply_decision` applies the thresholds.
 
-`apply_decision` reads only what `predict_video` left in the frames table, so other thresholds need neither video nor
-embeddings.
+`apply_decision` reads only columns of the frames table, so other thresholds need neither video nor embeddings.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from aupipe.evaluation.decision import EnsembleRule, apply_rule
 from aupipe.evaluation.smoothing import smooth_track
 from aupipe.faces.track import TrackingConfig
 
-# What K models say of one track: its rows (S,) and times (S,) in; out come (columns, probabilities (S, …) there) until
-# all K·12 + C are told, never all of a long track at once.
+# Predicts one track with K models. It takes the rows (S,) and times (S,) of the track, and yields (columns,
+# probabilities (S, …) of these columns) until all K·12 + C are predicted, so that a long track is never in memory as a
+# whole.
 TrackPredictor = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
@@ -30,11 +30,11 @@ _KEPT = ("frame", "time_s", "status", "detector_score", *BOX, "landmarks", "fram
 
 @dataclass(frozen=True)
 class Decision:
-    """How the probabilities of K models become booleans.
+    """The rule that turns the probabilities of K models into booleans.
 
     Attributes:
-        thresholds: of each model, every AU.
-        radii: frames of smoothing on either side, of each model.
+        thresholds: of every AU, for each model.
+        radii: frames of smoothing on each side, for each model.
     """
 
     how: EnsembleRule
@@ -43,43 +43,51 @@ class Decision:
 
 
 def predict_video(
-    video_id: str, observed: pa.Table, tell: TrackPredictor, models: int, classes: int, tracking: TrackingConfig
+    video_id: str,
+    features: pa.Table,
+    predict_track: TrackPredictor,
+    models: int,
+    classes: int,
+    tracking: TrackingConfig,
 ) -> pa.Table:
     """Return the frames table of a video with face ids, `AUxx_raw` and expressions.
 
-    The columns that `apply_decision` fills in are null.
+    The columns that `apply_decision` fills are null.
 
     Args:
-        observed: OBSERVED rows of the whole video, ordered by frame, without embeddings.
+        features: the FEATURES rows of the whole video, ordered by frame, without embeddings.
         models: K.
         classes: C expressions.
     """
-    ids = link_faces(observed, tracking)
-    ok = pc.equal(observed["status"], "ok").to_numpy()
-    order = np.lexsort((ids, observed["frame"].to_numpy()))
-    place = np.argsort(order)  # of each observed row in the frames table
-    aus, count = len(facs.AUS), len(observed)
-    said = np.full((count, models * aus + classes), np.nan, np.float32)
-    times = gap_times_s(observed)
+    ids = link_faces(features, tracking)
+    ok = pc.equal(features["status"], "ok").to_numpy()
+    order = np.lexsort((ids, features["frame"].to_numpy()))
+    positions = np.argsort(order)  # of each row of `features` in the frames table
+    aus, count = len(facs.AUS), len(features)
+    probabilities = np.full((count, models * aus + classes), np.nan, np.float32)
+    times = gap_times_s(features)
     for track in rows_of_faces(ids):
         rows = track[ok[track]]
         if len(rows):
-            for part, probability in tell(rows, times[rows]):
-                said[place[rows], part] = probability
-    if (np.diff(order) < 0).any():  # a copy is large, and mostly they are in order already
-        observed, ids = observed.take(order), ids[order]
+            for part, values in predict_track(rows, times[rows]):
+                probabilities[positions[rows], part] = values
+    if (np.diff(order) < 0).any():  # The rows are mostly in order already, and a copy is large.
+        features, ids = features.take(order), ids[order]
     columns = {
         "video_id": pa.repeat(pa.scalar(video_id, pa.string()), count),
         "face_id": pa.array(ids, pa.int32(), mask=ids < 0),
-        **{name: observed[name] for name in _KEPT},
-        **{name: _nullable(said[:, au : models * aus : aus].mean(axis=1, dtype=float)) for au, name in enumerate(RAW)},
+        **{name: features[name] for name in _KEPT},
+        **{
+            name: _nullable(probabilities[:, au : models * aus : aus].mean(axis=1, dtype=float))
+            for au, name in enumerate(RAW)
+        },
         **dict.fromkeys(PROB, pa.nulls(count, pa.float32())),
         **dict.fromkeys(facs.AUS, pa.nulls(count, pa.bool_())),
-        **_expressions(said[:, models * aus :]),
+        **_expressions(probabilities[:, models * aus :]),
     }
     if models > 1:
-        there = np.isfinite(said[:, : models * aus].mean(axis=1))
-        columns[MEMBERS] = list_column(said[there, : models * aus], there)
+        has_prediction = np.isfinite(probabilities[:, : models * aus].mean(axis=1))
+        columns[MEMBERS] = list_column(probabilities[has_prediction, : models * aus], has_prediction)
     schema = frames_schema(models, classes)
     return pa.table(columns).select(schema.names).cast(schema)
 
@@ -111,18 +119,18 @@ def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
 
 
 def _members(frames: pa.Table, models: int, au: int) -> np.ndarray:
-    """(N, K) float32 raw probabilities of an AU by each model, NaN where there are none."""
+    """Return the raw probabilities (N, K) float32 of an AU by each model, NaN where there are none."""
     if MEMBERS not in frames.column_names:
         return frames[RAW[au]].to_numpy(zero_copy_only=False)[:, None]
     column = frames[MEMBERS].combine_chunks()
-    there = column.is_valid().to_numpy(zero_copy_only=False)
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
     members = np.full((len(frames), models), np.nan, np.float32)
-    members[there] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
+    members[is_valid] = column.flatten().to_numpy().reshape(-1, models, len(facs.AUS))[:, :, au]
     return members
 
 
 def _expressions(probability: np.ndarray) -> dict[str, pa.Array]:
-    """The expression columns from probabilities (N, C); the likeliest class, of equals the first."""
+    """Return the expression columns from probabilities (N, C): the most likely class (first of equals), and each."""
     classes = probability.shape[1]
     if classes == 0:
         return {}

@@ -1,8 +1,8 @@
-"""Inputs that kill or hang their worker are tried a bounded number of times.
+"""Bounded retries of inputs that crash or stall their worker.
 
-Ray starts work again for ever when a worker dies of it, and cannot end work that hangs. So each attempt leaves a mark
-before it begins and takes it away when it ends, and a watchdog ends the worker's own process when nothing moves. Marks
-that are still there are attempts that a worker did not survive.
+Ray restarts work without limit when its worker dies, and cannot end work that stalls. Each attempt therefore writes a
+mark before it begins and deletes it when it ends, and a watchdog ends the worker's own process when it stalls.
+Remaining marks count the attempts during which a worker died.
 
     OUT/_work/attempts/UNIT-1 …      "started", or "timed out"
 """
@@ -22,16 +22,16 @@ from aupipe.storage import Storage
 
 _FOLDER = "_work/attempts"
 _STARTED, _TIMED_OUT = b"started", b"timed out"
-_GRACE_S = 5.0  # after the mark, the process ends even if a library holds the interpreter lock
+_GRACE_S = 5.0  # after the stall, the process ends even if a library holds the interpreter lock
 
 T = TypeVar("T")
 
 
 class Watchdog:
-    """Ends this process when it is not touched for `stall_s`, and leaves the mark that says so.
+    """A timer that ends this process if it is not reset for `stall_s`, and marks the attempt as timed out.
 
     Attributes:
-        number: which attempt this is, from 1.
+        number: of this attempt, from 1.
     """
 
     def __init__(self, storage: Storage, mark: str, number: int, stall_s: float) -> None:
@@ -42,29 +42,31 @@ class Watchdog:
         self.resume()
 
     def touch(self) -> None:
-        """Something moved."""
+        """Reset the stall timer."""
         self._touched = time.monotonic()
-        if self._touched - self._armed > 1:  # arming starts a thread in C
+        if self._touched - self._armed > 1:  # Arming starts a C thread, so it is done at most once a second.
             self._armed = self._touched
             faulthandler.dump_traceback_later(self._stall_s + _GRACE_S, exit=True, file=2)
 
     def through(self, items: Iterable[T]) -> Iterator[T]:
-        """The items; each one that comes is a touch."""
+        """Yield the items, and reset the stall timer at each."""
         for item in items:
             self.touch()
             yield item
 
     def pause(self) -> None:
-        """Others have the turn: they may take any time."""
+        """Pause the timer while a downstream stage runs."""
         self._paused = True
         faulthandler.cancel_dump_traceback_later()
 
     def resume(self) -> None:
+        """Restart the timer."""
         self._armed = 0.0
         self.touch()
         self._paused = False
 
     def end(self) -> None:
+        """Stop the timer for good."""
         self._ended.set()
         self.pause()
 
@@ -76,31 +78,31 @@ class Watchdog:
 
 
 @contextmanager
-def attempt(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[Watchdog]:
-    """Work on a unit for the length of the block.
+def attempt(storage: Storage, unit: str, max_attempts: int, stall_s: float) -> Iterator[Watchdog]:
+    """Guard the work on a unit in the block with a mark and a watchdog.
 
     Raises:
-        WorkerDiedError, TimedOutError: it was tried `most` times, and the last one ended so.
+        WorkerDiedError, TimedOutError: all `max_attempts` attempts failed; the last one decides which.
     """
-    marks = [f"{_FOLDER}/{unit}-{number}" for number in range(1, most + 1)]
-    left = [mark for mark in marks if storage.exists(mark)]
-    if len(left) == len(marks):
-        if storage.read(left[-1]) == _TIMED_OUT:
-            raise TimedOutError(f"nothing moved for {stall_s:g} s, {len(left)} times over")
-        raise WorkerDiedError(f"the worker died {len(left)} times over (a crash of a decoder, or out of memory)")
-    mine = marks[len(left)]
-    storage.write(mine, _STARTED)
-    watch = Watchdog(storage, mine, len(left) + 1, stall_s)
+    marks = [f"{_FOLDER}/{unit}-{number}" for number in range(1, max_attempts + 1)]
+    failed = [mark for mark in marks if storage.exists(mark)]
+    if len(failed) == len(marks):
+        if storage.read(failed[-1]) == _TIMED_OUT:
+            raise TimedOutError(f"no progress for {stall_s:g} s in {len(failed)} attempts")
+        raise WorkerDiedError(f"the worker died in {len(failed)} attempts (a crash of a decoder, or out of memory)")
+    mark = marks[len(failed)]
+    storage.write(mark, _STARTED)
+    watch = Watchdog(storage, mark, len(failed) + 1, stall_s)
     try:
         yield watch
     finally:
         watch.end()
-        for mark in (*left, mine):
-            storage.delete(mark)
+        for each in (*failed, mark):
+            storage.delete(each)
 
 
 class Unwatched:
-    """The interface of `Watchdog` where nothing may end the process: that of a notebook, say."""
+    """The interface of `Watchdog` for a process that must not be ended, such as a notebook."""
 
     number = 1
 
@@ -119,8 +121,8 @@ class Unwatched:
 
 
 @contextmanager
-def unguarded(storage: Storage, unit: str, most: int, stall_s: float) -> Iterator[Unwatched]:
-    """Work on a unit without marks and without a watchdog."""
+def unguarded(storage: Storage, unit: str, max_attempts: int, stall_s: float) -> Iterator[Unwatched]:
+    """Work on a unit in the block without marks and without a watchdog."""
     yield Unwatched()
 
 
@@ -128,16 +130,16 @@ Attempt = Callable[[Storage, str, int, float], AbstractContextManager[Watchdog |
 
 
 def guard(guarded: bool) -> Attempt:
-    """Return how a stage works on a unit: `attempt`, or `unguarded`."""
+    """Return `attempt`, or `unguarded`, for a stage to work on a unit."""
     return attempt if guarded else unguarded
 
 
 def has_marks(storage: Storage) -> bool:
-    """Return whether a worker, or a run in one process, died or was killed while it worked on a unit."""
+    """Return whether a worker, or a run in one process, died or was killed during an attempt."""
     return bool(storage.names(_FOLDER))
 
 
 def reset_attempts(storage: Storage) -> None:
-    """Begin anew: attempts are counted within a run, since a run that was stopped says nothing of its inputs."""
+    """Delete all marks. Attempts count within one run, because a stopped run is no evidence against its inputs."""
     for name in storage.names(_FOLDER):
         storage.delete(name)

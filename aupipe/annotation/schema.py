@@ -1,4 +1,4 @@
-"""The tables of an annotation, as Arrow schemas: plain Arrow types, `schema_version` in the file metadata."""
+"""The Arrow schemas of the tables of an annotation, with `schema_version` in the file metadata."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
 PROB = tuple(f"{au}_prob" for au in facs.AUS)  # smoothed
 BOX = ("box_x", "box_y", "box_w", "box_h")
-MEMBERS = "votes_raw"  # with several models: each one's `AUxx_raw`, model after model in run.json's order
+MEMBERS = "votes_raw"  # `AUxx_raw` of each of several models, in the order of run.json
 
 _GEOMETRY = [
     ("frame", pa.int32()),  # 0-based, in presentation order
-    ("time_s", pa.float64()),  # presentation time, not re-based to 0; null where the container gives none
+    ("time_s", pa.float64()),  # presentation time, not shifted to 0; null if the container gives none
     ("status", pa.string()),
     ("detector_score", pa.float32()),
-    *((name, pa.float32()) for name in BOX),  # pixels of the frame as it is shown: upright, with square pixels
+    *((name, pa.float32()) for name in BOX),  # pixels of the displayed frame: upright, with square pixels
     (
         "landmarks",
         pa.list_(pa.float32(), 10),
-    ),  # x, y of left eye, right eye, nose tip, left, right mouth corner, as seen
-    ("frame_width", pa.int32()),  # of the frame that box and landmarks refer to; null where it was not decoded
+    ),  # x, y of left eye, right eye, nose tip, left and right mouth corner, as in the image
+    ("frame_width", pa.int32()),  # of the frame that box and landmarks refer to; null if it was not decoded
     ("frame_height", pa.int32()),
 ]
 
-# One row a face a frame; one row for a frame without a face or not decoded.
+# One row per face per frame; one row per frame without a face, or that was not decoded.
 FRAMES = pa.schema(
     [
         ("video_id", pa.string()),
         *_GEOMETRY[:2],
-        ("face_id", pa.int32()),  # in the order of appearance; of those that appear together the largest is first
+        ("face_id", pa.int32()),  # in order of appearance; of faces that appear together, the largest comes first
         *_GEOMETRY[2:],
         *((name, pa.float32()) for name in (*RAW, *PROB)),
         *((name, pa.bool_()) for name in facs.AUS),
@@ -47,12 +47,12 @@ FRAMES = pa.schema(
 
 
 def expression_columns(classes: int) -> tuple[str, ...]:
-    """Names of the expression columns: the likeliest class, then each class's probability (not smoothed)."""
+    """Return the names of the expression columns: the most likely class, then the unsmoothed probability of each."""
     return ("EXPR", *(f"EXPR_{name}_prob" for name in facs.EXPRESSIONS[:classes])) if classes else ()
 
 
 def frames_schema(models: int = 1, classes: int = 0) -> pa.Schema:
-    """The frames table of `models` models that tell `classes` expressions: `FRAMES`, and columns after it."""
+    """Return the schema of the frames table of `models` models with `classes` expressions: `FRAMES` and more."""
     members = [pa.field(MEMBERS, pa.list_(pa.float32()))] if models > 1 else []
     names = expression_columns(classes)
     expressions = [pa.field(name, pa.string() if name == "EXPR" else pa.float32()) for name in names]
@@ -60,7 +60,7 @@ def frames_schema(models: int = 1, classes: int = 0) -> pa.Schema:
 
 
 def schema_of(frames: pa.Table) -> pa.Schema:
-    """The schema of a frames table by its columns."""
+    """Return the schema of a frames table, derived from its columns."""
     names = set(frames.column_names)
     classes = max(0, len(names & set(expression_columns(len(facs.EXPRESSIONS)))) - 1)
     return frames_schema(2 if MEMBERS in names else 1, classes)
@@ -71,7 +71,7 @@ EVENTS = pa.schema(
         ("video_id", pa.string()),
         ("face_id", pa.int32()),
         ("au", pa.string()),
-        ("onset_s", pa.float64()),  # null where the frame has no time
+        ("onset_s", pa.float64()),  # null if the frame has no time
         ("apex_s", pa.float64()),
         ("offset_s", pa.float64()),  # time of the last frame of the event
         ("peak", pa.float32()),
@@ -83,32 +83,32 @@ EVENTS = pa.schema(
     metadata=_METADATA,
 )
 
-# Codes that a reason in videos.parquet begins with.
+# The codes at the start of a reason in videos.parquet.
 REASONS = {
-    # quarantined: nothing could be done
+    # Status quarantined: the video has no rows.
     "not_found": "no such file",
-    "permission_denied": "no right to read it",
-    "unreadable": "the file system refused it",
-    "not_a_video": "FFmpeg knows no such format, or it is a playlist, which may reference other files",
-    "no_video_stream": "sound only, or cover pictures",
-    "no_clock": "a part in time or a sampling rate is asked for, and its frames have no times (`assume_fps`)",
-    "no_frames": "a video stream without frames, or none in the part that is asked for",
+    "permission_denied": "no permission to read it",
+    "unreadable": "the file system could not read it",
+    "not_a_video": "FFmpeg does not support the format, or it is a playlist, which references other files or hosts",
+    "no_video_stream": "only sound or cover pictures",
+    "no_clock": "a part in time or a sampling rate is requested, but its frames have no times (`assume_fps`)",
+    "no_frames": "a video stream without frames, or without frames in the requested part",
     "codec_not_supported": "FFmpeg has no decoder for it",
-    "decoder_failed": "the decoder gave up on the whole file",
-    "too_large": "a frame or the video is beyond `limits`",
+    "decoder_failed": "the decoder failed on the whole file",
+    "too_large": "a frame or the video exceeds `limits`",
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
-    "timed_out": "nothing moved for `limits.stall_s`, or `limits.probe_s` when it was read",
-    "internal_error": "a fault of aupipe, whose traceback the named file has; of `partial`: only an export failed",
+    "timed_out": "no progress for `limits.stall_s`, or for `limits.probe_s` while packets or sound were read",
+    "internal_error": "an error in aupipe, with its traceback in the named file; if partial, only an export failed",
     "bad_video_id": "a manifest's video_id that would lead out of the output folder",
     "bad_range": "a manifest's end_s that is not after its start_s",
-    # partial, or ok with frames_corrupt alone: the rest is there
-    "frames_lost": "frames that could not be decoded, with their numbers",
-    "frames_corrupt": "frames that the decoder returned, but says that part of them may be wrong",
-    "truncated": "it ends before the length that its container promises",
-    "container_damaged": "evidence that the container is damaged: frames may be missing without a trace",
-    "sound_lost": "its sound breaks off, or cannot be meant, and a model listens",
-    # duplicate
-    "duplicate": "the same bytes, and the same part of them, as another input",
+    # Status partial, or ok if frames_corrupt is the only one: the other rows exist.
+    "frames_lost": "frames that could not be decoded, with their indices",
+    "frames_corrupt": "frames that the decoder returned with a warning that part of them may be wrong",
+    "truncated": "it ends before the duration that its container gives",
+    "container_damaged": "the container is damaged: frames may be missing without a trace",
+    "sound_lost": "its sound ends early or is invalid, and a model uses audio",
+    # Status duplicate.
+    "duplicate": "the same bytes and the same part as another input",
 }
 
 VIDEOS = pa.schema(
@@ -117,11 +117,11 @@ VIDEOS = pa.schema(
         ("video_id", pa.string()),
         ("fingerprint", pa.string()),
         ("status", pa.string()),  # ok | partial | quarantined | duplicate
-        ("reason", pa.string()),  # a code of REASONS, a colon, and what happened
+        ("reason", pa.string()),  # a code of REASONS, a colon and a message
         ("frames_expected", pa.int64()),
         ("frames_decoded", pa.int64()),
         ("frames_lost", pa.int64()),
-        ("frames_corrupt", pa.int64()),  # decoded, but the decoder says that part of the picture may be wrong
+        ("frames_corrupt", pa.int64()),  # decoded, with a warning that part of the frame may be wrong
         ("faces", pa.int64()),
         ("duration_s", pa.float64()),
         ("rotation", pa.int32()),
@@ -129,28 +129,28 @@ VIDEOS = pa.schema(
         ("work_s", pa.float64()),
         ("attempts", pa.int32()),
         ("duplicate_of", pa.string()),
-        ("model_sha256", pa.string()),  # of the model, or models, that its rows come from
-        ("frame_width", pa.int32()),  # of the first frame as it is shown; `frames` has that of each
+        ("model_sha256", pa.string()),  # of the model or models that predicted its rows
+        ("frame_width", pa.int32()),  # of the first displayed frame; the frames table has that of each
         ("frame_height", pa.int32()),
-        ("pixel_aspect", pa.string()),  # width:height of a stored pixel; pictures are stretched to square pixels
-        ("hdr", pa.string()),  # pq or hlg: pictures are tone-mapped to SDR; "" if they are SDR
-        ("track", pa.int32()),  # which video track, from 0
-        ("tracks", pa.int32()),  # how many video tracks the file has
-        ("clock_restarts", pa.int32()),  # how often times start anew: joined streams
-        ("remark", pa.string()),  # what is odd about the file, but costs no frame
+        ("pixel_aspect", pa.string()),  # width:height of a stored pixel; frames are resized to square pixels
+        ("hdr", pa.string()),  # pq or hlg: frames are tone-mapped to SDR; "" if they are SDR
+        ("track", pa.int32()),  # 0-based number of the video track
+        ("tracks", pa.int32()),  # number of video tracks in the file
+        ("clock_restarts", pa.int32()),  # number of clock restarts, as in joined streams
+        ("remark", pa.string()),  # an anomaly of the file that loses no frame
     ],
     metadata=_METADATA,
 )
 
-# What observe leaves of a part of a segment for finalize. Embeddings (of several models, one after another) are null
-# where there was no crop.
-OBSERVED = pa.schema(
+# The rows that extraction stores for finalize. Embeddings (of several models, concatenated) are null for rows without a
+# crop.
+FEATURES = pa.schema(
     [
         *_GEOMETRY,
-        ("cut", pa.bool_()),  # a shot cut lies between this frame and the one before
-        ("restart", pa.bool_()),  # the clock starts anew at this frame
-        # Which rows may be one person's. What faces look like was compared where they were seen; it is not kept.
-        ("link", pa.int32()),  # the same face among those of the frame before, counted from 0; null where there is none
+        ("cut", pa.bool_()),  # a shot boundary lies between this frame and the previous one
+        ("restart", pa.bool_()),  # the clock restarts at this frame
+        # The rows that may show one person. Extraction compared the appearance of the faces; it is not stored.
+        ("link", pa.int32()),  # 0-based index of the same face in the previous frame; null if there is none
         ("resumes", pa.list_(pa.int32())),  # frame, face, frame, face …: earlier faces that it may continue after a gap
         ("corrupt", pa.bool_()),
         ("embedding", pa.list_(pa.float32())),
@@ -160,9 +160,9 @@ OBSERVED = pa.schema(
 
 
 def to_parquet(table: pa.Table, schema: pa.Schema) -> memoryview:
-    """The table as Parquet bytes; equal tables give equal bytes.
+    """Return the table as Parquet bytes; equal tables give equal bytes.
 
-    Of numbers that all differ a dictionary would take a third more room, and twice the memory.
+    Only strings use a dictionary. For distinct numbers it would take a third more space and twice the memory.
     """
     sink = pa.BufferOutputStream()
     repeating = [field.name for field in schema if pa.types.is_string(field.type)]
@@ -173,14 +173,14 @@ def to_parquet(table: pa.Table, schema: pa.Schema) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def list_column(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
-    """(N,) lists: the rows (M, W) float32 of `values` where `there` (N,) bool is True, null elsewhere; N ≥ 0."""
-    offsets = np.concatenate([[0], np.cumsum(there) * values.shape[1]]).astype(np.int32)
+def list_column(values: np.ndarray, is_valid: np.ndarray) -> pa.ListArray:
+    """Return (N,) lists: the rows (M, W) float32 of `values` where `is_valid` (N,) is True, null elsewhere; N ≥ 0."""
+    offsets = np.concatenate([[0], np.cumsum(is_valid) * values.shape[1]]).astype(np.int32)
     return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~there)
+        pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~is_valid)
     )
 
 
 def from_parquet(data: bytes) -> pa.Table:
-    """The table in Parquet bytes."""
+    """Read a table from Parquet bytes."""
     return pq.read_table(io.BytesIO(data))

@@ -1,4 +1,4 @@
-"""From a video to segments that workers can do apart from each other."""
+"""Videos split into segments that workers process independently."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from aupipe.media.probe import VideoInfo
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of frames of one video that one worker decodes.
+    """Consecutive frames of one video that one worker decodes.
 
     Attributes:
         number: 0-based, in time order.
-        write_start, write_stop: indices of the frames whose rows it writes; write_stop None = to the end of the video.
-        span: the frames that it decodes: some more than it owns, so that smoothing sees the same neighbors as it
-            would without the cut.
-        sampled_frames: where not every frame is asked for: the indices of those that are; others are decoded only.
+        write_start, write_stop: indices of the frames whose rows it writes; write_stop None: to the end of the video.
+        span: the frames that it decodes. It includes a halo around the written frames, so that smoothing uses the same
+            neighbors as without the split.
+        sampled_frames: indices of the requested frames; the others are only decoded. None: all frames.
     """
 
     uri: str
@@ -35,7 +35,7 @@ class Segment:
 
     @property
     def frames(self) -> int:
-        """How many rows it writes at least."""
+        """The minimum number of rows that it writes."""
         stop = self.span.first + self.span.expected if self.write_stop is None else self.write_stop
         if self.sampled_frames is None:
             return stop - self.write_start
@@ -51,21 +51,22 @@ def cut_into_segments(
     assume_fps: float | None = None,
     max_gap_s: float = 0.0,
 ) -> list[Segment]:
-    """Cut what is asked of a video at key frames, each piece at least `segment_s` long; one piece where its index
-    cannot be trusted.
+    """Split the requested part of a video at key frames into segments of at least `segment_s` each.
 
-    A piece owns the frames from where `smoothing_radius` frames and `max_gap_s` lie between its key frame and them, to
-    the same place after the next cut, and decodes `smoothing_radius` more. It seeks one key frame earlier, so that
-    frames that lean on the group before (open GOP) are whole.
+    A video whose index is unreliable becomes one segment.
+
+    The written frames of a segment start `smoothing_radius` frames and `max_gap_s` after its key frame, and end at the
+    same distance after the next split. The segment decodes `smoothing_radius` frames more. It seeks to one key frame
+    earlier, so that frames that depend on the previous group (open GOP) are complete.
 
     Args:
-        sample_fps: frames looked at in a second, at most; None: all.
-        assume_fps: as `probe` was given it.
-        max_gap_s: a face is compared with those that were seen last at most this long before.
+        sample_fps: the maximum number of frames per second; None: all frames.
+        assume_fps: the same value as for `probe`.
+        max_gap_s: a face is compared with the faces that were last detected at most this long before.
 
     Raises:
-        NoClockError: a part in time, or frames a second, are asked of a video whose frames have no times.
-        NoFramesError: none of the frames is asked for.
+        NoClockError: a part in time or a sampling rate is requested, but the frames have no times.
+        NoFramesError: the requested part has no frames.
     """
     single = info.frames_expected == 1 and video.start_s is None and video.end_s is None  # an image at any rate
     if info.start_s is None and video.asked(sample_fps) and not single:
@@ -76,7 +77,7 @@ def cut_into_segments(
     times = _times_s(info)
     chosen = _chosen(times, video.start_s, video.end_s, sample_fps)
     if len(chosen) == 0:
-        raise NoFramesError(f"{video.uri}: no frame lies in the asked part {video.asked(sample_fps)}")
+        raise NoFramesError(f"{video.uri}: no frame lies in the requested part {video.asked(sample_fps)}")
     whole = len(chosen) == len(times)
     lost = info.frames_expected - len(times) if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
@@ -85,24 +86,26 @@ def cut_into_segments(
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1
         return [Segment(video.uri, video.video_id, 0, int(chosen[0]), edge, span, _indices(chosen, lost, len(times)))]
-    halo = max(smoothing_radius, 1)  # 1: whether a shot cut lies before the first owned frame needs the one before it
+    halo = max(
+        smoothing_radius, 1
+    )  # At least 1, because a shot boundary before the first written frame is found from the frame before it.
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
-    places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in what is chosen
-    # The first frame after the longest gap, not at its end: the difference of two times may be a rounding less.
+    places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in `chosen`
+    # The first frame after the longest gap. The tolerance is for rounding of the difference of two times.
     gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
-    owned = np.maximum(places + halo, gap_ends if max_gap_s > 0 else 0)
-    owned, first_of = np.unique(owned, return_index=True)
-    places = places[first_of][owned < len(chosen)]
-    edges = [0, *owned[owned < len(chosen)].tolist(), len(chosen)]
+    starts_at = np.maximum(places + halo, gap_ends if max_gap_s > 0 else 0)
+    starts_at, first_of = np.unique(starts_at, return_index=True)
+    places = places[first_of][starts_at < len(chosen)]
+    edges = [0, *starts_at[starts_at < len(chosen)].tolist(), len(chosen)]
     segments = []
     for number, (start, stop) in enumerate(pairwise(edges)):
         final = number == len(edges) - 2
         begin = 0 if number == 0 else int(places[number - 1])
         end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
-        before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the one that leads to it
+        before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the nearest one
         seek = int(info.key_pts[before]) if before >= 0 else None
-        more = lost if final else 0  # what the container counts but does not hold comes after all that it holds
+        more = lost if final else 0  # Frames that the container counts but does not hold come after all others.
         span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
         write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
         sampled_frames = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
@@ -113,7 +116,7 @@ def cut_into_segments(
 
 
 def _times_s(info: VideoInfo) -> np.ndarray:
-    """(N,) media time of the frames that are there; by their average distance where the container gives no times."""
+    """Return the media times (N,) of the existing frames; evenly spaced if the container gives no times."""
     if info.pts is not None:
         return info.pts * float(info.time_base)
     count = info.frames_expected - info.missing
@@ -122,24 +125,24 @@ def _times_s(info: VideoInfo) -> np.ndarray:
 
 
 def _chosen(times: np.ndarray, start_s: float | None, end_s: float | None, sample_fps: float | None) -> np.ndarray:
-    """Indices of the frames from `start_s` to before `end_s`, of which the first in each 1/`sample_fps` s."""
+    """Return the indices of the frames in [`start_s`, `end_s`), only the first in each 1/`sample_fps` s."""
     inside = (times >= (-np.inf if start_s is None else start_s)) & (times < (np.inf if end_s is None else end_s))
     indices = np.flatnonzero(inside)
     if sample_fps is None or len(indices) == 0:
         return indices
     origin = times[indices[0]] if start_s is None else start_s
-    # A frame that should lie on the edge of a slot may lie a rounding before it.
+    # The tolerance is for a frame that rounding puts just before the edge of its slot.
     slot = np.floor((times[indices] - origin) * sample_fps + 1e-6)
-    return indices[np.diff(slot, prepend=-1) != 0]  # where the clock starts anew, slots fall
+    return indices[np.diff(slot, prepend=-1) != 0]  # Slots decrease where the clock restarts.
 
 
 def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float) -> list[int]:
-    """Places in `keys` (K,) of key frames inside of what is chosen, at least `segment_s` apart."""
+    """Return the positions in `keys` (K,) of key frames among the chosen frames, at least `segment_s` apart."""
     cuts = []
     last = times[chosen[0]]
-    for place, index in enumerate(keys.tolist()):
+    for position, index in enumerate(keys.tolist()):
         if chosen[0] < index <= chosen[-1] and times[index] - last >= segment_s:
-            cuts.append(place)
+            cuts.append(position)
             last = times[index]
     return cuts
 

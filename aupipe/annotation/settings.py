@@ -1,4 +1,4 @@
-"""The settings of an annotation job, and the keys that say which of its results they change."""
+"""The settings of an annotation job."""
 
 from __future__ import annotations
 
@@ -22,50 +22,52 @@ from aupipe.media.container import MAX_FRAME_PX
 class SmoothingConfig(Section):
     """Box mean over time."""
 
-    radius: int | None = Field(default=None, ge=0)  # frames on each side; None: as each checkpoint says
+    radius: int | None = Field(default=None, ge=0)  # frames on each side; None: the value of each checkpoint
 
 
 class EventsConfig(Section):
-    """When consecutive positive frames are one event."""
+    """The rule that joins positive frames to events."""
 
-    max_gap_s: float = Field(default=0.2, ge=0)  # missed or negative frames this short do not end an event
-    min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are left out
+    max_gap_s: float = Field(default=0.2, ge=0)  # missing or negative frames up to this duration do not end an event
+    min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are dropped
 
 
 class MediaConfig(Section):
-    """Which part of a container is the video."""
+    """The selection of the video track in a container."""
 
-    track: int | None = Field(default=None, ge=0)  # number of the video track, from 0; None: as a player would choose
+    track: int | None = Field(default=None, ge=0)  # 0-based number of the video track; None: the default of a player
 
 
 class LimitsConfig(Section):
-    """What one input may cost before it is set aside."""
+    """The limits of one input, beyond which it is quarantined."""
 
-    attempts: int = Field(default=3, ge=1)  # of a segment whose worker dies
-    stall_s: float = Field(default=300.0, gt=0)  # without another frame; then the worker is ended
+    attempts: int = Field(default=3, ge=1)  # at a segment whose worker dies
+    stall_s: float = Field(default=300.0, gt=0)  # without a new frame, until the worker is ended
     frame_px: int = Field(default=MAX_FRAME_PX, ge=1)  # pixels of a frame
-    frames: int = Field(default=20_000_000, ge=1)  # of a video, by its header: four days at 60 a second
-    duration_s: float = Field(default=400_000.0, gt=0)  # of a video, likewise
-    probe_s: float = Field(default=3600.0, gt=0)  # for reading a video's packets or its sound; then likewise
+    frames: int = Field(default=20_000_000, ge=1)  # of a video by its header; four days at 60 per second
+    duration_s: float = Field(default=400_000.0, gt=0)  # of a video by its header
+    probe_s: float = Field(
+        default=3600.0, gt=0
+    )  # for reading the packets or sound of a video, until the worker is ended
 
 
 class CostConfig(Section):
-    """For estimates and for what the end of a run says."""
+    """The costs for estimates and for the summary of a run."""
 
     cpu_hour: float = Field(default=0.0, ge=0)  # price, in any currency
-    frame_cpu_s: float = Field(default=0.1, gt=0)  # a frame takes about this long; a run prints what it took
+    frame_cpu_s: float = Field(default=0.1, gt=0)  # estimated CPU time per frame; a run prints the measured one
 
 
 class AnnotateConfig(Section):
-    """Everything that `annotate.py --set` takes."""
+    """All settings of `annotate.py --set`."""
 
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
-    ensemble: EnsembleRule = "mean"  # how several checkpoints decide together
+    ensemble: EnsembleRule = "mean"  # the rule that combines several checkpoints
     inference: Inference = Inference()
     smoothing: SmoothingConfig = SmoothingConfig()
-    thresholds: dict[str, float] = Field(default_factory=dict)  # per AU, over those of the checkpoints
+    thresholds: dict[str, float] = Field(default_factory=dict)  # per AU; they override those of the checkpoints
     events: EventsConfig = EventsConfig()
     media: MediaConfig = MediaConfig()
     # Images in folders. each: every image is an input; sequence: the images of a folder, in the order of their numbers,
@@ -75,28 +77,30 @@ class AnnotateConfig(Section):
     # Frames a second of inputs without a clock: elementary streams (.h264, .265, .m2v …) and sequences of images. None:
     # their times are null.
     assume_fps: float | None = Field(default=None, gt=0)
-    sample_fps: float | None = Field(default=None, gt=0)  # frames a second that are looked at, at most; None: every one
-    segment_s: float = Field(default=20.0, gt=0)  # a long video is cut at key frames into pieces of about this length
+    sample_fps: float | None = Field(default=None, gt=0)  # maximum number of frames per second; None: all frames
+    segment_s: float = Field(
+        default=20.0, gt=0
+    )  # long videos are split at key frames into segments of about this duration
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
-    # auto: small jobs run in this process where no cluster is named, all others on Ray.
+    # auto: small jobs run in this process if no cluster is named, all others on Ray.
     engine: Literal["auto", "local", "ray"] = "auto"
-    encoders: int = Field(default=1, ge=1)  # processes with the models; each has a GPU, or a CPU where there are none
-    # What Ray Data holds between decoders and encoders; None: half of what the cluster's object stores have.
+    encoders: int = Field(default=1, ge=1)  # processes with the models; each has a GPU, or a CPU if there is none
+    # Memory for crops between decoders and encoders in Ray Data; None: half of the object stores of the cluster.
     object_store_bytes: int | None = Field(default=None, ge=2**28)
-    wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they become tables
-    rows_per_file: int = Field(default=500_000, ge=1)  # rows of a frames file, before the next one begins
+    wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they are finalized
+    rows_per_file: int = Field(default=500_000, ge=1)  # maximum number of rows in a frames file
     limits: LimitsConfig = LimitsConfig()
     cost: CostConfig = CostConfig()
     resources: Resources = Resources()
 
     @property
     def effective_tracking(self) -> TrackingConfig:
-        """How faces are linked: frames that are looked at may be far apart."""
+        """The tracking settings with a `max_gap_s` that spans the sampled frames."""
         return self.tracking.model_copy(update={"max_gap_s": max(self.tracking.max_gap_s, self._sample_gap_s)})
 
     @property
     def effective_events(self) -> EventsConfig:
-        """What is one event, likewise."""
+        """The event settings with a `max_gap_s` that spans the sampled frames."""
         return self.events.model_copy(update={"max_gap_s": max(self.events.max_gap_s, self._sample_gap_s)})
 
     @property
@@ -116,5 +120,5 @@ class AnnotateConfig(Section):
 
 
 def content_hash(*parts: object) -> str:
-    """sha256 over JSON of the parts: equal keys mean equal results."""
+    """Return the SHA-256 of the JSON of the parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The stages of an annotation that read videos: probe and decode. They need neither torch nor Ray."""
+"""The stages of an annotation that read videos: probe and decode. They import neither torch nor Ray."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,17 +28,115 @@ from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
 
+Row = dict[str, Any]  # of strings, numbers and bytes, as Ray Data passes it between processes
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """A video to probe."""
+
+    video: Input
+
+    def to_row(self) -> Row:
+        """Return the request as a row."""
+        return {"input": json.dumps(asdict(self.video))}
+
+    @classmethod
+    def from_row(cls, row: Row) -> ProbeRequest:
+        """Read the request from a row."""
+        return cls(Input(**json.loads(row["input"])))
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The result of `Probe`.
+
+    Attributes:
+        reason: why the video cannot be annotated; "" if it can.
+        record: the first fields of its record; empty if it cannot.
+        segments: its segments, in time order; empty if it cannot.
+    """
+
+    video_id: str
+    reason: str = ""
+    record: Record = field(default_factory=dict)
+    segments: list[Segment] = field(default_factory=list)
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        result = {name: value for name, value in asdict(self).items() if name != "video_id"}
+        return {"video_id": self.video_id, "result": json.dumps(result)}
+
+    @classmethod
+    def from_row(cls, row: Row) -> ProbeResult:
+        """Read the result from a row."""
+        result = json.loads(row["result"])
+        return cls(row["video_id"], result["reason"], result["record"], [_segment(each) for each in result["segments"]])
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """A segment to extract, and the key of its features."""
+
+    key: str
+    segment: Segment
+
+    def to_row(self) -> Row:
+        """Return the task as a row."""
+        return {"task": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_row(cls, row: Row) -> SegmentTask:
+        """Read the task from a row."""
+        task = json.loads(row["task"])
+        return cls(task["key"], _segment(task["segment"]))
+
+
+@dataclass(frozen=True)
+class DecodedPart:
+    """A part of a segment between `Decode` and `Encode`.
+
+    Attributes:
+        key: of the segment.
+        number: 0-based within the segment.
+        last: the segment ends with this part.
+        rows: FEATURES without embeddings, as an Arrow IPC stream.
+        crops: (M, T, 112, 112, 3) uint8 RGB, as bytes.
+        attempts: the number of this attempt at the segment, from 1.
+        work_s: CPU time of this part, about.
+        error: the reason why the segment failed; "" if it did not. The part is then without rows.
+    """
+
+    key: str
+    video_id: str
+    number: int = 0
+    last: bool = True
+    rows: bytes = b""
+    crops: bytes = b""
+    attempts: int = 1
+    work_s: float = 0.0
+    error: str = ""
+
+    def to_row(self) -> Row:
+        """Return the part as a row."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_row(cls, row: Row) -> DecodedPart:
+        """Read the part from a row."""
+        return cls(**row)
+
 
 class Probe:
-    """A video's fingerprint, record and segments, or the reason why it has none."""
+    """The stage that reads the fingerprint, record and segments of a video, or the reason why it cannot."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage, guarded: bool = True) -> None:
         self._config, self._storage = config, storage
         self._attempt = guard(guarded)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        video = Input(**json.loads(row["input"]))
-        limits, result = self._config.limits, {}
+    def __call__(self, row: Row) -> Row:
+        video = ProbeRequest.from_row(row).video
+        limits, result = self._config.limits, ProbeResult(video.video_id)
         with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome:
             with self._attempt(
                 self._storage, content_hash("probe", video.uri), limits.attempts, limits.probe_s
@@ -65,89 +163,57 @@ class Probe:
                 assumed = self._config.assume_fps
                 gap_s = self._config.effective_tracking.max_gap_s
                 segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s)
-            record["content"] = record["fingerprint"] + video.asked(fps)
+            record["source_hash"] = record["fingerprint"] + video.asked(fps)
             record["frames_expected"] = sum(segment.frames for segment in segments)
-            result = {"record": record, "segments": [asdict(segment) for segment in segments]}
-        said = {"reason": outcome.reason} if outcome.reason else result
-        return {"video_id": video.video_id, "result": json.dumps(said)}
-
-
-def read_probe(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What `Probe` said of a video_id: {"reason": …} or {"record": …, "segments": [Segment, …]}."""
-    said: dict[str, Any] = json.loads(row["result"])
-    if "segments" in said:
-        said["segments"] = [_segment(fields) for fields in said["segments"]]
-    return row["video_id"], said
-
-
-@dataclass(frozen=True)
-class SegmentTask:
-    """A segment to observe, under the key of what comes out."""
-
-    key: str
-    segment: Segment
-
-    def to_row(self) -> dict[str, Any]:
-        return {"task": json.dumps(asdict(self))}
-
-    @classmethod
-    def from_row(cls, row: dict[str, Any]) -> SegmentTask:
-        task = json.loads(row["task"])
-        return cls(task["key"], _segment(task["segment"]))
+            result = ProbeResult(video.video_id, record=record, segments=segments)
+        return (ProbeResult(video.video_id, outcome.reason) if outcome.reason else result).to_row()
 
 
 class Decode:
-    """A segment's rows and crops, a part at a time. A part that could not be decoded carries the reason instead."""
+    """The stage that yields the rows and crops of a segment in parts. After a failure, the last part has the reason."""
 
     def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray, guarded: bool = True) -> None:
         self._config, self._storage, self._templates = config, storage, templates
         self._attempt = guard(guarded)
 
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def __call__(self, row: Row) -> Iterator[Row]:
         task = SegmentTask.from_row(row)
-        base = {
-            "key": task.key,
-            "video_id": task.segment.video_id,
-            "error": "",
-            "rows": b"",
-            "crops": b"",
-            "number": 0,
-            "last": True,
-            "attempts": 1,
-        }
+        video_id = task.segment.video_id
         start = time.monotonic()
         with (
-            contain_fault(self._storage, task.segment.video_id, INPUT_ERRORS) as outcome,
+            contain_fault(self._storage, video_id, INPUT_ERRORS) as outcome,
             self._attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
         ):
             images: Iterable[Frame] = watch.through(
                 frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
             )
             if task.segment.sampled_frames is not None:
-                images = filter(partial(_is_looked_at, frozenset(task.segment.sampled_frames)), images)
+                images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
             detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
             for part in extract(
                 task.segment, images, detector, radius, self._templates, self._config.effective_tracking
             ):
-                watch.pause()  # while the encoder is busy
-                yield base | {
-                    "rows": _to_ipc(part.rows), "crops": part.crops.tobytes(), "number": part.number,
-                    "last": part.last, "attempts": watch.number, "work_s": time.monotonic() - start,
-                }  # fmt: skip
+                watch.pause()  # The encoder may take any time.
+                yield DecodedPart(
+                    task.key, video_id, part.number, part.last, _to_ipc(part.rows), part.crops.tobytes(),
+                    watch.number, time.monotonic() - start,
+                ).to_row()  # fmt: skip
                 watch.resume()
                 start = time.monotonic()
         if outcome.reason:
-            yield base | {"error": outcome.reason, "work_s": time.monotonic() - start}
-        # What PyAV leaves lies in cycles of references, and Python looks for those rarely: 50 MB after three minutes.
+            yield DecodedPart(task.key, video_id, work_s=time.monotonic() - start, error=outcome.reason).to_row()
+        # PyAV leaves reference cycles, which Python collects rarely. Without this call they take 50 MB in 3 minutes.
         gc.collect()
 
 
-def _is_looked_at(wanted: frozenset[int], frame: Frame) -> bool:
-    return frame.index in wanted
+def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
+    return frame.index in sampled
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
-    return Segment(**{**fields, "span": Span(**fields["span"])})
+    sampled = fields["sampled_frames"]
+    sampled_frames = None if sampled is None else tuple(sampled)
+    return Segment(**{**fields, "span": Span(**fields["span"]), "sampled_frames": sampled_frames})
 
 
 def _to_ipc(table: pa.Table) -> bytes:

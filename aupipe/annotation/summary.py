@@ -1,4 +1,4 @@
-"""The end of a run: videos.parquet, run.json, and what the terminal says."""
+"""The end of a run: videos.parquet, run.json and the summary in the terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aupipe.errors import redact
 from aupipe.storage import Storage
 
 if TYPE_CHECKING:
-    from aupipe.annotation.cache_keys import CacheKeys  # it imports torch
+    from aupipe.annotation.cache_keys import CacheKeys  # `cache_keys` imports torch
 
 VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
 
@@ -33,13 +33,13 @@ _PACKAGES = {"torch": "torch", "ray": "ray", "av": "av", "opencv": "opencv-pytho
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         videos: the records of this run's inputs.
-        pending: inputs that this run's phase left to another.
-        frames, work_s, cost: frames observed in this run, what it took of CPUs, and the price of that.
-        passed_over: files of the folders that were named which are no inputs.
+        pending: the number of inputs that are left to a run of another phase.
+        frames, work_s, cost: the extracted frames, the CPU time for them, and its price.
+        passed_over: the skipped files in the named folders.
     """
 
     out: str
@@ -61,12 +61,12 @@ class Summary:
 
     @property
     def faults(self) -> int:
-        """Inputs that met a fault of our own code."""
+        """The number of inputs with an internal error."""
         return sum(is_internal(record.get("reason")) for record in self.videos)
 
     @property
     def usable(self) -> int:
-        """Inputs of which at least something could be done."""
+        """The number of inputs with at least one decoded frame."""
         return self.pending + sum(
             r["status"] in ("ok", "duplicate") or bool(r.get("frames_decoded")) for r in self.videos
         )
@@ -76,37 +76,37 @@ class Summary:
         counts = ", ".join(f"{count} {status}" for status, count in statuses)
         lines = [f"{counts}; {self.frames:,} frames decoded in {self.seconds:.1f} s; tables in {redact(self.out)}"]
         if self.frames:
-            spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s a frame"
+            spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s per frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
         if passed_over := self.passed_over.text():
             lines.append(passed_over)
         if self.faults:
             inputs = "1 input" if self.faults == 1 else f"{self.faults:,} inputs"
             lines.append(
-                f"a fault of aupipe (internal_error) set {inputs} aside, the tables of all others are whole; the "
-                f"tracebacks to report lie in {redact(self.out)}/{LOGS}, and the same command tries again"
+                f"an error in aupipe (internal_error) affected {inputs}; the tables of all others are complete; "
+                f"report the tracebacks in {redact(self.out)}/{LOGS}; re-run the command to retry"
             )
-        aside = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
-        return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in aside])
+        incomplete = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
+        return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in incomplete])
 
 
 def write_videos(
-    storage: Storage, books: Ledger, aside: dict[str, Record], inputs: Sequence[Input],
+    storage: Storage, committed: Ledger, quarantined: dict[str, Record], inputs: Sequence[Input],
     only: Collection[str] | None = None,
 ) -> None:  # fmt: skip
-    """Write videos.parquet: what is committed, what this run set aside, and what earlier runs set aside.
+    """Write videos.parquet: committed videos, and those that this run and earlier runs quarantined.
 
-    After the columns of VIDEOS stand, as text, the further columns of manifests, of this run or an earlier one.
+    The further columns of manifests, of this run and earlier ones, follow the columns of VIDEOS, as text.
 
     Args:
-        only: of these videos; None: of all.
+        only: the videos to write; None: all.
     """
     earlier: dict[str, Record] = {}
     if storage.exists(VIDEOS_FILE):
         earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
     rows = {key: row for key, row in earlier.items() if row["status"] in ("quarantined", "duplicate")}
-    rows |= {video_id: record for video_id, (record, _) in books.current().items()}
-    rows |= aside
+    rows |= {video_id: record for video_id, (record, _) in committed.current().items()}
+    rows |= quarantined
     rows = {key: row for key, row in rows.items() if only is None or key in only}
     ours = set(schema.VIDEOS.names)
     further = {key: {name: row[name] for name in row.keys() - ours} for key, row in earlier.items()}
@@ -118,7 +118,7 @@ def write_videos(
 
 
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
-    """Write run.json: which model and settings made the tables, and what this run did."""
+    """Write run.json: the models and settings of the tables, and the counts of this run."""
     decision, members = keys.decision, keys.models.members
     thresholds = {au: sum(each[au] for each in decision.thresholds) / len(members) for au in facs.AUS}
     described = {
@@ -134,11 +134,12 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "ensemble": decision.how if len(members) > 1 else None,
         "config": keys.config.model_dump(mode="json"),
         "config_sha256": content_hash(keys.config.model_dump(mode="json")),
-        "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,  # vote: each model's own
+        # With vote, each model has its own thresholds.
+        "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
         "passed_over": summary.passed_over.record(),
-        "frames": {  # of this run's inputs: every one that was expected is a row
+        "frames": {  # of the inputs of this run; every expected frame has a row
             name: sum(record.get(f"frames_{name}") or 0 for record in summary.videos)
             for name in ("expected", "decoded", "lost", "corrupt")
         },

@@ -1,4 +1,4 @@
-"""Which rows of a video are one person's, and how far apart in time they are."""
+"""The rows of a video that show the same person, and the times between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aupipe.faces.track import ASSUMED_FRAME_S, LinkedFaces, TrackingConfig, fac
 
 
 def gap_times_s(table: pa.Table) -> np.ndarray:
-    """(N,) times for measuring gaps: media time where the container gives it, else an assumed rate."""
+    """Return times (N,) for measuring gaps: media times if the container gives them, otherwise by an assumed rate."""
     assumed = table["frame"].to_numpy() * ASSUMED_FRAME_S
     times = np.asarray(table["time_s"].to_numpy(zero_copy_only=False), np.float64)
     if np.isnan(times).all():
@@ -22,19 +22,19 @@ def gap_times_s(table: pa.Table) -> np.ndarray:
     return np.where(known, times, np.interp(np.arange(len(times)), np.flatnonzero(known), times[known]))
 
 
-def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
-    """(N,) face id of each row of a whole video, −1 where there is no face."""
-    frame = observed["frame"].to_numpy()
-    boxes = np.stack([observed[name].to_numpy(zero_copy_only=False) for name in BOX], axis=1)
+def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
+    """Return the face id (N,) of each row of a whole video, −1 for a row without a face."""
+    frame = features["frame"].to_numpy()
+    boxes = np.stack([features[name].to_numpy(zero_copy_only=False) for name in BOX], axis=1)
     has_face = ~np.isnan(boxes[:, 0])
-    times = gap_times_s(observed)
-    cut = observed["cut"].to_numpy(zero_copy_only=False).astype(bool)
-    links = observed["link"].fill_null(-1).to_numpy()
-    resumes = observed["resumes"].combine_chunks()
-    sizes = np.stack([observed[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
+    times = gap_times_s(features)
+    cut = features["cut"].to_numpy(zero_copy_only=False).astype(bool)
+    links = features["link"].fill_null(-1).to_numpy()
+    resumes = features["resumes"].combine_chunks()
+    sizes = np.stack([features[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
     edges = np.append(np.flatnonzero(np.diff(frame, prepend=frame[:1] - 1)), len(frame))
     starts, stops = edges[:-1], edges[1:]
-    # One frame at a time: a list of them would be the largest thing in memory that grows with the video's length.
+    # Frames are linked one at a time; a list of them would take most memory for a long video.
     linked = (
         LinkedFaces(
             int(frame[a]), float(times[a]), boxes[a:b][has_face[a:b]], links[a:b][has_face[a:b]],
@@ -49,11 +49,11 @@ def link_faces(observed: pa.Table, tracking: TrackingConfig) -> np.ndarray:
 
 
 def _pairs(lists: pa.ListArray) -> list[list[tuple[int, int]]]:
-    """The (frame, face) pairs of each row."""
+    """Return the (frame, face) pairs of each row."""
     return [list(zip(flat[::2], flat[1::2], strict=True)) if flat else [] for flat in lists.to_pylist()]
 
 
 def rows_of_faces(ids: np.ndarray) -> Iterator[np.ndarray]:
-    """Row numbers of each face, in order."""
+    """Yield the row numbers of each face, in order."""
     for face in np.unique(ids[ids >= 0]):
         yield np.flatnonzero(ids == face)

@@ -1,150 +1,168 @@
-"""What a run has to do, from the inputs and what is committed: each input is in exactly one place of the list."""
+"""The work of a run, planned from its inputs, the committed results and the probed headers.
+
+Each input is in exactly one field of the `WorkList`. Completed work is never computed again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.segments import Segment
+from aupipe.annotation.stages import ProbeResult
 from aupipe.errors import ConfigError, redact
 
-_ROW_BYTES = 100  # of geometry a face, about
+_ROW_BYTES = 100  # of one face in one frame without its embedding, about
 
-# A video to observe, and its segments with their keys, in time order.
+# The record of a video to extract, and its segments with their keys, in time order.
 PendingVideo = tuple[Record, list[tuple[str, Segment]]]
 
 
 @dataclass
 class WorkList:
-    """Records by video_id.
+    """The inputs of a run by the work that they need: records by video_id.
 
     Attributes:
-        unchanged: nothing to do.
-        decide: head is done and committed in the entry; thresholds, smoothing or events have changed.
-        observe: to be decoded.
-        aside: quarantined, with the reason, or a duplicate.
-        pending: left to another run, by its phase.
+        unchanged: no work is due.
+        decide: predictions are committed in the entry; thresholds, smoothing or events have changed.
+        extract: to be decoded.
+        quarantined: quarantined, with the reason, or a duplicate.
+        pending: left to a run of another phase.
+        to_probe: must be probed before they can be planned.
     """
 
     unchanged: dict[str, Record] = field(default_factory=dict)
     decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
-    observe: dict[str, PendingVideo] = field(default_factory=dict)
+    extract: dict[str, PendingVideo] = field(default_factory=dict)
     quarantined: dict[str, Record] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
+    to_probe: list[Input] = field(default_factory=list)
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
-        """Set videos aside that could not be observed, or decided, after all."""
+        """Quarantine videos whose extraction or finalization failed."""
         for video_id, reason in reasons.items():
-            due = self.observe if video_id in self.observe else self.decide
-            record = due.pop(video_id)[0]
+            work = self.extract if video_id in self.extract else self.decide
+            record = work.pop(video_id)[0]
             self.quarantined[video_id] = record | {"status": "quarantined", "reason": reason}
 
     def postpone(self, video_ids: Iterable[str]) -> None:
-        """Leave videos that are to be observed, or decided again, to another run."""
+        """Leave videos to a run of another phase."""
         for video_id in list(video_ids):
-            self.observe.pop(video_id, None)
+            self.extract.pop(video_id, None)
             self.decide.pop(video_id, None)
             self.pending.add(video_id)
 
-    def disk_bounded_batches(self, most_bytes: int, width: int) -> list[dict[str, PendingVideo]]:
-        """What is to be observed, by video_id, in waves that leave about `most_bytes` of embeddings of this width."""
-        waves: list[dict[str, PendingVideo]] = []
-        left = 0
-        for video_id, due in sorted(self.observe.items()):
-            size = due[0]["frames_expected"] * (4 * width + _ROW_BYTES)
-            if size > left:
-                waves.append({})
-                left = max(most_bytes, size)
-            waves[-1][video_id] = due
-            left -= size
-        return waves
-
-    def records(self) -> dict[str, Record]:
-        """The record of every input."""
-        return {
-            **self.unchanged, **self.quarantined,
-            **{key: record for key, (record, _) in self.decide.items()},
-            **{key: record for key, (record, _) in self.observe.items()},
-        }  # fmt: skip
+    def disk_bounded_batches(self, max_bytes: int, embed_dim: int) -> list[dict[str, PendingVideo]]:
+        """Return the videos to extract, by video_id, in batches with about `max_bytes` of features each."""
+        batches: list[dict[str, PendingVideo]] = []
+        free_bytes = 0
+        for video_id, video in sorted(self.extract.items()):
+            size = video[0]["frames_expected"] * (4 * embed_dim + _ROW_BYTES)
+            if size > free_bytes:
+                batches.append({})
+                free_bytes = max(max_bytes, size)
+            batches[-1][video_id] = video
+            free_bytes -= size
+        return batches
 
 
-def triage(
-    inputs: Sequence[Input], stamps: dict[str, str], books: Ledger, keys: CacheKeys
-) -> tuple[WorkList, list[Input]]:
-    """What can be said without opening a file, and the inputs that must be probed."""
-    work = WorkList()
-    to_probe = []
-    current = books.current()
-    for video in inputs:
-        record, entry = current.get(video.video_id, (None, None))
-        said = (redact(video.uri), stamps[video.video_id])
-        known = record is not None and (record["uri"], record["stamp"]) == said and said[1] != ""
-        if video.refused:
-            base = {"uri": redact(video.uri), "video_id": video.video_id, "stamp": ""}
-            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": video.refused}
-            continue
-        content = "" if record is None else record["fingerprint"] + video.asked(keys.config.sample_fps)
-        if record is None or entry is None or not known or record["head_key"] != keys.head(content):
-            to_probe.append(video)
-        elif record["decide_key"] == keys.decide(content):
-            work.unchanged[video.video_id] = record
-        else:
-            renewed = record | {"decide_key": keys.decide(content)}
-            work.decide[video.video_id] = (renewed, entry)
-    return work, to_probe
-
-
-def add_probed(
-    work: WorkList,
-    probed: Collection[tuple[Input, dict[str, Any]]],
-    stamps: dict[str, str],
-    books: Ledger,
+def plan(
+    inputs: Sequence[Input],
+    signatures: Mapping[str, str],
+    cached: Ledger,
     keys: CacheKeys,
-) -> None:
-    """Add probed inputs, in order of video_id, to the list.
+    probed: Mapping[str, ProbeResult] | None = None,
+) -> WorkList:
+    """Return the work that is due.
+
+    A first call without `probed` opens no input and lists those that must be probed in `to_probe`. A second call with
+    their results plans all inputs.
 
     Args:
-        probed: for each input {"reason": …}, or {"record": …, "segments": [Segment, …]}.
+        signatures: `stat_signature` of each input, by video_id.
+        probed: the result of `Probe` of each input that must be probed, by video_id.
 
     Raises:
-        ConfigError: an input has the id of another video of an earlier run.
+        ConfigError: an input has the video_id that another video of an earlier run has.
     """
-    current = books.current()
-    found = {video.video_id: result["record"]["content"] for video, result in probed if "record" in result}
+    work = WorkList()
+    current = cached.current()
+    due: list[tuple[Input, ProbeResult]] = []
+    for video in inputs:
+        record, entry = current.get(video.video_id, (None, None))
+        if video.refused:
+            work.quarantined[video.video_id] = _base(video, "") | {"status": "quarantined", "reason": video.refused}
+        elif record is not None and entry is not None and _is_current(video, record, signatures, keys):
+            _add_committed(work, record, entry, keys, _source_hash(video, record, keys))
+        elif probed is not None and video.video_id in probed:
+            due.append((video, probed[video.video_id]))
+        else:
+            work.to_probe.append(video)
+    _add_probed(work, due, signatures, current, keys)
+    return work
+
+
+def _is_current(video: Input, record: Record, signatures: Mapping[str, str], keys: CacheKeys) -> bool:
+    """Return whether the file is unchanged by its signature, and its predictions are committed under the same key."""
+    signature = signatures[video.video_id]
+    same = signature != "" and (record["uri"], record["stat_signature"]) == (redact(video.uri), signature)
+    return same and record["head_key"] == keys.head(_source_hash(video, record, keys))
+
+
+def _source_hash(video: Input, record: Record, keys: CacheKeys) -> str:
+    return str(record["fingerprint"]) + video.asked(keys.config.sample_fps)
+
+
+def _add_committed(
+    work: WorkList, record: Record, entry: Entry, keys: CacheKeys, source_hash: str, base: Record | None = None
+) -> None:
+    """Add a video whose predictions are committed."""
+    if record["decide_key"] == keys.decide(source_hash):
+        work.unchanged[record["video_id"]] = record
+    else:
+        renewed = record | (base or {}) | {"decide_key": keys.decide(source_hash)}
+        work.decide[record["video_id"]] = (renewed, entry)
+
+
+def _add_probed(
+    work: WorkList, probed: Sequence[tuple[Input, ProbeResult]], signatures: Mapping[str, str],
+    current: Mapping[str, tuple[Record, Entry]], keys: CacheKeys,
+) -> None:  # fmt: skip
+    """Add probed inputs in the order of their video_id, so that the first of equal videos is not the duplicate."""
+    found = {video.video_id: result.record["source_hash"] for video, result in probed if not result.reason}
     first_with = {
-        record["content"]: video_id
+        record["source_hash"]: video_id
         for video_id, (record, _) in sorted(current.items(), reverse=True)
-        if record["status"] in ("ok", "partial") and found.get(video_id, record["content"]) == record["content"]
+        if record["status"] in ("ok", "partial") and found.get(video_id, record["source_hash"]) == record["source_hash"]
     }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
-        base: Record = {"uri": redact(video.uri), "video_id": video.video_id, "stamp": stamps[video.video_id]}
-        if "reason" in result:
-            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": result["reason"]}
+        base = _base(video, signatures[video.video_id])
+        if result.reason:
+            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": result.reason}
             continue
-        record = base | result["record"]
-        fingerprint, content = record["fingerprint"], record["content"]
+        record = base | result.record
+        fingerprint, source_hash = record["fingerprint"], record["source_hash"]
         before, entry = current.get(video.video_id, (None, None))
         if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != redact(video.uri):
             raise ConfigError(
                 f"{redact(video.uri)} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
                 "name a common parent folder, or another --out"
             )
-        if before is not None and entry is not None and before["head_key"] == keys.head(content):
-            renewed = before | base | {"decide_key": keys.decide(content)}  # touched or moved, not changed
-            if before["decide_key"] == renewed["decide_key"]:
-                work.unchanged[video.video_id] = before
-            else:
-                work.decide[video.video_id] = (renewed, entry)
+        if before is not None and entry is not None and before["head_key"] == keys.head(source_hash):
+            _add_committed(work, before, entry, keys, source_hash, base)  # touched or moved, but the same bytes
             continue
-        twin = first_with.setdefault(content, video.video_id)
+        twin = first_with.setdefault(source_hash, video.video_id)
         if twin != video.video_id:
-            said = {"status": "duplicate", "duplicate_of": twin, "reason": f"duplicate: same bytes as {twin}"}
-            work.quarantined[video.video_id] = record | said
+            reason = f"duplicate: same bytes as {twin}"
+            work.quarantined[video.video_id] = record | {"status": "duplicate", "duplicate_of": twin, "reason": reason}
             continue
-        record |= {"head_key": keys.head(content), "decide_key": keys.decide(content), "attempts": 1}
+        record |= {"head_key": keys.head(source_hash), "decide_key": keys.decide(source_hash), "attempts": 1}
         record["model_sha256"] = keys.models.sha256
-        work.observe[video.video_id] = (record, [(keys.segment(content, s), s) for s in result["segments"]])
+        work.extract[video.video_id] = (record, [(keys.segment(source_hash, s), s) for s in result.segments])
+
+
+def _base(video: Input, signature: str) -> Record:
+    return {"uri": redact(video.uri), "video_id": video.video_id, "stat_signature": signature}

@@ -14,12 +14,12 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.util.metrics import Counter
 
 from aupipe.annotation import model_stages
-from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Row, Runner
+from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Runner
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.model_stages import Export, Group
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import Decode, Probe, SegmentTask
+from aupipe.annotation.stages import Decode, Probe, Row, SegmentTask
 from aupipe.errors import ConfigError
 from aupipe.models import default_models
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes

@@ -1,4 +1,4 @@
-"""The job in one process: the tables that Ray writes, without Ray; what is done is not done again."""
+"""The local runner: it writes the same tables as Ray, without Ray, and never repeats completed work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOCAL = ["--set", "engine=local"]
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Two clips and a text."""
+    """Write two clips and a text file."""
     folder = tmp_path / "in"
     write_clip(folder / "a.mp4", scene(30, size=(200, 160), face=120), options={"g": "10"})
     write_clip(folder / "two.mkv", scene(12, size=(320, 160), people=(0.25, 0.75), face=120))
@@ -38,7 +38,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def files(out: Path) -> dict[str, str]:
-    """Name and sha256 of every table of frames and events."""
+    """Return the name and sha256 of every table of frames and events."""
     found = [*(out / "frames").iterdir(), *(out / "events").iterdir()]
     return {f"{path.parent.name}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
@@ -81,9 +81,9 @@ def test_it_needs_no_ray_and_a_missing_input_no_models(archive: Path, checkpoint
 
     one = ["--input", str(archive / "a.mp4"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
     assert run(*one).splitlines()[-1] == "0 ['torch']"
-    said = run("--input", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "none"))
-    assert said.splitlines()[-1] == "1 []"
-    assert "not_found" in said
+    output = run("--input", str(tmp_path / "nowhere.mp4"), "--out", str(tmp_path / "none"))
+    assert output.splitlines()[-1] == "1 []"
+    assert "not_found" in output
     (row,) = pq.read_table(tmp_path / "none" / "videos.parquet").to_pylist()
     assert (row["video_id"], row["status"]) == ("nowhere.mp4", "quarantined")
 
@@ -113,7 +113,9 @@ def test_small_jobs_are_local_where_no_cluster_is_named(
     def is_local(workers: int | None = None, inputs: list[Input] = inputs, **settings: object) -> bool:
         config = AnnotateConfig(**settings)  # type: ignore[arg-type]
         job = AnnotateJob((), (), storage.root, config, workers=workers)
-        return annotator._is_local(job, annotator._Plan(Ledger(storage), {}, WorkList(), inputs), storage)
+        return annotator._is_local(
+            job, annotator._State(inputs, {}, Ledger(storage), WorkList(to_probe=inputs)), storage
+        )
 
     assert is_local()
     assert not is_local(workers=2)

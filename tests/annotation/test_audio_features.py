@@ -1,4 +1,4 @@
-"""Sound: left once, read in pieces, equal to the whole; columns by media time."""
+"""Log-mel spectrograms: written once, read in pieces, equal to the whole; columns by media time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def small(seconds: int) -> list[np.ndarray]:
 
 
 def left(storage: Storage) -> audio_features.LogMelReader:
-    """The sound that was left for the video `aa`."""
+    """Read the spectrogram of the video `aa`."""
     return audio_features.LogMelReader(storage, features.segments(storage)[audio_features.audio_key("aa")])
 
 

@@ -1,4 +1,4 @@
-"""Exports: what other tools read, with every row and the numbers of our own tables."""
+"""Exports: the formats of other tools, with every row and the values of the tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    """Frames 0 to 4: face 0 in 0, 1 and 4, face 1 in 1, nothing in 2, 3 not decoded."""
+    """Export frames 0 to 4: face 0 in 0, 1 and 4, face 1 in 1, no face in 2, and 3 not decoded."""
 
     def face(frame: int, face_id: int, on: bool) -> dict:
         told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9 if on else 0.2)

@@ -1,4 +1,4 @@
-"""Observe: crops lie on the model's own template, parts are bounded, and rows tell what became of each frame."""
+"""Extraction: crops are aligned to the model's template, parts are bounded, and rows have the status of each frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from aupipe.annotation import extract as module
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.annotation.segments import Input, cut_into_segments
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
@@ -34,7 +34,7 @@ def run(
 
 
 def seen_on(crops: np.ndarray) -> np.ndarray:
-    """(5, 2) median of the points that the detector sees on crops."""
+    """Return the median (5, 2) of the landmarks that the detector finds on crops."""
     detector = Detector(DetectorConfig())
     points = [detector.detect(cv2.resize(c, (224, 224))).landmarks[0] / 2 for c in crops]
     return np.median(points, axis=0)
@@ -80,10 +80,10 @@ def test_each_frame_says_what_became_of_it(tmp_path: Path) -> None:
 
 
 def test_embeddings_stand_where_crops_were() -> None:
-    schema = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+    schema = pa.schema([field for field in FEATURES if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": i, "status": s} for i, s in enumerate(("ok", "no_face", "ok"))], schema)
     table = with_embeddings(rows, np.arange(6, dtype=np.float32).reshape(2, 3))
     assert table["embedding"].to_pylist() == [[0, 1, 2], None, [3, 4, 5]]
-    assert table.schema.equals(OBSERVED)
+    assert table.schema.equals(FEATURES)
     none = with_embeddings(rows.slice(1, 1), np.zeros((0, 3), np.float32))
     assert none["embedding"].to_pylist() == [None]

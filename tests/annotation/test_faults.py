@@ -1,4 +1,4 @@
-"""What a stage raises on one input is that input's; what storage or the machine raises is nobody's."""
+"""An error of a stage on one input quarantines that input; an error of storage or the machine is raised."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 class LibraryError(RuntimeError):
-    """An error of a library that nobody foresaw."""
+    """An unexpected error of a library."""
 
 
 @pytest.mark.parametrize(

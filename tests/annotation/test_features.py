@@ -1,4 +1,4 @@
-"""Between the phases: a segment is there whole or not at all, and embeddings are read a few parts at a time."""
+"""Stored features: a segment is complete or absent, and embeddings are read a few parts at a time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import pytest
 import torch
 
 from aupipe.annotation import features
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
 
 def part(first: int, rows: int) -> pa.Table:
-    """Rows from frame `first` on; every third has no face. Embeddings are (frame, −frame, frame/2)."""
+    """Return rows from frame `first` on; every third has no face. Embeddings are (frame, −frame, frame/2)."""
     found = [
         {"frame": i, "status": "no_face"} if i % 3 == 2 else {"frame": i, "status": "ok", "embedding": [i, -i, i / 2]}
         for i in range(first, first + rows)
     ]
-    return pa.Table.from_pylist(found, schema=OBSERVED)
+    return pa.Table.from_pylist(found, schema=FEATURES)
 
 
 def test_a_segment_counts_only_when_all_its_parts_are_there(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    empty = OBSERVED.empty_table()
+    empty = FEATURES.empty_table()
     for key, number, last in (("v.aa", 0, False), ("v.aa", 1, True), ("w.bb", 0, False), ("w.cc", 1, True)):
         features.write(storage, key, number, last, empty)
     assert {key: len(names) for key, names in features.segments(storage).items()} == {"v.aa": 2}
@@ -59,7 +59,7 @@ def test_embeddings_of_a_track_come_from_the_parts_that_hold_them(
 
 
 def test_a_video_goes_from_memory_with_its_last_user(tmp_path: Path) -> None:
-    """Without the garbage collector, which may not look for a long time."""
+    """The video is freed without the garbage collector, which may not run for a long time."""
     features.write(Storage(tmp_path), "aa", 0, True, part(0, 30))
     video = features.Embeddings(Storage(tmp_path), features.segments(Storage(tmp_path))["aa"])
     video.take(np.arange(2))

@@ -1,4 +1,4 @@
-"""Inputs: what the arguments name, by path, folder, pattern, URI and manifest."""
+"""Inputs: the videos that the arguments name, by path, folder, pattern, URI and manifest."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_source_code_with_a_suffix_of_video_is_passed_over(tmp_path: Path) -> No
     (tmp_path / "empty.ts").touch()
     (tmp_path / "app.ts").write_text("export const x = 'é'\n" * 100)
     (tmp_path / "de.ts").write_text('<?xml version="1.0"?><!DOCTYPE TS>')
-    (tmp_path / "umlaut.ts").write_bytes(b"a" * 1023 + "é".encode())  # cut in two where the look ends
+    (tmp_path / "umlaut.ts").write_bytes(b"a" * 1023 + "é".encode())  # the check cuts the é
     (tmp_path / "Main.mod").write_text("MODULE Main;")
     inputs, passed = find_inputs([str(tmp_path)])
     assert [video.video_id for video in inputs] == ["cut.MTS", "empty.ts", "film.ts"]
@@ -221,7 +221,7 @@ def test_a_manifest_names_videos_parts_and_further_columns(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name\na.mp4\n", "a column `uri` is needed"),
         ("uri\n", "names no video"),
@@ -230,9 +230,9 @@ def test_a_manifest_names_videos_parts_and_further_columns(tmp_path: Path) -> No
         ("uri,video_id\na.mp4,x\nb.mp4,x\n", "would both be video_id 'x'"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_rejected(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text(text)
-    with pytest.raises((ManifestError, ConfigError), match=said):
+    with pytest.raises((ManifestError, ConfigError), match=message):
         find_inputs([str(tmp_path / "m.csv")])
 
 

@@ -1,4 +1,4 @@
-"""Every system, in one process: segments and batches leave no trace, every face is told of, sound is heard."""
+"""Every system in one process: results depend neither on segments nor on batches, and audio is used."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two people, of whom one is away for a while, with sound."""
+    """Write a clip with sound of two people, one of whom is absent for a while."""
     both, alone = scene(40, size=(480, 240), people=(0.25, 0.75)), scene(40, size=(480, 240), people=(0.25,))
     images = [*both[:15], *alone[15:20], *both[20:]]
     return speaking(tmp_path_factory.mktemp("clip") / "a.mkv", images, options={"g": "8", "bf": "2", "crf": "18"})
@@ -67,7 +67,7 @@ def load(name: str, folder: Path) -> ModelSet:
 
 @cache
 def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[CropBatch]]]:
-    """Every segment with its parts: what observe does before any model looks."""
+    """Return every segment with its parts, as extraction yields them before any model runs."""
     config = AnnotateConfig(tracking={"max_gap_s": 0.4})
     segments = cut_into_segments(
         Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=config.effective_tracking.max_gap_s
@@ -79,7 +79,7 @@ def see(clip: Path, segment_s: float) -> list[tuple[Segment, list[CropBatch]]]:
 
 
 def annotate(clip: Path, models: ModelSet, out: Path, segment_s: float, batch_size: int) -> pa.Table:
-    """What the job does with one video, without Ray."""
+    """Annotate one video as the job does, without Ray."""
     storage, config = (
         Storage(out),
         AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),

@@ -1,4 +1,4 @@
-"""Ledger: what is committed stays, what is replaced or half written goes, and nothing stands twice."""
+"""Ledger: committed rows stay, replaced and incomplete ones are deleted, and no row exists twice."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     commit(storage, {"a": 3, "b": 4}, generation=1)
     commit(storage, {"b": 5}, generation=2, key="other")
-    books = Ledger.read(storage)
-    books.reconcile()
+    committed = Ledger.read(storage)
+    committed.reconcile()
     assert content(storage) == {"a": 3, "b": 5}
     again = Ledger.read(storage)
     again.reconcile()
@@ -96,4 +96,4 @@ def test_records_of_an_older_version_are_of_whole_videos(tmp_path: Path) -> None
     storage = Storage(tmp_path)
     commit(storage, {"a": 3}, generation=1)
     (found, _) = Ledger.read(storage).current()["a"]
-    assert found == record("a") | {"content": "f-a"}
+    assert found == record("a") | {"source_hash": "f-a", "stat_signature": ""}

@@ -1,4 +1,4 @@
-"""Several models: order does not matter, templates are shared, and what cannot decide together is refused."""
+"""Several models: their order has no effect, templates are shared, and incompatible models are rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aupipe.annotation import model_set
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.extract import with_embeddings
-from aupipe.annotation.schema import OBSERVED
+from aupipe.annotation.schema import FEATURES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.config import Inference
 from aupipe.errors import CheckpointError, ConfigError
@@ -34,7 +34,7 @@ def moved(x_px: float) -> tuple[tuple[float, float], ...]:
 
 
 class Mean(FrameEncoder):
-    """Embeds a crop as its mean color."""
+    """An encoder that embeds a crop as its mean color."""
 
     embed_dim = 3
 
@@ -43,7 +43,7 @@ class Mean(FrameEncoder):
 
 
 class Faces(SequenceHead):
-    """Tells expressions, and AUs if asked, from the mean color."""
+    """A head that predicts expressions, and optionally AUs, from the mean color."""
 
     window_length = 5
 
@@ -58,7 +58,7 @@ class Faces(SequenceHead):
 
 @pytest.fixture
 def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., model_set.ModelSet]:
-    """`load(head, …)`: models with these heads."""
+    """Return `load(head, …)`, which loads models with these heads."""
 
     def make(*heads: SequenceHead) -> model_set.ModelSet:
         card = checkpoints.load_card(checkpoint)
@@ -91,10 +91,10 @@ def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.ModelSe
     assert models.n_expressions == 7
     one, other = (CacheKeys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
     assert one.head("f") != other.head("f")
-    assert one._observe("f") == other._observe("f")
-    unsaid = CacheKeys(models, AnnotateConfig())  # then it is the overlap that thresholds were fitted with
+    assert one._extract("f") == other._extract("f")
+    default = CacheKeys(models, AnnotateConfig())  # the overlap that the thresholds were fitted with
     assert models.members[0].card.overlap == 0.5
-    assert unsaid.head("f") == one.head("f")
+    assert default.head("f") == one.head("f")
 
 
 def test_what_cannot_decide_together_is_refused(
@@ -104,7 +104,7 @@ def test_what_cannot_decide_together_is_refused(
         model_set.load([checkpoint, checkpoint], "mean")
     with pytest.raises(ConfigError, match="tie"):
         model_set.load([checkpoint, make_checkpoint(seed=5)], "vote")
-    with pytest.raises(CheckpointError, match=r"tells no Action Units \(it tells: expr\)"):
+    with pytest.raises(CheckpointError, match=r"predicts no Action Units \(its outputs: expr\)"):
         load(Faces(au=False, classes=7))
     with pytest.raises(CheckpointError, match="different numbers of expressions"):
         load(Faces(au=True, classes=7), Faces(au=True, classes=8))
@@ -119,15 +119,15 @@ def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
     assert embeddings.shape == (9, 6)
     np.testing.assert_allclose(embeddings[:, :3], (crops[:, 0] / 127.5 - 1).mean(axis=(1, 2)), atol=1e-5)
     assert Encoders(models, 4, torch.device("cpu"))(crops[:0]).shape == (0, 6)
-    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=OBSERVED).drop(["embedding"])
+    rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=FEATURES).drop(["embedding"])
     observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
     video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])
-    said = np.full((9, 2 * 12 + 2), np.nan, np.float32)
+    probabilities = np.full((9, 2 * 12 + 2), np.nan, np.float32)
     for columns, probability in model_set.predict_track(
         models.heads, video, None, np.arange(9), np.arange(9) * 0.04, Inference()
     ):
-        said[:, columns] = probability
+        probabilities[:, columns] = probability
     logit = torch.from_numpy(embeddings[:, 0])
-    np.testing.assert_allclose(said[:, 0], logit.sigmoid(), atol=1e-6)
-    np.testing.assert_allclose(said[:, 12], (logit + 1).sigmoid(), atol=1e-6)
-    np.testing.assert_allclose(said[:, 24:], np.tile(torch.arange(2.0).softmax(0), (9, 1)), atol=1e-6)
+    np.testing.assert_allclose(probabilities[:, 0], logit.sigmoid(), atol=1e-6)
+    np.testing.assert_allclose(probabilities[:, 12], (logit + 1).sigmoid(), atol=1e-6)
+    np.testing.assert_allclose(probabilities[:, 24:], np.tile(torch.arange(2.0).softmax(0), (9, 1)), atol=1e-6)

@@ -1,4 +1,4 @@
-"""A place is not a person: in drawn video calls no id passes from one person to another, however a video is cut."""
+"""Identities in drawn video calls: no face_id passes from one person to another, for any split into segments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from aupipe.annotation.extract import extract
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.schema import BOX, OBSERVED
+from aupipe.annotation.schema import BOX, FEATURES
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.tracks import link_faces
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -34,7 +34,7 @@ def detector() -> Detector:
 
 
 def rows_of(images: Sequence[np.ndarray | None], detector: Detector, step: int = 1) -> list[dict]:
-    """`frame`, `box` and `face_id` of every face, from the pictures of every `step`-th frame (None: lost)."""
+    """Return `frame`, `box` and `face_id` of every face, from the images of every `step`-th frame (None: lost)."""
     shown = [Frame(i, i / 25, image) for i, image in enumerate(images) if i % step == 0]
     span = Span(len(images), True)
     tracking = TrackingConfig(max_gap_s=max(1.0, 1.5 * step / 25))
@@ -48,7 +48,7 @@ def rows_of(images: Sequence[np.ndarray | None], detector: Detector, step: int =
 
 
 def check(layouts: Sequence[Layout], detector: Detector, grid: tuple[int, int] = GRID, step: int = 1) -> int:
-    """No id may be two people's and no one who stays may get another id. Returns the number of ids."""
+    """Assert that no two people share an id, and that nobody who stays gets another id. Return the number of ids."""
     rows = rows_of(call(layouts, grid), detector, step)
     assert len(rows) >= 0.85 * sum(len(layout) for layout in layouts[::step])  # YuNet misses some drawings
     assert faults(layouts, rows) == (0, 0)
@@ -163,11 +163,11 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
 
 
 def test_nothing_that_describes_a_face_is_left() -> None:
-    assert set(OBSERVED.names) - {"frame", "time_s", "status", "detector_score", *BOX, "landmarks"} == {
+    assert set(FEATURES.names) - {"frame", "time_s", "status", "detector_score", *BOX, "landmarks"} == {
         "cut", "restart", "link", "resumes", "corrupt", "embedding", "frame_width", "frame_height",
     }  # fmt: skip
-    assert OBSERVED.field("link").type == pa.int32()
-    assert OBSERVED.field("resumes").type == pa.list_(pa.int32())
+    assert FEATURES.field("link").type == pa.int32()
+    assert FEATURES.field("resumes").type == pa.list_(pa.int32())
 
 
 def test_who_stays_keeps_the_id_when_the_tile_below_goes_dark(detector: Detector) -> None:

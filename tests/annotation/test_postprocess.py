@@ -1,4 +1,4 @@
-"""Finalize: ids, raw probabilities, decisions and events, from rows as observe leaves them."""
+"""Finalize: ids, raw probabilities, decisions and events, from the rows of extraction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from aupipe import facs
 from aupipe.annotation.events import find_events
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
-from aupipe.annotation.schema import FRAMES, OBSERVED, PROB, RAW, expression_columns, frames_schema, to_parquet
+from aupipe.annotation.schema import FEATURES, FRAMES, PROB, RAW, expression_columns, frames_schema, to_parquet
 from aupipe.annotation.settings import EventsConfig
 from aupipe.faces.track import TrackingConfig
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.unit
 HALF = dict.fromkeys(facs.AUS, 0.5)
 
 
-def observed(rows: list[dict]) -> pa.Table:
-    """Rows with a face at x (None: no face), with status ok if they have a `p`, of people who all look alike."""
+def feature_rows(rows: list[dict]) -> pa.Table:
+    """Return rows with a face at x (None: no face), with status ok if they have a `p`, of people who all look alike."""
     full: list[dict] = []
     counts: dict[int, int] = {}
     for row in rows:
@@ -35,18 +35,18 @@ def observed(rows: list[dict]) -> pa.Table:
                 "landmarks": [0.0] * 10,
                 "resumes": [n for f in counts if f < row["frame"] for face in range(counts[f]) for n in (f, face)],
             })  # fmt: skip
-    return pa.Table.from_pylist(full, schema=OBSERVED).drop_columns(["embedding"])
+    return pa.Table.from_pylist(full, schema=FEATURES).drop_columns(["embedding"])
 
 
 def raw(rows: list[dict], models: int = 1, classes: int = 0) -> pa.Table:
-    """What head makes of rows with a face at x whose models say `p`, one number a model, and expressions `e`."""
-    table = observed(rows)
-    said = {}
+    """Predict rows with a face at x for which the models give `p`, one number per model, and expressions `e`."""
+    table = feature_rows(rows)
+    values = {}
     for number, row in enumerate(sorted((r for r in rows), key=lambda r: r["frame"])):
         p = np.atleast_1d(row.get("p", np.nan))
-        said[number] = np.concatenate([np.repeat(p, len(facs.AUS)), row.get("e", [])])
+        values[number] = np.concatenate([np.repeat(p, len(facs.AUS)), row.get("e", [])])
     return predict_video(
-        "v", table, lambda at, times: [(slice(None), np.stack([said[n] for n in at.tolist()]))], models, classes,
+        "v", table, lambda at, times: [(slice(None), np.stack([values[n] for n in at.tolist()]))], models, classes,
         TrackingConfig(),
     )  # fmt: skip
 
@@ -73,15 +73,15 @@ def test_every_frame_is_a_row_and_only_faces_have_probabilities() -> None:
     assert table["AU26"].to_pylist() == [True, False, None, None, False, None]
 
 
-def test_what_is_said_of_a_face_stays_with_it_when_rows_are_put_in_order() -> None:
+def test_probabilities_stay_with_their_face_when_rows_are_sorted() -> None:
     seen = [(0, 0.0, 0.1), (0, 500.0, 0.2), (0, 1000.0, 0.3), (1, 500.0, 0.5), (1, 1000.0, 0.6), (1, 0.0, 0.4)]
     table = raw([{"frame": frame, "x": x, "p": (p, p + 0.2), "e": (p, 1 - p)} for frame, x, p in seen], 2, 2)
     assert table["face_id"].to_pylist() == [0, 1, 2, 0, 1, 2]
     assert table["box_x"].to_pylist() == [0, 500, 1000, 0, 500, 1000]
-    said = np.arange(1, 7) / 10
-    np.testing.assert_allclose(table["AU12_raw"], said + 0.1, rtol=1e-6)
-    np.testing.assert_allclose(table[expression_columns(2)[1]], said, rtol=1e-6)
-    both = np.repeat(np.stack([said, said + 0.2], axis=1), 12, axis=1)
+    probabilities = np.arange(1, 7) / 10
+    np.testing.assert_allclose(table["AU12_raw"], probabilities + 0.1, rtol=1e-6)
+    np.testing.assert_allclose(table[expression_columns(2)[1]], probabilities, rtol=1e-6)
+    both = np.repeat(np.stack([probabilities, probabilities + 0.2], axis=1), 12, axis=1)
     np.testing.assert_allclose(table["votes_raw"].to_pylist(), both, rtol=1e-6)
 
 

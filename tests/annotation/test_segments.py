@@ -77,7 +77,7 @@ def test_a_part_and_a_rate_are_covered_alike(
     video = Input("x", "x", start_s, start_s + length_s)
     inside = np.flatnonzero((times >= start_s) & (times < start_s + length_s)).tolist()
     if not inside:
-        with pytest.raises(NoFramesError, match="no frame lies in the asked part"):
+        with pytest.raises(NoFramesError, match="no frame lies in the requested part"):
             cut_into_segments(video, info, segment_s, radius, fps)
         return
     segments = cut_into_segments(video, info, segment_s, radius, fps)

@@ -1,4 +1,4 @@
-"""Every step of an annotation that works in batches, at the sizes where batches go wrong."""
+"""Every batched step of an annotation, at the sizes at which batching fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aupipe.annotation.events import find_events
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
 from aupipe.annotation.model_stages import Encode
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
-from aupipe.annotation.schema import EVENTS, FRAMES, OBSERVED
+from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
 from aupipe.annotation.stages import _to_ipc
@@ -36,18 +36,18 @@ from harness.sizes import batches, sizes
 
 pytestmark = pytest.mark.unit
 
-GEOMETRY = pa.schema([field for field in OBSERVED if field.name != "embedding"])
+GEOMETRY = pa.schema([field for field in FEATURES if field.name != "embedding"])
 
 
 def parts_of(images: list[np.ndarray]) -> list[CropBatch]:
-    """The parts of a segment with these pictures."""
+    """Return the parts of a segment with these images."""
     segment = Segment("x", "x", 0, 0, None, Span(len(images), True))
     given = [Frame(number, number / 25, image) for number, image in enumerate(images)]
     return list(extract(segment, given, Detector(DetectorConfig()), 1, ARCFACE_TEMPLATE[None], TrackingConfig()))
 
 
 def rows_of(statuses: list[str]) -> pa.Table:
-    """Rows of as many frames."""
+    """Return one row per status."""
     found = [
         {"frame": number, "time_s": number / 25, "status": status, "cut": False, "corrupt": False}
         | dict.fromkeys(schema.BOX, 9.0 if status == "ok" else None)
@@ -74,14 +74,14 @@ def test_parts_by_rows(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(parts: list[CropBatch], frames: int) -> None:
-    """Whether parts follow each other to the last, and each gets its embeddings, also the one without a row."""
+    """Assert that parts are numbered up to the last, and that each gets its embeddings, including one without rows."""
     assert [(part.number, part.last) for part in parts] == [
         (number, number == len(parts) - 1) for number in range(len(parts))
     ]
     assert pa.concat_tables([part.rows for part in parts])["frame"].to_pylist() == list(range(frames))
     for part in parts:
         rows = with_embeddings(part.rows, np.ones((len(part.crops), 5), np.float32))
-        assert rows.schema.equals(OBSERVED)
+        assert rows.schema.equals(FEATURES)
         assert len(rows["embedding"].drop_null()) == len(part.crops)
 
 
@@ -103,7 +103,7 @@ def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
 @pytest.mark.parametrize("parts", sizes(annotator.PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
 def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path) -> None:
-    """Parts of no crop, no row, or a reason, in one batch with `parts` that have crops."""
+    """Parts without crops, without rows, or with a reason are encoded in one batch with `parts` that have crops."""
     storage = Storage(tmp_path)
     encoder = Encode(models, storage, 2, "cpu")
     statuses = [*[["ok"] * crops + ["no_face"]] * parts, ["no_face"], []]
@@ -115,18 +115,18 @@ def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_s
     ]  # fmt: skip
     rows.append({**rows[-1], "key": "w", "video_id": "w", "error": "timed_out: it hangs", "rows": b"", "crops": b""})
     batch = pa.Table.from_pylist(rows)
-    said = encoder(batch).to_pylist()
-    assert [row["error"] for row in said] == [""] * len(statuses) + ["timed_out: it hangs"]
-    assert [row["frames"] for row in said] == [*map(len, statuses), 0]
+    results = encoder(batch).to_pylist()
+    assert [row["error"] for row in results] == [""] * len(statuses) + ["timed_out: it hangs"]
+    assert [row["frames"] for row in results] == [*map(len, statuses), 0]
     found = [schema.from_parquet(storage.read(name)) for name in storage.names(features.FOLDER)]
     assert [table["status"].to_pylist() for table in found] == statuses
-    assert all(table.schema.equals(OBSERVED) for table in found)
+    assert all(table.schema.equals(FEATURES) for table in found)
     assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
 
 
 @pytest.mark.parametrize("count", sizes(4))
 def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
-    """Rows in files of four, also where the last file is empty: earlier releases left such."""
+    """Rows are in files of four; the last file may be empty, as in earlier releases."""
     storage, table = Storage(tmp_path), rows_of(["ok", "no_face"] * count)
     vectors = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
     whole = with_embeddings(table, vectors)
@@ -142,8 +142,8 @@ def test_parts_between_the_phases(count: int, tmp_path: Path) -> None:
     assert track[count:].shape == (0, 2)
 
 
-def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -> None:
-    storage, none = Storage(tmp_path), OBSERVED.empty_table()
+def test_files_that_a_killed_run_split_differently_are_skipped(tmp_path: Path) -> None:
+    storage, none = Storage(tmp_path), FEATURES.empty_table()
     for number, last in ((0, False), (1, False), (1, True), (2, False)):
         features.write(storage, "aa", number, last, none)
     names = features.segments(storage)["aa"]
@@ -154,12 +154,13 @@ def test_files_that_a_killed_run_cut_elsewhere_are_passed_over(tmp_path: Path) -
 
 @pytest.mark.parametrize("count", sizes(2 * 1 + 1))
 def test_a_video_of_any_length_is_finalized(count: int) -> None:
-    """Tracks shorter and longer than the smoothing, and none at all."""
+    """Tracks may be shorter or longer than the smoothing window, or absent."""
     tables = []
     for status in ("ok", "no_face"):
         observed_rows = rows_of([status] * count)
-        said = np.full((count, len(facs.AUS)), 0.7, np.float32)
-        table = predict_video("v", observed_rows, lambda rows, _: [(slice(None), said[rows])], 1, 0, TrackingConfig())  # noqa: B023
+        results = np.full((count, len(facs.AUS)), 0.7, np.float32)
+        predict = lambda rows, _: [(slice(None), results[rows])]  # noqa: B023, E731
+        table = predict_video("v", observed_rows, predict, 1, 0, TrackingConfig())
         table = apply_decision(table, Decision("mean", (dict.fromkeys(facs.AUS, 0.5),), (1,)))
         assert table.schema.equals(FRAMES)
         assert table["AU01"].to_pylist() == [True if status == "ok" else None] * count
@@ -199,19 +200,21 @@ def keys(models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> CacheKe
 
 @pytest.mark.parametrize("count", sizes(3))
 def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path) -> None:
-    due = {f"{n:02d}": ({"video_id": f"{n:02d}", "content": str(n), "frames_expected": 10}, []) for n in range(count)}
-    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
+    pending = {
+        f"{n:02d}": ({"video_id": f"{n:02d}", "source_hash": str(n), "frames_expected": 10}, []) for n in range(count)
+    }
+    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == batches(count, 3)
-    waves = WorkList(observe=due).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
-    assert [len(wave) for wave in waves] == batches(count, 3)
-    assert [video_id for wave in waves for video_id in wave] == list(due)
+    batched = WorkList(extract=pending).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
+    assert [len(wave) for wave in batched] == batches(count, 3)
+    assert [video_id for wave in batched for video_id in wave] == list(pending)
 
 
 @pytest.mark.parametrize("frames", sizes(1000))
 def test_groups_of_about_a_file(frames: int, keys: CacheKeys, tmp_path: Path) -> None:
-    due = {name: ({"video_id": name, "content": name, "frames_expected": each}, [])
+    pending = {name: ({"video_id": name, "source_hash": name, "frames_expected": each}, [])
            for name, each in (("a", frames), ("b", 1))}  # fmt: skip
-    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, due))
+    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])
 
 

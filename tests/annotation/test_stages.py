@@ -1,4 +1,4 @@
-"""What workers have to carry."""
+"""The imports of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""videos.parquet: one row an input, manifests' further columns kept, also over runs that know nothing of them."""
+"""videos.parquet: one row per input; further columns of manifests are kept, also by runs without the manifest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     rows = {row["video_id"]: row for row in table.to_pylist()}
     assert {key: row["speaker"] for key, row in rows.items()} == {"a": "anna", "b": ""}
     assert rows["b"]["reason"] == "not_found: b.mp4"
-    assert "room" not in table.column_names  # of a video that is not there
+    assert "room" not in table.column_names  # of a video that does not exist
 
 
 def test_the_end_of_a_run_says_what_was_passed_over() -> None:

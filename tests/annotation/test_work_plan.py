@@ -1,24 +1,132 @@
-"""The work list: waves are bounded, and what a phase leaves stays visible."""
+"""Planning: an input that needs no work gets none, batches are bounded, and postponed work stays listed."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pyarrow as pa
 import pytest
 
-from aupipe.annotation.work_plan import WorkList
+from aupipe.annotation import ledger, schema
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.segments import Segment
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import DecodedPart, ProbeRequest, ProbeResult, SegmentTask
+from aupipe.annotation.work_plan import WorkList, plan
+from aupipe.errors import ConfigError
+from aupipe.media.frames import Span
+from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
+SEGMENT = Segment("a.mp4", "a", 0, 0, None, Span(6, True), (0, 2))
+A, B = Input("a.mp4", "a"), Input("b.mp4", "b")
 
-def test_waves_are_bounded_and_together_whole() -> None:
+
+class Keys:
+    """Keys that show their content, for a model and a decision."""
+
+    config = AnnotateConfig()
+
+    def __init__(self, model: str = "m", decision: str = "d") -> None:
+        self.model, self.decision = model, decision
+        self.models = self
+        self.sha256 = model
+
+    def head(self, source_hash: str) -> str:
+        return f"{source_hash} {self.model}"
+
+    def decide(self, source_hash: str) -> str:
+        return f"{self.head(source_hash)} {self.decision}"
+
+    def segment(self, source_hash: str, segment: Segment) -> str:
+        return f"{source_hash}.{segment.number}"
+
+
+def keys(model: str = "m", decision: str = "d") -> CacheKeys:
+    return cast(CacheKeys, Keys(model, decision))
+
+
+def probed(video_id: str, fingerprint: str) -> ProbeResult:
+    return ProbeResult(video_id, record={"fingerprint": fingerprint, "source_hash": fingerprint}, segments=[SEGMENT])
+
+
+def commit(storage: Storage, *records: Record) -> Ledger:
+    frames, events = schema.FRAMES.empty_table(), schema.EVENTS.empty_table()
+    ledger.commit(storage, frames, events, [record | {"status": "ok"} for record in records], 1, 10)
+    return Ledger.read(storage)
+
+
+@pytest.fixture
+def committed(tmp_path: Any) -> Ledger:
+    """Commit the video `a`."""
+    work = plan([A], {"a": "s"}, Ledger(Storage(tmp_path)), keys(), {"a": probed("a", "f")})
+    return commit(Storage(tmp_path), work.extract["a"][0])
+
+
+def test_a_new_input_is_probed_then_extracted(tmp_path: Any) -> None:
+    empty = Ledger(Storage(tmp_path))
+    assert plan([A], {"a": "s"}, empty, keys()) == WorkList(to_probe=[A])
+    work = plan([A], {"a": "s"}, empty, keys(), {"a": probed("a", "f")})
+    record, segments = work.extract["a"]
+    assert segments == [("f.0", SEGMENT)]
+    assert (record["head_key"], record["decide_key"], record["stat_signature"]) == ("f m", "f m d", "s")
+    assert work == WorkList(extract={"a": (record, segments)})
+
+
+def test_completed_work_is_not_repeated(committed: Ledger) -> None:
+    assert list(plan([A], {"a": "s"}, committed, keys()).unchanged) == ["a"]
+    (record, entry) = plan([A], {"a": "s"}, committed, keys(decision="e")).decide["a"]
+    assert (record["decide_key"], entry.videos[0]["decide_key"]) == ("f m e", "f m d")
+    assert plan([A], {"a": "s"}, committed, keys(model="n")).to_probe == [A]
+
+
+@pytest.mark.parametrize("signature", ["t", ""])
+def test_a_touched_file_is_probed_and_its_bytes_decide(signature: str, committed: Ledger) -> None:
+    assert plan([A], {"a": signature}, committed, keys()).to_probe == [A]
+    assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "f")}).unchanged) == ["a"]
+    (record, _) = plan([A], {"a": signature}, committed, keys(decision="e"), {"a": probed("a", "f")}).decide["a"]
+    assert record["stat_signature"] == signature
+    assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "g")}).extract) == ["a"]
+
+
+def test_duplicates_refusals_and_failed_probes_are_quarantined(committed: Ledger) -> None:
+    refused = Input("c.mp4", "c", refused="bad_range: no")
+    results = {"b": probed("b", "f"), "d": ProbeResult("d", "not_found: d.mp4")}
+    inputs = [A, B, refused, Input("d.mp4", "d")]
+    work = plan(inputs, {"a": "s", "b": "s", "c": "", "d": ""}, committed, keys(), results)
+    assert (list(work.unchanged), work.extract, work.to_probe) == (["a"], {}, [])
+    assert {key: (row["status"], row["reason"]) for key, row in work.quarantined.items()} == {
+        "b": ("duplicate", "duplicate: same bytes as a"), "c": ("quarantined", "bad_range: no"),
+        "d": ("quarantined", "not_found: d.mp4"),
+    }  # fmt: skip
+
+
+def test_another_video_with_the_same_id_is_rejected(committed: Ledger) -> None:
+    with pytest.raises(ConfigError, match="would be video_id 'a'"):
+        plan([Input("x/a.mp4", "a")], {"a": "s"}, committed, keys(), {"a": probed("a", "g")})
+
+
+def test_requests_and_results_survive_a_row() -> None:
+    for request in (ProbeRequest(Input("a", "a", 1.0, 2.0)), probed("a", "f"), ProbeResult("a", "x: y")):
+        assert type(request).from_row(request.to_row()) == request
+    assert SegmentTask.from_row(SegmentTask("k", SEGMENT).to_row()).key == "k"
+    part = DecodedPart("k", "a", 1, False, b"r", b"c", 2, 0.5)
+    assert [DecodedPart.from_row(row) for row in pa.Table.from_pylist([part.to_row()]).to_pylist()] == [part]
+
+
+def test_batches_are_bounded_and_complete() -> None:
     frames = {"a": 400, "b": 400, "c": 5000, "d": 300, "e": 300, "f": 300}
-    work = WorkList(observe={key: ({"video_id": key, "frames_expected": n}, []) for key, n in frames.items()})
-    waves = work.disk_bounded_batches(1000 * 200, width=25)  # 200 bytes a frame
-    assert [list(wave) for wave in waves] == [["a", "b"], ["c"], ["d", "e", "f"]]
-    assert WorkList().disk_bounded_batches(1000, width=25) == []
+    work = WorkList(extract={key: ({"video_id": key, "frames_expected": n}, []) for key, n in frames.items()})
+    batches = work.disk_bounded_batches(1000 * 200, embed_dim=25)  # 200 bytes per frame
+    assert [list(batch) for batch in batches] == [["a", "b"], ["c"], ["d", "e", "f"]]
+    assert WorkList().disk_bounded_batches(1000, embed_dim=25) == []
 
 
-def test_what_is_postponed_or_set_aside_is_nowhere_else() -> None:
-    work = WorkList(observe={key: ({"video_id": key}, []) for key in "abc"})
-    work.quarantine({"a": "timed_out: it hangs"})
+def test_postponed_and_quarantined_videos_are_listed_once() -> None:
+    work = WorkList(extract={key: ({"video_id": key}, []) for key in "abc"})
+    work.quarantine({"a": "timed_out: it stalls"})
     work.postpone(["b"])
-    assert (list(work.observe), work.pending, work.quarantined["a"]["status"]) == (["c"], {"b"}, "quarantined")
+    assert (list(work.extract), work.pending, work.quarantined["a"]["status"]) == (["c"], {"b"}, "quarantined")

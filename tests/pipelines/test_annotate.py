@@ -1,4 +1,4 @@
-"""The annotation job on Ray, over clips that this test draws: nothing lost, nothing twice, bad input named."""
+"""The annotation job on Ray with rendered clips: no row is lost or duplicated, and bad inputs are reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ARCFACE = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four sound clips, a damaged one, a file that is no video, and files that are passed over."""
+    """Write four intact clips, a damaged one, a file that is no video, and files that are skipped."""
     folder = tmp_path_factory.mktemp("archive")
     short = {"g": "10", "bf": "2"}
     write_clip(folder / "one.mp4", scene(50), options=short)
@@ -46,7 +46,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tables(out: Path) -> tuple[pa.Table, pa.Table]:
-    """Frames and events, sorted, as a reader finds them."""
+    """Return the frames and events, sorted."""
     frames = (
         pads.dataset(out / "frames").to_table().sort_by([(n, "ascending") for n in ("video_id", "frame", "face_id")])
     )
@@ -227,7 +227,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     part, whole = tables(out)[0], tables(annotated)[0]
     whole = whole.filter(pa.compute.equal(whole["video_id"], clip.name))
     assert part["time_s"].to_pylist() == whole["time_s"].to_pylist()[10:30]
-    # Away from its ends, a part is what it is in the whole.
+    # Away from its ends, a part equals the same frames of the whole video.
     assert part["AU12_raw"].to_pylist()[4:-4] == whole["AU12_raw"].to_pylist()[14:26]
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
     assert records["part"]["speaker"] == "anna"
@@ -241,7 +241,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"--input": "{tmp}/empty"}, "no video or image in this folder"),
         ({"--input": ""}, "an empty name"),
@@ -253,7 +253,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     ],
 )
 def test_wrong_use_is_one_sentence_and_exit_2(
-    change: dict[str, str], said: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, str], message: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
@@ -261,6 +261,6 @@ def test_wrong_use_is_one_sentence_and_exit_2(
     arguments = [part.replace("{tmp}", str(tmp_path)) for pair in options.items() for part in pair]
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,10 @@
-"""A fault of our own code on one input, in any stage, costs that input alone; the next run tries it again."""
+"""An internal error on one input, in any stage, quarantines only that input; the next run retries it."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import Decode, Probe, SegmentTask, read_probe
+from aupipe.annotation.stages import Decode, DecodedPart, Probe, ProbeRequest, ProbeResult, SegmentTask
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate as on_ray
@@ -32,7 +31,7 @@ from harness.clips import scene, speaking, write_clip
 
 
 def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
-    """`work` with a fault that shows on some arguments."""
+    """Return `work` with an error on some arguments."""
 
     def faulty(*args: Any, **kwargs: Any) -> Any:
         if when(*args):
@@ -60,22 +59,23 @@ def models(checkpoint: str) -> model_set.ModelSet:
 def test_probe(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
     probe = Probe(AnnotateConfig(), storage)
-    row = {"input": json.dumps(asdict(Input(str(path), "a")))}
+    row = ProbeRequest(Input(str(path), "a")).to_row()
     monkeypatch.setattr(stages, "cut_into_segments", fails(len, lambda *_: True))
-    video_id, said = read_probe(probe(row))
-    assert (video_id, list(said)) == ("a", ["reason"])
-    assert said["reason"].startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
+    result = ProbeResult.from_row(probe(row))
+    assert (result.video_id, result.record, result.segments) == ("a", {}, [])
+    assert result.reason.startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
     assert len(traces(storage)) == len(storage.names()) == 1  # no mark of an attempt
     monkeypatch.undo()
-    assert list(read_probe(probe(row))[1]) == ["record", "segments"]
+    result = ProbeResult.from_row(probe(row))
+    assert (result.reason, len(result.segments), result.record["frames_expected"]) == ("", 1, 6)
 
 
 @pytest.mark.unit
 def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts that were given out before stay; the last row says why there are no more."""
+    """Parts before the failure stay; the last row has the reason."""
     path = write_clip(tmp_path / "a.mp4", scene(6, size=(96, 72), face=64))
-    _, said = read_probe(Probe(AnnotateConfig(), storage)({"input": json.dumps(asdict(Input(str(path), "a")))}))
-    task = SegmentTask("key", said["segments"][0]).to_row()
+    probed = ProbeResult.from_row(Probe(AnnotateConfig(), storage)(ProbeRequest(Input(str(path), "a")).to_row()))
+    task = SegmentTask("key", probed.segments[0]).to_row()
     monkeypatch.setattr("aupipe.annotation.extract.PART_CROPS", 2)
     whole = stages.extract
 
@@ -92,21 +92,21 @@ def test_decode(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.unit
-def test_listen(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extract_audio(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = speaking(tmp_path / "a.mkv", [np.zeros((32, 32, 3), np.uint8)] * 25, rate_hz=8000)
     row = {"key": "aa", "uri": str(path), "video_id": "a"}
     monkeypatch.setattr("aupipe.annotation.audio_features.decibels", fails(len, lambda *_: True))
-    listen = ExtractAudio(AnnotateConfig(), storage)
-    assert listen(row)["error"].startswith("internal_error: TypeError: a fault of ours (see ")
+    stage = ExtractAudio(AnnotateConfig(), storage)
+    assert stage(row)["error"].startswith("internal_error: TypeError: a fault of ours (see ")
     assert len(traces(storage)) == len(storage.names()) == 1
     monkeypatch.undo()
-    assert listen(row)["error"] == ""
+    assert stage(row)["error"] == ""
     assert features.segments(storage)
 
 
 def part(video_id: str, value: int) -> dict[str, Any]:
-    """A part of two rows with crops of one gray."""
-    fields = pa.schema([field for field in schema.OBSERVED if field.name != "embedding"])
+    """Return a part of two rows with crops of one gray level."""
+    fields = pa.schema([field for field in schema.FEATURES if field.name != "embedding"])
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(2)], schema=fields)
     return {
         "key": video_id, "video_id": video_id, "error": "", "rows": stages._to_ipc(rows),
@@ -117,7 +117,7 @@ def part(video_id: str, value: int) -> dict[str, Any]:
 
 @pytest.mark.unit
 def test_encode(storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The crops of one video of three break the encoder, the rows of another cannot be written."""
+    """The crops of one video break the encoder, and the rows of another cannot be written."""
     batch = pa.Table.from_pylist([part("a", 10), part("crops", 200), part("b", 30), part("rows", 40)])
     sound = Storage(f"{storage.root}/sound")
     Encode(models, sound, 3, "cpu")(batch)
@@ -130,7 +130,7 @@ def test_encode(storage: Storage, models: model_set.ModelSet, monkeypatch: pytes
         "b": (2, ""), "rows": (0, "internal_error: TypeError: a fault of ours"),
     }  # fmt: skip
     assert list(features.segments(storage)) == ["a", "b"]
-    for (name,) in features.segments(storage).values():  # alone or together: the same bits
+    for (name,) in features.segments(storage).values():  # Separately or in one batch, the bits are equal.
         assert storage.read(name) == sound.read(name)
     assert len(traces(storage)) == 2
 
@@ -151,8 +151,8 @@ def record(video_id: str) -> dict[str, Any]:
     return {"video_id": video_id, "decide_key": "d", "fingerprint": video_id, "frames_expected": 2, "losses": []}
 
 
-def finaliser(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalize, Group]:
-    """Finalize, and a group of three videos that were observed."""
+def finalizer(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalize, Group]:
+    """Return the stage, and a group of three extracted videos."""
     names = ["a", "b", "c"]
     Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part(name, 10) for name in names]))
     group = Group(1, [record(name) for name in names], [features.segments(storage)[name] for name in names], [[]] * 3)
@@ -162,16 +162,16 @@ def finaliser(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.
 @pytest.mark.unit
 @pytest.mark.parametrize("where", ["decide", "commit"])
 def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    finalize, group = finaliser(models, storage, monkeypatch)
+    finalize, group = finalizer(models, storage, monkeypatch)
     if where == "decide":
         guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
         monkeypatch.setattr(model_stages, "apply_decision", fails(model_stages.apply_decision, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
         monkeypatch.setattr(model_stages.ledger, "commit", fails(ledger.commit, holds))
-    said = finalize(group.to_row())
-    assert json.loads(said["video_ids"]) == ["a", "b", "c"]
-    ((guilty_id, reason),) = json.loads(said["reasons"]).items()
+    result = finalize(group.to_row())
+    assert json.loads(result["video_ids"]) == ["a", "b", "c"]
+    ((guilty_id, reason),) = json.loads(result["reasons"]).items()
     assert guilty_id == "b"
     assert reason.startswith("internal_error: TypeError: a fault of ours (see ")
     assert sorted(ledger.Ledger.read(storage).current()) == ["a", "c"]
@@ -182,7 +182,7 @@ def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monk
 def test_finalize_of_what_is_committed_and_of_nothing_else(
     storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finalize, group = finaliser(models, storage, monkeypatch)
+    finalize, group = finalizer(models, storage, monkeypatch)
     assert json.loads(finalize(group.to_row())["reasons"]) == {}
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
@@ -194,7 +194,7 @@ def test_finalize_of_what_is_committed_and_of_nothing_else(
 
 @pytest.mark.unit
 def test_export(storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    finalize, group = finaliser(models, storage, monkeypatch)
+    finalize, group = finalizer(models, storage, monkeypatch)
     finalize(group.to_row())
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
     guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
@@ -208,7 +208,7 @@ OBSERVE, DECIDE, EXPORT = stages.extract, model_stages.apply_decision, model_sta
 
 
 class FaultyDecode(Decode):
-    """Raises on one video; Ray keeps the process for other work, so what is replaced is put back."""
+    """A stage that raises on one video. Ray reuses the process for other work, so the replaced function is restored."""
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         stages.extract = fails(OBSERVE, lambda segment, *_: segment.video_id == "decode.mp4")
@@ -219,8 +219,8 @@ class FaultyDecode(Decode):
 
 
 class FaultyEncode(on_ray.Encode):
-    def _leave(self, part: dict[str, Any], embeddings: np.ndarray) -> int:
-        return fails(super()._leave, lambda part, _: part["video_id"] == "encode.mp4")(part, embeddings)
+    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
+        return fails(super()._write, lambda part, _: part.video_id == "encode.mp4")(part, embeddings)
 
 
 class FaultyFinalize(on_ray.Finalize):
@@ -259,7 +259,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
         for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):
             patched.setattr(on_ray, faulty.__name__.removeprefix("Faulty"), faulty)
         assert main(command) == 1
-    assert "a fault of aupipe (internal_error) set 4 inputs aside" in capsys.readouterr().out
+    assert "an error in aupipe (internal_error) affected 4 inputs;" in capsys.readouterr().out
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
     assert {name: row["status"] for name, row in records.items()} == {
         "decode.mp4": "quarantined", "encode.mp4": "quarantined", "export.mp4": "partial",
@@ -273,7 +273,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     assert [path.name for path in (out / "export" / "csv").iterdir()] == ["whole.mp4.csv"]
     before = pads.dataset(out / "frames").to_table(filter=pads.field("video_id") == "whole.mp4")
     assert main(command) == 0
-    assert "30 frames decoded" in capsys.readouterr().out  # of the three that were set aside
+    assert "30 frames decoded" in capsys.readouterr().out  # of the three quarantined videos
     assert frames_of(out) == {name: list(range(10)) for name in names}
     assert set(pq.read_table(out / "videos.parquet")["status"].to_pylist()) == {"ok"}
     assert pads.dataset(out / "frames").to_table(filter=pads.field("video_id") == "whole.mp4").equals(before)
@@ -285,7 +285,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
 def test_a_video_that_was_annotated_before_is_withdrawn_and_tried_again(
     ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A fault that shows only when it is decided again: its rows of other thresholds go, and come back."""
+    """An error only in a new decision withdraws the rows of the old thresholds; the next run writes new ones."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for name in ("finalize.mp4", "whole.mp4"):
         write_clip(tmp_path / "in" / name, scene(6, seed=len(name)))

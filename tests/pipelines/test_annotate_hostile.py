@@ -1,4 +1,4 @@
-"""Hostile input: nothing leads elsewhere, nothing takes memory before it is weighed, no secret is written down."""
+"""Hostile input: no reference is followed, limits are checked before memory is allocated, no secret is stored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLAYLISTS = {
 
 
 def put_playlists(folder: Path, targets: dict[str, str]) -> list[str]:
-    """Every kind of playlist at every target; their names."""
+    """Write every kind of playlist for every target, and return their names."""
     names = []
     for kind, text in PLAYLISTS.items():
         for label, target in targets.items():
@@ -69,7 +69,7 @@ def test_no_playlist_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.unit
 def test_a_reference_out_of_a_container_is_not_followed(tmp_path: Path) -> None:
-    """A QuickTime data reference says in which file the samples lie."""
+    """A QuickTime data reference names the file with the samples."""
     secret = write_clip(tmp_path / "secret.mov", IMAGES, codec="mjpeg")
     clip = tmp_path / "x.mov"
     clip.write_bytes(with_reference(secret.read_bytes(), secret.name))
@@ -102,7 +102,7 @@ def with_reference(data: bytes, name: str) -> bytes:
 
 
 def enlarge(path: Path, width: int, height: int, *, container: bool, picture: bool) -> Path:
-    """Let a QuickTime file of PNG say that it is larger, in its container's header or in the pictures' own."""
+    """Make a QuickTime file of PNG declare a larger size, in the header of its container or of its images."""
     data = bytearray(path.read_bytes())
     if picture:
         place = data.index(b"IHDR") + 4
@@ -180,7 +180,7 @@ def test_absurd_lengths_are_refused_and_absurd_promises_make_no_rows(tmp_path: P
 def test_hostile_inputs_through_the_job(
     ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Set aside with their reasons; what the web gives is read, by no playlist though; no secret is kept."""
+    """Inputs are quarantined with reasons, web files are read, no playlist is followed, and no secret is stored."""
     folder, out, secret = tmp_path / "in", tmp_path / "out", ("s3cret", "t0p")
     clip = write_clip(folder / "good.mp4", IMAGES)
     huge = write_clip(folder / "huge.mov", IMAGES[:1], codec="png", pix_fmt="rgb24")

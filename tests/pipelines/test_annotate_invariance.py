@@ -1,4 +1,4 @@
-"""However many workers decode, and however videos are cut for them: the same tables, to the last bit."""
+"""Tables are bit-identical for any number of workers and any split into segments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of five seconds that 2 s cuts in two or three, one of two people, and one without a face."""
+    """Write a clip of 5 s that becomes two or three segments of 2 s, one of two people, and one without a face."""
     folder = tmp_path_factory.mktemp("archive")
     short = {"g": "10", "bf": "2"}
     write_clip(folder / "long.mp4", scene(125, size=(240, 200)), options=short)
