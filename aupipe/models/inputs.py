@@ -19,10 +19,11 @@ class InputSpec(Section):
         box_px: left, top and side of the square that is used; None: the whole crop.
     """
 
+    # Left, top and side of the square of the crop that is used; None: the whole crop.
     box_px: tuple[int, int, int] | None = None
-    size_px: int = Field(default=112, ge=8, le=1024)
-    mean: Triple = (0.5, 0.5, 0.5)
-    std: Triple = (0.5, 0.5, 0.5)
+    size_px: int = Field(default=112, ge=8, le=1024)  # Width and height to which the square is scaled.
+    mean: Triple = (0.5, 0.5, 0.5)  # Mean per RGB channel, for values in 0..1.
+    std: Triple = (0.5, 0.5, 0.5)  # Standard deviation per RGB channel.
 
     @field_validator("box_px")
     @classmethod

@@ -23,10 +23,10 @@ class MultilabelTransformerConfig(Section):
     name: Literal["multilabel_transformer"] = "multilabel_transformer"
     backbone: str = "inception_v3"  # any name of `backbone.make`
     width: int = Field(default=128, ge=8)  # d
-    heads: int = Field(default=8, ge=1)
-    mlp_width: int = Field(default=512, ge=8)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    decoder_layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=8, ge=1)  # Attention heads.
+    mlp_width: int = Field(default=512, ge=8)  # Width of the MLP in each layer.
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
+    decoder_layers: int = Field(default=2, ge=1)  # Layers in which the label tokens cross-attend to the image tokens.
     decoder_style: Literal["paper", "authors"] = "paper"  # authors: a second MLP after the label self-attention
 
     @model_validator(mode="after")

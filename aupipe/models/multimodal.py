@@ -23,20 +23,21 @@ from aupipe.models.transformer import LAYER_NORM_EPS, Attention
 
 class AudioConfig(Section):
     tdnn: Literal["tdnn", "ftdnn"] = "tdnn"  # ftdnn: the authors' code
-    width: int = Field(default=512, ge=8)
+    width: int = Field(default=512, ge=8)  # Channels of the time-delay network.
 
 
 class SequenceConfig(Section):
     frames: int = Field(default=30, ge=1)  # S
-    heads: int = Field(default=8, ge=1)
-    head_width: int = Field(default=64, ge=1)
-    mlp_width: int = Field(default=2048, ge=8)
+    heads: int = Field(default=8, ge=1)  # Attention heads.
+    head_width: int = Field(default=64, ge=1)  # Width of each attention head.
+    mlp_width: int = Field(default=2048, ge=8)  # Width of the MLP in each layer.
     hidden: int = Field(default=512, ge=8)  # between the transformer and the outputs
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
 
 
 class MultimodalConfig(OutputsConfig):
     name: Literal["multimodal"] = "multimodal"
+    # The part of the system that is built and trained; each stage starts from the one before.
     stage: Literal["visual", "audio", "sequence"] = "sequence"
     backbone: str = "iresnet100"  # any name of `backbone.make`; the authors' last model has ir_se50
     dropout: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding

@@ -19,7 +19,7 @@ Output = Literal["au", "expr"]
 class OutputsConfig(Section):
     """The outputs of a system, in order."""
 
-    outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)
+    outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)  # Outputs of the model, in this order.
     expressions: int = Field(default=8, ge=2)  # classes
 
     @field_validator("outputs")

@@ -21,7 +21,7 @@ class PromptConfig(Section):
     """Number and dropout of prompts."""
 
     length: int = Field(default=10, ge=0)  # prompts per layer; 0: none
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the prompts.
 
 
 class PromptedLayers(nn.Sequential):

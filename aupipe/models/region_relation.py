@@ -26,19 +26,21 @@ class RegionRelationConfig(Section):
     name: Literal["region_relation"] = "region_relation"
     backbone: str = "iresnet100"  # any name of `backbone.make`
     dropout_fc: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
-    lrp: bool = True
-    branches: int = Field(default=4, ge=1)
-    reduction: int = Field(default=16, ge=1)
-    arl: bool = True
+    lrp: bool = True  # Use local region perception (LRP); requires arl.
+    branches: int = Field(default=4, ge=1)  # Branches of LRP.
+    reduction: int = Field(default=16, ge=1)  # Factor by which LRP reduces the channels.
+    arl: bool = True  # Use the AU relation branch (ARL).
     neighbors: int = Field(default=4, ge=1, le=N_AUS)  # K
     count_self: bool = True  # an AU counts among its own K
+    # shared: one linear layer over the features of all AUs (paper); per_node: each AU from its own features.
     output: Literal["shared", "per_node"] = "shared"
-    fusion: Literal["none", "fixed", "attention"] = "attention"
+    fusion: Literal["none", "fixed", "attention"] = "attention"  # Combination of the AU branch and the global branch.
     fixed_weight: float = Field(default=0.5, ge=0, le=1)  # of the AU branch
-    fusion_layers: int = Field(default=2, ge=1)
-    fusion_heads: int = Field(default=8, ge=1)
-    fusion_mlp_width: int = Field(default=2048, ge=8)
-    fusion_dropout: float = Field(default=0.1, ge=0, lt=1)
+    fusion_layers: int = Field(default=2, ge=1)  # Transformer layers of fusion=attention.
+    fusion_heads: int = Field(default=8, ge=1)  # Attention heads of fusion=attention.
+    fusion_mlp_width: int = Field(default=2048, ge=8)  # Width of the MLP of fusion=attention.
+    fusion_dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of fusion=attention.
+    # pair: one pair of branch weights per frame; per_au: one pair per AU.
     fusion_weight: Literal["pair", "per_au"] = "pair"
 
     @model_validator(mode="after")

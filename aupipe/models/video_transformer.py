@@ -36,12 +36,12 @@ class VideoTransformerConfig(Section):
     backbone: str = "regnety_004"  # any name of `backbone.make`
     token_grid: tuple[int, int] = (2, 2)  # the map, averaged to rows × columns of tokens: (4, 1) = rows, (1, 1) = one
     width: int = Field(default=440, ge=8)  # d
-    heads: int = Field(default=10, ge=1)
-    mlp_width: int = Field(default=1760, ge=8)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    heads: int = Field(default=10, ge=1)  # Attention heads.
+    mlp_width: int = Field(default=1760, ge=8)  # Width of the MLP in each layer.
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
     init_std: float = Field(default=0.01, gt=0)  # of the linear layers' weights
     spatial_layers: int = Field(default=4, ge=0)  # 0: the mean over a frame's tokens
-    temporal_layers: int = Field(default=4, ge=1)
+    temporal_layers: int = Field(default=4, ge=1)  # Layers over the frames of a clip.
     clip_frames: int = Field(default=256, ge=1)  # S
     head: Literal["with_cls", "frame_only"] = (
         "with_cls"  # logits from a frame's token and the clip's, or only the frame's

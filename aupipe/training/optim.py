@@ -21,8 +21,8 @@ class Exponential(Section):
     """lr · factor^epoch."""
 
     kind: Literal["exponential"]
-    lr: float = Field(gt=0)
-    factor: float = Field(gt=0, le=1)
+    lr: float = Field(gt=0)  # Learning rate of the first epoch.
+    factor: float = Field(gt=0, le=1)  # Factor per epoch.
 
 
 class Warmup(Section):
@@ -31,43 +31,43 @@ class Warmup(Section):
     kind: Literal["warmup"]
     tokens: int = Field(ge=1)  # n
     width: int = Field(ge=1)  # d
-    warmup_epochs: float = Field(default=2.5, gt=0)
+    warmup_epochs: float = Field(default=2.5, gt=0)  # Length of the rise.
 
 
 class Cosine(Section):
     """Linear rise to `lr`, then half a cosine down to 0 at the stage's last step."""
 
     kind: Literal["cosine"]
-    lr: float = Field(gt=0)
-    warmup_epochs: float = Field(default=1.0, ge=0)
+    lr: float = Field(gt=0)  # Highest learning rate.
+    warmup_epochs: float = Field(default=1.0, ge=0)  # Length of the linear rise.
 
 
 class Milestones(Section):
     """`lr`, multiplied by `factor` at each of these epochs (counted from 0)."""
 
     kind: Literal["milestones"]
-    lr: float = Field(gt=0)
-    epochs: tuple[int, ...] = ()
-    factor: float = Field(default=0.1, gt=0, le=1)
+    lr: float = Field(gt=0)  # Learning rate of the first epoch.
+    epochs: tuple[int, ...] = ()  # Epochs at which the rate is multiplied.
+    factor: float = Field(default=0.1, gt=0, le=1)  # Factor at each milestone.
 
 
 class Restarts(Section):
     """Repeated cosines from `lr` to lowest · `lr`, times `factor` from `drop_epoch` on (code of Tu et al.'s lab)."""
 
     kind: Literal["restarts"]
-    lr: float = Field(gt=0)
-    period_epochs: int = Field(default=4, ge=1)
-    lowest: float = Field(default=0.1, ge=0, le=1)
-    drop_epoch: int = Field(default=16, ge=1)
-    factor: float = Field(default=0.1, gt=0, le=1)
+    lr: float = Field(gt=0)  # Learning rate at the start of each cosine.
+    period_epochs: int = Field(default=4, ge=1)  # Length of each cosine.
+    lowest: float = Field(default=0.1, ge=0, le=1)  # End of each cosine as a fraction of lr.
+    drop_epoch: int = Field(default=16, ge=1)  # Epoch from which all rates are multiplied by factor.
+    factor: float = Field(default=0.1, gt=0, le=1)  # Factor from drop_epoch on.
 
 
 class Polynomial(Section):
     """lr · (1 − step / steps)^power, which is 0 after the stage's last step (InsightFace's identity training)."""
 
     kind: Literal["polynomial"]
-    lr: float = Field(gt=0)
-    power: float = Field(default=2, gt=0)
+    lr: float = Field(gt=0)  # Learning rate of the first step.
+    power: float = Field(default=2, gt=0)  # Exponent of the decay.
 
 
 Schedule = Annotated[Exponential | Warmup | Cosine | Milestones | Restarts | Polynomial, Field(discriminator="kind")]
@@ -78,15 +78,16 @@ class ParameterGroup(Section):
 
     parameters: tuple[str, ...] = Field(min_length=1)  # prefixes of names, "" = all; the longest match over all groups
     schedule: Schedule
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)  # Decoupled (adamw) or L2 (sgd) weight decay.
     decay_norms: bool = True  # false: no decay on batch and layer norms
 
 
 class OptimizerConfig(Section):
     """The optimizer of a stage."""
 
-    kind: Literal["adamw", "sgd"] = "adamw"
+    kind: Literal["adamw", "sgd"] = "adamw"  # Optimizer.
     momentum: float = Field(default=0.9, ge=0, lt=1)  # for sgd; no Nesterov
+    # Parameter groups with their schedules; --set replaces the whole list.
     groups: tuple[ParameterGroup, ...] = Field(min_length=1)
     clip_norm: float | None = Field(default=None, gt=0)  # of the whole gradient
 

@@ -89,7 +89,7 @@ class Stage(Section):
     augment: AugmentConfig = AugmentConfig()
     encode_once: EncodeOnce | None = None  # None: crops are decoded, augmented and encoded in every epoch
     optimizer: OptimizerConfig
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1)  # Passes over the training data.
     batch: int = Field(ge=1)  # clips, over all workers
     accumulate: int = Field(default=1, ge=1)  # parts of a batch whose gradients are accumulated
     patience: int | None = Field(default=None, ge=1)  # stop after this many epochs without a better score
@@ -116,8 +116,8 @@ class Stage(Section):
 class Recipe(Section):
     """A model, its input and its training stages."""
 
-    name: str
-    seed: int = Field(default=0, ge=0)
+    name: str  # Name of the recipe.
+    seed: int = Field(default=0, ge=0)  # Random seed of training; the result is deterministic for a given seed.
     model: ModelConfig
     input: InputSpec
     stages: dict[str, Stage] = Field(min_length=1)  # in order; the last one's result is the recipe's

@@ -16,9 +16,9 @@ Kind = Literal["choice", "uniform", "log_uniform"]
 class Dimension(Section):
     """Values of one setting: one of several, or a number from a range on a linear or logarithmic scale."""
 
-    choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
-    uniform: tuple[float, float] | None = None
-    log_uniform: tuple[float, float] | None = None
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1)  # Try one of these values.
+    uniform: tuple[float, float] | None = None  # Try a number between these two.
+    log_uniform: tuple[float, float] | None = None  # Try a number between these two, uniform on a logarithmic scale.
 
     @model_validator(mode="after")
     def _one_kind(self) -> Dimension:

@@ -12,10 +12,15 @@ import pytest
 import yaml
 from pydantic import Field
 
+from aupipe.affwild2.job import PreprocessConfig
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands import cli
 from aupipe.commands.settings import field_comments, list_settings, table, type_text, value_text
 from aupipe.config import Section, known_keys, load
+from aupipe.evaluation.settings import EvaluateConfig
+from aupipe.images.job import ImagesConfig
+from aupipe.synthesis.render_job import SynthesisConfig
+from aupipe.training.recipe import Recipe
 
 pytestmark = pytest.mark.unit
 
@@ -151,3 +156,17 @@ def test_the_list_imports_neither_torch_nor_ray(job: str) -> None:
     program += "print(sorted({'torch', 'ray'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
+
+
+def test_every_setting_has_a_line() -> None:
+    """A setting without a comment would have an empty line in the list."""
+    listed_sections = [
+        AnnotateConfig, PreprocessConfig, ImagesConfig, SynthesisConfig, EvaluateConfig, Recipe,
+    ]  # fmt: skip
+    empty = {
+        row.key
+        for section in listed_sections
+        for row in list_settings(section)
+        if not row.line.rpartition("]")[2].strip() and "Config" not in row.type and not row.type[0].isupper()
+    }
+    assert not empty

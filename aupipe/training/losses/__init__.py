@@ -26,7 +26,7 @@ class BceDiceConfig(Section):
 
     kind: Literal["bce_dice"] = "bce_dice"
     frequency_weighted: bool = True  # w_t ∝ 1 / positive rate; else w_t = 1
-    dice: float = Field(default=0.5, ge=0)
+    dice: float = Field(default=0.5, ge=0)  # Weight of the dice term.
 
 
 class BceConfig(Section):
@@ -39,6 +39,7 @@ class PositiveWeightedBceConfig(Section):
     """BCE with weight w_t for positives of AU t (Jin et al.)."""
 
     kind: Literal["positive_weighted_bce"] = "positive_weighted_bce"
+    # Weight of the positives of each AU, in the order of facs.AUS.
     weights: TwelveWeights = (1, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5)
     mean_over: Literal["known", "all"] = "known"  # all: the divisor includes unknown entries, as in the authors' code
     smoothing: float = Field(
@@ -50,8 +51,8 @@ class BceCircleConfig(Section):
     """BCE + multi-label circle loss (Yu et al.); hard labels only."""
 
     kind: Literal["bce_circle"] = "bce_circle"
-    bce: float = Field(default=1.0, ge=0)
-    circle: float = Field(default=1.0, ge=0)
+    bce: float = Field(default=1.0, ge=0)  # Weight of the BCE term.
+    circle: float = Field(default=1.0, ge=0)  # Weight of the circle term.
 
 
 class FocalConfig(Section):
@@ -59,7 +60,7 @@ class FocalConfig(Section):
 
     kind: Literal["focal"] = "focal"
     alpha: float = Field(default=0.75, ge=0, le=1)  # weight of positives; negatives have 1 − alpha
-    gamma: float = Field(default=2.0, ge=0)
+    gamma: float = Field(default=2.0, ge=0)  # Focusing exponent; 0 is weighted BCE.
 
 
 AuLossConfig = Annotated[
@@ -77,16 +78,16 @@ class SoftmaxFocalConfig(Section):
     """−α (1 − p_t)^γ log p_t (Jin et al.)."""
 
     kind: Literal["focal"] = "focal"
-    alpha: float = Field(default=0.25, gt=0, le=1)
-    gamma: float = Field(default=2.0, ge=0)
+    alpha: float = Field(default=0.25, gt=0, le=1)  # Factor of the loss.
+    gamma: float = Field(default=2.0, ge=0)  # Focusing exponent; 0 is cross entropy.
 
 
 class SigmoidFocalConfig(Section):
     """Sigmoid focal loss on the one-hot vector, as in the authors' code (Jin et al.)."""
 
     kind: Literal["sigmoid_focal"] = "sigmoid_focal"
-    alpha: float = Field(default=0.25, ge=0, le=1)
-    gamma: float = Field(default=2.0, ge=0)
+    alpha: float = Field(default=0.25, ge=0, le=1)  # Weight of positives; negatives have 1 − alpha.
+    gamma: float = Field(default=2.0, ge=0)  # Focusing exponent.
 
 
 ExprLossConfig = Annotated[CrossEntropyConfig | SoftmaxFocalConfig | SigmoidFocalConfig, Field(discriminator="kind")]
@@ -96,8 +97,8 @@ class CosFaceConfig(Section):
     """Large-margin cosine loss with Partial-FC (InsightFace's Glint360K r100 settings, except `sample_rate`)."""
 
     kind: Literal["cosface"] = "cosface"
-    scale: float = Field(default=64.0, gt=0)
-    margin: float = Field(default=0.4, ge=0, lt=1)
+    scale: float = Field(default=64.0, gt=0)  # Scale of the cosine logits.
+    margin: float = Field(default=0.4, ge=0, lt=1)  # Margin that is subtracted from the target's cosine.
     sample_rate: float = Field(default=1.0, gt=0, le=1)  # share of the identities used in a training step
 
 
