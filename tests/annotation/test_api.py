@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import draw_face, scene, truncate, write_clip
 
 import aupipe
 from aupipe import facs
@@ -18,6 +17,7 @@ from aupipe.annotation import api
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.errors import CheckpointError, ConfigError, NoClockError, NoFramesError, NotAVideoError, NotFoundError
+from harness.clips import draw_face, scene, truncate, write_clip
 
 pytestmark = pytest.mark.unit
 
