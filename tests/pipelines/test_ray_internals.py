@@ -79,9 +79,7 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with session(num_cpus=1):
         ray.get(ray.remote(lambda: 1).remote())  # so that there is a worker
-        tree = processes.ProcessTree(processes.children())
-        tree.collect()
-        others = {each.pid for each in tree.alive()}
+        others = processes.children()  # raylet, GCS and their helpers; idle workers may end by themselves
 
         done = run(_STUBBORN, environment)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -105,7 +103,7 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
         token = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
         done = run(_JOINS, environment | token | {"RAY_ADDRESS": address})
         assert done.stdout.splitlines() == ["joined"], done.stderr[-2000:]
-        assert {each.pid for each in tree.alive()} == others
+        assert set(processes.ProcessTree(others).alive()) == others
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
 
 
