@@ -37,25 +37,6 @@ RAY_FOLDERS = ("pipelines",)
 RAY_INTERNALS = "aupipe.pipelines.ray_internals"  # the only module that names private modules of Ray
 PRIVATE_RAY = re.compile(r"ray\.(\w+\.)*_(private|internal|common|raylet)\b")
 
-# What still breaks the rules: (module, imported module). An entry that is no longer needed fails the test, so the list
-# can only shrink. It must become empty.
-OPEN: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("aupipe.benchmarks.autoscale", "private modules of ray"),
-        ("aupipe.data.batches", "aupipe.evaluation.inference"),
-        ("aupipe.data.encode", "aupipe.evaluation.inference"),
-        ("aupipe.data.samples", "aupipe.training.recipe"),
-        ("aupipe.training.recipe", "aupipe.tuning.space"),
-        *(  # the type aliases, which move to aupipe/arrays.py
-            (f"aupipe.data.{name}", "aupipe.evaluation.metrics")
-            for name in (
-                "batches", "clips", "crop_reader", "embedding_store", "encode", "mel_reader", "sampler", "samples",
-                "splits",
-            )
-        ),
-    }
-)  # fmt: skip
-
 
 @cache
 def tree(module: Path) -> ast.Module:
@@ -140,15 +121,13 @@ def test_every_module_has_a_level() -> None:
 
 
 def test_no_arrow_up_and_no_ray_outside_pipelines() -> None:
-    found = broken()
-    assert sorted(found - OPEN) == []
-    assert sorted(OPEN - found) == [], "mended: remove these from OPEN"
+    assert sorted(broken()) == []
 
 
 def test_no_circle_between_folders() -> None:
     edges: dict[str, set[str]] = {}
     for name, other in all_imports():
-        if other in MODULES and other != "aupipe" and folder(name) != folder(other) and (name, other) not in OPEN:
+        if other in MODULES and other != "aupipe" and folder(name) != folder(other):
             edges.setdefault(folder(name), set()).add(folder(other))
     left = dict(edges)
     while free := [name for name, sources in left.items() if not sources & left.keys()]:

@@ -23,7 +23,7 @@ _EXAMPLES = """\
   bench.py detector_bias --input videos/
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
-examples that need a clone of the repository:
+    from a clone of the repository:
   bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
   bench.py frame_accounting

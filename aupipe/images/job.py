@@ -31,7 +31,7 @@ Kind = Literal["manifest", "folders", "records"]
 class ImagesDataConfig(Section):
     """Properties of the images that no file contains."""
 
-    license: str = "not stated"
+    license: str = "not stated"  # license of the images, kept in store.json
 
 
 class ImagesConfig(Section):

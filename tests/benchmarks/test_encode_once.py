@@ -28,7 +28,7 @@ def test_wrong_embeddings_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     case = replace(encode_once.CASES["temporal_prompts_quick"], videos=4, batch=4)
     monkeypatch.setitem(encode_once.CASES, "temporal_prompts_quick", case)
     monkeypatch.setattr(
-        encode_once.encode,
+        encode_once.embedding_store,
         "encode_part",
         lambda encoder, *_: to_parquet(torch.zeros(case.videos * case.frames, encoder.embed_dim)),
     )

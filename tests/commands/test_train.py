@@ -32,7 +32,7 @@ def test_dry_run_prints_parameters_and_steps_and_writes_nothing(
         (["--recipe", "multilabel_transformer"], "--set stages.train.init=timm"),
         ([*QUICK, "--set", "stages.train.epoch=3"], "stages.train.epoch"),
         ([*QUICK, "--set", "stages.train.init=stage:first"], "names no earlier stage"),
-        ([*QUICK, "--set", "stages.train.batch=9999"], "less than one batch of 9999"),
+        ([*QUICK, "--set", "stages.train.batch=9999"], "fewer than one batch of 9999"),
         ([*QUICK, "--set", "model.backbone=nonet"], "nonet"),
         ([*QUICK, "--workers", "99"], "stages.train.batch"),
         ([*QUICK, "--workers", "1-99"], "stages.train.batch"),

@@ -192,7 +192,7 @@ def test_a_trained_encoder_is_refused(index: FaceStore) -> None:
     learning["stages"]["base"]["optimizer"]["groups"] = [
         groups[0].model_copy(update={"parameters": ("",)}).model_dump()
     ]
-    with pytest.raises(ConfigError, match=r"stages\.base\.encode_once: the encoder learns"):
+    with pytest.raises(ConfigError, match=r"stages\.base\.encode_once: the encoder is trained"):
         build_learner(Recipe.model_validate(learning), "base", data, None)
 
 
