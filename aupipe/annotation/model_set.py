@@ -82,7 +82,7 @@ class ModelSet:
 
     @property
     def uses_audio(self) -> bool:
-        """Whether a model uses audio."""
+        """True if a model uses audio."""
         return any(member.system.head.uses_audio for member in self.members)
 
     @property
