@@ -88,7 +88,8 @@ def _annotate(args: argparse.Namespace) -> int:
 
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     config = load(AnnotateConfig, given, args.overrides)
-    if not args.dry_run and all_missing(inputs, args.out):
+    # Other settings may be wrong too, and that comes first.
+    if not (args.dry_run or args.checkpoint or args.overrides) and all_missing(inputs, args.out):
         print(record_missing(inputs, args.out))  # noqa: T201
         return job.FAILED
 

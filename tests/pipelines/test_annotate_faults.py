@@ -218,12 +218,18 @@ class FaultyDecode(Decode):
             stages.extract = OBSERVE
 
 
-class FaultyEncode(on_ray.Encode):
+class FaultyEncode(Encode):
+    def __init__(self, models: ray.ObjectRef, *more: Any) -> None:
+        super().__init__(ray.get(models), *more)
+
     def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
         return fails(super()._write, lambda part, _: part.video_id == "encode.mp4")(part, embeddings)
 
 
-class FaultyFinalize(on_ray.Finalize):
+class FaultyFinalize(Finalize):
+    def __init__(self, heads: ray.ObjectRef, *more: Any) -> None:
+        super().__init__(ray.get(heads), *more)
+
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         model_stages.apply_decision = fails(DECIDE, lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4")
         return super().__call__(row)

@@ -99,7 +99,7 @@ def test_a_trainable_encoder_is_refused_before_anything_starts(
     store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*command(store, tmp_path / "run", "stages.cnn.encode_once={}"), "--dry-run"]) == 2
-    assert "stages.cnn.encode_once: the encoder learns" in capsys.readouterr().err
+    assert "stages.cnn.encode_once: the encoder is trained" in capsys.readouterr().err
     assert train.main([*command(store, tmp_path / "run", "stages.base.encode_once.copies=2"), "--dry-run"]) == 0
     assert "encoded once (2 augmented copies)" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
