@@ -14,7 +14,6 @@ from typing import Any
 import av
 import pytest
 
-import aupipe
 from aupipe import config, facs
 from aupipe.affwild2.job import PreprocessConfig
 from aupipe.annotation.settings import AnnotateConfig
@@ -39,7 +38,6 @@ SETTINGS: dict[str, tuple[type[Section], ...]] = {
 RECIPES = sorted(path.stem for path in (ROOT / "aupipe/recipes").glob("*.yaml"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 JOB = re.compile(r"(?:python jobs/(\w+)\.py|(?<![\w./-])aupipe (\w+))(?= )([^\n;|]*)")
-HAS_API = "annotate" in dir(aupipe)  # the API is merged separately; its checks begin with that
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -135,10 +133,6 @@ def check_settings(sections: tuple[type[Section], ...], overrides: list[str]) ->
 @pytest.mark.parametrize(("page", "name", "rest"), COMMANDS)
 def test_commands_are_valid(page: str, name: str, rest: str, parse: Any) -> None:
     argv = shlex.split(rest, comments=True)
-    if name == "annotate" and not argv[0].startswith("-"):
-        parser, _ = parse(name, MINIMAL[name])
-        if all(action.option_strings for action in parser._actions):
-            pytest.skip("positional inputs are merged separately")
     assert name in cli.JOBS
     assert (ROOT / f"jobs/{name}.py").is_file()
     _, args = parse(name, argv)
@@ -224,12 +218,11 @@ def test_python_snippets_compile(page: str, code: str) -> None:
     compile(code, page, "exec")
 
 
-@pytest.mark.skipif(not HAS_API, reason="aupipe.annotate is not merged yet")
 @pytest.mark.parametrize(("page", "code"), PYTHON)
 def test_python_snippets_run(
     page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    people = importlib.import_module("harness.people" if (ROOT / "tests/harness/people.py").is_file() else "people")
+    people = importlib.import_module("harness.people")
     person = people.Person(3)
     with av.open(str(tmp_path / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
