@@ -272,6 +272,7 @@ def _run(
     state = _State.read(inputs, keys, storage, job.prune)
     frames, work_s = 0, 0.0
     not_exported: dict[str, Record] = {}
+    committed = state.committed
     faults.delete_logs(storage, named)
     if state.work.to_probe or state.work.decide or job.export:
         is_local = _is_local(job, state, storage)
@@ -283,7 +284,7 @@ def _run(
             committed.reconcile()
             not_exported = _incomplete(committed, _export(runner, committed, named, job.export))
         retry.reset_attempts(storage)
-    work, committed = state.work, Ledger.read(storage)
+    work = state.work
     write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         finished = [(record["source_hash"], record["head_key"]) for record, _ in committed.current().values()]
