@@ -12,6 +12,10 @@ from aupipe.errors import NoClockError, NoFramesError
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
+# How far before a segment decoding begins at most, if everything nearer is damaged. It bounds the cost of a recording
+# that is damaged throughout; what a decoder conceals there may depend on where the video is split.
+_MAX_LEAD_IN_S = 60.0
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -57,7 +61,8 @@ def cut_into_segments(
 
     The written frames of a segment start `smoothing_radius` frames and `max_gap_s` after its key frame, and end at the
     same distance after the next split. The segment decodes `smoothing_radius` frames more. It seeks to one key frame
-    earlier, so that frames that depend on the previous group (open GOP) are complete.
+    earlier, so that frames that depend on the previous group (open GOP) are complete, and for damaged frames further
+    back.
 
     Args:
         sample_fps: the maximum number of frames per second; None: all frames.
@@ -103,8 +108,7 @@ def cut_into_segments(
         begin = 0 if number == 0 else int(places[number - 1])
         end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
-        before = int(np.searchsorted(keys, first, side="right")) - 2  # one key frame before the nearest one
-        seek = int(info.key_pts[before]) if before >= 0 else None
+        seek = _seek_points(info, int(np.searchsorted(keys, first, side="right")) - 1, times[first])
         more = lost if final else 0  # Frames that the container counts but does not hold come after all others.
         span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
         write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
@@ -145,6 +149,18 @@ def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: fl
             cuts.append(position)
             last = times[index]
     return cuts
+
+
+def _seek_points(info: VideoInfo, nearest: int, start_s: float) -> tuple[int, ...]:
+    """Return the times of key frames 1, 2, 4, … before number `nearest`; empty if decoding begins with the file."""
+    points: list[int] = []
+    back = 1
+    while nearest > 0 and (not points or start_s - points[-1] * float(info.time_base) < _MAX_LEAD_IN_S):
+        points.append(int(info.key_pts[max(0, nearest - back)]))
+        if back >= nearest:
+            break
+        back *= 2
+    return tuple(points)
 
 
 def _indices(chosen: np.ndarray, lost: int, count: int) -> tuple[int, ...]:

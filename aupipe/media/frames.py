@@ -28,6 +28,9 @@ from aupipe.media.probe import packets_of, probe
 # A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
 _REORDER_FRAMES = 4
 
+# More than the frames that a decoder keeps (16 in H.264 and H.265) and their spare buffers.
+_BUFFERED_FRAMES = 32
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -57,7 +60,8 @@ class Span:
         exact: every frame has a unique presentation time in the container. If not, the span is the whole video.
         first: index of the first frame.
         first_pts, last_pts: presentation times of the first and last frame, in ticks; None: no limit.
-        seek_pts: time of a key frame at or before the first frame; None: decode from the start of the file.
+        seek_pts: times of key frames before the first frame, the latest first. Decoding begins at the first one, and at
+            the others if damage requires it; none: at the start of the file.
         track: number of the video track; None: the choice of `open_video`.
         assume_fps: frame rate (Hz) of a stream without a clock; None: its frames have no times.
     """
@@ -67,7 +71,7 @@ class Span:
     first: int = 0
     first_pts: int | None = None
     last_pts: int | None = None
-    seek_pts: int | None = None
+    seek_pts: tuple[int, ...] = ()
     track: int | None = None
     assume_fps: float | None = None
 
@@ -128,18 +132,40 @@ class _Reader:
         self.yielded = 0
 
     def by_time(self) -> Iterator[Frame]:
-        """Yield the frames by matching the decoder's output with its input packets. Packets without output are lost."""
+        """Yield the frames by matching the decoder's output with its input packets. Packets without output are lost.
+
+        A decoder conceals damage with what it decoded before. If that is not enough for the same picture as in a
+        decoding of the whole file, decoding begins anew at an earlier key frame.
+        """
         span = self._span
         low = (0, span.first_pts) if span.first_pts is not None else (0, -(2**63))
         high = (0, span.last_pts) if span.last_pts is not None else (2**31, 0)
+        for attempt, seek_pts in enumerate(span.seek_pts or (None,), 1):
+            state = _DecoderState(settled=attempt >= len(span.seek_pts))
+            skip = self.yielded
+            for moment, frame in self._match(seek_pts, high):
+                known = state.update(frame)
+                if moment < low:
+                    continue
+                if not known:
+                    break
+                if skip == 0:
+                    yield self._to_frame(frame, moment)
+                skip = max(0, skip - 1)
+            else:
+                return
+
+    def _match(self, seek_pts: int | None, high: Moment) -> Iterator[tuple[Moment, VideoFrame | None]]:
+        """Yield the moment and frame (None: lost) of each picture from `seek_pts` to `high`."""
+        self._clock, self._counter = PacketClock(self._container, self._stream), picture_counter(self._stream)
+        begin = (0, -(2**63)) if seek_pts is None else (0, seek_pts)  # leading pictures of an open group are left out
         promised: list[Moment] = []  # heap of the moments of input packets whose frames were not yielded yet
         held: dict[Moment, VideoFrame] = {}  # frames decoded before an earlier one, because damage changes the order
-        finished = False
-        for packet in chain(self._packets(), [None]):
+        for packet in chain(self._packets(seek_pts), [None]):
             if packet is not None:
                 _, moment = self._clock.read(packet)
                 packet.opaque = moment
-                if moment is not None and self._begins_picture(packet) and low <= moment <= high:
+                if moment is not None and self._begins_picture(packet) and moment >= begin:
                     heapq.heappush(promised, moment)
             for frame in self._decode(packet):
                 if frame is None:
@@ -149,15 +175,14 @@ class _Reader:
                     moment = min((m for m in promised if m not in held), default=None)
                 if moment in promised:
                     held[moment] = frame
-                finished = finished or (moment is not None and moment > high)
                 while promised and (promised[0] in held or len(held) > _REORDER_FRAMES):
                     first = heapq.heappop(promised)
-                    yield self._to_frame(held.pop(first, None), first)
-            if finished:
-                break
-        while promised:
+                    if first > high:
+                        return
+                    yield first, held.pop(first, None)
+        while promised and promised[0] <= high:
             first = heapq.heappop(promised)
-            yield self._to_frame(held.pop(first, None), first)
+            yield first, held.pop(first, None)
 
     def in_output_order(self) -> Iterator[Frame]:
         """Yield the frames in the order of the decoder.
@@ -206,8 +231,7 @@ class _Reader:
     def _begins_picture(self, packet: Packet) -> bool:
         return not packet.is_discard and self._counter.count(packet) > 0
 
-    def _packets(self) -> Iterator[Packet]:
-        seek_pts = self._span.seek_pts
+    def _packets(self, seek_pts: int | None = None) -> Iterator[Packet]:
         if seek_pts is not None and not _seek(self._container, self._stream, seek_pts):
             self._container.seek(0)
         return packets_of(self._container, self._stream)
@@ -220,6 +244,31 @@ class _Reader:
             raise
         except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses
             yield None
+
+
+class _DecoderState:
+    """Whether the decoder is in the same state as in a decoding of the whole file.
+
+    An intact frame is the same wherever decoding begins, if it follows a key frame and intact frames only. A damaged
+    frame is, if so many intact frames precede it that none of the decoder's buffers is older.
+    """
+
+    def __init__(self, settled: bool) -> None:
+        self._settled = settled
+        self._intact: int | None = None  # number of intact frames from a key frame on; None: before the first one
+
+    def update(self, frame: VideoFrame | None) -> bool:
+        """Add the next frame (None: lost), and return whether it is the same as in a decoding of the whole file."""
+        if self._settled:
+            return True
+        if frame is None or frame.is_corrupt:
+            self._settled = self._intact is not None and self._intact >= _BUFFERED_FRAMES
+            self._intact = None
+        elif self._intact is not None:
+            self._intact += 1
+        elif frame.key_frame:
+            self._intact = 1
+        return self._settled or self._intact is not None
 
 
 def _moment_of(frame: VideoFrame | None) -> Moment | None:

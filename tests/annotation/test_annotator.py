@@ -154,7 +154,6 @@ def test_keys_do_not_depend_on_the_engine(checkpoint: str) -> None:
 
 
 @pytest.mark.unit
-@pytest.mark.xfail(reason="a segment may begin to decode at the damaged key frame, and then conceals less", strict=True)
 def test_cuts_leave_no_trace_in_a_damaged_file(checkpoint: str, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "damaged.mp4", scene(60), options={"g": "12", "bf": "2", "crf": "18"})
     damage(path)

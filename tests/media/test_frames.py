@@ -87,6 +87,28 @@ def test_damage_affects_only_frames_of_its_group_of_pictures(tmp_path: Path, key
     assert any(frame.image is None or frame.corrupt for frame in got)
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "joined.ts"])
+def test_segments_of_a_damaged_file_give_the_same_frames_as_the_whole(tmp_path: Path, name: str, seed: int) -> None:
+    options = {"g": "10", "bf": "2", "crf": "18", "x264-params": f"open-gop={int(name == 'open.mkv')}"}
+    path = write_clip(tmp_path / name, scene(120, size=(160, 120), face=90), options=options)
+    content, random = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    for _ in range(1 + seed % 4):
+        length = int(random.choice([1, 64, 800]))
+        start = int(random.integers(len(content) // 10, len(content) * 9 // 10 - length))
+        content[start : start + length] = random.bytes(length)
+    path.write_bytes(content)
+    whole, info = list(frames(str(path))), probe(str(path))
+    for max_gap_s in (0.1, 1.0):  # moves the ends of segments
+        for segment in cut_into_segments(Input(str(path), name), info, 0.5, 2, max_gap_s=max_gap_s):
+            part = list(frames(str(path), segment.span))
+            expected = whole[segment.span.first : segment.span.first + segment.span.expected]
+            assert [f.index for f in part] == [f.index for f in expected]
+            assert [f.corrupt for f in part] == [f.corrupt for f in expected]
+            assert [(f.image is None) for f in part] == [(f.image is None) for f in expected]
+            assert all(np.array_equal(a.image, b.image) for a, b in zip(part, expected, strict=True))
+
+
 def test_avi_frames_come_in_the_order_of_the_picture(tmp_path: Path) -> None:
     # FFmpeg makes times for AVI packets in decoding order; sorting by them would shuffle reordered frames.
     images = [np.full((72, 96, 3), 4 * number + 8, np.uint8) for number in range(60)]

@@ -144,5 +144,5 @@ def test_killed_worker_and_killed_driver_change_nothing(
 
     capsys.readouterr()
     assert train.main(arguments(store, calm)) == 0
-    assert "finished already" in capsys.readouterr().out
+    assert "is complete; nothing to do" in capsys.readouterr().out
     assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2  # the folder of another run
