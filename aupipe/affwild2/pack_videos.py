@@ -17,7 +17,7 @@ from aupipe.faces.detect import Detections, Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter
-from aupipe.media.frames import Frame, Span, frames
+from aupipe.media.frames import Frame, Span, frames, seek_points
 from aupipe.media.probe import VideoInfo
 from aupipe.storage import Storage
 
@@ -117,10 +117,7 @@ def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame
     pts = info.pts[first:stop]
     if not len(pts):
         return
-    before = info.key_pts[info.key_pts <= pts[0]]
-    # Seek one key frame earlier than needed, because seeking to the group's own key frame can lose the group.
-    seek = int(before[-2]) if len(before) > 1 else None
-    yield from frames(uri, Span(len(pts), True, first, int(pts[0]), int(pts[-1]), seek))
+    yield from frames(uri, Span(len(pts), True, first, int(pts[0]), int(pts[-1]), seek_points(info, first)))
 
 
 def _only(stretch: Iterator[Frame], start: int, near: npt.NDArray[np.bool_]) -> Iterator[Frame]:

@@ -9,12 +9,8 @@ import numpy as np
 
 from aupipe.annotation.inputs import Input
 from aupipe.errors import NoClockError, NoFramesError
-from aupipe.media.frames import Span
+from aupipe.media.frames import Span, seek_points
 from aupipe.media.probe import VideoInfo
-
-# How far before a segment decoding begins at most, if everything nearer is damaged. It bounds the cost of a recording
-# that is damaged throughout; what a decoder conceals there may depend on where the video is split.
-_MAX_LEAD_IN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ def cut_into_segments(
         begin = 0 if number == 0 else int(places[number - 1])
         end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
-        seek = _seek_points(info, int(np.searchsorted(keys, first, side="right")) - 1, times[first])
+        seek = seek_points(info, first)
         more = lost if final else 0  # Frames that the container counts but does not hold come after all others.
         span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
         write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
@@ -149,18 +145,6 @@ def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: fl
             cuts.append(position)
             last = times[index]
     return cuts
-
-
-def _seek_points(info: VideoInfo, nearest: int, start_s: float) -> tuple[int, ...]:
-    """Return the times of key frames 1, 2, 4, … before number `nearest`; empty if decoding begins with the file."""
-    points: list[int] = []
-    back = 1
-    while nearest > 0 and (not points or start_s - points[-1] * float(info.time_base) < _MAX_LEAD_IN_S):
-        points.append(int(info.key_pts[max(0, nearest - back)]))
-        if back >= nearest:
-            break
-        back *= 2
-    return tuple(points)
 
 
 def _indices(chosen: np.ndarray, lost: int, count: int) -> tuple[int, ...]:

@@ -23,13 +23,17 @@ from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names
 from aupipe.media.display import Display
 from aupipe.media.image_files import is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter
-from aupipe.media.probe import packets_of, probe
+from aupipe.media.probe import VideoInfo, packets_of, probe
 
 # A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
 _REORDER_FRAMES = 4
 
 # More than the frames that a decoder keeps (16 in H.264 and H.265) and their spare buffers.
 _BUFFERED_FRAMES = 32
+
+# How far before a span decoding begins at most, if everything nearer is damaged. It bounds the cost of a recording that
+# is damaged throughout; what a decoder conceals there may depend on where the video is split.
+_MAX_LEAD_IN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,24 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
         yield from reader.by_time() if span.exact else reader.in_output_order()
         for place in range(reader.yielded, span.expected):
             yield Frame(span.first + place, None, None)
+
+
+def seek_points(info: VideoInfo, first: int) -> tuple[int, ...]:
+    """Return `Span.seek_pts` for a span of a video with times that begins at frame `first`.
+
+    Decoding begins one key frame earlier than that of the first frame, because the frames after a seek can depend on
+    the group before (open GOP). The next points are 2, 4, 8, … key frames earlier, up to a limit in time.
+    """
+    assert info.pts is not None
+    nearest = int(np.searchsorted(info.key_pts, info.pts[first], side="right")) - 1
+    points: list[int] = []
+    back = 1
+    while nearest > 0 and (not points or (info.pts[first] - points[-1]) * info.time_base < _MAX_LEAD_IN_S):
+        points.append(int(info.key_pts[max(0, nearest - back)]))
+        if back >= nearest:
+            break
+        back *= 2
+    return tuple(points)
 
 
 def _sequence_frames(uri: str, span: Span, max_frame_px: int) -> Iterator[Frame]:
@@ -247,7 +269,7 @@ class _Reader:
 
 
 class _DecoderState:
-    """Whether the decoder is in the same state as in a decoding of the whole file.
+    """Comparison of a decoder's state with the state in a decoding of the whole file.
 
     An intact frame is the same wherever decoding begins, if it follows a key frame and intact frames only. A damaged
     frame is, if so many intact frames precede it that none of the decoder's buffers is older.
