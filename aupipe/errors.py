@@ -84,7 +84,7 @@ class TimedOutError(MediaError):
     reason = "timed_out"
 
 
-class SoundLostError(MediaError):
+class AudioLostError(MediaError):
     reason = "sound_lost"
 
 

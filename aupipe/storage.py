@@ -197,7 +197,7 @@ class Storage:
         return f"{self._base}/{name}" if name else str(self._base)
 
 
-def of_file(path: str) -> tuple[Storage, str]:
+def folder_and_name(path: str) -> tuple[Storage, str]:
     """Return the storage of a file's folder, and the file's name in it."""
     folder, slash, name = path.rpartition("/")
     return Storage(folder or slash or "."), name

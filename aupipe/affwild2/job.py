@@ -99,7 +99,7 @@ class AffWild2Job:
             n_expressions=len(EDITIONS[self.layout.edition].classes),
             settings=settings,
         )
-        return finish(Storage(self.out), header, self.parts, self.plan.tallies)
+        return finish(Storage(self.out), header, self.parts, self.plan.outcomes)
 
     def describe(self) -> list[str]:
         """Return the plan as lines of text."""
@@ -111,7 +111,7 @@ class AffWild2Job:
             f"source: {self.source}"
         ]
         if plan.leaked:
-            rows = sum(tally.get("au.leak", 0) + tally.get("expr.leak", 0) for tally in plan.tallies.values())
+            rows = sum(tally.get("au.leak", 0) + tally.get("expr.leak", 0) for tally in plan.outcomes.values())
             lines.append(
                 f"{len(plan.leaked)} videos are in train for one task and in validation for the other: "
                 f"data.leak={self.config.data.leak} removes {rows:,} labels (drop_train | drop_val | consistent | off)"

@@ -62,12 +62,12 @@ class Plan:
     """All parts, and counts that are known before any part is made.
 
     Attributes:
-        tallies: track → reason → count: rows removed by the leak filter, images without a row.
+        outcomes: track → reason → count: rows removed by the leak filter, images without a row.
         leaked: base videos in train for one task and in validation for the other.
     """
 
     units: tuple[ShardPlan, ...]
-    tallies: Mapping[str, Mapping[str, int]]
+    outcomes: Mapping[str, Mapping[str, int]]
     leaked: frozenset[str]
 
 
@@ -84,9 +84,9 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
     splits, leaked = official(layout.tracks, leak)
     lengths: dict[str, int] = {}  # annotation file → rows
     digests: dict[str, str] = {}  # annotation file, crop folder or video → hash, number of files or size
-    tallies: dict[str, Counter[str]] = {}
+    outcomes: dict[str, Counter[str]] = {}
     for track in layout.tracks:
-        tally = tallies.setdefault(track.name, Counter())
+        tally = outcomes.setdefault(track.name, Counter())
         for task, annotation in track.annotations.items():
             data = storage.read(annotation.name)
             rows = lengths[annotation.name] = check_header(task, data, storage.path(annotation.name))
@@ -107,7 +107,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
             units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
         if not any(unit.split == split for unit in units):
             raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
-    return Plan(tuple(units), {name: tally for name, tally in tallies.items() if tally}, leaked)
+    return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked)
 
 
 def _check_labels(layout: Layout, storage: Storage) -> None:

@@ -20,7 +20,7 @@ from aupipe.errors import DatasetError
 from aupipe.facestore import gaps
 from aupipe.facestore.frame_times import frame_rate_hz
 from aupipe.hidden_files import is_hidden
-from aupipe.storage import Storage, of_file
+from aupipe.storage import Storage, folder_and_name
 
 VIDEO_HEADER = ",".join(facs.AFFWILD2_AUS)
 SINGLE_HEADER = f"image_location,{VIDEO_HEADER}"
@@ -135,7 +135,7 @@ def read_files(uri: str) -> pa.Table:
     Raises:
         DatasetError: there is no such file, or it does not have the organizers' format.
     """
-    storage, name = of_file(uri) if uri.lower().endswith(".txt") else (Storage(uri), "")
+    storage, name = folder_and_name(uri) if uri.lower().endswith(".txt") else (Storage(uri), "")
     names = [each for each in [name] if storage.exists(each)] if name else _track_files(storage)
     if not names:
         raise DatasetError(f"{uri}: no submission there; give a single .txt file, or a folder of TRACK.txt files")

@@ -23,7 +23,7 @@ import torch
 
 from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, retry, schema
 from aupipe.annotation.cache_keys import CacheKeys, stat_signature
-from aupipe.annotation.inputs import Input, PassedOver, find_inputs
+from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
 from aupipe.annotation.ledger import Entry, Ledger, Record
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.model_stages import (
@@ -165,13 +165,13 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
         ConfigError: inputs, checkpoints or settings are invalid; nothing was started.
     """
     start = time.monotonic()
-    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
-    if text := passed_over.text():  # It is logged at once as well, because a run may take days.
+    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
+    if text := skipped.text():  # It is logged at once as well, because a run may take days.
         logger.info("%s", text)
     keys = _keys(job)
     storage = Storage(job.out)
     with run_lease(storage):
-        return _run(job, inputs, passed_over, keys, storage, open_ray, start)
+        return _run(job, inputs, skipped, keys, storage, open_ray, start)
 
 
 def describe(job: AnnotateJob) -> str:
@@ -179,7 +179,7 @@ def describe(job: AnnotateJob) -> str:
 
     It neither starts Ray nor decodes.
     """
-    inputs, passed_over = find_inputs(job.inputs, job.limit, job.config.images)
+    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
@@ -188,11 +188,11 @@ def describe(job: AnnotateJob) -> str:
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
     return (
-        f"{len(inputs)} inputs ({passed_over.files} other files skipped): {len(work.unchanged)} done, "
+        f"{len(inputs)} inputs ({skipped.files} other files skipped): {len(work.unchanged)} done, "
         f"{len(work.decide)} to apply a new decision to, {len(work.to_probe)} to probe and decode\n"
         f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s per frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{passed_over.text()}" if passed_over.text() else "")
+        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{skipped.text()}" if skipped.text() else "")
     )
 
 
@@ -265,7 +265,7 @@ def _signatures(inputs: Sequence[Input]) -> dict[str, str]:
 
 
 def _run(
-    job: AnnotateJob, inputs: Sequence[Input], passed_over: PassedOver, keys: CacheKeys, storage: Storage,
+    job: AnnotateJob, inputs: Sequence[Input], skipped: SkippedFiles, keys: CacheKeys, storage: Storage,
     open_ray: OpenRunner, start: float,
 ) -> Summary:  # fmt: skip
     named = {video.video_id for video in inputs}
@@ -298,7 +298,7 @@ def _run(
     summary = Summary(
         out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
         work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
-        passed_over=passed_over,
+        skipped=skipped,
     )  # fmt: skip
     write_run(storage, keys, job.command, summary)
     return summary

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aupipe.annotation.features import FOLDER
-from aupipe.errors import SoundLostError, as_reason
+from aupipe.errors import AudioLostError, as_reason
 from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalized
 from aupipe.storage import Storage
@@ -97,8 +97,8 @@ class _ReadableAudio:
     def _blocks(self, uri: str) -> Iterator[AudioBlock]:
         try:
             yield from audio(uri)
-        except (av.error.FFmpegError, SoundLostError) as error:
-            self.reason = f"{SoundLostError.reason}: {as_reason(error)}"
+        except (av.error.FFmpegError, AudioLostError) as error:
+            self.reason = f"{AudioLostError.reason}: {as_reason(error)}"
 
 
 def _normalized(storage: Storage, files: Sequence[str], loudest_db: float, number: int) -> Tensor:

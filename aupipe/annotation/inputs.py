@@ -26,7 +26,7 @@ from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
-from aupipe.storage import filesystem_of, is_http, is_uri, local_path, of_file
+from aupipe.storage import filesystem_of, folder_and_name, is_http, is_uri, local_path
 
 # A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
 # because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
@@ -79,7 +79,7 @@ _SUFFIXES_SHOWN = 8
 
 
 @dataclass
-class PassedOver:
+class SkippedFiles:
     """Files and folders that were skipped below the folders that were named.
 
     Attributes:
@@ -114,8 +114,8 @@ class PassedOver:
         if len(self.hidden_examples) < _EXAMPLES:
             self.hidden_examples.append(_as_text(path))
 
-    def __add__(self, other: PassedOver) -> PassedOver:
-        return PassedOver(
+    def __add__(self, other: SkippedFiles) -> SkippedFiles:
+        return SkippedFiles(
             self.suffixes + other.suffixes, (self.examples + other.examples)[:_EXAMPLES],
             self.hidden + other.hidden, (self.hidden_examples + other.hidden_examples)[:_EXAMPLES],
             self.images + other.images,
@@ -159,7 +159,7 @@ def _first(paths: Sequence[str]) -> str:
 
 def find_inputs(
     named: Sequence[str], limit: int | None = None, images: ImageRule = "auto"
-) -> tuple[list[Input], PassedOver]:
+) -> tuple[list[Input], SkippedFiles]:
     """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
 
     A path that does not exist is kept, because it becomes a row with the reason `not_found`.
@@ -172,10 +172,10 @@ def find_inputs(
         ManifestError: a manifest that cannot be read.
     """
     found: dict[str, Input] = {}
-    passed_over = PassedOver()
+    skipped = SkippedFiles()
     for argument in named:
         inputs, others = _search(argument, images)
-        passed_over += others
+        skipped += others
         for video in inputs:
             clash = found.setdefault(video.video_id, video)
             if clash != video:
@@ -183,16 +183,16 @@ def find_inputs(
                     f"{redact(clash.uri)} and {redact(video.uri)} would both be video_id {video.video_id!r}; "
                     "name a common parent folder, or give them ids in a manifest, so that they differ"
                 )
-    return [found[key] for key in sorted(found)][:limit], passed_over
+    return [found[key] for key in sorted(found)][:limit], skipped
 
 
-def _search(argument: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+def _search(argument: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
     """Return the inputs that one argument names, and what it skips."""
     if not argument:
         raise ConfigError("--input '': an empty name")
     argument = local_path(argument)
     if argument.lower().endswith(SUFFIXES):
-        return list(_listed(argument)), PassedOver()
+        return list(_listed(argument)), SkippedFiles()
     if images == "sequence" and has_image_suffix(argument) and not glob.has_magic(argument):
         raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
     if is_uri(argument):
@@ -200,18 +200,18 @@ def _search(argument: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
     if os.path.isdir(argument):
         return _search_folder(argument, images)
     if os.path.lexists(argument):
-        return [_input(argument, os.path.basename(argument))], PassedOver()
+        return [_input(argument, os.path.basename(argument))], SkippedFiles()
     if glob.has_magic(argument):
         visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
         return _joined([_search(match, images) for match in visible], hidden, argument)
-    return [_input(argument, os.path.basename(argument))], PassedOver()
+    return [_input(argument, os.path.basename(argument))], SkippedFiles()
 
 
-def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], PassedOver]:
+def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], SkippedFiles]:
     """Return the matches of a pattern without hidden and system names, unless the pattern itself names them."""
     parts = pattern.split("/")
     with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
-    visible, hidden = [], PassedOver()
+    visible, hidden = [], SkippedFiles()
     for match in sorted(matches):
         unasked = [part for part in match.split("/") if is_hidden(part) and part not in parts]
         if all(with_dots and part.startswith(".") for part in unasked):
@@ -222,18 +222,18 @@ def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], Pass
 
 
 def _joined(
-    matches: Sequence[tuple[list[Input], PassedOver]], hidden: PassedOver, pattern: str
-) -> tuple[list[Input], PassedOver]:
+    matches: Sequence[tuple[list[Input], SkippedFiles]], hidden: SkippedFiles, pattern: str
+) -> tuple[list[Input], SkippedFiles]:
     if not matches:
         raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
     return [video for videos, _ in matches for video in videos], sum((passed for _, passed in matches), hidden)
 
 
-def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
     """Return the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
-    passed = PassedOver()
+    passed = SkippedFiles()
     seen: set[str] = set()
     unreadable: list[OSError] = []
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
@@ -261,7 +261,7 @@ def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], PassedOver
 
 
 def _chosen_images(
-    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, passed: PassedOver
+    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, passed: SkippedFiles
 ) -> list[Input]:
     """Return the inputs that images below a folder are by the rule; count those that are skipped.
 
@@ -290,13 +290,13 @@ def _is_text(path: str) -> bool:
     return bool(head) and b"\0" not in head
 
 
-def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], PassedOver]:
+def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
     """Return the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
     named = [_input(uri, _name_in(uri))]
     suffix = PurePosixPath(uri).suffix.lower()
     is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
     if is_file or is_http(uri):
-        return named, PassedOver()
+        return named, SkippedFiles()
     protocol = uri.partition("://")[0]
     try:
         filesystem, top = filesystem_of(uri)
@@ -304,13 +304,13 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], PassedOver
             visible, hidden = _split_hidden(filesystem.glob(top), top)
             return _joined([_search_remote(f"{protocol}://{path}", images) for path in visible], hidden, uri)
         if not filesystem.isdir(top):
-            return named, PassedOver()
+            return named, SkippedFiles()
         paths = [str(path) for path in sorted(filesystem.find(top))]
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
-    passed = PassedOver()
+    passed = SkippedFiles()
     hidden_folders: set[str] = set()
     for path in paths:
         name = path[len(str(top).rstrip("/")) + 1 :]
@@ -336,7 +336,7 @@ def _name_in(place: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input], PassedOver]:
+def _some(videos: list[Input], passed: SkippedFiles, top: str) -> tuple[list[Input], SkippedFiles]:
     if not videos:
         raise ConfigError(
             f"{top}: no video or image in this folder ({passed.text() or '0 other files'}); "
@@ -347,7 +347,7 @@ def _some(videos: list[Input], passed: PassedOver, top: str) -> tuple[list[Input
 
 def _listed(path: str) -> Iterator[Input]:
     """Yield the inputs of a manifest."""
-    storage, name = of_file(path)
+    storage, name = folder_and_name(path)
     table = read_table(storage, name, "uri", _OURS)
     if not len(table):
         raise ManifestError(f"{path} names no video; give each video's path in the column `uri`")

@@ -16,7 +16,7 @@ import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.annotation.faults import LOGS, is_internal
-from aupipe.annotation.inputs import Input, PassedOver
+from aupipe.annotation.inputs import Input, SkippedFiles
 from aupipe.annotation.ledger import Ledger, Record
 from aupipe.annotation.settings import content_hash
 from aupipe.errors import redact
@@ -39,7 +39,7 @@ class Summary:
         videos: the records of this run's inputs.
         pending: the number of inputs that are left to a run of another phase.
         frames, work_s, cost: the extracted frames, the CPU time for them, and its price.
-        passed_over: the skipped files in the named folders.
+        skipped: the skipped files in the named folders.
     """
 
     out: str
@@ -49,7 +49,7 @@ class Summary:
     seconds: float
     work_s: float
     cost: float
-    passed_over: PassedOver = field(default_factory=PassedOver)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
     @property
     def statuses(self) -> Counter[str]:
@@ -78,8 +78,8 @@ class Summary:
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s per frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
-        if passed_over := self.passed_over.text():
-            lines.append(passed_over)
+        if skipped := self.skipped.text():
+            lines.append(skipped)
         if self.faults:
             inputs = "1 input" if self.faults == 1 else f"{self.faults:,} inputs"
             lines.append(
@@ -138,7 +138,7 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
-        "passed_over": summary.passed_over.record(),
+        "skipped": summary.skipped.record(),
         "frames": {  # of the inputs of this run; every expected frame has a row
             name: sum(record.get(f"frames_{name}") or 0 for record in summary.videos)
             for name in ("expected", "decoded", "lost", "corrupt")

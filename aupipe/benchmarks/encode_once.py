@@ -165,7 +165,7 @@ def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Tas
     encoder = trainer.learner.encoder
     plain = embedding_store.plain_encoding(encoder, trainer.inputs, index)
     folder = Storage(out.path(plain.key))
-    for part in (each.name for each in index.card.parts if each.split == "train"):
+    for part in (each.name for each in index.card.shards if each.split == "train"):
         folder.write(part, embedding_store.encode_part(encoder, plain, index, part, CPU))
     embedding_store.write_card(folder, plain)
     return dict.fromkeys(trainer.tasks, EmbeddingFolders((folder.root,), ()))

@@ -83,8 +83,8 @@ def encode_part(encoder: FrameEncoder, encoding: Encoding, index: FaceStore, par
     """Return the Parquet file with the embeddings of one part of the store."""
     groups = [group for group in index.row_groups(ALL) if group.file == part]
     rows = np.arange(groups[0].start, groups[-1].start + groups[-1].rows) if groups else np.zeros(0, np.int64)
-    (runs,) = (each.runs for _, each in index.parts(ALL) if each.name == part)
-    track = np.repeat(np.arange(len(runs)), [run.rows for run in runs])
+    (spans,) = (each.spans for _, each in index.shards(ALL) if each.name == part)
+    track = np.repeat(np.arange(len(spans)), [span.rows for span in spans])
 
     def augmented(images: Tensor, chosen: Ints) -> Tensor:
         """Augment images (N, 3, H, W) with one draw per track, equal in all its frames and parts."""
@@ -92,8 +92,8 @@ def encode_part(encoder: FrameEncoder, encoding: Encoding, index: FaceStore, par
         tracks, parts = track[chosen - rows[0]], []
         edges = [0, *(np.flatnonzero(np.diff(tracks)) + 1).tolist(), len(tracks)]
         for first, last in itertools.pairwise(edges):
-            run = runs[tracks[first]]
-            generator = torch.Generator().manual_seed(seed_of("copy", encoding.copy_number, run.video_id, run.person))
+            span = spans[tracks[first]]
+            generator = torch.Generator().manual_seed(seed_of("copy", encoding.copy_number, span.video_id, span.person))
             parts.append(distort(images[None, first:last], encoding.augment, generator)[0])
         return torch.cat(parts)
 

@@ -53,7 +53,7 @@ def train_part(index: FaceStore, split: str) -> SplitPart:
     if split == OFFICIAL:
         return SplitPart("train")
     pool, fold_of, left_out = _parts(index, split)
-    added = {run.video_id for each in index.added for _, part in each.parts("train") for run in part.runs}
+    added = {span.video_id for each in index.added for _, shard in each.shards("train") for span in shard.spans}
     return SplitPart(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
 
 

@@ -114,7 +114,7 @@ class FaceStore:
         known: dict[str, str] = {}
         for index in (self, *others):
             root = index.storage.root
-            for video in sorted({run.video_id for part in index.card.parts for run in part.runs}):
+            for video in sorted({span.video_id for shard in index.card.shards for span in shard.spans}):
                 if known.setdefault(video, root) != root:
                     raise DatasetError(
                         f"{known[video]} and {root} both have a video {video!r}: data sets with common names cannot be "
@@ -143,20 +143,20 @@ class FaceStore:
         return np.asarray(self.card.template, dtype=np.float32)
 
     def rows(self, split: str) -> int:
-        return sum(part.rows for _, part in self.parts(split))
+        return sum(shard.rows for _, shard in self.shards(split))
 
     def row_groups(self, split: str) -> RowGroups:
         groups: list[RowGroup] = []
         start = 0
-        for store, part in self.parts(split):
-            ends = np.cumsum([run.rows for run in part.runs])
-            for first in range(0, part.rows, ROW_GROUP_ROWS):
-                count = min(ROW_GROUP_ROWS, part.rows - first)
+        for store, shard in self.shards(split):
+            ends = np.cumsum([span.rows for span in shard.spans])
+            for first in range(0, shard.rows, ROW_GROUP_ROWS):
+                count = min(ROW_GROUP_ROWS, shard.rows - first)
                 low, high = np.searchsorted(ends, [first, first + count - 1], side="right")
-                tracks = tuple((run.video_id, run.person) for run in part.runs[low : high + 1])
+                tracks = tuple((span.video_id, span.person) for span in shard.spans[low : high + 1])
                 number = first // ROW_GROUP_ROWS
-                groups.append(RowGroup(split, store.root, part.name, number, start + first, count, tracks))
-            start += part.rows
+                groups.append(RowGroup(split, store.root, shard.name, number, start + first, count, tracks))
+            start += shard.rows
         return RowGroups(groups)
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
@@ -166,14 +166,14 @@ class FaceStore:
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """Return all rows of a split without images. Row i of the table is row i of the split."""
-        tables = [parquet(store, part.name).read(columns=list(columns)) for store, part in self.parts(split)]
+        tables = [parquet(store, shard.name).read(columns=list(columns)) for store, shard in self.shards(split)]
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
 
     def has(self, split: str, column: str) -> bool:
         """Return whether all files of a split have a column. Stores of earlier versions lack some columns."""
-        return all(column in parquet(store, part.name).schema_arrow.names for store, part in self.parts(split))
+        return all(column in parquet(store, shard.name).schema_arrow.names for store, shard in self.shards(split))
 
     def audio(self, video_id: str) -> Audio | None:
         """Return the audio of a base video; None if it has none."""
@@ -190,12 +190,12 @@ class FaceStore:
         waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
 
-    def parts(self, split: str) -> list[tuple[Storage, Shard]]:
+    def shards(self, split: str) -> list[tuple[Storage, Shard]]:
         """Return the shards of a split in the order of its rows, each with its store."""
         if split not in (*self.splits, ALL):
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")
-        own = [(self.storage, part) for part in self.card.parts if split in (part.split, ALL)]
-        extra = [each for store in self.added if split in ("train", ALL) for each in store.parts("train")]
+        own = [(self.storage, shard) for shard in self.card.shards if split in (shard.split, ALL)]
+        extra = [each for store in self.added if split in ("train", ALL) for each in store.shards("train")]
         return own + extra
 
 

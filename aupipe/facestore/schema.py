@@ -15,7 +15,7 @@ import pyarrow as pa
 from aupipe import facs
 from aupipe.config import Section
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 ROW_GROUP_ROWS = 256
 # 8,192 crops are about 30 MB of Aff-Wild2's JPEGs, and 80 MB of those that aupipe encodes (quality 95, 4:4:4).
 FILE_ROWS = 32 * ROW_GROUP_ROWS
@@ -68,7 +68,7 @@ class Shard(Section):
     name: str
     split: str
     rows: int
-    runs: tuple[TrackSpan, ...]
+    spans: tuple[TrackSpan, ...]
 
 
 class SplitCounts(Section):
@@ -106,4 +106,4 @@ class StoreCard(StoreHeader):
     dropped: dict[str, int]  # annotations that are not in the store, by reason, and leftover images
     mismatches: dict[str, dict[str, int]]  # "VIDEO" or "VIDEO_left" → reason → number dropped
     bad_lines: tuple[str, ...] = ()  # "FILE:LINE problem", at most `write.MAX_BAD_LINES`
-    parts: tuple[Shard, ...]
+    shards: tuple[Shard, ...]

@@ -97,9 +97,9 @@ class ShardWriter:
         )
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
-        self._runs: list[dict[str, str | int]] = []
+        self._spans: list[dict[str, str | int]] = []
         self._counts = SplitCounts().model_dump(exclude={"videos"})
-        self._tallies: dict[str, Counter[str]] = {}
+        self._outcomes: dict[str, Counter[str]] = {}
         self._bad_lines: list[str] = []
 
     def add(self, table: pa.Table) -> None:
@@ -120,16 +120,16 @@ class ShardWriter:
                 are reasons of dropped rows.
             bad_lines: "FILE:LINE problem".
         """
-        self._tallies.setdefault(track, Counter()).update(counts)
+        self._outcomes.setdefault(track, Counter()).update(counts)
         self._bad_lines.extend(bad_lines)
 
     def finish(self) -> bytes:
         """Return the bytes of the finished file."""
         self._flush(self._pending_rows)
         footer = {
-            "runs": self._runs,
+            "spans": self._spans,
             "counts": self._counts,
-            "tallies": {track: dict(sorted(c.items())) for track, c in self._tallies.items()},
+            "outcomes": {track: dict(sorted(c.items())) for track, c in self._outcomes.items()},
             "bad_lines": self._bad_lines[:MAX_BAD_LINES],
         }
         self._writer.add_key_value_metadata({_FOOTER.decode(): json.dumps(footer, sort_keys=True)})
@@ -147,11 +147,11 @@ class ShardWriter:
 
     def _count(self, table: pa.Table) -> None:
         video_id, person = table["video_id"][0].as_py(), table["person"][0].as_py()
-        last = self._runs[-1] if self._runs else None
+        last = self._spans[-1] if self._spans else None
         if last and (last["video_id"], last["person"]) == (video_id, person):
             last["rows"] = int(last["rows"]) + table.num_rows
         else:
-            self._runs.append({"video_id": video_id, "person": person, "rows": table.num_rows})
+            self._spans.append({"video_id": video_id, "person": person, "rows": table.num_rows})
         au = columns.labels(table)
         expression = table["expression"].to_numpy()
         known = expression[expression >= 0]
@@ -194,12 +194,12 @@ def finish(
     storage: Storage,
     header: StoreHeader,
     names: Sequence[str],
-    tallies: Mapping[str, Mapping[str, int]] | None = None,
+    outcomes: Mapping[str, Mapping[str, int]] | None = None,
 ) -> StoreCard:
     """Compute the card from the footers of the shards `names`, delete all other shards, and write store.json.
 
     Args:
-        tallies: outcomes by track in addition to those of the shards, as in `ShardWriter.count_outcomes`.
+        outcomes: outcomes by track in addition to those of the shards, as in `ShardWriter.count_outcomes`.
 
     Raises:
         DatasetError: a split has shards but no rows.
@@ -211,18 +211,18 @@ def finish(
     shards: list[Shard] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}
-    tracks = {track: Counter(tally) for track, tally in (tallies or {}).items()}
+    tracks = {track: Counter(tally) for track, tally in (outcomes or {}).items()}
     bad_lines: list[str] = []
     ordered = sorted(names)
     with ThreadPoolExecutor(_FOOTERS_AT_A_TIME) as pool:
         footers = list(pool.map(lambda name: _footer(storage, name), ordered))
     for name, footer in zip(ordered, footers, strict=True):
         split = name.partition("/")[0].removeprefix("split=")
-        runs = tuple(TrackSpan(**run) for run in footer["runs"])
-        shards.append(Shard(name=name, split=split, rows=footer["counts"]["rows"], runs=runs))
+        spans = tuple(TrackSpan(**span) for span in footer["spans"])
+        shards.append(Shard(name=name, split=split, rows=footer["counts"]["rows"], spans=spans))
         counts[split] = _add(counts[split], footer["counts"]) if split in counts else footer["counts"]
-        videos.setdefault(split, set()).update(run.video_id for run in runs)
-        for track, tally in footer["tallies"].items():
+        videos.setdefault(split, set()).update(span.video_id for span in spans)
+        for track, tally in footer["outcomes"].items():
             tracks.setdefault(track, Counter()).update(tally)
         bad_lines.extend(footer["bad_lines"])
     splits = {split: SplitCounts(videos=len(videos[split]), **count) for split, count in counts.items()}
@@ -245,7 +245,7 @@ def finish(
         dropped=_dropped(total),
         mismatches={track: lost for track, tally in sorted(tracks.items()) if (lost := _dropped(tally))},
         bad_lines=tuple(bad_lines[:MAX_BAD_LINES]),
-        parts=tuple(shards),
+        shards=tuple(shards),
     )
     storage.write(CARD, card.model_dump_json(indent=1).encode())
     return card

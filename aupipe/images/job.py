@@ -23,7 +23,7 @@ from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
 from aupipe.manifests import SUFFIXES
-from aupipe.storage import Storage, local_path, of_file
+from aupipe.storage import Storage, folder_and_name, local_path
 
 Kind = Literal["manifest", "folders", "records"]
 
@@ -129,7 +129,7 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         DatasetError: there are no images, or the record file is damaged.
     """
     if data.lower().endswith(SUFFIXES):
-        storage, name = of_file(local_path(data))
+        storage, name = folder_and_name(local_path(data))
         if not storage.exists(name):
             raise ManifestError(f"--data {data}: no such file")
         stamp = hashlib.sha256(storage.read(name)).hexdigest()

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from aupipe.errors import SoundLostError
+from aupipe.errors import AudioLostError
 from aupipe.media.container import open_video
 from aupipe.media.image_files import is_sequence
 
@@ -41,7 +41,7 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
     """Yield the first audio stream in blocks of about `block_s`, with silence in its holes; nothing without audio.
 
     Raises:
-        SoundLostError: its times or its rate are impossible, or its clock restarts.
+        AudioLostError: its times or its rate are impossible, or its clock restarts.
         MediaError: the file cannot be opened as a video.
     """
     held: list[npt.NDArray[np.int16]] = []
@@ -61,11 +61,11 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
         if hole < -_RESTART_S * rate:
             if held:
                 yield block()
-            raise SoundLostError(f"its clock restarts after {time_s - hole / rate:,.1f} s; the rest is omitted")
+            raise AudioLostError(f"its clock restarts after {time_s - hole / rate:,.1f} s; the rest is omitted")
         if hole > _MAX_JITTER_S * rate:
             silence += hole
             if silence > _MAX_SILENCE_S * rate:
-                raise SoundLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
+                raise AudioLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
             while hole:
                 filled = min(hole, max(1, round(block_s * rate)))
                 held.append(np.zeros((samples.shape[0], filled), np.int16))
@@ -89,7 +89,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
             return
         stream = next((one for one in container.streams.audio if one.codec_context is not None), None)
         if stream is None:
-            raise SoundLostError("FFmpeg has no decoder for it")
+            raise AudioLostError("FFmpeg has no decoder for it")
         resampler: av.AudioResampler | None = None
         layout, rate, before = "", 0, None
         for packet in container.demux(stream):
@@ -105,7 +105,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
                 if resampler is None:
                     layout, rate = "mono" if frame.layout.nb_channels == 1 else "stereo", frame.sample_rate
                     if not 0 < rate <= _MAX_RATE_HZ:
-                        raise SoundLostError(f"{rate:,} samples a second")
+                        raise AudioLostError(f"{rate:,} samples a second")
                 if resampler is None or now != before:  # the format may change within a stream; the output's is fixed
                     resampler, before = av.AudioResampler(format="s16p", layout=layout, rate=rate), now
                 for plain in resampler.resample(frame):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aupipe.errors import CheckpointError
 from aupipe.models import backbone, weights
-from aupipe.storage import of_file
+from aupipe.storage import folder_and_name
 
 PUBLISHED = ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "ir_se50")
 SIZE_PX = 112  # size of their training crops; the embedding layer depends on it
@@ -63,7 +63,7 @@ def write(path: str, name: str, tensors: dict[str, Tensor]) -> str:
     """Write the state dict as safetensors with the network's name in its metadata; return the file's sha256."""
     # The metadata has one entry only: the order of several is not fixed, and equal weights must give equal bytes.
     data = safetensors.save({key: tensor.contiguous() for key, tensor in tensors.items()}, metadata={"network": name})
-    folder, file = of_file(path)
+    folder, file = folder_and_name(path)
     folder.write(file, data)
     return hashlib.sha256(data).hexdigest()
 

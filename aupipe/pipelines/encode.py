@@ -31,7 +31,7 @@ class _Request:
     folder: Storage
     encoding: Encoding
     index: FaceStore
-    parts: set[str] = field(default_factory=set)
+    shards: set[str] = field(default_factory=set)
 
 
 def encode_stage(
@@ -52,7 +52,7 @@ def encode_stage(
         parts = embedding_store.parts_of(index, tracks.split, tracks.rows)
         for each in encodings:
             storage = Storage(Storage(out).path(each.key))
-            requests.setdefault(each.key, _Request(storage, each, index)).parts.update(parts)
+            requests.setdefault(each.key, _Request(storage, each, index)).shards.update(parts)
         return tuple(requests[each.key].folder.root for each in encodings)
 
     found = {}
@@ -74,10 +74,10 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
     todo = [
         {"request": number, "part": part}
         for number, request in enumerate(requests)
-        for part in sorted(request.parts - set(request.folder.names()))
+        for part in sorted(request.shards - set(request.folder.names()))
     ]
     if todo:
-        sizes = {part.name: part.rows for request in requests for _, part in request.index.parts(ALL)}
+        sizes = {part.name: part.rows for request in requests for _, part in request.index.shards(ALL)}
         progress = Progress("encode", sum(sizes[str(each["part"])] for each in todo), "crops")
         gpus = gpus_per_worker(resources)
         slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))

@@ -34,7 +34,7 @@ from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
-from aupipe.storage import Storage, of_file
+from aupipe.storage import Storage, folder_and_name
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _plan(job: EvaluateJob) -> _Plan:
 
 
 def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
-    storage, name = of_file(path)
+    storage, name = folder_and_name(path)
     if not storage.exists(name):
         raise ManifestError(f"--groups {path}: no such file")
     found = read_table(storage, name, "video_id", ("person",))
@@ -155,7 +155,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
 def _given(option: str, path: str, plan: _Plan) -> Decision:
     """Return the decisions of a file of predictions on the labeled rows of the part."""
     if path.endswith(".parquet"):
-        storage, name = of_file(path)
+        storage, name = folder_and_name(path)
         try:
             with storage.open(name) as file:
                 given = pq.read_table(file)

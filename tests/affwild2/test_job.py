@@ -126,7 +126,7 @@ def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, 
         assert (tmp_path / "one" / part.name).read_bytes() == (tmp_path / "two" / part.name).read_bytes()
     tree.crop("v2", [3])
     _, three, _ = make(tree, tmp_path / "one")
-    before, after = ([part.name for part in card.parts] for card in (one, three))
+    before, after = ([part.name for part in card.shards] for card in (one, three))
     assert [name.partition("/")[0] for name in after if name in before] == ["split=train"]
     sound = {"audio/10-30-1280x720.parquet", "audio/a_left_b.parquet"}
     assert set(Storage(tmp_path / "one").names("", ".parquet")) == set(after) | sound
@@ -142,8 +142,8 @@ def test_a_long_video_is_cut_into_files_of_bounded_size(tree, tmp_path, monkeypa
     _, card, index = make(tree, tmp_path / "small")
     monkeypatch.undo()
     _, whole, big = make(tree, tmp_path / "whole")
-    assert len(card.parts) > len(whole.parts)
-    assert all(part.rows <= 5 for part in card.parts)
+    assert len(card.shards) > len(whole.parts)
+    assert all(part.rows <= 5 for part in card.shards)
     assert card.annotations == whole.annotations
     for split in ("train", "validation"):
         assert rows_of(index, split) == rows_of(big, split)

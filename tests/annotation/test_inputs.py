@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import ImageRule, PassedOver, find_inputs
+from aupipe.annotation.inputs import ImageRule, SkippedFiles, find_inputs
 from aupipe.errors import ConfigError, ManifestError, redact
 
 pytestmark = pytest.mark.unit
@@ -23,9 +23,9 @@ def test_a_folder_is_searched_for_videos_and_other_files_are_counted(tmp_path: P
     for name in ("a.mp4", "deep/er/b.MOV", "notes.txt", ".hidden.mp4", "deep/c.mpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    inputs, passed_over = find_inputs([str(tmp_path)])
+    inputs, skipped = find_inputs([str(tmp_path)])
     assert [video.video_id for video in inputs] == ["a.mp4", "deep/c.mpg", "deep/er/b.MOV"]
-    assert (passed_over.files, passed_over.hidden) == (1, 1)
+    assert (skipped.files, skipped.hidden) == (1, 1)
     assert [v.video_id for v in find_inputs([str(tmp_path)], limit=2)[0]] == ["a.mp4", "deep/c.mpg"]
 
 
@@ -33,7 +33,7 @@ HIDDEN = (".Trash-1000/x/a.mp4", "@eaDir/b.mp4", "deep/#RECYCLE/c.mp4", "deep/._
 OTHERS = ("notes.TXT", "deep/a.srt", "deep/b.srt", "frames/1.png", "README", "raw.dat")
 
 
-def check_passed_over(passed: PassedOver, top: str) -> None:
+def check_passed_over(passed: SkippedFiles, top: str) -> None:
     assert (passed.files, passed.suffixes) == (6, {".srt": 2, ".txt": 1, ".png": 1, ".dat": 1, "": 1})
     assert passed.hidden == 5
     assert sorted(passed.record()) == ["files", "first", "hidden", "hidden_first", "images", "suffixes"]
@@ -188,8 +188,8 @@ def test_folders_and_patterns_at_a_uri() -> None:
     memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
     for name in ("a.mp4", "deep/b.mov", "deep/notes.txt"):
         memory.pipe_file(f"{top}/{name}", b"x")
-    inputs, passed_over = find_inputs([f"memory:/{top}"])
-    assert [(v.video_id, passed_over.files) for v in inputs] == [("a.mp4", 1), ("deep/b.mov", 1)]
+    inputs, skipped = find_inputs([f"memory:/{top}"])
+    assert [(v.video_id, skipped.files) for v in inputs] == [("a.mp4", 1), ("deep/b.mov", 1)]
     assert fsspec.open(inputs[1].uri).open().read() == b"x"
     assert [v.video_id for v in find_inputs([f"memory:/{top}/*.mp4"])[0]] == ["a.mp4"]
     assert [v.video_id for v in find_inputs([f"memory:/{top}/gone.mp4"])[0]] == ["gone.mp4"]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger
-from aupipe.annotation.inputs import Input, PassedOver
+from aupipe.annotation.inputs import Input, SkippedFiles
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
 from aupipe.annotation.summary import Summary, write_videos
@@ -34,10 +34,10 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
 
 
 def test_the_end_of_a_run_says_what_was_passed_over() -> None:
-    def text(passed_over: PassedOver) -> str:
-        return Summary("out", [], 0, 0, 1.0, 0.0, 0.0, passed_over).text()
+    def text(skipped: SkippedFiles) -> str:
+        return Summary("out", [], 0, 0, 1.0, 0.0, 0.0, skipped).text()
 
-    passed = PassedOver()
+    passed = SkippedFiles()
     assert text(passed).count("\n") == 0
     for name in ("in/a.srt", "in/b.SRT", "in/c.dat", "in/d.srt"):
         passed.add(name)

@@ -70,7 +70,7 @@ def store(folder: Path, network: FrameEncoder, index: FaceStore, *ways: Encoding
     """Encode like the Ray job."""
     for way in ways:
         place = Storage(folder / way.key)
-        for part in index.card.parts:
+        for part in index.card.shards:
             place.write(part.name, embedding_store.encode_part(network, way, index, part.name, CPU))
         embedding_store.write_card(place, way)
     return tuple(str(folder / way.key) for way in ways)
@@ -79,7 +79,7 @@ def store(folder: Path, network: FrameEncoder, index: FaceStore, *ways: Encoding
 def test_row_i_is_row_i_of_the_pool_bit_for_bit(index: FaceStore, tmp_path: Path) -> None:
     network = encoder()
     folders = store(tmp_path, network, index, plain(network, index))
-    part = index.card.parts[0].name
+    part = index.card.shards[0].name
     groups = pq.ParquetFile(f"{folders[0]}/{part}").metadata
     assert [groups.row_group(k).num_rows for k in range(groups.num_row_groups)] == [256, 144]
     assert (
@@ -212,7 +212,7 @@ def test_missing_and_foreign_embeddings_are_named(index: FaceStore, tmp_path: Pa
     with pytest.raises(DatasetError, match=r"embeddings\.json is missing"):
         EmbeddingReader(index, "train", [str(tmp_path)], keep_groups=1)
     (folder,) = store(tmp_path, network, index, way)
-    (Path(folder) / index.card.parts[0].name).unlink()
+    (Path(folder) / index.card.shards[0].name).unlink()
     with pytest.raises(DatasetError, match=r"split=train/.* is missing"):
         EmbeddingReader(index, "train", [folder], keep_groups=1).read(np.arange(3))
     embedding_store.write_card(Storage(folder), way.model_copy(update={"store_sha256": "other"}))
@@ -221,6 +221,6 @@ def test_missing_and_foreign_embeddings_are_named(index: FaceStore, tmp_path: Pa
 
 
 def test_parts_of_rows(index: FaceStore) -> None:
-    train, validation = (part.name for part in index.card.parts)
+    train, validation = (part.name for part in index.card.shards)
     expected = {(399,): (train,), (400,): (validation,), (0, 410): (train, validation)}
     assert [embedding_store.parts_of(index, "all", np.array(rows)) for rows in expected] == list(expected.values())

@@ -77,7 +77,7 @@ def store(folder: Path, *counts: int) -> FaceStore:
 def test_row_groups_of_a_store(count: int, tmp_path: Path) -> None:
     """The file with this many rows is between two others."""
     index = store(tmp_path, 3, count, 2)
-    file = pq.ParquetFile(tmp_path / index.card.parts[1].name)
+    file = pq.ParquetFile(tmp_path / index.card.shards[1].name)
     held = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     assert held == batches(count, ROW_GROUP_ROWS)
     groups = index.row_groups("train")
@@ -87,7 +87,7 @@ def test_row_groups_of_a_store(count: int, tmp_path: Path) -> None:
     assert every["frame"].to_pylist() == [1, 2, 3, *range(1, count + 1), 1, 2]
     assert groups.of(np.arange(count + 5)).tolist() == [n for n, group in enumerate(groups) for _ in range(group.rows)]
     assert groups.of(np.zeros(0, np.int64)).tolist() == []
-    taken = list(read.sample_images(index.storage, [index.card.parts[1].name], 4))
+    taken = list(read.sample_images(index.storage, [index.card.shards[1].name], 4))
     assert min(count, 4) <= len(taken) <= min(count, 8)
 
 
@@ -242,7 +242,7 @@ def test_embeddings_of_a_part(count: int, tmp_path: Path) -> None:
     encoded = embedding_store.plain_encoding(Brightness(), InputSpec(size_px=16), index)
     folder = Storage(tmp_path / encoded.key)
     sizes_there = []
-    for part in index.card.parts:
+    for part in index.card.shards:
         folder.write(part.name, embedding_store.encode_part(Brightness(), encoded, index, part.name, CPU))
         file = pq.ParquetFile(tmp_path / encoded.key / part.name)
         sizes_there += [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]

@@ -13,13 +13,13 @@ import av
 import pytest
 
 from aupipe.commands import bench
-from aupipe.errors import SoundLostError
+from aupipe.errors import AudioLostError
 from aupipe.media.audio import audio
 from harness import frame_accounting, fuzz, single_process
 from harness.clips import decoded_times
 from harness.mutate import KINDS
 
-AUDIO_ERRORS = (SoundLostError, av.error.FFmpegError)  # errors that `write_log_mel` turns into a reason
+AUDIO_ERRORS = (AudioLostError, av.error.FFmpegError)  # errors that `write_log_mel` turns into a reason
 
 
 @pytest.mark.unit

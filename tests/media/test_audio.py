@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from aupipe.errors import NotFoundError, SoundLostError
+from aupipe.errors import AudioLostError, NotFoundError
 from aupipe.media.audio import audio
 from aupipe.media.probe import probe
 
@@ -76,7 +76,7 @@ def test_a_long_hole_is_filled_in_blocks_and_an_impossible_one_is_an_error(tmp_p
     hour = list(audio(write_video(tmp_path / "a.mkv", [(0, wave), (3600 * RATE, wave)])))
     assert sum(block.samples.shape[1] for block in hour) == pytest.approx(3600.5 * RATE, abs=20)
     assert max(block.samples.shape[1] for block in hour) <= 20 * RATE
-    with pytest.raises(SoundLostError, match=r"a hole of 1[78],\d{3} s at 0\.5 s"):
+    with pytest.raises(AudioLostError, match=r"a hole of 1[78],\d{3} s at 0\.5 s"):
         list(audio(write_video(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
 
 
@@ -110,5 +110,5 @@ def test_audio_without_a_decoder_is_an_error(tmp_path):
     assert b"A_PCM/INT/LIT" in whole
     (tmp_path / "a.mkv").write_bytes(whole.replace(b"A_PCM/INT/LIT", b"A_PCM/XXX/LIT"))
     assert probe(path).audio is None
-    with pytest.raises(SoundLostError, match="no decoder"):
+    with pytest.raises(AudioLostError, match="no decoder"):
         list(audio(path))

@@ -95,7 +95,7 @@ def test_one_record_a_video_says_how_it_went(annotated: Path, archive: Path) -> 
     assert damaged["reason"].startswith(f"frames_lost: {damaged['frames_lost']} of 60 (")
     run = json.loads((annotated / "run.json").read_text())
     assert run["thresholds"] == dict.fromkeys(facs.AUS, 0.5)
-    assert run["passed_over"] == {
+    assert run["skipped"] == {
         "files": 1, "suffixes": {".srt": 1}, "first": [str(archive / "deep/damaged.srt")],
         "images": 0, "hidden": 1, "hidden_first": [str(archive / ".Trash-1000")],
     }  # fmt: skip
