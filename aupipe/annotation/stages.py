@@ -213,7 +213,8 @@ def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
 def _segment(fields: dict[str, Any]) -> Segment:
     sampled = fields["sampled_frames"]
     sampled_frames = None if sampled is None else tuple(sampled)
-    return Segment(**{**fields, "span": Span(**fields["span"]), "sampled_frames": sampled_frames})
+    span = Span(**{**fields["span"], "seek_pts": tuple(fields["span"]["seek_pts"])})
+    return Segment(**{**fields, "span": span, "sampled_frames": sampled_frames})
 
 
 def _to_ipc(table: pa.Table) -> bytes:
