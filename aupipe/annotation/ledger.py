@@ -65,6 +65,7 @@ class Ledger:
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
         current = self.current()
+        replaced: list[str] = []
         for entry in list(self.entries.values()):
             valid = [r for r in entry.videos if current[r.video_id][1].name == entry.name]
             valid = [r for r in valid if keep is None or r.video_id in keep]
@@ -77,12 +78,12 @@ class Ledger:
                 rows_per_file = max(1, *(len(schema.from_parquet(self.storage.read(n))) for n in entry.frames))
                 rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
                 self.entries[rest.name] = rest
-            self.storage.delete(f"{_ENTRIES}/{entry.name}.json")
+            replaced.append(f"{_ENTRIES}/{entry.name}.json")
             del self.entries[entry.name]
+        self.storage.delete_many(replaced)
         named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
-        for name in [*self.storage.names("frames"), *self.storage.names("events")]:
-            if name not in named and _OURS.fullmatch(name):
-                self.storage.delete(name)
+        written = [*self.storage.names("frames"), *self.storage.names("events")]
+        self.storage.delete_many([name for name in written if name not in named and _OURS.fullmatch(name)])
         self.storage.delete_leftovers()
 
 

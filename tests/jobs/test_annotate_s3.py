@@ -16,6 +16,7 @@ import pyarrow.dataset as pads
 import pytest
 import s3fs
 
+from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.proxy import proxying
 
@@ -116,6 +117,24 @@ def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_
     requested = {(method, target.partition("?")[0]) for method, target in proxy.requests}
     assert ("GET", f"{host}/archive/in/a.mp4") in requested  # A worker reads the clip.
     assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in requested)
+
+
+def test_a_request_deletes_many_objects(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, server.environment[name])
+    monkeypatch.setattr("aupipe.storage._OBJECTS_PER_REQUEST", 20)
+    names = [f"parts/{number}" for number in range(23)]
+    server.files.pipe({f"archive/out/{name}": b"1" for name in [*names, "kept"]})
+    with proxying({}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        storage = Storage("s3://archive/out")
+        storage.delete_many([*names, "parts/missing"])
+        storage.delete("parts/missing")
+        methods = [method for method, _ in proxy.requests]
+        assert storage.names() == ["kept"]
+    assert (methods.count("POST"), methods.count("DELETE"), len(methods)) == (2, 1, 3)
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.slow
