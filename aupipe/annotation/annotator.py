@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, retry, schema
-from aupipe.annotation.cache_keys import CacheKeys, stat_signature
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, PassedOver, find_inputs
 from aupipe.annotation.ledger import Entry, Ledger
 from aupipe.annotation.model_set import ModelSet
@@ -42,6 +42,7 @@ from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
+from aupipe.annotation.stat_signatures import stat_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import PendingVideo, Spent, WorkList, plan
@@ -184,7 +185,7 @@ def describe(job: AnnotateJob) -> str:
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
-    work = plan(inputs, _signatures(inputs), committed, keys)
+    work = plan(inputs, stat_signatures(inputs), committed, keys)
     frames = preflight.estimate_frames(work.to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
@@ -257,12 +258,8 @@ class _State:
     def read(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
         committed = Ledger.read(storage)
         committed.reconcile({video.video_id for video in inputs} if prune else None)
-        signatures = _signatures(inputs)
+        signatures = stat_signatures(inputs)
         return cls(inputs, signatures, committed, plan(inputs, signatures, committed, keys))
-
-
-def _signatures(inputs: Sequence[Input]) -> dict[str, str]:
-    return {video.video_id: stat_signature(video.uri) for video in inputs}
 
 
 def _run(

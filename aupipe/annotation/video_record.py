@@ -12,7 +12,7 @@ class VideoRecord:
     """The record of a video in the ledger and in videos.parquet. A field at its default is unknown.
 
     Attributes:
-        stat_signature: `cache_keys.stat_signature` of its file when it was probed.
+        stat_signature: `stat_signatures.stat_signature` of its file when it was probed.
         source_hash, head_key, decide_key: see `CacheKeys`.
         losses: the reasons for `partial` that the container gives, before any frame is decoded.
 
