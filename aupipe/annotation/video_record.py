@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -68,9 +69,14 @@ class VideoRecord:
         Rows of older versions have `content` for `source_hash`, or neither.
         """
         known = {name: row[name] for name in _DEFAULTS if row.get(name) is not None}
+        # A run holds a record for every video of an archive, so records share the texts that repeat.
+        known |= {name: sys.intern(known[name]) for name in _REPEATING if name in known}
         known["losses"] = tuple(known.get("losses", ()))
-        known["source_hash"] = row.get("source_hash") or row.get("content") or row.get("fingerprint") or ""
+        source_hash = row.get("source_hash") or row.get("content")
+        fingerprint = known.get("fingerprint", "")
+        known["source_hash"] = fingerprint if source_hash in (None, "", fingerprint) else source_hash
         return cls(**known)
 
 
+_REPEATING = ("status", "reason", "model_sha256", "pixel_aspect", "hdr", "remark")
 _DEFAULTS = {field.name: field.default for field in fields(VideoRecord)}

@@ -45,6 +45,7 @@ def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
     committed = Ledger.read(storage)
     committed.reconcile()
     assert content(storage) == {"a": 3, "b": 5}
+    assert len(storage.names("_work/ledger")) == 2  # The entry that held both videos is gone.
     again = Ledger.read(storage)
     again.reconcile()
     assert {key: r.decide_key for key, (r, _) in again.current().items()} == {"a": "k", "b": "other"}
@@ -112,5 +113,7 @@ def test_a_record_survives_a_row() -> None:
         assert VideoRecord.from_row(row | {"speaker": "anna"}) == known  # a further column of a manifest
     assert full.to_row()["frames_expected"] == 0  # zero is known
     assert VideoRecord("b.mp4", "b").to_row() == {"uri": "b.mp4", "video_id": "b"}
+    one, other = (VideoRecord.from_row(json.loads(json.dumps(full.to_row()))) for _ in range(2))
+    assert one.status is other.status  # A million records share the texts that repeat.
     old = {"uri": "a.mp4", "video_id": "a", "fingerprint": "f", "content": "c"}
     assert VideoRecord.from_row(old).source_hash == "c"
