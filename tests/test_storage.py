@@ -32,6 +32,19 @@ def test_write_read_list_delete(root: str, tmp_path: Path) -> None:
     assert not storage.exists("a/two.txt")
 
 
+@pytest.mark.parametrize("root", ["local", "memory://many"])
+def test_many_files_are_deleted_and_no_other(root: str, tmp_path: Path) -> None:
+    storage = Storage(tmp_path / root if root == "local" else root)
+    names = [f"a/{number}" for number in range(100)]
+    for name in (*names, "a/kept"):
+        storage.write(name, b"1")
+    storage.delete_many([])
+    storage.delete_many([*names, "a/missing"])
+    assert storage.names() == ["a/kept"]
+    with pytest.raises(ConfigError, match="is outside"):
+        storage.delete_many(["../outside"])
+
+
 def test_a_partly_written_file_is_not_listed_and_is_deleted(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write("a/x", b"1")

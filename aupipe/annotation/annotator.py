@@ -14,7 +14,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, Protocol
 
@@ -22,9 +22,9 @@ import pyarrow as pa
 import torch
 
 from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, retry, schema
-from aupipe.annotation.cache_keys import CacheKeys, stat_signature
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
-from aupipe.annotation.ledger import Entry, Ledger, Record
+from aupipe.annotation.ledger import Entry, Ledger
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.model_stages import (
     AudioResult,
@@ -42,8 +42,10 @@ from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
+from aupipe.annotation.stat_signatures import stat_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
-from aupipe.annotation.work_plan import PendingVideo, WorkList, plan
+from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.work_plan import PendingVideo, Spent, WorkList, plan
 from aupipe.errors import AupipeError, ConfigError, redact
 from aupipe.faces.detect import Detector
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
@@ -183,7 +185,7 @@ def describe(job: AnnotateJob) -> str:
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
-    work = plan(inputs, _signatures(inputs), committed, keys)
+    work = plan(inputs, stat_signatures(inputs), committed, keys)
     frames = preflight.estimate_frames(work.to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
@@ -256,12 +258,8 @@ class _State:
     def read(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
         committed = Ledger.read(storage)
         committed.reconcile({video.video_id for video in inputs} if prune else None)
-        signatures = _signatures(inputs)
+        signatures = stat_signatures(inputs)
         return cls(inputs, signatures, committed, plan(inputs, signatures, committed, keys))
-
-
-def _signatures(inputs: Sequence[Input]) -> dict[str, str]:
-    return {video.video_id: stat_signature(video.uri) for video in inputs}
 
 
 def _run(
@@ -271,7 +269,7 @@ def _run(
     named = {video.video_id for video in inputs}
     state = _State.read(inputs, keys, storage, job.prune)
     frames, work_s = 0, 0.0
-    not_exported: dict[str, Record] = {}
+    not_exported: dict[str, VideoRecord] = {}
     committed = state.committed
     faults.delete_logs(storage, named)
     if state.work.to_probe or state.work.decide or job.export:
@@ -287,7 +285,7 @@ def _run(
     work = state.work
     write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
-        finished = [(record["source_hash"], record["head_key"]) for record, _ in committed.current().values()]
+        finished = [(record.source_hash, record.head_key) for record, _ in committed.current().values()]
         features.delete(storage, {keys.video(source) for source, key in finished if key == keys.head(source)})
         if job.prune:
             features.delete_all(storage)
@@ -353,20 +351,21 @@ def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
     for number, batch in enumerate(batches):
         if job.phase != "finalize":
             reasons = _extract_audio(run, batch)
-            frames, more = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
+            frames, more, spent = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
+            work.add_spent(spent)
             work.quarantine(reasons | more)
             total += frames
         if job.phase != "observe":
-            pending = {key: video for key, video in batch.items() if key in work.extract}
+            pending = {key: work.extract[key] for key in batch if key in work.extract}
             reasons = _finalize(run, pending, work.decide if number == 0 else {})
             work.quarantine(reasons)
             if not job.keep_intermediate:
                 # Videos that could not be finalized are extracted again, because their features may be faulty. The
                 # phase `finalize` keeps their features, because it cannot extract.
                 failed = reasons if job.phase == "finalize" else ()
-                done = [record["source_hash"] for video_id, (record, _) in pending.items() if video_id not in failed]
+                done = [record.source_hash for video_id, (record, _) in pending.items() if video_id not in failed]
                 features.delete(run.storage, {run.keys.video(source) for source in done})
-    work_s = sum(record.get("work_s", 0.0) for record, _ in work.extract.values())
+    work_s = sum(record.work_s or 0.0 for record, _ in work.extract.values())
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
     return total, work_s
@@ -384,7 +383,7 @@ def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
         return {}
     done = features.segments(run.storage)
     tasks = [
-        AudioTask(run.keys.video(record["source_hash"]), segments[0][1].uri, video_id)
+        AudioTask(run.keys.video(record.source_hash), segments[0][1].uri, video_id)
         for video_id, (record, segments) in pending.items()
     ]
     missing = [task.to_row() for task in tasks if audio_features.audio_key(task.key) not in done]
@@ -392,13 +391,14 @@ def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
     return {result.video_id: result.error for result in results if result.error}
 
 
-def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str]]:
-    """Extract every missing segment. Return the number of frames, and the reasons of failed videos.
+def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str], dict[str, Spent]]:
+    """Extract every missing segment. Return the number of frames, the reasons of failed videos, and the costs.
 
     A segment is complete if its files are stored, whatever workers reported, because the result rows of a worker that
     died may be lost.
     """
     reasons: dict[str, str] = {}
+    spent: dict[str, Spent] = {}
     frames = 0
     for _ in range(run.keys.config.limits.attempts + 2):
         done = features.segments(run.storage)
@@ -408,12 +408,11 @@ def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[
             for key, segment in segments if key not in done
         ]  # fmt: skip
         if not tasks:
-            return frames, reasons
+            return frames, reasons, spent
         for part in map(EncodedPart.from_row, run.runner.extract(tasks)):
             frames += part.frames
-            record, _ = pending[part.video_id]
-            record["work_s"] = record.get("work_s", 0.0) + part.work_s
-            record["attempts"] = max(record["attempts"], part.attempts)
+            work_s, attempts = spent.get(part.video_id, (0.0, 1))
+            spent[part.video_id] = (work_s + part.work_s, max(attempts, part.attempts))
             if part.error:
                 reasons[part.video_id] = part.error
     raise AupipeError(
@@ -422,7 +421,7 @@ def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[
 
 
 def _finalize(
-    run: _Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[Record, Entry]]
+    run: _Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[VideoRecord, Entry]]
 ) -> dict[str, str]:
     """Predict and decide for extracted videos, and only decide for videos whose predictions are committed.
 
@@ -439,10 +438,8 @@ def _not_extracted(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
     """Return the videos whose features are not all stored."""
     done = features.segments(run.storage)
 
-    def complete(record: Record, segments: Sequence[tuple[str, Segment]]) -> bool:
-        audio = (
-            not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record["source_hash"])) in done
-        )
+    def complete(record: VideoRecord, segments: Sequence[tuple[str, Segment]]) -> bool:
+        audio = not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record.source_hash)) in done
         return audio and all(key in done for key, _ in segments)
 
     return {video_id: each for video_id, each in pending.items() if not complete(*each)}
@@ -455,7 +452,7 @@ def _export(runner: Runner, committed: Ledger, named: Collection[str], forms: Se
         return reasons
     by_entry: dict[str, list[str]] = defaultdict(list)
     for video_id, (record, entry) in committed.current().items():
-        if video_id in named and record["status"] in ("ok", "partial"):
+        if video_id in named and record.has_rows:
             by_entry[entry.name].append(video_id)
     rows = [ExportTask(committed.entries[name].frames, ids).to_row() for name, ids in by_entry.items()]
     for row in runner.export(rows, tuple(forms)) if rows else ():
@@ -473,19 +470,19 @@ def extracted_groups(
     done = features.segments(storage)
     group = Group(generation)
     for _, (record, segments) in sorted(pending.items()):
-        frames = sum(r["frames_expected"] for r in group.records) + record["frames_expected"]
+        frames = sum(r.frames_expected or 0 for r in [*group.records, record])
         if group.records and (len(group.records) >= GROUP_VIDEOS or frames > keys.config.rows_per_file):
             yield group
             group = Group(generation)
         group.records.append(record)
         group.features.append([name for key, _ in segments for name in done[key]])
-        audio = audio_features.audio_key(keys.video(record["source_hash"]))
+        audio = audio_features.audio_key(keys.video(record.source_hash))
         group.audio.append(done[audio] if keys.models.uses_audio else [])
     if group.records:
         yield group
 
 
-def _committed_groups(run: _Run, decide: Mapping[str, tuple[Record, Entry]]) -> Iterator[Group]:
+def _committed_groups(run: _Run, decide: Mapping[str, tuple[VideoRecord, Entry]]) -> Iterator[Group]:
     by_entry = defaultdict(list)
     for record, entry in decide.values():
         by_entry[entry.name].append((record, entry))
@@ -493,7 +490,7 @@ def _committed_groups(run: _Run, decide: Mapping[str, tuple[Record, Entry]]) -> 
         yield Group(run.generation, [record for record, _ in pairs], committed=pairs[0][1].frames)
 
 
-def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, Record]:
+def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, VideoRecord]:
     """Return the records, with status partial, of videos whose tables are committed and whose export failed.
 
     They go only into the videos.parquet of this run. The ledger describes the tables, and each run exports again.
@@ -501,8 +498,7 @@ def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, Reco
     current = committed.current()
     records = {video_id: current[video_id][0] for video_id in reasons}
     return {
-        video_id: record
-        | {"status": "partial", "reason": "; ".join(filter(None, (record["reason"], reasons[video_id])))}
+        video_id: replace(record, status="partial", reason="; ".join(filter(None, (record.reason, reasons[video_id]))))
         for video_id, record in records.items()
     }
 
@@ -512,10 +508,12 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
     current = committed.current()
     withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
     if withdrawn:
-        unknown = {"fingerprint": "", "source_hash": "", "head_key": "", "decide_key": ""}
         # A record without keys makes the next run retry a video that failed because of an internal error.
         records = [
-            record | unknown if faults.is_internal(record["reason"]) else unknown | record for record in withdrawn
+            replace(record, fingerprint="", source_hash="", head_key="", decide_key="")
+            if faults.is_internal(record.reason)
+            else record
+            for record in withdrawn
         ]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, content_hash
-from aupipe.errors import ConfigError, MediaError, redact
 from aupipe.faces.detect import weights_sha256
-from aupipe.media.image_files import is_sequence, sequence_files
-from aupipe.storage import filesystem_of, is_uri
 
 
 @dataclass(frozen=True)
@@ -80,28 +74,3 @@ class CacheKeys:
         decision = self.decision
         how = decision.how if len(decision.radii) > 1 else None
         return how, decision.thresholds, decision.radii, self.config.effective_events.model_dump()
-
-
-def stat_signature(uri: str) -> str:
-    """Return the size and modification time of a file, or its ETag; "" if neither is available.
-
-    While the signature is unchanged, the fingerprint of the file is not computed again.
-    """
-    if is_sequence(uri):
-        try:
-            each = [(file, stat_signature(file)) for file in sequence_files(uri)]
-        except MediaError:  # it is probed, and the reason is recorded there
-            return ""
-        return content_hash(each) if all(signature for _, signature in each) else ""
-    try:
-        if not is_uri(uri):
-            status = os.stat(uri)
-            return f"{status.st_size}:{status.st_mtime_ns}"
-        filesystem, path = filesystem_of(uri)
-        info = filesystem.info(path)
-    except (OSError, UnicodeEncodeError, ConfigError):  # The probe reports the reason.
-        return ""
-    except BotoCoreError as error:
-        raise ConfigError(redact(f"{uri}: {error}")) from None
-    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
-    return f"{info.get('size')}:{changed}" if changed else ""

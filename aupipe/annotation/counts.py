@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupipe.annotation.ledger import Record
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import as_reason
 from aupipe.media.probe import VideoInfo
 
@@ -23,8 +24,8 @@ def container_losses(info: VideoInfo) -> list[str]:
     return losses
 
 
-def frame_counts(features: pa.Table, frames_expected: int, losses: Sequence[str]) -> Record:
-    """Return the numbers of decoded, lost and corrupt frames of a video, and the status and reason that follow.
+def with_counts(record: VideoRecord, features: pa.Table, losses: Sequence[str]) -> VideoRecord:
+    """Return the record with the numbers of decoded, lost and corrupt frames, and the status and reason that follow.
 
     Args:
         features: the FEATURES rows of the video, without embeddings.
@@ -34,20 +35,21 @@ def frame_counts(features: pa.Table, frames_expected: int, losses: Sequence[str]
     lost = frame[pc.equal(features["status"], "decode_error").to_numpy()]
     corrupt = np.unique(frame[features["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
     total = len(np.unique(frame))
-    frames_expected = max(frames_expected, total)  # A packet may hold several frames.
+    frames_expected = max(record.frames_expected or 0, total)  # A packet may hold several frames.
     reasons = [
         f"{code}: {len(frames)} of {frames_expected} ({_ranges(frames)})"
         for code, frames in (("frames_lost", lost), ("frames_corrupt", corrupt))
         if len(frames)
     ]
-    return {
-        "frames_expected": frames_expected,
-        "frames_decoded": total - len(lost),
-        "frames_lost": len(lost),
-        "frames_corrupt": len(corrupt),
-        "status": "partial" if len(lost) or losses else "ok",
-        "reason": "; ".join([*reasons, *losses]),
-    }
+    return replace(
+        record,
+        frames_expected=frames_expected,
+        frames_decoded=total - len(lost),
+        frames_lost=len(lost),
+        frames_corrupt=len(corrupt),
+        status="partial" if len(lost) or losses else "ok",
+        reason="; ".join([*reasons, *losses]),
+    )
 
 
 def _ranges(indices: np.ndarray, max_ranges: int = 20) -> str:

@@ -83,8 +83,7 @@ def delete_logs(storage: Storage, video_ids: Collection[str]) -> None:
     """Delete the logs of inputs that are retried."""
     existing = storage.names(LOGS)
     if existing:
-        for name in {_log_name(video_id) for video_id in video_ids}.intersection(existing):
-            storage.delete(name)
+        storage.delete_many(sorted({_log_name(video_id) for video_id in video_ids}.intersection(existing)))
 
 
 def _is_of_storage(error: Exception) -> bool:

@@ -40,15 +40,13 @@ def segments(storage: Storage) -> dict[str, list[str]]:
 
 def delete(storage: Storage, video_keys: Collection[str]) -> None:
     """Delete the features of these videos."""
-    for name in storage.names(FOLDER):
-        if name[len(FOLDER) + 1 :].partition(".")[0] in video_keys:
-            storage.delete(name)
+    names = storage.names(FOLDER)
+    storage.delete_many([name for name in names if name[len(FOLDER) + 1 :].partition(".")[0] in video_keys])
 
 
 def delete_all(storage: Storage) -> None:
     """Delete the features of all videos."""
-    for name in storage.names(FOLDER):
-        storage.delete(name)
+    storage.delete_many(storage.names(FOLDER))
 
 
 def _complete(key: str, names: Sequence[str]) -> list[str]:

@@ -57,6 +57,7 @@ class Input:
         start_s, end_s: the part to annotate, in media time; None: from the first, to the last frame.
         further: a manifest's other columns.
         refused: the reason why it is quarantined unopened; "" if it is not.
+        signature: its `signature_in` a remote listing; None if it was not listed or the listing gives none.
     """
 
     uri: str
@@ -65,6 +66,7 @@ class Input:
     end_s: float | None = None
     further: Mapping[str, str] = field(default_factory=dict, compare=False)
     refused: str = ""
+    signature: str | None = field(default=None, compare=False)
 
     def asked(self, sample_fps: float | None) -> str:
         """Return the name of the part and rate of the file to annotate; "" for all of it."""
@@ -305,21 +307,21 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFil
             return _joined([_search_remote(f"{protocol}://{path}", images) for path in visible], hidden, uri)
         if not filesystem.isdir(top):
             return named, SkippedFiles()
-        paths = [str(path) for path in sorted(filesystem.find(top))]
+        found: dict[str, dict[str, Any]] = filesystem.find(top, detail=True)
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
     passed = SkippedFiles()
     hidden_folders: set[str] = set()
-    for path in paths:
+    for path, info in sorted(found.items()):
         name = path[len(str(top).rstrip("/")) + 1 :]
         parts = name.split("/")
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
         if first_hidden is not None:
             hidden_folders.add("/".join(parts[: first_hidden + 1]))
         elif PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
-            videos.append(_input(f"{protocol}://{path}", name))
+            videos.append(_input(f"{protocol}://{path}", name, signature_in(info) or None))
         elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             pictures.append((f"{protocol}://{path}", name))
         else:
@@ -389,8 +391,14 @@ def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     return ""
 
 
-def _input(uri: str, video_id: str) -> Input:
-    return Input(_as_text(uri), _as_text(video_id))
+def signature_in(info: Mapping[str, Any]) -> str:
+    """Return the size and the ETag or modification time in fsspec's description of a file; "" if it has neither."""
+    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
+    return f"{info.get('size')}:{changed}" if changed else ""
+
+
+def _input(uri: str, video_id: str, signature: str | None = None) -> Input:
+    return Input(_as_text(uri), _as_text(video_id), signature=signature)
 
 
 def _as_text(name: str) -> str:

@@ -12,21 +12,17 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation import schema
 from aupipe.annotation.settings import content_hash
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
 _OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # the names of `commit`; no other file is deleted
-
-# A row of videos.parquet, with the fields that decide whether work is due: stat_signature, source_hash, head_key,
-# decide_key.
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Entry:
     generation: int  # of the run that wrote it; the latest entry of a video is valid
     frames: list[str]
     events: list[str]
-    videos: list[Record]
+    videos: list[VideoRecord]
 
 
 @dataclass
@@ -58,50 +54,59 @@ class Ledger:
     def next_generation(self) -> int:
         return 1 + max((entry.generation for entry in self.entries.values()), default=0)
 
-    def current(self) -> dict[str, tuple[Record, Entry]]:
+    def current(self) -> dict[str, tuple[VideoRecord, Entry]]:
         """Return the valid record of each video_id, and the entry that holds its rows."""
-        found: dict[str, tuple[Record, Entry]] = {}
+        found: dict[str, tuple[VideoRecord, Entry]] = {}
         for entry in sorted(self.entries.values(), key=lambda e: (e.generation, e.name)):
             for record in entry.videos:
-                found[record["video_id"]] = (record, entry)
+                found[record.video_id] = (record, entry)
         return found
 
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
         current = self.current()
+        replaced: list[str] = []
         for entry in list(self.entries.values()):
-            valid = [r for r in entry.videos if current[r["video_id"]][1].name == entry.name]
-            valid = [r for r in valid if keep is None or r["video_id"] in keep]
+            valid = [r for r in entry.videos if current[r.video_id][1].name == entry.name]
+            valid = [r for r in valid if keep is None or r.video_id in keep]
             if len(valid) == len(entry.videos):
                 continue
             if valid:
-                ids = pa.array([record["video_id"] for record in valid])
+                ids = pa.array([record.video_id for record in valid])
                 frames = _only(read_all(self.storage, entry.frames), ids)
                 events = _only(read_all(self.storage, entry.events), ids)
                 rows_per_file = max(1, *(len(schema.from_parquet(self.storage.read(n))) for n in entry.frames))
                 rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
                 self.entries[rest.name] = rest
-            self.storage.delete(f"{_ENTRIES}/{entry.name}.json")
+            replaced.append(f"{_ENTRIES}/{entry.name}.json")
             del self.entries[entry.name]
+        self.storage.delete_many(replaced)
         named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
-        for name in [*self.storage.names("frames"), *self.storage.names("events")]:
-            if name not in named and _OURS.fullmatch(name):
-                self.storage.delete(name)
+        written = [*self.storage.names("frames"), *self.storage.names("events")]
+        self.storage.delete_many([name for name in written if name not in named and _OURS.fullmatch(name)])
         self.storage.delete_leftovers()
 
 
 def commit(
-    storage: Storage, frames: pa.Table, events: pa.Table, videos: Sequence[Record], generation: int, rows_per_file: int
+    storage: Storage,
+    frames: pa.Table,
+    events: pa.Table,
+    videos: Sequence[VideoRecord],
+    generation: int,
+    rows_per_file: int,
 ) -> Entry:
     """Write the rows of videos in files of at most `rows_per_file` rows, then the entry that commits them."""
-    name = content_hash([(r["video_id"], r["decide_key"], r["fingerprint"]) for r in videos])[:24]
+    name = content_hash([(r.video_id, r.decide_key, r.fingerprint) for r in videos])[:24]
     entry = Entry(
         name, generation,
         _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file),
         _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file),
         list(videos),
     )  # fmt: skip
-    storage.write(f"{_ENTRIES}/{name}.json", json.dumps(entry.__dict__, indent=1).encode())
+    storage.write(
+        f"{_ENTRIES}/{name}.json",
+        json.dumps(entry.__dict__ | {"videos": [r.to_row() for r in videos]}, indent=1).encode(),
+    )
     return entry
 
 
@@ -111,13 +116,8 @@ def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
 
 
 def _entry(text: bytes) -> Entry:
-    """Read an entry. Records of older versions have other names for two fields, or lack them."""
     fields = json.loads(text)
-    videos = [
-        {"source_hash": record.get("content", record["fingerprint"]), "stat_signature": "", **record}
-        for record in fields["videos"]
-    ]
-    return Entry(**fields | {"videos": videos})
+    return Entry(**fields | {"videos": [VideoRecord.from_row(row) for row in fields["videos"]]})
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:

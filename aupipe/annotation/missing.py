@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 
 from aupipe.annotation.inputs import find_inputs
-from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.summary import write_videos
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import NotFoundError, redact
 from aupipe.manifests import SUFFIXES
 from aupipe.run_lease import run_lease
@@ -26,17 +27,17 @@ def all_missing(named: Sequence[str], out: str) -> bool:
 def record_missing(named: Sequence[str], out: str) -> str:
     """Write videos.parquet with a row per input, and return the message for the terminal."""
     inputs, _ = find_inputs(named)
-    rows: dict[str, Record] = {
-        video.video_id: {
-            "uri": redact(video.uri), "video_id": video.video_id, "stat_signature": "", "status": "quarantined",
-            "reason": video.refused or f"{NotFoundError.reason}: {redact(video.uri)}: no such file",
-        }
+    rows = {
+        video.video_id: VideoRecord(
+            redact(video.uri), video.video_id, status="quarantined",
+            reason=video.refused or f"{NotFoundError.reason}: {redact(video.uri)}: no such file",
+        )
         for video in inputs
     }  # fmt: skip
     storage = Storage(out)
     with run_lease(storage):
         write_videos(storage, Ledger(storage), rows, inputs)
-    lines = [f"  {row['video_id']}: quarantined: {row['reason']}" for row in rows.values()]
+    lines = [f"  {row.video_id}: quarantined: {row.reason}" for row in rows.values()]
     return "\n".join([f"{len(rows)} quarantined, nothing to annotate; tables in {redact(out)}", *lines])
 
 

@@ -16,19 +16,19 @@ import torch
 
 from aupipe.annotation import audio_features, features, ledger, model_set
 from aupipe.annotation.audio_features import LogMelReader
-from aupipe.annotation.counts import frame_counts
+from aupipe.annotation.counts import with_counts
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.events import find_events
 from aupipe.annotation.export import export
 from aupipe.annotation.extract import with_embeddings
 from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.features import Embeddings
-from aupipe.annotation.ledger import Record
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.retry import guard
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import DecodedPart, Row
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
@@ -182,19 +182,20 @@ class Group:
     """
 
     generation: int
-    records: list[Record] = field(default_factory=list)
+    records: list[VideoRecord] = field(default_factory=list)
     features: list[list[str]] = field(default_factory=list)
     audio: list[list[str]] = field(default_factory=list)
     committed: list[str] = field(default_factory=list)
 
     def to_row(self) -> Row:
         """Return the group as a row."""
-        return {"group": json.dumps(asdict(self))}
+        return {"group": json.dumps(self.__dict__ | {"records": [record.to_row() for record in self.records]})}
 
     @classmethod
     def from_row(cls, row: Row) -> Group:
         """Read the group from a row."""
-        return cls(**json.loads(row["group"]))
+        group = json.loads(row["group"])
+        return cls(**group | {"records": [VideoRecord.from_row(record) for record in group["records"]]})
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class VideosResult:
 
 
 # The record, frames and events of a video.
-Tables = tuple[Record, pa.Table, pa.Table]
+Tables = tuple[VideoRecord, pa.Table, pa.Table]
 
 
 class Finalize:
@@ -251,26 +252,26 @@ class Finalize:
         finished: list[Tables] = []
         reasons: dict[str, str] = {}
         for number, planned in enumerate(group.records):
-            with contain_fault(self._storage, planned["video_id"]) as outcome:
-                record = dict(planned)
+            with contain_fault(self._storage, planned.video_id) as outcome:
+                record = planned
                 if group.committed:
                     committed = read()
-                    frames = committed.filter(pc.equal(committed["video_id"], record["video_id"]))
+                    frames = committed.filter(pc.equal(committed["video_id"], record.video_id))
                 else:
                     mel = LogMelReader(self._storage, group.audio[number]) if group.audio[number] else None
-                    frames = self._predict(record, Embeddings(self._storage, group.features[number]), mel)
+                    record, frames = self._predict(record, Embeddings(self._storage, group.features[number]), mel)
                 frames = apply_decision(frames, self._decision)
                 finished.append((record, frames, find_events(frames, self._config.effective_events)))
             if outcome.reason:
-                reasons[planned["video_id"]] = outcome.reason
+                reasons[planned.video_id] = outcome.reason
         with contain_fault(self._storage, None) as group_outcome:
             self._commit(finished, group.generation)
         for each in finished if group_outcome.reason else ():
-            with contain_fault(self._storage, each[0]["video_id"]) as outcome:
+            with contain_fault(self._storage, each[0].video_id) as outcome:
                 self._commit([each], group.generation)
             if outcome.reason:
-                reasons[each[0]["video_id"]] = outcome.reason
-        ids = [record["video_id"] for record in group.records]
+                reasons[each[0].video_id] = outcome.reason
+        ids = [record.video_id for record in group.records]
         return VideosResult(ids, reasons).to_row()
 
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
@@ -281,21 +282,22 @@ class Finalize:
                 self._config.rows_per_file,
             )  # fmt: skip
 
-    def _predict(self, record: Record, video: Embeddings, mel: LogMelReader | None) -> pa.Table:
-        """Return the frames table of a video, and add its counts to `record`."""
+    def _predict(
+        self, record: VideoRecord, video: Embeddings, mel: LogMelReader | None
+    ) -> tuple[VideoRecord, pa.Table]:
+        """Return the record of a video with its counts, and its frames table."""
         predict = partial(model_set.predict_track, self._models, video, mel, inference=self._config.inference)
         frames = predict_video(
-            record["video_id"],
+            record.video_id,
             video.rows,
             predict,
             len(self._models.members),
             self._models.n_expressions,
             self._config.effective_tracking,
         )
-        losses = [*record["losses"], *([mel.reason] if mel and mel.reason else [])]
-        record |= frame_counts(video.rows, record["frames_expected"], losses)
-        record["faces"] = len(frames["face_id"].drop_null().unique())
-        return frames
+        losses = [*record.losses, *([mel.reason] if mel and mel.reason else [])]
+        faces = len(frames["face_id"].drop_null().unique())
+        return replace(with_counts(record, video.rows, losses), faces=faces), frames
 
 
 class Export:

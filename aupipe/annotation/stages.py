@@ -17,12 +17,12 @@ from aupipe.annotation.counts import container_losses
 from aupipe.annotation.extract import extract
 from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.ledger import Record
 from aupipe.annotation.preflight import check
 from aupipe.annotation.retry import guard
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, content_hash
-from aupipe.errors import as_reason
+from aupipe.annotation.video_record import VideoRecord
+from aupipe.errors import as_reason, redact
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import fingerprint, probe
@@ -53,25 +53,30 @@ class ProbeResult:
 
     Attributes:
         reason: why the video cannot be annotated; "" if it can.
-        record: the first fields of its record; empty if it cannot.
+        record: its record before extraction; None if it cannot.
         segments: its segments, in time order; empty if it cannot.
     """
 
     video_id: str
     reason: str = ""
-    record: Record = field(default_factory=dict)
+    record: VideoRecord | None = None
     segments: list[Segment] = field(default_factory=list)
 
     def to_row(self) -> Row:
         """Return the result as a row."""
-        result = {name: value for name, value in asdict(self).items() if name != "video_id"}
+        result = {
+            "reason": self.reason,
+            "record": self.record and self.record.to_row(),
+            "segments": [asdict(segment) for segment in self.segments],
+        }
         return {"video_id": self.video_id, "result": json.dumps(result)}
 
     @classmethod
     def from_row(cls, row: Row) -> ProbeResult:
         """Read the result from a row."""
         result = json.loads(row["result"])
-        return cls(row["video_id"], result["reason"], result["record"], [_segment(each) for each in result["segments"]])
+        record = result["record"] and VideoRecord.from_row(result["record"])
+        return cls(row["video_id"], result["reason"], record, [_segment(each) for each in result["segments"]])
 
 
 @dataclass(frozen=True)
@@ -144,27 +149,30 @@ class Probe:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
-                record: Record = {
-                    "fingerprint": fingerprint(video.uri),
-                    "losses": container_losses(info),
-                    "duration_s": info.duration_s,
-                    "rotation": info.rotation,
-                    "variable_frame_rate": info.variable_frame_rate,
-                    "frame_width": info.width_px,
-                    "frame_height": info.height_px,
-                    "pixel_aspect": f"{info.pixel_aspect.numerator}:{info.pixel_aspect.denominator}",
-                    "hdr": info.hdr,
-                    "track": info.track,
-                    "tracks": info.tracks,
-                    "clock_restarts": len(info.restarts),
-                    "remark": as_reason(info.remark),
-                }
+                digest = fingerprint(video.uri)
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
                 assumed = self._config.assume_fps
                 gap_s = self._config.effective_tracking.max_gap_s
                 segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s)
-            record["source_hash"] = record["fingerprint"] + video.asked(fps)
-            record["frames_expected"] = sum(segment.frames for segment in segments)
+            record = VideoRecord(
+                redact(video.uri),
+                video.video_id,
+                fingerprint=digest,
+                source_hash=digest + video.asked(fps),
+                losses=tuple(container_losses(info)),
+                frames_expected=sum(segment.frames for segment in segments),
+                duration_s=info.duration_s,
+                rotation=info.rotation,
+                variable_frame_rate=info.variable_frame_rate,
+                frame_width=info.width_px,
+                frame_height=info.height_px,
+                pixel_aspect=f"{info.pixel_aspect.numerator}:{info.pixel_aspect.denominator}",
+                hdr=info.hdr,
+                track=info.track,
+                tracks=info.tracks,
+                clock_restarts=len(info.restarts),
+                remark=as_reason(info.remark),
+            )
             result = ProbeResult(video.video_id, record=record, segments=segments)
         return (ProbeResult(video.video_id, outcome.reason) if outcome.reason else result).to_row()
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -17,8 +17,9 @@ from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.annotation.faults import LOGS, is_internal
 from aupipe.annotation.inputs import Input, SkippedFiles
-from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.settings import content_hash
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import redact
 from aupipe.storage import Storage
 
@@ -43,7 +44,7 @@ class Summary:
     """
 
     out: str
-    videos: Sequence[Record]
+    videos: Sequence[VideoRecord]
     pending: int
     frames: int
     seconds: float
@@ -53,7 +54,7 @@ class Summary:
 
     @property
     def statuses(self) -> Counter[str]:
-        return Counter(record["status"] for record in self.videos)
+        return Counter(record.status or "" for record in self.videos)
 
     @property
     def incomplete(self) -> int:
@@ -62,14 +63,12 @@ class Summary:
     @property
     def faults(self) -> int:
         """The number of inputs with an internal error."""
-        return sum(is_internal(record.get("reason")) for record in self.videos)
+        return sum(is_internal(record.reason) for record in self.videos)
 
     @property
     def usable(self) -> int:
         """The number of inputs with at least one decoded frame."""
-        return self.pending + sum(
-            r["status"] in ("ok", "duplicate") or bool(r.get("frames_decoded")) for r in self.videos
-        )
+        return self.pending + sum(r.status in ("ok", "duplicate") or bool(r.frames_decoded) for r in self.videos)
 
     def text(self) -> str:
         statuses = [*sorted(self.statuses.items()), *([("not finalized yet", self.pending)] if self.pending else [])]
@@ -86,12 +85,12 @@ class Summary:
                 f"an error in aupipe (internal_error) affected {inputs}; the tables of all others are complete; "
                 f"report the tracebacks in {redact(self.out)}/{LOGS}; re-run the command to retry"
             )
-        incomplete = [record for record in self.videos if record["status"] in ("quarantined", "partial")]
-        return "\n".join(lines + [f"  {r['video_id']}: {r['status']}: {r['reason']}" for r in incomplete])
+        incomplete = [record for record in self.videos if record.status in ("quarantined", "partial")]
+        return "\n".join(lines + [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete])
 
 
 def write_videos(
-    storage: Storage, committed: Ledger, quarantined: dict[str, Record], inputs: Sequence[Input],
+    storage: Storage, committed: Ledger, quarantined: dict[str, VideoRecord], inputs: Sequence[Input],
     only: Collection[str] | None = None,
 ) -> None:  # fmt: skip
     """Write videos.parquet: committed videos, and those that this run and earlier runs quarantined.
@@ -101,10 +100,11 @@ def write_videos(
     Args:
         only: the videos to write; None: all.
     """
-    earlier: dict[str, Record] = {}
+    earlier: dict[str, dict[str, Any]] = {}
     if storage.exists(VIDEOS_FILE):
         earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
-    rows = {key: row for key, row in earlier.items() if row["status"] in ("quarantined", "duplicate")}
+    aside = [VideoRecord.from_row(row) for row in earlier.values() if row["status"] in ("quarantined", "duplicate")]
+    rows = {record.video_id: record for record in aside}
     rows |= {video_id: record for video_id, (record, _) in committed.current().items()}
     rows |= quarantined
     rows = {key: row for key, row in rows.items() if only is None or key in only}
@@ -113,7 +113,7 @@ def write_videos(
     further |= {video.video_id: dict(video.further) for video in inputs}
     names = sorted({name for key in rows for name in further.get(key, {})})
     full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
-    table = pa.Table.from_pylist([rows[key] | further.get(key, {}) for key in sorted(rows)], schema=full)
+    table = pa.Table.from_pylist([rows[key].to_row() | further.get(key, {}) for key in sorted(rows)], schema=full)
     storage.write(VIDEOS_FILE, schema.to_parquet(table, full))
 
 
@@ -140,7 +140,7 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "statuses": dict(summary.statuses),
         "skipped": summary.skipped.record(),
         "frames": {  # of the inputs of this run; every expected frame has a row
-            name: sum(record.get(f"frames_{name}") or 0 for record in summary.videos)
+            name: sum(getattr(record, f"frames_{name}") or 0 for record in summary.videos)
             for name in ("expected", "decoded", "lost", "corrupt")
         },
         "frames_observed": summary.frames,

@@ -6,19 +6,21 @@ Each input is in exactly one field of the `WorkList`. Completed work is never co
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.ledger import Entry, Ledger, Record
+from aupipe.annotation.ledger import Entry, Ledger
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeResult
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import ConfigError, redact
 
 _ROW_BYTES = 100  # of one face in one frame without its embedding, about
 
 # The record of a video to extract, and its segments with their keys, in time order.
-PendingVideo = tuple[Record, list[tuple[str, Segment]]]
+PendingVideo = tuple[VideoRecord, list[tuple[str, Segment]]]
+Spent = tuple[float, int]  # CPU seconds, and the highest number of an attempt
 
 
 @dataclass
@@ -34,10 +36,10 @@ class WorkList:
         to_probe: must be probed before they can be planned.
     """
 
-    unchanged: dict[str, Record] = field(default_factory=dict)
-    decide: dict[str, tuple[Record, Entry]] = field(default_factory=dict)
+    unchanged: dict[str, VideoRecord] = field(default_factory=dict)
+    decide: dict[str, tuple[VideoRecord, Entry]] = field(default_factory=dict)
     extract: dict[str, PendingVideo] = field(default_factory=dict)
-    quarantined: dict[str, Record] = field(default_factory=dict)
+    quarantined: dict[str, VideoRecord] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     to_probe: list[Input] = field(default_factory=list)
 
@@ -46,7 +48,16 @@ class WorkList:
         for video_id, reason in reasons.items():
             work = self.extract if video_id in self.extract else self.decide
             record = work.pop(video_id)[0]
-            self.quarantined[video_id] = record | {"status": "quarantined", "reason": reason}
+            self.quarantined[video_id] = replace(record, status="quarantined", reason=reason)
+
+    def add_spent(self, spent: Mapping[str, Spent]) -> None:
+        """Add the CPU time and the attempts of videos to their records."""
+        for video_id, (work_s, attempts) in spent.items():
+            record, segments = self.extract[video_id]
+            record = replace(
+                record, work_s=(record.work_s or 0.0) + work_s, attempts=max(record.attempts or 1, attempts)
+            )
+            self.extract[video_id] = (record, segments)
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""
@@ -60,7 +71,7 @@ class WorkList:
         batches: list[dict[str, PendingVideo]] = []
         free_bytes = 0
         for video_id, video in sorted(self.extract.items()):
-            size = video[0]["frames_expected"] * (4 * embed_dim + _ROW_BYTES)
+            size = (video[0].frames_expected or 0) * (4 * embed_dim + _ROW_BYTES)
             if size > free_bytes:
                 batches.append({})
                 free_bytes = max(max_bytes, size)
@@ -94,7 +105,7 @@ def plan(
     for video in inputs:
         record, entry = current.get(video.video_id, (None, None))
         if video.refused:
-            work.quarantined[video.video_id] = _base(video, "") | {"status": "quarantined", "reason": video.refused}
+            work.quarantined[video.video_id] = _unread(video, "", video.refused)
         elif record is not None and entry is not None and _is_current(video, record, signatures, keys):
             _add_committed(work, record, entry, keys, _source_hash(video, record, keys))
         elif probed is not None and video.video_id in probed:
@@ -105,64 +116,72 @@ def plan(
     return work
 
 
-def _is_current(video: Input, record: Record, signatures: Mapping[str, str], keys: CacheKeys) -> bool:
+def _is_current(video: Input, record: VideoRecord, signatures: Mapping[str, str], keys: CacheKeys) -> bool:
     """Return whether the file is unchanged by its signature, and its predictions are committed under the same key."""
     signature = signatures[video.video_id]
-    same = signature != "" and (record["uri"], record["stat_signature"]) == (redact(video.uri), signature)
-    return same and record["head_key"] == keys.head(_source_hash(video, record, keys))
+    same = signature != "" and (record.uri, record.stat_signature) == (redact(video.uri), signature)
+    return same and record.head_key == keys.head(_source_hash(video, record, keys))
 
 
-def _source_hash(video: Input, record: Record, keys: CacheKeys) -> str:
-    return str(record["fingerprint"]) + video.asked(keys.config.sample_fps)
+def _source_hash(video: Input, record: VideoRecord, keys: CacheKeys) -> str:
+    return record.fingerprint + video.asked(keys.config.sample_fps)
 
 
 def _add_committed(
-    work: WorkList, record: Record, entry: Entry, keys: CacheKeys, source_hash: str, base: Record | None = None
+    work: WorkList,
+    record: VideoRecord,
+    entry: Entry,
+    keys: CacheKeys,
+    source_hash: str,
+    probed: VideoRecord | None = None,
 ) -> None:
-    """Add a video whose predictions are committed."""
-    if record["decide_key"] == keys.decide(source_hash):
-        work.unchanged[record["video_id"]] = record
+    """Add a video whose predictions are committed. `probed`: its record, if it was probed again."""
+    if record.decide_key == keys.decide(source_hash):
+        work.unchanged[record.video_id] = record
     else:
-        renewed = record | (base or {}) | {"decide_key": keys.decide(source_hash)}
-        work.decide[record["video_id"]] = (renewed, entry)
+        if probed is not None:
+            record = replace(record, uri=probed.uri, stat_signature=probed.stat_signature)
+        work.decide[record.video_id] = (replace(record, decide_key=keys.decide(source_hash)), entry)
 
 
 def _add_probed(
     work: WorkList, probed: Sequence[tuple[Input, ProbeResult]], signatures: Mapping[str, str],
-    current: Mapping[str, tuple[Record, Entry]], keys: CacheKeys,
+    current: Mapping[str, tuple[VideoRecord, Entry]], keys: CacheKeys,
 ) -> None:  # fmt: skip
     """Add probed inputs in the order of their video_id, so that the first of equal videos is not the duplicate."""
-    found = {video.video_id: result.record["source_hash"] for video, result in probed if not result.reason}
+    found = {video.video_id: result.record.source_hash for video, result in probed if result.record}
     first_with = {
-        record["source_hash"]: video_id
-        for video_id, (record, _) in sorted(current.items(), reverse=True)
-        if record["status"] in ("ok", "partial") and found.get(video_id, record["source_hash"]) == record["source_hash"]
+        record.source_hash: video_id
+        for video_id, (record, _) in sorted(current.items(), key=lambda item: item[0], reverse=True)
+        if record.has_rows and found.get(video_id, record.source_hash) == record.source_hash
     }
     for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
-        base = _base(video, signatures[video.video_id])
-        if result.reason:
-            work.quarantined[video.video_id] = base | {"status": "quarantined", "reason": result.reason}
+        if result.record is None:
+            work.quarantined[video.video_id] = _unread(video, signatures[video.video_id], result.reason)
             continue
-        record = base | result.record
-        fingerprint, source_hash = record["fingerprint"], record["source_hash"]
+        record = replace(result.record, stat_signature=signatures[video.video_id])
+        source_hash = record.source_hash
         before, entry = current.get(video.video_id, (None, None))
-        if before is not None and before["fingerprint"] not in ("", fingerprint) and before["uri"] != redact(video.uri):
+        if before is not None and before.fingerprint not in ("", record.fingerprint) and before.uri != record.uri:
             raise ConfigError(
-                f"{redact(video.uri)} would be video_id {video.video_id!r}, which this output has for {before['uri']}; "
+                f"{record.uri} would be video_id {video.video_id!r}, which this output has for {before.uri}; "
                 "name a common parent folder, or another --out"
             )
-        if before is not None and entry is not None and before["head_key"] == keys.head(source_hash):
-            _add_committed(work, before, entry, keys, source_hash, base)  # touched or moved, but the same bytes
+        if before is not None and entry is not None and before.head_key == keys.head(source_hash):
+            _add_committed(work, before, entry, keys, source_hash, record)  # touched or moved, but the same bytes
             continue
         twin = first_with.setdefault(source_hash, video.video_id)
         if twin != video.video_id:
             reason = f"duplicate: same bytes as {twin}"
-            work.quarantined[video.video_id] = record | {"status": "duplicate", "duplicate_of": twin, "reason": reason}
+            work.quarantined[video.video_id] = replace(record, status="duplicate", duplicate_of=twin, reason=reason)
             continue
-        record |= {"head_key": keys.head(source_hash), "decide_key": keys.decide(source_hash), "attempts": 1}
-        record["model_sha256"] = keys.models.sha256
+        record = replace(
+            record, head_key=keys.head(source_hash), decide_key=keys.decide(source_hash), attempts=1,
+            model_sha256=keys.models.sha256,
+        )  # fmt: skip
         work.extract[video.video_id] = (record, [(keys.segment(source_hash, s), s) for s in result.segments])
 
 
-def _base(video: Input, signature: str) -> Record:
-    return {"uri": redact(video.uri), "video_id": video.video_id, "stat_signature": signature}
+def _unread(video: Input, signature: str, reason: str) -> VideoRecord:
+    """Return the record of a video that could not be probed."""
+    return VideoRecord(redact(video.uri), video.video_id, stat_signature=signature, status="quarantined", reason=reason)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.annotation.cache_keys import stat_signature
+from aupipe.annotation.stat_signatures import stat_signature
 
 pytestmark = pytest.mark.unit
 

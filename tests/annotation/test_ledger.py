@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from aupipe.annotation import ledger
-from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -19,8 +22,8 @@ def rows(video_id: str, count: int) -> pa.Table:
     return pa.Table.from_pylist([{"video_id": video_id, "frame": i, "status": "no_face"} for i in range(count)], FRAMES)
 
 
-def record(video_id: str, key: str = "k") -> Record:
-    return {"video_id": video_id, "decide_key": key, "fingerprint": f"f-{video_id}"}
+def record(video_id: str, key: str = "k") -> VideoRecord:
+    return VideoRecord(f"{video_id}.mp4", video_id, decide_key=key, fingerprint=f"f-{video_id}")
 
 
 def commit(storage: Storage, counts: dict[str, int], generation: int, key: str = "k", rows_per_file: int = 100) -> None:
@@ -42,9 +45,10 @@ def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
     committed = Ledger.read(storage)
     committed.reconcile()
     assert content(storage) == {"a": 3, "b": 5}
+    assert len(storage.names("_work/ledger")) == 2  # The entry that held both videos is gone.
     again = Ledger.read(storage)
     again.reconcile()
-    assert {key: r["decide_key"] for key, (r, _) in again.current().items()} == {"a": "k", "b": "other"}
+    assert {key: r.decide_key for key, (r, _) in again.current().items()} == {"a": "k", "b": "other"}
     assert len(storage.names("frames")) == 2
 
 
@@ -96,4 +100,20 @@ def test_records_of_an_older_version_are_of_whole_videos(tmp_path: Path) -> None
     storage = Storage(tmp_path)
     commit(storage, {"a": 3}, generation=1)
     (found, _) = Ledger.read(storage).current()["a"]
-    assert found == record("a") | {"source_hash": "f-a", "stat_signature": ""}
+    assert found == replace(record("a"), source_hash="f-a")
+
+
+def test_a_record_survives_a_row() -> None:
+    full = VideoRecord(
+        "a.mp4", "a", stat_signature="1:2", fingerprint="f", source_hash="f[0, 1]", losses=("truncated: 1 s",),
+        status="partial", reason="", frames_expected=0, variable_frame_rate=False, hdr="", work_s=0.0,
+    )  # fmt: skip
+    for known in (full, replace(full, losses=(), reason=None, frames_expected=None)):
+        row = json.loads(json.dumps(known.to_row()))
+        assert VideoRecord.from_row(row | {"speaker": "anna"}) == known  # a further column of a manifest
+    assert full.to_row()["frames_expected"] == 0  # zero is known
+    assert VideoRecord("b.mp4", "b").to_row() == {"uri": "b.mp4", "video_id": "b"}
+    one, other = (VideoRecord.from_row(json.loads(json.dumps(full.to_row()))) for _ in range(2))
+    assert one.status is other.status  # A million records share the texts that repeat.
+    old = {"uri": "a.mp4", "video_id": "a", "fingerprint": "f", "content": "c"}
+    assert VideoRecord.from_row(old).source_hash == "c"

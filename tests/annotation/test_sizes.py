@@ -23,6 +23,7 @@ from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
 from aupipe.annotation.stages import _to_ipc
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
@@ -173,7 +174,7 @@ def test_a_video_of_any_length_is_finalized(count: int) -> None:
 def test_files_of_an_entry(count: int, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     rows = pa.Table.from_pylist([{"video_id": "v", "frame": number} for number in range(count)], schema=FRAMES)
-    record = {"video_id": "v", "decide_key": "d", "fingerprint": "f"}
+    record = VideoRecord("v.mp4", "v", decide_key="d", fingerprint="f")
     entry = ledger.commit(storage, rows, EVENTS.empty_table(), [record], 1, rows_per_file=5)
     held = [len(schema.from_parquet(storage.read(name))) for name in entry.frames]
     assert held == (batches(count, 5) or [0])
@@ -201,7 +202,7 @@ def keys(models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> CacheKe
 @pytest.mark.parametrize("count", sizes(3))
 def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path) -> None:
     pending = {
-        f"{n:02d}": ({"video_id": f"{n:02d}", "source_hash": str(n), "frames_expected": 10}, []) for n in range(count)
+        f"{n:02d}": (VideoRecord("a.mp4", f"{n:02d}", source_hash=str(n), frames_expected=10), []) for n in range(count)
     }
     groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == batches(count, 3)
@@ -212,7 +213,7 @@ def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path)
 
 @pytest.mark.parametrize("frames", sizes(1000))
 def test_groups_of_about_a_file(frames: int, keys: CacheKeys, tmp_path: Path) -> None:
-    pending = {name: ({"video_id": name, "source_hash": name, "frames_expected": each}, [])
+    pending = {name: (VideoRecord("a.mp4", name, source_hash=name, frames_expected=each), [])
            for name, each in (("a", frames), ("b", 1))}  # fmt: skip
     groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])

@@ -12,6 +12,7 @@ from aupipe.annotation.inputs import Input, SkippedFiles
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
 from aupipe.annotation.summary import Summary, write_videos
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import MediaError
 from aupipe.storage import Storage
 
@@ -20,9 +21,9 @@ pytestmark = pytest.mark.unit
 
 def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    record = {"video_id": "a", "uri": "a.mp4", "status": "ok", "decide_key": "k", "fingerprint": "f"}
+    record = VideoRecord("a.mp4", "a", status="ok", decide_key="k", fingerprint="f")
     ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
-    aside = {"b": {"video_id": "b", "uri": "b.mp4", "status": "quarantined", "reason": "not_found: b.mp4"}}
+    aside = {"b": VideoRecord("b.mp4", "b", status="quarantined", reason="not_found: b.mp4")}
     listed = [Input("a.mp4", "a", further={"speaker": "anna"}), Input("b.mp4", "b", further={"speaker": ""})]
     write_videos(storage, Ledger.read(storage), aside, listed)
     write_videos(storage, Ledger.read(storage), {}, [Input("c.mp4", "c", further={"room": "1"})])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -10,10 +11,11 @@ import pytest
 from aupipe.annotation import ledger, schema
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
-from aupipe.annotation.ledger import Ledger, Record
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import DecodedPart, ProbeRequest, ProbeResult, SegmentTask
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError
 from aupipe.media.frames import Span
@@ -50,12 +52,13 @@ def keys(model: str = "m", decision: str = "d") -> CacheKeys:
 
 
 def probed(video_id: str, fingerprint: str) -> ProbeResult:
-    return ProbeResult(video_id, record={"fingerprint": fingerprint, "source_hash": fingerprint}, segments=[SEGMENT])
+    record = VideoRecord(f"{video_id}.mp4", video_id, fingerprint=fingerprint, source_hash=fingerprint)
+    return ProbeResult(video_id, record=record, segments=[SEGMENT])
 
 
-def commit(storage: Storage, *records: Record) -> Ledger:
+def commit(storage: Storage, *records: VideoRecord) -> Ledger:
     frames, events = schema.FRAMES.empty_table(), schema.EVENTS.empty_table()
-    ledger.commit(storage, frames, events, [record | {"status": "ok"} for record in records], 1, 10)
+    ledger.commit(storage, frames, events, [replace(record, status="ok") for record in records], 1, 10)
     return Ledger.read(storage)
 
 
@@ -72,14 +75,14 @@ def test_a_new_input_is_probed_then_extracted(tmp_path: Any) -> None:
     work = plan([A], {"a": "s"}, empty, keys(), {"a": probed("a", "f")})
     record, segments = work.extract["a"]
     assert segments == [("f.0", SEGMENT)]
-    assert (record["head_key"], record["decide_key"], record["stat_signature"]) == ("f m", "f m d", "s")
+    assert (record.head_key, record.decide_key, record.stat_signature) == ("f m", "f m d", "s")
     assert work == WorkList(extract={"a": (record, segments)})
 
 
 def test_completed_work_is_not_repeated(committed: Ledger) -> None:
     assert list(plan([A], {"a": "s"}, committed, keys()).unchanged) == ["a"]
     (record, entry) = plan([A], {"a": "s"}, committed, keys(decision="e")).decide["a"]
-    assert (record["decide_key"], entry.videos[0]["decide_key"]) == ("f m e", "f m d")
+    assert (record.decide_key, entry.videos[0].decide_key) == ("f m e", "f m d")
     assert plan([A], {"a": "s"}, committed, keys(model="n")).to_probe == [A]
 
 
@@ -88,7 +91,7 @@ def test_a_touched_file_is_probed_and_its_bytes_decide(signature: str, committed
     assert plan([A], {"a": signature}, committed, keys()).to_probe == [A]
     assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "f")}).unchanged) == ["a"]
     (record, _) = plan([A], {"a": signature}, committed, keys(decision="e"), {"a": probed("a", "f")}).decide["a"]
-    assert record["stat_signature"] == signature
+    assert record.stat_signature == signature
     assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "g")}).extract) == ["a"]
 
 
@@ -98,15 +101,18 @@ def test_duplicates_refusals_and_failed_probes_are_quarantined(committed: Ledger
     inputs = [A, B, refused, Input("d.mp4", "d")]
     work = plan(inputs, {"a": "s", "b": "s", "c": "", "d": ""}, committed, keys(), results)
     assert (list(work.unchanged), work.extract, work.to_probe) == (["a"], {}, [])
-    assert {key: (row["status"], row["reason"]) for key, row in work.quarantined.items()} == {
+    assert {key: (row.status, row.reason) for key, row in work.quarantined.items()} == {
         "b": ("duplicate", "duplicate: same bytes as a"), "c": ("quarantined", "bad_range: no"),
         "d": ("quarantined", "not_found: d.mp4"),
     }  # fmt: skip
 
 
 def test_another_video_with_the_same_id_is_rejected(committed: Ledger) -> None:
+    moved = probed("a", "g")
+    assert moved.record is not None
+    result = replace(moved, record=replace(moved.record, uri="x/a.mp4"))
     with pytest.raises(ConfigError, match="would be video_id 'a'"):
-        plan([Input("x/a.mp4", "a")], {"a": "s"}, committed, keys(), {"a": probed("a", "g")})
+        plan([Input("x/a.mp4", "a")], {"a": "s"}, committed, keys(), {"a": result})
 
 
 def test_requests_and_results_survive_a_row() -> None:
@@ -119,14 +125,17 @@ def test_requests_and_results_survive_a_row() -> None:
 
 def test_batches_are_bounded_and_complete() -> None:
     frames = {"a": 400, "b": 400, "c": 5000, "d": 300, "e": 300, "f": 300}
-    work = WorkList(extract={key: ({"video_id": key, "frames_expected": n}, []) for key, n in frames.items()})
+    work = WorkList(extract={key: (VideoRecord("a.mp4", key, frames_expected=n), []) for key, n in frames.items()})
     batches = work.disk_bounded_batches(1000 * 200, embed_dim=25)  # 200 bytes per frame
     assert [list(batch) for batch in batches] == [["a", "b"], ["c"], ["d", "e", "f"]]
     assert WorkList().disk_bounded_batches(1000, embed_dim=25) == []
 
 
 def test_postponed_and_quarantined_videos_are_listed_once() -> None:
-    work = WorkList(extract={key: ({"video_id": key}, []) for key in "abc"})
+    work = WorkList(extract={key: (VideoRecord("a.mp4", key), []) for key in "abc"})
+    work.add_spent({"a": (1.5, 2)})
+    work.add_spent({"a": (0.5, 1)})
     work.quarantine({"a": "timed_out: it stalls"})
     work.postpone(["b"])
-    assert (list(work.extract), work.pending, work.quarantined["a"]["status"]) == (["c"], {"b"}, "quarantined")
+    assert (list(work.extract), work.pending, work.quarantined["a"].status) == (["c"], {"b"}, "quarantined")
+    assert (work.quarantined["a"].work_s, work.quarantined["a"].attempts) == (2.0, 2)

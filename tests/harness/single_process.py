@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aupipe.annotation.counts import frame_counts
+from aupipe.annotation.counts import with_counts
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, SegmentTask
@@ -30,4 +30,5 @@ def annotate(path: Path | str, out: Path, config: AnnotateConfig | None = None) 
             tables.append(pa.ipc.open_stream(part["rows"]).read_all())
     rows, record = pa.concat_tables(tables), probed.record
     first = rows["frame"].to_pandas().drop_duplicates().index
-    return record | frame_counts(rows, record["frames_expected"], record["losses"]), rows.take(pa.array(first))
+    assert record is not None
+    return with_counts(record, rows, record.losses).to_row(), rows.take(pa.array(first))

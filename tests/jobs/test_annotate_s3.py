@@ -16,6 +16,9 @@ import pyarrow.dataset as pads
 import pytest
 import s3fs
 
+from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.stat_signatures import stat_signatures
+from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.proxy import proxying
 
@@ -116,6 +119,48 @@ def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_
     requested = {(method, target.partition("?")[0]) for method, target in proxy.requests}
     assert ("GET", f"{host}/archive/in/a.mp4") in requested  # A worker reads the clip.
     assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in requested)
+
+
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
+
+
+def test_signatures_of_a_folder_cost_no_request_each(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in AWS:
+        monkeypatch.setenv(name, server.environment[name])
+    server.files.pipe({f"archive/in/{number}.mp4": b"1" * number for number in range(1, 10)})
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("uri\n" + "".join(f"s3://archive/in/{number}.mp4\n" for number in range(1, 10)))
+    with proxying({}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        listed = stat_signatures(find_inputs(["s3://archive/in"])[0])
+        assert [method for method, _ in proxy.requests].count("HEAD") <= 1  # of the folder
+        s3fs.S3FileSystem.clear_instance_cache()
+        proxy.requests.clear()
+        assert stat_signatures(find_inputs([str(manifest)])[0]) == listed
+        assert [method for method, _ in proxy.requests].count("HEAD") == 9
+    assert len(set(listed.values())) == 9
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_request_deletes_many_objects(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in AWS:
+        monkeypatch.setenv(name, server.environment[name])
+    monkeypatch.setattr("aupipe.storage._OBJECTS_PER_REQUEST", 20)
+    names = [f"parts/{number}" for number in range(23)]
+    server.files.pipe({f"archive/out/{name}": b"1" for name in [*names, "kept"]})
+    with proxying({}) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        storage = Storage("s3://archive/out")
+        storage.delete_many([*names, "parts/missing"])
+        storage.delete("parts/missing")
+        methods = [method for method, _ in proxy.requests]
+        assert storage.names() == ["kept"]
+    assert (methods.count("POST"), methods.count("DELETE"), len(methods)) == (2, 1, 3)
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, DecodedPart, Probe, ProbeRequest, ProbeResult, SegmentTask
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.annotate import main
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate as on_ray
@@ -62,12 +64,13 @@ def test_probe(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     row = ProbeRequest(Input(str(path), "a")).to_row()
     monkeypatch.setattr(stages, "cut_into_segments", fails(len, lambda *_: True))
     result = ProbeResult.from_row(probe(row))
-    assert (result.video_id, result.record, result.segments) == ("a", {}, [])
+    assert (result.video_id, result.record, result.segments) == ("a", None, [])
     assert result.reason.startswith("internal_error: TypeError: a fault of ours (see _logs/internal_error-")
     assert len(traces(storage)) == len(storage.names()) == 1  # no mark of an attempt
     monkeypatch.undo()
     result = ProbeResult.from_row(probe(row))
-    assert (result.reason, len(result.segments), result.record["frames_expected"]) == ("", 1, 6)
+    assert result.record is not None
+    assert (result.reason, len(result.segments), result.record.frames_expected) == ("", 1, 6)
 
 
 @pytest.mark.unit
@@ -147,8 +150,8 @@ def test_a_broken_device_is_no_inputs_fault(
         Encode(models, storage, 3, "cpu")(pa.Table.from_pylist([part("a", 10), part("b", 20)]))
 
 
-def record(video_id: str) -> dict[str, Any]:
-    return {"video_id": video_id, "decide_key": "d", "fingerprint": video_id, "frames_expected": 2, "losses": []}
+def record(video_id: str) -> VideoRecord:
+    return VideoRecord(f"{video_id}.mp4", video_id, decide_key="d", fingerprint=video_id, frames_expected=2)
 
 
 def finalizer(models: model_set.ModelSet, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> tuple[Finalize, Group]:
@@ -185,11 +188,11 @@ def test_finalize_of_what_is_committed_and_of_nothing_else(
     finalize, group = finalizer(models, storage, monkeypatch)
     assert json.loads(finalize(group.to_row())["reasons"]) == {}
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
-    again = Group(2, [{**each, "decide_key": "e"} for each in entry.videos], committed=entry.frames)
+    again = Group(2, [replace(each, decide_key="e") for each in entry.videos], committed=entry.frames)
     monkeypatch.setattr(model_stages, "find_events", fails(len, lambda *_: True))
     assert list(json.loads(finalize(again.to_row())["reasons"])) == ["a", "b", "c"]
     current = ledger.Ledger.read(storage).current()
-    assert {key: found["decide_key"] for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
+    assert {key: found.decide_key for key, (found, _) in current.items()} == dict.fromkeys("abc", "d")
 
 
 @pytest.mark.unit
