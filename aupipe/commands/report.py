@@ -10,6 +10,7 @@ from aupipe.commands import job
 _EXAMPLES = """\
   report.py annotation
   report.py s3://bucket/annotation --out report
+  report.py annotation --overlay
   report.py annotation --no-thumbnails"""
 
 
@@ -30,6 +31,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> int:
     parser.add_argument(
         "--no-thumbnails", action="store_true", help="do not open the videos: pages without pictures of the apexes"
     )
+    parser.add_argument(
+        "--overlay", action="store_true",
+        help="also write an MP4 per video with boxes, ids and AU bars, with the times and the sound of the original",
+    )  # fmt: skip
     return job.run(parser, _report, argv)
 
 
@@ -39,7 +44,8 @@ def _report(args: argparse.Namespace) -> int:
 
     load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
     plan = pages.ReportJob(
-        annotation=args.annotation, out=args.out or f"{args.annotation}/report", thumbnails=not args.no_thumbnails
-    )
+        annotation=args.annotation, out=args.out or f"{args.annotation}/report",
+        thumbnails=not args.no_thumbnails, overlay=args.overlay,
+    )  # fmt: skip
     print(pages.describe(plan) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201
     return job.DONE

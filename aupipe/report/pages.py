@@ -12,6 +12,7 @@ import html
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -27,7 +28,7 @@ import pyarrow.dataset as ds
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.errors import ConfigError, MediaError, redact
-from aupipe.report import face_data, thumbnails
+from aupipe.report import face_data, overlay, thumbnails
 from aupipe.storage import Storage, filesystem_of, is_uri
 
 logger = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class ReportJob:
         annotation: output folder or URI of `annotate.py`.
         out: folder or URI of the pages.
         thumbnails: decode the videos for pictures of the strongest events.
+        overlay: decode the videos and write each with its faces drawn.
     """
 
     annotation: str
     out: str
     thumbnails: bool = True
+    overlay: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,16 @@ def write(job: ReportJob) -> str:
         pages[video_id] = f"videos/{number:05d}.html"
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
         data = video_data(video, frames, events or schema.EVENTS.empty_table(), run.get("thresholds"), job.thumbnails)
-        target.write(pages[video_id], video_page(video, data, _link(video["uri"], target, "videos")).encode())
+        overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
+        if overlay_name:
+            try:
+                _write_overlay(target, overlay_name, video, frames, run.get("thresholds"))
+            except (MediaError, OSError) as error:
+                data["problem"] = f"{data['problem']} No overlay: {redact(str(error))}".strip()
+                logger.warning("%s: no overlay: %s", video_id, redact(str(error)))
+                overlay_name = None
+        link = _link(video["uri"], target, "videos")
+        target.write(pages[video_id], video_page(video, data, link, overlay_name).encode())
     target.write(INDEX, index_page(videos, run, pages, rates).encode())
     return redact(target.path(INDEX))
 
@@ -162,13 +174,16 @@ def video_data(
     }  # fmt: skip
 
 
-def video_page(video: Mapping[str, Any], data: Mapping[str, Any], source: str | None) -> str:
+def video_page(
+    video: Mapping[str, Any], data: Mapping[str, Any], source: str | None, overlay_name: str | None = None
+) -> str:
     """Return the page of one video.
 
     Args:
         video: row of the videos table.
         data: of `video_data`.
         source: URL of the video for the player; None: it is on no local disk, and the page has no player.
+        overlay_name: name of the video with its faces drawn, beside the index; None: there is none.
     """
     name = html.escape(video["video_id"])
     facts = [
@@ -182,7 +197,8 @@ def video_page(video: Mapping[str, Any], data: Mapping[str, Any], source: str | 
         if source
         else '<p id="unplayable">The video is not on a local disk, so that this page has no player.</p>'
     )
-    body = f"""<p><a href="../{INDEX}">← all videos</a></p>
+    overlay_link = f' · <a href="../{overlay_name}">video with its faces drawn</a>' if overlay_name else ""
+    body = f"""<p><a href="../{INDEX}">← all videos</a>{overlay_link}</p>
 <h1>{name}</h1><p class="facts">{html.escape(" · ".join(filter(None, facts)))}</p>
 <div class="columns"><section aria-label="player">{player}
 <p id="now" role="status"></p></section>
@@ -283,6 +299,17 @@ def _json(data: Mapping[str, Any]) -> str:
 
 def _duration(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def _write_overlay(
+    target: Storage, name: str, video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None
+) -> None:
+    """Write the overlay to a temporary file, because an MP4 is not written in one pass, and then to its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "overlay.mp4")
+        overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds)
+        with open(path, "rb") as file:
+            target.write(name, file.read())
 
 
 def _link(uri: str, target: Storage, folder: str) -> str | None:
