@@ -23,6 +23,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.dataset as ds
 
 from aupipe import facs
@@ -34,7 +35,16 @@ from aupipe.storage import Storage, filesystem_of, is_uri
 logger = logging.getLogger(__name__)
 
 INDEX = "index.html"
+SUMMARY = "faces.csv"  # one row per face and AU
 MAX_FACES = 24  # faces per page, those in most frames; the page names the number of others
+
+
+_SUMMARY_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()), ("face_id", pa.int32()), ("frames", pa.int64()), ("au", pa.string()),
+        ("rate", pa.float64()), ("mean", pa.float64()), ("events", pa.int64()), ("events_s", pa.float64()),
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ def write(job: ReportJob) -> str:
     tables = {name: _dataset(source, name) for name in ("frames", "events")}
     pages: dict[str, str] = {}
     rates: dict[str, Sequence[float | None]] = {}
+    summaries: list[dict[str, Any]] = []
     for number, video in enumerate(videos):
         video_id = video["video_id"]
         frames, events = (_rows_of(tables[name], video_id) for name in ("frames", "events"))
@@ -93,7 +104,9 @@ def write(job: ReportJob) -> str:
             continue
         pages[video_id] = f"videos/{number:05d}.html"
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
-        data = video_data(video, frames, events or schema.EVENTS.empty_table(), run.get("thresholds"), job.thumbnails)
+        events = schema.EVENTS.empty_table() if events is None else events
+        summaries += _summaries(video_id, frames, events)
+        data = video_data(video, frames, events, run.get("thresholds"), job.thumbnails)
         overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
         if overlay_name:
             try:
@@ -104,8 +117,22 @@ def write(job: ReportJob) -> str:
                 overlay_name = None
         link = _link(video["uri"], target, "videos")
         target.write(pages[video_id], video_page(video, data, link, overlay_name).encode())
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
+    target.write(SUMMARY, sink.getvalue())
     target.write(INDEX, index_page(videos, run, pages, rates).encode())
     return redact(target.path(INDEX))
+
+
+def _summaries(video_id: str, frames: pa.Table, events: pa.Table) -> list[dict[str, Any]]:
+    """Return one row per face and AU of a video."""
+    return [
+        {"video_id": video_id, "face_id": face, "frames": len(rows), "au": au, **asdict(summary)}
+        for face, rows in sorted(timeline(frames).faces.items())
+        for au, summary in zip(
+            facs.AUS, face_data.summarize(rows, events.filter(pc.equal(events["face_id"], face))), strict=True
+        )
+    ]
 
 
 def timeline(frames: pa.Table) -> Timeline:
@@ -244,6 +271,7 @@ def index_page(
     rows = "".join(_video_row(video, pages.get(video["video_id"]), rates.get(video["video_id"])) for video in videos)
     body = f"""<h1>Action Units</h1><ul class="tiles">{boxes}</ul>
 <section><h2>Videos</h2><p>AU columns: share of face rows in which the AU is present.</p>
+<p><a href="{SUMMARY}">{SUMMARY}</a>: rate, mean, events and seconds in events of every face.</p>
 <div class="wide"><table><thead><tr><th scope="col">video</th><th scope="col">status</th><th scope="col">frames</th>
 <th scope="col">faces</th><th scope="col">length</th>{aus}</tr></thead><tbody>{rows}</tbody></table></div></section>
 <p class="hint">An AU is a movement, not an emotion or a proof of intent. Compare within a person: a resting face shifts

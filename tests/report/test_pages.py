@@ -1,4 +1,5 @@
 import base64
+import csv
 import json
 import re
 from pathlib import Path
@@ -160,6 +161,12 @@ def test_command_writes_an_index_and_a_page_per_video_with_pictures(
     source = re.search(r'src="([^"]*)" *></video>', page)
     assert source
     assert source[1] == "../../../a%20b%23.mp4"
+    with (out / "report" / "faces.csv").open() as file:
+        summary = [row for row in csv.DictReader(file) if row["au"] == "AU12"]
+    expected = {"video_id": "a.mp4", "face_id": "0", "frames": "6", "au": "AU12", "rate": "1", "events": "2"}
+    assert len(summary) == 1
+    assert expected.items() <= summary[0].items()
+    assert float(summary[0]["events_s"]) == pytest.approx(4 / 25)
     (picture,) = page_data(page)["faces"][0]["pictures"]
     assert (picture["au"], picture["x"]) == ("AU12", 4 / 25)  # the stronger of the two events
     assert picture["src"].startswith("data:image/jpeg;base64,/9j/")
