@@ -1,6 +1,6 @@
 "use strict";
 // A video page: decodes the arrays of face_data.py, draws the curves, and keeps player, boxes and curves together.
-const MISSING = 255, ROW_PX = 64, STRIP_PX = 14, LABEL_PX = 56, BOTTOM_PX = 22, SCALE = 254;
+const MISSING = 255, ROW_PX = 64, STRIP_PX = 44, STATUS_PX = 12, LABEL_PX = 56, BOTTOM_PX = 22, SCALE = 254;
 const data = JSON.parse(document.getElementById("data").textContent);
 const video = document.getElementById("video"), overlay = document.getElementById("overlay");
 const curves = document.getElementById("curves"), picker = document.getElementById("face");
@@ -131,11 +131,17 @@ function drawSheet(width, height, strip) {
       pen.restore();
     });
   }
-  pen.fillStyle = colors.dim; pen.fillText("frames", 4, strip + STRIP_PX / 2);
+  pen.fillStyle = colors.dim; pen.fillText("frames", 4, strip + STATUS_PX / 2);
+  pen.fillText("detector", 4, strip + (STATUS_PX + STRIP_PX) / 2);
   pen.save(); pen.beginPath(); pen.rect(LABEL_PX, strip, plot, STRIP_PX); pen.clip();
   for (const [start, end, status] of data.statuses) {
     pen.fillStyle = color(STATUS_COLORS[status] || "--dim");
-    pen.fillRect(toX(start), strip + 2, Math.max(1, toX(end) - toX(start)), STRIP_PX - 4);
+    pen.fillRect(toX(start), strip + 2, Math.max(1, toX(end) - toX(start)), STATUS_PX - 4);
+  }
+  if (face) {  // the score of the detector, 0 to 1
+    const toY = (value) => strip + STRIP_PX - 4 - (value / SCALE) * (STRIP_PX - STATUS_PX - 6);
+    pen.strokeStyle = colors.dim; pen.lineWidth = 1;
+    drawCurve(pen, face.score, 0, toX, toValue, toY, Math.max(0, indexAt(face.x, view[0])), face.rows - 1);
   }
   pen.restore();
   pen.fillStyle = colors.dim; pen.textAlign = "center";

@@ -233,7 +233,8 @@ def video_page(
 <div id="pictures"></div><p id="problem"></p></section></div>
 <section><h2>Action Units over time</h2>
 <p class="legend"><i class="raw"></i> probability <i class="prob"></i> smoothed <i class="line"></i> threshold
-<i class="event"></i> event</p>
+<i class="event"></i> event. Below: blue where a frame has a face, gray where it has none, orange where the face is too
+small, pink where it was not decoded; and the score of the face detector.</p>
 <canvas id="curves" tabindex="0" aria-label="Action Unit curves: click to go to a time"></canvas>
 <p class="hint">Click: go there. Wheel, + and −: zoom. Drag: pan. 0: all. Arrows: one frame. Space: play. N and P: next
 and previous event. F: next face.</p></section>
