@@ -46,6 +46,7 @@ demo-annotate:
 	  print(rows.select(columns).to_pandas().to_string(index=False))' '$(notdir $(VIDEO))'
 	$(BIN)/python -m aupipe.report.frame_picture demo/annotation demo/last_frame.png \
 	  --video-id '$(notdir $(VIDEO))' || test $$? -eq 2
+	$(BIN)/python jobs/report.py demo/annotation
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -8,6 +8,13 @@ AU_NUMBERS: tuple[int, ...] = (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26)
 # Names in tables and configuration.
 AUS: tuple[str, ...] = tuple(f"AU{number:02d}" for number in AU_NUMBERS)
 
+# The movement that each AU is, in words.
+AU_NAMES: dict[str, str] = {
+    "AU01": "inner brow raiser", "AU02": "outer brow raiser", "AU04": "brow lowerer", "AU06": "cheek raiser",
+    "AU07": "lid tightener", "AU10": "upper lip raiser", "AU12": "lip corner puller", "AU15": "lip corner depressor",
+    "AU23": "lip tightener", "AU24": "lip pressor", "AU25": "lips part", "AU26": "jaw drop",
+}  # fmt: skip
+
 # Names in the header line of Aff-Wild2's annotation files.
 AFFWILD2_AUS: tuple[str, ...] = tuple(f"AU{number}" for number in AU_NUMBERS)
 

@@ -115,7 +115,7 @@ MINIMAL = {
     "annotate": ["--input", "a", "--out", "b"], "evaluate": ["--checkpoint", "a", "--data", "b", "--out", "c"],
     "synthesize": ["--out", "a"], "preprocess": ["--data", "a", "--out", "b"],
     "train": ["--recipe", "a", "--data", "b", "--out", "c"], "tune": ["--recipe", "a", "--data", "b", "--out", "c"],
-    "convert": ["a", "--out", "b.safetensors"], "bench": ["fuzz"],
+    "convert": ["a", "--out", "b.safetensors"], "bench": ["fuzz"], "report": ["a"],
 }  # fmt: skip
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from aupipe import facs
 from aupipe.annotation import model_set
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.draw import draw_faces
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input, find_inputs
 from aupipe.annotation.model_set import ModelSet
@@ -30,8 +32,9 @@ from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
 from aupipe.faces.detect import Detector
-from aupipe.media.frames import frames
+from aupipe.media.frames import Span, frames
 from aupipe.media.image_files import sequence_uri
+from aupipe.media.probe import probe
 from aupipe.models import default_models
 from aupipe.models.checkpoint import Card
 from aupipe.models.sliding_window import run_head
@@ -191,6 +194,36 @@ class Annotation:
         from aupipe.annotation.plot import timeline
 
         return timeline(self.frames, self.events, self.thresholds, video_id, face_id, aus)
+
+    def draw(self, frame: int, *, video_id: str | None = None) -> np.ndarray:
+        """Return a frame (H, W, 3) uint8 RGB with the boxes, ids and AU bars of its faces.
+
+        The video is decoded up to the frame.
+
+        Args:
+            frame: its number, from 0, as in `frames`.
+            video_id: the input; None: the first one.
+
+        Raises:
+            ConfigError: there is no such input or frame, or the input was an array.
+            MediaError: the video cannot be read any more.
+
+        Example:
+            >>> picture = aupipe.annotate("clip.mp4").draw(10)
+        """
+        found = [row for row in self.videos.to_pylist() if video_id in (None, row["video_id"])]
+        if not found:
+            raise ConfigError(f"video_id: {video_id} (an input of .videos)")
+        uri, track, name = found[0]["uri"], found[0]["track"], found[0]["video_id"]
+        if uri == _ARRAY_ID:
+            raise ConfigError("draw: the input was an array (a file is required); fix: annotate a file")
+        mine = pc.and_(pc.equal(self.frames["video_id"], name), pc.equal(self.frames["frame"], frame))
+        rows = [row for row in self.frames.filter(mine).to_pylist() if row["face_id"] is not None]
+        info = probe(uri, track=track)
+        for each in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+            if each.index == frame and each.image is not None:
+                return draw_faces(each.image, rows, self.thresholds)
+        raise ConfigError(f"frame: {frame} of {name} (a decoded frame of 0 … {info.frames_expected - 1})")
 
     def _repr_html_(self) -> str:
         """Return a short table for notebooks: per AU the share of positive faces and the number of events."""

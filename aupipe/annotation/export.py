@@ -1,8 +1,10 @@
 """The tables of a video in the formats of other tools, in OUT/export/FORMAT/, named by the video_id.
 
 csv        VIDEO_ID.csv           every column; landmarks as x_0, y_0 … x_4, y_4
-openface   VIDEO_ID.csv           OpenFace 2's frame (from 1), face_id, timestamp, confidence, success, AUxx_r, AUxx_c;
-                                  intensities are not measured, so AUxx_r is 5 times the probability
+openface   VIDEO_ID.csv           OpenFace 2's columns, except those of the eyes' outlines: frame (from 1), face_id,
+                                  timestamp, confidence, success, AUxx_r, AUxx_c, and AU24, which it lacks; gaze,
+                                  pose, shape and AUs that aupipe does not measure are empty; intensities are not
+                                  measured, so AUxx_r is 5 times the probability
 abaw       VIDEO_ID.txt           the track file of the ABAW challenge: 0 or 1 per frame and AU for the most frequent
                                   face; a frame without it takes the values of the nearest frame with it
 """
@@ -25,6 +27,17 @@ from aupipe.annotation.schema import MEMBERS, PROB
 from aupipe.storage import Storage
 
 _LONGEST_NAME = 255  # bytes
+
+# OpenFace 2's columns between `success` and the AUs, without the outlines of the eyes. Readers such as py-feat's
+# `read_openface` require them.
+_OPENFACE_GEOMETRY = (
+    *(f"gaze_{eye}_{axis}" for eye in range(2) for axis in "xyz"), "gaze_angle_x", "gaze_angle_y",
+    *(f"pose_T{axis}" for axis in "xyz"), *(f"pose_R{axis}" for axis in "xyz"),
+    *(f"{axis}_{point}" for axis in "xyXYZ" for point in range(68)),
+    "p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty", *(f"p_{mode}" for mode in range(34)),
+)  # fmt: skip
+_OPENFACE_INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+_OPENFACE_PRESENCES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 28, 45)
 
 
 def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
@@ -64,16 +77,30 @@ def _openface(frames: pa.Table) -> bytes:
     prob = [frames[name].fill_null(0.0).to_numpy() for name in PROB]
     decided = [frames[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS]
     times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
+    ours = {
+        **{f"{au}_r": (5 * p).round(4) for au, p in zip(facs.AUS, prob, strict=True)},
+        **{f"{au}_c": d.astype(np.int8) for au, d in zip(facs.AUS, decided, strict=True)},
+    }
+    empty = pa.nulls(len(frames), pa.float32())
     columns = {
         "frame": frames["frame"].to_numpy() + 1,
         "face_id": frames["face_id"].fill_null(0),
         "timestamp": pa.array(times_s.round(6), mask=np.isnan(times_s)),  # empty where a frame has no time
         "confidence": frames["detector_score"].fill_null(0.0),
         "success": frames[PROB[0]].is_valid().cast(pa.int8()),
-        **{f"{au}_r": (5 * p).round(4) for au, p in zip(facs.AUS, prob, strict=True)},
-        **{f"{au}_c": d.astype(np.int8) for au, d in zip(facs.AUS, decided, strict=True)},
+        **dict.fromkeys(_OPENFACE_GEOMETRY, empty),
+        **{name: ours.get(name, empty) for name in _openface_aus()},
     }
     return _bytes(pa.table(columns))
+
+
+def _openface_aus() -> list[str]:
+    """Return the names of OpenFace's AU columns and ours: intensities, then presences, each in order of the AU."""
+    return [
+        f"AU{number:02d}_{kind}"
+        for kind, theirs in (("r", _OPENFACE_INTENSITIES), ("c", _OPENFACE_PRESENCES))
+        for number in sorted({*theirs, *facs.AU_NUMBERS})
+    ]
 
 
 def _abaw(frames: pa.Table) -> bytes:

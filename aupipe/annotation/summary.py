@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,13 @@ class Summary:
                 f"report the tracebacks in {redact(self.out)}/{LOGS}; re-run the command to retry"
             )
         incomplete = [record for record in self.videos if record.status in ("quarantined", "partial")]
-        return "\n".join(lines + [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete])
+        reasons = Counter((record.reason or "").partition(":")[0] for record in incomplete)
+        if len(incomplete) > 1:
+            lines.append("reasons: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
+        lines += [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete]
+        if self.frames:
+            lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
+        return "\n".join(lines)
 
 
 def write_videos(

@@ -10,6 +10,7 @@ import aupipe
 
 JOBS = {
     "annotate": "detect faces and their Action Units in videos",
+    "report": "draw the pages of an annotation",
     "evaluate": "score models, or predictions, on a face store",
     "train": "train a model on a face store",
     "tune": "search for better settings of a recipe",

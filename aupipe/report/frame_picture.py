@@ -28,11 +28,6 @@ from aupipe.storage import Storage
 MAX_FACES = 4  # faces with bars of their own; the others have a box only
 _COLORS = ("#e07b39", "#2a7fb8", "#5b9a4c", "#8d5aa8")
 _NEGATIVE = "#c9ced3"
-_NAMES = {
-    "AU01": "inner brow raiser", "AU02": "outer brow raiser", "AU04": "brow lowerer", "AU06": "cheek raiser",
-    "AU07": "lid tightener", "AU10": "upper lip raiser", "AU12": "lip corner puller", "AU15": "lip corner depressor",
-    "AU23": "lip tightener", "AU24": "lip pressor", "AU25": "lips part", "AU26": "jaw drop",
-}  # fmt: skip
 
 
 def draw(
@@ -92,7 +87,7 @@ def _draw_bars(axes: Any, face: Mapping[str, Any], color: str, thresholds: Mappi
         weight = "bold" if face[au] else "normal"
         axes.text(0.985, place, f"{probability:.2f}", va="center", ha="right", fontsize=8, fontweight=weight)
     axes.set(xlim=(0, 1), ylim=(len(places) - 0.5, -0.5), xticks=[], yticks=places)
-    axes.set_yticklabels([f"{_NAMES[au]}  {au}" for au in facs.AUS], fontsize=8)
+    axes.set_yticklabels([f"{facs.AU_NAMES[au]}  {au}" for au in facs.AUS], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(f"face {face['face_id']}: probability | threshold (colored: present)", fontsize=9, loc="right")

@@ -45,11 +45,18 @@ def test_csv_has_every_row_and_plain_columns(exported: Path) -> None:
 
 def test_openface_columns(exported: Path) -> None:
     table = pd.read_csv(str(exported / 'a "b".mp4.csv').format("openface"))
-    assert table.columns.tolist()[:6] == ["frame", "face_id", "timestamp", "confidence", "success", "AU01_r"]
+    assert table.columns.tolist()[:6] == ["frame", "face_id", "timestamp", "confidence", "success", "gaze_0_x"]
     assert table.frame.tolist() == [1, 2, 2, 3, 4, 5]
     assert table.success.tolist() == [1, 1, 1, 0, 0, 1]
     assert table.AU25_r.tolist() == pytest.approx([4.5, 4.5, 1.0, 0, 0, 1.0])
     assert table.AU25_c.tolist() == [1, 1, 0, 0, 0, 0]
+    # OpenFace has 17 intensities, 18 presences, 68 points in the plane and in space, and 40 parameters of its shape.
+    theirs = [f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
+    assert {f"{au}_r" for au in theirs} | {f"{au}_c" for au in [*theirs, "AU28"]} < set(table.columns)
+    assert table.columns.is_unique
+    assert len(table.columns) == 5 + 8 + 6 + 5 * 68 + 40 + 17 + 18 + 2
+    for name in ("gaze_angle_x", "pose_Rx", "x_67", "Z_0", "p_33", "AU45_r", "AU28_c"):
+        assert table[name].isna().all()
 
 
 def test_abaw_has_a_line_a_frame_of_the_face_seen_most(exported: Path) -> None:

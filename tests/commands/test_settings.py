@@ -144,7 +144,7 @@ def test_preprocess_lists_the_settings_of_its_kind_of_data(tmp_path: Path, capsy
     assert "data.leak" not in images
 
 
-@pytest.mark.parametrize("job", ["convert", "bench"])
+@pytest.mark.parametrize("job", ["convert", "bench", "report"])
 def test_a_job_without_settings_prints_so(job: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(job, capsys=capsys) == {"": "This job has no settings."}
 

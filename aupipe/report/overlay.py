@@ -1,0 +1,118 @@
+"""A video with the boxes, ids and AU bars of its faces, with the times and the sound of the original."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aupipe.annotation.draw import draw_faces
+from aupipe.errors import SoundLostError
+from aupipe.media.audio import AudioBlock, audio
+from aupipe.media.frames import Frame, Span, frames
+from aupipe.media.probe import probe
+
+logger = logging.getLogger(__name__)
+
+_TICKS = 90_000  # per second
+_ASSUMED_STEP_S = 0.04  # between frames without times, which nothing can place better
+_SOUND_BLOCK_S = 0.5
+_SOUND_RATE_HZ = 48_000
+
+
+def write_overlay(
+    path: str, uri: str, track: int | None, rows: pa.Table, thresholds: Mapping[str, float] | None
+) -> int:
+    """Write the video as H.264 and AAC in MP4, and return the number of its frames.
+
+    Every frame of the video is written at its presentation time. A frame that cannot be decoded is black.
+
+    Args:
+        path: the file to write, local.
+        uri, track: the video and its track.
+        rows: its rows of the frames table.
+        thresholds: per AU; None: bars without marks.
+
+    Raises:
+        MediaError: the video cannot be read any more.
+        OSError: the video is not there any more, or the file cannot be written.
+    """
+    info = probe(uri, track=track)
+    faces: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.filter(pc.is_valid(rows["face_id"])).to_pylist():
+        faces[row["frame"]].append(row)
+    sound, count, last = _sound(uri), 0, -1
+    block = next(sound, None)
+    with av.open(path, "w", format="mp4") as container:
+        video = container.add_stream("libx264", options={"crf": "21", "preset": "veryfast"})
+        video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, _TICKS)
+        voice = container.add_stream("aac", rate=_SOUND_RATE_HZ, layout="stereo") if block else None
+        size: tuple[int, int] | None = None
+        for frame in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+            if size is None:
+                size = _even(frame, rows)
+                video.width, video.height = size
+            pts = last + round(_ASSUMED_STEP_S * _TICKS) if frame.time_s is None else round(frame.time_s * _TICKS)
+            last = max(pts, last + 1)  # a clock that restarts must not go back
+            while voice and block and block.start_s * _TICKS <= last:
+                container.mux(voice.encode(_audio_frame(block)))
+                block = next(sound, None)
+            picture = _picture(frame, faces[frame.index], size, thresholds)
+            picture.pts, picture.time_base = last, Fraction(1, _TICKS)
+            container.mux(video.encode(picture))
+            count += 1
+        while voice and block:
+            container.mux(voice.encode(_audio_frame(block)))
+            block = next(sound, None)
+        if size is not None:
+            container.mux(video.encode(None))
+        if voice:
+            container.mux(voice.encode(None))
+    return count
+
+
+def _picture(
+    frame: Frame, faces: list[dict[str, Any]], size: tuple[int, int], thresholds: Mapping[str, float] | None
+) -> av.VideoFrame:
+    if frame.image is None:
+        return av.VideoFrame.from_ndarray(np.zeros((size[1], size[0], 3), np.uint8))
+    drawn = draw_faces(frame.image, faces, thresholds)
+    if drawn.shape[1::-1] != size:
+        drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
+    return av.VideoFrame.from_ndarray(drawn)
+
+
+def _even(frame: Frame, rows: pa.Table) -> tuple[int, int]:
+    """Return width and height of the first decoded frame, made even, because H.264 halves the color planes."""
+    if frame.image is not None:
+        height, width = frame.image.shape[:2]
+    else:
+        width, height = (pc.max(rows[name]).as_py() or 2 for name in ("frame_width", "frame_height"))
+    return max(2, width // 2 * 2), max(2, height // 2 * 2)
+
+
+def _sound(uri: str) -> Iterator[AudioBlock]:
+    """Yield the sound; where it is damaged, end with a warning, as the overlay is for looking at."""
+    try:
+        yield from audio(uri, _SOUND_BLOCK_S)
+    except SoundLostError as error:
+        logger.warning("%s: the sound of the overlay ends early: %s", uri, error)
+
+
+def _audio_frame(block: AudioBlock) -> av.AudioFrame:
+    layout = "stereo" if len(block.samples) == 2 else "mono"
+    made = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.samples), format="s16p", layout=layout)
+    made.rate, made.pts, made.time_base = (
+        block.rate_hz,
+        round(block.start_s * block.rate_hz),
+        Fraction(1, block.rate_hz),
+    )
+    return made

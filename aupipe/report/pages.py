@@ -1,0 +1,370 @@
+"""The pages of an annotation: an index and a page per video, which open from disk without a server or network.
+
+Each page contains its data, script and style. Its content security policy allows only that script and style, by their
+hashes, and the video file, so that text from an annotation can neither run nor load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset as ds
+
+from aupipe import facs
+from aupipe.annotation import schema
+from aupipe.errors import ConfigError, MediaError, redact
+from aupipe.report import face_data, overlay, thumbnails
+from aupipe.storage import Storage, filesystem_of, is_uri
+
+logger = logging.getLogger(__name__)
+
+INDEX = "index.html"
+SUMMARY = "faces.csv"  # one row per face and AU
+MAX_FACES = 24  # faces per page, those in most frames; the page names the number of others
+
+
+_SUMMARY_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()), ("face_id", pa.int32()), ("frames", pa.int64()), ("au", pa.string()),
+        ("rate", pa.float64()), ("mean", pa.float64()), ("events", pa.int64()), ("events_s", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """The pages to write.
+
+    Attributes:
+        annotation: output folder or URI of `annotate.py`.
+        out: folder or URI of the pages.
+        thumbnails: decode the videos for pictures of the strongest events.
+        overlay: decode the videos and write each with its faces drawn.
+    """
+
+    annotation: str
+    out: str
+    thumbnails: bool = True
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The horizontal axis of a page.
+
+    Attributes:
+        name: `time_s`, or `frame` if the video has frames without a time or its clock restarts.
+        faces: the rows of each face by face_id, in order of the axis; those in most frames first.
+        statuses: runs of frames of one status: first and last value on the axis, and the status.
+    """
+
+    name: str
+    faces: Mapping[int, pa.Table]
+    statuses: Sequence[tuple[float, float, str]]
+
+
+def describe(job: ReportJob) -> str:
+    """Return the plan in one line."""
+    videos, _ = _read(Storage(job.annotation))
+    return f"would write {redact(job.out)}/{INDEX} and the pages of {len(videos)} videos"
+
+
+def write(job: ReportJob) -> str:
+    """Write the pages, and return the path or URI of the index.
+
+    Raises:
+        ConfigError: there is no annotation.
+    """
+    source, target = Storage(job.annotation), Storage(job.out)
+    videos, run = _read(source)
+    tables = {name: _dataset(source, name) for name in ("frames", "events")}
+    pages: dict[str, str] = {}
+    rates: dict[str, Sequence[float | None]] = {}
+    summaries: list[dict[str, Any]] = []
+    for number, video in enumerate(videos):
+        video_id = video["video_id"]
+        frames, events = (_rows_of(tables[name], video_id) for name in ("frames", "events"))
+        if frames is None or not len(frames):
+            continue
+        pages[video_id] = f"videos/{number:05d}.html"
+        rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
+        events = schema.EVENTS.empty_table() if events is None else events
+        summaries += _summaries(video_id, frames, events)
+        data = video_data(video, frames, events, run.get("thresholds"), job.thumbnails)
+        overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
+        if overlay_name:
+            try:
+                _write_overlay(target, overlay_name, video, frames, run.get("thresholds"))
+            except (MediaError, OSError) as error:
+                data["problem"] = f"{data['problem']} No overlay: {redact(str(error))}".strip()
+                logger.warning("%s: no overlay: %s", video_id, redact(str(error)))
+                overlay_name = None
+        link = _link(video["uri"], target, "videos")
+        target.write(pages[video_id], video_page(video, data, link, overlay_name).encode())
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
+    target.write(SUMMARY, sink.getvalue())
+    target.write(INDEX, index_page(videos, run, pages, rates).encode())
+    return redact(target.path(INDEX))
+
+
+def _summaries(video_id: str, frames: pa.Table, events: pa.Table) -> list[dict[str, Any]]:
+    """Return one row per face and AU of a video."""
+    return [
+        {"video_id": video_id, "face_id": face, "frames": len(rows), "au": au, **asdict(summary)}
+        for face, rows in sorted(timeline(frames).faces.items())
+        for au, summary in zip(
+            facs.AUS, face_data.summarize(rows, events.filter(pc.equal(events["face_id"], face))), strict=True
+        )
+    ]
+
+
+def timeline(frames: pa.Table) -> Timeline:
+    """Return the axis of a video's frames table, and the rows of its faces on it."""
+    frames = frames.sort_by([("frame", "ascending"), ("face_id", "ascending")])
+    times_s = frames["time_s"]
+    has_clock = times_s.null_count == 0 and bool((np.diff(times_s.to_numpy()) >= 0).all())
+    name = "time_s" if has_clock else "frame"
+    with_face = frames.filter(pc.is_valid(frames["face_id"]))
+    ids, counts = np.unique(with_face["face_id"].to_numpy(), return_counts=True)
+    most_frequent = ids[np.argsort(-counts, kind="stable")]
+    faces = {int(face): with_face.filter(pc.equal(with_face["face_id"], int(face))) for face in most_frequent}
+    x, status = frames[name].to_numpy(), np.asarray(frames["status"].to_pylist())
+    firsts = np.flatnonzero(np.r_[True, status[1:] != status[:-1]])
+    lasts = np.r_[firsts[1:], len(status) - 1]
+    return Timeline(
+        name, faces, [(float(x[a]), float(x[b]), str(status[a])) for a, b in zip(firsts, lasts, strict=True)]
+    )
+
+
+def video_data(
+    video: Mapping[str, Any], frames: pa.Table, events: pa.Table, thresholds: Mapping[str, float] | None,
+    with_thumbnails: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the data of a page as `page.js` reads them, at most about 20 MB of JSON.
+
+    Args:
+        video: row of the videos table.
+        frames, events: its rows of these tables.
+        thresholds: per AU; None: not drawn, as where several models vote.
+        with_thumbnails: decode the video.
+    """
+    axis = timeline(frames)
+    shown = dict(list(axis.faces.items())[:MAX_FACES])
+    factor = max(1, -(-sum(map(len, shown.values())) // face_data.MAX_ROWS))
+    ends = ("onset_s", "apex_s", "offset_s") if axis.name == "time_s" else ("onset_frame", "apex_frame", "offset_frame")
+    of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in shown}
+    pictures, problem = {}, ""
+    if with_thumbnails:
+        try:
+            pictures = thumbnails.strongest(video["uri"], video["track"], shown, of_face)
+        except (MediaError, OSError) as error:
+            problem = f"No pictures of the apexes: {redact(str(error))}"
+            logger.warning("%s: %s", video["video_id"], problem)
+    return {
+        "axis": axis.name, "thresholds": [thresholds[au] for au in facs.AUS] if thresholds else None,
+        "aus": [[au, facs.AU_NAMES[au]] for au in facs.AUS],
+        "width": video["frame_width"], "height": video["frame_height"],
+        "statuses": axis.statuses, "hidden_faces": len(axis.faces) - len(shown), "problem": problem,
+        "faces": [
+            {
+                "id": face, "frames": len(rows), **face_data.pack(rows, rows[axis.name].to_numpy(), factor),
+                "summary": [asdict(each) for each in face_data.summarize(rows, of_face[face])],
+                "events": [
+                    [facs.AUS.index(e["au"]), *(e[name] for name in ends), e["peak"]]
+                    for e in of_face[face].sort_by(ends[0]).to_pylist()
+                ],
+                "pictures": [
+                    {"au": p.au, "x": p.time_s if axis.name == "time_s" else p.frame, "peak": p.peak,
+                     "src": "data:image/jpeg;base64," + base64.b64encode(p.jpeg).decode()}
+                    for p in pictures.get(face, ())
+                ],
+            }
+            for face, rows in shown.items()
+        ],
+    }  # fmt: skip
+
+
+def video_page(
+    video: Mapping[str, Any], data: Mapping[str, Any], source: str | None, overlay_name: str | None = None
+) -> str:
+    """Return the page of one video.
+
+    Args:
+        video: row of the videos table.
+        data: of `video_data`.
+        source: URL of the video for the player; None: it is on no local disk, and the page has no player.
+        overlay_name: name of the video with its faces drawn, beside the index; None: there is none.
+    """
+    name = html.escape(video["video_id"])
+    facts = [
+        f"{video['frames_decoded'] or 0:,} of {video['frames_expected'] or 0:,} frames decoded",
+        f"{video['faces'] or 0:,} faces", _duration(video["duration_s"]), f"status {video['status']}", video["reason"],
+    ]  # fmt: skip
+    player = (
+        f'<div id="screen"><video id="video" controls preload="metadata" src="{html.escape(source)}"></video>'
+        '<canvas id="overlay"></canvas></div><p id="unplayable" hidden>This browser cannot play the video. The curves '
+        "work without it.</p>"
+        if source
+        else '<p id="unplayable">The video is not on a local disk, so that this page has no player.</p>'
+    )
+    overlay_link = f' · <a href="../{overlay_name}">video with its faces drawn</a>' if overlay_name else ""
+    body = f"""<p><a href="../{INDEX}">← all videos</a>{overlay_link}</p>
+<h1>{name}</h1><p class="facts">{html.escape(" · ".join(filter(None, facts)))}</p>
+<div class="columns"><section aria-label="player">{player}
+<p id="now" role="status"></p></section>
+<section aria-label="face"><label>Face <select id="face"></select></label> <span id="hidden"></span>
+<div id="pictures"></div><p id="problem"></p></section></div>
+<section><h2>Action Units over time</h2>
+<p class="legend"><i class="raw"></i> probability <i class="prob"></i> smoothed <i class="line"></i> threshold
+<i class="event"></i> event. Below: blue where a frame has a face, gray where it has none, orange where the face is too
+small, pink where it was not decoded; and the score of the face detector.</p>
+<canvas id="curves" tabindex="0" aria-label="Action Unit curves: click to go to a time"></canvas>
+<p class="hint">Click: go there. Wheel, + and −: zoom. Drag: pan. 0: all. Arrows: one frame. Space: play. N and P: next
+and previous event. F: next face.</p></section>
+<section><h2>Rates of this face</h2><div class="wide"><table id="rates"></table></div></section>
+<section><h2>Co-occurrence</h2><p>Share of the frames with the row's AU that also have the column's.</p>
+<div class="wide"><table id="together"></table></div></section>
+<script type="application/json" id="data">{_json(data)}</script>"""
+    return _page(video["video_id"], body, _asset("page.js"))
+
+
+def index_page(
+    videos: Sequence[Mapping[str, Any]], run: Mapping[str, Any], pages: Mapping[str, str],
+    rates: Mapping[str, Sequence[float | None]],
+) -> str:  # fmt: skip
+    """Return the overview.
+
+    Args:
+        videos: rows of the videos table.
+        run: content of run.json.
+        pages: path of a video's page, by video_id.
+        rates: share of rows with each AU, by video_id.
+    """
+    statuses = {s: sum(v["status"] == s for v in videos) for s in ("ok", "partial", "quarantined", "duplicate")}
+    tiles = [
+        (f"{len(videos):,}", "videos"), *((f"{n:,}", s) for s, n in statuses.items() if n),
+        (f"{sum(v['frames_decoded'] or 0 for v in videos):,}", "frames decoded"),
+        (f"{sum(v['frames_lost'] or 0 for v in videos):,}", "frames lost"),
+        (f"{sum(v['faces'] or 0 for v in videos):,}", "faces"),
+        (_duration(sum(v["duration_s"] or 0 for v in videos)), "of video"),
+        (_duration(sum(v["work_s"] or 0 for v in videos)), "of CPU time"),
+        *([(f"{run['cost']:.2f}", "cost of the last run")] if run.get("cost") else []),
+    ]  # fmt: skip
+    boxes = "".join(f"<li><b>{html.escape(n)}</b> {html.escape(label)}</li>" for n, label in tiles)
+    aus = "".join(f'<th scope="col" title="{facs.AU_NAMES[au]}">{au}</th>' for au in facs.AUS)
+    rows = "".join(_video_row(video, pages.get(video["video_id"]), rates.get(video["video_id"])) for video in videos)
+    body = f"""<h1>Action Units</h1><ul class="tiles">{boxes}</ul>
+<section><h2>Videos</h2><p>AU columns: share of face rows in which the AU is present.</p>
+<p><a href="{SUMMARY}">{SUMMARY}</a>: rate, mean, events and seconds in events of every face.</p>
+<div class="wide"><table><thead><tr><th scope="col">video</th><th scope="col">status</th><th scope="col">frames</th>
+<th scope="col">faces</th><th scope="col">length</th>{aus}</tr></thead><tbody>{rows}</tbody></table></div></section>
+<p class="hint">An AU is a movement, not an emotion or a proof of intent. Compare within a person: a resting face shifts
+all scores.</p>"""
+    return _page("aupipe report", body, "")
+
+
+def _video_row(video: Mapping[str, Any], page: str | None, rates: Sequence[float | None] | None) -> str:
+    name = html.escape(video["video_id"])
+    title = f'<a href="{page}">{name}</a>' if page else name
+    reason = f"<br><small>{html.escape(video['reason'])}</small>" if video["reason"] else ""
+    shares = "".join(
+        "<td>–</td>" if rate is None else f'<td class="heat{min(5, int(rate * 6))}">{rate:.0%}</td>'
+        for rate in rates or [None] * len(facs.AUS)
+    )
+    return (
+        f'<tr><th scope="row">{title}{reason}</th><td class="{html.escape(video["status"])}">'
+        f"{html.escape(video['status'])}</td><td>{video['frames_decoded'] or 0:,}</td><td>{video['faces'] or 0:,}</td>"
+        f"<td>{_duration(video['duration_s'])}</td>{shares}</tr>"
+    )
+
+
+def _page(title: str, body: str, script: str) -> str:
+    style = _asset("page.css")
+    element = f"<script>{script}</script>" if script else ""
+    scripts = f"'{_hash(script)}'" if script else "'none'"
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src {scripts}; "
+        "img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><link rel="icon" href="data:,"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style></head>"
+        f"<body><main>{body}</main>{element}</body></html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("aupipe.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """Return JSON in which no text can end the script element that contains it."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def _write_overlay(
+    target: Storage, name: str, video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None
+) -> None:
+    """Write the overlay to a temporary file, because an MP4 is not written in one pass, and then to its place."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "overlay.mp4")
+        overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds)
+        with open(path, "rb") as file:
+            target.write(name, file.read())
+
+
+def _link(uri: str, target: Storage, folder: str) -> str | None:
+    """Return the URL of a local video in a page of `folder`: relative where the pages are local too."""
+    if is_uri(uri) or not os.path.isfile(uri):
+        return None
+    if not target.local:
+        return None
+    return quote(os.path.relpath(uri, target.path(folder)))
+
+
+def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of videos.parquet, ordered by video_id, and run.json ({} if a run has not ended)."""
+    if not storage.exists("videos.parquet"):
+        raise ConfigError(
+            f"{redact(storage.root)}: no annotation (a folder with videos.parquet); fix: annotate.py INPUT --out DIR"
+        )
+    videos = schema.from_parquet(storage.read("videos.parquet")).sort_by("video_id").to_pylist()
+    return videos, json.loads(storage.read("run.json")) if storage.exists("run.json") else {}
+
+
+def _dataset(storage: Storage, folder: str) -> ds.Dataset | None:
+    names = storage.names(folder, ".parquet")
+    filesystem, base = filesystem_of(storage.root)
+    return ds.dataset([f"{base}/{name}" for name in names], filesystem=filesystem, format="parquet") if names else None
+
+
+def _rows_of(dataset: ds.Dataset | None, video_id: str) -> pa.Table | None:
+    return dataset.to_table(filter=ds.field("video_id") == video_id) if dataset is not None else None

@@ -1,0 +1,199 @@
+import base64
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from aupipe import facs
+from aupipe.annotation import schema
+from aupipe.commands import report as command
+from aupipe.errors import ConfigError
+from aupipe.report import face_data, pages
+from aupipe.storage import Storage
+from report.test_frame_picture import annotation, face, write_video
+
+pytestmark = pytest.mark.unit
+
+HOSTILE = "</script><script>alert(1)</script>\"'<img src=x onerror=alert(1)>.mp4"
+
+
+def frames_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([{"video_id": "a.mp4"} | row for row in rows], schema=schema.FRAMES)
+
+
+def video_row(**columns: Any) -> dict[str, Any]:
+    row = dict.fromkeys(schema.VIDEOS.names) | {"uri": "nowhere.mp4", "video_id": "a.mp4", "status": "ok"}
+    return row | {"frame_width": 160, "frame_height": 120} | columns
+
+
+def event(au: str, onset: int, apex: int, offset: int, peak: float, face_id: int = 0) -> dict[str, Any]:
+    ends = zip(("onset", "apex", "offset"), (onset, apex, offset), strict=True)
+    times = {f"{name}_{unit}": index / (25 if unit == "s" else 1) for name, index in ends for unit in ("s", "frame")}
+    return {"video_id": "a.mp4", "face_id": face_id, "au": au, "peak": peak, "mean": peak} | times
+
+
+def events_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=schema.EVENTS)
+
+
+def page_data(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return dict(json.loads(found[1]))
+
+
+def unpack(text: str, dtype: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 12])
+def test_reduction_keeps_every_peak(count: int) -> None:
+    values = np.random.default_rng(count).random((count, 2))
+    reduced = face_data.reduce_rows(values, 3)
+    assert len(reduced) == len(face_data.first_rows(values, 3)) == 2 * -(-count // 6)
+    for start in range(0, count, 6):
+        block, kept = values[start : start + 6], reduced[start // 3 : start // 3 + 2]
+        assert (kept == [block.min(axis=0), block.max(axis=0)]).all()
+
+
+def test_reduction_ignores_nulls_beside_numbers_and_keeps_those_of_a_whole_block() -> None:
+    values = np.array([[np.nan], [0.3], [np.nan], [0.9], [np.nan], [np.nan], [np.nan], [np.nan]])
+    assert np.array_equal(face_data.reduce_rows(values, 2), [[0.3], [0.9], [np.nan], [np.nan]], equal_nan=True)
+
+
+def test_page_has_the_rows_decisions_and_events_of_each_face(tmp_path: Path) -> None:
+    rows = [face(0.25 * (i % 4), i % 2 == 0, frame=i, time_s=i / 25) for i in range(8)]
+    rows += [face(0.9, True, frame=i, time_s=i / 25, face_id=1) for i in range(3)]
+    rows.append({"frame": 8, "time_s": 8 / 25, "status": "no_face"})
+    happened = events_table([event("AU12", 2, 3, 5, 0.8), event("AU25", 0, 1, 2, 0.9, face_id=1)])
+    data = pages.video_data(video_row(), frames_table(rows), happened, dict.fromkeys(facs.AUS, 0.4), False)
+    first, second = data["faces"]
+    assert (data["axis"], first["id"], first["rows"], second["id"], second["rows"]) == ("time_s", 0, 8, 1, 3)
+    assert np.allclose(unpack(first["x"], "<f4"), np.arange(8) / 25)
+    assert unpack(first["prob"], "u1").reshape(12, 8)[6].tolist() == [0, 64, 127, 190] * 2
+    assert (unpack(first["raw"], "u1") == face_data.MISSING).all()  # the rows have no raw probability
+    assert unpack(first["present"], "<u2").tolist() == [4095, 0] * 4
+    assert unpack(second["box"], "<i2").reshape(3, 4)[0].tolist() == [20, 30, 40, 50]
+    assert first["events"] == [[6, 2 / 25, 3 / 25, 5 / 25, pytest.approx(0.8)]]
+    summary = first["summary"][6]
+    assert summary == {"rate": 0.5, "mean": pytest.approx(0.375), "events": 1, "events_s": pytest.approx(3 / 25)}
+    assert first["summary"][0]["events"] == 0
+    assert data["statuses"] == [(0.0, 8 / 25, "ok"), (8 / 25, 8 / 25, "no_face")]
+
+
+@pytest.mark.parametrize("times_s", [[0.0, None, 0.2], [0.0, 0.5, 0.2]])
+def test_frames_without_a_time_or_with_a_restarting_clock_are_drawn_by_number(times_s: list[float | None]) -> None:
+    rows = [face(0.5, True, frame=i, time_s=time_s) for i, time_s in enumerate(times_s)]
+    data = pages.video_data(video_row(), frames_table(rows), events_table([event("AU12", 0, 1, 2, 0.5)]), None, False)
+    assert data["axis"] == "frame"
+    assert unpack(data["faces"][0]["x"], "<f4").tolist() == [0, 1, 2]
+    assert data["faces"][0]["events"][0][1:4] == [0, 1, 2]
+
+
+def test_an_hour_is_a_page_below_20_mb_that_keeps_a_peak_of_one_frame() -> None:
+    count, faces = 108_000, 4
+    numbers = {name: pa.array(np.full(count * faces, 0.2, np.float32)) for name in (*schema.RAW, *schema.PROB)}
+    peak = np.full(count * faces, 0.2, np.float32)
+    peak[70_001] = 1.0
+    numbers["AU12_prob"] = pa.array(peak)
+    numbers |= {name: pa.array(np.full(count * faces, 50, np.float32)) for name in schema.BOX}
+    index = np.tile(np.arange(count, dtype=np.int32), faces)
+    columns = numbers | {
+        "frame": pa.array(index), "time_s": pa.array(index / 30), "status": pa.array(["ok"] * len(index)),
+        "face_id": pa.array(np.repeat(np.arange(faces, dtype=np.int32), count)),
+    }  # fmt: skip
+    full = [columns.get(field.name, pa.nulls(len(index), field.type)) for field in schema.FRAMES]
+    data = pages.video_data(video_row(), pa.table(full, schema=schema.FRAMES), events_table([]), None, False)
+    page = pages.video_page(video_row(), data, None)
+    assert 5e6 < len(page) < 20e6
+    prob = unpack(data["faces"][0]["prob"], "u1").reshape(12, -1)
+    x = unpack(data["faces"][0]["x"], "<f4")
+    assert prob.shape[1] < count
+    assert np.flatnonzero(prob[6] == 254).size == 1
+    assert abs(x[prob[6].argmax()] - 70_001 / 30) < 0.5
+
+
+def test_names_are_escaped_and_the_policy_allows_this_script_only() -> None:
+    row = video_row(video_id=HOSTILE, reason="frames_lost: <b>3</b>", status="partial")
+    rows = [face(0.5, True, status="<script>")]
+    data = pages.video_data(row, frames_table(rows), events_table([]), None, False)
+    data["problem"] = HOSTILE
+    page, index = (
+        pages.video_page(row, data, "a%22b.mp4"),
+        pages.index_page([row], {}, {HOSTILE: "videos/00000.html"}, {}),
+    )
+    for text in (page, index):
+        assert not re.search(r"<script>alert|<img src=x|<b>3</b>", text)
+        policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+        assert policy
+        assert policy[1].startswith("default-src 'none'; ")
+        assert "unsafe" not in policy[1]
+        assert "://" not in re.sub(r"<script[\s\S]*?</script>|<style>.*?</style>", "", text, flags=re.DOTALL)
+    script = re.search(r"<script>([\s\S]*?)</script>", page)
+    assert script
+    assert pages._hash(script[1]) in page
+    assert page.count("<script") == 2
+    assert page_data(page)["problem"] == HOSTILE
+    assert "<script" not in index
+
+
+def test_command_writes_an_index_and_a_page_per_video_with_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a b#.mp4", frames=6)
+    rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(6)]
+    out = Path(annotation(tmp_path / "out", str(tmp_path / "a b#.mp4"), rows))
+    (out / "events").mkdir()
+    (out / "events" / "a.parquet").write_bytes(
+        schema.to_parquet(events_table([event("AU12", 0, 1, 2, 0.5), event("AU12", 3, 4, 5, 0.9)]), schema.EVENTS)
+    )
+    assert command.main([str(out), "--dry-run"]) == 0
+    assert not (out / "report").exists()
+    assert command.main([str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out}/report/index.html"
+    assert 'href="videos/00000.html"' in (out / "report" / "index.html").read_text()
+    page = (out / "report" / "videos" / "00000.html").read_text()
+    source = re.search(r'src="([^"]*)" *></video>', page)
+    assert source
+    assert source[1] == "../../../a%20b%23.mp4"
+    with (out / "report" / "faces.csv").open() as file:
+        summary = [row for row in csv.DictReader(file) if row["au"] == "AU12"]
+    expected = {"video_id": "a.mp4", "face_id": "0", "frames": "6", "au": "AU12", "rate": "1", "events": "2"}
+    assert len(summary) == 1
+    assert expected.items() <= summary[0].items()
+    assert float(summary[0]["events_s"]) == pytest.approx(4 / 25)
+    (picture,) = page_data(page)["faces"][0]["pictures"]
+    assert (picture["au"], picture["x"]) == ("AU12", 4 / 25)  # the stronger of the two events
+    assert picture["src"].startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
+    rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
+    happened = events_table([event("AU12", 0, 1, 2, 0.5)])
+    data = pages.video_data(video_row(uri=str(tmp_path / "gone.mp4")), frames_table(rows), happened, None, True)
+    assert data["problem"].startswith("No pictures of the apexes: ")
+    assert data["faces"][0]["pictures"] == []
+    assert "no player" in pages.video_page(video_row(), data, None)
+
+
+def test_a_folder_without_an_annotation_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no annotation"):
+        pages.write(pages.ReportJob(str(tmp_path), str(tmp_path / "report")))
+
+
+def test_an_annotation_on_remote_storage_has_pages_beside_it(tmp_path: Path) -> None:
+    rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
+    local = Path(annotation(tmp_path / "out", "s3://bucket/a.mp4", rows))
+    remote = Storage("memory://pages/annotation")
+    for path in local.rglob("*.parquet"):
+        remote.write(str(path.relative_to(local)), path.read_bytes())
+    written = pages.write(pages.ReportJob(remote.root, f"{remote.root}/report", thumbnails=False))
+    assert written == "memory://pages/annotation/report/index.html"
+    page = remote.read("report/videos/00000.html").decode()
+    assert page_data(page)["faces"][0]["rows"] == 3
+    assert "<video" not in page
