@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation.draw import draw_faces
-from aupipe.errors import SoundLostError
+from aupipe.errors import AudioLostError
 from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe
@@ -103,7 +103,7 @@ def _sound(uri: str) -> Iterator[AudioBlock]:
     """Yield the sound; where it is damaged, end with a warning, as the overlay is for looking at."""
     try:
         yield from audio(uri, _SOUND_BLOCK_S)
-    except SoundLostError as error:
+    except AudioLostError as error:
         logger.warning("%s: the sound of the overlay ends early: %s", uri, error)
 
 

@@ -122,7 +122,7 @@ def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, 
     _, one, _ = make(tree, tmp_path / "one")
     _, two, _ = make(tree, tmp_path / "two")
     assert one == two
-    for part in one.parts:
+    for part in one.shards:
         assert (tmp_path / "one" / part.name).read_bytes() == (tmp_path / "two" / part.name).read_bytes()
     tree.crop("v2", [3])
     _, three, _ = make(tree, tmp_path / "one")
@@ -142,7 +142,7 @@ def test_a_long_video_is_cut_into_files_of_bounded_size(tree, tmp_path, monkeypa
     _, card, index = make(tree, tmp_path / "small")
     monkeypatch.undo()
     _, whole, big = make(tree, tmp_path / "whole")
-    assert len(card.shards) > len(whole.parts)
+    assert len(card.shards) > len(whole.shards)
     assert all(part.rows <= 5 for part in card.shards)
     assert card.annotations == whole.annotations
     for split in ("train", "validation"):
