@@ -51,7 +51,7 @@ def test_the_end_of_a_run_says_what_was_passed_over() -> None:
 
 def test_the_end_of_a_run_counts_reasons_and_names_the_next_command() -> None:
     reasons = ("not_found: b", "frames_lost: 2 of 9 (3-4)", "not_found: c")
-    videos = [{"video_id": f"{n}", "status": "partial", "reason": reason} for n, reason in enumerate(reasons)]
+    videos = [VideoRecord(f"{n}", f"{n}", status="partial", reason=reason) for n, reason in enumerate(reasons)]
     lines = Summary("my out", videos, 0, 9, 1.0, 1.0, 0.0).text().splitlines()
     assert lines[2] == "reasons: 2 not_found, 1 frames_lost"
     assert lines[3:6] == [f"  {n}: partial: {reason}" for n, reason in enumerate(reasons)]
