@@ -85,6 +85,10 @@ def local_path(place: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(place[found.end() :]))) if found else place
 
 
+def is_s3(path: str) -> bool:
+    return path.startswith(("s3://", "s3a://"))
+
+
 def is_http(path: str) -> bool:
     """Return whether `path` is an HTTP or HTTPS URL."""
     return path.startswith(("http://", "https://"))
@@ -106,7 +110,7 @@ class Storage:
 
     @property
     def _is_s3(self) -> bool:
-        return self.root.startswith(("s3://", "s3a://"))
+        return is_s3(self.root)
 
     def path(self, name: str = "") -> str:
         """Return the full path or URI of `name`."""
@@ -247,7 +251,7 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
         ConfigError: the protocol is not supported or not installed, or a network setting is invalid.
     """
     options: dict[str, Any] = {}
-    if is_http(uri) or uri.startswith(("s3://", "s3a://")):
+    if is_http(uri) or is_s3(uri):
         network.apply_proxies(network.host_of(uri))
         if is_http(uri):
             options = {"get_client": network.http_client, "client_kwargs": {"path": network.certificates()}}

@@ -220,7 +220,7 @@ class Annotation:
         mine = pc.and_(pc.equal(self.frames["video_id"], name), pc.equal(self.frames["frame"], frame))
         rows = [row for row in self.frames.filter(mine).to_pylist() if row["face_id"] is not None]
         info = probe(uri, track=track)
-        for each in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+        for each in frames(uri, Span.whole(info)):
             if each.index == frame and each.image is not None:
                 return draw_faces(each.image, rows, self.thresholds)
         raise ConfigError(f"frame: {frame} of {name} (a decoded frame of 0 … {info.frames_expected - 1})")

@@ -82,7 +82,7 @@ def cut_into_segments(
     whole = len(chosen) == len(times)
     lost = info.frames_expected - len(times) if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
-        span = Span(info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps)
+        span = Span.whole(info, assume_fps)
         if whole:
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1

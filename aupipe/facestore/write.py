@@ -205,9 +205,8 @@ def finish(
         DatasetError: a split has shards but no rows.
     """
     kept = set(names)
-    for name in storage.names("", ".parquet"):
-        if name.startswith("split=") and name not in kept:
-            storage.delete(name)
+    written = storage.names("", ".parquet")
+    storage.delete_many([name for name in written if name.startswith("split=") and name not in kept])
     shards: list[Shard] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}

@@ -79,6 +79,11 @@ class Span:
     track: int | None = None
     assume_fps: float | None = None
 
+    @classmethod
+    def whole(cls, info: VideoInfo, assume_fps: float | None = None) -> Span:
+        """Return the span of all frames of a video."""
+        return cls(info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps)
+
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:
     """Yield every frame of the span (default: the whole video) once, in presentation order.
@@ -92,8 +97,7 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
         MediaError: the file cannot be opened as a video.
     """
     if span is None:
-        info = probe(uri, max_frame_px)
-        span = Span(info.frames_expected, info.exact, track=info.track)
+        span = Span.whole(probe(uri, max_frame_px))
     if is_sequence(uri):
         yield from _sequence_frames(uri, span, max_frame_px)
         return
@@ -145,7 +149,6 @@ class _Reader:
     def __init__(self, container: InputContainer, stream: VideoStream, span: Span, max_frame_px: int) -> None:
         self._container, self._stream, self._span = container, stream, span
         self._display = Display(container, stream, max_frame_px)
-        self._clock, self._counter = PacketClock(container, stream), picture_counter(stream)
         self._step = None
         if span.assume_fps is not None and format_names(container) & CLOCKLESS_FORMATS:
             self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
@@ -179,7 +182,6 @@ class _Reader:
 
     def _match(self, seek_pts: int | None, high: Moment) -> Iterator[tuple[Moment, VideoFrame | None]]:
         """Yield the moment and frame (None: lost) of each picture from `seek_pts` to `high`."""
-        self._clock, self._counter = PacketClock(self._container, self._stream), picture_counter(self._stream)
         begin = (0, -(2**63)) if seek_pts is None else (0, seek_pts)  # leading pictures of an open group are left out
         promised: list[Moment] = []  # heap of the moments of input packets whose frames were not yielded yet
         held: dict[Moment, VideoFrame] = {}  # frames decoded before an earlier one, because damage changes the order
@@ -254,6 +256,8 @@ class _Reader:
         return not packet.is_discard and self._counter.count(packet) > 0
 
     def _packets(self, seek_pts: int | None = None) -> Iterator[Packet]:
+        """Return the packets from a key frame on (None: all), and begin to read their clock and pictures anew."""
+        self._clock, self._counter = PacketClock(self._container, self._stream), picture_counter(self._stream)
         if seek_pts is not None and not _seek(self._container, self._stream, seek_pts):
             self._container.seek(0)
         return packets_of(self._container, self._stream)

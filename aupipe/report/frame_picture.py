@@ -128,8 +128,7 @@ def last_frame(out: str, video_id: str | None = None) -> bytes:
 
 def _decode(uri: str, track: int | None, index: int) -> np.ndarray:
     """Return frame `index` of a video, (H, W, 3) uint8 RGB."""
-    info = probe(uri, track=track)
-    for frame in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+    for frame in frames(uri, Span.whole(probe(uri, track=track))):
         if frame.index == index and frame.image is not None:
             return frame.image
     raise ConfigError(f"{uri}: frame {index} cannot be decoded; fix: annotate the video again")

@@ -56,7 +56,7 @@ def write_overlay(
         video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, _TICKS)
         voice = container.add_stream("aac", rate=_SOUND_RATE_HZ, layout="stereo") if block else None
         size: tuple[int, int] | None = None
-        for frame in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+        for frame in frames(uri, Span.whole(info)):
             if size is None:
                 size = _even(frame, rows)
                 video.width, video.height = size

@@ -105,8 +105,10 @@ def write(job: ReportJob) -> str:
         pages[video_id] = f"videos/{number:05d}.html"
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
         events = schema.EVENTS.empty_table() if events is None else events
-        summaries += _summaries(video_id, frames, events)
-        data = video_data(video, frames, events, run.get("thresholds"), job.thumbnails)
+        axis = timeline(frames)
+        of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
+        summaries += _summaries(video_id, axis, of_face)
+        data = video_data(video, axis, of_face, run.get("thresholds"), job.thumbnails)
         overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
         if overlay_name:
             try:
@@ -124,14 +126,12 @@ def write(job: ReportJob) -> str:
     return redact(target.path(INDEX))
 
 
-def _summaries(video_id: str, frames: pa.Table, events: pa.Table) -> list[dict[str, Any]]:
+def _summaries(video_id: str, axis: Timeline, events: Mapping[int, pa.Table]) -> list[dict[str, Any]]:
     """Return one row per face and AU of a video."""
     return [
         {"video_id": video_id, "face_id": face, "frames": len(rows), "au": au, **asdict(summary)}
-        for face, rows in sorted(timeline(frames).faces.items())
-        for au, summary in zip(
-            facs.AUS, face_data.summarize(rows, events.filter(pc.equal(events["face_id"], face))), strict=True
-        )
+        for face, rows in sorted(axis.faces.items())
+        for au, summary in zip(facs.AUS, face_data.summarize(rows, events[face]), strict=True)
     ]
 
 
@@ -154,26 +154,25 @@ def timeline(frames: pa.Table) -> Timeline:
 
 
 def video_data(
-    video: Mapping[str, Any], frames: pa.Table, events: pa.Table, thresholds: Mapping[str, float] | None,
-    with_thumbnails: bool,
+    video: Mapping[str, Any], axis: Timeline, events: Mapping[int, pa.Table],
+    thresholds: Mapping[str, float] | None, with_thumbnails: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the data of a page as `page.js` reads them, at most about 20 MB of JSON.
 
     Args:
         video: row of the videos table.
-        frames, events: its rows of these tables.
+        axis: its rows of the frames table.
+        events: its rows of the events table by face_id.
         thresholds: per AU; None: not drawn, as where several models vote.
         with_thumbnails: decode the video.
     """
-    axis = timeline(frames)
     shown = dict(list(axis.faces.items())[:MAX_FACES])
     factor = max(1, -(-sum(map(len, shown.values())) // face_data.MAX_ROWS))
     ends = ("onset_s", "apex_s", "offset_s") if axis.name == "time_s" else ("onset_frame", "apex_frame", "offset_frame")
-    of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in shown}
     pictures, problem = {}, ""
     if with_thumbnails:
         try:
-            pictures = thumbnails.strongest(video["uri"], video["track"], shown, of_face)
+            pictures = thumbnails.strongest(video["uri"], video["track"], shown, events)
         except (MediaError, OSError) as error:
             problem = f"No pictures of the apexes: {redact(str(error))}"
             logger.warning("%s: %s", video["video_id"], problem)
@@ -185,10 +184,10 @@ def video_data(
         "faces": [
             {
                 "id": face, "frames": len(rows), **face_data.pack(rows, rows[axis.name].to_numpy(), factor),
-                "summary": [asdict(each) for each in face_data.summarize(rows, of_face[face])],
+                "summary": [asdict(each) for each in face_data.summarize(rows, events[face])],
                 "events": [
                     [facs.AUS.index(e["au"]), *(e[name] for name in ends), e["peak"]]
-                    for e in of_face[face].sort_by(ends[0]).to_pylist()
+                    for e in events[face].sort_by(ends[0]).to_pylist()
                 ],
                 "pictures": [
                     {"au": p.au, "x": p.time_s if axis.name == "time_s" else p.frame, "peak": p.peak,
@@ -343,9 +342,7 @@ def _write_overlay(
 
 def _link(uri: str, target: Storage, folder: str) -> str | None:
     """Return the URL of a local video in a page of `folder`: relative where the pages are local too."""
-    if is_uri(uri) or not os.path.isfile(uri):
-        return None
-    if not target.local:
+    if is_uri(uri) or not target.local or not os.path.isfile(uri):
         return None
     return quote(os.path.relpath(uri, target.path(folder)))
 

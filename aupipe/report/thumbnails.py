@@ -60,8 +60,7 @@ def strongest(
     found: dict[int, list[Picture]] = defaultdict(list)
     if not wanted:
         return found
-    info = probe(uri, track=track)
-    for frame in frames(uri, Span(info.frames_expected, info.exact, track=info.track)):
+    for frame in frames(uri, Span.whole(probe(uri, track=track))):
         for face, event, points in wanted.pop(frame.index, ()):
             if frame.image is not None:
                 image = crop(frame.image, points, ARCFACE_TEMPLATE)[:, :, ::-1]

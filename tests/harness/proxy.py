@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.webserver import running
+
 _HOP_BY_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 
@@ -83,14 +85,8 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     proxy.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:

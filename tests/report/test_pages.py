@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from aupipe import facs
@@ -41,6 +42,14 @@ def events_table(rows: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=schema.EVENTS)
 
 
+def video_data(
+    video: dict[str, Any], frames: pa.Table, events: pa.Table, thresholds: dict[str, float] | None, pictures: bool
+) -> dict[str, Any]:
+    axis = pages.timeline(frames)
+    of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
+    return pages.video_data(video, axis, of_face, thresholds, pictures)
+
+
 def page_data(page: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found
@@ -71,7 +80,7 @@ def test_page_has_the_rows_decisions_and_events_of_each_face(tmp_path: Path) -> 
     rows += [face(0.9, True, frame=i, time_s=i / 25, face_id=1) for i in range(3)]
     rows.append({"frame": 8, "time_s": 8 / 25, "status": "no_face"})
     happened = events_table([event("AU12", 2, 3, 5, 0.8), event("AU25", 0, 1, 2, 0.9, face_id=1)])
-    data = pages.video_data(video_row(), frames_table(rows), happened, dict.fromkeys(facs.AUS, 0.4), False)
+    data = video_data(video_row(), frames_table(rows), happened, dict.fromkeys(facs.AUS, 0.4), False)
     first, second = data["faces"]
     assert (data["axis"], first["id"], first["rows"], second["id"], second["rows"]) == ("time_s", 0, 8, 1, 3)
     assert np.allclose(unpack(first["x"], "<f4"), np.arange(8) / 25)
@@ -89,7 +98,7 @@ def test_page_has_the_rows_decisions_and_events_of_each_face(tmp_path: Path) -> 
 @pytest.mark.parametrize("times_s", [[0.0, None, 0.2], [0.0, 0.5, 0.2]])
 def test_frames_without_a_time_or_with_a_restarting_clock_are_drawn_by_number(times_s: list[float | None]) -> None:
     rows = [face(0.5, True, frame=i, time_s=time_s) for i, time_s in enumerate(times_s)]
-    data = pages.video_data(video_row(), frames_table(rows), events_table([event("AU12", 0, 1, 2, 0.5)]), None, False)
+    data = video_data(video_row(), frames_table(rows), events_table([event("AU12", 0, 1, 2, 0.5)]), None, False)
     assert data["axis"] == "frame"
     assert unpack(data["faces"][0]["x"], "<f4").tolist() == [0, 1, 2]
     assert data["faces"][0]["events"][0][1:4] == [0, 1, 2]
@@ -108,7 +117,7 @@ def test_an_hour_is_a_page_below_20_mb_that_keeps_a_peak_of_one_frame() -> None:
         "face_id": pa.array(np.repeat(np.arange(faces, dtype=np.int32), count)),
     }  # fmt: skip
     full = [columns.get(field.name, pa.nulls(len(index), field.type)) for field in schema.FRAMES]
-    data = pages.video_data(video_row(), pa.table(full, schema=schema.FRAMES), events_table([]), None, False)
+    data = video_data(video_row(), pa.table(full, schema=schema.FRAMES), events_table([]), None, False)
     page = pages.video_page(video_row(), data, None)
     assert 5e6 < len(page) < 20e6
     prob = unpack(data["faces"][0]["prob"], "u1").reshape(12, -1)
@@ -121,7 +130,7 @@ def test_an_hour_is_a_page_below_20_mb_that_keeps_a_peak_of_one_frame() -> None:
 def test_names_are_escaped_and_the_policy_allows_this_script_only() -> None:
     row = video_row(video_id=HOSTILE, reason="frames_lost: <b>3</b>", status="partial")
     rows = [face(0.5, True, status="<script>")]
-    data = pages.video_data(row, frames_table(rows), events_table([]), None, False)
+    data = video_data(row, frames_table(rows), events_table([]), None, False)
     data["problem"] = HOSTILE
     page, index = (
         pages.video_page(row, data, "a%22b.mp4"),
@@ -175,7 +184,7 @@ def test_command_writes_an_index_and_a_page_per_video_with_pictures(
 def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
     rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
     happened = events_table([event("AU12", 0, 1, 2, 0.5)])
-    data = pages.video_data(video_row(uri=str(tmp_path / "gone.mp4")), frames_table(rows), happened, None, True)
+    data = video_data(video_row(uri=str(tmp_path / "gone.mp4")), frames_table(rows), happened, None, True)
     assert data["problem"].startswith("No pictures of the apexes: ")
     assert data["faces"][0]["pictures"] == []
     assert "no player" in pages.video_page(video_row(), data, None)
