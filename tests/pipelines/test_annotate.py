@@ -1,4 +1,7 @@
-"""The annotation job on Ray with rendered clips: no row is lost or duplicated, and bad inputs are reported."""
+"""The annotation job with rendered clips: no row is lost or duplicated, and bad inputs are reported.
+
+Jobs run in this process; one test compares the tables that Ray writes with theirs.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ import pytest
 from aupipe import facs
 from aupipe.annotation import model_set
 from aupipe.annotation.schema import EVENTS, FRAMES, VIDEOS, frames_schema
-from aupipe.commands.annotate import main
+from aupipe.commands import annotate
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import default_models
 from harness.clips import damage, decoded_times, scene, write_clip
 
-pytestmark = pytest.mark.ray
-
 MakeCheckpoint = Callable[..., str]
 ARCFACE = tuple(map(tuple, ARCFACE_TEMPLATE.tolist()))
+
+
+def main(command: list[str], engine: str = "local") -> int:
+    """Run the command with this engine."""
+    return annotate.main([*command, "--set", f"engine={engine}"])
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +61,13 @@ def tables(out: Path) -> tuple[pa.Table, pa.Table]:
 
 
 @pytest.fixture(scope="module")
-def annotated(ray_session: None, archive: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def annotated(archive: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("annotation")
-    assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]) == 3
+    assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out)]) == 3
     return out
 
 
+@pytest.mark.unit
 def test_every_frame_is_there_once_in_media_time(annotated: Path, archive: Path) -> None:
     frames, events = tables(annotated)
     assert frames.schema.equals(FRAMES)
@@ -78,6 +85,7 @@ def test_every_frame_is_there_once_in_media_time(annotated: Path, archive: Path)
     assert not table.duplicated(["video_id", "frame", "face_id"]).any()
 
 
+@pytest.mark.unit
 def test_one_record_a_video_says_how_it_went(annotated: Path, archive: Path) -> None:
     table = pq.read_table(annotated / "videos.parquet")
     assert table.schema.equals(VIDEOS)
@@ -102,16 +110,19 @@ def test_one_record_a_video_says_how_it_went(annotated: Path, archive: Path) -> 
     assert not (annotated / "_work" / "observed").exists() or not list((annotated / "_work" / "observed").iterdir())
 
 
-def test_segments_and_batches_do_not_change_a_row(
-    annotated: Path, archive: Path, checkpoint: str, tmp_path: Path
+@pytest.mark.ray
+def test_workers_phases_and_segments_do_not_change_a_row(
+    ray_session: None, annotated: Path, archive: Path, checkpoint: str, tmp_path: Path
 ) -> None:
-    cut = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(tmp_path), "--set", "segment_s=0.3"]
-    assert main(cut) == 3
+    cut = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(tmp_path), "--set", "segment_s=0.6"]
+    for phase in ("observe", "finalize"):
+        assert main([*cut, "--workers", "2", "--phase", phase], engine="ray") == 3
     for found, expected in zip(tables(tmp_path), tables(annotated), strict=True):
         different = [name for name in expected.column_names if not found[name].equals(expected[name])]
         assert different == []
 
 
+@pytest.mark.unit
 def test_again_decodes_nothing_and_other_thresholds_only_decide(
     annotated: Path, archive: Path, checkpoint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -132,8 +143,9 @@ def test_again_decodes_nothing_and_other_thresholds_only_decide(
     assert "2 to apply a new decision to" in capsys.readouterr().out
 
 
+@pytest.mark.unit
 def test_what_is_gone_or_another_video_does_not_keep_old_rows(
-    ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, out = tmp_path / "in" / "a.mp4", tmp_path / "out"
     command = ["--checkpoint", checkpoint, "--out", str(out), "--input"]
@@ -155,8 +167,9 @@ def test_what_is_gone_or_another_video_does_not_keep_old_rows(
     assert tables(out)[0].num_rows == 0
 
 
+@pytest.mark.unit
 def test_a_turned_copy_has_the_same_faces_and_the_starter_models_judge_unasked(
-    ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = scene(8)
     lossless = {"crf": "0", "preset": "ultrafast"}
@@ -177,14 +190,14 @@ def test_a_turned_copy_has_the_same_faces_and_the_starter_models_judge_unasked(
     assert records == {"upright.mp4": 0, "turned.mp4": 90}
 
 
-def test_only_bad_input_fails(
-    ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.unit
+def test_only_bad_input_fails(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gone = str(tmp_path / "gone.mp4")
     assert main(["--input", gone, "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]) == 1
     assert f"not_found: {gone}: no such file" in capsys.readouterr().out
 
 
+@pytest.mark.unit
 def test_several_models_decide_together_on_one_decoding(
     annotated: Path, archive: Path, make_checkpoint: MakeCheckpoint, checkpoint: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -211,6 +224,7 @@ def test_several_models_decide_together_on_one_decoding(
     assert "are the same model" in capsys.readouterr().err
 
 
+@pytest.mark.unit
 def test_parts_phases_rates_and_what_is_left_of_them(
     annotated: Path, archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +256,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     assert pq.read_table(out / "videos.parquet")["video_id"].to_pylist() == [clip.name]
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("change", "message"),
     [

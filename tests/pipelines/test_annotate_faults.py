@@ -290,20 +290,20 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     assert len(list((out / "export" / "csv").iterdir())) == 5
 
 
-@pytest.mark.ray
+@pytest.mark.unit
 def test_a_video_that_was_annotated_before_is_withdrawn_and_tried_again(
-    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error only in a new decision withdraws the rows of the old thresholds; the next run writes new ones."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     for name in ("finalize.mp4", "whole.mp4"):
         write_clip(tmp_path / "in" / name, scene(6, seed=len(name)))
     out = tmp_path / "out"
-    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
+    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local"]
     assert main(command) == 0
     command += ["--set", "thresholds.AU12=0.0"]
     with monkeypatch.context() as patched:
-        patched.setattr(on_ray, "Finalize", FaultyFinalize)
+        guilty = lambda frames, _: frames["video_id"][0].as_py() == "finalize.mp4"  # noqa: E731
+        patched.setattr(model_stages, "apply_decision", fails(DECIDE, guilty))
         assert main(command) == 1
     assert frames_of(out) == {"whole.mp4": list(range(6))}
     assert main(command) == 0

@@ -176,10 +176,8 @@ def test_absurd_lengths_are_refused_and_absurd_promises_make_no_rows(tmp_path: P
     assert (record["status"], rows["time_s"].to_pylist()) == ("ok", [time / 1000 for time in times])
 
 
-@pytest.mark.ray
-def test_hostile_inputs_through_the_job(
-    ray_session: None, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.unit
+def test_hostile_inputs_through_the_job(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Inputs are quarantined with reasons, web files are read, no playlist is followed, and no secret is stored."""
     folder, out, secret = tmp_path / "in", tmp_path / "out", ("s3cret", "t0p")
     clip = write_clip(folder / "good.mp4", IMAGES)
@@ -196,7 +194,7 @@ def test_hostile_inputs_through_the_job(
         (tmp_path / "list.csv").write_text("\n".join(["uri,video_id", *lines]).replace("t0p,t0p:t0p", "t0p:t0p"))
         before = {path for path in tmp_path.rglob("*") if out not in path.parents}
         command = ["--input", str(tmp_path / "list.csv"), "--checkpoint", checkpoint, "--out", str(out)]
-        assert main(command) == 3
+        assert main([*command, "--set", "engine=local"]) == 3
         assert not [path for _, path, _ in plain.requests if "never" in path]
     assert {path for path in tmp_path.rglob("*") if out not in path.parents} - {out} == before
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
