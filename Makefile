@@ -35,8 +35,7 @@ demo-train: install
 	  --set stages.train.tasks.au.data.every_n=1 --set stages.train.epochs=12
 	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/faces-store --split validation --out demo/run/scores
 
-# Exit code 3 means that the video is done but lost frames; its rows are complete. Exit code 2 of the picture means that
-# the video has no face.
+# Exit code 3 means that the video is done but lost frames; its rows are complete.
 demo-annotate:
 	$(BIN)/python jobs/annotate.py --input '$(VIDEO)' --out demo/annotation || test $$? -eq 3
 	$(BIN)/python -c 'import sys, pyarrow.dataset as d; \
@@ -44,8 +43,6 @@ demo-annotate:
 	  columns = ["video_id", "frame", "time_s", "face_id", "status", "AU06_prob", "AU12_prob", "AU12", "AU25_prob", "AU25"]; \
 	  print("\nfirst rows of demo/annotation/frames/*.parquet:"); \
 	  print(rows.select(columns).to_pandas().to_string(index=False))' '$(notdir $(VIDEO))'
-	$(BIN)/python -m aupipe.report.frame_picture demo/annotation demo/last_frame.png \
-	  --video-id '$(notdir $(VIDEO))' || test $$? -eq 2
 	$(BIN)/python jobs/report.py demo/annotation
 
 lint: install

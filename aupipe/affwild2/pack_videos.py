@@ -17,7 +17,7 @@ from aupipe.faces.detect import Detections, Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter
-from aupipe.media.frames import Frame, Span, frames, seek_points
+from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import VideoInfo
 from aupipe.storage import Storage
 
@@ -109,15 +109,9 @@ class _Cropper:
 
 def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame]:
     """Yield frames `first` … `stop` − 1 of a video, as far as they exist."""
-    first = max(0, first)
-    if info.pts is None:
-        whole = frames(uri, Span(info.frames_expected, exact=False))
-        yield from (frame for frame in whole if first <= frame.index < stop)
-        return
-    pts = info.pts[first:stop]
-    if not len(pts):
-        return
-    yield from frames(uri, Span(len(pts), True, first, int(pts[0]), int(pts[-1]), seek_points(info, first)))
+    first, stop = max(0, first), min(stop, info.frames_expected - info.missing)
+    if first < stop:
+        yield from (frame for frame in frames(uri, Span.part(info, first, stop)) if first <= frame.index < stop)
 
 
 def _only(stretch: Iterator[Frame], start: int, near: npt.NDArray[np.bool_]) -> Iterator[Frame]:

@@ -32,7 +32,7 @@ from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
 from aupipe.faces.detect import Detector
-from aupipe.media.frames import Span, frames
+from aupipe.media.frames import frame_at, frames
 from aupipe.media.image_files import sequence_uri
 from aupipe.media.probe import probe
 from aupipe.models import default_models
@@ -198,8 +198,6 @@ class Annotation:
     def draw(self, frame: int, *, video_id: str | None = None) -> np.ndarray:
         """Return a frame (H, W, 3) uint8 RGB with the boxes, ids and AU bars of its faces.
 
-        The video is decoded up to the frame.
-
         Args:
             frame: its number, from 0, as in `frames`.
             video_id: the input; None: the first one.
@@ -220,10 +218,10 @@ class Annotation:
         mine = pc.and_(pc.equal(self.frames["video_id"], name), pc.equal(self.frames["frame"], frame))
         rows = [row for row in self.frames.filter(mine).to_pylist() if row["face_id"] is not None]
         info = probe(uri, track=track)
-        for each in frames(uri, Span.whole(info)):
-            if each.index == frame and each.image is not None:
-                return draw_faces(each.image, rows, self.thresholds)
-        raise ConfigError(f"frame: {frame} of {name} (a decoded frame of 0 … {info.frames_expected - 1})")
+        image = frame_at(uri, info, frame)
+        if image is None:
+            raise ConfigError(f"frame: {frame} of {name} (a decoded frame of 0 … {info.frames_expected - 1})")
+        return draw_faces(image, rows, self.thresholds)
 
     def _repr_html_(self) -> str:
         """Return a short table for notebooks: per AU the share of positive faces and the number of events."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from aupipe.annotation.inputs import Input
 from aupipe.errors import NoClockError, NoFramesError
-from aupipe.media.frames import Span, seek_points
+from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
 
@@ -104,9 +104,9 @@ def cut_into_segments(
         begin = 0 if number == 0 else int(places[number - 1])
         end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
-        seek = seek_points(info, first)
-        more = lost if final else 0  # Frames that the container counts but does not hold come after all others.
-        span = Span(last - first + 1 + more, True, first, int(info.pts[first]), int(info.pts[last]), seek, info.track)
+        span = Span.part(info, first, last + 1)
+        if final:  # Frames that the container counts but does not hold come after all others.
+            span = replace(span, expected=span.expected + lost)
         write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
         sampled_frames = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
         segments.append(

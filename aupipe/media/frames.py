@@ -84,6 +84,26 @@ class Span:
         """Return the span of all frames of a video."""
         return cls(info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps)
 
+    @classmethod
+    def part(cls, info: VideoInfo, first: int, stop: int) -> Span:
+        """Return the span of frames `first` … `stop` − 1, or of the whole video if its container cannot be cut.
+
+        Args:
+            first, stop: 0 ≤ first < stop ≤ number of frames in the container.
+        """
+        if info.pts is None or len(info.key_pts) == 0:
+            return cls.whole(info)
+        pts = (int(info.pts[first]), int(info.pts[stop - 1]))
+        return cls(stop - first, True, first, *pts, seek_points(info, first), info.track)
+
+
+def frame_at(uri: str, info: VideoInfo, index: int) -> np.ndarray | None:
+    """Return the image of one frame, as in `Frame.image`; None if it cannot be decoded or does not exist."""
+    if not 0 <= index < info.frames_expected - info.missing:
+        return None
+    found = frames(uri, Span.part(info, index, index + 1))
+    return next((frame.image for frame in found if frame.index == index), None)
+
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:
     """Yield every frame of the span (default: the whole video) once, in presentation order.

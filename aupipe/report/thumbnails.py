@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop
-from aupipe.media.frames import Span, frames
+from aupipe.media.frames import frame_at
 from aupipe.media.probe import probe
 
 MAX_FACES = 8  # faces per video with pictures
@@ -35,8 +35,6 @@ def strongest(
 ) -> dict[int, list[Picture]]:
     """Return the pictures of each face, one per AU: the apex of its event with the highest peak.
 
-    The video is decoded up to the last of these frames.
-
     Args:
         uri, track: the video and its track.
         faces: rows of the frames table by face_id, the most important face first; those after `MAX_FACES` have none.
@@ -58,14 +56,13 @@ def strongest(
                 points = np.asarray(row["landmarks"][0].as_py(), np.float32).reshape(5, 2)
                 wanted[event["apex_frame"]].append((face, event, points))
     found: dict[int, list[Picture]] = defaultdict(list)
-    if not wanted:
-        return found
-    for frame in frames(uri, Span.whole(probe(uri, track=track))):
-        for face, event, points in wanted.pop(frame.index, ()):
-            if frame.image is not None:
-                image = crop(frame.image, points, ARCFACE_TEMPLATE)[:, :, ::-1]
-                jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
-                found[face].append(Picture(event["au"], frame.index, event["apex_s"], event["peak"], jpeg))
-        if not wanted:
-            break
+    info = probe(uri, track=track)
+    for index, places in wanted.items():
+        image = frame_at(uri, info, index)
+        if image is None:
+            continue
+        for face, event, points in places:
+            small = crop(image, points, ARCFACE_TEMPLATE)[:, :, ::-1]
+            jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+            found[face].append(Picture(event["au"], index, event["apex_s"], event["peak"], jpeg))
     return {face: sorted(pictures, key=lambda p: p.au) for face, pictures in found.items()}

@@ -8,7 +8,7 @@ from aupipe.annotation import schema
 from aupipe.annotation.api import Annotation
 from aupipe.annotation.draw import COLORS
 from aupipe.errors import ConfigError
-from report.test_frame_picture import face, write_video
+from harness.drawn_tables import face, write_video
 
 pytestmark = pytest.mark.unit
 

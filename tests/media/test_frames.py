@@ -11,9 +11,9 @@ import pytest
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import cut_into_segments
-from aupipe.media.frames import frames
+from aupipe.media.frames import frame_at, frames
 from aupipe.media.probe import probe
-from harness.clips import damage, decoded_times, scene, write_clip
+from harness.clips import damage, decoded_times, scene, truncate, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -46,6 +46,26 @@ def test_every_frame_once_at_its_media_time(
     assert [frame.time_s for frame in got] == decoded_times(path)
     assert [frame.index for frame in got] == list(range(len(images)))
     assert all(frame.image is not None and not frame.corrupt for frame in got)
+
+
+@pytest.mark.parametrize("name", ["open.mkv", "uncut.avi", "joined.ts", "cut short.mp4", "raw.h264"])
+def test_a_frame_by_its_number_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
+    """Containers that can be cut, that cannot, with two clocks, with missing frames, and without times."""
+    options = {"g": "10", "bf": "3", "x264-params": "open-gop=1"}
+    muxer = {"movflags": "faststart"} if name == "cut short.mp4" else None
+    tick = Fraction(1, 25 if name == "uncut.avi" else 1000)
+    path = write_clip(tmp_path / name, IMAGES, options=options, tick=tick, muxer=muxer)
+    if name == "joined.ts":
+        path.write_bytes(path.read_bytes() * 2)
+    if name == "cut short.mp4":
+        path = truncate(path)
+    whole, info = list(frames(str(path))), probe(str(path))
+    count = len(whole) if name != "cut short.mp4" else info.frames_expected - info.missing
+    assert len(whole) == info.frames_expected > 30
+    for index in (0, 1, 9, 10, 11, count - 1):
+        np.testing.assert_array_equal(frame_at(str(path), info, index), whole[index].image)
+    for index in (-1, count, count + 1):
+        assert frame_at(str(path), info, index) is None
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4"])

@@ -12,7 +12,7 @@ from aupipe.annotation import schema
 from aupipe.annotation.draw import COLORS, draw_faces
 from aupipe.commands import report as command
 from aupipe.report.overlay import write_overlay
-from report.test_frame_picture import annotation, face
+from harness.drawn_tables import annotation, face
 
 pytestmark = pytest.mark.unit
 

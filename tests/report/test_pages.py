@@ -16,7 +16,7 @@ from aupipe.commands import report as command
 from aupipe.errors import ConfigError
 from aupipe.report import face_data, pages
 from aupipe.storage import Storage
-from report.test_frame_picture import annotation, face, write_video
+from harness.drawn_tables import annotation, face, write_video
 
 pytestmark = pytest.mark.unit
 
