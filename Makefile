@@ -50,9 +50,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two at a time: Ray's tests mostly wait.
+# Three at a time: tests on Ray mostly wait for processes to start.
 test: lint
-	$(MAKE) --no-print-directory --jobs=2 --output-sync test-ray test-unit $(CLUSTER:=.cluster)
+	$(MAKE) --no-print-directory --jobs=3 --output-sync test-ray test-unit $(CLUSTER:=.cluster)
 
 test-ray: install
 	$(BIN)/pytest -m 'ray and not slow'
