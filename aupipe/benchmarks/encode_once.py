@@ -168,7 +168,7 @@ def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Tas
     for part in (each.name for each in index.card.shards if each.split == "train"):
         folder.write(part, embedding_store.encode_part(encoder, plain, index, part, CPU))
     embedding_store.write_card(folder, plain)
-    return dict.fromkeys(trainer.tasks, EmbeddingFolders((folder.root,), ()))
+    return dict.fromkeys(trainer.loaders, EmbeddingFolders((folder.root,), ()))
 
 
 def _generate(storage: Storage, case: Case) -> FaceStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,41 @@ from torch import Tensor, nn
 from aupipe import facs
 
 N_AUS = len(facs.AUS)
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """B sequences of S frames.
+
+    Attributes:
+        features: (B, S, E) embeddings; before the encoder, normalized frames (B, S, 3, H, W).
+        mask: (B, S) bool, false for padding.
+        time_s: (B, S) float64, media time.
+        mel: (B, 64, M), the log-mel spectrogram around the frames; None without audio.
+        column: (B, S) int64, the column of `mel` at each frame's time, −1 without audio; None like `mel`.
+    """
+
+    features: Tensor
+    mask: Tensor
+    time_s: Tensor
+    mel: Tensor | None = None
+    column: Tensor | None = None
+
+    @classmethod
+    def untimed(cls, features: Tensor) -> SequenceBatch:
+        """Return a batch of `features` (B, S, …) without padding, audio or media time: all frames are at 0 s."""
+        shape = features.shape[:2]
+        mask = torch.ones(shape, dtype=torch.bool, device=features.device)
+        return cls(features, mask, torch.zeros(shape, dtype=torch.float64, device=features.device))
+
+    def to(self, device: torch.device) -> SequenceBatch:
+        """Return the batch on another device."""
+        audio = (None if x is None else x.to(device) for x in (self.mel, self.column))
+        return SequenceBatch(self.features.to(device), self.mask.to(device), self.time_s.to(device), *audio)
+
+    def encoded(self, encoder: nn.Module) -> SequenceBatch:
+        """Return the batch with the embeddings of its frames."""
+        return replace(self, features=encoder(self.features.flatten(0, 1)).unflatten(0, self.mask.shape))
 
 
 class FrameEncoder(nn.Module):
@@ -23,11 +59,7 @@ class FrameEncoder(nn.Module):
 
 
 class SequenceHead(nn.Module):
-    """Head from embeddings (B, S, E) to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
-
-    Called with `mask` (B, S) bool, false for padding, and `time` (B, S) float64, seconds of media time. A head that
-    `uses_audio` also gets `mel` (B, 64, M), the log-mel spectrogram around the frames, and `column` (B, S) int64, its
-    column at each frame's time, −1 without audio.
+    """Head from a `SequenceBatch` of embeddings to logits {"au": (B, S, 12)[, "expr": (B, S, C)]}.
 
     Attributes:
         window_length: S that the head is made for; 1: it predicts each frame independently.
@@ -49,10 +81,8 @@ class LogitsHead(SequenceHead):
         super().__init__()
         self.outputs = dict(outputs)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        return dict(zip(self.outputs, features.split(list(self.outputs.values()), dim=-1), strict=True))
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        return dict(zip(self.outputs, batch.features.split(list(self.outputs.values()), dim=-1), strict=True))
 
 
 class System(nn.Module):
@@ -63,16 +93,7 @@ class System(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(
-        self, frames: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Return logits {"au": (B, S, 12), …} of frames (B, S, 3, H, W); other arguments as in `SequenceHead`."""
-        features: Tensor = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        outputs: dict[str, Tensor] = self.head(features, mask, time, mel, column)
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """Return logits {"au": (B, S, 12), …} of a batch of normalized frames."""
+        outputs: dict[str, Tensor] = self.head(batch.encoded(self.encoder))
         return outputs
-
-
-def still(frames: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Return `mask` and `time` (N, 1) of N independent frames, each a sequence of one."""
-    mask = torch.ones(frames, 1, dtype=torch.bool, device=device)
-    return mask, torch.zeros(frames, 1, dtype=torch.float64, device=device)

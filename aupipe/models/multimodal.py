@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from aupipe.config import Section
 from aupipe.models.backbone import Backbone, make
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
 from aupipe.models.outputs import Output, OutputsConfig
 from aupipe.models.tdnn import NETWORKS
 from aupipe.models.transformer import LAYER_NORM_EPS, Attention
@@ -84,10 +84,8 @@ class VisualHead(SequenceHead):
         super().__init__()
         self.visual = Outputs(width, sizes)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        out: dict[str, Tensor] = self.visual(features)
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        out: dict[str, Tensor] = self.visual(batch.features)
         return out
 
 
@@ -102,9 +100,10 @@ class TdnnHead(SequenceHead):
         self.audio_width = config.audio.width
         self.tdnn = NETWORKS[config.audio.tdnn](width=config.audio.width)
 
-    def audio_features(self, features: Tensor, mel: Tensor | None, column: Tensor | None) -> Tensor:
-        """Return audio features (B, S, audio width) for `features` (B, S, E); zeros for frames without audio."""
-        silence = features.new_zeros(*features.shape[:2], self.audio_width)
+    def audio_features(self, batch: SequenceBatch) -> Tensor:
+        """Return audio features (B, S, audio width); zeros for frames without audio."""
+        silence = batch.features.new_zeros(*batch.mask.shape, self.audio_width)
+        mel, column = batch.mel, batch.column
         if mel is None or column is None or not mel.shape[-1]:
             return silence
         vectors = self.tdnn(mel).transpose(1, 2)  # (B, M, audio width)
@@ -120,11 +119,9 @@ class AudioHead(TdnnHead):
         self.uses_video = config.uses_video
         self.joint = Outputs(config.audio.width + width * config.uses_video, config.sizes)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        audio = self.audio_features(features, mel, column)
-        out: dict[str, Tensor] = self.joint(torch.cat([features, audio], dim=-1) if self.uses_video else audio)
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        audio = self.audio_features(batch)
+        out: dict[str, Tensor] = self.joint(torch.cat([batch.features, audio], dim=-1) if self.uses_video else audio)
         return out
 
 
@@ -143,15 +140,13 @@ class TransformerHead(TdnnHead):
         self.hidden = nn.Sequential(nn.Linear(width, sizes.hidden), nn.BatchNorm1d(sizes.hidden), nn.ReLU())
         self.sequence = Outputs(sizes.hidden, config.sizes)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        x = torch.cat([features, self.audio_features(features, mel, column)], dim=-1)
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        x = torch.cat([batch.features, self.audio_features(batch)], dim=-1)
         x = self.norm(self.dropout(x + sinusoid(x.shape[1], x.shape[2]).to(x)))
-        padding = ~mask[:, None].expand(-1, x.shape[1], -1)
+        padding = ~batch.mask[:, None].expand(-1, x.shape[1], -1)
         x = self.attention_norm(x + self.dropout(self.attention(x, x, padding)[0]))
         x = self.mlp_norm(x + self.dropout(self.mlp(x)))
-        out: dict[str, Tensor] = self.sequence(self.hidden(x.flatten(0, 1)).unflatten(0, mask.shape))
+        out: dict[str, Tensor] = self.sequence(self.hidden(x.flatten(0, 1)).unflatten(0, batch.mask.shape))
         return out
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from aupipe.arrays import Floats, Ints
 from aupipe.facestore import gaps
-from aupipe.models.interfaces import SequenceHead
+from aupipe.models.interfaces import SequenceBatch, SequenceHead
 
 # Probabilities are averaged instead of logits, as in an ensemble, so that a very confident window does not outweigh the
 # others.
@@ -147,7 +147,7 @@ def run_head(
             part, at = mel_slice(mel, column[rows[0]])  # one window per call
             audio = (part[None], at[None])
         mask, time = torch.from_numpy(places.valid), torch.from_numpy(time_s[rows])
-        logits = head(embeddings, *(x if x is None else x.to(embeddings.device) for x in (mask, time, *audio)))
+        logits = head(SequenceBatch(embeddings, mask, time, *audio).to(embeddings.device))
         flat, counts = torch.from_numpy(rows).flatten(), torch.from_numpy(weights).float().flatten()
         weight.index_add_(0, flat, counts)
         for name, values in logits.items():
@@ -162,10 +162,8 @@ def run_head(
 def outputs(head: SequenceHead, width: int) -> dict[str, int]:
     """Return name → size of the head's outputs, from one call with an empty window; `width` is E."""
     device = next((parameter.device for parameter in head.parameters()), None)
-    shape = (1, head.window_length)
     with torch.inference_mode():
-        mask = torch.ones(shape, dtype=torch.bool, device=device)
-        logits = head(torch.zeros(*shape, width, device=device), mask, torch.zeros(shape, device=device).double())
+        logits = head(SequenceBatch.untimed(torch.zeros(1, head.window_length, width, device=device)))
     return {name: values.shape[-1] for name, values in logits.items()}
 
 

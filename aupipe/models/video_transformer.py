@@ -18,7 +18,7 @@ from aupipe.config import Section
 from aupipe.errors import ConfigError
 from aupipe.models.backbone import Backbone, make
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import N_AUS, FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import N_AUS, FrameEncoder, SequenceBatch, SequenceHead, System
 from aupipe.models.prenorm import PreNormLayer
 from aupipe.models.prompts import PromptConfig, PromptedLayers
 from aupipe.models.transformer import LAYER_NORM_EPS
@@ -134,13 +134,12 @@ class VideoHead(SequenceHead):
         self.with_cls = config.head == "with_cls"
         self.predict = nn.Linear(config.width * (1 + self.with_cls), N_AUS)
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        features = batch.features
         if self.spatial is not None:
             tokens = features.flatten(0, 1).unflatten(-1, (self.tokens, -1))
-            features = self.spatial(tokens).unflatten(0, mask.shape)
-        clip, frames = self.temporal(features, mask)
+            features = self.spatial(tokens).unflatten(0, batch.mask.shape)
+        clip, frames = self.temporal(features, batch.mask)
         if self.with_cls:
             frames = torch.cat([frames, clip[:, None].expand_as(frames)], dim=-1)
         return {"au": self.predict(frames)}

@@ -41,7 +41,7 @@ from aupipe.pipelines.train_stage import (
 )
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
-from aupipe.training import pretrained, run_dir, task_data, trainer
+from aupipe.training import pretrained, run_dir, task_data, task_loader
 from aupipe.training.learner import build_learner
 from aupipe.training.recipe import FROM_STAGE
 from aupipe.training.task_data import TaskData
@@ -74,7 +74,7 @@ def describe(job: TrainJob) -> str:
             if stage.init == "random":
                 pretrained.check_frozen(learner, set(), setting=setting)
         check_workers(job, name)
-        steps = {task: trainer.steps_of(each.train, stage.tasks.named[task].data, stage) for task, each in data.items()}
+        steps = {task: task_loader.steps_of(each.train, task, stage) for task, each in data.items()}
         seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()
         seen |= {(each.index.storage.root, video) for each in data.values() for video in each.train.videos}
         _check_unseen(data, seen, setting)

@@ -14,7 +14,7 @@ from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
-from aupipe.models.interfaces import LogitsHead, System
+from aupipe.models.interfaces import LogitsHead, SequenceBatch, System
 from aupipe.models.sliding_window import outputs
 from aupipe.training import losses, optim
 from aupipe.training.pretrained import check_frozen, load_pretrained
@@ -40,19 +40,15 @@ class Learner(nn.Module):
         """The model without its losses."""
         return System(encoder=self.encoder, head=self.head)
 
-    def forward(
-        self, task: Task, inputs: Tensor, targets: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None,
-        column: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+    def forward(self, task: Task, batch: SequenceBatch, targets: Tensor) -> Tensor:
         """Return the loss of a task.
 
         Args:
-            inputs: normalized frames (B, S, 3, H, W), or embeddings (B, S, E) if the encoder is frozen.
+            batch: normalized frames, or embeddings if the encoder is frozen.
             targets: (B, S, 12) for au, otherwise (B, S); −1 unknown.
-            mask, time, mel, column: as in `SequenceHead`.
         """
-        features = inputs if inputs.ndim == 3 else self.encoder(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
-        found = features if task == "identity" else self.head(features, mask, time, mel, column)[task]
+        batch = batch if batch.features.ndim == 3 else batch.encoded(self.encoder)
+        found = batch.features if task == "identity" else self.head(batch)[task]
         with torch.autocast(found.device.type, enabled=False):
             loss: Tensor = self.loss[task](found.flatten(0, 1).float(), targets.flatten(0, 1))
         return loss

@@ -14,22 +14,19 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from aupipe import facs
 from aupipe.arrays import Ints
-from aupipe.data import batches, sampler
-from aupipe.data.batches import EmbeddingFolders, Source
-from aupipe.data.clips import Clips
-from aupipe.data.readers import LogMelCache
+from aupipe.data import sampler
+from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
-from aupipe.data.samples import DataConfig, Samples
-from aupipe.errors import AupipeError, DatasetError
+from aupipe.data.samples import Samples
+from aupipe.errors import AupipeError
 from aupipe.evaluation import metrics
-from aupipe.evaluation.inference import predict_tracks
 from aupipe.models.sliding_window import outputs as output_sizes
 from aupipe.training import optim
 from aupipe.training.learner import unwrap
 from aupipe.training.recipe import Recipe, Stage
 from aupipe.training.task_data import TaskData
+from aupipe.training.task_loader import TaskLoader
 
 
 class Trainer:
@@ -51,24 +48,15 @@ class Trainer:
         self.model, self.optimizer = model, optimizer
         self.learner = unwrap(model)
         self.rank, self.world, self.device = rank, world, device
-        self.data = data
-        self.tasks = {name: task.data for name, task in self.settings.tasks.named.items()}
-        self.embeddings = embeddings
-        self.sources = {
-            name: self._source(name, data[name].train, 2 * config.window_groups) for name, config in self.tasks.items()
-        }
-        self.audio = {name: LogMelCache(data[name].index) for name in self.tasks}
-        self.steps = {name: steps_of(data[name].train, config, self.settings) for name, config in self.tasks.items()}
+        self.loaders = {
+            task: TaskLoader(
+                task, data=data[task], stage=self.settings, seed=self.seed, encoder=self.learner.encoder,
+                head=self.learner.head, inputs=recipe.input, device=device, folders=embeddings.get(task),
+            )
+            for task in self.settings.tasks.named
+        }  # fmt: skip
+        self.steps = {task: loader.steps for task, loader in self.loaders.items()}
         self.steps_per_epoch = len(sampler.task_schedule(self.steps, self.settings.alternate, epoch=0))
-        self._plans: dict[tuple[Task, int], tuple[Clips, Ints]] = {}
-
-    def _source(self, task: Task, rows: Samples, keep_groups: int) -> Source:
-        data, folders = self.data[task], self.embeddings.get(task)
-        encoded = () if folders is None else folders.train if rows is data.train else folders.eval
-        return batches.open_source(
-            data.index, rows.tracks.split, encoded, keep_groups=keep_groups, encoder=self.learner.encoder,
-            inputs=self.inputs, config=self.settings.augment, device=self.device,
-        )  # fmt: skip
 
     def train_epoch(self, epoch: int) -> float:
         """Train a whole epoch; return its mean loss over all ranks."""
@@ -117,39 +105,13 @@ class Trainer:
 
     def _part(self, task: Task, pass_index: int, step: int, part: tuple[int, int]) -> Tensor:
         """Return the loss of clips `part` of this rank's part of a batch."""
-        # Dropout and augmentation are seeded by the position, so resuming here needs no generator state.
-        position = (self.seed, task, pass_index, step, self.rank, *part)
-        torch.manual_seed(sampler.seed_of("step", *position))
-        generator = torch.Generator().manual_seed(sampler.seed_of("augment", *position))
-        cut, order = self._plan(task, pass_index)
-        picked = sampler.rank_rows(order, step=step, batch=self.settings.batch, rank=self.rank, world=self.world)
-        chosen = cut.take(picked[slice(*part)])
-        samples = self.data[task].train
-        labels = samples.train_targets[chosen.rows]
-        labels[~chosen.valid] = facs.UNKNOWN
-        targets = torch.from_numpy(labels).to(self.device, torch.float32 if task == "au" else torch.int64)
-        rows = samples.tracks.rows[chosen.rows]
-        inputs, targets = self.sources[task].clips(rows, targets, pass_index=pass_index, generator=generator)
-        mask = torch.from_numpy(chosen.valid).to(self.device)
-        time_s = samples.tracks.time_s[chosen.rows]
-        context = [mask, torch.from_numpy(time_s).to(self.device)]
-        if self.learner.head.uses_audio:
-            videos = samples.tracks.videos_of(chosen.rows[:, 0])
-            context += [part.to(self.device) for part in self.audio[task].clips(videos, time_s)]
+        # Dropout is seeded by the position, as augmentation is, so resuming here needs no generator state.
+        torch.manual_seed(sampler.seed_of("step", self.seed, task, pass_index, step, self.rank, *part))
+        loader = self.loaders[task]
+        batch, targets = loader.batch(pass_index, step, rank=self.rank, world=self.world, part=part)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss: Tensor = self.model(task, inputs, targets, *context)
+            loss: Tensor = self.model(task, batch, targets)
         return loss
-
-    def _plan(self, task: Task, pass_index: int) -> tuple[Clips, Ints]:
-        """Return the clips of a pass through a task's data, and their order."""
-        if (task, pass_index) not in self._plans:
-            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != task}  # keep one plan per task
-            config, samples, index = self.tasks[task], self.data[task].train, self.data[task].index
-            cut = samples.clips(config, seed=self.seed, epoch=pass_index)
-            groups = index.row_groups(samples.tracks.split).of(samples.tracks.rows[cut.rows[:, 0]])
-            order = sampler.epoch_order(groups, seed=self.seed, epoch=pass_index, window=config.window_groups)
-            self._plans[task, pass_index] = (cut, order)
-        return self._plans[task, pass_index]
 
     def _set_learning_rates(self, step: int) -> None:
         groups = self.settings.optimizer.groups
@@ -163,9 +125,9 @@ class Trainer:
         """Return the scores at threshold 0.5 of every task with rows to score; each rank predicts its part of them."""
         _broadcast_buffers(self.learner)
         figures: dict[str, Any] = {}
-        for task, data in self.data.items():
-            if data.eval is not None:
-                figures |= self._validated(task, data.eval)
+        for task, loader in self.loaders.items():
+            if loader.data.eval is not None:
+                figures |= self._validated(task, loader.data.eval)
         return figures
 
     def _validated(self, task: Task, samples: Samples) -> dict[str, Any]:
@@ -173,8 +135,7 @@ class Trainer:
         first, last = (count * rank // self.world for rank in (self.rank, self.rank + 1))
         own = samples.tracks.part(first, last)
         targets = samples.targets[samples.tracks.offsets[first] : samples.tracks.offsets[last]]
-        features = self._source(task, samples, keep_groups=2).embeddings(own.rows)
-        outputs = predict_tracks(self.learner.head, features, self.audio[task], own, self.overlap)
+        outputs = self.loaders[task].predict(samples, own, self.overlap)
         if outputs:
             found = outputs[task]
         else:  # with more ranks than tracks, some ranks have none
@@ -207,18 +168,6 @@ def score(figures: Mapping[str, Any], loss: float) -> float:
     """Return the score that selects the best epoch: the mean macro F1 of the tasks, or without scores −loss."""
     found = [figures[key] for key in ("macro_f1", "expr_macro_f1") if key in figures]
     return sum(found) / len(found) if found else -loss
-
-
-def steps_of(samples: Samples, config: DataConfig, stage: Stage) -> int:
-    """Return the optimizer steps of a pass.
-
-    Raises:
-        DatasetError: there are fewer clips than one batch.
-    """
-    clips = len(samples.clips(config, seed=0, epoch=0))
-    if clips < stage.batch:
-        raise DatasetError(f"{clips} samples are fewer than one batch of {stage.batch}; lower the stage's batch")
-    return sampler.steps(clips, stage.batch)
 
 
 def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from aupipe.config import Inference
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import checkpoint as checkpoints
-from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -51,9 +51,9 @@ class Faces(SequenceHead):
         super().__init__()
         self.au, self.classes = au, classes
 
-    def forward(self, features: torch.Tensor, mask: torch.Tensor, time: torch.Tensor, *sound: object) -> dict:
+    def forward(self, batch: SequenceBatch) -> dict:
         tell = {"expr": self.classes} | ({"au": 12} if self.au else {})
-        return {name: features[..., :1].expand(-1, -1, size) + torch.arange(size) for name, size in tell.items()}
+        return {name: batch.features[..., :1].expand(-1, -1, size) + torch.arange(size) for name, size in tell.items()}
 
 
 @pytest.fixture

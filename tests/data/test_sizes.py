@@ -34,7 +34,7 @@ from aupipe.images.pack import pack_table
 from aupipe.media.audio import AudioBlock
 from aupipe.models.embedding import embed
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import FrameEncoder, SequenceHead
+from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead
 from aupipe.models.sliding_window import plan_windows, run_head
 from aupipe.pipelines import predict as predicting
 from aupipe.storage import Storage
@@ -264,8 +264,8 @@ class Blind(SequenceHead):
         super().__init__()
         self.window_length = length
 
-    def forward(self, features: Tensor, mask: Tensor, time: Tensor, *sound: Tensor | None) -> dict[str, Tensor]:
-        return {"au": features[..., :1].expand(-1, -1, 12), "expr": features[..., :2]}
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        return {"au": batch.features[..., :1].expand(-1, -1, 12), "expr": batch.features[..., :2]}
 
 
 @pytest.mark.parametrize("length", [4, 300])  # several windows a call, and a window longer than a call

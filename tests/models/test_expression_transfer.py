@@ -6,7 +6,7 @@ from torch import nn
 from aupipe.models.build import build
 from aupipe.models.expression_transfer import ExpressionTransferConfig, au_head
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System, still
+from aupipe.models.interfaces import SequenceBatch, System
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ def test_only_the_configured_outputs_exist(outputs: tuple[str, ...], width: int)
     system = make(*outputs, expressions=7).eval()
     assert {name for name, _ in system.encoder.named_children()} == {"backbone", *outputs}
     frames = torch.randn(4, 1, 3, 64, 64)
-    logits = system(frames, *still(4))
+    logits = system(SequenceBatch.untimed(frames))
     assert system.encoder.embed_dim == width
     assert system.encoder(frames[:, 0]).shape == (4, width)
     assert tuple(logits) == outputs
@@ -49,7 +49,7 @@ def test_only_the_configured_outputs_exist(outputs: tuple[str, ...], width: int)
 
 def test_a_loss_reaches_the_backbone_and_its_own_head_only() -> None:
     system = make("au", "expr")
-    system(torch.randn(4, 1, 3, 64, 64), *still(4))["expr"].square().sum().backward()
+    system(SequenceBatch.untimed(torch.randn(4, 1, 3, 64, 64)))["expr"].square().sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in system.encoder.au.parameters())
     assert all(p.grad.any() for p in system.encoder.expr.parameters())
     assert next(system.encoder.backbone.parameters()).grad.any()

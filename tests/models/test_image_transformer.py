@@ -8,7 +8,7 @@ from aupipe.errors import ConfigError
 from aupipe.models.build import build
 from aupipe.models.image_transformer import ImageTransformerConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System, still
+from aupipe.models.interfaces import SequenceBatch, System
 from aupipe.training import pretrained
 
 pytestmark = pytest.mark.unit
@@ -33,7 +33,7 @@ def test_outputs_are_concatenated_in_the_configured_order() -> None:
     frames = torch.randn(3, 1, 3, 64, 64)
     model = system(outputs=("expr", "au"), expressions=7)
     logits = model.encoder(frames[:, 0])
-    out = model(frames, *still(3))
+    out = model(SequenceBatch.untimed(frames))
     assert model.encoder.embed_dim == 19
     assert torch.equal(out["expr"][:, 0], logits[:, :7])
     assert torch.equal(out["au"][:, 0], logits[:, 7:])

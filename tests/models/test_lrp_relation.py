@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System, still
+from aupipe.models.interfaces import SequenceBatch, System
 from aupipe.models.region_relation import RegionRelationConfig
 
 pytestmark = pytest.mark.unit
@@ -48,7 +48,7 @@ def test_every_row_of_the_ablation_has_its_parts_and_none_idle(row: str) -> None
     settings, parts = ROWS[row]
     system = make(**settings)
     assert {name for name, _ in system.encoder.named_children()} == {"backbone"} | parts
-    logits = system(torch.randn(2, 3, 3, 32, 32), torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3))["au"]
+    logits = system(SequenceBatch.untimed(torch.randn(2, 3, 3, 32, 32)))["au"]
     assert logits.shape == (2, 3, 12)
     logits.square().sum().backward()
     idle = [name for name, p in system.named_parameters() if p.grad is None]
@@ -60,10 +60,10 @@ def test_every_row_of_the_ablation_has_its_parts_and_none_idle(row: str) -> None
 def test_frames_are_predicted_independently(row: str) -> None:
     system = make(**ROWS[row][0]).eval()
     frames = torch.randn(4, 1, 3, 32, 32)
-    logits = system(frames, *still(4))["au"]
+    logits = system(SequenceBatch.untimed(frames))["au"]
     assert torch.equal(logits[:, 0], system.encoder(frames[:, 0]))
     frames[0] = 0
-    torch.testing.assert_close(system(frames, *still(4))["au"][1:], logits[1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(system(SequenceBatch.untimed(frames))["au"][1:], logits[1:], atol=1e-5, rtol=1e-5)
 
 
 def test_fixed_fusion_is_the_average_of_both_branches() -> None:

@@ -5,7 +5,7 @@ from torch import nn
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import still
+from aupipe.models.interfaces import SequenceBatch
 from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder, MultilabelTransformerConfig
 
 pytestmark = pytest.mark.unit
@@ -82,10 +82,10 @@ def test_system_gives_twelve_logits_each_from_its_own_frame() -> None:
     torch.manual_seed(0)
     system = build(TINY, InputSpec(size_px=64)).eval()
     frames = torch.randn(4, 3, 64, 64)
-    logits = system(frames[:, None], *still(4))["au"]
+    logits = system(SequenceBatch.untimed(frames[:, None]))["au"]
     assert logits.shape == (4, 1, 12)
     assert torch.equal(system.encoder(frames), logits[:, 0])
-    sequence = system(frames[None], torch.ones(1, 4, dtype=torch.bool), torch.arange(4.0)[None])
+    sequence = system(SequenceBatch.untimed(frames[None]))
     assert torch.equal(sequence["au"][0], logits[:, 0])
     changed = frames.clone()
     changed[0] = 0

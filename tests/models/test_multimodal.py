@@ -1,13 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System, still
+from aupipe.models.interfaces import SequenceBatch, System
 from aupipe.models.multimodal import MultimodalConfig, sinusoid
 from aupipe.training import optim
 from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
@@ -26,13 +26,13 @@ def system(**settings: Any) -> System:
     return build(MultimodalConfig.model_validate(SMALL | settings), InputSpec(size_px=32)).eval()
 
 
-def inputs() -> dict[str, Tensor]:
+def inputs() -> SequenceBatch:
     torch.manual_seed(1)
-    return {
-        "frames": torch.randn(2, FRAMES, 3, 32, 32), "mask": torch.ones(2, FRAMES, dtype=torch.bool),
-        "time": torch.arange(FRAMES).double().expand(2, -1) / 30, "mel": torch.randn(2, 64, COLUMNS),
-        "column": (5 + 7 * torch.arange(FRAMES)).expand(2, -1).clone(),
-    }  # fmt: skip
+    return SequenceBatch(
+        features=torch.randn(2, FRAMES, 3, 32, 32), mask=torch.ones(2, FRAMES, dtype=torch.bool),
+        time_s=torch.arange(FRAMES).double().expand(2, -1) / 30, mel=torch.randn(2, 64, COLUMNS),
+        column=(5 + 7 * torch.arange(FRAMES)).expand(2, -1).clone(),
+    )  # fmt: skip
 
 
 def test_paper_sizes() -> None:
@@ -57,55 +57,55 @@ def test_paper_sizes() -> None:
 
 @pytest.mark.parametrize("stage", ["visual", "audio", "sequence"])
 def test_every_step_predicts_both_tasks_per_frame(stage: str) -> None:
-    out = system(stage=stage)(**inputs())
+    out = system(stage=stage)(inputs())
     assert {name: tuple(values.shape) for name, values in out.items()} == {
         "au": (2, FRAMES, 12),
         "expr": (2, FRAMES, 7),
     }
-    assert set(system(stage=stage, outputs=["au"])(**inputs())) == {"au"}
+    assert set(system(stage=stage, outputs=["au"])(inputs())) == {"au"}
 
 
 @pytest.mark.parametrize("stage", ["audio", "sequence"])
 def test_audio_is_read_at_a_frames_column_and_can_be_missing(stage: str) -> None:
     model, given = system(stage=stage), inputs()
-    before = model(**given)["au"]
-    assert not torch.allclose(model(**given | {"mel": torch.zeros_like(given["mel"])})["au"], before, atol=1e-5)
-    silent = model(**given | {"mel": None, "column": None})["au"]
+    before = model(given)["au"]
+    assert not torch.allclose(model(replace(given, mel=torch.zeros_like(given.mel)))["au"], before, atol=1e-5)
+    silent = model(replace(given, mel=None, column=None))["au"]
     assert silent.isfinite().all()
-    nowhere = torch.full_like(given["column"], -1)
-    assert torch.equal(model(**given | {"column": nowhere})["au"], silent)
-    assert torch.equal(model(**given | {"mel": torch.zeros(2, 64, 0), "column": nowhere})["au"], silent)
+    nowhere = torch.full_like(given.column, -1)
+    assert torch.equal(model(replace(given, column=nowhere))["au"], silent)
+    assert torch.equal(model(replace(given, mel=torch.zeros(2, 64, 0), column=nowhere))["au"], silent)
 
 
 def test_a_frame_depends_only_on_audio_near_it() -> None:
     model, given = system(stage="audio"), inputs()
-    before = model(**given)["au"]
-    given["mel"][:, :, 5 + 7 * 3] += 1
-    moved = (model(**given)["au"] != before).any(dim=-1)[0]
+    before = model(given)["au"]
+    given.mel[:, :, 5 + 7 * 3] += 1
+    moved = (model(given)["au"] != before).any(dim=-1)[0]
     assert moved.tolist() == [False, False, True, True, True, False]  # 7 columns between frames, receptive field of ±7
     given = inputs()
-    given["column"][0, 2] = -1
-    moved = (model(**given)["au"] != before).any(dim=-1)
+    given.column[0, 2] = -1
+    moved = (model(given)["au"] != before).any(dim=-1)
     assert moved.nonzero().tolist() == [[0, 2]]
 
 
 def test_the_audio_only_step_ignores_the_video() -> None:
     model, given = system(stage="audio", uses_video=False), inputs()
-    before = model(**given)["au"]
-    assert torch.equal(model(**given | {"frames": torch.zeros_like(given["frames"])})["au"], before)
-    assert not torch.allclose(model(**given | {"mel": -given["mel"]})["au"], before, atol=1e-5)
+    before = model(given)["au"]
+    assert torch.equal(model(replace(given, features=torch.zeros_like(given.features)))["au"], before)
+    assert not torch.allclose(model(replace(given, mel=-given.mel))["au"], before, atol=1e-5)
 
 
 def test_the_sequence_step_uses_other_frames_but_not_padding() -> None:
     model, given = system(), inputs()
-    given["mask"][1, 4:] = False
-    before = model(**given)["au"]
-    padded = given["frames"].clone()
+    given.mask[1, 4:] = False
+    before = model(given)["au"]
+    padded = given.features.clone()
     padded[1, 4:] = 9
-    assert torch.equal(model(**given | {"frames": padded})["au"][given["mask"]], before[given["mask"]])
-    other = given["frames"].clone()
+    assert torch.equal(model(replace(given, features=padded))["au"][given.mask], before[given.mask])
+    other = given.features.clone()
     other[0, 1] = 9
-    moved = (model(**given | {"frames": other})["au"] - before).abs().amax(dim=-1)
+    moved = (model(replace(given, features=other))["au"] - before).abs().amax(dim=-1)
     assert (moved[0] > 1e-7).all()
     assert (moved[1] == 0).all()
 
@@ -128,7 +128,7 @@ def test_later_steps_keep_the_visual_model_bit_identical() -> None:
     for _ in range(2):
         optim.train_mode(model)
         optimizer.zero_grad(set_to_none=True)
-        model(**inputs())["au"].square().mean().backward()
+        model(inputs())["au"].square().mean().backward()
         optimizer.step()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) == name.startswith("encoder."), name
@@ -140,8 +140,7 @@ def test_training_one_task_does_not_change_the_head_of_the_other() -> None:
     for task, other in (("expr", "au"), ("au", "expr"), ("expr", "au")):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         optimizer.zero_grad(set_to_none=True)
-        mask, time = still(4)
-        model(torch.randn(4, 1, 3, 32, 32), mask, time)[task].square().mean().backward()
+        model(SequenceBatch.untimed(torch.randn(4, 1, 3, 32, 32)))[task].square().mean().backward()
         optimizer.step()
         moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
         assert {f"head.visual.{task}.weight", "encoder.backbone.network.conv1.weight"} <= moved
@@ -150,7 +149,7 @@ def test_training_one_task_does_not_change_the_head_of_the_other() -> None:
 
 def test_a_model_without_outputs_has_no_head() -> None:
     model = system(stage="visual", outputs=[])
-    assert model(**inputs()) == {}
+    assert model(inputs()) == {}
     assert not list(model.head.parameters())
     for wrong in ({"outputs": []}, {"outputs": ["au", "au"]}, {"sees": False}):
         with pytest.raises(ValidationError):

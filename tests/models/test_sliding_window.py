@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from aupipe.models.interfaces import LogitsHead, SequenceHead
+from aupipe.models.interfaces import LogitsHead, SequenceBatch, SequenceHead
 from aupipe.models.sliding_window import outputs, plan_windows, run_head
 
 pytestmark = pytest.mark.unit
@@ -21,21 +21,19 @@ class Recording(SequenceHead):
     def __init__(self, length: int, uses_audio: bool = False) -> None:
         super().__init__()
         self.window_length, self.uses_audio = length, uses_audio
-        self.calls: list[tuple[Tensor, ...]] = []
+        self.calls: list[SequenceBatch] = []
 
-    def forward(
-        self, features: Tensor, mask: Tensor, time: Tensor, mel: Tensor | None = None, column: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        self.calls.append((features, mask, time, mel, column))
-        return {"au": features[..., :1].expand(-1, -1, 12), "expr": features[..., 1:4]}
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        self.calls.append(batch)
+        return {"au": batch.features[..., :1].expand(-1, -1, 12), "expr": batch.features[..., 1:4]}
 
 
 class Position(Recording):
     """A head that returns the distance of a frame from the edge of its window."""
 
-    def forward(self, features: Tensor, mask: Tensor, time: Tensor, *sound: Tensor | None) -> dict[str, Tensor]:
-        place = torch.arange(self.window_length).expand(mask.shape)
-        inside = torch.minimum(place, mask.sum(1, keepdim=True) - 1 - place).float()
+    def forward(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        place = torch.arange(self.window_length).expand(batch.mask.shape)
+        inside = torch.minimum(place, batch.mask.sum(1, keepdim=True) - 1 - place).float()
         return {"au": torch.logit(inside / 100 + 0.01)[..., None].expand(-1, -1, 12)}
 
 
@@ -87,10 +85,10 @@ def test_every_call_has_one_shape_and_short_tracks_are_masked() -> None:
     head = Recording(30)
     features = torch.arange(20.0)[:, None] / 20 + torch.zeros(20, 4)
     found = run_head(head, features, seconds(20, 15), overlap=0.5)
-    ((given_features, mask, time, _, _),) = head.calls
-    assert given_features.shape == (8, 30, 4)
-    assert mask.sum(dim=1).tolist() == [15, 5] + [5] * 6
-    assert time[0, 14] == time[0, 29] == pytest.approx(14 * 0.04)
+    (batch,) = head.calls
+    assert batch.features.shape == (8, 30, 4)
+    assert batch.mask.sum(dim=1).tolist() == [15, 5] + [5] * 6
+    assert batch.time_s[0, 14] == batch.time_s[0, 29] == pytest.approx(14 * 0.04)
     torch.testing.assert_close(found["au"][:, 0], features[:, 0].sigmoid())
 
 
@@ -115,11 +113,14 @@ def test_a_window_gets_the_audio_around_it() -> None:
     column = np.where(np.arange(30) < 5, -1, 1000 + 8 * np.arange(30))
     run_head(head, torch.zeros(30, 4), seconds(30), overlap=0, mel=mel, column=column)
     assert len(head.calls) == 3
-    for number, (_, _, _, part, at) in enumerate(head.calls):
+    for number, batch in enumerate(head.calls):
+        part, at = batch.mel, batch.column
+        assert part is not None
+        assert at is not None
         expected = column[10 * number : 10 * number + 10]
         assert part.shape[0] == 1
         assert part.shape[-1] <= 8 * 10 + 2 * 64 + 1
         assert [float(part[0, 0, c]) if c >= 0 else -1.0 for c in at[0].tolist()] == expected.tolist()
     silent = Recording(10, uses_audio=True)
     run_head(silent, torch.zeros(5, 4), seconds(5), overlap=0)
-    assert silent.calls[0][3:] == (None, None)
+    assert (silent.calls[0].mel, silent.calls[0].column) == (None, None)

@@ -1,14 +1,14 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System
+from aupipe.models.interfaces import SequenceBatch, System
 from aupipe.models.video_transformer import VideoTransformerConfig
 from aupipe.training import optim
 from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
@@ -28,9 +28,9 @@ def system(*, size_px: int = 32, **settings: Any) -> System:
     return build(VideoTransformerConfig.model_validate(config), InputSpec(size_px=size_px)).eval()
 
 
-def clip(frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
+def clip(frames: int = FRAMES) -> SequenceBatch:
     torch.manual_seed(1)
-    return torch.randn(2, frames, 3, 32, 32), torch.ones(2, frames, dtype=torch.bool), torch.zeros(2, frames).double()
+    return SequenceBatch.untimed(torch.randn(2, frames, 3, 32, 32))
 
 
 def test_paper_size() -> None:
@@ -48,7 +48,7 @@ def test_paper_size() -> None:
     with torch.inference_mode():
         few = model.encoder(torch.randn(2, 3, 112, 112))
         clip = few.repeat(1, 128, 1).view(1, 256, 1760)
-        out = model.head(clip, torch.ones(1, 256, dtype=torch.bool), torch.zeros(1, 256).double())
+        out = model.head(SequenceBatch.untimed(clip))
     assert out["au"].shape == (1, 256, 12)
 
 
@@ -57,7 +57,7 @@ def test_paper_size() -> None:
     "settings", [{}, {"head": "frame_only"}, {"token_grid": (2, 1)}, {"token_grid": (1, 1), "spatial_layers": 0}]
 )
 def test_any_form_and_length_gives_one_prediction_per_frame(settings: dict[str, Any], frames: int) -> None:
-    out = system(**settings)(*clip(frames))["au"]
+    out = system(**settings)(clip(frames))["au"]
     assert out.shape == (2, frames, 12)
     assert out.isfinite().all()
 
@@ -80,23 +80,24 @@ def test_tokens_are_averages_of_the_map_in_raster_order() -> None:
 
 
 def test_frames_are_independent_in_the_spatial_module_and_mix_in_the_temporal_one() -> None:
-    model, (frames, mask, time) = system(head="frame_only"), clip()
-    other = frames.clone()
+    model, batch = system(head="frame_only"), clip()
+    frames, other = batch.features, batch.features.clone()
     other[:, 2] = 0
     tokens, changed = (model.encoder(x.flatten(0, 1)).unflatten(-1, (4, -1)) for x in (frames, other))
     moved = (model.head.spatial(tokens) != model.head.spatial(changed)).any(dim=-1).unflatten(0, (2, FRAMES))
     assert moved.tolist() == [[False, False, True, False, False, False]] * 2
-    moved = (model(frames, mask, time)["au"] - model(other, mask, time)["au"]).abs().amax(dim=-1)
+    moved = (model(batch)["au"] - model(replace(batch, features=other))["au"]).abs().amax(dim=-1)
     assert (moved > 1e-6).all()
 
 
 def test_padding_changes_no_real_frame() -> None:
-    model, (frames, mask, time) = system(prompts={"length": 2}), clip()
+    model, batch = system(prompts={"length": 2}), clip()
+    frames, mask = batch.features, batch.mask
     mask[1, 4:] = False
-    out = model(frames, mask, time)["au"]
+    out = model(batch)["au"]
     frames[1, 4:] = 9
-    assert torch.equal(model(frames, mask, time)["au"][mask], out[mask])
-    alone = model(frames[1:, :4], mask[1:, :4], time[1:, :4])["au"]
+    assert torch.equal(model(batch)["au"][mask], out[mask])
+    alone = model(SequenceBatch.untimed(frames[1:, :4]))["au"]
     torch.testing.assert_close(alone[0], out[1, :4], atol=1e-5, rtol=0)
 
 
@@ -106,21 +107,21 @@ def test_the_cut_moves_names_and_nothing_else() -> None:
     assert set(inner) == {name.partition(".")[2] for name in late.state_dict()}
     late.load_state_dict({name: inner[name.partition(".")[2]] for name in late.state_dict()})
     assert (early.encoder.embed_dim, late.encoder.embed_dim) == (4 * 128, 32)
-    torch.testing.assert_close(late(*clip())["au"], early(*clip())["au"])
+    torch.testing.assert_close(late(clip())["au"], early(clip())["au"])
 
 
 def test_prompts_of_length_0_change_nothing_and_their_order_does_not_matter() -> None:
     plain, none, some = system(), system(prompts={"length": 0}), system(prompts={"length": 3})
     assert not some.load_state_dict(plain.state_dict(), strict=False).unexpected_keys
     none.load_state_dict(plain.state_dict())
-    expected = plain(*clip())["au"]
-    assert torch.equal(none(*clip())["au"], expected)
-    before = some(*clip())["au"]
+    expected = plain(clip())["au"]
+    assert torch.equal(none(clip())["au"], expected)
+    before = some(clip())["au"]
     assert not torch.allclose(before, expected, atol=1e-4)
     for name in PROMPTS:
         parameter = some.get_parameter(name)
         parameter.data = parameter.data.flip(1)
-    torch.testing.assert_close(some(*clip())["au"], before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(some(clip())["au"], before, atol=1e-5, rtol=0)
 
 
 def test_training_prompts_changes_nothing_else() -> None:
@@ -135,7 +136,7 @@ def test_training_prompts_changes_nothing_else() -> None:
     assert not any(layer.training for layer in model.head.temporal.layers)
     for _ in range(2):
         optimizer.zero_grad(set_to_none=True)
-        model(*clip())["au"].square().mean().backward()
+        model(clip())["au"].square().mean().backward()
         for name in PROMPTS:
             assert (model.get_parameter(name).grad.abs().amax(dim=-1) > 0).all(), "every prompt learns"
         optimizer.step()

@@ -12,7 +12,7 @@ from aupipe.data import sampler
 from aupipe.errors import AupipeError, DatasetError
 from aupipe.facestore.read import FaceStore
 from aupipe.models.backbone import make
-from aupipe.models.interfaces import FrameEncoder, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
 from aupipe.training import learner, optim, recipe, state, task_data
 from aupipe.training import trainer as engine
 from aupipe.training.learner import Learner, build_learner
@@ -61,8 +61,8 @@ class TwoHeads(SequenceHead):
         super().__init__()
         self.au, self.expr = nn.Linear(width, 12), nn.Linear(width, 8)
 
-    def forward(self, features: torch.Tensor, *context: object) -> dict[str, torch.Tensor]:
-        return {"au": self.au(features), "expr": self.expr(features)}
+    def forward(self, batch: SequenceBatch) -> dict[str, torch.Tensor]:
+        return {"au": self.au(batch.features), "expr": self.expr(batch.features)}
 
 
 class Pooled(FrameEncoder):

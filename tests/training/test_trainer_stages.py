@@ -44,7 +44,7 @@ def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
     before = {key: value.clone() for key, value in one.learner.state_dict().items()}
     trained = {key for key, parameter in one.learner.named_parameters() if parameter.requires_grad}
     optim.train_mode(one.model)
-    for number, turn in enumerate(sampler.task_schedule(one.steps, "batch", epoch=0)[: len(one.tasks)]):
+    for number, turn in enumerate(sampler.task_schedule(one.steps, "batch", epoch=0)[: len(one.loaders)]):
         assert np.isfinite(one._step(*turn, number))
     allowed = LEARNT.get((name, stage), ("",))
     assert trained == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
