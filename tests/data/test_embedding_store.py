@@ -168,7 +168,7 @@ def test_learning_from_embeddings_ends_in_the_bits_of_encoding_in_every_epoch(
     network = fly.learner.encoder
     way = plain(network, index).model_copy(update={"input": plan.input})
     folders = store(tmp_path, network, index, way)
-    once = trainer(plan, index, dict.fromkeys(fly.tasks, EmbeddingFolders(folders, folders)))
+    once = trainer(plan, index, dict.fromkeys(fly.loaders, EmbeddingFolders(folders, folders)))
     once.learner.encoder.requires_grad_(False).apply(lambda module: module.register_forward_pre_hook(fail))
     for epoch in range(2):
         assert fly.train_epoch(epoch) == once.train_epoch(epoch)
