@@ -101,8 +101,8 @@ class AffWild2Job:
         )
         return finish(Storage(self.out), header, self.parts, self.plan.outcomes)
 
-    def describe(self) -> list[str]:
-        """Return the plan as lines of text."""
+    def text(self) -> str:
+        """Return the plan, except for the files, as text."""
         layout, plan = self.layout, self.plan
         lines = [
             f"{layout.root}: edition {layout.edition}, {len(layout.tracks)} annotated tracks of "
@@ -118,7 +118,7 @@ class AffWild2Job:
             )
         if layout.ambiguous:
             lines.append(f"skipped, because another file has the same name: {', '.join(layout.ambiguous)}")
-        return lines
+        return "\n".join(lines)
 
 
 def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig) -> AffWild2Job:

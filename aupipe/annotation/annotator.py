@@ -168,24 +168,41 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
     """
     start = time.monotonic()
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
-    if text := skipped.text():  # It is logged at once as well, because a run may take days.
-        logger.info("%s", text)
+    if passed := skipped.text():  # It is logged at once as well, because a run may take days.
+        logger.info("%s", passed)
     keys = _keys(job)
     storage = Storage(job.out)
     with run_lease(storage):
         return _run(job, inputs, skipped, keys, storage, open_ray, start)
 
 
-def describe(job: AnnotateJob) -> str:
-    """Return a description of the work that `annotate` would do, estimated from the headers of the videos.
+@dataclass(frozen=True)
+class AnnotatePlan:
+    """The checked inputs and models of a job, and the work that is due."""
 
-    It neither starts Ray nor decodes.
+    job: AnnotateJob
+    inputs: Sequence[Input]
+    skipped: SkippedFiles
+    keys: CacheKeys
+    work: WorkList
+
+
+def check(job: AnnotateJob) -> AnnotatePlan:
+    """Check what a job needs, and return its plan. Neither starts Ray nor decodes.
+
+    Raises:
+        ConfigError: as `annotate`.
     """
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
-    work = plan(inputs, stat_signatures(inputs), committed, keys)
+    return AnnotatePlan(job, inputs, skipped, keys, plan(inputs, stat_signatures(inputs), committed, keys))
+
+
+def text(planned: AnnotatePlan) -> str:
+    """Return a plan for a terminal; the frames are estimated from the headers of the videos."""
+    job, inputs, skipped, work = planned.job, planned.inputs, planned.skipped, planned.work
     frames = preflight.estimate_frames(work.to_probe, job.config)
     hours = frames * job.config.cost.frame_cpu_s / 3600
     cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
@@ -194,7 +211,7 @@ def describe(job: AnnotateJob) -> str:
         f"{len(work.decide)} to apply a new decision to, {len(work.to_probe)} to probe and decode\n"
         f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s per frame, "
         f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(keys)}; tables in {redact(job.out)}" + (f"\n{skipped.text()}" if skipped.text() else "")
+        f"{_models(planned.keys)}; tables in {redact(job.out)}" + (f"\n{skipped.text()}" if skipped.text() else "")
     )
 
 

@@ -93,7 +93,7 @@ def _annotate(args: argparse.Namespace) -> int:
         print(record_missing(inputs, args.out))  # noqa: T201
         return job.FAILED
 
-    from aupipe.annotation.annotator import AnnotateJob, annotate, describe
+    from aupipe.annotation.annotator import AnnotateJob, annotate, check, text
 
     if args.checkpoint is None:
         from aupipe.models import default_models
@@ -107,7 +107,7 @@ def _annotate(args: argparse.Namespace) -> int:
         command=tuple(sys.argv),
     )  # fmt: skip
     if args.dry_run:
-        print(describe(annotate_job))  # noqa: T201
+        print(text(check(annotate_job)))  # noqa: T201
         return job.DONE
     summary = annotate(annotate_job, _open_ray)
     print(summary.text())  # noqa: T201

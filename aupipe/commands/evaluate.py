@@ -74,5 +74,5 @@ def _evaluate(args: argparse.Namespace) -> int:
         against=args.against,
         config=load(EvaluateConfig, {}, args.overrides),
     )
-    print(evaluate.describe(plan) if args.dry_run else evaluate.evaluate(plan))  # noqa: T201
+    print(evaluate.text(evaluate.check(plan)) if args.dry_run else evaluate.evaluate(plan))  # noqa: T201
     return job.DONE

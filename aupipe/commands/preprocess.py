@@ -50,7 +50,7 @@ def _settings(args: argparse.Namespace) -> job.Sections:
 def _preprocess(args: argparse.Namespace) -> int:
     from aupipe.affwild2 import job as affwild2
     from aupipe.config import load
-    from aupipe.facestore.job import StoreJob, check_out, plan_text, summary_text
+    from aupipe.facestore.job import StoreJob, check, summary_text, text
     from aupipe.images import job as images
     from aupipe.pipelines.preprocess import preprocess
 
@@ -59,8 +59,8 @@ def _preprocess(args: argparse.Namespace) -> int:
         plan = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
     else:
         plan = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
-    check_out(plan)
-    print(plan_text(plan))  # noqa: T201
+    check(plan)
+    print(text(plan))  # noqa: T201
     if not args.dry_run:
         print(summary_text(preprocess(plan), args.out))  # noqa: T201
     return job.DONE

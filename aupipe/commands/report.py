@@ -47,5 +47,5 @@ def _report(args: argparse.Namespace) -> int:
         annotation=args.annotation, out=args.out or f"{args.annotation}/report",
         thumbnails=not args.no_thumbnails, overlay=args.overlay,
     )  # fmt: skip
-    print(pages.describe(plan) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201
+    print(pages.text(pages.check(plan)) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201
     return job.DONE

@@ -78,7 +78,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     from aupipe.config import load
     from aupipe.storage import Storage
     from aupipe.synthesis.dataset import VideoSet
-    from aupipe.synthesis.render_job import DataSet, SynthesisConfig
+    from aupipe.synthesis.render_job import DataSet, SynthesisConfig, check
     from aupipe.synthesis.still_dataset import StillSet
 
     config, rigs = load(SynthesisConfig, {}, args.overrides), tuple(args.rig)
@@ -91,7 +91,8 @@ def _synthesize(args: argparse.Namespace) -> int:
             rigs=rigs, config=config,
         )  # fmt: skip
     if args.dry_run:
-        print(data.describe(Storage(args.out)))  # noqa: T201
+        check(data, Storage(args.out))
+        print(data.text(Storage(args.out)))  # noqa: T201
         return job.DONE
     from aupipe.pipelines.synthesize import synthesize
 

@@ -72,11 +72,12 @@ def _train(args: argparse.Namespace) -> int:
     if plan.recipe.fold and not args.folds:
         raise ConfigError("--set fold.K: only for the runs of --folds; fix: add --folds")
     if args.dry_run:
-        print(train_folds.describe(plan) if args.folds else train.describe(plan))  # noqa: T201
+        text = train_folds.text(train_folds.check(plan)) if args.folds else train.text(train.check(plan))
+        print(text)  # noqa: T201
         return job.DONE
     if args.folds:
         table = train_folds.train_folds(plan)
-        print(train_folds.text(table))  # noqa: T201
+        print(train_folds.table_text(table))  # noqa: T201
         print("checkpoints:", *(f"{each.out}/best" for each in train_folds.jobs(plan).values()))  # noqa: T201
         return job.DONE
     finished = train.is_finished(plan)

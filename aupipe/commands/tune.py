@@ -76,8 +76,8 @@ def _tune(args: argparse.Namespace) -> int:
         command=" ".join(sys.argv),
     )
     if args.dry_run:
-        print(tune.describe(plan))  # noqa: T201
+        print(tune.text(tune.check(plan)))  # noqa: T201
         return job.DONE
-    print(tune.text(tune.tune(plan)))  # noqa: T201
+    print(tune.summary_text(tune.tune(plan)))  # noqa: T201
     print(f"recipe: {args.out}/{tune.RECIPE}\ncheckpoint: {args.out}/best")  # noqa: T201
     return job.DONE

@@ -46,8 +46,8 @@ class StoreJob(Protocol):
     def complete(self) -> StoreCard:
         """Write the card, after all files exist."""
 
-    def describe(self) -> list[str]:
-        """Return the plan as lines of text."""
+    def text(self) -> str:
+        """Return the plan, except for the files, as text."""
 
 
 def measured_template(out: str, parts: Iterable[str], detector: Detector) -> Template:
@@ -55,7 +55,7 @@ def measured_template(out: str, parts: Iterable[str], detector: Detector) -> Tem
     return template_of(_decoded(sample_images(Storage(out), list(parts), _SAMPLED_CROPS)), detector)
 
 
-def check_out(job: StoreJob) -> None:
+def check(job: StoreJob) -> None:
     """Raise an error if the job would replace a store of another source.
 
     Raises:
@@ -69,13 +69,11 @@ def check_out(job: StoreJob) -> None:
         )
 
 
-def plan_text(job: StoreJob) -> str:
+def text(job: StoreJob) -> str:
     """Return the plan as text, with the number of files that already exist."""
     files, existing = job.files(), set(Storage(job.out).names())
     done = sum(file.name in existing for file in files)
-    return "\n".join(
-        [*job.describe(), f"{sum(f.rows for f in files):,} rows in {len(files)} files, {done} of them done"]
-    )
+    return "\n".join([job.text(), f"{sum(f.rows for f in files):,} rows in {len(files)} files, {done} of them done"])
 
 
 def summary_text(card: StoreCard, out: str) -> str:

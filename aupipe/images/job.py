@@ -95,9 +95,9 @@ class ImagesJob:
         )
         return finish(Storage(self.out), header, parts)
 
-    def describe(self) -> list[str]:
-        """Return the plan as lines of text."""
-        return [f"{self.root}: {len(self.images):,} images, source: {self.origin}"]
+    def text(self) -> str:
+        """Return the plan, except for the files, as text."""
+        return f"{self.root}: {len(self.images):,} images, source: {self.origin}"
 
     def _slices(self) -> list[tuple[str, int, int]]:
         """Return (split, first row, number of rows) per part."""

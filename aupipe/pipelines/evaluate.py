@@ -50,27 +50,25 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class EvaluatePlan:
     """The checked inputs of a job."""
 
+    job: EvaluateJob
     index: FaceStore
     part: splits.SplitPart
     rows: int  # labeled rows
     cards: list[checkpoint.Card]
     seen: frozenset[str]  # scored videos that are training or tuning videos of a model
     manifest: dict[str, list[str]] | None
+    done: bool  # whether there are scores, which will be written again
 
 
-def describe(job: EvaluateJob) -> str:
-    """Return the plan in words. Starts nothing.
-
-    Raises:
-        ConfigError: as `evaluate`.
-    """
-    plan = _plan(job)
+def text(plan: EvaluatePlan) -> str:
+    """Return a plan for a terminal."""
+    job = plan.job
     names = [f"{card.training.recipe or 'model'} {card.sha256[:12]}" for card in plan.cards] or [str(job.predictions)]
     what = f"{job.config.ensemble} of {', '.join(names)}" if len(names) > 1 else names[0]
-    done = " (done before; will be written again)" if Storage(job.out).exists("scores.json") else ""
+    done = " (done before; will be written again)" if plan.done else ""
     return f"score {what} on {plan.rows:,} labeled crops of {job.split}{done}"
 
 
@@ -80,7 +78,7 @@ def evaluate(job: EvaluateJob) -> str:
     Raises:
         ConfigError: an input of the job is invalid, or a vote could tie, or a model was trained on scored videos.
     """
-    plan, out = _plan(job), Storage(job.out)
+    plan, out = check(job), Storage(job.out)
     with run_lease(out):
         stages, extra = _decisions(job, plan)
         *_, final = stages.values()
@@ -99,7 +97,12 @@ def evaluate(job: EvaluateJob) -> str:
     return table.text(result)
 
 
-def _plan(job: EvaluateJob) -> _Plan:
+def check(job: EvaluateJob) -> EvaluatePlan:
+    """Check what a job needs, and return its plan. Starts nothing.
+
+    Raises:
+        ConfigError: as `evaluate`.
+    """
     index = FaceStore.open(job.store)
     part = splits.eval_part(index, job.split)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
@@ -122,7 +125,9 @@ def _plan(job: EvaluateJob) -> _Plan:
             f"{len(seen)} of the {len(scored)} videos of {job.split} are training or tuning videos, as {min(seen)}; "
             "fix: score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
-    return _Plan(index, part, len(rows), cards, seen, _manifest(job.groups, scored) if job.groups else None)
+    done = Storage(job.out).exists("scores.json")
+    manifest = _manifest(job.groups, scored) if job.groups else None
+    return EvaluatePlan(job, index, part, len(rows), cards, seen, manifest, done)
 
 
 def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
@@ -138,7 +143,7 @@ def _manifest(path: str, scored: set[str]) -> dict[str, list[str]]:
     return columns
 
 
-def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict[str, Any]]:
+def _decisions(job: EvaluateJob, plan: EvaluatePlan) -> tuple[dict[str, Decision], dict[str, Any]]:
     """Return the decisions by stage, and additional entries of scores.json."""
     if job.predictions is not None:
         return {"as_given": _given("--predictions", job.predictions, plan)}, {}
@@ -152,7 +157,7 @@ def _decisions(job: EvaluateJob, plan: _Plan) -> tuple[dict[str, Decision], dict
     return stages, tuned
 
 
-def _given(option: str, path: str, plan: _Plan) -> Decision:
+def _given(option: str, path: str, plan: EvaluatePlan) -> Decision:
     """Return the decisions of a file of predictions on the labeled rows of the part."""
     if path.endswith(".parquet"):
         storage, name = folder_and_name(path)
@@ -176,7 +181,7 @@ def _tuned(raw: Decision) -> dict[str, Any]:
     return {"macro_f1": fitted.macro_f1, "thresholds": at, "smoothing_radius": fitted.radius}
 
 
-def _origin(job: EvaluateJob, plan: _Plan) -> dict[str, Any]:
+def _origin(job: EvaluateJob, plan: EvaluatePlan) -> dict[str, Any]:
     """Return the origin of the figures."""
     origins = dict.fromkeys(card.training.thresholds_from for card in plan.cards)
     return {

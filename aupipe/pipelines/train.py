@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -43,20 +44,47 @@ from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import pretrained, run_dir, task_data, task_loader
 from aupipe.training.learner import build_learner
-from aupipe.training.recipe import FROM_STAGE
+from aupipe.training.recipe import FROM_STAGE, Stage
 from aupipe.training.task_data import TaskData
 
 logger = logging.getLogger(__name__)
 
 
-def describe(job: TrainJob) -> str:
-    """Return the plan of a run and its completed stages in words. Starts nothing.
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage that can be trained.
+
+    Attributes:
+        steps: optimizer steps of an epoch by task.
+        parameters: number of parameters, and of those that are trained.
+        done: whether it is complete.
+    """
+
+    name: str
+    stage: Stage
+    data: Mapping[Task, TaskData]
+    steps: Mapping[Task, int]
+    parameters: tuple[int, int]
+    done: bool
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """The stages of a run that can be trained."""
+
+    job: TrainJob
+    source: str  # of the store
+    stages: Sequence[StagePlan]
+
+
+def check(job: TrainJob) -> TrainPlan:
+    """Check what a run needs, and return its plan. Starts nothing.
 
     Raises:
         ConfigError: the recipe, the store, or the initial weights are invalid.
     """
     index = FaceStore.open(job.store)
-    lines = [f"recipe {job.recipe.name}, store {job.store} ({index.card.source}), run {job.out}"]
+    stages: list[StagePlan] = []
     tensors: dict[str, set[str]] = {}  # stage → names of its tensors
     seen: set[tuple[str, str]] = set()  # (store, video) of the training videos of all stages so far
     for name in job.recipe.needed():
@@ -79,18 +107,29 @@ def describe(job: TrainJob) -> str:
         seen |= {(each.index.storage.root, video) for each in data.values() for video in each.train.videos}
         _check_unseen(data, seen, setting)
         sizes = [(p.numel(), p.requires_grad) for p in learner.parameters()]
+        parameters = sum(n for n, _ in sizes), sum(n for n, on in sizes if on)
+        stages.append(StagePlan(name, stage, data, steps, parameters, history(job, name) is not None))
+    return TrainPlan(job, index.card.source, stages)
+
+
+def text(plan: TrainPlan) -> str:
+    """Return a plan for a terminal."""
+    job = plan.job
+    lines = [f"recipe {job.recipe.name}, store {job.store} ({plan.source}), run {job.out}"]
+    for each in plan.stages:
+        stage, (count, trained) = each.stage, each.parameters
         lines.append(
-            f"stage {name}: {sum(n for n, _ in sizes):,} parameters, {sum(n for n, on in sizes if on):,} trainable, "
+            f"stage {each.name}: {count:,} parameters, {trained:,} trainable, "
             f"from {stage.init}; {stage.epochs} epochs of batches of {stage.batch}"
             + (f", encoded once ({stage.encode_once.copies} augmented copies)" if stage.encode_once else "")
             + (f", {stage.cross_validate} folds of people first" if stage.cross_validate else "")
-            + (" (done)" if history(job, name) is not None else "")
+            + (" (done)" if each.done else "")
         )
-        for task, each in data.items():
-            scored = f", scored on {len(each.eval.frames):,}" if each.eval else ""
+        for task, data in each.data.items():
+            scored = f", scored on {len(data.eval.frames):,}" if data.eval else ""
             lines.append(
-                f"  {task}: {len(each.train.frames):,} crops of {len(each.train.videos)} videos "
-                f"({len(each.train.held_out_videos)} more held out), {steps[task]} steps per epoch{scored}"
+                f"  {task}: {len(data.train.frames):,} crops of {len(data.train.videos)} videos "
+                f"({len(data.train.held_out_videos)} more held out), {each.steps[task]} steps per epoch{scored}"
             )
     return "\n".join(lines)
 
@@ -115,7 +154,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     """Run the recipe's last stage and the stages that it builds on, write RUN/best, and return the summary.
 
     Raises:
-        ConfigError: as `describe`, or RUN contains another run.
+        ConfigError: as `check`, or RUN contains another run.
         AupipeError: training failed.
     """
     folder = Storage(job.out)
@@ -124,7 +163,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     if (done := run_dir.summary(folder)) is not None:
         run_dir.begin(folder, identity)
         return done
-    logger.info("%s", describe(job))
+    logger.info("%s", text(check(job)))
     run_dir.begin(folder, identity)
     ray_internals.configure_train()
     with run_lease(folder), session(log_to_driver=False):

@@ -7,6 +7,7 @@ RUN/folds.json     all finished runs, also those of earlier commands with other 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from aupipe.errors import ConfigError
 from aupipe.facestore.folds import FOLDS
 from aupipe.pipelines import train
 from aupipe.pipelines.session import session
+from aupipe.pipelines.train import TrainPlan
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.storage import Storage
 from aupipe.training import run_dir
@@ -41,9 +43,18 @@ def jobs(job: TrainJob) -> dict[str, TrainJob]:
     return found
 
 
-def describe(job: TrainJob) -> str:
-    """Return the plans of all runs in words. Starts nothing."""
-    return "\n".join(train.describe(one) for one in jobs(job).values())
+def check(job: TrainJob) -> list[TrainPlan]:
+    """Check what all runs need, and return their plans. Starts nothing.
+
+    Raises:
+        ConfigError: as `jobs` and `train.check`.
+    """
+    return [train.check(one) for one in jobs(job).values()]
+
+
+def text(plans: Sequence[TrainPlan]) -> str:
+    """Return the plans for a terminal."""
+    return "\n".join(train.text(plan) for plan in plans)
 
 
 def train_folds(job: TrainJob) -> dict[str, Any]:
@@ -63,7 +74,7 @@ def train_folds(job: TrainJob) -> dict[str, Any]:
     return table
 
 
-def text(table: dict[str, Any]) -> str:
+def table_text(table: dict[str, Any]) -> str:
     """Return the table for a terminal: one row per fold, one column per variant of its settings."""
     found: dict[str, dict[str, float]] = {}
     for name, figures in table.items():

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aupipe.data import splits
@@ -30,11 +31,12 @@ from aupipe.pipelines import ray_internals, train, train_stage
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
-from aupipe.pipelines.tune_search import check, run_trials
+from aupipe.pipelines.tune_search import check_searcher, run_trials
 from aupipe.pipelines.tune_trial import TuneJob, train_job, trial_job
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import run_dir
+from aupipe.training.search_space import Dimension
 from aupipe.tuning import search, trials
 from aupipe.tuning.plot import picture
 
@@ -43,27 +45,54 @@ logger = logging.getLogger(__name__)
 RECIPE, TABLE, PICTURE = "best.yaml", "trials.parquet", "trials.png"
 
 
-def describe(job: TuneJob) -> str:
-    """Return the plan of a search and its completed trials in words. Starts nothing.
+@dataclass(frozen=True)
+class TunePlan:
+    """A search that can be run.
+
+    Attributes:
+        space: key of a setting → its dimension.
+        shared: stages that are trained once for all trials.
+        status: the status of each trial that was started.
+        default: the plan of the unmodified recipe.
+    """
+
+    job: TuneJob
+    space: Mapping[str, Dimension]
+    shared: Sequence[str]
+    status: Sequence[str]
+    default: train.TrainPlan
+
+
+def check(job: TuneJob) -> TunePlan:
+    """Check what a search needs, and return its plan. Starts nothing.
 
     Raises:
         ConfigError: there is nothing to search, or the recipe, the store or the weights are invalid.
     """
-    check(job.searcher)
+    check_searcher(job.searcher)
     space, shared = search.search_space(job.recipe), search.shared(job.recipe)
     if "validation" not in FaceStore.open(job.store).splits:
         raise DatasetError(f"{job.store} has no validation split to score the best trial on; fix: give another store")
     if job.recipe.stages[job.recipe.needed()[-1]].tasks.au is None:
         raise ConfigError("a search compares AU scores, but the recipe's last stage predicts none")
-    found = trials.read(Storage(job.out))
-    done = sum(trial.status != "running" for trial in found)
+    status = [trial.status for trial in trials.read(Storage(job.out))]
+    default = train.check(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers))
+    return TunePlan(job, space, list(shared.stages) if shared else [], status, default)
+
+
+def text(plan: TunePlan) -> str:
+    """Return a plan for a terminal."""
+    job, done = plan.job, sum(status != "running" for status in plan.status)
     return "\n".join(
         [
-            f"{job.trials} trials ({job.searcher}), including the unmodified recipe: {done} done, {len(found) - done} "
-            f"started; workers each: {job.workers}",
-            *(f"  {key}: {dimension.kind} {', '.join(map(str, dimension.ends))}" for key, dimension in space.items()),
-            f"once for all trials: {', '.join(shared.stages) if shared else 'nothing'}",
-            train.describe(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers)),
+            f"{job.trials} trials ({job.searcher}), including the unmodified recipe: {done} done, "
+            f"{len(plan.status) - done} started; workers each: {job.workers}",
+            *(
+                f"  {key}: {dimension.kind} {', '.join(map(str, dimension.ends))}"
+                for key, dimension in plan.space.items()
+            ),
+            f"once for all trials: {', '.join(plan.shared) or 'nothing'}",
+            train.text(plan.default),
         ]
     )
 
@@ -72,16 +101,16 @@ def tune(job: TuneJob) -> dict[str, Any]:
     """Run the trials, or resume them, write the files listed above, and return the summary.
 
     Raises:
-        ConfigError: as `describe`, or OUT contains another search.
+        ConfigError: as `check`, or OUT contains another search.
         AupipeError: no trial could be trained.
     """
     out, index = Storage(job.out), FaceStore.open(job.store)
-    plan = describe(job)
+    plan = check(job)
     identity = run_dir.identity(job.recipe, index, splits.SEARCH)
     run_dir.begin(out, identity | {"search": job.recipe.model_dump(mode="json")["search"]})
     if (done := run_dir.summary(out)) is not None and done["trials"] >= job.trials:
         return done
-    logger.info("%s", plan)
+    logger.info("%s", text(plan))
     ray_internals.configure_train()
     ray_internals.configure_tune()
     # Without a dashboard Ray Train never releases the resources of a trial that was stopped early.
@@ -162,7 +191,7 @@ def _unseen(job: TuneJob, index: FaceStore, checkpoints: Mapping[str, str]) -> d
     }
 
 
-def text(summary: Mapping[str, Any]) -> str:
+def summary_text(summary: Mapping[str, Any]) -> str:
     """Return the summary for a terminal."""
     best, unseen = summary["best"], summary["unseen"]
     states = ", ".join(f"{count} {status}" for status, count in summary["by_status"].items() if count)

@@ -45,7 +45,7 @@ def run_trials(job: TuneJob, starts: Mapping[str, str]) -> None:
         _fit(job, starts, space_of(job), count=missing, searcher=optuna(job.recipe.seed, completed))
 
 
-def check(searcher: str) -> None:
+def check_searcher(searcher: str) -> None:
     """Check that the searcher is installed.
 
     Raises:

@@ -79,10 +79,32 @@ class Timeline:
     statuses: Sequence[tuple[float, float, str]]
 
 
-def describe(job: ReportJob) -> str:
-    """Return the plan in one line."""
-    videos, _ = _read(Storage(job.annotation))
-    return f"would write {redact(job.out)}/{INDEX} and the pages of {len(videos)} videos"
+@dataclass(frozen=True)
+class ReportPlan:
+    """The annotation of a job.
+
+    Attributes:
+        videos: the rows of videos.parquet, ordered by video_id.
+        run: run.json; {} if a run has not ended.
+    """
+
+    job: ReportJob
+    videos: list[dict[str, Any]]
+    run: dict[str, Any]
+
+
+def check(job: ReportJob) -> ReportPlan:
+    """Check that there is an annotation, and return the plan. Writes nothing.
+
+    Raises:
+        ConfigError: there is no annotation.
+    """
+    return ReportPlan(job, *_read(Storage(job.annotation)))
+
+
+def text(plan: ReportPlan) -> str:
+    """Return a plan for a terminal."""
+    return f"would write {redact(plan.job.out)}/{INDEX} and the pages of {len(plan.videos)} videos"
 
 
 def write(job: ReportJob) -> str:
@@ -92,7 +114,8 @@ def write(job: ReportJob) -> str:
         ConfigError: there is no annotation.
     """
     source, target = Storage(job.annotation), Storage(job.out)
-    videos, run = _read(source)
+    plan = check(job)
+    videos, run = plan.videos, plan.run
     tables = {name: _dataset(source, name) for name in ("frames", "events")}
     pages: dict[str, str] = {}
     rates: dict[str, Sequence[float | None]] = {}

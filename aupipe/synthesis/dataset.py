@@ -22,7 +22,7 @@ from aupipe.facestore.schema import SPLITS
 from aupipe.storage import Storage
 from aupipe.synthesis.au_schedule import VideoPlan, plan
 from aupipe.synthesis.clip import FPS, crops, encode, perform
-from aupipe.synthesis.render_job import CARD, SynthesisConfig, check, json_bytes, made_from
+from aupipe.synthesis.render_job import CARD, SynthesisConfig, json_bytes, made_from
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.voice import samples
 
@@ -101,13 +101,8 @@ class VideoSet:
         storage.write(CARD, json_bytes(self.card() | {"splits": {split: asdict(c) for split, c in found.items()}}))
         return summary(found, storage.root)
 
-    def describe(self, storage: Storage) -> str:
-        """Return the plan as text.
-
-        Raises:
-            ConfigError: as for `check`.
-        """
-        check(self, storage)
+    def text(self, storage: Storage) -> str:
+        """Return the plan as text."""
         clips = self.units()
         done = sum(self.is_complete(clip, storage) for clip in clips)
         size, validation = self.config.render.size_px, sum(clip.people[0].split == "validation" for clip in clips)

@@ -19,7 +19,7 @@ import numpy as np
 
 from aupipe import facs
 from aupipe.storage import Storage
-from aupipe.synthesis.render_job import CARD, SynthesisConfig, check, json_bytes, made_from
+from aupipe.synthesis.render_job import CARD, SynthesisConfig, json_bytes, made_from
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.stills import stills
 
@@ -103,13 +103,8 @@ class StillSet:
         text = " ".join(f"{au} {rate:.3f}" for au, rate in zip(facs.AUS, rates, strict=True))
         return f"{len(people):,} people, {len(rows):,} pictures; {text}\ndata set: {storage.path(MANIFEST)}"
 
-    def describe(self, storage: Storage) -> str:
-        """Return the plan as text.
-
-        Raises:
-            ConfigError: as for `check`.
-        """
-        check(self, storage)
+    def text(self, storage: Storage) -> str:
+        """Return the plan as text."""
         people = self.units()
         done = sum(self.is_complete(person, storage) for person in people)
         return (

@@ -82,7 +82,7 @@ def test_table_has_one_row_per_fold_and_one_column_per_change() -> None:
     table = {
         name: {"macro_f1": f1} for name, f1 in (("fold-0", 0.5), ("official", 0.25), ("official,fusion=fixed", 0.75))
     }
-    lines = train_folds.text(table).splitlines()
+    lines = train_folds.table_text(table).splitlines()
     assert lines[0].split() == ["fold", "fusion=fixed", "recipe"]
     assert [line.split() for line in lines[1:]] == [["official", "0.750", "0.250"], ["fold-0", "0.500"]]
 

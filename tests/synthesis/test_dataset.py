@@ -29,7 +29,7 @@ def spec(seed: int = 0, **config: object) -> VideoSet:
 
 def test_a_folder_belongs_to_one_data_set(tmp_path: Path) -> None:
     storage = Storage(tmp_path / "set")
-    assert "0 done" in spec().describe(storage)
+    assert "0 done" in spec().text(storage)
     assert not storage.names()  # A dry run writes nothing.
     claim(spec(), storage)
     check(spec(), storage)
