@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 import torch
 
-from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, retry, schema
+from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, probe_cache, retry, schema
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
 from aupipe.annotation.ledger import Entry, Ledger
@@ -38,6 +38,7 @@ from aupipe.annotation.model_stages import (
     Group,
     VideosResult,
 )
+from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
@@ -92,7 +93,7 @@ class Runner(Protocol):
     """A runner of the stages of `stages` and `model_stages`; it may return rows in any order."""
 
     def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
-        """Run `Probe`."""
+        """Run `Probe`, on at least one of the rows."""
 
     def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Run `ExtractAudio`."""
@@ -300,6 +301,8 @@ def _run(
             not_exported = _incomplete(committed, _export(runner, committed, named, job.export))
         retry.reset_attempts(storage)
     work = state.work
+    if not work.pending:
+        probe_cache.delete_all(storage)
     write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         finished = [(record.source_hash, record.head_key) for record, _ in committed.current().values()]
@@ -339,7 +342,7 @@ def _is_local(job: AnnotateJob, state: _State, storage: Storage) -> bool:
 
 def _carry_out(job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
-    probed = _probe(runner, state.work.to_probe)
+    probed = _probe(runner, state.work.to_probe, ProbeCache.read(storage, keys.config, state.signatures))
     state.work = plan(state.inputs, state.signatures, state.committed, keys, probed)
     with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
         frames, work_s = _work(_Run(keys, storage, runner, state.committed.next_generation), state.work, job)
@@ -388,10 +391,17 @@ def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
     return total, work_s
 
 
-def _probe(runner: Runner, inputs: Sequence[Input]) -> dict[str, ProbeResult]:
-    rows = runner.probe([ProbeRequest(video).to_row() for video in inputs]) if inputs else ()
-    results = [ProbeResult.from_row(row) for row in rows]
-    return {result.video_id: result for result in results}
+def _probe(runner: Runner, inputs: Sequence[Input], cached: ProbeCache) -> dict[str, ProbeResult]:
+    """Return the result of each input, by video_id. Results of a killed run are not computed again."""
+    results = {video.video_id: result for video in inputs if (result := cached.get(video)) is not None}
+    while missing := {video.video_id: video for video in inputs if video.video_id not in results}:
+        for row in runner.probe([ProbeRequest(video).to_row() for video in missing.values()]):
+            result = ProbeResult.from_row(row)
+            results[result.video_id] = result
+            cached.add(missing[result.video_id], result)
+        if missing.keys().isdisjoint(results):
+            raise AupipeError(f"probe: no result for {len(missing)} inputs; fix: run the same command again")
+    return results
 
 
 def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:

@@ -49,6 +49,9 @@ class LimitsConfig(Section):
     probe_s: float = Field(
         default=3600.0, gt=0
     )  # for reading the packets or sound of a video, until the worker is ended
+    # Without any result of any worker, until the job ends with exit code 1. It exceeds the other limits, which end a
+    # stalled worker. The wait for the first node is not counted.
+    no_progress_s: float = Field(default=7200.0, gt=0)
 
 
 class CostConfig(Section):

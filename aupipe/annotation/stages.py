@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -175,6 +175,30 @@ class Probe:
             )
             result = ProbeResult(video.video_id, record=record, segments=segments)
         return (ProbeResult(video.video_id, outcome.reason) if outcome.reason else result).to_row()
+
+
+class ProbePacket:
+    """The stage that probes several videos and yields a result for each, until a limit in time.
+
+    Videos that it did not reach have no result. Its work is bounded, so that results arrive steadily.
+    """
+
+    def __init__(self, probe: Probe, budget_s: float) -> None:
+        self._probe, self._budget_s = probe, budget_s
+
+    def __call__(self, row: Row) -> Iterator[Row]:
+        start = time.monotonic()
+        for request in json.loads(row["requests"]):
+            yield self._probe(request)
+            if time.monotonic() - start > self._budget_s:
+                return
+
+    @staticmethod
+    def rows(requests: Sequence[Row], size: int) -> list[Row]:
+        """Return the requests in rows of `size`."""
+        return [
+            {"requests": json.dumps(list(requests[first : first + size]))} for first in range(0, len(requests), size)
+        ]
 
 
 class Decode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.metrics import Counter
 
 from aupipe.annotation import model_stages
@@ -19,13 +20,14 @@ from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.model_stages import Export, Group
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import Decode, Probe, Row, SegmentTask
-from aupipe.errors import ConfigError
+from aupipe.annotation.stages import Decode, Probe, ProbePacket, Row, SegmentTask
+from aupipe.errors import ConfigError, EnvironmentFailure, one_line
 from aupipe.models import default_models
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import (
     Pool,
+    await_node,
     device_of,
     gpus_per_worker,
     label_selector_for,
@@ -46,6 +48,9 @@ RETAIN_MEMORY_ENV = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
+# The work of a task of probing: a packet of videos of which it probes as many as it can in this time. The results of a
+# task arrive at its end, so larger tasks would look like a cluster without progress.
+PROBES_PER_TASK, _PROBE_S = 16, 30.0
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced, because libraries leak
 
 
@@ -97,14 +102,21 @@ class RayRunner:
         """Options of tasks that need a CPU."""
         return {"num_cpus": 1, "label_selector": label_selector_for("decode", self.keys.config.resources)}
 
-    def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
-        probed = ray.data.from_items(list(rows)).map(Probe(self.keys.config, self.storage), **self.on_cpus)
-        return list(probed.take_all())
+    def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
+        stage = ProbePacket(Probe(self.keys.config, self.storage), _PROBE_S)
+        size = min(PROBES_PER_TASK, -(-len(rows) // self.decoders))
+        packets = ProbePacket.rows(rows, size)
+        probed = ray.data.from_items(packets, override_num_blocks=len(packets)).flat_map(
+            stage, **self.on_cpus, compute=TaskPoolStrategy(size=self.decoders)
+        )
+        with self._reserved(self._decoders(len(packets))):
+            yield from _counted(self._watched("probe", probed), "probe", len(rows))
 
     def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
         stage = ExtractAudio(self.keys.config, self.storage)
         pool = TaskPoolStrategy(size=self.decoders)
-        return ray.data.from_items(list(rows)).map(stage, **self.on_cpus, compute=pool).iter_rows()
+        videos = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+        return self._watched("audio", videos.map(stage, **self.on_cpus, compute=pool))
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         config = self.keys.config
@@ -124,7 +136,7 @@ class RayRunner:
         )  # fmt: skip
         progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
         ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
-        for row in encoded.iter_rows():
+        for row in self._watched("observe", encoded):
             if row["last"]:
                 ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
             progress.add(row["frames"])
@@ -137,26 +149,55 @@ class RayRunner:
             **self.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(self.decoders, len(groups)))),
             runtime_env={"env_vars": RELEASE_MEMORY_ENV},
         )  # fmt: skip
-        yield from _counted(rows.iter_rows(), "finalize", sum(len(group.records) for group in groups))
+        yield from _counted(
+            self._watched("finalize", rows), "finalize", sum(len(group.records) for group in groups), _videos_of
+        )
 
     def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterator[Row]:
-        exported = ray.data.from_items(list(rows)).map(Export(self.storage, forms), **self.on_cpus)
-        yield from _counted(exported.iter_rows(), "export", sum(len(json.loads(row["video_ids"])) for row in rows))
+        videos = ray.data.from_items(list(rows), override_num_blocks=len(rows))
+        exported = self._watched("export", videos.map(Export(self.storage, forms), **self.on_cpus))
+        yield from _counted(exported, "export", sum(_videos_of(row) for row in rows), _videos_of)
+
+    def _watched(self, stage: str, rows: ray.data.Dataset) -> Iterator[Row]:
+        """Yield the rows of an execution as they come.
+
+        Raises:
+            EnvironmentFailure: no result came for `limits.no_progress_s`.
+        """
+        try:
+            yield from rows.iter_rows()
+        except ExecutionTimeoutError as error:
+            nodes = sum(node["Alive"] for node in ray.nodes())
+            waited = one_line(error).partition("Operators still running:")[2].partition("If this is expected")[0]
+            raise EnvironmentFailure(
+                f"{stage}: no result for {self.keys.config.limits.no_progress_s:g} s, with {nodes} nodes alive; "
+                f"waited for{waited.rstrip()}; fix: check the cluster (`ray status`) and run the same command again, "
+                "or raise --set limits.no_progress_s"
+            ) from error
 
     def reserved(self, segments: int) -> AbstractContextManager[None]:
-        return reserved_resources(self.resource_bundles(segments), self.keys.config.resources)
+        return self._reserved(self.resource_bundles(segments))
+
+    @contextmanager
+    def _reserved(self, bundles: Sequence[tuple[Pool, dict[str, int]]]) -> Iterator[None]:
+        resources = self.keys.config.resources
+        with reserved_resources(bundles, resources):
+            if bundles:
+                await_node("decode", resources)
+            yield
 
     def resource_bundles(self, segments: int) -> list[tuple[Pool, dict[str, int]]]:
         """Return the bundles of resources of so many segments: a CPU each, as far as so many are decoded at a time,
         and the encoders.
         """
-        count = min(self.decoders, segments)
-        if not count:
+        if not segments:
             return []
         gpus = gpus_per_worker(self.keys.config.resources)
-        decoder: tuple[Pool, dict[str, int]] = ("decode", {"CPU": 1})
-        encoder: tuple[Pool, dict[str, int]] = ("infer", {"GPU": gpus, "CPU": 1}) if gpus else decoder
-        return [decoder] * count + [encoder] * self.keys.config.encoders
+        encoder: tuple[Pool, dict[str, int]] = ("infer", {"GPU": gpus, "CPU": 1}) if gpus else ("decode", {"CPU": 1})
+        return [*self._decoders(segments), *[encoder] * self.keys.config.encoders]
+
+    def _decoders(self, tasks: int) -> list[tuple[Pool, dict[str, int]]]:
+        return [("decode", {"CPU": 1})] * min(self.decoders, tasks)
 
 
 @contextmanager
@@ -183,12 +224,19 @@ def _configure(config: AnnotateConfig) -> None:
     if config.object_store_bytes is not None:
         options = context.execution_options
         options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_bytes)
+    context.execution_no_progress_timeout_s = config.limits.no_progress_s
     context.retried_map_errors, context.max_map_retries = list(TRANSIENT), _RETRIES
 
 
-def _counted(rows: Iterable[Row], stage: str, videos: int) -> Iterator[Row]:
+def _counted(
+    rows: Iterable[Row], stage: str, videos: int, videos_of: Callable[[Row], int] = lambda row: 1
+) -> Iterator[Row]:
     progress = Progress(stage, videos, "videos")
     for row in rows:
-        progress.add(len(json.loads(row["video_ids"])))
+        progress.add(videos_of(row))
         yield row
     progress.finish()
+
+
+def _videos_of(row: Row) -> int:
+    return len(json.loads(row["video_ids"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,11 +21,14 @@ from aupipe.periodic import periodically
 from aupipe.pipelines import processes, ray_internals
 from aupipe.pipelines.ray_address import cluster_address, job_environment, local_options
 
+logger = logging.getLogger(__name__)
+
 Pool = Literal["decode", "infer", "train"]
 
 # The time that the processes of a local Ray have for their own exit after `ray.shutdown`. In Ray 2.60 a worker can
 # deadlock at its exit, when a publisher posts to an event loop that shuts down. It would hold its memory for ever.
 _EXIT_GRACE_S = 2.0
+_POLL_NODES_S, _LOG_WAIT_S = 0.5, 60.0
 _COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
 
@@ -148,6 +152,25 @@ def reserved_resources(bundles: Sequence[tuple[Pool, Mapping[str, int]]], resour
         yield
     finally:
         request_resources(bundles=[])
+
+
+def await_node(pool: Pool, resources: Resources) -> None:
+    """Wait for a node of a pool with a CPU, because a cluster may begin without nodes and take any time to start one.
+
+    Ray Data would end an execution that waits for longer than its time-out without progress.
+    """
+    selector = label_selector_for(pool, resources) or {}
+    start = logged = time.monotonic()
+    while not any(
+        node["Alive"] and node["Resources"].get("CPU", 0) >= 1 and selector.items() <= node["Labels"].items()
+        for node in ray.nodes()
+    ):
+        now = time.monotonic()
+        if now - logged > _LOG_WAIT_S:
+            logged = now
+            of_pool = f" of the pool {pool}" if selector else ""
+            logger.warning("no node%s with a CPU is alive; waiting since %.0f s", of_pool, now - start)
+        time.sleep(_POLL_NODES_S)
 
 
 def device_of(resources: Resources) -> str:

@@ -1,0 +1,51 @@
+"""Probing on Ray: a task is small, so a long list of slow probes is progress, and a stalled cluster ends the job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from aupipe.annotation import model_set
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Probe, ProbeRequest, ProbeResult, Row
+from aupipe.errors import EnvironmentFailure
+from aupipe.pipelines import annotate as on_ray
+from aupipe.pipelines.annotate import RayRunner
+from aupipe.storage import Storage
+
+pytestmark = pytest.mark.ray
+
+
+class SlowProbe(Probe):
+    def __call__(self, row: Row) -> Row:
+        time.sleep(0.5)
+        return ProbeResult(ProbeRequest.from_row(row).video.video_id).to_row()
+
+
+def test_the_guard_passes_slow_probes_and_ends_a_stall(
+    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 s of probes on two workers, with a guard of 8 s."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(on_ray, "Probe", SlowProbe)
+    models = model_set.load([checkpoint], "mean")
+    keys = CacheKeys(models, AnnotateConfig(limits={"no_progress_s": 8.0}))
+    runner = RayRunner(keys, Storage(tmp_path), ray.put(models), ray.put(models.heads), workers=2)
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "execution_no_progress_timeout_s", -1)
+    on_ray._configure(keys.config)
+    requests = [ProbeRequest(Input(f"{number}.mp4", str(number))).to_row() for number in range(48)]
+    monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 4)
+    assert sorted(int(row["video_id"]) for row in runner.probe(requests)) == list(range(48))
+    monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 48)
+    stall = (
+        r"^probe: no result for 8 s, with 1 nodes alive; waited for.* 2 active task.*raise --set limits.no_progress_s$"
+    )
+    with pytest.raises(EnvironmentFailure, match=stall):
+        list(runner.probe(requests))
