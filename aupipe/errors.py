@@ -52,6 +52,12 @@ class NotFoundError(MediaError):
     reason = "not_found"
 
 
+class ChangedError(MediaError):
+    """The file was overwritten while it was read, so its parts would be of two videos."""
+
+    reason = "changed"
+
+
 class PermissionDeniedError(MediaError):
     reason = "permission_denied"
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, Protocol
 
@@ -60,6 +62,7 @@ PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
 GROUP_VIDEOS = 64  # videos finalized together, at most
 # The largest job that `engine=auto` runs in this process, about 30 s of work on one core.
 LOCAL_FRAMES = 600
+_JUDGED_INPUTS = 200  # the first ones, of which `limits.quarantined_share` is the maximum that may be quarantined
 _LOCAL_INPUTS = 20  # at most, because the estimate of the frames reads each header
 
 
@@ -294,7 +297,7 @@ def _run(
         is_local = _is_local(job, state, storage)
         if not is_local:
             retry.reset_attempts(storage)
-        with (local_runner if is_local else open_ray)(job, keys, storage) as runner:
+        with (local_runner if is_local else open_ray)(job, keys, storage) as runner, _interrupted_by_sigterm():
             frames, work_s = _carry_out(job, state, keys, storage, runner)
             committed = Ledger.read(storage)
             committed.reconcile()
@@ -342,7 +345,12 @@ def _is_local(job: AnnotateJob, state: _State, storage: Storage) -> bool:
 
 def _carry_out(job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
-    probed = _probe(runner, state.work.to_probe, ProbeCache.read(storage, keys.config, state.signatures))
+    cached = ProbeCache.read(storage, keys.config, state.signatures)
+    try:
+        probed = _probe(runner, state.work.to_probe, cached)
+    except BaseException:  # also an interruption: the next run does not probe them again
+        cached.write()
+        raise
     state.work = plan(state.inputs, state.signatures, state.committed, keys, probed)
     with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
         frames, work_s = _work(_Run(keys, storage, runner, state.committed.next_generation), state.work, job)
@@ -371,10 +379,14 @@ def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
     for number, batch in enumerate(batches):
         if job.phase != "finalize":
             reasons = _extract_audio(run, batch)
-            frames, more, spent = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
-            work.add_spent(spent)
-            work.quarantine(reasons | more)
-            total += frames
+            extracted = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
+            work.add_spent(extracted.spent)
+            reasons |= extracted.reasons
+            wholly_lost = work.add_losses(extracted.losses_without(reasons))
+            sources = [work.extract[video_id][0].source_hash for video_id in wholly_lost]
+            features.delete(run.storage, {run.keys.video(source) for source in sources})
+            work.quarantine(reasons | wholly_lost)
+            total += extracted.frames
         if job.phase != "observe":
             pending = {key: work.extract[key] for key in batch if key in work.extract}
             reasons = _finalize(run, pending, work.decide if number == 0 else {})
@@ -399,9 +411,25 @@ def _probe(runner: Runner, inputs: Sequence[Input], cached: ProbeCache) -> dict[
             result = ProbeResult.from_row(row)
             results[result.video_id] = result
             cached.add(missing[result.video_id], result)
+            if len(results) == _JUDGED_INPUTS:
+                _check_share(results.values(), cached.config.limits.quarantined_share)
         if missing.keys().isdisjoint(results):
             raise AupipeError(f"probe: no result for {len(missing)} inputs; fix: run the same command again")
     return results
+
+
+def _check_share(results: Collection[ProbeResult], max_share: float) -> None:
+    """Check that most inputs can be annotated, because a wrong setting or a missing right concerns all.
+
+    Raises:
+        AupipeError: more than `max_share` of the inputs are quarantined.
+    """
+    reasons = [result.reason for result in results if result.reason]
+    if len(reasons) > max_share * len(results):
+        raise AupipeError(
+            f"{len(reasons)} of the first {len(results)} inputs are quarantined, for example {reasons[-1]}; fix: check "
+            "the inputs, or allow it with --set limits.quarantined_share=1"
+        )
 
 
 def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:
@@ -418,30 +446,54 @@ def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
     return {result.video_id: result.error for result in results if result.error}
 
 
-def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> tuple[int, dict[str, str], dict[str, Spent]]:
-    """Extract every missing segment. Return the number of frames, the reasons of failed videos, and the costs.
+@dataclass
+class _Extracted:
+    """The results of `_extract`.
+
+    Attributes:
+        reasons: of failed videos, by video_id.
+        losses: the reasons of lost segments, by video_id and key.
+        spent: the costs, by video_id.
+    """
+
+    frames: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, dict[str, str]] = field(default_factory=dict)
+    spent: dict[str, Spent] = field(default_factory=dict)
+
+    def add(self, part: EncodedPart) -> None:
+        """Add the result of a part."""
+        self.frames += part.frames
+        work_s, attempts = self.spent.get(part.video_id, (0.0, 1))
+        self.spent[part.video_id] = (work_s + part.work_s, max(attempts, part.attempts))
+        if part.error:
+            self.reasons[part.video_id] = part.error
+        elif part.lost:
+            self.losses.setdefault(part.video_id, {})[part.key] = part.lost
+
+    def losses_without(self, failed: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the losses of videos that did not fail."""
+        return {video_id: losses for video_id, losses in self.losses.items() if video_id not in failed}
+
+
+def _extract(run: _Run, pending: Mapping[str, PendingVideo]) -> _Extracted:
+    """Extract every missing segment.
 
     A segment is complete if its files are stored, whatever workers reported, because the result rows of a worker that
     died may be lost.
     """
-    reasons: dict[str, str] = {}
-    spent: dict[str, Spent] = {}
-    frames = 0
+    found = _Extracted()
     for _ in range(run.keys.config.limits.attempts + 2):
         done = features.segments(run.storage)
         tasks = [
             SegmentTask(key, segment)
-            for video_id, (_, segments) in pending.items() if video_id not in reasons
+            for video_id, (_, segments) in pending.items() if video_id not in found.reasons
             for key, segment in segments if key not in done
         ]  # fmt: skip
         if not tasks:
-            return frames, reasons, spent
+            return found
         for part in map(EncodedPart.from_row, run.runner.extract(tasks)):
-            frames += part.frames
-            work_s, attempts = spent.get(part.video_id, (0.0, 1))
-            spent[part.video_id] = (work_s + part.work_s, max(attempts, part.attempts))
-            if part.error:
-                reasons[part.video_id] = part.error
+            found.add(part)
     raise AupipeError(
         f"{tasks[0].segment.uri} and {len(tasks) - 1} more segments did not complete; re-run the command to retry"
     )
@@ -544,6 +596,19 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
         ]
         generation = Ledger.read(storage).next_generation
         ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM interrupt the block as Ctrl-C does, so that what is done is committed before the process ends."""
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread can set a handler.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from aupipe.faces.align import crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.track import TrackingConfig
+from aupipe.media.container import media_time_s
 from aupipe.media.frames import Frame
+from aupipe.media.probe import VideoInfo
 
 PART_CROPS = 256  # crops in one part, which bounds the memory of a worker
 
@@ -76,6 +78,23 @@ def extract(
             if crop_points is not None and frame_faces.frame.image is not None:
                 crops.append(np.stack([crop(frame_faces.frame.image, crop_points, template) for template in templates]))
     yield _part(rows, crops, len(templates), number, last=True)
+
+
+def lost_rows(segment: Segment, info: VideoInfo) -> pa.Table:
+    """Return the rows of a segment of which no frame is decoded: FEATURES without embeddings, status decode_error.
+
+    Args:
+        info: of the video, for the times of the frames that its container holds.
+    """
+    assert info.pts is not None  # A video without times is one segment, which is not lost by itself.
+    times = [media_time_s(int(pts), info.time_base) for pts in info.pts]
+    frames = segment.written_frames
+    rows = [
+        {"frame": index, "time_s": times[index] if index < len(times) else None, "status": "decode_error", "cut": False,
+         "corrupt": False, "restart": False}
+        for index in frames
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=pa.schema([field for field in FEATURES if field.name != "embedding"]))
 
 
 def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 import aupipe
 from aupipe.annotation.settings import content_hash
-from aupipe.errors import MediaError, as_reason, redact
+from aupipe.errors import MediaError, TimedOutError, WorkerDiedError, as_reason, redact
 from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
@@ -31,9 +31,15 @@ _LONGEST_MESSAGE = 300  # characters, because some libraries print a whole array
 
 @dataclass
 class FaultOutcome:
-    """The outcome of a block in `contain_fault`. `reason`: why it failed; "" if nothing was raised."""
+    """The outcome of a block in `contain_fault`.
+
+    Attributes:
+        reason: why it failed; "" if nothing was raised.
+        worker_died: the input crashed or stalled its workers, or they were killed.
+    """
 
     reason: str = ""
+    worker_died: bool = False
 
 
 @contextmanager
@@ -60,6 +66,7 @@ def contain_fault(
         yield outcome
     except hostile as error:
         outcome.reason = reason_for(error)
+        outcome.worker_died = isinstance(error, WorkerDiedError | TimedOutError)
     # Every exception is caught, and only here, because an internal error has no known type. It is not ignored: its
     # traceback is written, the input is quarantined, and the job ends with exit code 1.
     except Exception as error:

@@ -80,7 +80,7 @@ class ExtractAudio:
         unit = audio_features.audio_key(task.key)
         with (
             contain_fault(self._storage, task.video_id, INPUT_ERRORS) as outcome,
-            self._attempt(self._storage, unit, self._limits.attempts, self._limits.probe_s),
+            self._attempt(self._storage, unit, self._limits, self._limits.probe_s),
         ):
             audio_features.write_log_mel(self._storage, task.key, task.uri)
         return AudioResult(task.video_id, outcome.reason).to_row()
@@ -91,13 +91,17 @@ class EncodedPart:
     """The result of `Encode` for a part.
 
     Attributes:
+        key: of the segment.
         error: the reason why the part failed; "" if it did not.
+        lost: as in `DecodedPart`.
         work_s: CPU time of decoding and encoding the part, about.
         frames: of the part whose features are written.
     """
 
+    key: str
     video_id: str
     error: str
+    lost: str
     attempts: int
     work_s: float
     last: bool
@@ -114,8 +118,8 @@ class EncodedPart:
 
 
 _ENCODED_PART = pa.schema([
-    ("video_id", pa.string()), ("error", pa.string()), ("attempts", pa.int64()), ("work_s", pa.float64()),
-    ("last", pa.bool_()), ("frames", pa.int64()),
+    ("key", pa.string()), ("video_id", pa.string()), ("error", pa.string()), ("lost", pa.string()),
+    ("attempts", pa.int64()), ("work_s", pa.float64()), ("last", pa.bool_()), ("frames", pa.int64()),
 ])  # fmt: skip
 # After this error every call to the device fails, for any crops, so the process and the job must end.
 _BROKEN_DEVICE = (torch.AcceleratorError,)
@@ -147,7 +151,9 @@ class Encode:
                 (of_part,) = self._embed([buffers[number]]) if batch_outcome.reason else embeddings[number : number + 1]
                 frames = 0 if part.error else self._write(part, of_part)
             error = part.error or outcome.reason
-            results.append(EncodedPart(part.video_id, error, part.attempts, part.work_s, part.last, frames))
+            results.append(
+                EncodedPart(part.key, part.video_id, error, part.lost, part.attempts, part.work_s, part.last, frames)
+            )
         part_s = (time.monotonic() - start) / max(len(results), 1)
         rows = [replace(result, work_s=result.work_s + part_s).to_row() for result in results]
         return pa.Table.from_pylist(rows, _ENCODED_PART)

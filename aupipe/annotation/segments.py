@@ -36,10 +36,25 @@ class Segment:
     @property
     def frames(self) -> int:
         """The minimum number of rows that it writes."""
-        stop = self.span.first + self.span.expected if self.write_stop is None else self.write_stop
+        stop = self._stop
         if self.sampled_frames is None:
             return stop - self.write_start
         return sum(self.write_start <= index < stop for index in self.sampled_frames)
+
+    @property
+    def _stop(self) -> int:
+        return self.span.first + self.span.expected if self.write_stop is None else self.write_stop
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the video has no other segment."""
+        return self.number == 0 and (self.write_stop is None or not self.span.exact)
+
+    @property
+    def written_frames(self) -> list[int]:
+        """The indices of the frames whose rows it writes, if the video has as many as expected."""
+        frames = range(self.write_start, self._stop) if self.sampled_frames is None else self.sampled_frames
+        return [index for index in frames if self.write_start <= index < self._stop]
 
 
 def cut_into_segments(

@@ -41,7 +41,8 @@ class MediaConfig(Section):
 class LimitsConfig(Section):
     """The limits of one input, beyond which it is quarantined."""
 
-    attempts: int = Field(default=3, ge=1)  # at a segment whose worker dies
+    attempts: int = Field(default=3, ge=1)  # at a segment that crashes or stalls its worker
+    kills: int = Field(default=10, ge=1)  # of the workers of a segment by the system: out of memory, or a lost node
     stall_s: float = Field(default=300.0, gt=0)  # without a new frame, until the worker is ended
     frame_px: int = Field(default=MAX_FRAME_PX, ge=1)  # pixels of a frame
     frames: int = Field(default=20_000_000, ge=1)  # of a video by its header; four days at 60 per second
@@ -49,6 +50,8 @@ class LimitsConfig(Section):
     probe_s: float = Field(
         default=3600.0, gt=0
     )  # for reading the packets or sound of a video, until the worker is ended
+    # The job ends with exit code 1 if more than this share of its first 200 inputs is quarantined when it probes them.
+    quarantined_share: float = Field(default=0.8, gt=0, le=1)
     # Without any result of any worker, until the job ends with exit code 1. It exceeds the other limits, which end a
     # stalled worker. The wait for the first node is not counted.
     no_progress_s: float = Field(default=7200.0, gt=0)

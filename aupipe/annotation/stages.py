@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.counts import container_losses
-from aupipe.annotation.extract import extract
+from aupipe.annotation.extract import extract, lost_rows
 from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.preflight import check
@@ -110,6 +110,8 @@ class DecodedPart:
         attempts: the number of this attempt at the segment, from 1.
         work_s: CPU time of this part, about.
         error: the reason why the segment failed; "" if it did not. The part is then without rows.
+        lost: the reason why no frame of the segment could be decoded, although the rest of the video may be intact; ""
+            if it could. The rows have the status decode_error.
     """
 
     key: str
@@ -121,6 +123,7 @@ class DecodedPart:
     attempts: int = 1
     work_s: float = 0.0
     error: str = ""
+    lost: str = ""
 
     def to_row(self) -> Row:
         """Return the part as a row."""
@@ -143,9 +146,7 @@ class Probe:
         video = ProbeRequest.from_row(row).video
         limits, result = self._config.limits, ProbeResult(video.video_id)
         with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome:
-            with self._attempt(
-                self._storage, content_hash("probe", video.uri), limits.attempts, limits.probe_s
-            ) as watch:
+            with self._attempt(self._storage, content_hash("probe", video.uri), limits, limits.probe_s) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
@@ -202,7 +203,10 @@ class ProbePacket:
 
 
 class Decode:
-    """The stage that yields the rows and crops of a segment in parts. After a failure, the last part has the reason."""
+    """The stage that yields the rows and crops of a segment in parts. After a failure, the last part has the reason.
+
+    A segment that is not the whole video and that crashed or stalled its workers costs only its own frames.
+    """
 
     def __init__(self, config: AnnotateConfig, storage: Storage, templates: np.ndarray, guarded: bool = True) -> None:
         self._config, self._storage, self._templates = config, storage, templates
@@ -214,7 +218,7 @@ class Decode:
         start = time.monotonic()
         with (
             contain_fault(self._storage, video_id, INPUT_ERRORS) as outcome,
-            self._attempt(self._storage, task.key, self._config.limits.attempts, self._config.limits.stall_s) as watch,
+            self._attempt(self._storage, task.key, self._config.limits, self._config.limits.stall_s) as watch,
         ):
             images: Iterable[Frame] = watch.through(
                 frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
@@ -232,10 +236,29 @@ class Decode:
                 ).to_row()  # fmt: skip
                 watch.resume()
                 start = time.monotonic()
-        if outcome.reason:
-            yield DecodedPart(task.key, video_id, work_s=time.monotonic() - start, error=outcome.reason).to_row()
+        work_s = time.monotonic() - start
+        if outcome.reason and outcome.worker_died and not task.segment.is_whole:
+            yield self._lost(task, outcome.reason, work_s).to_row()
+        elif outcome.reason:
+            yield DecodedPart(task.key, video_id, work_s=work_s, error=outcome.reason).to_row()
         # PyAV leaves reference cycles, which Python collects rarely. Without this call they take 50 MB in 3 minutes.
         gc.collect()
+
+    def _lost(self, task: SegmentTask, reason: str, work_s: float) -> DecodedPart:
+        """Return the part of a segment of which no frame is decoded. Only the packets are read, for the times."""
+        limits, media = self._config.limits, self._config.media
+        with contain_fault(self._storage, task.segment.video_id, INPUT_ERRORS) as outcome:
+            info = probe(task.segment.uri, limits.frame_px, media.track, self._config.assume_fps)
+            rows = lost_rows(task.segment, info)
+            return DecodedPart(
+                task.key,
+                task.segment.video_id,
+                rows=_to_ipc(rows),
+                work_s=work_s,
+                attempts=limits.attempts,
+                lost=reason,
+            )
+        return DecodedPart(task.key, task.segment.video_id, work_s=work_s, error=outcome.reason)
 
 
 def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:

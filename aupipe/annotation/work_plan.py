@@ -59,6 +59,21 @@ class WorkList:
             )
             self.extract[video_id] = (record, segments)
 
+    def add_losses(self, losses: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Add the reasons of lost segments, by video_id and key, to the records of their videos.
+
+        Return the reasons of videos all of whose segments are lost.
+        """
+        failed: dict[str, str] = {}
+        for video_id, reasons in losses.items():
+            record, segments = self.extract[video_id]
+            if len(reasons) == len(segments):
+                failed[video_id] = next(iter(reasons.values()))
+            else:
+                more = tuple(sorted(set(reasons.values())))
+                self.extract[video_id] = (replace(record, losses=(*record.losses, *more)), segments)
+        return failed
+
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""
         for video_id in list(video_ids):

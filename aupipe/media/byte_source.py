@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 import aiohttp
 from fsspec.implementations.http import HTTPFile
 
-from aupipe.errors import ConfigError, MediaError, NotAVideoError, NotFoundError, PermissionDeniedError, TooLargeError
+from aupipe.errors import (
+    ChangedError,
+    ConfigError,
+    MediaError,
+    NotAVideoError,
+    NotFoundError,
+    PermissionDeniedError,
+    TooLargeError,
+)
 from aupipe.storage import filesystem_of, is_http, is_uri, open_input
 
 _RETRIES_S = (0.5, 4.0)  # delays before a failed request is repeated; refusals (4xx) are not retried
@@ -41,6 +49,8 @@ def named_errors(uri: str) -> Iterator[None]:
     except PermissionError:
         raise PermissionDeniedError(f"{uri}: no permission to read it") from None
     except OSError as error:
+        if type(error).__name__ == "FileExpired":  # of s3fs, which is imported only if it is used
+            raise ChangedError(f"{uri}: it was overwritten while it was read") from None
         if is_uri(uri) and not is_http(uri):
             raise
         raise MediaError(f"{uri}: {error.strerror or error}") from None

@@ -11,6 +11,7 @@ import pytest
 from aupipe.annotation import faults
 from aupipe.annotation.faults import INPUT_ERRORS, contain_fault, delete_logs, is_internal
 from aupipe.annotation.retry import attempt
+from aupipe.annotation.settings import LimitsConfig
 from aupipe.errors import ConfigError, NotAVideoError
 from aupipe.storage import Storage
 
@@ -41,7 +42,7 @@ class LibraryError(RuntimeError):
 )
 def test_any_error_is_a_reason_and_its_traceback_is_kept(error: Exception, reason: str, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    with contain_fault(storage, "a/b.mp4", INPUT_ERRORS) as outcome, attempt(storage, "unit", 3, 60.0):
+    with contain_fault(storage, "a/b.mp4", INPUT_ERRORS) as outcome, attempt(storage, "unit", LimitsConfig(), 60.0):
         raise error
     (log,) = storage.names()  # and no mark of the attempt
     assert outcome.reason == f"internal_error: {reason} (see {log})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +10,22 @@ from pathlib import Path
 import pytest
 
 from aupipe.annotation.retry import attempt, reset_attempts
+from aupipe.annotation.settings import LimitsConfig
 from aupipe.errors import TimedOutError, WorkerDiedError
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
 SCRIPT = """
-import sys, time, ctypes
+import os, sys, time, ctypes
 from aupipe.annotation import retry
+from aupipe.annotation.settings import LimitsConfig
 from aupipe.storage import Storage
-with retry.attempt(Storage(sys.argv[1]), "unit", 3, 0.4) as watch:
+with retry.attempt(Storage(sys.argv[1]), "unit", LimitsConfig(attempts=3), 0.4) as watch:
     if sys.argv[2] == "crash":
         ctypes.string_at(0)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), 9)
     if sys.argv[2] == "hang":
         time.sleep(60)
     if sys.argv[2] == "deaf":  # holds the interpreter lock for ever
@@ -49,10 +54,13 @@ def test_what_kills_its_process_is_refused_after_three_times(tmp_path: Path) -> 
     assert Storage(tmp_path).names() == []  # it ended well: nothing is held against it
     for _ in range(3):
         assert run(tmp_path, "crash").returncode < 0
-    with pytest.raises(WorkerDiedError, match="died in 3 attempts"), attempt(Storage(tmp_path), "unit", 3, 1):
+    with (
+        pytest.raises(WorkerDiedError, match="died in 3 attempts"),
+        attempt(Storage(tmp_path), "unit", LimitsConfig(attempts=3), 1),
+    ):
         pass
     reset_attempts(Storage(tmp_path))
-    with attempt(Storage(tmp_path), "unit", 3, 1) as watch:
+    with attempt(Storage(tmp_path), "unit", LimitsConfig(attempts=3), 1) as watch:
         assert watch.number == 1
 
 
@@ -60,16 +68,40 @@ def test_what_hangs_is_ended_and_what_is_slow_is_not(tmp_path: Path) -> None:
     assert run(tmp_path, "slow").stdout == "1\n"
     assert run(tmp_path, "hang").returncode == 1
     assert run(tmp_path, "deaf").returncode == 1
-    with pytest.raises(WorkerDiedError), attempt(Storage(tmp_path), "unit", 2, 1):
-        pass
+    assert run(tmp_path, "killed").returncode < 0
     with (
-        pytest.raises(TimedOutError, match="no progress for 1 s in 1 attempts"),
-        attempt(Storage(tmp_path), "unit", 1, 1),
+        pytest.raises(TimedOutError, match="no progress for 1 s in 2 attempts"),
+        attempt(Storage(tmp_path), "unit", LimitsConfig(attempts=2), 1),
     ):
         pass
 
 
+def test_kills_are_no_evidence_against_the_input(tmp_path: Path) -> None:
+    """A worker killed by the system is no crash: the limit of attempts does not count it."""
+    for _ in range(3):
+        assert run(tmp_path, "killed").returncode < 0
+    assert run(tmp_path, "well").stdout == "4\n"
+    for _ in range(3):
+        assert run(tmp_path, "killed").returncode < 0
+    with (
+        pytest.raises(WorkerDiedError, match="was killed in 3 attempts"),
+        attempt(Storage(tmp_path), "unit", LimitsConfig(kills=3), 1),
+    ):
+        pass
+
+
+def test_a_crash_names_its_signal_and_the_handler_is_restored(tmp_path: Path) -> None:
+    assert run(tmp_path, "crash").returncode < 0
+    enabled = faulthandler.is_enabled()
+    with (
+        pytest.raises(WorkerDiedError, match=r"died in 1 attempts \(Segmentation fault\)"),
+        attempt(Storage(tmp_path), "unit", LimitsConfig(attempts=1), 1),
+    ):
+        pass
+    assert faulthandler.is_enabled() == enabled
+
+
 def test_an_error_is_no_death(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="bad"), attempt(Storage(tmp_path), "unit", 1, 1):
+    with pytest.raises(ValueError, match="bad"), attempt(Storage(tmp_path), "unit", LimitsConfig(attempts=1), 1):
         raise ValueError("bad")
     assert Storage(tmp_path).names() == []

@@ -31,8 +31,7 @@ from harness.clusters import Cluster
 from harness.commit_audit import CommitAudit
 
 KINDS = ("worker", "actor", "raylet", "driver")
-# Segments of a second make many restarts possible. The limit keeps inputs from being quarantined because of kills.
-_OPTIONS = ["--workers", "2", "--set", "segment_s=0.9", "--set", "limits.attempts=100"]
+_OPTIONS = ["--workers", "2", "--set", "segment_s=0.9"]  # Segments of a second make many restarts possible.
 _END_S = 1800.0  # a longer run counts as hanging
 _ROWS = [("video_id", "ascending"), ("frame", "ascending"), ("face_id", "ascending")]
 _EVENTS = [(name, "ascending") for name in ("video_id", "face_id", "au", "onset_s")]

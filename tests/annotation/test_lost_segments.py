@@ -1,0 +1,140 @@
+"""A segment that crashes its workers costs its own frames; a stalled archive and an interruption end the job."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from aupipe.annotation import annotator, model_set, stages
+from aupipe.annotation.annotator import annotate_in_memory
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
+from aupipe.annotation.work_plan import WorkList
+from aupipe.errors import AupipeError, ChangedError, WorkerDiedError
+from aupipe.media import byte_source
+from aupipe.storage import Storage
+from harness.clips import scene, write_clip
+
+pytestmark = pytest.mark.unit
+CRASH = "the worker died in 3 attempts (Segmentation fault)"
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Input:
+    """Write a clip of 60 frames with a key frame every 12."""
+    path = tmp_path_factory.mktemp("clips") / "a.mp4"
+    write_clip(path, scene(60, size=(160, 128), face=100), options={"g": "12", "bf": "2"})
+    return Input(str(path), "a")
+
+
+def crashing(numbers: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the attempts at segments with these numbers end as after too many crashes."""
+    real = stages.extract
+
+    def extract(segment: stages.Segment, *more: object) -> Iterator[object]:
+        if segment.number in numbers:
+            raise WorkerDiedError(CRASH)
+        yield from real(segment, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "extract", extract)
+
+
+def test_a_lost_segment_costs_its_own_frames(video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3)
+    whole = annotate_in_memory([video], models, config)
+    crashing({2}, monkeypatch)
+    found = annotate_in_memory([video], models, config)
+    (record,) = found.videos.to_pylist()
+    lost = found.frames.filter(pc.equal(found.frames["status"], "decode_error"))["frame"].to_pylist()
+    assert record["status"] == "partial"
+    assert lost == list(range(lost[0], lost[-1] + 1))
+    assert 8 <= len(lost) < 40
+    assert record["reason"] == f"frames_lost: {len(lost)} of 60 ({lost[0]}-{lost[-1]}); worker_died: {CRASH}"
+    assert (record["frames_decoded"], record["frames_lost"]) == (60 - len(lost), len(lost))
+    assert found.frames["frame"].to_pylist() == list(range(60))
+    assert found.frames["time_s"].equals(whole.frames["time_s"])
+    intact = pa.array([index not in lost for index in range(60)])
+    assert found.frames.filter(intact)["AU12_raw"].equals(whole.frames.filter(intact)["AU12_raw"])
+
+
+def test_a_video_without_any_segment_left_is_quarantined(
+    video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing(set(range(20)), monkeypatch)
+    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3)
+    found = annotate_in_memory([video], models, config)
+    (record,) = found.videos.to_pylist()
+    assert (record["status"], record["reason"]) == ("quarantined", f"worker_died: {CRASH}")
+    assert len(found.frames) == 0
+    (whole,) = annotate_in_memory([video], models, AnnotateConfig()).videos.to_pylist()
+    assert (whole["status"], whole["reason"]) == ("quarantined", f"worker_died: {CRASH}")
+
+
+def test_a_lost_segment_whose_file_is_gone_costs_the_video(video: Input, tmp_path: Path) -> None:
+    config, storage = AnnotateConfig(segment_s=0.3), Storage(tmp_path)
+    probed = ProbeResult.from_row(Probe(config, storage)(ProbeRequest(video).to_row()))
+    storage.write("_work/attempts/key-1", b"timed out")
+    gone = replace(probed.segments[1], uri=f"{tmp_path}/gone.mp4")
+    decode = Decode(AnnotateConfig(limits={"attempts": 1}), storage, stages.np.zeros((1, 5, 2), "float32"))
+    (row,) = decode(SegmentTask("key", gone).to_row())
+    assert row["error"].startswith("not_found: ")
+    (row,) = decode(SegmentTask("key", probed.segments[1]).to_row())
+    assert (row["error"], row["lost"]) == ("", "timed_out: no progress for 300 s in 1 attempts")
+
+
+@pytest.mark.parametrize(("bad", "stops"), [(3, False), (4, True)])
+def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
+    bad: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotator, "_JUDGED_INPUTS", 5)
+    inputs = [Input(f"{number}.mp4", str(number)) for number in range(8)]
+    cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(limits={"quarantined_share": 0.6}), {})
+    monkeypatch.setattr(ProbeCache, "get", lambda *_: None)
+    monkeypatch.setattr(ProbeCache, "add", lambda *_: None)
+
+    class Runner:
+        def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
+            for number, row in enumerate(rows):
+                reason = "" if 5 > number >= bad else "permission_denied: no permission"
+                yield ProbeResult(ProbeRequest.from_row(row).video.video_id, reason).to_row()
+
+    if not stops:
+        assert len(annotator._probe(Runner(), inputs, cache)) == 8  # type: ignore[arg-type]
+        return
+    sentence = r"^4 of the first 5 inputs are quarantined, for example permission_denied: .*quarantined_share=1$"
+    with pytest.raises(AupipeError, match=sentence):
+        annotator._probe(Runner(), inputs, cache)  # type: ignore[arg-type]
+
+
+def test_sigterm_interrupts_as_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), annotator._interrupted_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_overwritten_object_is_a_reason_of_its_own() -> None:
+    class FileExpired(OSError):
+        """The error of s3fs for an object with another ETag than at its opening."""
+
+    with (
+        pytest.raises(ChangedError, match="overwritten while it was read") as error,
+        byte_source.named_errors("s3://b/a"),
+    ):
+        raise FileExpired
+    assert error.value.reason == "changed"
+
+
+def test_losses_of_a_video() -> None:
+    work = WorkList(extract={"a": (annotator.VideoRecord("a", "a"), [("k1", None), ("k2", None)])})  # type: ignore[list-item]
+    assert work.add_losses({"a": {"k1": "timed_out: x"}}) == {}
+    assert work.extract["a"][0].losses == ("timed_out: x",)
+    assert work.add_losses({"a": {"k1": "timed_out: x", "k2": "worker_died: y"}}) == {"a": "timed_out: x"}
