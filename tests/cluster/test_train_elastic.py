@@ -53,13 +53,13 @@ def metadata() -> Iterator[str]:
             self.answer()
 
         def do_GET(self) -> None:
-            assert self.headers["X-aws-ec2-metadata-token"] == "{}"
-            self.answer()
+            assert self.headers["X-aws-ec2-metadata-token"] == "token"
+            self.answer(b'{"action": "terminate", "time": "2026-11-28T08:22:00Z"}')
 
-        def answer(self) -> None:
+        def answer(self, body: bytes = b"token") -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(body)
 
     server = HTTPServer(("127.0.0.1", 0), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
