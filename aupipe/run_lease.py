@@ -1,5 +1,8 @@
 """One live run per output folder: a run writes a heartbeat there, and a second run that finds it ends with an error.
 
+A heartbeat from another host may be the last one of a run that died, for example with its cluster. The second run then
+waits until it is renewed, which is an error, or has expired.
+
 This prevents a job from being started twice by mistake. It is not a lock, and no result depends on it, because two runs
 of a job commit the same bytes.
 """
@@ -14,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
@@ -27,6 +31,7 @@ logger = logging.getLogger(__name__)
 HEARTBEAT = "_running.json"
 _EVERY_S = 15.0
 _STALE_S = 60.0
+_POLL_S = 1.0
 # A restarted container has the host name, and often the pid, of the one that died.
 _PROCESS = uuid.uuid4().hex
 
@@ -35,15 +40,13 @@ _PROCESS = uuid.uuid4().hex
 def run_lease(storage: Storage) -> Iterator[None]:
     """Write heartbeats to `storage` while the block runs.
 
+    If the last heartbeat is of another host, first wait until it is 60 s old.
+
     Raises:
         ConfigError: another run is writing there.
     """
     with storage_errors_as_config_errors(storage.root):
-        writer = _live_writer(storage)
-    if writer is not None:
-        raise ConfigError(
-            f"{storage.root} is being written by {writer}; fix: wait until it ends, or give another --out"
-        )
+        _wait_for_dead_run(storage)
 
     def beat() -> None:
         try:
@@ -88,17 +91,43 @@ def _beat(storage: Storage) -> None:
     )
 
 
-def _live_writer(storage: Storage) -> str | None:
-    """Return the process and host that write there; None if there is no run, or only one that died."""
-    if not storage.exists(HEARTBEAT):
+def _wait_for_dead_run(storage: Storage) -> None:
+    """Return when no run writes there; wait as long as that is unknown.
+
+    Raises:
+        ConfigError: another run is alive.
+    """
+    first = _last_heartbeat(storage)
+    if first is None or _is_dead(first):
+        return
+    age_s = max(time.time() - first["time"], 0)  # the clock of another host may be ahead
+    writer = f"process {first['pid']} on {first['host']}"
+    if first["host"] != socket.gethostname():
+        logger.info(
+            "%s was written by %s %.0f s ago; waiting up to %.0f s, since that run may have died",
+            redact(storage.root), writer, age_s, _STALE_S - age_s,
+        )  # fmt: skip
+        until = time.monotonic() + _STALE_S - age_s
+        while (now := _last_heartbeat(storage)) == first and time.monotonic() < until:
+            time.sleep(_POLL_S)
+        if now is None or now == first:
+            return
+    raise ConfigError(f"{storage.root} is being written by {writer}; fix: wait until it ends, or give another --out")
+
+
+def _last_heartbeat(storage: Storage) -> dict[str, Any] | None:
+    try:
+        beat: dict[str, Any] = json.loads(storage.read(HEARTBEAT))
+    except FileNotFoundError:
         return None
-    beat = json.loads(storage.read(HEARTBEAT))
-    age_s = time.time() - beat["time"]
+    return beat
+
+
+def _is_dead(beat: dict[str, Any]) -> bool:
+    """Return whether the run of a heartbeat is known to be dead: by its age, or because it was on this host."""
     same_host = beat["host"] == socket.gethostname()
     restarted = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS
-    if age_s > _STALE_S or (same_host and (restarted or not _alive(beat["pid"]))):
-        return None
-    return f"process {beat['pid']} on {beat['host']} (heartbeat {max(age_s, 0):.0f} s ago)"
+    return time.time() - beat["time"] > _STALE_S or (same_host and (restarted or not _alive(beat["pid"])))
 
 
 def _alive(pid: int) -> bool:

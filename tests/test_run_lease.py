@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -27,14 +29,43 @@ def test_a_second_run_is_refused_and_the_first_deletes_its_heartbeat(tmp_path):
     assert storage.names() == []
 
 
-def test_a_run_elsewhere_counts_as_dead_after_a_minute(tmp_path):
+def test_a_run_elsewhere_that_died_is_waited_for(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(run_lease, "_POLL_S", 0.01)
     storage = Storage(tmp_path)
-    beat(storage, ago_s=50)
-    with pytest.raises(ConfigError, match="process 1 on elsewhere"), run_lease.run_lease(storage):
-        pass
+    beat(storage, ago_s=59.4)
+    begun = time.monotonic()
+    with caplog.at_level("INFO"), run_lease.run_lease(storage):
+        assert 0.4 < time.monotonic() - begun < 30
+    assert re.search(r"process 1 on elsewhere 59 s ago; waiting up to 1 s", caplog.text)
     beat(storage, ago_s=61)
+    monkeypatch.setattr(run_lease.time, "sleep", lambda seconds: pytest.fail("waited for a stale heartbeat"))
     with run_lease.run_lease(storage):
         pass
+
+
+@pytest.mark.parametrize("ahead_s", [0, 100])
+def test_a_run_elsewhere_that_lives_is_an_error(tmp_path, monkeypatch, ahead_s):
+    monkeypatch.setattr(run_lease, "_POLL_S", 0.01)
+    storage = Storage(tmp_path)
+    beat(storage, ago_s=-ahead_s)
+    renewed = threading.Timer(0.3, beat, (storage,), {"ago_s": -ahead_s})
+    renewed.start()
+    with pytest.raises(ConfigError, match="being written by process 1 on elsewhere"), run_lease.run_lease(storage):
+        pass
+    assert storage.names() == [run_lease.HEARTBEAT]
+    renewed.join()
+
+
+def test_a_run_elsewhere_that_ends_meanwhile_is_succeeded(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lease, "_POLL_S", 0.01)
+    storage = Storage(tmp_path)
+    beat(storage)
+    ended = threading.Timer(0.3, storage.delete, (run_lease.HEARTBEAT,))
+    ended.start()
+    begun = time.monotonic()
+    with run_lease.run_lease(storage):
+        assert time.monotonic() - begun < 30
+    ended.join()
 
 
 def test_a_process_that_died_on_this_host_is_ignored(tmp_path):

@@ -86,25 +86,6 @@ def start(service: Service, folder: Path, accepted_at: int = 1) -> subprocess.Po
 NOTICE = b'{"action": "terminate", "time": "2026-11-28T08:22:00Z"}'
 ODD: list[int | str] = [404, 400, 401, 403, 405, 429, 500, 502, 503, 504]
 ODD += ["no token", "reset", "garbage", "cut", "<html>", "{}", "[]", 404]
-    404,
-    400,
-    401,
-    403,
-    405,
-    429,
-    500,
-    502,
-    503,
-    504,
-    "no token",
-    "reset",
-    "garbage",
-    "cut",
-    "<html>",
-    "{}",
-    "[]",
-    404,
-]
 
 
 def test_every_answer_but_a_notice_is_survived(service: Service, tmp_path: Path) -> None:
