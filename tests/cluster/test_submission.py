@@ -116,6 +116,22 @@ def test_what_fails_is_reported_and_a_folder_that_goes_with_the_job_is_refused(
     assert head.exit_code("relative") == 2
 
 
+# Exit code of a job → the status by which KubeRay decides, and whether it then builds a new cluster: FAILED alone does.
+KUBERAY = {0: "succeeded", 1: "failed", 2: "stopped", 3: "succeeded", -11: "failed"}
+
+
+def test_exit_codes_as_kuberay_sees_them(head: Head) -> None:
+    for code in KUBERAY:
+        ends = f"import os, sys; sys.exit({code})" if code >= 0 else f"import os; os.kill(os.getpid(), {-code})"
+        wrapped = ["jobs/kuberay/entrypoint.py", "python", "-c", ends]
+        assert head.submit(f"code{code}", *wrapped, wait=False).returncode == 0
+    deadline = time.monotonic() + 120
+    while (found := {code: head.status(f"code{code}") for code in KUBERAY}) != KUBERAY:
+        assert time.monotonic() < deadline, (found, [head.ray("job", "logs", f"code{code}").stdout for code in found])
+        time.sleep(1)
+    assert "wrong usage" in head.ray("job", "logs", "code2").stdout
+
+
 def test_what_travels_is_small(tmp_path: Path) -> None:
     from ray._private.runtime_env.packaging import create_package
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import jsonschema
@@ -16,10 +17,12 @@ import yaml
 from botocore import session, validate
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.runtime_env import RuntimeEnv
 
 from aupipe.commands import annotate, train
+from harness import pins
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +31,8 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML; the 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "cluster.yaml").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DOCKERFILE = (ROOT / "jobs/Dockerfile").read_text()
+PINS = dict(re.findall(r"^(\S+)==(\S+)$", (ROOT / "jobs/constraints.txt").read_text(), re.MULTILINE))
 KUBERAY = {name: yaml.safe_load((ROOT / f"jobs/kuberay/{name}.yaml").read_text()) for name in ("annotate", "train")}
 
 
@@ -54,8 +59,8 @@ def test_the_cluster_file_is_valid() -> None:
     ("right", "wrong"),
     [
         ("upscaling_speed", "upscaling_sped"), ("labels: {pool: train}", "lables: {pool: train}"),
-        ("InstanceType: g6.xlarge", "InstanceTyp: g6.xlarge"), ("g6.2xlarge", "g6.3xlarge"),
-        ("MarketType: spot", "MarketTyp: spot"), ("VolumeSize: 150", "VolumeSize: much"),
+        ("InstanceType: g6.xlarge", "InstanceType: g6.tiny"), ("g6.2xlarge", "g6.3xlarge"),
+        ("MarketType: spot", "MarketTyp: spot"), ("VolumeSize: 200", "VolumeSize: much"),
         ("max_workers: 16", "max_workers: 99"), ("head_node_type: head", "head_node_type: none"),
     ],
 )  # fmt: skip
@@ -70,40 +75,79 @@ def test_head_is_no_worker_and_pools_have_their_labels() -> None:
     head = kinds.pop("head")
     assert head["resources"]["CPU"] == 0
     assert "InstanceMarketOptions" not in head["node_config"]
-    assert {name: kind["labels"] for name, kind in kinds.items()} == {name: {"pool": name} for name in kinds}
-    assert {name: kind["resources"]["GPU"] for name, kind in kinds.items()} == {"decode": 0, "infer": 1, "train": 1}
-    assert kinds["decode"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert {name: kind["labels"] for name, kind in kinds.items()} == {
+        name: {"pool": name.partition("-")[0]} for name in kinds
+    }
+    assert {kind["labels"]["pool"]: kind["resources"]["GPU"] for kind in kinds.values()} == {
+        "decode": 0, "infer": 1, "train": 1
+    }  # fmt: skip
+    for pool in ("decode", "infer", "train"):
+        same = [kind for kind in kinds.values() if kind["labels"]["pool"] == pool]
+        assert len({kind["node_config"]["InstanceType"] for kind in same}) == len(same) > 1
+        spot = {kind["node_config"].get("InstanceMarketOptions", {}).get("MarketType") for kind in same}
+        assert spot == {"spot"}
     assert all("IamInstanceProfile" in kind["node_config"] for kind in (head, *kinds.values()))
 
 
+# Newest CUDA release line → oldest driver that runs it: CUDA Toolkit release notes, "minor version compatibility".
+DRIVERS = {12: 525, 13: 580}
+SNAPSHOT_GB = 140  # of the largest of AWS's deep learning images; a smaller disk is an error of RunInstances
+
+
+def test_image_disk_and_driver_fit_the_torch_that_pip_resolves() -> None:
+    cuda = int(PINS["cuda-toolkit"].partition(".")[0])
+    torch_cuda = next(each for each in metadata.requires("torch") or [] if each.startswith("cuda-toolkit"))
+    assert Requirement(torch_cuda).specifier.contains(PINS["cuda-toolkit"])
+    assert f"a driver for CUDA {cuda} ({DRIVERS[cuda]} or newer)" in TEXT
+    for name, kind in yaml.safe_load(TEXT)["available_node_types"].items():
+        image = kind["node_config"]["ImageId"]
+        assert re.fullmatch(
+            r"ami-\w+|resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-[\w.-]+/latest/ami-id", image
+        )
+        (disk,) = kind["node_config"]["BlockDeviceMappings"]
+        assert disk["Ebs"]["VolumeSize"] > SNAPSHOT_GB, name
+    (check,) = yaml.safe_load(TEXT)["setup_commands"]
+    script = "import torch; torch.zeros(1, device='cuda')"
+    assert script in check
+    compile(script, "setup_commands", "exec")
+
+
 def test_images_have_the_ray_and_python_of_the_project() -> None:
-    files = [TEXT, (ROOT / "jobs/kuberay/Dockerfile").read_text()]
-    images = {image for text in files for image in re.findall(r"rayproject/ray:([\w.-]+)", text)}
-    assert {image.rpartition("-")[2] for image in images} == {"cpu", "gpu"}
-    required = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "ray")
-    releases = {image.partition("-")[0] for image in images}
-    assert len(releases) == 1
-    assert all(release in required.specifier for release in releases)
-    assert {image.split("-")[1] for image in images} == {"py311"}
+    (base,) = re.findall(r"rayproject/ray:(\S+)", DOCKERFILE)
+    release, python, flavor = base.split("-")
+    assert (python, flavor) == ("py311", "${FLAVOR}")
     assert "3.11" in SpecifierSet(PROJECT["requires-python"])
+    assert release == PINS["ray"]
+    kinds = yaml.safe_load(TEXT)["available_node_types"].values()
+    docker = yaml.safe_load(TEXT)["docker"]["image"]
+    images = {kind.get("docker", {}).get("worker_image", docker): kind["resources"]["GPU"] for kind in kinds}
     for job in KUBERAY.values():
         cluster = job["spec"]["rayClusterSpec"]
-        assert {cluster["rayVersion"]} == releases
-        pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-        used = {pod["template"]["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
-        assert used == releases
+        assert cluster["rayVersion"] == release
+        for pod in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            (container,) = pod["template"]["spec"]["containers"]
+            images[container["image"]] = int(container["resources"]["limits"].get("nvidia.com/gpu", 0))
+    assert images == {f"REGISTRY/aupipe:{release}-cpu": 0, f"REGISTRY/aupipe:{release}-gpu": 1}
 
 
-def test_nodes_install_the_dependencies_and_not_aupipe(tmp_path: Path) -> None:
-    commands = yaml.safe_load(TEXT)["setup_commands"]
+def test_pins_fit_every_requirement() -> None:
+    needed = pins.requirements(PROJECT["dependencies"])
+    for each in needed:
+        name = canonicalize_name(each.name)
+        assert name in PINS, f"{name} has no pin; fix: PYTHONPATH=tests python -m harness.pins > jobs/constraints.txt"
+        assert each.specifier.contains(PINS[name], prereleases=True), f"{each} excludes {PINS[name]}"
+    assert PINS["boto3"] == PINS["botocore"]
+
+
+def test_images_have_the_pinned_dependencies_and_not_aupipe(tmp_path: Path) -> None:
+    listed, install = re.findall(r"^RUN ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    command = commands[0].replace("python -c", f"{sys.executable} -c")
-    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    subprocess.run(listed.replace("python -c", f"{sys.executable} -c"), shell=True, check=True, cwd=tmp_path)
     assert (tmp_path / "requirements.txt").read_text().splitlines() == PROJECT["dependencies"]
-    assert "requirements.txt" in commands[1]
-    assert " -e " not in commands[1] + commands[0]
-    assert not any("aupipe" in source for source in yaml.safe_load(TEXT)["file_mounts"].values())
+    assert "-r requirements.txt boto3 -c constraints.txt" in install
+    assert "COPY pyproject.toml jobs/constraints.txt ./" in DOCKERFILE
     for source in yaml.safe_load(TEXT)["file_mounts"].values():
+        assert "aupipe" not in source
         assert source.startswith("~") or (ROOT / source).is_file(), source
 
 
@@ -159,8 +203,9 @@ def test_fields_of_a_rayjob(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "main"), [("annotate", annotate.main), ("train", train.main)])
 def test_the_command_of_a_rayjob_is_valid(name: str, main: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    python, script, *arguments = shlex.split(KUBERAY[name]["spec"]["entrypoint"])
-    assert (python, script) == ("python", f"jobs/{name}.py")
+    python, wrapper, command, script, *arguments = shlex.split(KUBERAY[name]["spec"]["entrypoint"])
+    assert (python, wrapper) == ("python", "jobs/kuberay/entrypoint.py")
+    assert (command, script) == ("python", f"jobs/{name}.py")
     parsed = []
     monkeypatch.setattr(
         "aupipe.commands.job.run", lambda parser, body, argv, settings: parsed.append(parser.parse_args(argv))
