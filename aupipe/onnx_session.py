@@ -1,0 +1,52 @@
+"""ONNX Runtime on one thread. The detector and exported models run with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+THREADS = 1  # The CPUs that each stage reserves. More threads could also add in another order.
+_LOG_ERRORS = 3  # and nothing below, such as notes about folded constants
+
+
+class GraphError(Exception):
+    """A graph that ONNX Runtime cannot load."""
+
+
+def open_session(graph: bytes, weights: Mapping[str, bytes] | None = None) -> InferenceSession:
+    """Return a session that runs a graph on the CPU.
+
+    Args:
+        graph: an ONNX model.
+        weights: file name → content of each file to which the graph refers for its weights.
+
+    Raises:
+        GraphError: the graph cannot be read or is invalid.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = THREADS
+    options.log_severity_level = _LOG_ERRORS
+    # The plan of memory that ONNX Runtime would keep for each shape of input grows with the number of frame sizes.
+    options.enable_mem_pattern = False
+    if weights:
+        names, contents = list(weights), list(weights.values())
+        options.add_external_initializers_from_files_in_memory(names, contents, [len(data) for data in contents])
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except _load_errors() as error:
+        raise GraphError(" ".join(str(error).split())[:300]) from None
+
+
+@cache
+def _load_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of ONNX Runtime, which have no common base class."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
+            state.RuntimeException)  # fmt: skip
