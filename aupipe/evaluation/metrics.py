@@ -6,6 +6,8 @@ its labeled entries. Labels of −1 are not counted. A ratio whose denominator i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -74,6 +76,38 @@ def calibration_error(labels: Labels, probabilities: Floats, bins: int = 10) -> 
     return _ratio(total, known.sum(axis=0))
 
 
+def auc(labels: Labels, probabilities: Floats) -> Floats:
+    """Return the area under the ROC curve (12,) of probabilities (N, 12).
+
+    It is the probability that a row with the AU has a higher score than a row without it; a tie counts one half. It is
+    NaN for an AU whose labels are all equal.
+    """
+    return _per_au(labels, probabilities, _auc)
+
+
+def average_precision(labels: Labels, probabilities: Floats) -> Floats:
+    """Return the average precision (12,) of probabilities (N, 12): the area under the steps of precision over recall.
+
+    By chance it is the share of positives. It is NaN for an AU whose labels are all equal.
+    """
+    return _per_au(labels, probabilities, _average_precision)
+
+
+def resting(labels: Labels) -> Bools:
+    """Return (N,) whether a row is a resting face: every AU that is labeled in any of these rows is labeled absent.
+
+    An unknown label might hide a movement, so the row counts only if no row has a label of that AU.
+    """
+    labeled = (labels != facs.UNKNOWN).any(axis=0)
+    rest: Bools = (labels[:, labeled] == 0).all(axis=1) & labeled.any()
+    return rest
+
+
+def false_alarms(predicted: Bools) -> Floats:
+    """Return the share (12,) of resting faces (N, 12) in which each AU is predicted; NaN without such a face."""
+    return predicted.mean(axis=0) if len(predicted) else np.full(predicted.shape[1], np.nan)
+
+
 def acc_exact(labels: Labels, predicted: Bools) -> float:
     """Return the share of fully labeled rows in which every AU is right."""
     known = (labels != facs.UNKNOWN).all(axis=1)
@@ -136,6 +170,31 @@ def interval95(values: Floats) -> tuple[float, float]:
     """Return the 2.5 % and 97.5 % quantiles."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _per_au(labels: Labels, probabilities: Floats, score: Callable[[Bools, Floats], float]) -> Floats:
+    found = np.full(labels.shape[1], np.nan)
+    for au, (column, values) in enumerate(zip(labels.T, probabilities.T, strict=True)):
+        known = column != facs.UNKNOWN
+        positive = column[known] == 1
+        if positive.any() and not positive.all():
+            found[au] = score(positive, values[known])
+    return found
+
+
+def _auc(positive: Bools, values: Floats) -> float:
+    # The mean rank of equal values counts their pairs as one half.
+    _, place, times = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(times) - (times - 1) / 2)[place]
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def _average_precision(positive: Bools, values: Floats) -> float:
+    # Equal values are reached by one threshold, so they are one step.
+    _, place = np.unique(-values, return_inverse=True)
+    hits, called = np.cumsum(np.bincount(place, positive)), np.cumsum(np.bincount(place))
+    return float((np.diff(hits, prepend=0) * hits / called).sum() / hits[-1])
 
 
 def _cells(counts: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -29,7 +29,8 @@ def report(stages: Mapping[str, Decision]) -> dict[str, Any]:
 def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Return all scores of a decision.
 
-    `ci95` are bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
+    Areas under curves are None for an AU whose labels are all equal, false alarms without a resting face. `ci95` are
+    bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
     """
     names, per_video = video_counts(decision)
     labels = decision.predictions.labels
@@ -39,6 +40,11 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     drawn_f1 = metrics.f1(drawn)
     floor = metrics.f1(metrics.all_ones(counts))
     calibration_error = metrics.calibration_error(labels, decision.predictions.probabilities)
+    auc, precision_mean = (
+        score(labels, decision.predictions.probabilities) for score in (metrics.auc, metrics.average_precision)
+    )
+    rest = metrics.resting(labels)
+    alarms = metrics.false_alarms(decision.decided[rest])
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)
     return {
         "macro_f1": float(f1.mean()),
@@ -58,9 +64,16 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
                 "threshold": None if decision.thresholds is None else float(decision.thresholds[i]),
                 "positives": int(counts[i, 0] + counts[i, 2]),
                 "calibration_error": float(calibration_error[i]),
+                "auc": _number(auc[i]),
+                "average_precision": _number(precision_mean[i]),
+                "false_alarms_at_rest": _number(alarms[i]),
             }
             for i, au in enumerate(facs.AUS)
         },
+        # Means over the AUs that have rows with and without them.
+        "auc": _mean(auc),
+        "average_precision": _mean(precision_mean),
+        "n_resting_frames": int(rest.sum()),
         "macro_f1_both_classes": float(metrics.macro_f1_both_classes(counts)),
         "acc_elem": elementwise,
         "acc_exact": exact,
@@ -73,6 +86,16 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
         "n_frames": int(decision.predictions.labeled().sum()),
         "n_videos": len(names),
     }
+
+
+def _number(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN: None stands for a score that the labels do not allow."""
+    return None if np.isnan(value) else float(value)
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _expression(decision: Decision) -> dict[str, float] | None:

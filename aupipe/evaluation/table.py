@@ -11,22 +11,31 @@ _TITLES = {
 
 
 def text(result: dict[str, Any]) -> str:
-    """Return the table of a `scores.json`: F1 of every AU and their mean at every stage, and the floor."""
+    """Return the table of a `scores.json`: F1 of every AU at every stage, floor, AUC, AP, false alarms at rest."""
     stages = result["stages"]
     titles = ("floor", *(_TITLES[name] for name in stages))
     lines = [
         f"{'F1':<10}"
         + "".join(f"{t:>14}" for t in titles)
         + f"{'95 %':>18}{'threshold':>11}{'positives':>11}{'calibration':>13}"
+        + f"{'AUC':>8}{'AP':>8}{'at rest':>9}"
     ]
     for au, own in result["per_au"].items():
         threshold = "-" if own["threshold"] is None else f"{own['threshold']:.3f}"
         row = [own["floor"], *(stage["per_au"][au] for stage in stages.values())]
         lines.append(
-            _row(au, row, own["ci95"]) + f"{threshold:>11}{own['positives']:11d}{own['calibration_error']:13.3f}"
+            _row(au, row, own["ci95"])
+            + f"{threshold:>11}{own['positives']:11d}{own['calibration_error']:13.3f}"
+            + f"{_or_dash(own['auc']):>8}{_or_dash(own['average_precision']):>8}"
+            + f"{_or_dash(own['false_alarms_at_rest']):>9}"
         )
     macro = [result["floor"], *(stage["macro_f1"] for stage in stages.values())]
-    lines.append(_row("macro", macro, result["ci95"]["macro_f1"]))
+    means = f"{'':35}{_or_dash(result['auc']):>8}{_or_dash(result['average_precision']):>8}"
+    lines.append(_row("macro", macro, result["ci95"]["macro_f1"]) + means)
+    lines.append(
+        "AUC, AP: area under the ROC curve (0.5 by chance) and average precision (by chance the share of positives). "
+        f"At rest: share of the {result['n_resting_frames']} faces without any AU in which it is predicted"
+    )
     for column, groups in result.get("groups", {}).items():
         lines.append(f"macro F1 by {column}:")
         lines += [_group(value, scores) for value, scores in groups.items()]
@@ -52,6 +61,10 @@ def text(result: dict[str, Any]) -> str:
             f"NOT a held-out score: {seen} of the {result['n_videos']} videos were used for training or tuning"
         )
     return "\n".join(lines)
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _row(name: str, values: list[float], interval: tuple[float, float]) -> str:

@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from aupipe.evaluation import metrics
 
@@ -37,6 +44,38 @@ def test_scores_equal_scikit_learn_per_au(data: tuple[np.ndarray, np.ndarray]) -
     known = labels >= 0
     if known.any():
         assert metrics.acc_elem(counts) == pytest.approx(accuracy_score(labels[known], predicted[known]))
+
+
+@given(rows, st.integers(1, 5), st.integers(0, 9))
+def test_areas_equal_scikit_learn_also_with_ties(data: tuple[np.ndarray, np.ndarray], levels: int, seed: int) -> None:
+    labels, _ = data
+    probabilities = np.random.default_rng(seed).integers(0, levels + 1, labels.shape) / levels
+    auc, precision = metrics.auc(labels, probabilities), metrics.average_precision(labels, probabilities)
+    for au in range(12):
+        known = labels[:, au] >= 0
+        truth, values = labels[known, au], probabilities[known, au]
+        if len(set(truth.tolist())) < 2:
+            assert np.isnan(auc[au])
+            assert np.isnan(precision[au])
+        else:
+            assert auc[au] == pytest.approx(roc_auc_score(truth, values))
+            assert precision[au] == pytest.approx(average_precision_score(truth, values))
+
+
+def test_a_resting_face_has_no_au_and_no_unknown_one_that_others_have_labels_of() -> None:
+    labels = np.zeros((5, 12), np.int8)
+    labels[:, 8] = -1  # not labeled in this set
+    labels[1, 6], labels[2, 3], labels[4] = 1, -1, -1
+    assert metrics.resting(labels).tolist() == [True, False, False, True, False]
+    assert not metrics.resting(np.full((3, 12), -1, np.int8)).any()
+    assert metrics.resting(np.zeros((0, 12), np.int8)).shape == (0,)
+
+
+def test_false_alarms_are_shares_of_resting_faces() -> None:
+    predicted = np.zeros((4, 12), bool)
+    predicted[0, 8] = predicted[1, 8] = predicted[3, 0] = True
+    assert metrics.false_alarms(predicted)[[0, 1, 8]].tolist() == [0.25, 0, 0.5]
+    assert np.isnan(metrics.false_alarms(predicted[:0])).all()
 
 
 @given(rows, st.integers(0, 40), st.randoms())

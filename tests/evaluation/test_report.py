@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aupipe import facs
-from aupipe.evaluation import report, table
+from aupipe.evaluation import metrics, report, table
 from aupipe.evaluation.decision import Decision, Member, decide
 from aupipe.evaluation.predictions import Predictions
 
@@ -45,6 +45,23 @@ def test_has_every_promised_key_and_is_json() -> None:
     assert result["stages"]["with_thresholds_and_smoothing"]["macro_f1"] == result["macro_f1"]
     assert f"{result['floor']:.3f}" in text
     assert all(au in text for au in facs.AUS)
+
+
+def test_areas_and_false_alarms_at_rest_are_of_the_decision() -> None:
+    rows = predictions(0.3, videos=3)
+    rows.labels[:30] = 0  # the first video is a resting face
+    decided = rows.probabilities >= 0.5
+    found = report.scores(Decision(rows, decided))
+    rest = (rows.labels == 0).all(axis=1)
+    assert found["n_resting_frames"] == rest.sum() >= 30
+    assert found["per_au"]["AU12"]["false_alarms_at_rest"] == pytest.approx(decided[rest, 6].mean())
+    assert 0 < found["per_au"]["AU12"]["false_alarms_at_rest"] < 1
+    auc = metrics.auc(rows.labels, rows.probabilities)
+    assert found["per_au"]["AU12"]["auc"] == auc[6]
+    rows.labels[:, 3] = 0
+    found = report.scores(Decision(rows, decided))
+    assert found["per_au"]["AU06"]["auc"] is found["per_au"]["AU06"]["average_precision"] is None
+    assert found["auc"] == pytest.approx(np.delete(auc, 3).mean())
 
 
 def test_good_model_is_above_the_floor_and_chance_is_not() -> None:
