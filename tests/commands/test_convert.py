@@ -50,13 +50,3 @@ def test_wrong_usage_exits_2_with_one_sentence(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_the_detector_is_converted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "wrong.onnx").write_bytes(b"no model")
-    assert main([str(tmp_path / "wrong.onnx"), "--out", str(tmp_path / "new.onnx")]) == 2
-    assert "not an ONNX file" in capsys.readouterr().err
-    assert main([str(tmp_path / "none.onnx"), "--out", str(tmp_path / "new.onnx")]) == 2
-    assert "cannot be read" in capsys.readouterr().err
-    assert main([str(tmp_path / "wrong.onnx"), "--out", str(tmp_path / "new.safetensors")]) == 2
-    assert "must end with .onnx" in capsys.readouterr().err
