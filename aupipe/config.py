@@ -29,6 +29,9 @@ class Resources(Section):
     gpu: Literal["auto"] | bool = "auto"
     # Torch's name of the GPU for inference; cpu tests the placement on nodes without a GPU.
     device: str = "cuda"
+    # Copies of the models at a time in evaluation, prediction and encoding; null: one per GPU, or per CPU without GPUs,
+    # that the cluster has now (train.py: at least as many as --workers).
+    workers: int | None = Field(default=None, ge=1)
     # Place work on nodes by their labels pool=decode, infer, train; auto: use the labels that a node has now.
     pools: Literal["auto"] | bool = "auto"
 

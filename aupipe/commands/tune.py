@@ -48,8 +48,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "tune.py") -> int:
         type=int,
         default=1,
         metavar="N",
-        help="workers per trial (default: 1); as many trials as fit run at once",
+        help="workers per trial (default: 1)",
     )
+    parser.add_argument(
+        "--concurrent", type=int, metavar="N",
+        help="trials at a time (default: as many as fit, at least 4 on a cluster that adds nodes on demand)",
+    )  # fmt: skip
     parser.add_argument(
         "--searcher", choices=("random", "optuna"), default="random",
         help="search algorithm (default: random; optuna: pip install 'aupipe[search]')",
@@ -63,15 +67,16 @@ def _tune(args: argparse.Namespace) -> int:
     from aupipe.pipelines.tune_trial import TuneJob
     from aupipe.training import recipe
 
-    for option in ("trials", "workers"):
-        if getattr(args, option) < 1:
-            raise ConfigError(f"--{option}: {getattr(args, option)} (1 or more)")
+    for option in ("trials", "workers", "concurrent"):
+        if (value := getattr(args, option)) is not None and value < 1:
+            raise ConfigError(f"--{option}: {value} (1 or more)")
     plan = TuneJob(
         recipe=recipe.read(args.recipe, quick=args.quick, overrides=args.overrides),
         store=args.data,
         out=args.out,
         trials=args.trials,
         workers=args.workers,
+        concurrent=args.concurrent,
         searcher=args.searcher,
         command=" ".join(sys.argv),
     )

@@ -18,7 +18,7 @@ from aupipe.data.samples import Tracks
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import actor_pool, device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
 from aupipe.training.recipe import Recipe
 from aupipe.training.task_data import TaskData
@@ -80,14 +80,13 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
         sizes = {part.name: part.rows for request in requests for _, part in request.index.shards(ALL)}
         progress = Progress("encode", sum(sizes[str(each["part"])] for each in todo), "crops")
         gpus = gpus_per_worker(resources)
-        slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
         done = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
             _Encoder,
             fn_constructor_args=(ray.put(encoder), list(requests), device_of(resources)),
-            compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(todo)), 1)),
+            compute=actor_pool(resources, len(todo)),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
-            label_selector=label_selector_for("infer" if gpus else "decode", resources),
+            label_selector=label_selector_for("train", resources),
         )
         for row in done.iter_rows():
             progress.add(sizes[row["part"]])

@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-import ray
 import ray.data
 import torch
 from safetensors import numpy as safetensors
@@ -29,7 +28,7 @@ from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
-from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import Pool, actor_pool, device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
 
 ROWS_PER_CALL = 1024  # approximately, because a track is never cut
@@ -37,12 +36,13 @@ ROWS_PER_CALL = 1024  # approximately, because a track is never cut
 
 def predict(
     checkpoints: Sequence[str], index: FaceStore, parts: Collection[SplitPart], inference: Inference,
-    resources: Resources, embeddings: str | None = None,
+    resources: Resources, embeddings: str | None = None, pool: Pool | None = None,
 ) -> dict[SplitPart, list[Predictions]]:  # fmt: skip
     """Return the predictions of each model for every row of each part, labeled or not. Runs inside a session.
 
     Args:
         embeddings: folder or URI of embeddings; those that exist for a model's encoder are read, not computed again.
+        pool: nodes to use; default: infer, or decode without GPUs.
 
     Raises:
         DatasetError: a part has no rows.
@@ -53,15 +53,14 @@ def predict(
     if not all(chunks.values()):
         raise DatasetError(f"{index.storage.root}: nothing to predict; the split is empty")
     gpus = gpus_per_worker(resources)
-    slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1))
     data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
     data = data.map(
         _Predictor,
         fn_constructor_args=(list(checkpoints), index, every, inference, device_of(resources), embeddings),
-        compute=ray.data.ActorPoolStrategy(size=max(min(slots, len(every)), 1)),
+        compute=actor_pool(resources, len(every)),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
-        label_selector=label_selector_for("infer" if gpus else "decode", resources),
+        label_selector=label_selector_for(pool or ("infer" if gpus else "decode"), resources),
     )
     outputs = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
     result, first = {}, 0

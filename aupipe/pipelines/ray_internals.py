@@ -218,18 +218,34 @@ def configure_train() -> None:
     """Set the undocumented settings of Ray Train 2.60 for this job. A variable that is already set is kept.
 
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S: 0.5 instead of 2, because a report younger than a poll is lost if a worker dies.
-    RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S: 3 instead of 60, because after a node is lost the first attempt to start the
-      group again waits for workers of that node.
     RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S: 1 instead of 5, because some notices come only seconds ahead.
     RAY_CHDIR_TO_TRIAL_DIR: off, so that a recipe's relative paths mean the same on the workers.
     """
     for name, value in {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3",
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
     }.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def group_start_timeout(*, elastic: bool) -> Iterator[None]:
+    """Set how long Ray Train waits for the nodes of a worker group that starts in the block. Ray 2.60.
+
+    An elastic group starts on nodes that are there, and after a node is lost the first attempt waits for it in vain, so
+    3 s (default: 60) are enough. A group of fixed size has to wait until its nodes have come, which takes minutes on a
+    cloud; a new attempt would withdraw the request for them. A variable that is already set is kept.
+    """
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "3" if elastic else "1800"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def configure_tune() -> None:

@@ -119,6 +119,21 @@ def label_selector_for(pool: Pool, resources: Resources) -> dict[str, str] | Non
     return {"pool": pool} if selects else None
 
 
+def slots(resources: Resources) -> int:
+    """Return the number of copies of a model that the cluster has room for now, at least 1."""
+    return max(int(ray.cluster_resources().get("GPU" if gpus_per_worker(resources) else "CPU", 1)), 1)
+
+
+def actor_pool(resources: Resources, tasks: int) -> ray.data.ActorPoolStrategy:
+    """Return a pool of actors for so many tasks of models.
+
+    It requests all actors at the start, so that the autoscaler starts all nodes at once, and works as soon as one is
+    there. Ray Data would not request more of them later (ray-project/ray#59144).
+    """
+    size = max(min(resources.workers or slots(resources), tasks), 1)
+    return ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
+
+
 def alive_pools() -> dict[str, int]:
     """Return pool → number of live nodes."""
     return Counter(node["Labels"]["pool"] for node in ray.nodes() if node["Alive"] and "pool" in node["Labels"])

@@ -37,6 +37,7 @@ from aupipe.pipelines.train_stage import (
     cross_validate,
     embeddings,
     history,
+    inference_resources,
     init_videos,
     run_stage,
 )
@@ -217,7 +218,7 @@ def _calibrated(
     if data.train.held_out_videos and not unseen:
         logger.warning("the held-out videos are training videos of an earlier stage: thresholds stay 0.5")
     parts = (held_out, scored) if held_out.videos else (scored,)
-    found = predict([path], index, parts, job.recipe.inference, job.recipe.resources, embeddings(job))
+    found = predict([path], index, parts, job.recipe.inference, inference_resources(job), embeddings(job), "train")
     if held_out.videos:
         fitted = calibration.calibrate(found[held_out][0])
         card = card.model_copy(

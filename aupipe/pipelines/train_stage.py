@@ -17,10 +17,11 @@ import ray
 import ray.train
 import ray.train.torch
 
+from aupipe.config import Resources
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
-from aupipe.errors import AupipeError, ConfigError
+from aupipe.errors import AupipeError, ConfigError, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
@@ -28,7 +29,7 @@ from aupipe.models.checkpoint import TrainingCard
 from aupipe.periodic import periodically
 from aupipe.pipelines import ray_internals
 from aupipe.pipelines.encode import encode_stage
-from aupipe.pipelines.session import gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_for, slots
 from aupipe.pipelines.train_worker import log_epochs, train_loop_per_worker
 from aupipe.storage import Storage
 from aupipe.training import state, task_data
@@ -100,9 +101,11 @@ def cross_validate(job: TrainJob, stage: str, earlier: History) -> History:
 
 
 def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
-    gpus = gpus_per_worker(job.recipe.resources)
+    resources = job.recipe.resources
+    gpus = gpus_per_worker(resources)
     folder = Storage(job.out)
     workers = _workers(job, stage, bool(gpus))
+    backend = "gloo" if device_of(resources) == "cpu" else "nccl"
     trainer = ray.train.torch.TorchTrainer(
         train_loop_per_worker,
         train_loop_config={
@@ -119,11 +122,11 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=bool(gpus),
-            label_selector=label_selector_for("train", job.recipe.resources),
+            label_selector=label_selector_for("train", resources),
             elastic_resize_monitor_interval_s=RESIZE_S,
             resources_per_worker=None if gpus else {"CPU": job.worker_cpus},
         ),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=600),
+        torch_config=ray.train.torch.TorchConfig(backend=backend, timeout_s=600),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=folder.path("stages"),
@@ -140,8 +143,9 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
             log_epochs(folder, job.recipe.stages[stage].epochs),
             _node_list_updates(elastic=isinstance(workers, tuple)),
             ray_internals.train_actors_use_this_cluster(),
+            ray_internals.group_start_timeout(elastic=isinstance(workers, tuple)),
         ):
-            result = trainer.fit()
+            result = fit(trainer, folder, name)
     except ray.train.TrainingFailedError as error:
         raise _first_error(error) from error
     chosen, figures = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
@@ -153,6 +157,30 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     folder.write(f"stages/{name}/history.json", json.dumps(done).encode())
     _clear(folder, f"stages/{name}", keep=[Path(each.path).name for each in (result.checkpoint, chosen)])
     return done
+
+
+def fit(trainer: ray.train.torch.TorchTrainer, folder: Storage, name: str) -> ray.train.Result:
+    """Run the trainer, again if it failed too often but has saved a new state since it started.
+
+    Ray Train counts failures over a whole run, so one that is long enough would fail on spot nodes.
+
+    Raises:
+        ray.train.TrainingFailedError: training failed `MAX_WORKER_FAILURES` + 1 times after the same state.
+    """
+    while True:
+        before = _newest_state(folder, name)
+        try:
+            return trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            after = _newest_state(folder, name)
+            if after == before:
+                raise
+            logger.warning("stage %s failed after a new state, %s; resuming: %s", name, after, one_line(error))
+
+
+def _newest_state(folder: Storage, name: str) -> str:
+    states = {file.removeprefix(f"stages/{name}/").partition("/")[0] for file in folder.names(f"stages/{name}")}
+    return max((state for state in states if state.startswith("epoch-")), default="")
 
 
 @contextmanager
@@ -179,7 +207,19 @@ def encoded(job: TrainJob, stage: str) -> dict[Task, EmbeddingFolders]:
         return {}
     data = task_data.task_data(job.recipe, stage, FaceStore.open(job.store), job.split)
     learner, _ = build_learner(job.recipe, stage, data, _resolved_init(job, stage))
-    return encode_stage(job.recipe, stage, data, learner.encoder, embeddings(job))
+    recipe = job.recipe.model_copy(update={"resources": inference_resources(job)})
+    return encode_stage(recipe, stage, data, learner.encoder, embeddings(job))
+
+
+def inference_resources(job: TrainJob) -> Resources:
+    """Return the resources for models that a run applies to a store: as many workers as train, more if they fit now.
+
+    All work of a run is placed in the pool `train`, because its nodes are there already and the file of a training
+    cluster may have no other.
+    """
+    workers = job.workers[1] if isinstance(job.workers, tuple) else job.workers or 1
+    resources = job.recipe.resources
+    return resources if resources.workers else resources.model_copy(update={"workers": max(workers, slots(resources))})
 
 
 def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
@@ -257,8 +297,8 @@ def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
     if job.workers is not None:
         return job.workers
     settings = job.recipe.stages[stage]
-    slots = int(ray.cluster_resources().get("GPU" if gpu else "CPU", 1))
-    return max(min(slots if gpu else min(slots, MAX_CPU_WORKERS), settings.batch // settings.accumulate), 1)
+    room = slots(job.recipe.resources)
+    return max(min(room if gpu else min(room, MAX_CPU_WORKERS), settings.batch // settings.accumulate), 1)
 
 
 def _first_error(error: ray.train.TrainingFailedError) -> AupipeError:

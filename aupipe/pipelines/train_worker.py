@@ -53,7 +53,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     # DDP copies the weights of rank 0 to all other ranks, so only rank 0 reads the initial weights.
     init = config["init"] if rank == 0 and not reported else None
     learner, optimizer = build_learner(recipe, stage, data, init)
-    device = ray.train.torch.get_device()
+    device = torch.device("cpu") if recipe.resources.device == "cpu" else ray.train.torch.get_device()
     # The model moves before the optimizer's state is restored, because the state goes to the device of the parameters.
     # Convolutions are faster in this memory format, on CPUs too.
     learner = learner.to(device).to(memory_format=torch.channels_last)
@@ -63,7 +63,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             position = state.load(Path(local), learner, optimizer)
     # A step does not use the heads of other tasks, nor the audio branch if its clips have no soundtrack.
     ddp_options = {"find_unused_parameters": len(data) > 1 or learner.head.uses_audio}
-    model = ray.train.torch.prepare_model(learner, parallel_strategy_kwargs=ddp_options)
+    model = ray.train.torch.prepare_model(learner, move_to_device=device, parallel_strategy_kwargs=ddp_options)
     trainer = engine.Trainer(
         recipe=recipe, stage=stage, data=data, model=model, optimizer=optimizer, rank=rank, world=world, device=device,
         embeddings=config["embeddings"],

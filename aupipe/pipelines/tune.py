@@ -177,7 +177,7 @@ def _unseen(job: TuneJob, index: FaceStore, checkpoints: Mapping[str, str]) -> d
     part = splits.eval_part(index, splits.OFFICIAL)
     place = train_stage.embeddings(train_job(job, job.recipe, ""))
     paths = list(checkpoints.values())
-    found = predict(paths, index, (part,), job.recipe.inference, job.recipe.resources, place)[part]
+    found = predict(paths, index, (part,), job.recipe.inference, job.recipe.resources, place, "train")[part]
     members = [member(checkpoint.load_card(path), raw) for path, raw in zip(paths, found, strict=True)]
     best, *other = ([*decision.decide([one], "mean").values()][-1] for one in members)
     result = report.scores(best)

@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from aupipe.errors import ConfigError
 from aupipe.pipelines import ray_internals
-from aupipe.pipelines.session import gpus_per_worker
+from aupipe.pipelines.session import gpus_per_worker, label_selector_for
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
 from aupipe.training.search_space import Dimension
@@ -22,7 +22,8 @@ from aupipe.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
 
-MAX_TRIAL_FAILURES = 3  # of its processes; a trial whose training fails is not retried
+MAX_LOSSES = 1000  # of a trial's driver; `run_trial` counts its own errors
+CONCURRENT_ON_DEMAND = 4  # the default on a cluster that adds nodes on demand
 REDUCTION = 3  # about one in three trials continues beyond a rung
 
 
@@ -63,26 +64,39 @@ def _fit(
     epochs = job.recipe.stages[job.recipe.needed()[-1]].epochs
     trainable = tune.with_parameters(run_trial, job=job, starts=dict(starts))
     tune.Tuner(
-        tune.with_resources(trainable, {"CPU": DRIVER_CPUS}),
+        tune.with_resources(trainable, _driver_resources(job)),
         param_space=space,
-        # More trials than fit would deadlock Ray Tune, because their drivers would hold the CPUs of their workers.
         tune_config=tune.TuneConfig(
-            num_samples=count, max_concurrent_trials=_at_once(job), scheduler=scheduler(epochs, found),
+            num_samples=count, max_concurrent_trials=trials_at_once(job), scheduler=scheduler(epochs, found),
             search_alg=searcher,
         ),
         run_config=tune.RunConfig(
             storage_path=out.path("tune"), callbacks=[_Records(job)], verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),
         ),
     ).fit()  # fmt: skip
 
 
-def _at_once(job: TuneJob) -> int:
-    """Return the number of trials that fit on the cluster now."""
-    total = ray.cluster_resources()
-    if gpus_per_worker(job.recipe.resources):
-        return max(int(total.get("GPU", 0) // job.workers), 1)
-    return max(int(total.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers)), 1)
+def trials_at_once(job: TuneJob) -> int:
+    """Return the number of trials at a time.
+
+    A cluster without room, and one whose pools are named (`resources.pools=true`), adds nodes on demand.
+    """
+    if job.concurrent is not None:
+        return job.concurrent
+    total, resources = ray.cluster_resources(), job.recipe.resources
+    if gpus_per_worker(resources):
+        fit = int(total.get("GPU", 0) // job.workers)
+    else:
+        fit = int(total.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers))
+    return max(fit, CONCURRENT_ON_DEMAND) if fit == 0 or resources.pools is True else fit
+
+
+def _driver_resources(job: TuneJob) -> tune.PlacementGroupFactory:
+    """Return the resources of a trial's driver, on a node of the pool `train`."""
+    selector = label_selector_for("train", job.recipe.resources)
+    options = {"bundle_label_selector": [selector]} if selector else {}
+    return tune.PlacementGroupFactory([{"CPU": DRIVER_CPUS}], **options)
 
 
 def scheduler(epochs: int, found: Sequence[Trial]) -> ASHAScheduler:
@@ -138,7 +152,7 @@ class _Records(tune.Callback):  # type: ignore[misc]
         self._end(trial, "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, "failed", f"failed {MAX_TRIAL_FAILURES + 1} times: {trial.get_error()}")
+        self._end(trial, "failed", f"its driver was lost {MAX_LOSSES + 1} times: {trial.get_error()}")
 
     def _end(self, trial: Any, status: trials.Status, reason: str = "") -> None:
         ended = trials.end(Storage(self._job.out), settings_of(self._job, trial.config), status, reason)

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.data import splits
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.pipelines import ray_internals, train
 from aupipe.pipelines.train_stage import TrainJob
@@ -21,8 +21,9 @@ from aupipe.training.recipe import Recipe
 from aupipe.tuning import search, trials
 from aupipe.tuning.search import Settings
 
-DRIVER_CPUS = 0.1
-WORKER_CPUS = 0.9  # so a trial of one worker takes one CPU in total, and one trial per CPU runs at a time
+DRIVER_CPUS = 0.001  # so little that drivers never take the room of their workers, which would be a deadlock
+WORKER_CPUS = 0.99  # one trial of one worker per CPU runs at a time
+MAX_FAILURES = 3  # errors of a trial's driver; a lost node is none
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TuneJob:
     out: str
     trials: int = 8  # including the unmodified recipe
     workers: int = 1  # per trial
+    concurrent: int | None = None  # trials at a time; None: as many as fit now, on a cluster that grows at least 4
     searcher: str = "random"  # or optuna
     command: str = ""
 
@@ -66,7 +68,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     """Run one trial in a driver of Ray Tune.
 
     A trial whose training fails, for example by a high learning rate, ends as `failed`. Ray Tune retries after any
-    other error.
+    other error, and without limit after the loss of a node.
     """
     out, settings = Storage(job.out), settings_of(job, config)
     trial = trials.begin(out, settings)
@@ -82,6 +84,11 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         train.run_stages(run)
     except AupipeError as error:
         trials.end(out, settings, "failed", str(error))
+    except Exception as error:
+        if trials.count_failure(out, settings) > MAX_FAILURES:
+            trials.end(out, settings, "failed", f"failed {MAX_FAILURES + 1} times: {one_line(error)}")
+            return
+        raise
     else:
         trials.end(out, settings, "finished")
 

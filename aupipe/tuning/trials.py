@@ -32,6 +32,7 @@ class Trial(Section):
     settings: dict[str, Any]
     status: Status = "running"  # stopped: early, because other trials were better
     reason: str = ""  # of a failed trial
+    failures: int = 0  # errors of its driver so far; a lost node is none
     began_s: float  # since 1970
     ended_s: float | None = None
     scores: tuple[float, ...] = ()  # of the epochs of the last stage; the search maximizes the best
@@ -78,6 +79,14 @@ def end(out: Storage, settings: Settings, status: Status, reason: str = "") -> T
         )
         _write(out, trial)
     return trial
+
+
+def count_failure(out: Storage, settings: Settings) -> int:
+    """Record an error of the driver of a trial, and return the number of its errors."""
+    trial = begin(out, settings)
+    trial = trial.model_copy(update={"failures": trial.failures + 1})
+    _write(out, trial)
+    return trial.failures
 
 
 def epochs(out: Storage, trial: Trial) -> list[dict[str, Any]]:

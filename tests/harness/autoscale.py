@@ -67,7 +67,7 @@ class AutoscalingCluster:
     """A head without CPUs, and an autoscaler. A job with the variables of `environment` runs on it.
 
     Args:
-        cluster_file: path of a cluster.yaml. Resources, labels and limits on numbers are read from its node types.
+        cluster_file: path of a cluster.yaml or a RayJob. Resources, labels and limits on numbers are read from it.
         folder: folder for Ray's files; its path must be short because Ray creates sockets in it.
         idle_s: seconds after which an idle node leaves.
         cpus: CPUs of a node; few, so that several nodes fit on this machine.
@@ -147,11 +147,25 @@ class AutoscalingCluster:
 
 
 def _node_types(cluster: dict[str, Any], idle_s: float, cpus: int) -> dict[str, Any]:
-    """Return the worker types of a cluster.yaml, reduced to nodes that are processes."""
+    """Return the worker types of a cluster.yaml or a RayJob, reduced to nodes that are processes."""
+    if "spec" in cluster:
+        cluster = {"head_node_type": None, "available_node_types": _groups(cluster["spec"]["rayClusterSpec"])}
     types = {}
     for name, kind in cluster["available_node_types"].items():
         if name != cluster["head_node_type"]:
             resources = {**kind["resources"], "CPU": cpus, "object_store_memory": _STORE_BYTES}
             copied = {key: kind[key] for key in ("labels", "min_workers", "max_workers")}
             types[name] = {**copied, "resources": resources, "node_config": {}, "idle_timeout_s": idle_s}
+    return types
+
+
+def _groups(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Return the worker groups of a RayJob as node types of a cluster.yaml."""
+    types = {}
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        types[group["groupName"]] = {
+            "resources": {"GPU": int(container["resources"]["limits"].get("nvidia.com/gpu", 0))},
+            "labels": group["labels"], "min_workers": group["minReplicas"], "max_workers": group["maxReplicas"],
+        }  # fmt: skip
     return types

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -199,6 +200,33 @@ def test_fields_of_a_rayjob(name: str) -> None:
         inside = pod["template"]["spec"]
         assert inside["restartPolicy"] == "Never"  # The autoscaler starts pods, not the kubelet.
         assert inside["containers"][0]["resources"]["requests"] == inside["containers"][0]["resources"]["limits"]
+
+
+# Job → the pools that it places work in: `label_selector_for` of its pipelines.
+POOLS = {"annotate": {"decode", "infer"}, "train": {"train"}}
+
+
+@pytest.mark.parametrize("name", KUBERAY)
+def test_a_rayjob_has_the_pools_and_gpus_that_its_command_asks_for(name: str) -> None:
+    words = shlex.split(KUBERAY[name]["spec"]["entrypoint"])
+    settings = {value for option, value in itertools.pairwise(words) if option == "--set"}
+    assert {"resources.pools=true", "resources.gpu=true"} <= settings
+    groups = {group["groupName"]: group for group in KUBERAY[name]["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    assert set(groups) == POOLS[name]
+    if name == "train":
+        _, _, most = words[words.index("--workers") + 1].partition("-")
+        assert int(most) <= groups["train"]["maxReplicas"]
+
+
+def test_submitted_commands_ask_for_gpus_where_they_name_pools() -> None:
+    text = (ROOT / "jobs/README.md").read_text().replace("\\\n", " ")
+    commands = [line for line in text.splitlines() if "ray job submit" in line and "pools=true" in line]
+    kinds = yaml.safe_load(TEXT)["available_node_types"].values()
+    assert commands
+    for command in commands:
+        (job,) = re.findall(r"python jobs/(\w+)\.py", command)
+        assert POOLS[job] <= {kind["labels"]["pool"] for kind in kinds if "labels" in kind}
+        assert "--set resources.gpu=true" in command, command
 
 
 @pytest.mark.parametrize(("name", "main"), [("annotate", annotate.main), ("train", train.main)])

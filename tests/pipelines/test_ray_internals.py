@@ -161,3 +161,18 @@ def test_the_level_of_the_c_code_is_set_for_the_connection_alone(monkeypatch: py
     with ray_internals.quiet_driver():
         worker.connect()
     assert levels == ["fatal", "debug"]
+
+
+@pytest.mark.unit
+def test_a_fixed_group_waits_for_nodes_and_an_elastic_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.delenv(name, raising=False)
+    with ray_internals.group_start_timeout(elastic=True):
+        assert float(os.environ[name]) < 10
+    with ray_internals.group_start_timeout(elastic=False):
+        assert float(os.environ[name]) > 600
+    assert name not in os.environ
+    monkeypatch.setenv(name, "77")
+    with ray_internals.group_start_timeout(elastic=False):
+        assert os.environ[name] == "77"
+    assert os.environ[name] == "77"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from typing import Any
 
 import pytest
 import ray
 
 from aupipe.config import Resources
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import label_selector_for, reserved_resources
+from aupipe.pipelines.session import actor_pool, label_selector_for, reserved_resources
+from aupipe.pipelines.train_stage import TrainJob, inference_resources
+from aupipe.pipelines.tune_search import trials_at_once
+from aupipe.pipelines.tune_trial import TuneJob
+from aupipe.training import recipe
 
 pytestmark = pytest.mark.ray
 
@@ -49,3 +54,38 @@ def test_progress_shows_in_rays_metrics(ray_session: None) -> None:
             return
         assert time.monotonic() < deadline, [line for line in lines if "aupipe" in line]
         time.sleep(1)
+
+
+def test_pools_start_with_one_actor_and_request_what_settings_say(ray_session: None) -> None:
+    def sizes(resources: Resources, tasks: int) -> tuple[int, int, int]:
+        pool = actor_pool(resources, tasks)
+        return pool.min_size, pool.max_size, pool.initial_size
+
+    assert sizes(Resources(), 9) == (1, 4, 4)
+    assert sizes(Resources(), 3) == (1, 3, 3)
+    assert sizes(Resources(workers=8), 20) == (1, 8, 8)
+    assert sizes(Resources(gpu=True), 20) == (1, 1, 1)
+    assert sizes(Resources(gpu=True, workers=2), 20) == (1, 2, 2)
+
+
+def test_trials_at_a_time(ray_session: None) -> None:
+    def number(workers: int = 1, concurrent: int | None = None, **resources: Any) -> int:
+        plan = recipe.read("multilabel_transformer", quick=True).model_copy(
+            update={"resources": Resources(**resources)}
+        )
+        return trials_at_once(TuneJob(plan, "store", "out", workers=workers, concurrent=concurrent))
+
+    assert number() == 4
+    assert number(workers=2) == 2
+    assert number(concurrent=3) == 3
+    assert number(gpu=True) == 4  # no node has a GPU yet
+    assert number(workers=2, pools=True) == 4  # more nodes come
+
+
+def test_train_and_tune_ask_for_as_many_models_as_workers(ray_session: None) -> None:
+    plan = recipe.read("multilabel_transformer", quick=True)
+    for workers, resources, expected in [
+        (None, {}, 4), (2, {}, 4), ((1, 8), {}, 8), ((1, 8), {"workers": 2}, 2), (3, {"gpu": True}, 3)
+    ]:  # fmt: skip
+        changed = plan.model_copy(update={"resources": Resources(**resources)})
+        assert inference_resources(TrainJob(changed, "store", "out", workers)).workers == expected

@@ -58,3 +58,9 @@ def test_the_table_has_one_column_per_setting_with_the_recipes_value_for_the_def
     assert table[0]["score"] == 0.5
     assert (table[1]["score"], table[1]["epochs"], table[1]["reason"]) == (None, 0, "the loss is nan")
     assert table[0]["ended"] >= table[0]["began"]
+
+
+def test_failures_of_a_driver_are_counted_over_restarts(tmp_path: Path) -> None:
+    out = Storage(tmp_path)
+    assert [trials.count_failure(out, {KEY: 0.3}) for _ in range(3)] == [1, 2, 3]
+    assert trials.begin(out, {KEY: 0.3}).status == "running"
