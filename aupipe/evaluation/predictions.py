@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -108,6 +109,28 @@ class Predictions:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")
         return bytes(sink.getvalue())
+
+    @classmethod
+    def from_parquet(cls, data: bytes) -> Predictions:
+        """Read labels and probabilities of the AUs from the bytes of a predictions.parquet. Times are not stored.
+
+        Raises:
+            DatasetError: it is no such file.
+        """
+        try:
+            table = pq.read_table(io.BytesIO(data))
+        except pa.ArrowInvalid as error:
+            raise DatasetError(f"no predictions.parquet: {error}".replace("\n", " ")) from None
+        expected = [name for name in SCHEMA.names if name not in facs.AUS]
+        if missing := [name for name in expected if name not in table.column_names]:
+            raise DatasetError(f"no predictions.parquet of evaluate.py: it has no column {', '.join(missing)}")
+        return cls(
+            video_id=np.asarray(table["video_id"].to_pylist(), dtype=object),
+            person=np.asarray(table["person"].to_pylist(), dtype=object),
+            frame=table["frame"].to_numpy().astype(np.int64),
+            labels=np.stack([table[f"{au}_label"].to_numpy() for au in facs.AUS], axis=1),
+            probabilities=np.stack([table[f"{au}_prob"].to_numpy() for au in facs.AUS], axis=1).astype(np.float64),
+        )
 
 
 def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Bools]:

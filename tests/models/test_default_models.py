@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,20 @@ def test_they_detect_mouth_movements_of_unseen_rendered_people() -> None:
         for au in ("AU12", "AU25", "AU26"):
             at = facs.AUS.index(au)
             assert np.corrcoef(logits[:, at], np.stack(intensity)[:, at])[0, 1] > 0.4, au
+
+
+def test_thresholds_come_from_real_people_at_rest_whom_the_card_credits() -> None:
+    thresholds = [checkpoint.load_card(folder).thresholds for folder in default_models.FOLDERS]
+    assert thresholds[0] == thresholds[1]
+    text = (Path(default_models.FOLDERS[0]).parent / "README.md").read_text()
+    for au, threshold in thresholds[0].items():
+        assert re.search(rf"^    {au} +{threshold:.3f} ", text, re.MULTILINE), au
+    for folder in default_models.FOLDERS:
+        training = checkpoint.load_card(folder).training
+        assert training.thresholds_from == "51 real resting faces and rendered intensities"
+        assert sum(name.startswith("london_") for name in training.held_out_videos) == 51
+        assert not any(name.startswith("london_") for name in training.videos)
+        assert "CC BY 4.0" in training.limits
+        assert "AU23 without evidence" in training.limits
+    for credit in ("DeBruine", "10.6084/m9.figshare.5047666", "CC BY 4.0", "AU23 has no evidence"):
+        assert credit in text

@@ -1,0 +1,185 @@
+"""Thresholds for real faces, set with pictures of people at rest and with rendered intensities.
+
+A model that was trained on rendered faces scores real faces at rest higher than rendered ones, so thresholds from
+rendered faces report AUs in them. Here each AU gets one of two thresholds:
+
+* With at least `MIN_POSITIVES` real pictures that show the AU: the threshold with the highest recall among those with
+  false alarms in at most `MAX_FALSE_ALARMS` of the resting faces.
+* Otherwise: the higher of the threshold with the best F1 on rendered faces, which says how intense a movement has to
+  be, and the one that `EXPECTED_FALSE_ALARMS` of further people at rest are expected to reach.
+
+`python -m aupipe.evaluation.resting_thresholds --real REAL --rendered RENDERED [--write CKPT …]` reads two
+predictions.parquet of `evaluate.py`, prints the thresholds with figures of people on whom they were not set, and writes
+the thresholds to the cards of the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from aupipe import facs
+from aupipe.arrays import Bools, Floats
+from aupipe.errors import AupipeError, DatasetError, one_line
+from aupipe.evaluation import calibration, metrics
+from aupipe.evaluation.decision import apply_rule
+from aupipe.evaluation.predictions import Predictions
+from aupipe.models import checkpoint
+from aupipe.storage import Storage, folder_and_name
+
+MAX_FALSE_ALARMS = 0.10
+EXPECTED_FALSE_ALARMS = 0.08  # Below the maximum, because few people give an uncertain quantile.
+MIN_POSITIVES = 20
+HALVINGS = 20  # A single halving of few people gives recalls that differ by 0.1.
+_DIGITS = 3  # of the thresholds in the cards
+
+
+def fit(real: Predictions, rendered: Predictions, by_recall: Bools) -> Floats:
+    """Return thresholds (12,) for real faces; `by_recall` (12,): the AUs of the first rule, see `with_recall`.
+
+    Raises:
+        DatasetError: there are too few resting faces in `real` for `EXPECTED_FALSE_ALARMS`.
+    """
+    rest = metrics.resting(real.labels)
+    needed = int(np.ceil(1.5 / EXPECTED_FALSE_ALARMS)) - 1
+    if rest.sum() < needed:
+        raise DatasetError(
+            f"{int(rest.sum())} real resting faces; at least {needed} are needed, also in half of the people"
+        )
+    from_rendered = calibration.fit_grid(rendered.labels, rendered.probabilities)
+    thresholds = np.empty(len(facs.AUS))
+    for au in range(len(facs.AUS)):
+        resting = real.probabilities[rest, au]
+        showing = real.probabilities[real.labels[:, au] == 1, au]
+        if by_recall[au] and len(showing):
+            thresholds[au] = best_recall(resting, showing)
+        else:
+            thresholds[au] = max(from_rendered[au], rarely_reached(resting))
+    return thresholds.round(_DIGITS)
+
+
+def with_recall(real: Predictions) -> Bools:
+    """Return (12,) whether there are enough real pictures of an AU to set its threshold by recall."""
+    enough: Bools = (real.labels == 1).sum(axis=0) >= MIN_POSITIVES
+    return enough
+
+
+def rarely_reached(resting: Floats) -> float:
+    """Return the threshold that a further person at rest reaches with a probability of `EXPECTED_FALSE_ALARMS`.
+
+    Of N exchangeable values, a new one is above the k-th highest with probability k/(N + 1). The threshold is the
+    middle between the k-th and the next, which stands for k + ½.
+
+    Args:
+        resting: (N,) probabilities of resting faces.
+    """
+    highest = np.sort(resting)[::-1]
+    k = int(EXPECTED_FALSE_ALARMS * (len(resting) + 1) - 0.5)
+    return float(highest[k - 1] + highest[k]) / 2
+
+
+def best_recall(resting: Floats, showing: Floats) -> float:
+    """Return the threshold that most faces with the AU reach, and at most `MAX_FALSE_ALARMS` of the resting ones.
+
+    Of equal thresholds the highest is returned.
+
+    Args:
+        resting: (N,) probabilities of resting faces.
+        showing: (M,) probabilities of faces with the AU.
+    """
+    values = np.unique(np.concatenate([resting, showing]))
+    candidates = np.append((values[1:] + values[:-1]) / 2, np.nextafter(values[-1], np.inf))
+    alarms = (resting >= candidates[:, None]).mean(axis=1)
+    recall = (showing >= candidates[:, None]).mean(axis=1)
+    allowed = alarms <= MAX_FALSE_ALARMS
+    return float(candidates[allowed & (recall == recall[allowed].max())][-1])
+
+
+def cross_fitted(real: Predictions, rendered: Predictions) -> Floats:
+    """Return shares (N, 12) of `HALVINGS` in which an AU is predicted in a real row with thresholds of other people.
+
+    Each halving divides the people at random, and the rows of a half are decided with the thresholds of the other one.
+    """
+    names, codes = real.video_codes()
+    by_recall, rng = with_recall(real), np.random.default_rng(0)
+    called = np.zeros(real.labels.shape)
+    for _ in range(HALVINGS):
+        half = rng.permutation(len(names))[codes] % 2
+        for scored in (half == 0, half == 1):
+            thresholds = fit(real.where(~scored), rendered, by_recall)
+            called[scored] += apply_rule([real.probabilities[scored]], [thresholds], "mean")[1]
+    return called / HALVINGS
+
+
+def text(real: Predictions, rendered: Predictions, thresholds: Floats) -> str:
+    """Return a table with one line per AU: its threshold, and recall and false alarms of people it was not set on."""
+    called, decided = cross_fitted(real, rendered), real.probabilities >= thresholds
+    rest, auc = metrics.resting(real.labels), metrics.auc(real.labels, real.probabilities)
+    alarms, same_alarms = called[rest].mean(axis=0), decided[rest].mean(axis=0)
+    on_rendered = metrics.confusion(rendered.labels, rendered.probabilities >= thresholds)
+    recall, f1 = metrics.recall(on_rendered), metrics.f1(on_rendered)
+    lines = [
+        f"{int(rest.sum())} real resting faces; other: people of one half with thresholds of the other half, mean of "
+        f"{HALVINGS} halvings; same: all people with the thresholds of this table",
+        f"{'':6}{'threshold':>10}   at rest: other, same   with AU: other, same, n{'AUC':>7}   rendered: recall, F1",
+    ]
+    for at, au in enumerate(facs.AUS):
+        showing = real.labels[:, at] == 1
+        shown = f"{called[showing, at].mean():.2f}, {decided[showing, at].mean():.2f}" if showing.any() else "-, -"
+        area = "-" if np.isnan(auc[at]) else f"{auc[at]:.3f}"
+        lines.append(
+            f"{au:6}{thresholds[at]:10.3f}{alarms[at]:14.2f}, {same_alarms[at]:.2f}"
+            f"{f'{shown}, {showing.sum()}':>26}{area:>8}{recall[at]:13.2f}, {f1[at]:.2f}"
+        )
+    return "\n".join(lines)
+
+
+def write(folder: str, thresholds: Floats, real: Predictions) -> None:
+    """Write the thresholds to a model's card, with their origin and the people on whom they were set."""
+    card = checkpoint.load_card(folder)
+    people, _ = real.video_codes()
+    rest = int(metrics.resting(real.labels).sum())
+    training = card.training.model_copy(
+        update={
+            "thresholds_from": f"{rest} real resting faces and rendered intensities",
+            "held_out_videos": tuple(dict.fromkeys((*card.training.held_out_videos, *people))),
+        }
+    )
+    named = dict(zip(facs.AUS, thresholds.tolist(), strict=True))
+    card = card.model_copy(update={"thresholds": named, "training": training})
+    Storage(folder).write(checkpoint.CARD, card.model_dump_json(indent=1).encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the thresholds, and write them where asked. Return 0, or 2 where an input is unusable."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aupipe.evaluation.resting_thresholds", description="Thresholds from real people at rest."
+    )
+    parser.add_argument("--real", required=True, metavar="FILE", help="predictions.parquet of labeled real pictures")
+    parser.add_argument("--rendered", required=True, metavar="FILE", help="predictions.parquet of rendered faces")
+    parser.add_argument("--write", nargs="+", default=[], metavar="CKPT", help="models whose cards get the thresholds")
+    args = parser.parse_args(argv)
+    try:
+        real, rendered = _read(args.real), _read(args.rendered)
+        thresholds = fit(real, rendered, with_recall(real))
+        print(text(real, rendered, thresholds))  # noqa: T201
+        for folder in args.write:
+            write(folder, thresholds, real)
+    except AupipeError as error:
+        print(one_line(error), file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _read(path: str) -> Predictions:
+    storage, name = folder_and_name(path)
+    if not storage.exists(name):
+        raise DatasetError(f"{path}: no such file; fix: give the predictions.parquet of evaluate.py")
+    return Predictions.from_parquet(storage.read(name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
