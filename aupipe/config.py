@@ -36,6 +36,9 @@ class Resources(Section):
     pools: Literal["auto"] | bool = "auto"
 
 
+OVERLAP = 0.5  # default share of a window that the next window repeats
+
+
 class Inference(Section):
     """Inference of a temporal model over a track."""
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,12 +20,12 @@ class GraphError(Exception):
     """A graph that ONNX Runtime cannot load."""
 
 
-def open_session(graph: bytes, weights: Mapping[str, bytes] | None = None) -> InferenceSession:
+def open_session(graph: bytes, files: Mapping[str, bytes] | None = None) -> InferenceSession:
     """Return a session that runs a graph on the CPU.
 
     Args:
         graph: an ONNX model.
-        weights: file name → content of each file to which the graph refers for its weights.
+        files: name → content of the files to which the graph refers for its weights.
 
     Raises:
         GraphError: the graph cannot be read or is invalid.
@@ -34,13 +37,17 @@ def open_session(graph: bytes, weights: Mapping[str, bytes] | None = None) -> In
     options.log_severity_level = _LOG_ERRORS
     # The plan of memory that ONNX Runtime would keep for each shape of input grows with the number of frame sizes.
     options.enable_mem_pattern = False
-    if weights:
-        names, contents = list(weights), list(weights.values())
-        options.add_external_initializers_from_files_in_memory(names, contents, [len(data) for data in contents])
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except _load_errors() as error:
-        raise GraphError(" ".join(str(error).split())[:300]) from None
+    with ExitStack() as stack:
+        model: bytes | str = graph
+        if files:  # A graph refers to files in its own folder, which are not needed after it is loaded.
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="aupipe-")))
+            model = str(folder / "graph.onnx")
+            for name, content in {**files, "graph.onnx": graph}.items():
+                (folder / name).write_bytes(content)
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except _load_errors() as error:
+            raise GraphError(" ".join(str(error).split())[:300]) from None
 
 
 @cache

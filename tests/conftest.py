@@ -91,8 +91,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
 
         from aupipe.models import checkpoint
         from aupipe.models.build import build
+        from aupipe.models.configs import MultilabelTransformerConfig
         from aupipe.models.inputs import InputSpec
-        from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 
         card = checkpoint.Card(
             model=MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32),

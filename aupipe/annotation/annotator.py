@@ -21,10 +21,10 @@ from itertools import islice
 from typing import Literal, Protocol
 
 import pyarrow as pa
-import torch
 
 from aupipe.annotation import audio_features, faults, features, ledger, model_set, preflight, probe_cache, retry, schema
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.encode import set_torch_threads
 from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
 from aupipe.annotation.ledger import Entry, Ledger
 from aupipe.annotation.model_set import ModelSet
@@ -614,9 +614,8 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Run torch on one thread during the block, because several threads could add in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = set_torch_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        set_torch_threads(before)

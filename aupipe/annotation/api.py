@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from aupipe import facs
 from aupipe.annotation import model_set
@@ -37,7 +36,6 @@ from aupipe.media.image_files import sequence_uri
 from aupipe.media.probe import probe
 from aupipe.models import default_models
 from aupipe.models.checkpoint import Card
-from aupipe.models.sliding_window import run_head
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -133,14 +131,12 @@ class Model:
         if times.shape != (len(crops),) or (np.diff(times) < 0).any():
             raise ConfigError(f"time_s: {times.shape} ({len(crops)} ascending seconds, one per crop)")
         _ = self.template  # of several, no crop would fit all models
-        embeddings = torch.from_numpy(Encoders(self.models, _BATCH, torch.device("cpu"))(list(crops[:, None])))
+        embeddings = Encoders(self.models, _BATCH, "cpu")(list(crops[:, None]))
         total, first = np.zeros((len(crops), len(self.aus))), 0
         for member in self.models.members:
-            width = member.system.encoder.embed_dim
-            probability = run_head(
-                member.system.head, embeddings[:, first : first + width], times, overlap=member.card.overlap
-            )
-            total += probability["au"].numpy()
+            width = member.model.embed_dim
+            features = embeddings[:, first : first + width]
+            total += member.model.predict(features, times, overlap=member.card.overlap)["au"]
             first += width
         mean = (total / len(self.models.members)).astype(np.float32)
         return {au: mean[:, number] for number, au in enumerate(self.aus)}

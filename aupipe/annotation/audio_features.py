@@ -10,19 +10,21 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from aupipe.annotation.features import FOLDER
 from aupipe.errors import AudioLostError, as_reason
 from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.mel import COLUMNS_PER_PIECE, N_MELS, columns, decibels, normalized
 from aupipe.storage import Storage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PIECES_PER_PART = 3  # about one minute, which bounds the memory of a worker
 _HELD_PIECES = 4
@@ -79,6 +81,8 @@ class LogMelReader:
         return columns(time_s, start_s=self._start_s, rate_hz=self._rate_hz, count=self._count)
 
     def __getitem__(self, index: tuple[slice, slice], /) -> Tensor:
+        import torch  # here and below, because models that use no audio may run without torch
+
         low, high, _ = index[1].indices(self._count)
         pieces = range(low // COLUMNS_PER_PIECE, -(-high // COLUMNS_PER_PIECE))
         if not pieces:
@@ -103,6 +107,8 @@ class _ReadableAudio:
 
 def _normalized(storage: Storage, files: Sequence[str], loudest_db: float, number: int) -> Tensor:
     """Return piece `number` of a spectrogram."""
+    import torch
+
     part, piece = divmod(number, _PIECES_PER_PART)
     with storage.open(files[part]) as file:
         column = pq.ParquetFile(file).read_row_group(piece)["decibels"].combine_chunks()
@@ -118,6 +124,8 @@ def _samples(first: AudioBlock, rest: Iterator[AudioBlock]) -> Iterator[np.ndarr
 
 def _part(pieces: Sequence[Tensor], metadata: dict[str, str]) -> bytes:
     """Return a Parquet file with one row group per piece (channels, 64, m)."""
+    import torch
+
     whole = torch.cat([*pieces], dim=2).permute(2, 0, 1) if pieces else torch.zeros(0, 1, N_MELS)
     width = whole.shape[1] * N_MELS
     column = pa.FixedSizeListArray.from_arrays(pa.array(whole.reshape(-1).numpy()), width)

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from aupipe.annotation.model_set import ModelSet, SetMember
-from aupipe.models.embedding import embed
+from aupipe.models.inference import Encoder
 
 
 class Encoders:
     """The encoders of all models on one device."""
 
-    def __init__(self, models: ModelSet, batch_size: int, device: torch.device) -> None:
-        self._members, self._batch_size, self._device = models.members, batch_size, device
-        for member in self._members:
-            member.system.encoder.to(device)
+    def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
+        self._batch_size = batch_size
+        self._members = [(member, member.model.encoder(batch_size, device)) for member in models.members]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
-        return np.concatenate([self._embed(member, crops) for member in self._members], axis=1)
+        return np.concatenate([self._embed(member, encoder, crops) for member, encoder in self._members], axis=1)
 
-    def _embed(self, member: SetMember, crops: Sequence[np.ndarray]) -> np.ndarray:
-        encoder, batch = member.system.encoder, self._batch_size
-        chunks = [np.zeros((0, encoder.embed_dim), np.float32)]
-        for start in range(0, len(crops), batch):
-            chunk = np.stack([crop[member.template] for crop in crops[start : start + batch]])
-            inputs = member.card.input.prepare(torch.from_numpy(chunk).to(self._device))
-            chunks.append(embed(encoder, inputs, batch).cpu().numpy())
+    def _embed(self, member: SetMember, encoder: Encoder, crops: Sequence[np.ndarray]) -> np.ndarray:
+        chunks = [np.zeros((0, member.model.embed_dim), np.float32)]
+        for start in range(0, len(crops), self._batch_size):
+            chunks.append(
+                encoder(np.stack([crop[member.template] for crop in crops[start : start + self._batch_size]]))
+            )
         return np.concatenate(chunks)
+
+
+def set_torch_threads(count: int) -> int:
+    """Set the number of threads that torch uses in this process, and return the number before.
+
+    Torch is not imported for this: models that need it are loaded before, and others run on one thread anyway.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return count
+    before: int = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before

@@ -13,8 +13,6 @@ from functools import lru_cache, partial
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from aupipe.annotation import schema
 from aupipe.storage import Storage
@@ -95,10 +93,10 @@ class Track:
     def __init__(self, video: Embeddings, rows: np.ndarray, columns: slice) -> None:
         self._video, self._rows, self._columns = video, rows, columns
 
-    def __getitem__(self, rows: slice, /) -> Tensor:
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
         if not len(self._rows[rows]):
-            return torch.zeros(0, self._columns.stop - self._columns.start)
-        return torch.from_numpy(np.ascontiguousarray(self._video.take(self._rows[rows])[:, self._columns]))
+            return np.zeros((0, self._columns.stop - self._columns.start), np.float32)
+        return self._video.take(self._rows[rows])[:, self._columns]
 
 
 def _embeddings(storage: Storage, name: str) -> tuple[np.ndarray, np.ndarray]:

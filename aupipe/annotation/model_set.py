@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from aupipe import facs
 from aupipe.annotation.audio_features import LogMelReader
@@ -20,11 +18,9 @@ from aupipe.errors import CheckpointError
 from aupipe.evaluation import decision
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import template
-from aupipe.models import checkpoint
+from aupipe.models import inference as models_inference
 from aupipe.models.checkpoint import Card
-from aupipe.models.embedding import encoder_sha256
-from aupipe.models.interfaces import FrameEncoder, System
-from aupipe.models.sliding_window import outputs, run_head
+from aupipe.models.inference import InferenceModel
 
 
 @dataclass(frozen=True)
@@ -32,14 +28,14 @@ class SetMember:
     """One model.
 
     Attributes:
-        encoder_sha256: hash of encoder and input; models that share an encoder have the same.
+        encoder_sha256: hash of everything that embeddings depend on; models that share an encoder have the same.
         template: index of the template of its crops.
         outputs: name → size of the outputs of its head.
     """
 
     checkpoint: str
     card: Card
-    system: System
+    model: InferenceModel
     encoder_sha256: str
     template: int
     outputs: dict[str, int]
@@ -78,22 +74,22 @@ class ModelSet:
     @property
     def embed_dim(self) -> int:
         """The size of the embeddings of a crop by all models together."""
-        return sum(member.system.encoder.embed_dim for member in self.members)
+        return sum(member.model.embed_dim for member in self.members)
 
     @property
     def uses_audio(self) -> bool:
         """True if a model uses audio."""
-        return any(member.system.head.uses_audio for member in self.members)
+        return any(member.model.uses_audio for member in self.members)
 
     @property
     def heads(self) -> ModelSet:
         """The same models without their encoders' networks, which `predict_track` does not need."""
-        return replace(self, members=tuple(replace(m, system=_without_network(m.system)) for m in self.members))
+        return replace(self, members=tuple(replace(m, model=m.model.without_encoder()) for m in self.members))
 
     @property
     def window_length(self) -> int:
         """The longest window of a model in frames; 1: all models predict each frame separately."""
-        return max(member.system.head.window_length for member in self.members)
+        return max(member.model.window_length for member in self.members)
 
 
 def load(checkpoints: Sequence[str], how: EnsembleRule) -> ModelSet:
@@ -103,20 +99,19 @@ def load(checkpoints: Sequence[str], how: EnsembleRule) -> ModelSet:
         ConfigError: a checkpoint cannot be read, is given twice or predicts no AUs, or a vote could end in a tie.
     """
     decision.check(len(checkpoints), how)
-    loaded = sorted(((path, *checkpoint.load(path)) for path in checkpoints), key=lambda each: each[2].sha256)
+    loaded = sorted(((path, *models_inference.load(path)) for path in checkpoints), key=lambda each: each[2].sha256)
     for (first, _, card), (second, _, other) in pairwise(loaded):
         if card.sha256 == other.sha256:
             raise CheckpointError(f"{first} and {second} are the same model ({card.sha256[:12]}); name it once")
     members: list[SetMember] = []
     templates: list[np.ndarray] = []
-    for path, system, card in loaded:
+    for path, model, card in loaded:
         points = np.array(card.template, np.float32)
         near = [n for n, other in enumerate(templates) if template.distance(other, points) < template.SAME_PX]
         templates += [] if near else [points]
         template_index = near[0] if near else len(templates) - 1
-        sizes = outputs(system.head, system.encoder.embed_dim)
-        encoder_key = content_hash(encoder_sha256(system.encoder), card.input.model_dump(mode="json"))
-        members.append(SetMember(path, card, system, encoder_key, template_index, sizes))
+        encoder_key = content_hash(*model.encoder_parts)
+        members.append(SetMember(path, card, model, encoder_key, template_index, model.outputs))
     _check_outputs(members)
     return ModelSet(tuple(members), np.stack(templates))
 
@@ -141,26 +136,22 @@ def predict_track(
         restarted = np.logical_or.accumulate(embeddings.rows["restart"].to_numpy(zero_copy_only=False))
         media_time_s[restarted] = np.nan  # `audio` ends where the clock restarts
         column = mel.columns(media_time_s[rows])
-    expressions: list[Tensor] = []
+    expressions: list[np.ndarray] = []
     first = 0
     for number, member in enumerate(models.members):
-        width = member.system.encoder.embed_dim
+        width = member.model.embed_dim
         features = embeddings.of(rows, first, width)
         overlap = member.card.overlap_under(inference)
-        probabilities = run_head(member.system.head, features, time_s, overlap=overlap, mel=mel, column=column)
-        yield slice(number * len(facs.AUS), (number + 1) * len(facs.AUS)), probabilities["au"].numpy()
+        probabilities = member.model.predict(features, time_s, overlap=overlap, mel=mel, column=column)
+        yield slice(number * len(facs.AUS), (number + 1) * len(facs.AUS)), probabilities["au"]
         expressions += [probabilities["expr"]] if "expr" in probabilities else []
         first += width
     if expressions:
         # The probabilities of one model are used directly, because the mean makes three copies.
-        mean = torch.stack(expressions).double().mean(dim=0).float() if len(expressions) > 1 else expressions[0]
-        yield slice(len(models.members) * len(facs.AUS), None), mean.numpy()
-
-
-def _without_network(system: System) -> System:
-    encoder = FrameEncoder()
-    encoder.embed_dim = system.encoder.embed_dim
-    return System(encoder=encoder, head=system.head)
+        mean = expressions[0]
+        if len(expressions) > 1:
+            mean = np.asarray(np.mean(expressions, axis=0, dtype=np.float64), np.float32)
+        yield slice(len(models.members) * len(facs.AUS), None), mean
 
 
 def _check_outputs(members: Sequence[SetMember]) -> None:

@@ -12,7 +12,6 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from aupipe.annotation import audio_features, features, ledger, model_set
 from aupipe.annotation.audio_features import LogMelReader
@@ -121,8 +120,6 @@ _ENCODED_PART = pa.schema([
     ("key", pa.string()), ("video_id", pa.string()), ("error", pa.string()), ("lost", pa.string()),
     ("attempts", pa.int64()), ("work_s", pa.float64()), ("last", pa.bool_()), ("frames", pa.int64()),
 ])  # fmt: skip
-# After this error every call to the device fails, for any crops, so the process and the job must end.
-_BROKEN_DEVICE = (torch.AcceleratorError,)
 
 
 class Encode:
@@ -132,7 +129,8 @@ class Encode:
     """
 
     def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
-        self._encoders = Encoders(models, batch_size, torch.device(device))
+        self._encoders = Encoders(models, batch_size, device)
+        self._fatal = _broken_device(device)
         self._crop_shape = (len(models.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
         self._storage = storage
 
@@ -142,12 +140,12 @@ class Encode:
         # These are views of the batch, because crops take most of the memory of this worker.
         buffers = [crops.as_buffer() for crops in batch["crops"]]
         embeddings: list[np.ndarray] = []
-        with contain_fault(self._storage, None, fatal=_BROKEN_DEVICE) as batch_outcome:
+        with contain_fault(self._storage, None, fatal=self._fatal) as batch_outcome:
             embeddings = self._embed(buffers)
         results: list[EncodedPart] = []
         for number, part in enumerate(parts):
             frames = 0
-            with contain_fault(self._storage, part.video_id, fatal=_BROKEN_DEVICE) as outcome:
+            with contain_fault(self._storage, part.video_id, fatal=self._fatal) as outcome:
                 (of_part,) = self._embed([buffers[number]]) if batch_outcome.reason else embeddings[number : number + 1]
                 frames = 0 if part.error else self._write(part, of_part)
             error = part.error or outcome.reason
@@ -170,6 +168,15 @@ class Encode:
         rows = with_embeddings(_from_ipc(part.rows), embeddings)
         features.write(self._storage, part.key, part.number, part.last, rows)
         return len(np.unique(rows["frame"].to_numpy()))
+
+
+def _broken_device(device: str) -> tuple[type[Exception], ...]:
+    """Return the errors after which every call to the device fails, for any crops: the process and the job must end."""
+    if device == "cpu":
+        return ()
+    import torch
+
+    return (torch.AcceleratorError,)
 
 
 def _from_ipc(data: bytes) -> pa.Table:

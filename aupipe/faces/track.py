@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
 from aupipe.config import Section
 
@@ -90,6 +89,8 @@ def _resumed(
     places = sorted({place for face in candidates for place in faces.resumes[face] if place in live})
     if not places:
         return
+    from scipy.optimize import linear_sum_assignment  # takes a second, and few videos have faces that return
+
     tracks = [live[place] for place in places]
     cost = distance(np.stack([scaled(t.box, t.size, faces.size) for t in tracks]), faces.boxes[candidates])
     allowed = np.array([[place in faces.resumes[face] for face in candidates] for place in places])

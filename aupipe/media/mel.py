@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 N_MELS = 64
 Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -38,6 +40,8 @@ def log_mel(blocks: Iterable[Samples], rate_hz: int) -> Tensor:
     Args:
         blocks: consecutive samples (channels, n), int16 or float32 in −1..1; one or two channels.
     """
+    import torch  # here and below, because it takes seconds, and only audio needs it in this folder
+
     pieces = list(decibels(blocks, rate_hz))
     if not pieces:
         return torch.zeros(N_MELS, 0)
@@ -101,6 +105,8 @@ def _gain(rate_hz: int) -> float:
 
 def _chunks(blocks: Iterable[Samples], *, fft: int, hop: int) -> Iterator[Tensor]:
     """Yield pieces (channels, n) float32 of consecutive windows. The first window is centered at the first sample."""
+    import torch
+
     piece_samples = (COLUMNS_PER_PIECE - 1) * hop + fft
     held: Tensor | None = None
     for block in blocks:
@@ -117,5 +123,7 @@ def _chunks(blocks: Iterable[Samples], *, fft: int, hop: int) -> Iterator[Tensor
 
 
 def _floats(samples: Samples) -> Tensor:
+    import torch
+
     values = torch.from_numpy(samples)
     return values.float() / 32768 if values.dtype == torch.int16 else values

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from aupipe.models import (
     expression_transfer,
@@ -15,24 +13,9 @@ from aupipe.models import (
     region_relation,
     video_transformer,
 )
-from aupipe.models.expression_transfer import ExpressionTransferConfig
-from aupipe.models.image_transformer import ImageTransformerConfig
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
-from aupipe.models.multimodal import MultimodalConfig
-from aupipe.models.region_relation import RegionRelationConfig
-from aupipe.models.video_transformer import VideoTransformerConfig
-
-ModelConfig = Annotated[
-    MultilabelTransformerConfig
-    | ExpressionTransferConfig
-    | RegionRelationConfig
-    | ImageTransformerConfig
-    | VideoTransformerConfig
-    | MultimodalConfig,
-    Field(discriminator="name"),
-]
 
 # `name` of a configuration → its builder
 BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {

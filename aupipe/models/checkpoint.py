@@ -1,30 +1,33 @@
 """A trained model on disk: a folder with `model.safetensors` (weights) and `model.json` (its card). No pickle.
 
 The card contains everything needed to use the model without its recipe: configuration, AU order, input size and
-normalization, the crops' five-point template, thresholds, smoothing, and a description of the training data.
+normalization, the crops' five-point template, thresholds, smoothing, and a description of the training data. It is
+read without torch.
+
+The folder of a single-frame model may also contain `model.onnx`, with which it runs without torch (see `exported`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field, ValidationError, field_validator
 from safetensors import SafetensorError
-from safetensors import torch as safetensors
 
 import aupipe
 from aupipe import facs
-from aupipe.config import Inference, Section
+from aupipe.config import OVERLAP, Inference, Section
 from aupipe.errors import CheckpointError
-from aupipe.models import sliding_window
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import System
 from aupipe.storage import Storage
 
-WEIGHTS, CARD = "model.safetensors", "model.json"
+if TYPE_CHECKING:
+    from aupipe.models.interfaces import System
+
+WEIGHTS, CARD, GRAPH = "model.safetensors", "model.json", "model.onnx"
 
 Point = tuple[float, float]
 
@@ -61,10 +64,11 @@ class Card(Section):
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
     smoothing: Smoothing = Smoothing()
-    overlap: float = Field(default=sliding_window.OVERLAP, ge=0, lt=1)  # of windows, as used to fit thresholds
+    overlap: float = Field(default=OVERLAP, ge=0, lt=1)  # of windows, as used to fit thresholds
     training: TrainingCard = TrainingCard()
     aupipe_version: str = aupipe.__version__
     weights_sha256: str = ""  # of model.safetensors; set by `save`
+    graph_sha256: str = ""  # of model.onnx; set by `save_graph`; "": there is none
 
     @field_validator("thresholds")
     @classmethod
@@ -86,6 +90,11 @@ class Card(Section):
 
 def outputs(card: Card) -> dict[str, int]:
     """Return the model's outputs: name → number of logits."""
+    import torch  # takes seconds, so it is imported only when needed
+
+    from aupipe.models import sliding_window
+    from aupipe.models.build import build
+
     with torch.device("meta"):
         system = build(card.model, card.input).eval()
         return sliding_window.outputs(system.head, system.encoder.embed_dim)
@@ -97,12 +106,22 @@ def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> 
     Args:
         half: store weights as float16; `load` converts them to float32.
     """
+    from safetensors import torch as safetensors
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     weights = safetensors.save(tensors)
-    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest(), "graph_sha256": ""})
     folder.write(WEIGHTS, weights)
+    folder.write(CARD, card.model_dump_json(indent=1).encode())
+    return card
+
+
+def save_graph(folder: Storage, card: Card, graph: bytes) -> Card:
+    """Add the exported graph to a checkpoint. Return its card, which is written last."""
+    card = card.model_copy(update={"graph_sha256": hashlib.sha256(graph).hexdigest()})
+    folder.write(GRAPH, graph)
     folder.write(CARD, card.model_dump_json(indent=1).encode())
     return card
 
@@ -146,11 +165,37 @@ def load(path: str) -> tuple[System, Card]:
         CheckpointError: see `load_card`; or the weights are damaged or do not fit the configuration.
     """
     card = load_card(path)
-    weights = Storage(path).read(WEIGHTS)
-    if hashlib.sha256(weights).hexdigest() != card.weights_sha256:
+    return restore(path, card, read(path, WEIGHTS, card.weights_sha256)), card
+
+
+def read(path: str, name: str, sha256: str) -> bytes:
+    """Return the content of a file of the checkpoint at `path`.
+
+    Raises:
+        CheckpointError: it is missing, or its sha256 differs from the card's.
+    """
+    folder = Storage(path)
+    data = folder.read(name) if folder.exists(name) else b""
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(
-            f"{path}/{WEIGHTS} is not the file that its card was written with; copy the checkpoint again"
+            f"{path}/{name} is not the file that its card was written with; copy the checkpoint again"
         )
+    return data
+
+
+def restore(path: str, card: Card, weights: bytes) -> System:
+    """Return the system in eval mode from the card and the content of `model.safetensors`.
+
+    Args:
+        path: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: the weights are damaged or do not fit the configuration.
+    """
+    from safetensors import torch as safetensors
+
+    from aupipe.models.build import build
+
     try:
         system = build(card.model, card.input)
     except (ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:  # raised for impossible sizes
@@ -161,4 +206,4 @@ def load(path: str) -> tuple[System, Card]:
     except (RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}/{WEIGHTS} does not fit the model that its card describes: {text}") from None
-    return system.eval(), card
+    return system.eval()

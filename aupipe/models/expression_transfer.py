@@ -6,23 +6,13 @@ output "expr", stage 2 only the output "au". The paper leaves the widths of the 
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field, PositiveInt
 from torch import nn
 
 from aupipe.models.backbone import make
+from aupipe.models.configs import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, LogitsHead, System
-from aupipe.models.outputs import LogitsEncoder, OutputsConfig
-
-
-class ExpressionTransferConfig(OutputsConfig):
-    name: Literal["expression_transfer"] = "expression_transfer"
-    backbone: str = "resnet50"  # any name of `backbone.make`
-    hidden: tuple[PositiveInt, ...] = (512, 256)  # of the AU head
-    dropout: float = Field(default=0.5, ge=0, lt=1)  # of the AU head
-    mirrored: bool = False  # mean of the logits of a frame and its mirror image; takes twice as long
+from aupipe.models.outputs import LogitsEncoder
 
 
 def au_head(*, width: int, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:

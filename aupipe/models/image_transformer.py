@@ -6,25 +6,20 @@ that of Ridnik et al.: ImageNet-21K Pretraining for the Masses (2021).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from aupipe.errors import ConfigError
 from aupipe.models.backbone import Backbone
+from aupipe.models.configs import ImageTransformerConfig, PromptConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import LogitsHead, System
-from aupipe.models.outputs import LogitsEncoder, OutputsConfig
-from aupipe.models.prompts import PromptConfig, PromptedLayers
+from aupipe.models.outputs import LogitsEncoder
+from aupipe.models.prompts import PromptedLayers
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
-
-
-class ImageTransformerConfig(OutputsConfig):
-    name: Literal["image_transformer"] = "image_transformer"
-    backbone: str = "vit_base_patch16_224_miil"  # any VisionTransformer of timm
-    prompts: PromptConfig | None = None
 
 
 class VitBackbone(Backbone):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field, field_validator
-from torch import Tensor
-from torch.nn import functional
 
 from aupipe.config import Section
 from aupipe.faces import CROP_SIZE_PX
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Triple = tuple[float, float, float]
 
@@ -40,6 +43,8 @@ class InputSpec(Section):
         images = crops.permute(0, 3, 1, 2).float() / 255
         if images.shape[-2:] == (self.size_px, self.size_px):
             return images.contiguous()
+        from torch.nn import functional  # takes seconds, and a card is also read without torch
+
         # Bilinear weights are convex, so values stay in 0..1.
         size = (self.size_px, self.size_px)
         return functional.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)

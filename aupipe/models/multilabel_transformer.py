@@ -6,34 +6,14 @@ published code for sizes that the paper leaves open.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from aupipe.config import Section
 from aupipe.models.backbone import Backbone, make
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
 from aupipe.models.transformer import DecoderLayer, EncoderLayer
-
-
-class MultilabelTransformerConfig(Section):
-    name: Literal["multilabel_transformer"] = "multilabel_transformer"
-    backbone: str = "inception_v3"  # any name of `backbone.make`
-    width: int = Field(default=128, ge=8)  # d
-    heads: int = Field(default=8, ge=1)  # Attention heads.
-    mlp_width: int = Field(default=512, ge=8)  # Width of the MLP in each layer.
-    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
-    decoder_layers: int = Field(default=2, ge=1)  # Layers in which the label tokens cross-attend to the image tokens.
-    decoder_style: Literal["paper", "authors"] = "paper"  # authors: a second MLP after the label self-attention
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> MultilabelTransformerConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        return self
 
 
 class ImageTokens(nn.Module):

@@ -6,54 +6,15 @@ three steps that `stage` selects; details that the paper leaves open follow chee
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from aupipe.config import Section
 from aupipe.models.backbone import Backbone, make
+from aupipe.models.configs import MultimodalConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
-from aupipe.models.outputs import Output, OutputsConfig
 from aupipe.models.tdnn import NETWORKS
 from aupipe.models.transformer import LAYER_NORM_EPS, Attention
-
-
-class AudioConfig(Section):
-    tdnn: Literal["tdnn", "ftdnn"] = "tdnn"  # ftdnn: the authors' code
-    width: int = Field(default=512, ge=8)  # Channels of the time-delay network.
-
-
-class SequenceConfig(Section):
-    frames: int = Field(default=30, ge=1)  # S
-    heads: int = Field(default=8, ge=1)  # Attention heads.
-    head_width: int = Field(default=64, ge=1)  # Width of each attention head.
-    mlp_width: int = Field(default=2048, ge=8)  # Width of the MLP in each layer.
-    hidden: int = Field(default=512, ge=8)  # between the transformer and the outputs
-    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
-
-
-class MultimodalConfig(OutputsConfig):
-    name: Literal["multimodal"] = "multimodal"
-    # The part of the system that is built and trained; each stage starts from the one before.
-    stage: Literal["visual", "audio", "sequence"] = "sequence"
-    backbone: str = "iresnet100"  # any name of `backbone.make`; the authors' last model has ir_se50
-    dropout: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
-    outputs: tuple[Output, ...] = ("au", "expr")  # none: only an encoder, to train on identities
-    expressions: int = Field(default=7, ge=2)  # classes
-    uses_video: bool = True  # false: the audio step uses only audio
-    audio: AudioConfig = AudioConfig()
-    sequence: SequenceConfig = SequenceConfig()
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> MultimodalConfig:
-        if not self.outputs and self.stage != "visual":
-            raise ValueError(f"stage={self.stage} without outputs trains nothing; only stage=visual may have none")
-        if not self.uses_video and self.stage != "audio":
-            raise ValueError("uses_video=false goes with stage=audio")
-        return self
 
 
 class EmbeddingEncoder(FrameEncoder):

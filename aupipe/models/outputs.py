@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from aupipe.config import Section
 from aupipe.models.backbone import Backbone
-from aupipe.models.interfaces import N_AUS, FrameEncoder
-
-Output = Literal["au", "expr"]
-
-
-class OutputsConfig(Section):
-    """The outputs of a system, in order."""
-
-    outputs: tuple[Output, ...] = Field(default=("au",), min_length=1)  # Outputs of the model, in this order.
-    expressions: int = Field(default=8, ge=2)  # classes
-
-    @field_validator("outputs")
-    @classmethod
-    def _each_once(cls, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        if len(set(outputs)) < len(outputs):
-            raise ValueError("an output is listed twice")
-        return outputs
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Name → number of logits."""
-        return {name: N_AUS if name == "au" else self.expressions for name in self.outputs}
+from aupipe.models.interfaces import FrameEncoder
 
 
 class LogitsEncoder(FrameEncoder):
@@ -54,10 +30,11 @@ class LogitsEncoder(FrameEncoder):
             self.add_module(name, head)
 
     def forward(self, frames: Tensor) -> Tensor:
-        logits = self._logits(frames)
         if self.mirrored and not self.training:
-            logits = (logits + self._logits(frames.flip(-1))) / 2
-        return logits
+            both = self._logits(torch.cat([frames, frames.flip(-1)]))
+            count = frames.shape[0]  # len() would fix the size of the batch in an exported graph
+            return (both[:count] + both[count:]) / 2
+        return self._logits(frames)
 
     def _logits(self, frames: Tensor) -> Tensor:
         pooled = self.backbone.pooled(self.backbone(frames))

@@ -10,18 +10,10 @@ import math
 from collections.abc import Iterable
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aupipe.config import Section
-
-
-class PromptConfig(Section):
-    """Number and dropout of prompts."""
-
-    length: int = Field(default=10, ge=0)  # prompts per layer; 0: none
-    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the prompts.
+from aupipe.models.configs import PromptConfig
 
 
 class PromptedLayers(nn.Sequential):

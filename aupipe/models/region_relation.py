@@ -7,53 +7,16 @@ fusion=none; 4 arl=true; 5 also lrp=true; 6 also fusion=attention (or fixed).
 
 from __future__ import annotations
 
-from typing import Literal
-
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from aupipe.config import Section
 from aupipe.errors import ConfigError
 from aupipe.models.arl import ARL
 from aupipe.models.backbone import Backbone, make
+from aupipe.models.configs import RegionRelationConfig
 from aupipe.models.fusion import AttentionFusion, FixedFusion, fuse
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
 from aupipe.models.lrp import LRP
-
-
-class RegionRelationConfig(Section):
-    name: Literal["region_relation"] = "region_relation"
-    backbone: str = "iresnet100"  # any name of `backbone.make`
-    dropout_fc: float = Field(default=0.6, ge=0, lt=1)  # before the backbone's embedding
-    lrp: bool = True  # Use local region perception (LRP); requires arl.
-    branches: int = Field(default=4, ge=1)  # Branches of LRP.
-    reduction: int = Field(default=16, ge=1)  # Factor by which LRP reduces the channels.
-    arl: bool = True  # Use the AU relation branch (ARL).
-    neighbors: int = Field(default=4, ge=1, le=N_AUS)  # K
-    count_self: bool = True  # an AU counts among its own K
-    # shared: one linear layer over the features of all AUs (paper); per_node: each AU from its own features.
-    output: Literal["shared", "per_node"] = "shared"
-    fusion: Literal["none", "fixed", "attention"] = "attention"  # Combination of the AU branch and the global branch.
-    fixed_weight: float = Field(default=0.5, ge=0, le=1)  # of the AU branch
-    fusion_layers: int = Field(default=2, ge=1)  # Transformer layers of fusion=attention.
-    fusion_heads: int = Field(default=8, ge=1)  # Attention heads of fusion=attention.
-    fusion_mlp_width: int = Field(default=2048, ge=8)  # Width of the MLP of fusion=attention.
-    fusion_dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of fusion=attention.
-    # pair: one pair of branch weights per frame; per_au: one pair per AU.
-    fusion_weight: Literal["pair", "per_au"] = "pair"
-
-    @model_validator(mode="after")
-    def _branches_exist(self) -> RegionRelationConfig:
-        if self.lrp and not self.arl:
-            raise ValueError("lrp=true without arl=true: nothing would use the regions; set arl=true or lrp=false")
-        if self.fusion != "none" and not self.arl:
-            raise ValueError(
-                f"fusion={self.fusion} without arl=true: there is one branch only; set arl=true or fusion=none"
-            )
-        if self.neighbors == N_AUS and not self.count_self:
-            raise ValueError(f"neighbors={N_AUS} without count_self=true: there are {N_AUS - 1} others")
-        return self
 
 
 class RegionRelationEncoder(FrameEncoder):

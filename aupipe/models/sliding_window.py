@@ -23,8 +23,6 @@ from aupipe.models.interfaces import SequenceBatch, SequenceHead
 # others.
 PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {"au": torch.sigmoid, "expr": lambda z: z.softmax(dim=-1)}
 
-OVERLAP = 0.5  # default share of a window that the next window repeats
-
 _FRAMES_PER_CALL = 256  # every call has the same shape: as many windows as fit, at least one
 _MEL_MARGIN = 64  # spectrogram columns on either side of a window, more than the context of a time-delay network
 

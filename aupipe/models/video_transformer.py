@@ -7,59 +7,18 @@ al.: ViViT (ICCV 2021). Heads and initialization, which the paper leaves open, a
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aupipe.config import Section
 from aupipe.errors import ConfigError
 from aupipe.models.backbone import Backbone, make
+from aupipe.models.configs import PromptConfig, VideoTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, SequenceBatch, SequenceHead, System
 from aupipe.models.prenorm import PreNormLayer
-from aupipe.models.prompts import PromptConfig, PromptedLayers
+from aupipe.models.prompts import PromptedLayers
 from aupipe.models.transformer import LAYER_NORM_EPS
-
-
-class VideoPromptConfig(PromptConfig):
-    """Prompts and the layers that have them."""
-
-    spatial: bool = True  # in the layers within a frame
-    temporal: bool = True  # in the layers over frames
-
-
-class VideoTransformerConfig(Section):
-    name: Literal["video_transformer"] = "video_transformer"
-    backbone: str = "regnety_004"  # any name of `backbone.make`
-    token_grid: tuple[int, int] = (2, 2)  # the map, averaged to rows × columns of tokens: (4, 1) = rows, (1, 1) = one
-    width: int = Field(default=440, ge=8)  # d
-    heads: int = Field(default=10, ge=1)  # Attention heads.
-    mlp_width: int = Field(default=1760, ge=8)  # Width of the MLP in each layer.
-    dropout: float = Field(default=0.1, ge=0, lt=1)  # Dropout probability of the layers.
-    init_std: float = Field(default=0.01, gt=0)  # of the linear layers' weights
-    spatial_layers: int = Field(default=4, ge=0)  # 0: the mean over a frame's tokens
-    temporal_layers: int = Field(default=4, ge=1)  # Layers over the frames of a clip.
-    clip_frames: int = Field(default=256, ge=1)  # S
-    head: Literal["with_cls", "frame_only"] = (
-        "with_cls"  # logits from a frame's token and the clip's, or only the frame's
-    )
-    prompts: VideoPromptConfig | None = None
-    cut: Literal["cnn", "spatial"] = "cnn"  # end of the encoder: after the CNN, or after the layers within a frame
-
-    @model_validator(mode="after")
-    def _parts_fit(self) -> VideoTransformerConfig:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        if min(self.token_grid) < 1:
-            raise ValueError(f"token_grid {self.token_grid} has no tokens")
-        if self.cut == "spatial" and self.prompts and self.prompts.spatial and self.spatial_layers:
-            raise ValueError(
-                "cut=spatial encodes frames before prompts are trained; set prompts.spatial=false or cut=cnn"
-            )
-        return self
 
 
 class Spatial(nn.Module):

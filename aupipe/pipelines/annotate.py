@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.metrics import Counter
@@ -17,6 +16,7 @@ from ray.util.metrics import Counter
 from aupipe.annotation import model_stages
 from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Runner
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.encode import set_torch_threads
 from aupipe.annotation.model_stages import Export, Group
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.settings import AnnotateConfig
@@ -58,6 +58,8 @@ class ExtractAudio(model_stages.ExtractAudio):
     """The stage on a worker with one CPU."""
 
     def __call__(self, row: Row) -> Row:
+        import torch  # the spectrogram is torch's
+
         torch.set_num_threads(1)
         return super().__call__(row)
 
@@ -66,16 +68,16 @@ class Encode(model_stages.Encode):
     """The stage in an actor with one CPU; the models come from the object store."""
 
     def __init__(self, models: ray.ObjectRef, storage: Storage, batch_size: int, device: str) -> None:
-        torch.set_num_threads(1)  # one CPU is what the actor has, and more threads could sum in another order
         super().__init__(ray.get(models), storage, batch_size, device)
+        set_torch_threads(1)  # one CPU is what the actor has, and more threads could sum in another order
 
 
 class Finalize(model_stages.Finalize):
     """The stage in an actor with one CPU; the heads come from the object store."""
 
     def __init__(self, heads: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
-        torch.set_num_threads(1)
         super().__init__(ray.get(heads), storage, config, decision)
+        set_torch_threads(1)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from aupipe.config import Inference, Resources, Section, load, merge, parse_override
+from aupipe.config import OVERLAP, Inference, Resources, Section, load, merge, parse_override
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
-from aupipe.models.build import ModelConfig
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.sliding_window import OVERLAP
 from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
 from aupipe.training.optim import OptimizerConfig
 from aupipe.training.search_space import Dimension

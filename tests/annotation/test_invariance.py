@@ -26,8 +26,9 @@ from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
 from aupipe.models.checkpoint import Card, save
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
 from harness.clips import scene, speaking
@@ -84,7 +85,7 @@ def annotate(clip: Path, models: ModelSet, out: Path, segment_s: float, batch_si
         Storage(out),
         AnnotateConfig(segment_s=segment_s, batch_size=batch_size, tracking={"max_gap_s": 0.4}),
     )
-    keys, encoders = CacheKeys(models, config), Encoders(models, batch_size, torch.device("cpu"))
+    keys, encoders = CacheKeys(models, config), Encoders(models, batch_size, "cpu")
     audio_features.write_log_mel(storage, keys.video("f"), str(clip))
     files = []
     for segment, parts in see(clip, segment_s):

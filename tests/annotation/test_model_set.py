@@ -22,6 +22,7 @@ from aupipe.errors import CheckpointError, ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import checkpoint as checkpoints
 from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
+from aupipe.models.torch_model import TorchModel
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -63,8 +64,9 @@ def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., mode
     def make(*heads: SequenceHead) -> model_set.ModelSet:
         card = checkpoints.load_card(checkpoint)
         cards = {str(n): card.model_copy(update={"weights_sha256": str(n)}) for n in range(len(heads))}
-        found = {str(n): (System(encoder=Mean(), head=head), cards[str(n)]) for n, head in enumerate(heads)}
-        monkeypatch.setattr(model_set.checkpoint, "load", found.__getitem__)
+        systems = [System(encoder=Mean(), head=head) for head in heads]
+        found = {str(n): (TorchModel(system, cards[str(n)]), cards[str(n)]) for n, system in enumerate(systems)}
+        monkeypatch.setattr(model_set.models_inference, "load", found.__getitem__)
         return model_set.load(list(found), "mean")
 
     return make
@@ -115,10 +117,10 @@ def test_each_model_gets_its_own_embeddings_and_expressions_are_averaged(
 ) -> None:
     models = load(Faces(au=True, classes=2), Faces(au=True, classes=2))
     crops = np.random.default_rng(0).integers(0, 255, (9, 1, 112, 112, 3), np.uint8)
-    embeddings = Encoders(models, 4, torch.device("cpu"))(crops)
+    embeddings = Encoders(models, 4, "cpu")(crops)
     assert embeddings.shape == (9, 6)
     np.testing.assert_allclose(embeddings[:, :3], (crops[:, 0] / 127.5 - 1).mean(axis=(1, 2)), atol=1e-5)
-    assert Encoders(models, 4, torch.device("cpu"))(crops[:0]).shape == (0, 6)
+    assert Encoders(models, 4, "cpu")(crops[:0]).shape == (0, 6)
     rows = pa.Table.from_pylist([{"frame": n, "status": "ok"} for n in range(9)], schema=FEATURES).drop(["embedding"])
     observed.write(Storage(tmp_path), "aa", 0, True, with_embeddings(rows, embeddings + np.eye(6, dtype=np.float32)[3]))
     video = observed.Embeddings(Storage(tmp_path), observed.segments(Storage(tmp_path))["aa"])

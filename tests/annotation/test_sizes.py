@@ -94,7 +94,7 @@ def models(checkpoint: str) -> model_set.ModelSet:
 @pytest.mark.parametrize("count", sizes(3))
 def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
     crops = np.random.default_rng(count).integers(0, 256, (count, 1, 112, 112, 3), np.uint8)
-    encoders = encode.Encoders(models, 3, torch.device("cpu"))
+    encoders = encode.Encoders(models, 3, "cpu")
     together = encoders(list(crops))
     assert (together.shape, together.dtype) == ((count, models.embed_dim), np.float32)
     for crop, embedding in zip(crops, together, strict=True):

@@ -12,8 +12,8 @@ from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit

@@ -14,10 +14,10 @@ from aupipe.data.readers import CropReader
 from aupipe.errors import ConfigError, DatasetError
 from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
+from aupipe.models.configs import VideoTransformerConfig
 from aupipe.models.embedding import encoder_sha256
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
-from aupipe.models.video_transformer import VideoTransformerConfig
 from aupipe.storage import Storage
 from aupipe.training import recipe, task_data
 from aupipe.training import trainer as engine

@@ -10,7 +10,7 @@ from aupipe.data.samples import Tracks
 from aupipe.evaluation.inference import predict_tracks
 from aupipe.facestore.read import FaceStore
 from aupipe.models.build import build
-from aupipe.models.expression_transfer import ExpressionTransferConfig
+from aupipe.models.configs import ExpressionTransferConfig
 from aupipe.models.inputs import InputSpec
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,8 @@ from aupipe.evaluation import metrics, resting_thresholds
 from aupipe.evaluation.predictions import Predictions
 from aupipe.models import checkpoint
 from aupipe.models.build import build
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit

@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import checkpoint
-from aupipe.models.build import ModelConfig, build
+from aupipe.models.build import build
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
 

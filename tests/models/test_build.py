@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from aupipe.models.build import BUILDERS, ModelConfig, build
+from aupipe.models.build import BUILDERS, build
+from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 
 pytestmark = pytest.mark.unit

@@ -9,8 +9,8 @@ from aupipe import facs
 from aupipe.errors import CheckpointError
 from aupipe.models import checkpoint
 from aupipe.models.build import build
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit

@@ -4,7 +4,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from aupipe.models.build import build
-from aupipe.models.expression_transfer import ExpressionTransferConfig, au_head
+from aupipe.models.configs import ExpressionTransferConfig
+from aupipe.models.expression_transfer import au_head
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch, System
 

@@ -6,7 +6,7 @@ import torch
 
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
-from aupipe.models.image_transformer import ImageTransformerConfig
+from aupipe.models.configs import ImageTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch, System
 from aupipe.training import pretrained

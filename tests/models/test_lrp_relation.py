@@ -4,9 +4,9 @@ from pydantic import ValidationError
 
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
+from aupipe.models.configs import RegionRelationConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch, System
-from aupipe.models.region_relation import RegionRelationConfig
 
 pytestmark = pytest.mark.unit
 

@@ -4,9 +4,10 @@ from torch import nn
 
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch
-from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder, MultilabelTransformerConfig
+from aupipe.models.multilabel_transformer import ImageTokens, LabelDecoder
 
 pytestmark = pytest.mark.unit
 

@@ -6,9 +6,10 @@ import torch
 from pydantic import ValidationError
 
 from aupipe.models.build import build
+from aupipe.models.configs import MultimodalConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch, System
-from aupipe.models.multimodal import MultimodalConfig, sinusoid
+from aupipe.models.multimodal import sinusoid
 from aupipe.training import optim
 from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
 

@@ -3,8 +3,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from aupipe.models.configs import PromptConfig
 from aupipe.models.prenorm import PreNormLayer
-from aupipe.models.prompts import PromptConfig, PromptedLayers
+from aupipe.models.prompts import PromptedLayers
 
 pytestmark = pytest.mark.unit
 

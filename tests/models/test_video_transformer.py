@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from aupipe.errors import ConfigError
 from aupipe.models.build import build
+from aupipe.models.configs import VideoTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import SequenceBatch, System
-from aupipe.models.video_transformer import VideoTransformerConfig
 from aupipe.training import optim
 from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
 

@@ -20,8 +20,8 @@ from aupipe.evaluation import metrics
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
+from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray

@@ -8,11 +8,9 @@ from safetensors.torch import save_file
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.models import checkpoint
 from aupipe.models.build import build
-from aupipe.models.expression_transfer import ExpressionTransferConfig
+from aupipe.models.configs import ExpressionTransferConfig, MultilabelTransformerConfig, RegionRelationConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
-from aupipe.models.multilabel_transformer import MultilabelTransformerConfig
-from aupipe.models.region_relation import RegionRelationConfig
 from aupipe.storage import Storage
 from aupipe.training import pretrained
 

@@ -1,0 +1,76 @@
+"""A model in torch, for annotation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe.arrays import Floats, Ints
+from aupipe.models import sliding_window
+from aupipe.models.checkpoint import Card
+from aupipe.models.embedding import embed, encoder_sha256
+from aupipe.models.inference import Encoder, Rows
+from aupipe.models.interfaces import FrameEncoder, System
+from aupipe.models.sliding_window import Columns, run_head
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A system in eval mode, and its card."""
+
+    system: System
+    card: Card
+
+    @property
+    def embed_dim(self) -> int:
+        return self.system.encoder.embed_dim
+
+    @property
+    def window_length(self) -> int:
+        return self.system.head.window_length
+
+    @property
+    def uses_audio(self) -> bool:
+        return self.system.head.uses_audio
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        return sliding_window.outputs(self.system.head, self.embed_dim)
+
+    @property
+    def encoder_parts(self) -> tuple[object, ...]:
+        return encoder_sha256(self.system.encoder), self.card.input.model_dump(mode="json")
+
+    def encoder(self, batch_size: int, device: str) -> Encoder:
+        network = self.system.encoder.to(torch.device(device))
+
+        def encode(crops: np.ndarray) -> np.ndarray:
+            inputs = self.card.input.prepare(torch.from_numpy(crops).to(torch.device(device)))
+            return np.asarray(embed(network, inputs, batch_size).cpu().numpy())
+
+        return encode
+
+    def predict(
+        self, features: Rows, time_s: Floats, *, overlap: float,
+        mel: Columns | None = None, column: Ints | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        found = run_head(self.system.head, _Tensors(features), time_s, overlap=overlap, mel=mel, column=column)
+        return {name: probabilities.numpy() for name, probabilities in found.items()}
+
+    def without_encoder(self) -> TorchModel:
+        encoder = FrameEncoder()
+        encoder.embed_dim = self.embed_dim
+        return replace(self, system=System(encoder=encoder, head=self.system.head))
+
+
+class _Tensors:
+    """Rows as tensors."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self._rows[rows]))
