@@ -27,10 +27,12 @@ _EXAMPLES = """\
   bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
   bench.py frame_accounting
+  bench.py front
   bench.py fuzz --mutations 1000
   bench.py memory --checkpoint demo/run/best --minutes 60
   bench.py preprocess --crops 20000
-  bench.py rerun --checkpoint demo/run/best --clips 2000"""
+  bench.py rerun --checkpoint demo/run/best --clips 2000
+  bench.py startup"""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
@@ -47,10 +49,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     accounting = names.add_parser(
         "frame_accounting", aliases=["conservation"], help="more than 200 unusual clips: every frame accounted for"
     )
+    front = names.add_parser("front", help="milliseconds of each step of a frame on one core, beside OpenCV and torch")
     fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, unreported losses")
     memory = names.add_parser("memory", help="peak memory of workers for a long video, against a minute of it")
     preprocess = names.add_parser("preprocess", help="rate and memory of packing crops")
     rerun = names.add_parser("rerun", help="time of a finished archive run again, and with other thresholds")
+    startup = names.add_parser("startup", help="seconds of commands in a new process, beside torch")
+    for each in (front, startup):
+        each.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved rounds; medians are printed")
     for each in (jitter, bias):
         each.add_argument(
             "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
@@ -133,8 +139,10 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
     "conservation": _frame_accounting,
     "frame_accounting": _frame_accounting,
+    "front": lambda args: [_harness(args.name, "speed").front(args.repeats)],
     "fuzz": lambda args: [_harness(args.name, "fuzz").measure(args.mutations, args.seed)],
     "memory": lambda args: _harness(args.name, "memory").measure(args.checkpoint, args.minutes),
     "preprocess": lambda args: [_harness(args.name, "preprocess").measure(args.crops)],
     "rerun": lambda args: _harness(args.name, "rerun").measure(args.checkpoint, args.clips),
+    "startup": lambda args: [_harness(args.name, "speed").startup(args.repeats)],
 }

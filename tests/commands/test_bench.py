@@ -11,7 +11,10 @@ from aupipe.commands import bench
 
 pytestmark = pytest.mark.unit
 
-HARNESS = {"autoscale", "chaos", "conservation", "frame_accounting", "fuzz", "memory", "preprocess", "rerun"}
+HARNESS = {
+    "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess", "rerun",
+    "startup",
+}  # fmt: skip
 PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once"}
 
 
