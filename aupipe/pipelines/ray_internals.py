@@ -179,6 +179,16 @@ def submitted_variables() -> frozenset[str] | None:
     return frozenset(runtime_env.get("env_vars") or {})
 
 
+def submission_id() -> str:
+    """Return the id of the submitted job that this process belongs to. Ray 2.60 has no public call for it.
+
+    Raises:
+        KeyError: the process does not belong to a submitted job.
+    """
+    identity: str = json.loads(os.environ[SUBMITTED_JOB])["metadata"]["job_submission_id"]
+    return identity
+
+
 def version_probe(timeout_s: float) -> str:
     """Return a script that prints the version of the Ray cluster at `sys.argv[1]`, for a process of its own. Ray 2.60.
 

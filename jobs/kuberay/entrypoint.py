@@ -7,7 +7,6 @@ KubeRay has no rules for exit codes: it builds a new cluster, up to `backoffLimi
 Anything else is unchanged.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -33,9 +32,9 @@ def stop_own_job() -> None:
     """Ask Ray to stop the submitted job that this process belongs to, and wait for that."""
     from ray.job_submission import JobSubmissionClient
 
-    # Ray passes the id of the submission to the driver here, and has no public call for it (Ray 2.60).
-    metadata = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])["metadata"]
-    JobSubmissionClient(os.environ["RAY_ADDRESS"]).stop_job(metadata["job_submission_id"])
+    from aupipe.pipelines.ray_internals import submission_id
+
+    JobSubmissionClient(os.environ["RAY_ADDRESS"]).stop_job(submission_id())
     time.sleep(STOP_S)
 
 

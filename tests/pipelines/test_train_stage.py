@@ -53,6 +53,7 @@ def fail_after_each_epoch(config: dict[str, int]) -> None:
     done = int(Path(before.path).name.removeprefix("epoch-")) + 1 if before else 0
     if done < config["states"]:
         with tempfile.TemporaryDirectory() as local:
+            (Path(local) / "state").write_text(str(done))
             saved = ray.train.Checkpoint.from_directory(local)
             ray.train.report({"score": done}, checkpoint=saved, checkpoint_dir_name=f"epoch-{done:04d}")
         time.sleep(2)  # a report younger than a poll is lost with its worker
