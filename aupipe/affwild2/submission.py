@@ -50,13 +50,10 @@ def fill(known: TrackPredictions, count: int, max_gap_frames: float) -> npt.NDAr
     return np.where(np.isnan(lines), known.probabilities[nearest], lines)
 
 
-def decide(
-    predictions: Mapping[str, TrackPredictions], counts: Mapping[str, int], thresholds: npt.NDArray[np.floating]
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return decisions (count, 12) per track, in the order of `counts` (track → number of frames).
-
-    Args:
-        thresholds: (12,); a probability at its threshold is positive.
+def fill_tracks(
+    predictions: Mapping[str, TrackPredictions], counts: Mapping[str, int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return probabilities (count, 12) per track, in the order of `counts` (track → number of frames).
 
     Raises:
         DatasetError: a track has no predictions.
@@ -67,8 +64,7 @@ def decide(
             raise DatasetError(
                 f"nothing is predicted for {track}, which the submission must contain; annotate it first"
             )
-        filled = fill(predictions[track], count, gaps.MAX_GAP_S * frame_rate_hz(track))
-        result[track] = filled >= thresholds
+        result[track] = fill(predictions[track], count, gaps.MAX_GAP_S * frame_rate_hz(track))
     return result
 
 

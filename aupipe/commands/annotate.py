@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
     )
     parser.add_argument(
         "paths", type=job.location, nargs="*", metavar="INPUT",
-        help="video files, folders (searched for videos), patterns, URIs, or manifests (.csv, .tsv, .parquet, .jsonl: "
-        "uri, video_id, start_s, end_s, …); give at least one, before the options",
+        help="video files, images, folders (searched for both), patterns, URIs, or manifests (.csv, .tsv, "
+        ".parquet, .jsonl: uri, video_id, start_s, end_s, …); give at least one, before the options",
     )  # fmt: skip
     parser.add_argument(
         "--input", type=job.location, nargs="+", action="extend", default=[], metavar="INPUT",
-        help="more inputs, of the same kinds; repeatable",
+        help="more videos, images, folders, patterns, URIs or manifests; repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=job.location, required=True, metavar="DIR",
@@ -93,6 +93,10 @@ def _annotate(args: argparse.Namespace) -> int:
         print(record_missing(inputs, args.out))  # noqa: T201
         return job.FAILED
 
+    if config.engine != "local" and not args.dry_run:  # before the models are loaded
+        from aupipe.pipelines.ray_address import check_address
+
+        check_address()
     from aupipe.annotation.annotator import AnnotateJob, annotate, check, text
 
     if args.checkpoint is None:

@@ -60,6 +60,10 @@ def _settings(args: argparse.Namespace) -> job.Sections:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    if args.checkpoint and not args.dry_run:  # before the import of torch
+        from aupipe.pipelines.ray_address import check_address
+
+        check_address()
     from aupipe.config import load
     from aupipe.evaluation.settings import EvaluateConfig
     from aupipe.pipelines import evaluate

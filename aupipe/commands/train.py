@@ -52,6 +52,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if not args.dry_run:  # before the import of torch
+        from aupipe.pipelines.ray_address import check_address
+
+        check_address()
     from aupipe.errors import ConfigError
     from aupipe.pipelines import train, train_folds
     from aupipe.pipelines.train_stage import TrainJob

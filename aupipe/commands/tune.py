@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "tune.py") -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    if not args.dry_run:  # before the import of torch
+        from aupipe.pipelines.ray_address import check_address
+
+        check_address()
     from aupipe.errors import ConfigError
     from aupipe.pipelines import tune
     from aupipe.pipelines.tune_trial import TuneJob

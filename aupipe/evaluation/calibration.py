@@ -7,13 +7,13 @@ without a positive keeps 0.5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from aupipe.arrays import Bools, Floats, Labels
 from aupipe.evaluation import metrics
+from aupipe.evaluation.decision import reaches
 from aupipe.evaluation.predictions import Predictions
 
 RADII = (0, 2, 3, 5, 7, 10, 15)  # frames on either side
@@ -35,7 +35,7 @@ def calibrate(predictions: Predictions) -> Calibration:
     for radius in RADII:
         smoothed = predictions.smoothed(radius)
         fitted = fit_grid(smoothed.labels, smoothed.probabilities)
-        score = float(metrics.macro_f1(metrics.confusion(smoothed.labels, smoothed.probabilities >= fitted)))
+        score = float(metrics.macro_f1(metrics.confusion(smoothed.labels, reaches(smoothed.probabilities, fitted))))
         if best is None or score > best.macro_f1:
             best = Calibration(fitted, radius, score)
     assert best is not None
@@ -45,32 +45,14 @@ def calibrate(predictions: Predictions) -> Calibration:
 def fit_grid(labels: Labels, probabilities: Floats, step: float = GRID_STEP) -> Floats:
     """Return thresholds (12,) from the grid step, 2·step, … below 1 for labels and probabilities (N, 12)."""
     # Integers over integers: 0.5 is exactly on the grid.
-    grid = np.arange(1, round(1 / step)) / round(1 / step)
-    return _fit(labels, probabilities, lambda values: grid)
-
-
-def fit_exact(labels: Labels, probabilities: Floats) -> Floats:
-    """Return thresholds (12,) from one candidate between every two neighboring probabilities."""
-    return _fit(labels, probabilities, _between)
-
-
-def _between(values: Floats) -> Floats:
-    distinct = np.unique(values)
-    middle = (distinct[1:] + distinct[:-1]) / 2
-    # The middle of two neighboring floats may round to the lower one, which would not separate them.
-    middle = np.where(middle > distinct[:-1], middle, distinct[1:])
-    return np.unique(np.concatenate([middle, distinct[:1], [0.5]]))
-
-
-def _fit(labels: Labels, probabilities: Floats, candidates: Callable[[Floats], Floats]) -> Floats:
+    thresholds = np.arange(1, round(1 / step)) / round(1 / step)
     best = np.full(labels.shape[1], 0.5)
     for column in range(labels.shape[1]):
         known = labels[:, column] >= 0
-        values = probabilities[known, column].astype(np.float64)
+        values = probabilities[known, column]
         positive = labels[known, column] == 1
         if not positive.any():
             continue
-        thresholds = candidates(values)
         scores = _f1_at(values, positive, thresholds)
         ties = thresholds[scores == scores.max()]
         best[column] = ties[np.lexsort((ties, np.abs(ties - 0.5)))[0]]
@@ -78,7 +60,8 @@ def _fit(labels: Labels, probabilities: Floats, candidates: Callable[[Floats], F
 
 
 def _f1_at(values: Floats, positive: Bools, thresholds: Floats) -> Floats:
-    """Return the F1 (K,) of `values >= threshold` for each of the thresholds (K,), with one sort."""
+    """Return the F1 (K,) of `decision.reaches` at each of the thresholds (K,), with one sort."""
+    values, thresholds = values.astype(np.float32), thresholds.astype(np.float32)  # the precision of the rule
     order = np.argsort(values, kind="stable")
     below = np.searchsorted(values[order], thresholds, side="left")  # number of rows predicted negative
     misses = np.concatenate([[0], np.cumsum(positive[order])])[below]

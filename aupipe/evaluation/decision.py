@@ -66,8 +66,8 @@ def apply_rule(
     """
     mean = _mean(probabilities)
     if rule == "mean":
-        return mean, _reaches(mean, _mean(thresholds))
-    votes = np.sum([_reaches(p, at) for p, at in zip(probabilities, thresholds, strict=True)], axis=0)
+        return mean, reaches(mean, _mean(thresholds))
+    votes = np.sum([reaches(p, at) for p, at in zip(probabilities, thresholds, strict=True)], axis=0)
     return mean, 2 * votes > len(probabilities)
 
 
@@ -79,7 +79,8 @@ def _mean(members: Sequence[Floats] | Floats) -> Floats:
     return total / len(members)
 
 
-def _reaches(probabilities: Floats, thresholds: Floats) -> Bools:
+def reaches(probabilities: Floats, thresholds: Floats) -> Bools:
+    """Return the decisions (N, …) of one model, by the comparison of `apply_rule`; the arguments broadcast."""
     reached: Bools = probabilities.astype(np.float32) >= np.asarray(thresholds).astype(np.float32)
     return reached
 

@@ -6,6 +6,7 @@ import os
 import resource
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from aupipe.errors import ConfigError, redact
 from aupipe.pipelines import ray_internals
 
 _UNSET = "or `unset RAY_ADDRESS` to run on this machine"
+_CONNECT_TIMEOUT_S = 1.5
+_LAST_PORT = 65535
 _RESPONSE_TIMEOUT_S = 10
 # The path of a socket has at most 107 bytes. Ray's own names, session_DATE_TIME_PID/sockets/plasma_store, take 66.
 _FOLDER_BYTES = 107 - 66
@@ -30,6 +33,18 @@ def cluster_address() -> str | None:
 
     Raises:
         ConfigError: RAY_ADDRESS names no cluster that this process can join.
+    """
+    address = check_address()
+    if address is not None and ray_internals.submitted_variables() is None:
+        _check_responds(address, f"RAY_ADDRESS: {redact(address)}")
+    return address
+
+
+def check_address() -> str | None:
+    """Return RAY_ADDRESS, None for a local Ray, after the checks that take under 2 s and do not import Ray.
+
+    Raises:
+        ConfigError: RAY_ADDRESS is of another kind, or nothing accepts connections there.
     """
     address = os.environ.get("RAY_ADDRESS", "").strip()
     if address in ("", "local"):
@@ -45,8 +60,18 @@ def cluster_address() -> str | None:
             f"{named} (HOST:PORT; Ray Client cannot run Ray Data); "
             f"fix: run it on a node of the cluster, submit it with `ray job submit`, {_UNSET}"
         )
-    if ray_internals.submitted_variables() is None:  # Ray sets the address of a submitted job itself
-        _check_responds(address, named)
+    host, colon, port = address.rpartition(":")
+    # Ray itself sets the address of a submitted job, and finds the one that `auto` means.
+    if ray_internals.submitted_variables() is None and address != "auto":
+        if not colon or not port.isdecimal() or int(port) > _LAST_PORT:
+            raise ConfigError(f"{named} (HOST:PORT of a cluster's head); fix: correct it, {_UNSET}")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+        except OSError as error:
+            reason = f"{type(error).__name__}: {error.strerror or error}"
+            raise ConfigError(
+                f"{named} is no cluster that responds: {reason} (HOST:PORT of its head); fix: correct it, {_UNSET}"
+            ) from None
     return address
 
 

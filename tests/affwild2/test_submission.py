@@ -47,9 +47,10 @@ def test_known_probabilities_stay_and_all_are_in_range(frames, count, gap, rando
 
 def test_a_track_without_predictions_is_named():
     with pytest.raises(DatasetError, match="nothing is predicted for b_left"):
-        sub.decide({"a": known([1], [0.7])}, {"a": 3, "b_left": 2}, np.full(12, 0.5))
-    decided = sub.decide({"a": known([1], [0.5])}, {"a": 3}, np.full(12, 0.5))
-    assert decided["a"].all()  # at its threshold: positive
+        sub.fill_tracks({"a": known([1], [0.7])}, {"a": 3, "b_left": 2})
+    filled = sub.fill_tracks({"a": known([1], [0.7]), "c": known([1], [0])}, {"a": 3})
+    assert list(filled) == ["a"]
+    assert (filled["a"] == 0.7).all()
 
 
 def test_a_single_file_comes_back_equal():

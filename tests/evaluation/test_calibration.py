@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.evaluation import calibration, metrics
+from aupipe.evaluation import calibration, decision, metrics
 from aupipe.evaluation.predictions import Predictions
 
 pytestmark = pytest.mark.unit
@@ -54,13 +56,11 @@ def random_rows(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 80))
-def test_never_worse_than_one_half_and_exact_never_worse_than_grid(seed: int, rows: int) -> None:
+def test_the_grid_is_never_worse_than_one_half(seed: int, rows: int) -> None:
     labels, probabilities = random_rows(seed, rows)
     half = f1(labels, probabilities, 0.5)
     grid = f1(labels, probabilities, calibration.fit_grid(labels, probabilities))
-    exact = f1(labels, probabilities, calibration.fit_exact(labels, probabilities))
     assert (grid >= half).all()
-    assert (exact >= grid).all()
 
 
 @given(st.integers(0, 10_000))
@@ -84,12 +84,24 @@ def test_au_without_a_positive_keeps_one_half() -> None:
     labels[:, 3] = -1
     probabilities = np.random.default_rng(0).random((5, 12))
     assert (calibration.fit_grid(labels, probabilities) == 0.5).all()
-    assert (calibration.fit_exact(labels, probabilities) == 0.5).all()
 
 
-def test_exact_separates_neighboring_floats() -> None:
-    low = 0.3
-    high = np.nextafter(low, 1)
-    probabilities = np.tile(np.array([[low], [high]]), (1, 12))
-    labels = np.tile(np.array([[0], [1]], dtype=np.int8), (1, 12))
-    assert (f1(labels, probabilities, calibration.fit_exact(labels, probabilities)) == 1).all()
+def test_fits_with_the_decisions_of_the_rule() -> None:
+    rng = np.random.default_rng(0)
+    grid = (np.arange(1, 200) / 200).astype(np.float32)
+    exact = rng.choice(grid, (400, 12))  # at a threshold of the grid in float32, below or above it in float64
+    labels = (rng.random(exact.shape) < 0.1 + 0.8 * (exact > 0.42)).astype(np.int8)
+    rows = replace(noisy(0), labels=labels, probabilities=exact.astype(np.float64))
+    fitted = calibration.fit_grid(rows.labels, rows.probabilities)
+    _, decided = decision.apply_rule([rows.probabilities], [fitted], "mean")
+    found = metrics.f1(metrics.confusion(labels, decided))
+    for other in grid.astype(np.float64):
+        _, by_other = decision.apply_rule([rows.probabilities], [np.full(12, other)], "mean")
+        assert (found >= metrics.f1(metrics.confusion(labels, by_other))).all()
+    assert (decided != (rows.probabilities >= fitted)).any()  # float64 would decide otherwise
+    member = decision.Member(rows, fitted, 0)
+    with_thresholds = decision.decide([member], "mean")["with_thresholds"]
+    assert np.array_equal(with_thresholds.decided, decided)
+    both = calibration.calibrate(rows)
+    last = decision.decide([decision.Member(rows, both.thresholds, both.radius)], "mean")
+    assert both.macro_f1 == float(metrics.macro_f1(metrics.confusion(labels, [*last.values()][-1].decided)))

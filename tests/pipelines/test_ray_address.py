@@ -19,6 +19,7 @@ from aupipe.errors import ConfigError
 from aupipe.pipelines import ray_address, ray_internals
 
 unit = pytest.mark.unit
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +63,9 @@ def test_an_address_of_another_kind_is_refused_at_once(address: str, fix: str, m
         ("127.0.0.1:{closed}", "Connection refused"),
         ("127.0.0.1:{silent}", "no response within 2 s"),
         ("nosuch.invalid:6379", "gaierror"),
-        ("garbage", "Invalid address format"),
-        ("127.0.0.1:port", "ValueError"),
+        ("garbage", "(HOST:PORT of a cluster's head)"),
+        ("127.0.0.1:port", "(HOST:PORT of a cluster's head)"),
+        ("127.0.0.1:99999", "(HOST:PORT of a cluster's head)"),
     ],
 )
 def test_a_cluster_that_is_gone_is_reported_within_seconds(
@@ -82,6 +84,27 @@ def test_a_cluster_that_is_gone_is_reported_within_seconds(
     assert reason in str(error.value)
     assert "`unset RAY_ADDRESS`" in str(error.value)
     assert time.monotonic() - start < 60  # the import of Ray takes most of it on a busy machine
+
+
+@unit
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "annotate"])
+def test_a_wrong_address_is_found_before_any_model_is_loaded(command: str, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        options = {
+            "train": ["--recipe", "region_relation", "--quick", "--data", "missing"],
+            "tune": ["--recipe", "region_relation", "--quick", "--data", "missing"],
+            "evaluate": ["--checkpoint", "missing", "--data", "missing"],
+            "annotate": [__file__, "--checkpoint", "missing"],
+        }[command]
+        done = subprocess.run(
+            [sys.executable, str(JOBS / f"{command}.py"), *options, "--out", str(tmp_path / "out")],
+            capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": address}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"RAY_ADDRESS: {address} is no cluster that responds: ConnectionRefusedError" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @unit
