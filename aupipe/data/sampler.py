@@ -72,6 +72,12 @@ def balanced_subset(positives: Ints, fraction: float) -> Ints:
     return np.flatnonzero(~free)
 
 
+def uniform_subset(count: int, fraction: float, *, seed: int) -> Ints:
+    """Choose as many of `count` clips as `balanced_subset`, each with the same probability; the numbers ascend."""
+    rng = np.random.default_rng(seed_of(seed, "subset"))
+    return np.sort(rng.permutation(count)[: min(max(round(fraction * count), 1), count)])
+
+
 def track_edges(*columns: npt.NDArray) -> Ints:
     """Return the first row of each track and, last, N: (tracks + 1,). A track ends where any column (N,) changes."""
     count = len(columns[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,8 @@ class DataConfig(Section):
     balance_classes: float = Field(default=0, ge=0, le=1)  # 1: all classes equally often; 0: as often as in the data
     clip_frames: int = Field(default=1, ge=1)  # 1: single frames
     clip_stride: int | None = Field(default=None, ge=1)  # None: adjacent clips without overlap
-    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips, with more of the rarest AUs
+    subset: float | None = Field(default=None, gt=0, le=1)  # share of the clips
+    subset_choice: Literal["rare", "uniform"] = "rare"  # clips with more of the rarest AUs, or any
     # Train on AU intensities times this factor, clipped to 1, instead of labels; the store must contain intensities.
     intensity: float | None = Field(default=None, gt=0)
     held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos held out to fit thresholds and smoothing
@@ -120,6 +121,8 @@ class Samples:
         cut = clips.runs(self.tracks.offsets, data.clip_frames)
         if data.subset is None:
             return cut
+        if data.subset_choice == "uniform":
+            return cut.take(sampler.uniform_subset(len(cut), data.subset, seed=seed))
         positives = ((self.targets[cut.rows] == 1) & cut.valid[..., None]).sum(axis=1)
         return cut.take(sampler.balanced_subset(positives, data.subset))
 

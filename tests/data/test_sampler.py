@@ -89,6 +89,15 @@ def test_subset_contains_more_of_rare_aus_than_its_share() -> None:
     assert len(sampler.balanced_subset(positives, 0.0)) == 1
 
 
+def test_a_uniform_subset_takes_every_clip_equally_often() -> None:
+    chosen = [sampler.uniform_subset(50, 0.2, seed=seed) for seed in range(400)]
+    assert all(len(set(each.tolist())) == 10 and (np.diff(each) > 0).all() for each in chosen)
+    counts = np.bincount(np.concatenate(chosen), minlength=50)
+    assert counts.min() > 40
+    assert counts.max() < 120
+    assert len(sampler.uniform_subset(50, 0.0, seed=0)) == 1
+
+
 def test_tracks_end_where_a_column_changes() -> None:
     video, person = np.array(list("aaabb"), dtype=object), np.array(list("lrrrr"), dtype=object)
     assert sampler.track_edges(video, person).tolist() == [0, 1, 3, 5]

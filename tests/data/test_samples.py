@@ -57,6 +57,12 @@ def test_subset_takes_whole_clips_with_more_of_what_is_rare(index: FaceStore) ->
     some = rows.clips(data.model_copy(update={"subset": 0.25}), seed=0, epoch=3)
     assert len(some) == round(len(every) / 4)
     assert {tuple(clip) for clip in some.rows} < {tuple(clip) for clip in every.rows}
+    uniform = data.model_copy(update={"subset": 0.25, "subset_choice": "uniform"})
+    epochs = [rows.clips(uniform, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 3), (1, 0))]
+    assert np.array_equal(epochs[0].rows, epochs[1].rows)  # one subset for all epochs
+    assert not np.array_equal(epochs[0].rows, epochs[2].rows)
+    assert len(epochs[0]) == len(some)
+    assert not np.array_equal(epochs[0].rows, some.rows)
 
 
 def test_every_class_occurs_equally_often() -> None:

@@ -21,7 +21,7 @@ def test_multilabel_transformer_has_the_papers_settings() -> None:
     stage = paper.stages["train"]
     assert (paper.model.backbone, paper.input.size_px) == ("inception_v3", 299)
     task = stage.tasks.au
-    assert (stage.epochs, stage.batch, task.data.every_n, task.loss.dice) == (10, 64, 5, 0.5)
+    assert (stage.epochs, stage.batch, task.data.every_n, task.loss.dice) == (10, 64, 5, 0)
     assert [group.weight_decay for group in stage.optimizer.groups] == [1, 1, 1]
     assert stage.init not in ("random", "timm")
 
@@ -115,7 +115,7 @@ def test_unknown_ablation_names_the_allowed_ones() -> None:
     with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full"):
         recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
     with pytest.raises(ConfigError, match="no ablations"):
-        recipe.read("multilabel_transformer", quick=True, overrides=["ablation=full"])
+        recipe.read("multimodal", quick=True, overrides=["ablation=full"])
 
 
 def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:
