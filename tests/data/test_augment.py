@@ -182,3 +182,25 @@ def test_a_random_filter_keeps_shapes_in_place(targets: torch.Tensor) -> None:
     assert (edges[:, :8] < 0.01).all()
     assert (edges[:, 15:] < 0.01).all()
     assert (edges[:, 9:14].amax(1) > 0.01).float().mean() > 0.9
+
+
+def test_contrast_differs_from_clip_to_clip_about_the_mean() -> None:
+    images = torch.rand(200, 3, 8, 8) * 0.2 + 0.4
+    changed, _ = run(images, torch.zeros(200, 12), contrast=0.25)
+    spread = changed.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
+    assert 0.75 <= spread.min() < 0.8
+    assert 1.2 < spread.max() <= 1.2501
+    torch.testing.assert_close(changed.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)))
+
+
+def test_rotation_turns_a_bar_by_up_to_its_amount() -> None:
+    bar = torch.zeros(200, 3, 65, 65)
+    bar[..., 31:34, :] = 1
+    turned, _ = run(bar, torch.zeros(200, 12), rotation_turns=0.1)
+    place = torch.arange(65.0) - 32
+    y, x = torch.meshgrid(place, place, indexing="ij")
+    weight = turned[:, 0] * (x**2 + y**2 < 30**2)
+    degrees = torch.rad2deg(torch.atan2(2 * (weight * x * y).sum((1, 2)), (weight * (x**2 - y**2)).sum((1, 2))) / 2)
+    assert 30 < degrees.max() < 37  # 0.1 turns are 36 degrees
+    assert -37 < degrees.min() < -30
+    assert abs(degrees.mean()) < 5

@@ -105,3 +105,8 @@ def test_fits_with_the_decisions_of_the_rule() -> None:
     both = calibration.calibrate(rows)
     last = decision.decide([decision.Member(rows, both.thresholds, both.radius)], "mean")
     assert both.macro_f1 == float(metrics.macro_f1(metrics.confusion(labels, [*last.values()][-1].decided)))
+
+
+def test_candidate_radii_and_grid_are_those_of_the_methods() -> None:
+    assert calibration.RADII == (0, 2, 3, 5, 7, 10, 15)
+    assert calibration.GRID_STEP == 0.005

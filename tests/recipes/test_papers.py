@@ -166,3 +166,10 @@ def test_other_prompts_train_on_a_uniform_subset() -> None:
     uniform = recipe.read("prompt_tuning", quick=False, overrides=["ablation=uniform"])
     data = uniform.stages["prompts"].tasks.au.data
     assert (data.subset, data.subset_choice) == (0.2, "uniform")
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "multilabel_transformer", "multimodal", "region_relation"])
+def test_the_network_has_the_papers_values_by_default(name: str) -> None:
+    default = type(recipe.read(name, quick=False).model)().model_dump(mode="json")
+    expected = {path.removeprefix("model."): each for path, each in PAPERS[name].items() if path.startswith("model.")}
+    assert {path: value(default, path) for path in expected} == expected
