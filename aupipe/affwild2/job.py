@@ -144,6 +144,11 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     )
 
 
+def is_official(card: StoreCard) -> bool:
+    """Return whether a store was made from Aff-Wild2 itself, not from rendered data in its layout or other images."""
+    return card.source.startswith("affwild2:") and card.license == _LICENSE
+
+
 def _license(root: str) -> str:
     """Return the license of the data set; rendered data sets contain their own (see synthesis)."""
     storage = Storage(root)

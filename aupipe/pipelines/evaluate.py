@@ -1,7 +1,7 @@
 """Evaluation of models, or of predictions of another program, against the labels of a face store.
 
 OUT/predictions.parquet   one row per scored row of the store: label, probability, decision
-OUT/scores.png            F1 of every AU beside the floor and the published figures
+OUT/scores.png            F1 of every AU beside the floor, and on Aff-Wild2 beside the published figures
 OUT/scores.json           written last
 """
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.affwild2 import submission
+from aupipe.affwild2.job import is_official
 from aupipe.data import splits
 from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.evaluation import calibration, report, table
@@ -90,9 +91,11 @@ def evaluate(job: EvaluateJob) -> str:
         result = report.report(stages) | extra | _origin(job, plan)
         names = job.checkpoints or (str(job.predictions),)
         what = names[0] if len(names) == 1 else f"{job.config.ensemble} of {len(names)} models"
-        title = f"{what}\n{job.split} of {job.store}, {result['n_videos']} videos"
+        comparable = is_official(plan.index.card) and job.split == "validation"
+        note = "" if comparable else "; not measured on Aff-Wild2's validation set"
+        title = f"{what}\n{job.split} of {job.store}, {result['n_videos']} videos{note}"
         out.write("predictions.parquet", final.predictions.to_parquet(final.decided))
-        out.write("scores.png", picture(result, title))
+        out.write("scores.png", picture(result, title, published=comparable))
         out.write("scores.json", json.dumps(result, indent=1).encode())
     return table.text(result)
 

@@ -72,6 +72,15 @@ def test_every_row_equals_its_source(tree, tmp_path):
     assert card.template_source == "assumed"  # there are no faces on gray squares
 
 
+def test_only_aff_wild2_itself_is_compared_with_published_figures(tree, tmp_path):
+    _, card, _ = make(tree, tmp_path / "rendered")
+    assert not jobs.is_official(card)  # its dataset.json states another license
+    (tree.root / "dataset.json").unlink()
+    _, card, _ = make(tree, tmp_path / "store")
+    assert jobs.is_official(card)
+    assert not jobs.is_official(card.model_copy(update={"source": "images:manifest"}))
+
+
 def test_counts_add_up_to_the_rows_of_the_annotation_files(tree, tmp_path):
     for leak in ("off", "drop_train", "drop_val", "consistent"):
         _, card, _ = make(tree, tmp_path / leak, overrides=[f"data.leak={leak}"])

@@ -15,7 +15,8 @@ def result(f1: float) -> dict:
 
 def test_picture_is_a_png_that_shows_the_scores() -> None:
     low, high = (
-        cv2.imdecode(np.frombuffer(plot.picture(result(f1), "title"), np.uint8), cv2.IMREAD_COLOR) for f1 in (0.2, 0.8)
+        cv2.imdecode(np.frombuffer(plot.picture(result(f1), "title", published=True), np.uint8), cv2.IMREAD_COLOR)
+        for f1 in (0.2, 0.8)
     )
     assert low.shape == high.shape
     assert low.shape[0] > 300
@@ -26,3 +27,12 @@ def test_picture_is_a_png_that_shows_the_scores() -> None:
 def test_published_figures_are_those_of_the_papers() -> None:
     assert tuple(plot.PUBLISHED_PER_AU) == facs.AUS
     assert np.mean(list(plot.PUBLISHED_PER_AU.values())) == pytest.approx(0.5106, abs=5e-5)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_published_figures_are_drawn_only_if_asked_for(published: bool) -> None:
+    png = plot.picture(result(0.5), "title", published=published)
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    red = int((np.abs(image - (0x44, 0x33, 0xCC)).max(axis=2) < 3).sum())
+    assert (red > 100) == published
+    assert published or red == 0
