@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from aupipe import facs
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
@@ -34,6 +35,7 @@ class CacheKeys:
             self.config.ensemble,
             tuple({**card.thresholds, **self.config.thresholds} for card in cards),
             tuple(card.smoothing.radius if radius is None else radius for card in cards),
+            {au: sum(card.rest[au] for card in cards) / len(cards) for au in facs.AUS},
         )
 
     def video(self, source_hash: str) -> str:
@@ -74,4 +76,4 @@ class CacheKeys:
     def _decide_parts(self) -> tuple[object, ...]:
         decision = self.decision
         how = decision.how if len(decision.radii) > 1 else None
-        return how, decision.thresholds, decision.radii, self.config.effective_events.model_dump()
+        return how, decision.thresholds, decision.radii, decision.rest, self.config.effective_events.model_dump()

@@ -3,8 +3,8 @@
 csv        VIDEO_ID.csv           every column; landmarks as x_0, y_0 … x_4, y_4
 openface   VIDEO_ID.csv           OpenFace 2's columns, except those of the eyes' outlines: frame (from 1), face_id,
                                   timestamp, confidence, success, AUxx_r, AUxx_c, and AU24, which it lacks; gaze,
-                                  pose, shape and AUs that aupipe does not measure are empty; intensities are not
-                                  measured, so AUxx_r is 5 times the probability
+                                  pose, shape and AUs that aupipe does not measure are empty; AUxx_r is 5 times the
+                                  intensity above the face at rest
 abaw       VIDEO_ID.txt           the track file of the ABAW challenge: 0 or 1 per frame and AU for the most frequent
                                   face; a frame without it takes the values of the nearest frame with it
 """
@@ -23,7 +23,7 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.annotation.schema import MEMBERS, PROB
+from aupipe.annotation.schema import INTENSITY, MEMBERS, PROB
 from aupipe.storage import Storage
 
 _LONGEST_NAME = 255  # bytes
@@ -74,11 +74,11 @@ def _flat(frames: pa.Table) -> pa.Table:
 
 
 def _openface(frames: pa.Table) -> bytes:
-    prob = [frames[name].fill_null(0.0).to_numpy() for name in PROB]
+    intensity = [frames[name].fill_null(0.0).to_numpy() for name in INTENSITY]
     decided = [frames[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS]
     times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
     ours = {
-        **{f"{au}_r": (5 * p).round(4) for au, p in zip(facs.AUS, prob, strict=True)},
+        **{f"{au}_r": (5 * value).round(4) for au, value in zip(facs.AUS, intensity, strict=True)},
         **{f"{au}_c": d.astype(np.int8) for au, d in zip(facs.AUS, decided, strict=True)},
     }
     empty = pa.nulls(len(frames), pa.float32())

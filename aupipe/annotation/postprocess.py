@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe import facs
-from aupipe.annotation.schema import BOX, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
+from aupipe.annotation.rest import intensity, rest_of
+from aupipe.annotation.schema import BOX, INTENSITY, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
 from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
 from aupipe.evaluation.decision import EnsembleRule, apply_rule
 from aupipe.evaluation.smoothing import smooth_track
@@ -35,11 +36,13 @@ class Decision:
     Attributes:
         thresholds: of every AU, for each model.
         radii: frames of smoothing on each side, for each model.
+        rest: of every AU, the median probability of people at rest, mean of the models.
     """
 
     how: EnsembleRule
     thresholds: tuple[dict[str, float], ...]
     radii: tuple[int, ...]
+    rest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.0))
 
 
 def predict_video(
@@ -81,7 +84,7 @@ def predict_video(
             name: _nullable(probabilities[:, au : models * aus : aus].mean(axis=1, dtype=float))
             for au, name in enumerate(RAW)
         },
-        **dict.fromkeys(PROB, pa.nulls(count, pa.float32())),
+        **dict.fromkeys((*PROB, *INTENSITY), pa.nulls(count, pa.float32())),
         **dict.fromkeys(facs.AUS, pa.nulls(count, pa.bool_())),
         **_expressions(probabilities[:, models * aus :]),
     }
@@ -93,10 +96,12 @@ def predict_video(
 
 
 def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
-    """The frames table of one video with `AUxx_prob` and `AUxx`.
+    """The frames table of one video with `AUxx_prob`, `AUxx_intensity` and `AUxx`.
 
     `_prob` is the mean of the models' probabilities, each smoothed along its track with the model's radius. AUxx: by
     mean if it reaches the mean of the models' thresholds, by vote if more than half of the models reach their own.
+    `_intensity` is `_prob` above the face's own rest, see `rest.py`. Thresholds act on `_prob`, because on real videos
+    that agrees better with a second model (aupipe/weights/starter/README.md).
     """
     ids = frames["face_id"].fill_null(-1).to_numpy()
     index, times = frames["frame"].to_numpy(), gap_times_s(frames)
@@ -114,6 +119,11 @@ def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
         mean, positive = apply_rule(smoothed, thresholds[:, au], decision.how)
         prob = mean.astype(np.float32)
         frames = _replace(frames, PROB[au], _nullable(prob))
+        above_rest = np.full(len(mean), np.nan)
+        for rows in filter(len, tracks):
+            rest = rest_of(times[rows], mean[rows], decision.rest[name], float(thresholds[:, au].mean()))
+            above_rest[rows] = intensity(mean[rows], rest)
+        frames = _replace(frames, INTENSITY[au], _nullable(above_rest))
         frames = _replace(frames, name, pa.array(positive, mask=np.isnan(prob)))
     return frames
 

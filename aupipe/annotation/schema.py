@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
 PROB = tuple(f"{au}_prob" for au in facs.AUS)  # smoothed
+INTENSITY = tuple(f"{au}_intensity" for au in facs.AUS)  # 0 … 1 above the face at rest; see rest.py
 BOX = ("box_x", "box_y", "box_w", "box_h")
 MEMBERS = "votes_raw"  # `AUxx_raw` of each of several models, in the order of run.json
 
@@ -39,7 +40,7 @@ FRAMES = pa.schema(
         *_GEOMETRY[:2],
         ("face_id", pa.int32()),  # in order of appearance; of faces that appear together, the largest comes first
         *_GEOMETRY[2:],
-        *((name, pa.float32()) for name in (*RAW, *PROB)),
+        *((name, pa.float32()) for name in (*RAW, *PROB, *INTENSITY)),
         *((name, pa.bool_()) for name in facs.AUS),
     ],
     metadata=_METADATA,

@@ -10,7 +10,7 @@ rendered faces report AUs in them. Here each AU gets one of two thresholds:
 
 `python -m aupipe.evaluation.resting_thresholds --real REAL --rendered RENDERED [--write CKPT …]` reads two
 predictions.parquet of `evaluate.py`, prints the thresholds with figures of people on whom they were not set, and writes
-the thresholds to the cards of the models.
+the thresholds, and the median probabilities at rest, to the cards of the models.
 """
 
 from __future__ import annotations
@@ -138,18 +138,20 @@ def text(real: Predictions, rendered: Predictions, thresholds: Floats) -> str:
 
 
 def write(folder: str, thresholds: Floats, real: Predictions) -> None:
-    """Write the thresholds to a model's card, with their origin and the people on whom they were set."""
+    """Write thresholds and rest to a model's card, with their origin and the people on whom they were set."""
     card = checkpoint.load_card(folder)
     people, _ = real.video_codes()
-    rest = int(metrics.resting(real.labels).sum())
+    at_rest = metrics.resting(real.labels)
     training = card.training.model_copy(
         update={
-            "thresholds_from": f"{rest} real resting faces and rendered intensities",
+            "thresholds_from": f"{int(at_rest.sum())} real resting faces and rendered intensities",
             "held_out_videos": tuple(dict.fromkeys((*card.training.held_out_videos, *people))),
         }
     )
-    named = dict(zip(facs.AUS, thresholds.tolist(), strict=True))
-    card = card.model_copy(update={"thresholds": named, "training": training})
+    rest = np.median(real.probabilities[at_rest], axis=0).round(_DIGITS)
+    fitted = {"thresholds": thresholds, "rest": rest}
+    named = {name: dict(zip(facs.AUS, values.tolist(), strict=True)) for name, values in fitted.items()}
+    card = card.model_copy(update={**named, "training": training})
     Storage(folder).write(checkpoint.CARD, card.model_dump_json(indent=1).encode())
 
 

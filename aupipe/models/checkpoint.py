@@ -13,7 +13,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from safetensors import SafetensorError
 
 import aupipe
@@ -63,6 +63,8 @@ class Card(Section):
     template: tuple[Point, ...] = Field(min_length=5, max_length=5)  # of the training crops, pixels of 112×112
     au_order: tuple[str, ...] = facs.AUS
     thresholds: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.5))
+    # Median probability of people at rest, from which intensities are measured.
+    rest: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.0))
     smoothing: Smoothing = Smoothing()
     overlap: float = Field(default=OVERLAP, ge=0, lt=1)  # of windows, as used to fit thresholds
     training: TrainingCard = TrainingCard()
@@ -70,12 +72,14 @@ class Card(Section):
     weights_sha256: str = ""  # of model.safetensors; set by `save`
     graph_sha256: str = ""  # of model.onnx; set by `save_graph`; "": there is none
 
-    @field_validator("thresholds")
+    @field_validator("thresholds", "rest")
     @classmethod
-    def _every_au(cls, thresholds: dict[str, float]) -> dict[str, float]:
-        if tuple(thresholds) != facs.AUS:
-            raise ValueError(f"one threshold for each of {', '.join(facs.AUS)}, in that order, is needed")
-        return thresholds
+    def _every_au(cls, values: dict[str, float], field: ValidationInfo) -> dict[str, float]:
+        if tuple(values) != facs.AUS:
+            raise ValueError(
+                f"one value of {field.field_name} for each of {', '.join(facs.AUS)} is needed, in that order"
+            )
+        return values
 
     def overlap_under(self, inference: Inference) -> float:
         """Return the overlap of this model's windows under a job's settings."""

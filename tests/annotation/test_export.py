@@ -12,7 +12,7 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.annotation.export import export
-from aupipe.annotation.schema import PROB, frames_schema
+from aupipe.annotation.schema import INTENSITY, PROB, frames_schema
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -23,7 +23,7 @@ def exported(tmp_path: Path) -> Path:
     """Export frames 0 to 4: face 0 in 0, 1 and 4, face 1 in 1, no face in 2, and 3 not decoded."""
 
     def face(frame: int, face_id: int, on: bool) -> dict:
-        told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9 if on else 0.2)
+        told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9) | dict.fromkeys(INTENSITY, 0.8 if on else 0.1)
         geometry = {"landmarks": [float(n) for n in range(10)], "detector_score": 0.75, "status": "ok"}
         return {"frame": frame, "time_s": frame / 25, "face_id": face_id, "votes_raw": [0.5] * 24} | told | geometry
 
@@ -48,7 +48,7 @@ def test_openface_columns(exported: Path) -> None:
     assert table.columns.tolist()[:6] == ["frame", "face_id", "timestamp", "confidence", "success", "gaze_0_x"]
     assert table.frame.tolist() == [1, 2, 2, 3, 4, 5]
     assert table.success.tolist() == [1, 1, 1, 0, 0, 1]
-    assert table.AU25_r.tolist() == pytest.approx([4.5, 4.5, 1.0, 0, 0, 1.0])
+    assert table.AU25_r.tolist() == pytest.approx([4.0, 4.0, 0.5, 0, 0, 0.5])
     assert table.AU25_c.tolist() == [1, 1, 0, 0, 0, 0]
     # OpenFace has 17 intensities, 18 presences, 68 points in the plane and in space, and 40 parameters of its shape.
     theirs = [f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
