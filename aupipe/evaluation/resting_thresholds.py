@@ -3,8 +3,8 @@
 A model that was trained on rendered faces scores real faces at rest higher than rendered ones, so thresholds from
 rendered faces report AUs in them. Here each AU gets one of two thresholds:
 
-* With at least `MIN_POSITIVES` real pictures that show the AU: the threshold with the highest recall among those with
-  false alarms in at most `MAX_FALSE_ALARMS` of the resting faces.
+* With at least `MIN_POSITIVES` real pictures that show the AU: the highest threshold that finds all but one of the most
+  faces with it that can be found with false alarms in at most `MAX_FALSE_ALARMS` of the resting faces.
 * Otherwise: the higher of the threshold with the best F1 on rendered faces, which says how intense a movement has to
   be, and the one that `EXPECTED_FALSE_ALARMS` of further people at rest are expected to reach.
 
@@ -82,9 +82,10 @@ def rarely_reached(resting: Floats) -> float:
 
 
 def best_recall(resting: Floats, showing: Floats) -> float:
-    """Return the threshold that most faces with the AU reach, and at most `MAX_FALSE_ALARMS` of the resting ones.
+    """Return the highest threshold that all but one reach of the most faces with the AU that false alarms allow.
 
-    Of equal thresholds the highest is returned.
+    At most `MAX_FALSE_ALARMS` of the resting faces reach it. One face is given up, because a threshold that depends on
+    a single face is too low for other pictures of the same people.
 
     Args:
         resting: (N,) probabilities of resting faces.
@@ -95,7 +96,7 @@ def best_recall(resting: Floats, showing: Floats) -> float:
     alarms = (resting >= candidates[:, None]).mean(axis=1)
     recall = (showing >= candidates[:, None]).mean(axis=1)
     allowed = alarms <= MAX_FALSE_ALARMS
-    return float(candidates[allowed & (recall == recall[allowed].max())][-1])
+    return float(candidates[allowed & (recall >= recall[allowed].max() - 1.001 / len(showing))][-1])
 
 
 def cross_fitted(real: Predictions, rendered: Predictions) -> Floats:
