@@ -40,6 +40,7 @@ from aupipe.annotation.model_stages import (
     Group,
     VideosResult,
 )
+from aupipe.annotation.packets import AnnotatePacket, Packet, PacketResult, plan_packets
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.segments import Segment
@@ -98,6 +99,13 @@ class Runner(Protocol):
     def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Run `Probe`, on at least one of the rows."""
 
+    @property
+    def has_packets(self) -> bool:
+        """True if a task can both decode and run the models."""
+
+    def annotate_packets(self, packets: Sequence[Packet]) -> Iterable[Row]:
+        """Run `AnnotatePacket`."""
+
     def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
         """Run `ExtractAudio`."""
 
@@ -130,14 +138,27 @@ class LocalRunner:
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
         return map(Probe(self._keys.config, self._storage, self._guarded), rows)
 
+    has_packets = True
+
+    def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
+        keys = self._keys
+        stage = AnnotatePacket(
+            keys.models, self._storage, keys.config, keys.decision, self._device, self._guarded
+        )  # fmt: skip
+        return (stage(packet.to_row()) for packet in packets)
+
+    @property
+    def _device(self) -> str:
+        resources = self._keys.config.resources
+        return resources.device if resources.gpu is True else "cpu"
+
     def extract_audio(self, rows: Sequence[Row]) -> Iterator[Row]:
         return map(ExtractAudio(self._keys.config, self._storage, self._guarded), rows)
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         config, models = self._keys.config, self._keys.models
         decode = Decode(config, self._storage, models.templates, self._guarded)
-        device = config.resources.device if config.resources.gpu is True else "cpu"
-        encode = Encode(models, self._storage, config.batch_size, device)
+        encode = Encode(models, self._storage, config.batch_size, self._device)
         parts = (part for task in tasks for part in decode(task.to_row()))
         while batch := list(islice(parts, PARTS_PER_BATCH)):
             yield from encode(pa.Table.from_pylist(batch)).to_pylist()
@@ -372,10 +393,16 @@ def _work(run: _Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
     """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.extract))
-    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim) or [{}]
+    total = 0
+    packets: list[Packet] = []
+    # A spectrogram needs the output folder.
+    if job.phase == "all" and not job.keep_intermediate and run.runner.has_packets and not run.keys.models.uses_audio:
+        packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
+        total = _annotate_packets(run, packets, work)
+    in_packets = {record.video_id for packet in packets for record, _ in packet.videos}
+    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets) or [{}]
     if job.phase == "observe":
         batches = [dict(work.extract)]  # This phase writes the features of all videos.
-    total = 0
     for number, batch in enumerate(batches):
         if job.phase != "finalize":
             reasons = _extract_audio(run, batch)
@@ -444,6 +471,22 @@ def _extract_audio(run: _Run, pending: Mapping[str, PendingVideo]) -> dict[str, 
     missing = [task.to_row() for task in tasks if audio_features.audio_key(task.key) not in done]
     results = map(AudioResult.from_row, run.runner.extract_audio(missing) if missing else ())
     return {result.video_id: result.error for result in results if result.error}
+
+
+def _annotate_packets(run: _Run, packets: Sequence[Packet], work: WorkList) -> int:
+    """Annotate and commit the videos of packets. Return the number of frames."""
+    frames = 0
+    missing = {record.video_id for packet in packets for record, _ in packet.videos}
+    for result in map(PacketResult.from_row, run.runner.annotate_packets(packets) if packets else ()):
+        if missing.isdisjoint(result.video_ids):  # a packet that was repeated, because its worker died at its end
+            continue
+        missing.difference_update(result.video_ids)
+        frames += result.frames
+        work.add_spent(result.spent)
+        work.quarantine(result.reasons)
+    if missing:
+        raise AupipeError(f"{len(missing)} videos did not complete; fix: run the same command again")
+    return frames
 
 
 @dataclass

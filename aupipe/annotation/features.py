@@ -7,7 +7,7 @@ They exist only between the two phases.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -64,14 +64,25 @@ class Embeddings:
     """The embeddings of a video; only a few parts are in memory at a time."""
 
     def __init__(self, storage: Storage, files: Sequence[str]) -> None:
-        self._files = list(files)
         without = [field.name for field in schema.FEATURES if field.name != "embedding"]
-        parts = [_read(storage, name, without) for name in self._files]
-        self.rows = pa.concat_tables(parts)  # FEATURES of the whole video without embeddings, ordered by frame
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])
         # The cache wraps no bound method, because a reference cycle would keep the videos of a group in memory until
         # Python collects garbage.
-        self._part = lru_cache(_HELD_PARTS)(partial(_embeddings, storage))
+        part = lru_cache(_HELD_PARTS)(partial(_embeddings, storage, list(files)))
+        self._set([_read(storage, name, without) for name in files], part)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[pa.Table]) -> Embeddings:
+        """Return the embeddings of a video whose parts, tables of FEATURES in order, are in memory."""
+        video = cls.__new__(cls)
+        video._set(
+            [part.drop_columns("embedding") for part in parts], [_by_row(p["embedding"]) for p in parts].__getitem__
+        )
+        return video
+
+    def _set(self, parts: Sequence[pa.Table], part: Callable[[int], tuple[np.ndarray, np.ndarray]]) -> None:
+        self.rows = pa.concat_tables(parts)  # FEATURES of the whole video without embeddings, ordered by frame
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self._part = part
 
     def of(self, rows: np.ndarray, first: int, width: int) -> Track:
         """Return columns `first` to `first + width` of the embeddings of rows (S,), ascending, all with status ok."""
@@ -82,7 +93,7 @@ class Embeddings:
         part = np.searchsorted(self._starts, rows, side="right") - 1
         chunks = []
         for number in np.unique(part).tolist():
-            index, values = self._part(self._files[number])
+            index, values = self._part(number)
             chunks.append(values[index[rows[part == number] - self._starts[number]]])
         return np.concatenate(chunks)
 
@@ -99,9 +110,13 @@ class Track:
         return self._video.take(self._rows[rows])[:, self._columns]
 
 
-def _embeddings(storage: Storage, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _embeddings(storage: Storage, files: Sequence[str], number: int) -> tuple[np.ndarray, np.ndarray]:
+    return _by_row(_read(storage, files[number], ["embedding"])["embedding"])
+
+
+def _by_row(embeddings: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each row's embedding, and the embeddings (m, E), of a part."""
-    column = _read(storage, name, ["embedding"])["embedding"].combine_chunks()
+    column = embeddings.combine_chunks()
     has_embedding = column.is_valid().to_numpy(zero_copy_only=False)
     count = int(has_embedding.sum())
     flat = column.flatten().to_numpy()

@@ -165,7 +165,7 @@ class Encode:
 
     def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
         """Write the features of a part. Return its number of frames."""
-        rows = with_embeddings(_from_ipc(part.rows), embeddings)
+        rows = with_embeddings(from_ipc(part.rows), embeddings)
         features.write(self._storage, part.key, part.number, part.last, rows)
         return len(np.unique(rows["frame"].to_numpy()))
 
@@ -179,7 +179,8 @@ def _broken_device(device: str) -> tuple[type[Exception], ...]:
     return (torch.AcceleratorError,)
 
 
-def _from_ipc(data: bytes) -> pa.Table:
+def from_ipc(data: bytes) -> pa.Table:
+    """Return the table of an Arrow IPC stream."""
     return pa.ipc.open_stream(data).read_all()
 
 
@@ -273,19 +274,32 @@ class Finalize:
                 else:
                     mel = LogMelReader(self._storage, group.audio[number]) if group.audio[number] else None
                     record, frames = self._predict(record, Embeddings(self._storage, group.features[number]), mel)
-                frames = apply_decision(frames, self._decision)
-                finished.append((record, frames, find_events(frames, self._config.effective_events)))
+                finished.append(self._decided(record, frames))
             if outcome.reason:
                 reasons[planned.video_id] = outcome.reason
-        with contain_fault(self._storage, None) as group_outcome:
-            self._commit(finished, group.generation)
-        for each in finished if group_outcome.reason else ():
-            with contain_fault(self._storage, each[0].video_id) as outcome:
-                self._commit([each], group.generation)
-            if outcome.reason:
-                reasons[each[0].video_id] = outcome.reason
+        reasons |= self.commit(finished, group.generation)
         ids = [record.video_id for record in group.records]
         return VideosResult(ids, reasons).to_row()
+
+    def tables(self, record: VideoRecord, video: Embeddings) -> Tables:
+        """Return the tables of an extracted video without audio."""
+        return self._decided(*self._predict(record, video, None))
+
+    def commit(self, videos: Sequence[Tables], generation: int) -> dict[str, str]:
+        """Commit the tables together. Return the reasons of videos that could not be committed, by video_id."""
+        reasons: dict[str, str] = {}
+        with contain_fault(self._storage, None) as together:
+            self._commit(videos, generation)
+        for each in videos if together.reason else ():
+            with contain_fault(self._storage, each[0].video_id) as outcome:
+                self._commit([each], generation)
+            if outcome.reason:
+                reasons[each[0].video_id] = outcome.reason
+        return reasons
+
+    def _decided(self, record: VideoRecord, frames: pa.Table) -> Tables:
+        frames = apply_decision(frames, self._decision)
+        return record, frames, find_events(frames, self._config.effective_events)
 
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
         if videos:

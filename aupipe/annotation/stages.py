@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from aupipe.annotation.extract import extract, lost_rows
 from aupipe.annotation.faults import INPUT_ERRORS, contain_fault
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.preflight import check
-from aupipe.annotation.retry import guard
+from aupipe.annotation.retry import Attempt, guard
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig, content_hash
 from aupipe.annotation.video_record import VideoRecord
@@ -213,36 +213,41 @@ class Decode:
         self._attempt = guard(guarded)
 
     def __call__(self, row: Row) -> Iterator[Row]:
-        task = SegmentTask.from_row(row)
-        video_id = task.segment.video_id
+        for part in self.parts(SegmentTask.from_row(row), self._attempt):
+            yield part.to_row()
+        # PyAV leaves reference cycles, which Python collects rarely. Without this call they take 50 MB in 3 minutes.
+        gc.collect()
+
+    def parts(self, task: SegmentTask, attempt: Attempt) -> Iterator[DecodedPart]:
+        """Yield the parts of a segment. `attempt` guards the work on it."""
+        video_id, limits = task.segment.video_id, self._config.limits
         start = time.monotonic()
         with (
             contain_fault(self._storage, video_id, INPUT_ERRORS) as outcome,
-            self._attempt(self._storage, task.key, self._config.limits, self._config.limits.stall_s) as watch,
+            attempt(self._storage, task.key, limits, limits.stall_s) as watch,
         ):
-            images: Iterable[Frame] = watch.through(
-                frames(task.segment.uri, task.segment.span, self._config.limits.frame_px)
-            )
+            images: Iterable[Frame] = watch.through(frames(task.segment.uri, task.segment.span, limits.frame_px))
             if task.segment.sampled_frames is not None:
                 images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
-            detector, radius = Detector(self._config.detector), self._config.alignment.smoothing_radius
-            for part in extract(
-                task.segment, images, detector, radius, self._templates, self._config.effective_tracking
-            ):
+            radius, tracking = self._config.alignment.smoothing_radius, self._config.effective_tracking
+            for part in extract(task.segment, images, self._detector, radius, self._templates, tracking):
                 watch.pause()  # The encoder may take any time.
                 yield DecodedPart(
                     task.key, video_id, part.number, part.last, _to_ipc(part.rows), part.crops.tobytes(),
                     watch.number, time.monotonic() - start,
-                ).to_row()  # fmt: skip
+                )  # fmt: skip
                 watch.resume()
                 start = time.monotonic()
         work_s = time.monotonic() - start
         if outcome.reason and outcome.worker_died and not task.segment.is_whole:
-            yield self._lost(task, outcome.reason, work_s).to_row()
+            yield self._lost(task, outcome.reason, work_s)
         elif outcome.reason:
-            yield DecodedPart(task.key, video_id, work_s=work_s, error=outcome.reason).to_row()
-        # PyAV leaves reference cycles, which Python collects rarely. Without this call they take 50 MB in 3 minutes.
-        gc.collect()
+            yield DecodedPart(task.key, video_id, work_s=work_s, error=outcome.reason)
+
+    @cached_property
+    def _detector(self) -> Detector:
+        """The detector, built once per process."""
+        return Detector(self._config.detector)
 
     def _lost(self, task: SegmentTask, reason: str, work_s: float) -> DecodedPart:
         """Return the part of a segment of which no frame is decoded. Only the packets are read, for the times."""

@@ -5,7 +5,7 @@ Each input is in exactly one field of the `WorkList`. Completed work is never co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aupipe.annotation.cache_keys import CacheKeys
@@ -81,11 +81,15 @@ class WorkList:
             self.decide.pop(video_id, None)
             self.pending.add(video_id)
 
-    def disk_bounded_batches(self, max_bytes: int, embed_dim: int) -> list[dict[str, PendingVideo]]:
+    def disk_bounded_batches(
+        self, max_bytes: int, embed_dim: int, without: Collection[str] = ()
+    ) -> list[dict[str, PendingVideo]]:
         """Return the videos to extract, by video_id, in batches with about `max_bytes` of features each."""
         batches: list[dict[str, PendingVideo]] = []
         free_bytes = 0
         for video_id, video in sorted(self.extract.items()):
+            if video_id in without:
+                continue
             size = (video[0].frames_expected or 0) * (4 * embed_dim + _ROW_BYTES)
             if size > free_bytes:
                 batches.append({})

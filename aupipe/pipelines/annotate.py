@@ -13,11 +13,12 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.metrics import Counter
 
-from aupipe.annotation import model_stages
+from aupipe.annotation import model_stages, packets
 from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Runner
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import set_torch_threads
 from aupipe.annotation.model_stages import Export, Group
+from aupipe.annotation.packets import Packet, PacketResult
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbePacket, Row, SegmentTask
@@ -80,6 +81,14 @@ class Finalize(model_stages.Finalize):
         set_torch_threads(1)
 
 
+class AnnotatePacket(packets.AnnotatePacket):
+    """The stage in an actor with one CPU; the models come from the object store."""
+
+    def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
+        torch.set_num_threads(1)
+        super().__init__(ray.get(models), storage, config, decision)
+
+
 @dataclass(frozen=True)
 class RayRunner:
     """Runs the stages as Ray Data executions.
@@ -107,12 +116,30 @@ class RayRunner:
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
         stage = ProbePacket(Probe(self.keys.config, self.storage), _PROBE_S)
         size = min(PROBES_PER_TASK, -(-len(rows) // self.decoders))
-        packets = ProbePacket.rows(rows, size)
-        probed = ray.data.from_items(packets, override_num_blocks=len(packets)).flat_map(
+        tasks = ProbePacket.rows(rows, size)
+        probed = ray.data.from_items(tasks, override_num_blocks=len(tasks)).flat_map(
             stage, **self.on_cpus, compute=TaskPoolStrategy(size=self.decoders)
         )
-        with self._reserved(self._decoders(len(packets))):
+        with self._reserved(self._decoders(len(tasks))):
             yield from _counted(self._watched("probe", probed), "probe", len(rows))
+
+    @property
+    def has_packets(self) -> bool:
+        """True unless models run on GPUs, which only their own actors have."""
+        return not gpus_per_worker(self.keys.config.resources)
+
+    def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
+        rows = ray.data.from_items([packet.to_row() for packet in packets], override_num_blocks=len(packets)).map(
+            AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config, self.keys.decision),
+            **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
+            # One packet at a time, because a packet that waits for a busy actor could run on another one.
+            compute=ActorPoolStrategy(size=min(self.decoders, len(packets)), max_tasks_in_flight_per_actor=1),
+        )  # fmt: skip
+        progress = Progress("annotate", sum(packet.frames for packet in packets), "frames")
+        for row in self._watched("annotate", rows):
+            progress.add(PacketResult.from_row(row).frames)
+            yield row
+        progress.finish()
 
     def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
         stage = ExtractAudio(self.keys.config, self.storage)

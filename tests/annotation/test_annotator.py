@@ -63,7 +63,7 @@ def test_a_job_in_this_process(archive: Path, checkpoint: str, tmp_path: Path, c
     assert main([*command, "--set", "thresholds.AU12=0.0"]) == 3
     assert "; 0 frames decoded" in capsys.readouterr().out
     assert set(pads.dataset(out / "frames").to_table()["AU12"].to_pylist()) == {True}
-    assert not list((out / "_work" / "observed").iterdir())
+    assert not (out / "_work" / "observed").exists()  # short videos leave no features
     assert not list((out / "_work" / "attempts").iterdir())
 
 

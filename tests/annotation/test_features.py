@@ -49,12 +49,12 @@ def test_embeddings_of_a_track_come_from_the_parts_that_hold_them(
     assert video.rows["frame"].to_pylist() == list(range(300))
     assert "embedding" not in video.rows.column_names
     rows = np.array([i for i in range(300) if i % 3 != 2])
-    loaded: list[str] = []
+    loaded: list[int] = []
     load = video._part
-    monkeypatch.setattr(video, "_part", lambda name: loaded.append(name) or load(name))
+    monkeypatch.setattr(video, "_part", lambda number: loaded.append(number) or load(number))
     track = video.of(rows, 1, 2)
     np.testing.assert_array_equal(track[35:60], np.stack([-rows, rows / 2], axis=1)[35:60].astype(np.float32))
-    assert loaded == files[1:3]  # rows 52 to 88
+    assert loaded == [1, 2]  # rows 52 to 88
 
 
 def test_a_video_goes_from_memory_with_its_last_user(tmp_path: Path) -> None:

@@ -47,8 +47,11 @@ def crashing(numbers: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "extract", extract)
 
 
-def test_a_lost_segment_costs_its_own_frames(video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3)
+@pytest.mark.parametrize("packet_frames", [0, 6000])
+def test_a_lost_segment_costs_its_own_frames(
+    packet_frames: int, video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3, packet_frames=packet_frames)
     whole = annotate_in_memory([video], models, config)
     crashing({2}, monkeypatch)
     found = annotate_in_memory([video], models, config)
@@ -65,11 +68,12 @@ def test_a_lost_segment_costs_its_own_frames(video: Input, checkpoint: str, monk
     assert found.frames.filter(intact)["AU12_raw"].equals(whole.frames.filter(intact)["AU12_raw"])
 
 
+@pytest.mark.parametrize("packet_frames", [0, 6000])
 def test_a_video_without_any_segment_left_is_quarantined(
-    video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    packet_frames: int, video: Input, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashing(set(range(20)), monkeypatch)
-    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3)
+    models, config = model_set.load([checkpoint], "mean"), AnnotateConfig(segment_s=0.3, packet_frames=packet_frames)
     found = annotate_in_memory([video], models, config)
     (record,) = found.videos.to_pylist()
     assert (record["status"], record["reason"]) == ("quarantined", f"worker_died: {CRASH}")

@@ -264,6 +264,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
         write_clip(tmp_path / "in" / name, scene(10, seed=len(name)), options={"crf": str(20 + names.index(name))})
     out = tmp_path / "out"
     command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
+    command += ["--set", "packet_frames=0"]  # the stages of long videos
     command += ["--export", "csv"]
     with monkeypatch.context() as patched:
         for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):

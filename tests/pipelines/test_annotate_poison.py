@@ -47,7 +47,7 @@ def run(names: list[str], checkpoint: str, folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(on_ray, "Decode", Decode)
     for name in names:
         write_clip(folder / "in" / name, scene(10, seed=ord(name[0])))
-    options = ["--workers", "2", "--set", "limits.attempts=2", "--set", "limits.stall_s=8"]
+    options = ["--workers", "2", "--set", "limits.attempts=2", "--set", "limits.stall_s=8", "--set", "packet_frames=0"]
     command = ["--input", str(folder / "in"), "--checkpoint", checkpoint, "--out", str(folder / "out"), *options]
     assert main(command) == 3
     return {row["video_id"]: row for row in pq.read_table(folder / "out" / "videos.parquet").to_pylist()}

@@ -1,0 +1,243 @@
+"""Packets of short videos: one task annotates all videos of a packet, from their bytes to one commit of their tables.
+
+Features and marks of each video cost more than the video itself if it has a few frames only. A packet keeps features in
+memory, writes one mark, runs the models on crops of several videos together, and commits one entry of the ledger. If
+its worker dies, the next attempt marks each video, so that only the one that crashes its worker is quarantined.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from aupipe.annotation.extract import PART_CROPS, with_embeddings
+from aupipe.annotation.faults import contain_fault
+from aupipe.annotation.features import Embeddings
+from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables, from_ipc
+from aupipe.annotation.postprocess import Decision
+from aupipe.annotation.retry import Unwatched, Watchdog, guard
+from aupipe.annotation.settings import AnnotateConfig, LimitsConfig, content_hash
+from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
+from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.work_plan import PendingVideo, Spent
+from aupipe.storage import Storage
+
+# A packet has about 1/256 of the frames of all short videos, so that packets are shared out evenly, but no fewer than
+# these, about the work of a segment. It does not depend on the number of workers, nor do the bytes of the tables.
+_PACKETS, _LEAST_FRAMES = 256, 600
+_VIDEOS = 64  # of a packet, at most
+_UNLIMITED = {"attempts": 10**9, "kills": 10**9}  # A packet is never given up; its videos are.
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Videos that are annotated together: the record of each, and its segments with their keys."""
+
+    generation: int
+    videos: list[PendingVideo]
+
+    @property
+    def key(self) -> str:
+        """The name of its marks, which contains a dot as that of a segment does."""
+        return f"packet.{content_hash([key for _, segments in self.videos for key, _ in segments])[:32]}"
+
+    @property
+    def frames(self) -> int:
+        """The expected number of frames."""
+        return sum(record.frames_expected or 0 for record, _ in self.videos)
+
+    def to_row(self) -> Row:
+        """Return the packet as a row."""
+        videos = [
+            (record.to_row(), [SegmentTask(key, segment).to_row() for key, segment in segments])
+            for record, segments in self.videos
+        ]
+        return {"packet": json.dumps({"generation": self.generation, "videos": videos})}
+
+    @classmethod
+    def from_row(cls, row: Row) -> Packet:
+        """Read the packet from a row."""
+        packet = json.loads(row["packet"])
+        videos = []
+        for record, rows in packet["videos"]:
+            tasks = [SegmentTask.from_row(each) for each in rows]
+            videos.append((VideoRecord.from_row(record), [(task.key, task.segment) for task in tasks]))
+        return cls(packet["generation"], videos)
+
+
+@dataclass(frozen=True)
+class PacketResult:
+    """The result of `AnnotatePacket`.
+
+    Attributes:
+        frames: number of frames of the committed videos.
+        reasons: of the failed videos, by video_id.
+        spent: the costs, by video_id.
+    """
+
+    video_ids: list[str]
+    frames: int
+    reasons: dict[str, str]
+    spent: dict[str, Spent]
+
+    def to_row(self) -> Row:
+        """Return the result as a row."""
+        return {"result": json.dumps(asdict(self))}
+
+    @classmethod
+    def from_row(cls, row: Row) -> PacketResult:
+        """Read the result from a row."""
+        result = json.loads(row["result"])
+        spent = {video_id: (work_s, attempts) for video_id, (work_s, attempts) in result["spent"].items()}
+        return cls(**result | {"spent": spent})
+
+
+def plan_packets(pending: Mapping[str, PendingVideo], max_frames: int, generation: int) -> list[Packet]:
+    """Return packets of the short videos, ordered by video_id. Videos that do not fit in a packet are left out.
+
+    Args:
+        max_frames: of a packet; 0: no packets.
+    """
+    short = [(video_id, video) for video_id, video in sorted(pending.items()) if _frames(video) <= max_frames]
+    limit = min(max_frames, max(_LEAST_FRAMES, sum(_frames(video) for _, video in short) // _PACKETS))
+    packets: list[Packet] = []
+    room = 0
+    for _, video in short:
+        frames = _frames(video)
+        if frames > limit:
+            continue
+        if frames > room or len(packets[-1].videos) == _VIDEOS:
+            packets.append(Packet(generation, []))
+            room = limit
+        packets[-1].videos.append(video)
+        room -= frames
+    return packets
+
+
+def _frames(video: PendingVideo) -> int:
+    return max(video[0].frames_expected or 0, 1)
+
+
+class AnnotatePacket:
+    """The stage that annotates the videos of a packet and commits their tables. A video that fails is left out."""
+
+    def __init__(
+        self, models: ModelSet, storage: Storage, config: AnnotateConfig, decision: Decision, device: str = "cpu",
+        guarded: bool = True,
+    ) -> None:  # fmt: skip
+        self._storage, self._limits = storage, config.limits
+        self._decode = Decode(config, storage, models.templates, guarded)
+        self._encode = _EncodeInMemory(models, storage, config.batch_size, device)
+        self._finalize = Finalize(models.heads, storage, config, decision)
+        self._attempt = guard(guarded)
+
+    def __call__(self, row: Row) -> Row:
+        packet = Packet.from_row(row)
+        unlimited = self._limits.model_copy(update=_UNLIMITED)
+        with self._attempt(self._storage, packet.key, unlimited, self._limits.stall_s) as watch:
+            watch.pause()
+            result = self._annotate(packet, watch)
+        # PyAV leaves reference cycles, which Python collects rarely.
+        gc.collect()
+        return result.to_row()
+
+    def _annotate(self, packet: Packet, watch: Watchdog | Unwatched) -> PacketResult:
+        encoded: dict[str, list[EncodedPart]] = defaultdict(list)
+        self._encode.tables.clear()
+        for batch in _batches(self._parts(packet, watch)):
+            for part in self._encode(batch).to_pylist():
+                encoded[part["video_id"]].append(EncodedPart.from_row(part))
+        finished: list[Tables] = []
+        reasons: dict[str, str] = {}
+        spent: dict[str, Spent] = {}
+        for planned, segments in packet.videos:
+            parts = encoded[planned.video_id]
+            spent[planned.video_id] = sum(part.work_s for part in parts), max(part.attempts for part in parts)
+            lost = [part.lost for part in parts if part.lost]
+            failed = [part.error for part in parts if part.error] or (lost if len(lost) == len(segments) else [])
+            if failed:
+                reasons[planned.video_id] = failed[0]
+                continue
+            with contain_fault(self._storage, planned.video_id) as outcome:
+                work_s, attempts = spent[planned.video_id]
+                losses = (*planned.losses, *sorted(set(lost)))
+                record = replace(
+                    planned, losses=losses, work_s=work_s, attempts=max(planned.attempts or 1, attempts)
+                )  # fmt: skip
+                video = Embeddings.of_parts([self._encode.tables[key, part] for key, part in self._names(segments)])
+                finished.append(self._finalize.tables(record, video))
+            if outcome.reason:
+                reasons[planned.video_id] = outcome.reason
+        reasons |= self._finalize.commit(finished, packet.generation)
+        self._encode.tables.clear()
+        frames = sum(part.frames for parts in encoded.values() for part in parts)
+        return PacketResult([record.video_id for record, _ in packet.videos], frames, reasons, spent)
+
+    def _parts(self, packet: Packet, watch: Watchdog | Unwatched) -> Iterator[DecodedPart]:
+        """Yield the parts of all videos. After the first failure of a video, its other segments are skipped."""
+        # A first attempt shares the mark of the packet. Later ones find the video that ends the worker.
+        attempt = self._attempt if watch.number > 1 else partial(_shared, watch)
+        for _, segments in packet.videos:
+            for key, segment in segments:
+                failed = False
+                for part in self._decode.parts(SegmentTask(key, segment), attempt):
+                    failed = bool(part.error)
+                    yield part
+                if failed:
+                    break
+
+    def _names(self, segments: Sequence[tuple[str, object]]) -> Iterator[tuple[str, int]]:
+        """Yield the names of the parts of a video in `_EncodeInMemory.tables`, in order."""
+        for key, _ in segments:
+            yield from sorted(name for name in self._encode.tables if name[0] == key)
+
+
+class _EncodeInMemory(Encode):
+    """`Encode`, with the features in memory: `tables` has them by the key of the segment and the number of the part."""
+
+    def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
+        super().__init__(models, storage, batch_size, device)
+        self.tables: dict[tuple[str, int], pa.Table] = {}
+
+    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
+        rows = with_embeddings(from_ipc(part.rows), embeddings)
+        self.tables[part.key, part.number] = rows
+        return len(np.unique(rows["frame"].to_numpy()))
+
+
+def _batches(parts: Iterator[DecodedPart]) -> Iterator[pa.Table]:
+    """Yield the parts in tables of about `PART_CROPS` crops, or so many parts."""
+    rows: list[Row] = []
+    size = 0
+    for part in parts:
+        rows.append(part.to_row())
+        size += len(part.crops)
+        if size >= PART_CROPS * _CROP_BYTES or len(rows) >= PART_CROPS:
+            yield pa.Table.from_pylist(rows)
+            rows, size = [], 0
+    if rows:
+        yield pa.Table.from_pylist(rows)
+
+
+_CROP_BYTES = 112 * 112 * 3
+
+
+@contextmanager
+def _shared(
+    watch: Watchdog | Unwatched, storage: Storage, unit: str, limits: LimitsConfig, stall_s: float
+) -> Iterator[Watchdog | Unwatched]:
+    """Work on a video in the block under the mark and the watchdog of its packet."""
+    watch.resume()
+    try:
+        yield watch
+    finally:
+        watch.pause()

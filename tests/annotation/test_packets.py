@@ -1,0 +1,147 @@
+"""Packets of short videos: the same rows as video by video, without files of their own, and faults cost one video."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe.annotation import model_set, model_stages, stages
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.inputs import Input
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.packets import AnnotatePacket, Packet, PacketResult, plan_packets
+from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.stages import Probe, ProbeRequest, ProbeResult
+from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.work_plan import PendingVideo
+from aupipe.commands.annotate import main
+from aupipe.storage import Storage
+from harness.clips import scene, write_clip
+
+pytestmark = pytest.mark.unit
+NAMES = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write clips of 1, 12 and 30 frames; the last one has three key frames and two faces."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clip(folder / "a.mp4", scene(1, size=(96, 72), face=64))
+    write_clip(folder / "b.mp4", scene(12, size=(96, 72), face=64, seed=1))
+    write_clip(folder / "c.mp4", scene(30, size=(240, 100), people=(0.25, 0.75), face=80), options={"g": "10"})
+    return folder
+
+
+def test_packets_write_the_same_rows_and_no_features(clips: Path, checkpoint: str, tmp_path: Path) -> None:
+    tables = []
+    for frames in (0, 12, 6000):
+        out = tmp_path / str(frames)
+        command = ["--input", str(clips), "--checkpoint", checkpoint, "--out", str(out), "--set", "segment_s=0.3"]
+        assert main([*command, "--set", "engine=local", "--set", f"packet_frames={frames}"]) == 0
+        order = [(name, "ascending") for name in ("video_id", "frame", "face_id")]
+        videos = pq.read_table(out / "videos.parquet").drop_columns(["work_s"])
+        tables.append((pads.dataset(out / "frames").to_table().sort_by(order), videos))
+        assert not [path for path in (out / "_work").rglob("*") if path.is_file() and path.parent.name != "ledger"]
+    assert tables[0] == tables[1] == tables[2]
+    assert len(Ledger.read(Storage(tmp_path / "6000")).entries) == 1
+    assert not (tmp_path / "6000" / "_work" / "observed").exists()
+    assert (tmp_path / "0" / "_work" / "observed").exists()
+
+
+@pytest.fixture
+def stage(clips: Path, checkpoint: str, tmp_path: Path) -> tuple[AnnotatePacket, Packet, Storage]:
+    config, storage = AnnotateConfig(limits={"attempts": 2}), Storage(tmp_path / "out")
+    models = model_set.load([checkpoint], "mean")
+    keys = CacheKeys(models, config)
+    pending: dict[str, PendingVideo] = {}
+    for name in NAMES:
+        request = ProbeRequest(Input(str(clips / f"{name}.mp4"), name)).to_row()
+        result = ProbeResult.from_row(Probe(config, storage)(request))
+        assert result.record is not None
+        source = result.record.source_hash
+        pending[name] = result.record, [(keys.segment(source, segment), segment) for segment in result.segments]
+    (packet,) = plan_packets(pending, 6000, 1)
+    assert Packet.from_row(packet.to_row()) == packet
+    return AnnotatePacket(models, storage, config, keys.decision), packet, storage
+
+
+def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
+    """Return `work` with an error on some arguments."""
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        if when(*args):
+            raise TypeError("a fault of ours")
+        return work(*args, **kwargs)
+
+    return faulty
+
+
+@pytest.mark.parametrize("where", ["decode", "encode", "decide", "commit"])
+def test_a_fault_costs_one_video(
+    where: str, stage: tuple[AnnotatePacket, Packet, Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate, packet, storage = stage
+    if where == "decode":
+        monkeypatch.setattr(stages, "extract", fails(stages.extract, lambda segment, *_: segment.video_id == "b"))
+    elif where == "encode":
+        write = annotate._encode._write
+        monkeypatch.setattr(annotate._encode, "_write", fails(write, lambda part, _: part.video_id == "b"))
+    elif where == "decide":
+        guilty = lambda frames, _: frames["video_id"][0].as_py() == "b"  # noqa: E731
+        monkeypatch.setattr(model_stages, "apply_decision", fails(model_stages.apply_decision, guilty))
+    else:
+        holds = lambda _, frames, *__: "b" in frames["video_id"].to_pylist()  # noqa: E731
+        monkeypatch.setattr(model_stages.ledger, "commit", fails(model_stages.ledger.commit, holds))
+    result = PacketResult.from_row(annotate(packet.to_row()))
+    assert result.video_ids == NAMES
+    assert list(result.reasons) == ["b"]
+    assert result.reasons["b"].startswith("internal_error: TypeError: a fault of ours (see _logs/")
+    assert sorted(Ledger.read(storage).current()) == ["a", "c"]
+    assert not storage.names("_work/attempts")
+
+
+def test_after_a_death_each_video_has_its_own_mark(stage: tuple[AnnotatePacket, Packet, Storage]) -> None:
+    """The worker died twice at video b, in the third attempt at the packet it is quarantined alone."""
+    annotate, packet, storage = stage
+    assert PacketResult.from_row(annotate(packet.to_row())).reasons == {}
+    tables = {name: storage.read(name) for name in [*storage.names("frames"), *storage.names("events")]}
+    ((key, _),) = packet.videos[1][1]
+    for number in (1, 2):
+        storage.write(f"_work/attempts/{packet.key}-{number}", b"started")
+        storage.write(f"_work/attempts/{key}-{number}", b"startedFatal Python error: Aborted\n")
+    result = PacketResult.from_row(annotate(packet.to_row()))
+    assert result.reasons == {"b": "worker_died: the worker died in 2 attempts (Aborted)"}
+    assert result.spent["a"][1] == 1
+    storage.delete_many(storage.names("_work/attempts"))
+    assert PacketResult.from_row(annotate(packet.to_row())).reasons == {}
+    assert {name: storage.read(name) for name in tables} == tables  # the same names and bytes again
+
+
+@pytest.mark.parametrize(
+    ("frames", "limit", "packets"),
+    [
+        ([], 6000, []),
+        ([10], 0, []),
+        ([10], 6000, [1]),
+        ([600, 600, 601], 6000, [1, 1]),  # the third is longer than a packet of so few videos
+        ([300, 300, 1], 6000, [2, 1]),
+        ([0] * 130, 6000, [64, 64, 2]),
+        ([900] * 1024, 6000, [4] * 256),  # each has 1/256 of all frames
+        ([900] * 10_000, 6000, [6] * 1666 + [4]),
+        ([100, 101], 100, [1]),
+    ],
+)
+def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> None:
+    pending: dict[str, PendingVideo] = {
+        f"{number:06d}": (VideoRecord("u", f"{number:06d}", frames_expected=count), [])
+        for number, count in enumerate(frames)
+    }
+    planned = plan_packets(pending, limit, 1)
+    assert [len(packet.videos) for packet in planned] == packets
+    assert json.loads(planned[0].to_row()["packet"])["generation"] == 1 if planned else True
