@@ -85,8 +85,8 @@ class AnnotatePacket(packets.AnnotatePacket):
     """The stage in an actor with one CPU; the models come from the object store."""
 
     def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
-        torch.set_num_threads(1)
         super().__init__(ray.get(models), storage, config, decision)
+        set_torch_threads(1)
 
 
 @dataclass(frozen=True)
