@@ -12,7 +12,6 @@ from functools import lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from aupipe.annotation import schema
 from aupipe.storage import Storage
@@ -126,4 +125,4 @@ def _by_row(embeddings: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(storage: Storage, name: str, columns: list[str]) -> pa.Table:
     with storage.open(name) as file:
-        return pq.read_table(file, columns=columns)
+        return schema.from_parquet(file, columns)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +90,7 @@ EVENTS = pa.schema(
 REASONS = {
     # Status quarantined: the video has no rows.
     "not_found": "no such file",
+    "changed": "the file was overwritten while it was read",
     "permission_denied": "no permission to read it",
     "unreadable": "the file system could not read it",
     "not_a_video": "FFmpeg does not support the format, or it is a playlist, which references other files or hosts",
@@ -182,6 +185,11 @@ def list_column(values: np.ndarray, is_valid: np.ndarray) -> pa.ListArray:
     )
 
 
-def from_parquet(data: bytes) -> pa.Table:
-    """Read a table from Parquet bytes."""
-    return pq.read_table(io.BytesIO(data))
+def from_parquet(source: bytes | BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or some of its columns, from Parquet.
+
+    Arrow's threads are not used. They can still hold a buffer of Python's when the interpreter ends, which would abort
+    the process.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return pq.ParquetFile(file).read(columns=None if columns is None else list(columns), use_threads=False)

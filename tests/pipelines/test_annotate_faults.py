@@ -140,15 +140,15 @@ def test_encode(storage: Storage, models: model_set.ModelSet, monkeypatch: pytes
 
 
 @pytest.mark.unit
-def test_a_broken_device_is_no_inputs_fault(
-    storage: Storage, models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_device_is_no_inputs_fault(storage: Storage, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(Encoders, "__call__", broken)
     with pytest.raises(torch.AcceleratorError):
-        Encode(models, storage, 3, "meta")(pa.Table.from_pylist([part("a", 10), part("b", 20)]))
+        Encode(model_set.load([checkpoint], "mean"), storage, 3, "meta")(
+            pa.Table.from_pylist([part("a", 10), part("b", 20)])
+        )
 
 
 def record(video_id: str) -> VideoRecord:
