@@ -165,9 +165,12 @@ class Encode:
 
     def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
         """Write the features of a part. Return its number of frames."""
-        rows = with_embeddings(from_ipc(part.rows), embeddings)
-        features.write(self._storage, part.key, part.number, part.last, rows)
+        rows = with_embeddings(_from_ipc(part.rows), embeddings)
+        self._keep(part, rows)
         return len(np.unique(rows["frame"].to_numpy()))
+
+    def _keep(self, part: DecodedPart, rows: pa.Table) -> None:
+        features.write(self._storage, part.key, part.number, part.last, rows)
 
 
 def _broken_device(device: str) -> tuple[type[Exception], ...]:
@@ -179,8 +182,7 @@ def _broken_device(device: str) -> tuple[type[Exception], ...]:
     return (torch.AcceleratorError,)
 
 
-def from_ipc(data: bytes) -> pa.Table:
-    """Return the table of an Arrow IPC stream."""
+def _from_ipc(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
 
 

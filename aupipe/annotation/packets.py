@@ -10,31 +10,32 @@ from __future__ import annotations
 import gc
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.extract import PART_CROPS, with_embeddings
+from aupipe.annotation.extract import PART_CROPS
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
 from aupipe.annotation.model_set import ModelSet
-from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables, from_ipc
+from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.retry import Unwatched, Watchdog, guard
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig, content_hash
 from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import PendingVideo, Spent
+from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
 # A packet has about 1/256 of the frames of all short videos, so that packets are shared out evenly, but no fewer than
 # these, about the work of a segment. It does not depend on the number of workers, nor do the bytes of the tables.
 _PACKETS, _LEAST_FRAMES = 256, 600
 _VIDEOS = 64  # of a packet, at most
+_CROP_BYTES = CROP_SIZE_PX * CROP_SIZE_PX * 3
 _UNLIMITED = {"attempts": 10**9, "kills": 10**9}  # A packet is never given up; its videos are.
 
 
@@ -173,7 +174,7 @@ class AnnotatePacket:
                 record = replace(
                     planned, losses=losses, work_s=work_s, attempts=max(planned.attempts or 1, attempts)
                 )  # fmt: skip
-                video = Embeddings.of_parts([self._encode.tables[key, part] for key, part in self._names(segments)])
+                video = Embeddings.of_parts([part for key, _ in segments for part in self._encode.tables[key]])
                 finished.append(self._finalize.tables(record, video))
             if outcome.reason:
                 reasons[planned.video_id] = outcome.reason
@@ -195,23 +196,16 @@ class AnnotatePacket:
                 if failed:
                     break
 
-    def _names(self, segments: Sequence[tuple[str, object]]) -> Iterator[tuple[str, int]]:
-        """Yield the names of the parts of a video in `_EncodeInMemory.tables`, in order."""
-        for key, _ in segments:
-            yield from sorted(name for name in self._encode.tables if name[0] == key)
-
 
 class _EncodeInMemory(Encode):
-    """`Encode`, with the features in memory: `tables` has them by the key of the segment and the number of the part."""
+    """`Encode`, with the features in memory: `tables` has those of each segment by its key, in order."""
 
     def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
         super().__init__(models, storage, batch_size, device)
-        self.tables: dict[tuple[str, int], pa.Table] = {}
+        self.tables: dict[str, list[pa.Table]] = defaultdict(list)
 
-    def _write(self, part: DecodedPart, embeddings: np.ndarray) -> int:
-        rows = with_embeddings(from_ipc(part.rows), embeddings)
-        self.tables[part.key, part.number] = rows
-        return len(np.unique(rows["frame"].to_numpy()))
+    def _keep(self, part: DecodedPart, rows: pa.Table) -> None:
+        self.tables[part.key].append(rows)
 
 
 def _batches(parts: Iterator[DecodedPart]) -> Iterator[pa.Table]:
@@ -226,9 +220,6 @@ def _batches(parts: Iterator[DecodedPart]) -> Iterator[pa.Table]:
             rows, size = [], 0
     if rows:
         yield pa.Table.from_pylist(rows)
-
-
-_CROP_BYTES = 112 * 112 * 3
 
 
 @contextmanager

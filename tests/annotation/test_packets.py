@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -23,6 +21,7 @@ from aupipe.annotation.work_plan import PendingVideo
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
+from harness.faults import fails
 
 pytestmark = pytest.mark.unit
 NAMES = ["a", "b", "c"]
@@ -69,17 +68,6 @@ def stage(clips: Path, checkpoint: str, tmp_path: Path) -> tuple[AnnotatePacket,
     (packet,) = plan_packets(pending, 6000, 1)
     assert Packet.from_row(packet.to_row()) == packet
     return AnnotatePacket(models, storage, config, keys.decision), packet, storage
-
-
-def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
-    """Return `work` with an error on some arguments."""
-
-    def faulty(*args: Any, **kwargs: Any) -> Any:
-        if when(*args):
-            raise TypeError("a fault of ours")
-        return work(*args, **kwargs)
-
-    return faulty
 
 
 @pytest.mark.parametrize("where", ["decode", "encode", "decide", "commit"])

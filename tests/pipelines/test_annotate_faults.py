@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,7 @@ from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.pipelines import annotate as on_ray
 from aupipe.storage import Storage
 from harness.clips import scene, speaking, write_clip
-
-
-def fails(work: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
-    """Return `work` with an error on some arguments."""
-
-    def faulty(*args: Any, **kwargs: Any) -> Any:
-        if when(*args):
-            raise TypeError("a fault of ours")
-        return work(*args, **kwargs)
-
-    return faulty
+from harness.faults import fails
 
 
 def traces(storage: Storage) -> list[str]:
