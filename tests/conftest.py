@@ -116,8 +116,12 @@ def checkpoint(make_checkpoint: MakeCheckpoint) -> str:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Start one local Ray for all tests that need it. Pipelines use it instead of starting their own."""
+    import ray
+
+    import harness
     from aupipe.pipelines.session import session
 
+    ray.cloudpickle.register_pickle_by_value(harness)  # workers have no `harness` on their path
     with session(num_cpus=4):
         yield
 

@@ -6,6 +6,7 @@ Perception: `extract` decodes, detects and aligns the faces of a segment, `encod
 `model_set`, and `audio_features` computes log-mel spectrograms. `features` stores both until they are finalized.
 Output: `tracks` links faces, `postprocess` predicts and applies the decision, `events` finds events, `schema` defines
 the tables, and `export` converts them to other formats.
-Runs: `stages` and `model_stages` hold the stages, `annotator` runs them in one process and `pipelines.annotate` on Ray.
+Runs: `stages` and `model_stages` hold the stages, `runner` runs them in one process and `pipelines.annotate` on Ray.
+`annotate_job` is a command line, `annotator` carries it out, and `phases` gives the order of the stages.
 `faults` and `retry` contain the faults of one input, and `summary` reports the result.
 """

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from aupipe.commands import job
 
 if TYPE_CHECKING:
-    from aupipe.annotation.annotator import AnnotateJob, Runner
+    from aupipe.annotation.annotate_job import AnnotateJob
     from aupipe.annotation.cache_keys import CacheKeys
+    from aupipe.annotation.runner import Runner
     from aupipe.storage import Storage
 
 _EXAMPLES = """\
@@ -97,7 +98,8 @@ def _annotate(args: argparse.Namespace) -> int:
         from aupipe.pipelines.ray_address import check_address
 
         check_address()
-    from aupipe.annotation.annotator import AnnotateJob, annotate, check, text
+    from aupipe.annotation.annotate_job import AnnotateJob
+    from aupipe.annotation.annotator import annotate, check, text
 
     if args.checkpoint is None:
         from aupipe.models import default_models

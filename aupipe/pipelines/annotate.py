@@ -14,12 +14,13 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.metrics import Counter
 
 from aupipe.annotation import model_stages, packets
-from aupipe.annotation.annotator import PARTS_PER_BATCH, AnnotateJob, Runner
+from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import set_torch_threads
 from aupipe.annotation.model_stages import Export, Group
 from aupipe.annotation.packets import Packet, PacketResult
 from aupipe.annotation.postprocess import Decision
+from aupipe.annotation.runner import PARTS_PER_BATCH, Runner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbePacket, Row, SegmentTask
 from aupipe.errors import ConfigError, EnvironmentFailure, one_line

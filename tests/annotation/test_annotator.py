@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import annotator, model_set
-from aupipe.annotation.annotator import AnnotateJob, annotate_in_memory
+from aupipe.annotation.annotate_job import AnnotateJob
+from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.ledger import Ledger

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from aupipe.annotation import annotator, model_set, stages
+from aupipe.annotation import annotator, model_set, phases, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList
 from aupipe.errors import AupipeError, ChangedError, WorkerDiedError
 from aupipe.media import byte_source
@@ -98,7 +99,7 @@ def test_a_lost_segment_whose_file_is_gone_costs_the_video(video: Input, tmp_pat
 def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
     bad: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotator, "_JUDGED_INPUTS", 5)
+    monkeypatch.setattr(phases, "_JUDGED_INPUTS", 5)
     inputs = [Input(f"{number}.mp4", str(number)) for number in range(8)]
     cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(limits={"quarantined_share": 0.6}), {})
     monkeypatch.setattr(ProbeCache, "get", lambda *_: None)
@@ -111,11 +112,11 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
                 yield ProbeResult(ProbeRequest.from_row(row).video.video_id, reason).to_row()
 
     if not stops:
-        assert len(annotator._probe(Runner(), inputs, cache)) == 8  # type: ignore[arg-type]
+        assert len(phases.probe(Runner(), inputs, cache)) == 8  # type: ignore[arg-type]
         return
     sentence = r"^4 of the first 5 inputs are quarantined, for example permission_denied: .*quarantined_share=1$"
     with pytest.raises(AupipeError, match=sentence):
-        annotator._probe(Runner(), inputs, cache)  # type: ignore[arg-type]
+        phases.probe(Runner(), inputs, cache)  # type: ignore[arg-type]
 
 
 def test_sigterm_interrupts_as_ctrl_c() -> None:
@@ -138,7 +139,7 @@ def test_an_overwritten_object_is_a_reason_of_its_own() -> None:
 
 
 def test_losses_of_a_video() -> None:
-    work = WorkList(extract={"a": (annotator.VideoRecord("a", "a"), [("k1", None), ("k2", None)])})  # type: ignore[list-item]
+    work = WorkList(extract={"a": (VideoRecord("a", "a"), [("k1", None), ("k2", None)])})  # type: ignore[list-item]
     assert work.add_losses({"a": {"k1": "timed_out: x"}}) == {}
     assert work.extract["a"][0].losses == ("timed_out: x",)
     assert work.add_losses({"a": {"k1": "timed_out: x", "k2": "worker_died: y"}}) == {"a": "timed_out: x"}

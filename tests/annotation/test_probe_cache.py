@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.annotation import annotator, probe_cache
-from aupipe.annotation.annotator import LocalRunner
+from aupipe.annotation import phases, probe_cache
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.runner import LocalRunner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Probe, ProbePacket, ProbeRequest, ProbeResult, Row
 from aupipe.commands.annotate import main
@@ -98,7 +98,7 @@ def test_packets_end_early_and_the_rest_is_probed_again(budget_s: float, calls: 
     inputs = [Input(f"{name}.mp4", name) for name in "abcdefg"]
     cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(), dict.fromkeys("abcdefg", ""))
     runner = Packets(lambda row: ProbeResult(ProbeRequest.from_row(row).video.video_id).to_row(), budget_s)
-    results = annotator._probe(runner, inputs, cache)  # type: ignore[arg-type]
+    results = phases.probe(runner, inputs, cache)  # type: ignore[arg-type]
     assert sorted(results) == list("abcdefg")
     assert runner.calls == calls
 
@@ -110,4 +110,4 @@ def test_a_runner_without_results_ends_the_job(tmp_path: Path) -> None:
 
     cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(), {"a": ""})
     with pytest.raises(AupipeError, match="no result for 1 inputs"):
-        annotator._probe(Nothing(), [Input("a.mp4", "a")], cache)  # type: ignore[arg-type]
+        phases.probe(Nothing(), [Input("a.mp4", "a")], cache)  # type: ignore[arg-type]

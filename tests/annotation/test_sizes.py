@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from aupipe import facs
-from aupipe.annotation import annotator, audio_features, encode, features, ledger, model_set, schema
+from aupipe.annotation import audio_features, encode, features, ledger, model_set, phases, runner, schema
 from aupipe.annotation import extract as observing
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.events import find_events
@@ -101,7 +101,7 @@ def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
         np.testing.assert_array_equal(encoders([crop])[0], embedding)
 
 
-@pytest.mark.parametrize("parts", sizes(annotator.PARTS_PER_BATCH))
+@pytest.mark.parametrize("parts", sizes(runner.PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
 def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path) -> None:
     """Parts without crops, without rows, or with a reason are encoded in one batch with `parts` that have crops."""
@@ -195,7 +195,7 @@ def test_row_groups_of_a_file(count: int) -> None:
 
 @pytest.fixture
 def keys(models: model_set.ModelSet, monkeypatch: pytest.MonkeyPatch) -> CacheKeys:
-    monkeypatch.setattr(annotator, "GROUP_VIDEOS", 3)
+    monkeypatch.setattr(phases, "GROUP_VIDEOS", 3)
     return CacheKeys(models, AnnotateConfig(rows_per_file=1000))
 
 
@@ -204,7 +204,7 @@ def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path)
     pending = {
         f"{n:02d}": (VideoRecord("a.mp4", f"{n:02d}", source_hash=str(n), frames_expected=10), []) for n in range(count)
     }
-    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
+    groups = list(phases.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == batches(count, 3)
     batched = WorkList(extract=pending).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
     assert [len(wave) for wave in batched] == batches(count, 3)
@@ -215,7 +215,7 @@ def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path)
 def test_groups_of_about_a_file(frames: int, keys: CacheKeys, tmp_path: Path) -> None:
     pending = {name: (VideoRecord("a.mp4", name, source_hash=name, frames_expected=each), [])
            for name, each in (("a", frames), ("b", 1))}  # fmt: skip
-    groups = list(annotator.extracted_groups(keys, Storage(tmp_path), 1, pending))
+    groups = list(phases.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == ([2] if frames < 1000 else [1, 1])
 
 

@@ -1,0 +1,122 @@
+"""Runners of the stages: in this process with `LocalRunner`, or on Ray with `pipelines.annotate`.
+
+Both run the same stages over the same plan, and write the same ledger and the same tables, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from typing import Protocol
+
+import pyarrow as pa
+
+from aupipe.annotation.annotate_job import AnnotateJob
+from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.encode import set_torch_threads
+from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
+from aupipe.annotation.packets import AnnotatePacket, Packet
+from aupipe.annotation.stages import Decode, Probe, Row, SegmentTask
+from aupipe.storage import Storage
+
+PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
+
+
+class Runner(Protocol):
+    """A runner of the stages of `stages` and `model_stages`; it may return rows in any order."""
+
+    def probe(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Run `Probe`, on at least one of the rows."""
+
+    @property
+    def has_packets(self) -> bool:
+        """True if a task can both decode and run the models."""
+
+    def annotate_packets(self, packets: Sequence[Packet]) -> Iterable[Row]:
+        """Run `AnnotatePacket`."""
+
+    def extract_audio(self, rows: Sequence[Row]) -> Iterable[Row]:
+        """Run `ExtractAudio`."""
+
+    def extract(self, tasks: Sequence[SegmentTask]) -> Iterable[Row]:
+        """Run `Decode`, then `Encode` on its parts."""
+
+    def finalize(self, groups: Sequence[Group]) -> Iterable[Row]:
+        """Run `Finalize`."""
+
+    def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterable[Row]:
+        """Run `Export`."""
+
+    def reserved(self, segments: int) -> AbstractContextManager[None]:
+        """Reserve the resources for this number of segments during the block."""
+
+
+# Opens a runner for a planned job, after the checks that are specific to that runner.
+OpenRunner = Callable[[AnnotateJob, CacheKeys, Storage], AbstractContextManager[Runner]]
+
+
+class LocalRunner:
+    """A runner that calls the stages one after another in this process."""
+
+    def __init__(self, keys: CacheKeys, storage: Storage, *, guarded: bool = True) -> None:
+        """Create the runner. `guarded`: a stalled stage ends this process, and each input has a limited number of
+        attempts.
+        """
+        self._keys, self._storage, self._guarded = keys, storage, guarded
+
+    def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
+        return map(Probe(self._keys.config, self._storage, self._guarded), rows)
+
+    has_packets = True
+
+    def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
+        keys = self._keys
+        stage = AnnotatePacket(
+            keys.models, self._storage, keys.config, keys.decision, self._device, self._guarded
+        )  # fmt: skip
+        return (stage(packet.to_row()) for packet in packets)
+
+    @property
+    def _device(self) -> str:
+        resources = self._keys.config.resources
+        return resources.device if resources.gpu is True else "cpu"
+
+    def extract_audio(self, rows: Sequence[Row]) -> Iterator[Row]:
+        return map(ExtractAudio(self._keys.config, self._storage, self._guarded), rows)
+
+    def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
+        config, models = self._keys.config, self._keys.models
+        decode = Decode(config, self._storage, models.templates, self._guarded)
+        encode = Encode(models, self._storage, config.batch_size, self._device)
+        parts = (part for task in tasks for part in decode(task.to_row()))
+        while batch := list(islice(parts, PARTS_PER_BATCH)):
+            yield from encode(pa.Table.from_pylist(batch)).to_pylist()
+
+    def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
+        finalize = Finalize(self._keys.models.heads, self._storage, self._keys.config, self._keys.decision)
+        return (finalize(group.to_row()) for group in groups)
+
+    def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterator[Row]:
+        return map(Export(self._storage, forms), rows)
+
+    @contextmanager
+    def reserved(self, segments: int) -> Iterator[None]:
+        yield
+
+
+@contextmanager
+def local_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[Runner]:
+    """Open a `LocalRunner`."""
+    with one_thread():
+        yield LocalRunner(keys, storage)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread during the block, because several threads could add in another order."""
+    before = set_torch_threads(1)
+    try:
+        yield
+    finally:
+        set_torch_threads(before)
