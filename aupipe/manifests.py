@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.errors import ManifestError
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage, is_uri, local_path
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -354,7 +354,7 @@ def _parquet_rows(
                     f"{where} is not a Parquet file: {problem}; fix: write it again, or name it .csv or .jsonl"
                 )
             file.seek(0)
-            table = pq.ParquetFile(file).read()  # pq.read_table cannot read two columns of one name
+            table = read_parquet(file)  # pq.read_table cannot read two columns of one name
     except (OSError, BotoCoreError, pa.ArrowException) as error:
         # Arrow also raises OSError, without an errno, for invalid bytes.
         if isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry, schema
+from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
@@ -31,6 +31,7 @@ from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import redact
 from aupipe.faces.detect import Detector
+from aupipe.parquet import read_parquet
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
 from aupipe.storage import Storage
 
@@ -129,7 +130,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
             pa.concat_tables(frames).sort_by([("video_id", "ascending"), ("frame", "ascending")])
             if frames else FRAMES.empty_table(),
             pa.concat_tables(events) if events else EVENTS.empty_table(),
-            schema.from_parquet(storage.read(VIDEOS_FILE)),
+            read_parquet(storage.read(VIDEOS_FILE)),
         )  # fmt: skip
     finally:
         storage.delete_all()

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation import schema
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 FOLDER = "_work/observed"
@@ -125,4 +126,4 @@ def _by_row(embeddings: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _read(storage: Storage, name: str, columns: list[str]) -> pa.Table:
     with storage.open(name) as file:
-        return schema.from_parquet(file, columns)
+        return read_parquet(file, columns)

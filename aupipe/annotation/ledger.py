@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from aupipe.annotation import schema
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
@@ -75,7 +76,7 @@ class Ledger:
                 ids = pa.array([record.video_id for record in valid])
                 frames = _only(read_all(self.storage, entry.frames), ids)
                 events = _only(read_all(self.storage, entry.events), ids)
-                rows_per_file = max(1, *(len(schema.from_parquet(self.storage.read(n))) for n in entry.frames))
+                rows_per_file = max(1, *(len(read_parquet(self.storage.read(n))) for n in entry.frames))
                 rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
                 self.entries[rest.name] = rest
             replaced.append(f"{_ENTRIES}/{entry.name}.json")
@@ -112,7 +113,7 @@ def commit(
 
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
     """Return the rows of the files of an entry, in order. An entry has at least one file; all have the same columns."""
-    return pa.concat_tables([schema.from_parquet(storage.read(name)) for name in names])
+    return pa.concat_tables([read_parquet(storage.read(name)) for name in names])
 
 
 def _entry(text: bytes) -> Entry:

@@ -16,6 +16,7 @@ from aupipe.annotation import schema
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig, content_hash
 from aupipe.annotation.stages import ProbeResult
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 _FOLDER = "_work/probed"
@@ -44,7 +45,7 @@ class ProbeCache:
     @classmethod
     def read(cls, storage: Storage, config: AnnotateConfig, signatures: Mapping[str, str]) -> ProbeCache:
         """Read the results that earlier runs have written."""
-        tables = [schema.from_parquet(storage.read(name)) for name in storage.names(_FOLDER, ".parquet")]
+        tables = [read_parquet(storage.read(name)) for name in storage.names(_FOLDER, ".parquet")]
         return cls(storage, config, signatures, {row["key"]: row for table in tables for row in table.to_pylist()})
 
     def get(self, video: Input) -> ProbeResult | None:

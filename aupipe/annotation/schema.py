@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import BinaryIO
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -183,13 +179,3 @@ def list_column(values: np.ndarray, is_valid: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(
         pa.array(offsets), pa.array(values.reshape(-1), pa.float32()), mask=pa.array(~is_valid)
     )
-
-
-def from_parquet(source: bytes | BinaryIO, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns, from Parquet.
-
-    Arrow's threads are not used. They can still hold a buffer of Python's when the interpreter ends, which would abort
-    the process.
-    """
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return pq.ParquetFile(file).read(columns=None if columns is None else list(columns), use_threads=False)

@@ -22,6 +22,7 @@ from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import redact
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def write_videos(
     """
     earlier: dict[str, dict[str, Any]] = {}
     if storage.exists(VIDEOS_FILE):
-        earlier = {row["video_id"]: row for row in schema.from_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
+        earlier = {row["video_id"]: row for row in read_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
     aside = [VideoRecord.from_row(row) for row in earlier.values() if row["status"] in ("quarantined", "duplicate")]
     rows = {record.video_id: record for record in aside}
     rows |= {video_id: record for video_id, (record, _) in committed.current().items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,6 +19,7 @@ from aupipe.errors import DatasetError
 from aupipe.evaluation.smoothing import smooth_track
 from aupipe.facestore.columns import labels
 from aupipe.facestore.frame_times import frame_times_s
+from aupipe.parquet import read_parquet
 
 SCHEMA = pa.schema(
     [("video_id", pa.string()), ("person", pa.string()), ("frame", pa.int32())]
@@ -118,7 +118,7 @@ class Predictions:
             DatasetError: it is no such file.
         """
         try:
-            table = pq.read_table(io.BytesIO(data))
+            table = read_parquet(data)
         except pa.ArrowInvalid as error:
             raise DatasetError(f"no predictions.parquet: {error}".replace("\n", " ")) from None
         expected = [name for name in SCHEMA.names if name not in facs.AUS]

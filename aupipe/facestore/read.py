@@ -21,6 +21,7 @@ from aupipe import facs
 from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Shard, StoreCard
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 ALL = "all"
@@ -182,7 +183,7 @@ class FaceStore:
         if storage is None:
             return None
         with storage.open(name) as file:
-            blocks = pq.read_table(file).to_pydict()
+            blocks = read_parquet(file).to_pydict()
         if not blocks["rate"]:
             return None
         pairs = zip(blocks["waveform"], blocks["channels"], strict=True)

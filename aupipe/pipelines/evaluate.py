@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from aupipe import facs
 from aupipe.affwild2 import submission
@@ -31,6 +30,7 @@ from aupipe.facestore.columns import labels
 from aupipe.facestore.read import FaceStore
 from aupipe.manifests import read_table
 from aupipe.models import checkpoint
+from aupipe.parquet import read_parquet
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.predict import member, predict
 from aupipe.pipelines.session import session
@@ -166,7 +166,7 @@ def _given(option: str, path: str, plan: EvaluatePlan) -> Decision:
         storage, name = folder_and_name(path)
         try:
             with storage.open(name) as file:
-                given = pq.read_table(file)
+                given = read_parquet(file)
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise DatasetError(f"{option} {path} cannot be read: {error}".replace("\n", " ")) from None
         if missing := {"video_id", "person", "frame", *facs.AUS} - set(given.column_names):

@@ -29,6 +29,7 @@ import pyarrow.dataset as ds
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.errors import ConfigError, MediaError, redact
+from aupipe.parquet import read_parquet
 from aupipe.report import face_data, overlay, thumbnails
 from aupipe.storage import Storage, filesystem_of, is_uri
 
@@ -376,7 +377,7 @@ def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise ConfigError(
             f"{redact(storage.root)}: no annotation (a folder with videos.parquet); fix: annotate.py INPUT --out DIR"
         )
-    videos = schema.from_parquet(storage.read("videos.parquet")).sort_by("video_id").to_pylist()
+    videos = read_parquet(storage.read("videos.parquet")).sort_by("video_id").to_pylist()
     return videos, json.loads(storage.read("run.json")) if storage.exists("run.json") else {}
 
 

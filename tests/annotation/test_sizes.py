@@ -31,6 +31,7 @@ from aupipe.faces.track import TrackingConfig
 from aupipe.media import mel
 from aupipe.media.audio import AudioBlock
 from aupipe.media.frames import Frame, Span
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 from harness.clips import scene
 from harness.sizes import batches, sizes
@@ -119,7 +120,7 @@ def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_s
     results = encoder(batch).to_pylist()
     assert [row["error"] for row in results] == [""] * len(statuses) + ["timed_out: it hangs"]
     assert [row["frames"] for row in results] == [*map(len, statuses), 0]
-    found = [schema.from_parquet(storage.read(name)) for name in storage.names(features.FOLDER)]
+    found = [read_parquet(storage.read(name)) for name in storage.names(features.FOLDER)]
     assert [table["status"].to_pylist() for table in found] == statuses
     assert all(table.schema.equals(FEATURES) for table in found)
     assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
@@ -176,7 +177,7 @@ def test_files_of_an_entry(count: int, tmp_path: Path) -> None:
     rows = pa.Table.from_pylist([{"video_id": "v", "frame": number} for number in range(count)], schema=FRAMES)
     record = VideoRecord("v.mp4", "v", decide_key="d", fingerprint="f")
     entry = ledger.commit(storage, rows, EVENTS.empty_table(), [record], 1, rows_per_file=5)
-    held = [len(schema.from_parquet(storage.read(name))) for name in entry.frames]
+    held = [len(read_parquet(storage.read(name))) for name in entry.frames]
     assert held == (batches(count, 5) or [0])
     assert ledger.read_all(storage, entry.frames)["frame"].to_pylist() == list(range(count))
     ledger.Ledger.read(storage).reconcile()
