@@ -75,5 +75,5 @@ class CacheKeys:
     @cached_property
     def _decide_parts(self) -> tuple[object, ...]:
         decision = self.decision
-        how = decision.how if len(decision.radii) > 1 else None
-        return how, decision.thresholds, decision.radii, decision.rest, self.config.effective_events.model_dump()
+        rule = decision.rule if len(decision.radii) > 1 else None
+        return rule, decision.thresholds, decision.radii, decision.rest, self.config.effective_events.model_dump()

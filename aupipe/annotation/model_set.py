@@ -92,13 +92,13 @@ class ModelSet:
         return max(member.model.window_length for member in self.members)
 
 
-def load(checkpoints: Sequence[str], how: EnsembleRule) -> ModelSet:
+def load(checkpoints: Sequence[str], rule: EnsembleRule) -> ModelSet:
     """Load the models from these checkpoints.
 
     Raises:
         ConfigError: a checkpoint cannot be read, is given twice or predicts no AUs, or a vote could end in a tie.
     """
-    decision.check(len(checkpoints), how)
+    decision.check(len(checkpoints), rule)
     loaded = sorted(((path, *models_inference.load(path)) for path in checkpoints), key=lambda each: each[2].sha256)
     for (first, _, card), (second, _, other) in pairwise(loaded):
         if card.sha256 == other.sha256:

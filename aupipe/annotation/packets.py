@@ -31,8 +31,8 @@ from aupipe.annotation.work_plan import PendingVideo, Spent
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
-# A packet has about 1/256 of the frames of all short videos, so that packets are shared out evenly, but no fewer than
-# these, about the work of a segment. It does not depend on the number of workers, nor do the bytes of the tables.
+# A packet has about 1/256 of the frames of all short videos, so that workers are equally busy, and at least
+# `_LEAST_FRAMES`, about the work of a segment. The number of workers changes neither packets nor tables.
 _PACKETS, _LEAST_FRAMES = 256, 600
 _VIDEOS = 64  # of a packet, at most
 _CROP_BYTES = CROP_SIZE_PX * CROP_SIZE_PX * 3

@@ -39,7 +39,7 @@ class Decision:
         rest: of every AU, the median probability of people at rest, mean of the models.
     """
 
-    how: EnsembleRule
+    rule: EnsembleRule
     thresholds: tuple[dict[str, float], ...]
     radii: tuple[int, ...]
     rest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.0))
@@ -116,7 +116,7 @@ def apply_decision(frames: pa.Table, decision: Decision) -> pa.Table:
             for member, radius in enumerate(decision.radii):
                 values = members[rows, member, None].astype(np.float64)
                 smoothed[member, rows] = smooth_track(index[rows], times[rows], values, radius)[:, 0]
-        mean, positive = apply_rule(smoothed, thresholds[:, au], decision.how)
+        mean, positive = apply_rule(smoothed, thresholds[:, au], decision.rule)
         prob = mean.astype(np.float32)
         frames = _replace(frames, PROB[au], _nullable(prob))
         above_rest = np.full(len(mean), np.nan)

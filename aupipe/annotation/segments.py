@@ -102,9 +102,8 @@ def cut_into_segments(
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
         edge = None if lost else int(chosen[-1]) + 1
         return [Segment(video.uri, video.video_id, 0, int(chosen[0]), edge, span, _indices(chosen, lost, len(times)))]
-    halo = max(
-        smoothing_radius, 1
-    )  # At least 1, because a shot boundary before the first written frame is found from the frame before it.
+    # At least 1, because a shot boundary before the first written frame is found from the frame before it.
+    halo = max(smoothing_radius, 1)
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
     places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in `chosen`
     # The first frame after the longest gap. The tolerance is for rounding of the difference of two times.

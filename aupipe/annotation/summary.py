@@ -139,11 +139,11 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
             for member, own, radius in zip(members, decision.thresholds, decision.radii, strict=True)
         ],
         "model_sha256": keys.models.sha256,
-        "ensemble": decision.how if len(members) > 1 else None,
+        "ensemble": decision.rule if len(members) > 1 else None,
         "config": keys.config.model_dump(mode="json"),
         "config_sha256": content_hash(keys.config.model_dump(mode="json")),
         # With vote, each model has its own thresholds.
-        "thresholds": thresholds if decision.how == "mean" or len(members) == 1 else None,
+        "thresholds": thresholds if decision.rule == "mean" or len(members) == 1 else None,
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
         "skipped": summary.skipped.record(),
