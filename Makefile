@@ -51,8 +51,8 @@ lint: install
 	$(BIN)/mypy
 
 # Three at a time: tests on Ray mostly wait for processes to start.
-test: lint
-	$(MAKE) --no-print-directory --jobs=3 --output-sync test-ray test-unit $(CLUSTER:=.cluster)
+test: install
+	$(MAKE) --no-print-directory --jobs=3 --output-sync lint test-ray test-unit $(CLUSTER:=.cluster)
 
 test-ray: install
 	$(BIN)/pytest -m 'ray and not slow'

@@ -1,5 +1,6 @@
 """Shared fixtures: tiny face stores whose labels can be seen in the pixels, and tiny models."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +115,14 @@ def checkpoint(make_checkpoint: MakeCheckpoint) -> str:
 
 
 @pytest.fixture(scope="session")
+def exported_checkpoint() -> str:
+    """Return the folder of a model that runs without torch, whose import takes seconds of each of Ray's workers."""
+    from aupipe.models import default_models
+
+    return str(default_models.FOLDERS[0])
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Start one local Ray for all tests that need it. Pipelines use it instead of starting their own."""
     import ray
@@ -132,6 +141,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     unmarked = sorted({item.location[0] for item in items if not kinds & {mark.name for mark in item.iter_markers()}})
     if unmarked:
         raise pytest.UsageError(f"no mark unit, ray or cluster in {', '.join(unmarked)}")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt all imported modules from garbage collection, which each decoded segment runs and which they slow down."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

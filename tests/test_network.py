@@ -154,6 +154,8 @@ def test_s3_uses_proxies_and_certificates(tmp_path: Path, name: str) -> None:
         done = run(**secure, **{name: str(bundle)}, https_proxy=proxy.url)
         assert done.stdout == "b'0123456789'\n", done.stderr[-500:]
         assert set(proxy.requests) == {("CONNECT", f"127.0.0.1:{web.port}")}
+        if name != "SSL_CERT_FILE":
+            return
         proxy.requests.clear()
         open_to_all = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{plain.port}", "ALL_PROXY": proxy.url}
         assert run(**open_to_all).stdout == "b'0123456789'\n"

@@ -131,16 +131,14 @@ class SkippedFiles:
             kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in ordered[:_SUFFIXES_SHOWN]]
             if more := sum(count for _, count in ordered[_SUFFIXES_SHOWN:]):
                 kinds.append(f"{more} with other suffixes")
-            parts.append(f"{self.files} other files passed over: {', '.join(kinds)} ({_first(self.examples)})")
+            parts.append(f"{self.files} other files skipped: {', '.join(kinds)} ({_first(self.examples)})")
         if self.images:
             parts.append(
                 f"{self.images} of them are images; take them with --set images=each (every image is an input) or "
                 "--set images=sequence (the images of a folder are one)"
             )
         if self.hidden:
-            parts.append(
-                f"{self.hidden} hidden or system files and folders passed over ({_first(self.hidden_examples)})"
-            )
+            parts.append(f"{self.hidden} hidden or system files and folders skipped ({_first(self.hidden_examples)})")
         return "; ".join(parts)
 
     def record(self) -> dict[str, Any]:
@@ -228,14 +226,14 @@ def _joined(
 ) -> tuple[list[Input], SkippedFiles]:
     if not matches:
         raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
-    return [video for videos, _ in matches for video in videos], sum((passed for _, passed in matches), hidden)
+    return [video for videos, _ in matches for video in videos], sum((skipped for _, skipped in matches), hidden)
 
 
 def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
     """Return the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
-    passed = SkippedFiles()
+    skipped = SkippedFiles()
     seen: set[str] = set()
     unreadable: list[OSError] = []
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
@@ -246,7 +244,7 @@ def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], SkippedFil
         seen.add(real)
         for name in sorted([*below, *names]):
             if is_hidden(name):
-                passed.hide(os.path.join(folder, name))
+                skipped.hide(os.path.join(folder, name))
         below[:] = sorted(name for name in below if not is_hidden(name))
         for name in sorted(name for name in names if not is_hidden(name)):
             path = os.path.join(folder, name)
@@ -256,14 +254,14 @@ def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], SkippedFil
             elif suffix in IMAGE_SUFFIXES:
                 pictures.append((path, Path(os.path.relpath(path, top)).as_posix()))
             else:
-                passed.add(path)
-    videos += _chosen_images(pictures, images, bool(videos), top, passed)
+                skipped.add(path)
+    videos += _chosen_images(pictures, images, bool(videos), top, skipped)
     videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
-    return _some(videos, passed, top)
+    return _some(videos, skipped, top)
 
 
 def _chosen_images(
-    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, passed: SkippedFiles
+    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, skipped: SkippedFiles
 ) -> list[Input]:
     """Return the inputs that images below a folder are by the rule; count those that are skipped.
 
@@ -273,7 +271,7 @@ def _chosen_images(
     """
     if rule == "skip" or (rule == "auto" and with_videos):
         for path, _ in pictures:
-            passed.add(path)
+            skipped.add(path)
         return []
     if rule != "sequence":
         return [_input(path, name) for path, name in pictures]
@@ -312,7 +310,7 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFil
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     videos: list[Input] = []
     pictures: list[tuple[str, str]] = []
-    passed = SkippedFiles()
+    skipped = SkippedFiles()
     hidden_folders: set[str] = set()
     for path, info in sorted(found.items()):
         name = path[len(str(top).rstrip("/")) + 1 :]
@@ -325,11 +323,11 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFil
         elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
             pictures.append((f"{protocol}://{path}", name))
         else:
-            passed.add(f"{protocol}://{path}")
+            skipped.add(f"{protocol}://{path}")
     for name in sorted(hidden_folders):
-        passed.hide(f"{protocol}://{str(top).rstrip('/')}/{name}")
-    videos += _chosen_images(pictures, images, bool(videos), uri, passed)
-    return _some(videos, passed, uri)
+        skipped.hide(f"{protocol}://{str(top).rstrip('/')}/{name}")
+    videos += _chosen_images(pictures, images, bool(videos), uri, skipped)
+    return _some(videos, skipped, uri)
 
 
 def _name_in(place: str) -> str:
@@ -338,13 +336,13 @@ def _name_in(place: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _some(videos: list[Input], passed: SkippedFiles, top: str) -> tuple[list[Input], SkippedFiles]:
+def _some(videos: list[Input], skipped: SkippedFiles, top: str) -> tuple[list[Input], SkippedFiles]:
     if not videos:
         raise ConfigError(
-            f"{top}: no video or image in this folder ({passed.text() or '0 other files'}); "
+            f"{top}: no video or image in this folder ({skipped.text() or '0 other files'}); "
             "name a file to try it anyway"
         )
-    return videos, passed
+    return videos, skipped
 
 
 def _listed(path: str) -> Iterator[Input]:

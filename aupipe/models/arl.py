@@ -49,7 +49,8 @@ class FaceGraph(nn.Module):
             nodes = nodes.float()
             similarity = nodes @ nodes.mT
             if not self.count_self:
-                similarity.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+                own = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
+                similarity = similarity.masked_fill(own, -torch.inf)
             threshold = similarity.topk(self.neighbors, dim=-1).values[..., -1:]
             adjacency = (similarity >= threshold).float()
             scale = adjacency.sum(dim=-1).rsqrt()

@@ -64,6 +64,9 @@ def export(system: System, card: Card, weights: bytes) -> bytes:
     except torch.onnx.OnnxExporterError as error:
         raise CheckpointError(f"torch cannot export it: {' '.join(str(error).split())[:300]}") from None
     assert program is not None
+    shape = program.model.graph.inputs[0].shape
+    if shape is None or isinstance(shape[0], int):  # as `len(tensor)` in a forward pass makes it
+        raise CheckpointError(f"torch exports {card.model.name} for batches of {len(crops)} only")
     tensors = _floats(system)
     norms = _norms(program.model_proto, tensors)
     program.optimize()

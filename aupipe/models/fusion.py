@@ -25,7 +25,7 @@ class FixedFusion(nn.Module):
 
     def forward(self, whole: Tensor, related: Tensor) -> Tensor:
         """Return the weight; arguments as in `AttentionFusion.forward`."""
-        return whole.new_full((len(whole), 1), self.weight)
+        return whole.new_full((whole.shape[0], 1), self.weight)
 
 
 class AttentionFusion(nn.Module):
@@ -55,7 +55,7 @@ class AttentionFusion(nn.Module):
 
     def forward(self, whole: Tensor, related: Tensor) -> Tensor:
         """Map backbone vectors (B, E), AU features (B, 12, C) to AU-branch weights (B, 1) or (B, 12) in (0, 1)."""
-        token = self.token.expand(len(whole), 1, -1)
+        token = self.token.expand(whole.shape[0], 1, -1)
         tokens = torch.cat([token, self.whole(whole)[:, None], related], dim=1)  # (B, 14, C)
         scores: Tensor = self.predict(self.norm(self.layers(tokens)[:, 0]))
         return scores.softmax(dim=-1)[:, :1] if self.pair else scores.sigmoid()

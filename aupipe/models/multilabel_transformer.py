@@ -52,7 +52,7 @@ class LabelDecoder(nn.Module):
         self, image: Tensor, label_mask: Tensor | None = None, image_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return logits (B, 12) and the last layer's attention (B, heads, 12, S). Masks as in `transformer`."""
-        labels = self.labels.expand(len(image), -1, -1)
+        labels = self.labels.expand(image.shape[0], -1, -1)
         attention = torch.empty(0)
         for layer in self.layers:
             labels, attention = layer(labels, image, label_mask, image_mask)

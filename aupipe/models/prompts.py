@@ -54,7 +54,7 @@ class PromptedLayers(nn.Sequential):
             present: (B, S) bool, false for padding; passed to layers that accept it (see `prenorm`).
         """
         if self.prompts is not None and present is not None:
-            prompted = present.new_ones(len(present), self.prompts.shape[1])
+            prompted = present.new_ones(present.shape[0], self.prompts.shape[1])
             present = torch.cat([present[:, : self.first], prompted, present[:, self.first :]], dim=1)
         for number, layer in enumerate(self):
             tokens = self._insert(tokens, number)
@@ -65,7 +65,7 @@ class PromptedLayers(nn.Sequential):
     def _insert(self, tokens: Tensor, number: int) -> Tensor:
         if self.prompts is None:
             return tokens
-        prompts = self.prompts[number].to(tokens.dtype).expand(len(tokens), -1, -1)
+        prompts = self.prompts[number].to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         prompts = functional.dropout(prompts, self.dropout, self.training)
         return torch.cat([tokens[:, : self.first], prompts, tokens[:, self.first :]], dim=1)
 

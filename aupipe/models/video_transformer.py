@@ -39,7 +39,7 @@ class Spatial(nn.Module):
         tokens = self.project(tokens)
         if self.layers is None:
             return tokens.mean(dim=1)
-        cls = self.cls.expand(len(tokens), 1, -1)
+        cls = self.cls.expand(tokens.shape[0], 1, -1)
         out: Tensor = self.norm(self.layers(torch.cat([cls, tokens + self.position], dim=1))[:, 0])
         return out
 
@@ -56,9 +56,9 @@ class Temporal(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
 
     def forward(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        cls = self.cls.expand(len(frames), 1, -1)
+        cls = self.cls.expand(frames.shape[0], 1, -1)
         tokens = torch.cat([cls, frames + self.positions(frames.shape[1])], dim=1)
-        present = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)
+        present = torch.cat([mask.new_ones(mask.shape[0], 1), mask], dim=1)
         tokens = self.norm(self.layers(tokens, present))
         return tokens[:, 0], tokens[:, 1:]
 

@@ -39,9 +39,9 @@ def check_passed_over(passed: SkippedFiles, top: str) -> None:
     assert sorted(passed.record()) == ["files", "first", "hidden", "hidden_first", "images", "suffixes"]
     assert passed.images == 1
     text = passed.text()
-    assert text.startswith("6 other files passed over: 2 .srt, 1 without suffix, 1 .dat, 1 .png, 1 .txt (first: ")
+    assert text.startswith("6 other files skipped: 2 .srt, 1 without suffix, 1 .dat, 1 .png, 1 .txt (first: ")
     assert "; 1 of them are images; take them with --set images=each " in text
-    assert "; 5 hidden or system files and folders passed over (first: " in text
+    assert "; 5 hidden or system files and folders skipped (first: " in text
     assert {*passed.examples} <= {f"{top}/{name}" for name in OTHERS}
     folders = (".Trash-1000", "@eaDir", "deep/#RECYCLE", "deep/._d.mp4", "$Recycle.Bin")
     assert {*passed.hidden_examples} <= {f"{top}/{name}" for name in folders}
@@ -67,7 +67,7 @@ def test_hidden_and_system_folders_are_not_searched_and_all_is_counted_by_suffix
         assert [video.video_id for video in find_inputs([f"{place}/.Trash-1000/x"])[0]] == ["a.mp4"]
         with pytest.raises(ConfigError, match=r"nothing matches this pattern; 1 hidden or system .*@eaDir"):
             find_inputs([f"{place}/@*"])
-        with pytest.raises(ConfigError, match=r"no video or image in this folder \(1 other files passed over: 1 .png"):
+        with pytest.raises(ConfigError, match=r"no video or image in this folder \(1 other files skipped: 1 .png"):
             find_inputs([f"{place}/frames"], images="skip")
     assert [video.video_id for video in find_inputs([f"{tmp_path}/deep/.*.mp4"])[0]] == ["._d.mp4"]
 

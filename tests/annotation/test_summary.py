@@ -44,8 +44,8 @@ def test_the_end_of_a_run_says_what_was_passed_over() -> None:
         passed.add(name)
     passed.hide("in/.Trash-1000")
     assert text(passed).splitlines()[1] == (
-        "4 other files passed over: 3 .srt, 1 .dat (first: in/a.srt, in/b.SRT, in/c.dat); "
-        "1 hidden or system files and folders passed over (first: in/.Trash-1000)"
+        "4 other files skipped: 3 .srt, 1 .dat (first: in/a.srt, in/b.SRT, in/c.dat); "
+        "1 hidden or system files and folders skipped (first: in/.Trash-1000)"
     )
 
 

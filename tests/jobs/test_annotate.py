@@ -32,13 +32,13 @@ Command = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="module")
-def command(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
+def command(exported_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Return `command(OUT)`: the job over a few clips with a small model of random weights."""
     folder = tmp_path_factory.mktemp("job")
     for number in range(CLIPS):
         images = scene(FRAMES, size=(320, 240), seed=number)
         write_clip(folder / "archive" / f"{number}.mp4", images, options={"preset": "ultrafast"})
-    inputs = ["--input", str(folder / "archive"), "--checkpoint", checkpoint, "--workers", "2"]
+    inputs = ["--input", str(folder / "archive"), "--checkpoint", exported_checkpoint, "--workers", "2"]
     inputs += ["--set", "packet_frames=0"]  # short clips end within one task, too soon to be killed in the middle
     return lambda out: [sys.executable, str(JOB), *inputs, "--out", str(folder / out)]
 

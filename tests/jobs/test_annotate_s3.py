@@ -98,10 +98,10 @@ REMOTE = (
 )  # fmt: skip
 
 
-def test_from_and_to_s3_and_access_refused(server: Server, checkpoint: str, tmp_path: Path) -> None:
+def test_from_and_to_s3_and_access_refused(server: Server, exported_checkpoint: str, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", scene(8))
     server.files.put(str(clip), "archive/in/a.mp4")
-    server.files.put(checkpoint, "archive/model", recursive=True)
+    server.files.put(exported_checkpoint, "archive/model", recursive=True)
     with proxying({}) as proxy:
         job = server.annotate(*REMOTE, http_proxy=proxy.url)
         refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
@@ -165,12 +165,12 @@ def test_a_request_deletes_many_objects(server: Server, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 def test_the_same_tables_as_on_disk_after_an_outage_of_the_server(
-    server: Server, checkpoint: str, tmp_path: Path
+    server: Server, exported_checkpoint: str, tmp_path: Path
 ) -> None:
     for number in range(4):
         clip = write_clip(tmp_path / "in" / f"{number}.mp4", scene(75, seed=number), options={"preset": "ultrafast"})
         server.files.put(str(clip), f"archive/in/{number}.mp4")
-    server.files.put(checkpoint, "archive/model", recursive=True)
+    server.files.put(exported_checkpoint, "archive/model", recursive=True)
     job = server.annotate(*REMOTE, "--workers", "1")
     deadline = time.monotonic() + 300
     while not server.files.glob("archive/out/_work/observed/*.parquet"):
@@ -182,6 +182,8 @@ def test_the_same_tables_as_on_disk_after_an_outage_of_the_server(
     server.start()
     _, message = job.communicate(timeout=500)
     assert job.returncode == 0, message
-    local = server.annotate("--input", f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out")
+    local = server.annotate(
+        "--input", f"{tmp_path}/in", "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"
+    )
     local.communicate(timeout=300)
     assert server.rows("out", tmp_path / "fetched").equals(rows(tmp_path / "out" / "frames"))

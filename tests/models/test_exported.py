@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,19 @@ from aupipe import facs
 from aupipe.commands.convert import main
 from aupipe.errors import CheckpointError
 from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.models import checkpoint, default_models, inference
+from aupipe.models import checkpoint, default_models, export, inference
 from aupipe.models.build import build
-from aupipe.models.configs import ExpressionTransferConfig
+from aupipe.models.configs import (
+    ExpressionTransferConfig,
+    ImageTransformerConfig,
+    MultilabelTransformerConfig,
+    RegionRelationConfig,
+    SingleFrameConfig,
+)
 from aupipe.models.exported import ExportedModel
 from aupipe.models.inputs import InputSpec
 from aupipe.models.torch_model import TorchModel
+from aupipe.onnx_session import open_session
 from aupipe.storage import Storage
 from harness.random_model import save_multimodal
 
@@ -64,6 +72,49 @@ def test_both_runtimes_agree(both: tuple[str, ExportedModel, TorchModel]) -> Non
         np.testing.assert_allclose(values, reference[name], atol=1e-6)
     np.testing.assert_allclose(probabilities["expr"].sum(axis=1), 1, atol=1e-6)
     assert exported.predict(logits[:0], time_s[:0], overlap=0.5)["au"].shape == (0, 12)
+
+
+_LABELS = MultilabelTransformerConfig(backbone="test_resnet", width=32, heads=2, mlp_width=32)
+_REGIONS = RegionRelationConfig(backbone="iresnet_quick", fusion_heads=2, fusion_mlp_width=16)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _LABELS,
+        pytest.param(_LABELS.model_copy(update={"decoder_style": "authors"}), marks=pytest.mark.slow),
+        pytest.param(_REGIONS, marks=pytest.mark.slow),
+        pytest.param(
+            _REGIONS.model_copy(update={"fusion_weight": "per_au", "count_self": False, "output": "per_node"}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(_REGIONS.model_copy(update={"fusion": "fixed"}), marks=pytest.mark.slow),
+        pytest.param(ImageTransformerConfig(backbone="test_vit", outputs=("au",)), marks=pytest.mark.slow),
+    ],
+    ids=["labels", "labels of the authors", "regions", "other regions", "fixed fusion", "image transformer"],
+)
+def test_every_single_frame_system_is_exported_for_any_batch(model: SingleFrameConfig) -> None:
+    template = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)
+    card = checkpoint.Card(model=model, input=InputSpec(size_px=112), template=template)
+    torch.manual_seed(0)
+    system, folder = build(card.model, card.input).eval(), Storage(f"memory://{uuid.uuid4().hex}")
+    card = checkpoint.save(folder, system, card)
+    weights = checkpoint.read(folder.root, checkpoint.WEIGHTS, card.weights_sha256)
+    graph, difference = export.checked(system, card, weights)  # for 16 crops
+    assert difference < 2e-5
+    session = open_session(graph, {checkpoint.WEIGHTS: weights})
+    assert [session.run(None, {"crops": CROPS[:count]})[0].shape for count in (1, 3)] == [(1, 12), (3, 12)]
+
+
+@pytest.mark.slow
+def test_a_graph_of_a_fixed_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`len(tensor)` in a forward pass becomes a constant in the graph."""
+    card = checkpoint.Card(model=_LABELS, input=InputSpec(size_px=112), template=ARCFACE_TEMPLATE.tolist())
+    system = build(card.model, card.input).eval()
+    forward = type(system.encoder).forward
+    monkeypatch.setattr(type(system.encoder), "forward", lambda self, x: forward(self, x.expand(len(x), -1, -1, -1)))
+    with pytest.raises(CheckpointError, match="torch exports multilabel_transformer for batches of 2 only"):
+        export.export(system, card, b"")
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16])

@@ -245,7 +245,7 @@ def frames_of(out: Path) -> dict[str, list[int]]:
 
 @pytest.mark.ray
 def test_a_job_does_all_other_videos_and_ends_with_1(
-    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -253,7 +253,16 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     for name in names:
         write_clip(tmp_path / "in" / name, scene(10, seed=len(name)), options={"crf": str(20 + names.index(name))})
     out = tmp_path / "out"
-    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out), "--workers", "2"]
+    command = [
+        "--input",
+        str(tmp_path / "in"),
+        "--checkpoint",
+        exported_checkpoint,
+        "--out",
+        str(out),
+        "--workers",
+        "2",
+    ]
     command += ["--set", "packet_frames=0"]  # the stages of long videos
     command += ["--export", "csv"]
     with monkeypatch.context() as patched:

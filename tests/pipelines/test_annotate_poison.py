@@ -54,18 +54,18 @@ def run(names: list[str], checkpoint: str, folder: Path, monkeypatch: pytest.Mon
 
 
 def test_a_killing_input_is_quarantined(
-    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = run(["a.mp4", "poison.mp4"], checkpoint, tmp_path, monkeypatch)
+    records = run(["a.mp4", "poison.mp4"], exported_checkpoint, tmp_path, monkeypatch)
     assert records["poison.mp4"]["reason"].startswith("worker_died: the worker died in 2 attempts")
     assert (records["a.mp4"]["status"], records["a.mp4"]["frames_decoded"]) == ("ok", 10)
 
 
 @pytest.mark.slow
 def test_a_hanging_input_is_quarantined(
-    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = run(["hang.mp4", "poison.mp4", "z.mp4"], checkpoint, tmp_path, monkeypatch)
+    records = run(["hang.mp4", "poison.mp4", "z.mp4"], exported_checkpoint, tmp_path, monkeypatch)
     assert records["hang.mp4"]["reason"].startswith("timed_out: no progress for 8 s")
     assert records["poison.mp4"]["reason"].startswith("worker_died: the worker died in 2 attempts")
     assert (records["z.mp4"]["status"], records["z.mp4"]["frames_decoded"]) == ("ok", 10)

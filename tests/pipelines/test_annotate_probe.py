@@ -29,12 +29,12 @@ class SlowProbe(Probe):
 
 
 def test_the_guard_passes_slow_probes_and_ends_a_stall(
-    ray_session: None, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 s of probes on two workers, with a guard of 8 s."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(on_ray, "Probe", SlowProbe)
-    models = model_set.load([checkpoint], "mean")
+    models = model_set.load([exported_checkpoint], "mean")
     keys = CacheKeys(models, AnnotateConfig(limits={"no_progress_s": 8.0}))
     runner = RayRunner(keys, Storage(tmp_path), ray.put(models), ray.put(models.heads), workers=2)
     context = ray.data.DataContext.get_current()
