@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 
@@ -11,8 +13,12 @@ from aupipe.annotation.settings import EventsConfig
 from aupipe.annotation.tracks import gap_times_s
 
 
-def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:
-    """Return the events of one video from its frames table, ordered by face, AU and onset."""
+def find_events(frames: pa.Table, config: EventsConfig, thresholds: Mapping[str, float]) -> pa.Table:
+    """Return the events of one video from its frames table, ordered by face, AU and onset.
+
+    Args:
+        thresholds: of every AU. They matter only with hysteresis: frames are positive as `AUxx` says.
+    """
     ids = frames["face_id"].fill_null(-1).to_numpy()
     times = gap_times_s(frames)  # These only measure distances; an unknown time stays null in the table.
     numbers = frames["frame"].to_numpy()
@@ -22,13 +28,17 @@ def find_events(frames: pa.Table, config: EventsConfig) -> pa.Table:
     for face in np.unique(ids[ids >= 0]).tolist():
         of_face = np.flatnonzero(ids == face)
         for au, prob in zip(facs.AUS, PROB, strict=True):
-            on = of_face[np.asarray(frames[au].fill_null(False).to_numpy(zero_copy_only=False), bool)[of_face]]
-            if not len(on):
+            positive = np.asarray(frames[au].fill_null(False).to_numpy(zero_copy_only=False), bool)
+            if not positive[of_face].any():
                 continue
             probability = np.asarray(frames[prob].to_numpy(zero_copy_only=False))
+            active = positive
+            if config.hysteresis:
+                active = positive | (probability >= thresholds[au] - config.hysteresis)
+            on = of_face[active[of_face]]
             for run in np.split(on, np.flatnonzero(np.diff(times[on]) > config.max_gap_s) + 1):
                 first, last = run[0], run[-1]
-                if times[last] - times[first] >= config.min_duration_s:
+                if positive[run].any() and times[last] - times[first] >= config.min_duration_s:
                     peak = run[np.argmax(probability[run])]
                     rows.append({
                         "video_id": video_id, "face_id": face, "au": au,

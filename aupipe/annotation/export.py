@@ -3,8 +3,11 @@
 csv        VIDEO_ID.csv           every column; landmarks as x_0, y_0 … x_4, y_4
 openface   VIDEO_ID.csv           OpenFace 2's columns, except those of the eyes' outlines: frame (from 1), face_id,
                                   timestamp, confidence, success, AUxx_r, AUxx_c, and AU24, which it lacks; gaze,
-                                  pose, shape and AUs that aupipe does not measure are empty; AUxx_r is 5 times the
-                                  intensity above the face at rest
+                                  position, shape and AUs that aupipe does not measure are empty; pose_Rx, pose_Ry and
+                                  pose_Rz are pitch, yaw and roll in radians, relative to the line of sight; AUxx_r is
+                                  5 times the intensity above the face at rest
+events     VIDEO_ID.csv           every column of the events table
+elan       VIDEO_ID.eaf           the events as tiers of ELAN, one per face and AU
 abaw       VIDEO_ID.txt           the track file of the ABAW challenge: 0 or 1 per frame and AU for the most frequent
                                   face; a frame without it takes the values of the nearest frame with it
 """
@@ -23,7 +26,8 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.annotation.schema import INTENSITY, MEMBERS, PROB
+from aupipe.annotation import elan
+from aupipe.annotation.schema import INTENSITY, MEMBERS, POSE, PROB
 from aupipe.storage import Storage
 
 _LONGEST_NAME = 255  # bytes
@@ -40,13 +44,18 @@ _OPENFACE_INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26
 _OPENFACE_PRESENCES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 28, 45)
 
 
-def export(storage: Storage, forms: Iterable[str], frames: pa.Table) -> None:
-    """Write the frames table of one video, ordered by frame and face, in these formats."""
+def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.Table) -> None:
+    """Write the tables of one video in these formats.
+
+    Args:
+        frames: at least one row, ordered by frame and face.
+        events: its events, ordered by face, AU and onset.
+    """
     video_id = PurePosixPath(frames["video_id"][0].as_py())
     for form in forms:
         make, suffix = FORMS[form]
         name = video_id.with_suffix(suffix) if form == "abaw" else PurePosixPath(f"{video_id}{suffix}")
-        storage.write(f"export/{form}/{'/'.join(map(_short, name.parts))}", make(frames))
+        storage.write(f"export/{form}/{'/'.join(map(_short, name.parts))}", make(frames, events))
 
 
 def _short(name: str) -> str:
@@ -57,7 +66,7 @@ def _short(name: str) -> str:
     return name.encode()[: _LONGEST_NAME - len(ends.encode())].decode(errors="ignore") + ends
 
 
-def _csv(frames: pa.Table) -> bytes:
+def _csv(frames: pa.Table, _: pa.Table) -> bytes:
     return _bytes(_flat(frames))
 
 
@@ -73,7 +82,7 @@ def _flat(frames: pa.Table) -> pa.Table:
     return pa.table({**{name: frames[name] for name in names}, **each})
 
 
-def _openface(frames: pa.Table) -> bytes:
+def _openface(frames: pa.Table, _: pa.Table) -> bytes:
     intensity = [frames[name].fill_null(0.0).to_numpy() for name in INTENSITY]
     decided = [frames[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS]
     times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
@@ -89,9 +98,15 @@ def _openface(frames: pa.Table) -> bytes:
         "confidence": frames["detector_score"].fill_null(0.0),
         "success": frames[PROB[0]].is_valid().cast(pa.int8()),
         **dict.fromkeys(_OPENFACE_GEOMETRY, empty),
+        **_openface_pose(frames),
         **{name: ours.get(name, empty) for name in _openface_aus()},
     }
     return _bytes(pa.table(columns))
+
+
+def _openface_pose(frames: pa.Table) -> dict[str, pa.Array]:
+    radians = [np.radians(frames[name].to_numpy(zero_copy_only=False)).round(4) for name in POSE]
+    return {f"pose_R{axis}": pa.array(each, from_pandas=True) for axis, each in zip("yxz", radians, strict=True)}
 
 
 def _openface_aus() -> list[str]:
@@ -103,7 +118,7 @@ def _openface_aus() -> list[str]:
     ]
 
 
-def _abaw(frames: pa.Table) -> bytes:
+def _abaw(frames: pa.Table, _: pa.Table) -> bytes:
     count = int(frames["frame"].to_numpy().max()) + 1
     predicted = frames.filter(frames[facs.AUS[0]].is_valid())
     if len(predicted) == 0:
@@ -121,8 +136,19 @@ def _bytes(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-FORMS: dict[str, tuple[Callable[[pa.Table], bytes], str]] = {
+def _events(_: pa.Table, events: pa.Table) -> bytes:
+    return _bytes(events)
+
+
+def _elan(frames: pa.Table, events: pa.Table) -> bytes:
+    times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
+    return elan.document(frames["video_id"][0].as_py(), times_s, events)
+
+
+FORMS: dict[str, tuple[Callable[[pa.Table, pa.Table], bytes], str]] = {
     "csv": (_csv, ".csv"),
     "openface": (_openface, ".csv"),
+    "events": (_events, ".csv"),
+    "elan": (_elan, ".eaf"),
     "abaw": (_abaw, ".txt"),
 }

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation.schema import FEATURES, list_column
+from aupipe.annotation.schema import FEATURES, POSE, list_column
 from aupipe.annotation.segments import Segment
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
 from aupipe.faces.detect import Detector
 from aupipe.faces.face_stream import FrameFaces, detect_stream
+from aupipe.faces.pose import head_pose
+from aupipe.faces.sharpness import sharpness
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.container import media_time_s
 from aupipe.media.frames import Frame
@@ -77,6 +79,7 @@ def extract(
             rows.append(row)
             if crop_points is not None and frame_faces.frame.image is not None:
                 crops.append(np.stack([crop(frame_faces.frame.image, crop_points, template) for template in templates]))
+                row["sharpness"] = sharpness(crops[-1][0])
     yield _part(rows, crops, len(templates), number, last=True)
 
 
@@ -123,6 +126,7 @@ def _rows(
             "detector_score": float(faces.scores[face]),
             "box_x": x, "box_y": y, "box_w": width, "box_h": height,
             "landmarks": faces.landmarks[face].reshape(-1).tolist(),
+            **dict(zip(POSE, head_pose(points[face]) or (), strict=False)),
             "link": int(frame_faces.links[face]) if frame_faces.links[face] >= 0 else None,
             "resumes": [number for place in frame_faces.resumes[face] for number in place] or None,
         }, points[face] if large_enough else None  # fmt: skip

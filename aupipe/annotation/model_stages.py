@@ -216,9 +216,10 @@ class Group:
 
 @dataclass(frozen=True)
 class ExportTask:
-    """Videos of a ledger entry to export, and the frames files of the entry."""
+    """Videos of a ledger entry to export, and the files of the entry."""
 
-    files: list[str]
+    frames: list[str]
+    events: list[str]
     video_ids: list[str]
 
     def to_row(self) -> Row:
@@ -228,7 +229,7 @@ class ExportTask:
     @classmethod
     def from_row(cls, row: Row) -> ExportTask:
         """Read the task from a row."""
-        return cls(json.loads(row["files"]), json.loads(row["video_ids"]))
+        return cls(**{name: json.loads(value) for name, value in row.items()})
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ class Finalize:
 
     def _decided(self, record: VideoRecord, frames: pa.Table) -> Tables:
         frames = apply_decision(frames, self._decision)
-        return record, frames, find_events(frames, self._config.effective_events)
+        return record, frames, find_events(frames, self._config.effective_events, self._decision.mean_thresholds)
 
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
         if videos:
@@ -337,12 +338,13 @@ class Export:
 
     def __call__(self, row: Row) -> Row:
         task = ExportTask.from_row(row)
-        read = cache(partial(ledger.read_all, self._storage, task.files))
+        read = cache(partial(ledger.read_all, self._storage))
         reasons: dict[str, str] = {}
         for video_id in task.video_ids:
             with contain_fault(self._storage, video_id) as outcome:
-                frames = read()
-                export(self._storage, self._forms, frames.filter(pc.equal(frames["video_id"], video_id)))
+                tables = (read(tuple(names)) for names in (task.frames, task.events))
+                of_video = [table.filter(pc.equal(table["video_id"], video_id)) for table in tables]
+                export(self._storage, self._forms, *of_video)
             if outcome.reason:
                 reasons[video_id] = outcome.reason
         return VideosResult(task.video_ids, reasons).to_row()

@@ -223,7 +223,10 @@ def export(runner: Runner, committed: Ledger, named: Collection[str], forms: Seq
     for video_id, (record, entry) in committed.current().items():
         if video_id in named and record.has_rows:
             by_entry[entry.name].append(video_id)
-    rows = [ExportTask(committed.entries[name].frames, ids).to_row() for name, ids in by_entry.items()]
+    rows = [
+        ExportTask(committed.entries[name].frames, committed.entries[name].events, ids).to_row()
+        for name, ids in by_entry.items()
+    ]
     for row in runner.export(rows, tuple(forms)) if rows else ():
         reasons |= VideosResult.from_row(row).reasons
     return reasons

@@ -14,7 +14,17 @@ import pyarrow.compute as pc
 
 from aupipe import facs
 from aupipe.annotation.rest import intensity, rest_of
-from aupipe.annotation.schema import BOX, INTENSITY, MEMBERS, PROB, RAW, expression_columns, frames_schema, list_column
+from aupipe.annotation.schema import (
+    BOX,
+    INTENSITY,
+    MEMBERS,
+    POSE,
+    PROB,
+    RAW,
+    expression_columns,
+    frames_schema,
+    list_column,
+)
 from aupipe.annotation.tracks import gap_times_s, link_faces, rows_of_faces
 from aupipe.evaluation.decision import EnsembleRule, apply_rule
 from aupipe.evaluation.smoothing import smooth_track
@@ -26,7 +36,9 @@ from aupipe.faces.track import TrackingConfig
 TrackPredictor = Callable[[np.ndarray, np.ndarray], Iterable[tuple[slice, np.ndarray]]]
 
 
-_KEPT = ("frame", "time_s", "status", "detector_score", *BOX, "landmarks", "frame_width", "frame_height")
+_KEPT = (
+    "frame", "time_s", "status", "detector_score", *BOX, "landmarks", "frame_width", "frame_height", *POSE, "sharpness",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,11 @@ class Decision:
     thresholds: tuple[dict[str, float], ...]
     radii: tuple[int, ...]
     rest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.0))
+
+    @property
+    def mean_thresholds(self) -> dict[str, float]:
+        """The mean of the models' thresholds, by AU."""
+        return {au: sum(each[au] for each in self.thresholds) / len(self.thresholds) for au in facs.AUS}
 
 
 def predict_video(

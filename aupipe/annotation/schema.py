@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 
 from aupipe import facs
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
 PROB = tuple(f"{au}_prob" for au in facs.AUS)  # smoothed
 INTENSITY = tuple(f"{au}_intensity" for au in facs.AUS)  # 0 … 1 above the face at rest; see rest.py
+POSE = ("pose_yaw", "pose_pitch", "pose_roll")
 BOX = ("box_x", "box_y", "box_w", "box_h")
 MEMBERS = "votes_raw"  # `AUxx_raw` of each of several models, in the order of run.json
 
@@ -29,6 +30,10 @@ _GEOMETRY = [
     ),  # x, y of left eye, right eye, nose tip, left and right mouth corner, as in the image
     ("frame_width", pa.int32()),  # of the frame that box and landmarks refer to; null if it was not decoded
     ("frame_height", pa.int32()),
+    # Degrees, of the smoothed landmarks: 0 if the face looks along its line of sight to the camera. Positive yaw turns
+    # the nose to the left of the picture, positive pitch turns it down, positive roll turns the head clockwise.
+    *((name, pa.float32()) for name in POSE),
+    ("sharpness", pa.float32()),  # variance of the Laplacian in the crop of the first model; null without a crop
 ]
 
 # One row per face per frame; one row per frame without a face, or that was not decoded.

@@ -26,10 +26,17 @@ class SmoothingConfig(Section):
 
 
 class EventsConfig(Section):
-    """The rule that joins positive frames to events."""
+    """The rule that joins positive frames to events.
+
+    With the defaults, events are exactly the runs of frames whose `AUxx` is true, with short gaps closed, so they agree
+    with the frames table. Hysteresis and a minimum duration are a matter of the research question.
+    """
 
     max_gap_s: float = Field(default=0.2, ge=0)  # missing or negative frames up to this duration do not end an event
     min_duration_s: float = Field(default=0.0, ge=0)  # shorter events are dropped
+    # An event continues, before and after its positive frames, while the probability is at most this below the
+    # threshold: fewer interruptions of one movement, later ends. With `vote`, below the mean of the models' thresholds.
+    hysteresis: float = Field(default=0.0, ge=0, lt=1)
 
 
 class MediaConfig(Section):

@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
     )  # fmt: skip
     parser.add_argument(
         "--export", type=_forms, default=(), metavar="FORM,…",
-        help="also write OUT/export/ as csv, openface (AUxx_r is 5 times the probability) or abaw, one file per video",
+        help="also write OUT/export/, one file per video: csv, openface (AUxx_r is 5 times the intensity), events, "
+        "elan or abaw",
     )  # fmt: skip
     parser.add_argument("--prune", action="store_true", help="delete from OUT every video that is not an input")
     parser.add_argument("--keep-intermediate", action="store_true", help="keep the embeddings in OUT/_work/observed")
@@ -130,7 +131,7 @@ def _open_ray(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> AbstractCo
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    known, given = ("csv", "openface", "abaw"), tuple(text.split(","))
+    known, given = ("csv", "openface", "events", "elan", "abaw"), tuple(text.split(","))
     for form in given:
         if form not in known:
             raise argparse.ArgumentTypeError(f"{form!r} is none of {', '.join(known)}")

@@ -23,6 +23,7 @@ _EXAMPLES = """\
   bench.py detector_bias --input videos/
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
+  bench.py pose
     from a clone of the repository:
   bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     )
     bias = names.add_parser("detector_bias", help="offset of the detector's five points on aligned crops")
     once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
+    pose = names.add_parser("pose", help="error of the head pose and AU scores by yaw on rendered heads; two minutes")
     autoscale = names.add_parser("autoscale", help="nodes that join and leave as annotate.py needs them; two minutes")
     chaos = names.add_parser("chaos", help="annotation while processes are killed at random; tables must be equal")
     accounting = names.add_parser(
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
         each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
     once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
+    pose.add_argument("--heads", type=int, default=500, metavar="N", help="number of rendered heads, 10 per person")
+    pose.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of people, poses and scenes")
     autoscale.add_argument(
         "--cluster", type=job.location, default="cluster.yaml", metavar="FILE", help="cluster.yaml with node types"
     )
@@ -126,6 +130,12 @@ def _encode_once(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return encode_once.measure(args.case, args.repeats)
 
 
+def _pose(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import pose
+
+    return [pose.measure(args.heads, args.seed)]
+
+
 def _frame_accounting(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [_harness(args.name, "video_cases").measure(args.only)]
 
@@ -135,6 +145,7 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "crop_jitter": _crop_jitter,
     "detector_bias": _detector_bias,
     "encode_once": _encode_once,
+    "pose": _pose,
     "autoscale": lambda args: _harness(args.name, "autoscale").measure(args.cluster, args.checkpoint),
     "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
     "conservation": _frame_accounting,

@@ -131,8 +131,9 @@ def write(job: ReportJob) -> str:
         events = schema.EVENTS.empty_table() if events is None else events
         axis = timeline(frames)
         of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
-        summaries += _summaries(video_id, axis, of_face)
-        data = video_data(video, axis, of_face, run.get("thresholds"), job.thumbnails)
+        of_aus = {face: face_data.summarize(rows, of_face[face]) for face, rows in axis.faces.items()}
+        summaries += _summaries(video_id, axis, of_aus)
+        data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails)
         overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
         if overlay_name:
             try:
@@ -150,12 +151,14 @@ def write(job: ReportJob) -> str:
     return redact(target.path(INDEX))
 
 
-def _summaries(video_id: str, axis: Timeline, events: Mapping[int, pa.Table]) -> list[dict[str, Any]]:
+def _summaries(
+    video_id: str, axis: Timeline, of_aus: Mapping[int, Sequence[face_data.AuSummary]]
+) -> list[dict[str, Any]]:
     """Return one row per face and AU of a video."""
     return [
-        {"video_id": video_id, "face_id": face, "frames": len(rows), "au": au, **asdict(summary)}
-        for face, rows in sorted(axis.faces.items())
-        for au, summary in zip(facs.AUS, face_data.summarize(rows, events[face]), strict=True)
+        {"video_id": video_id, "face_id": face, "frames": len(axis.faces[face]), "au": au, **asdict(summary)}
+        for face, summaries in sorted(of_aus.items())
+        for au, summary in zip(facs.AUS, summaries, strict=True)
     ]
 
 
@@ -179,7 +182,7 @@ def timeline(frames: pa.Table) -> Timeline:
 
 def video_data(
     video: Mapping[str, Any], axis: Timeline, events: Mapping[int, pa.Table],
-    thresholds: Mapping[str, float] | None, with_thumbnails: bool,
+    of_aus: Mapping[int, Sequence[face_data.AuSummary]], thresholds: Mapping[str, float] | None, with_thumbnails: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the data of a page as `page.js` reads them, at most about 20 MB of JSON.
 
@@ -187,6 +190,7 @@ def video_data(
         video: row of the videos table.
         axis: its rows of the frames table.
         events: its rows of the events table by face_id.
+        of_aus: the summaries of each face's AUs.
         thresholds: per AU; None: not drawn, as where several models vote.
         with_thumbnails: decode the video.
     """
@@ -208,7 +212,7 @@ def video_data(
         "faces": [
             {
                 "id": face, "frames": len(rows), **face_data.pack(rows, rows[axis.name].to_numpy(), factor),
-                "summary": [asdict(each) for each in face_data.summarize(rows, events[face])],
+                "summary": [asdict(each) for each in of_aus[face]],
                 "events": [
                     [facs.AUS.index(e["au"]), *(e[name] for name in ends), e["peak"]]
                     for e in events[face].sort_by(ends[0]).to_pylist()
@@ -238,7 +242,8 @@ def video_page(
     name = html.escape(video["video_id"])
     facts = [
         f"{video['frames_decoded'] or 0:,} of {video['frames_expected'] or 0:,} frames decoded",
-        f"{video['faces'] or 0:,} faces", _duration(video["duration_s"]), f"status {video['status']}", video["reason"],
+        f"{video['faces'] or 0:,} {'face' if video['faces'] == 1 else 'faces'}", _duration(video["duration_s"]),
+        f"status {video['status']}", video["reason"],
     ]  # fmt: skip
     player = (
         f'<div id="screen"><video id="video" controls preload="metadata" src="{html.escape(source)}"></video>'

@@ -18,7 +18,7 @@ from aupipe.arrays import Ints32 as Ints
 from aupipe.synthesis.appearance import Person
 from aupipe.synthesis.raster import rasterize, vertex_normals
 from aupipe.synthesis.rig import Rig
-from aupipe.synthesis.scene import Lamp, Scene, neck_weights, rotate_head
+from aupipe.synthesis.scene import CAMERA_BELOW, Lamp, Scene, neck_weights, rotate_head
 
 FINER = 1.5  # Factor of supersampling: the picture is rendered larger, then reduced.
 IRIS_RADIUS, PUPIL_RADIUS = 0.46, 0.19  # Fractions of the eyeball's radius.
@@ -108,7 +108,7 @@ class Renderer:
 
     def _target(self) -> tuple[float, float]:
         shift_x, shift_y = (self._scene.shift * self._scene.view_dm).tolist()
-        return shift_x, shift_y - 0.12 * self._scene.view_dm
+        return shift_x, shift_y - CAMERA_BELOW * self._scene.view_dm
 
     def _projected(self, points: Floats) -> Floats:
         """Return (n, 3): x and y in pixels of the supersampled picture, and z."""

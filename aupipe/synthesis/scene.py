@@ -10,6 +10,7 @@ from aupipe.arrays import AnyFloats as Floats
 from aupipe.synthesis.au_schedule import segment
 
 _DISTRACTIONS = ("wide", "sneer", "dimple", "pucker", "stretch", "funnel", "puff", "jaw_left", "jaw_right")
+CAMERA_BELOW = 0.12  # of the camera's axis below the point midway between the eyes, as a fraction of the picture
 _NECK = np.array([0.0, -1.0, -1.0], np.float32)  # Center of the head's rotation relative to the eyes (dm).
 
 

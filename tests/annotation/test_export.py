@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pyarrow as pa
@@ -12,7 +14,7 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.annotation.export import export
-from aupipe.annotation.schema import INTENSITY, PROB, frames_schema
+from aupipe.annotation.schema import EVENTS, INTENSITY, PROB, frames_schema
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -25,12 +27,21 @@ def exported(tmp_path: Path) -> Path:
     def face(frame: int, face_id: int, on: bool) -> dict:
         told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9) | dict.fromkeys(INTENSITY, 0.8 if on else 0.1)
         geometry = {"landmarks": [float(n) for n in range(10)], "detector_score": 0.75, "status": "ok"}
+        geometry |= {"pose_yaw": 90.0, "pose_pitch": -45.0, "pose_roll": 0.0}
         return {"frame": frame, "time_s": frame / 25, "face_id": face_id, "votes_raw": [0.5] * 24} | told | geometry
 
-    rows = [face(0, 0, True), face(1, 0, True), face(1, 1, False), {"frame": 2, "status": "no_face"}]
-    rows += [{"frame": 3, "status": "decode_error"}, face(4, 0, False)]
+    rows = [face(0, 0, True), face(1, 0, True), face(1, 1, False), {"frame": 2, "time_s": 0.08, "status": "no_face"}]
+    rows += [{"frame": 3, "time_s": 0.12, "status": "decode_error"}, face(4, 0, False)]
     rows = [{"video_id": 'deep/a "b".mp4'} | row for row in rows]
-    export(Storage(tmp_path), ("csv", "openface", "abaw"), pa.Table.from_pylist(rows, schema=frames_schema(models=2)))
+    frames = pa.Table.from_pylist(rows, schema=frames_schema(models=2))
+    ends = [(0, "AU12", 0.0, 0.04), (0, "AU25", 0.16, 0.16), (1, "AU12", None, None)]
+    found = [
+        {"video_id": rows[0]["video_id"], "face_id": face, "au": au, "onset_s": onset, "apex_s": onset,
+         "offset_s": offset, "peak": 0.9, "mean": 0.8, "onset_frame": 0, "apex_frame": 0, "offset_frame": 1}
+        for face, au, onset, offset in ends
+    ]  # fmt: skip
+    events = pa.Table.from_pylist(found, schema=EVENTS)
+    export(Storage(tmp_path), ("csv", "openface", "events", "elan", "abaw"), frames, events)
     return tmp_path / "export" / "{}" / "deep"
 
 
@@ -55,7 +66,9 @@ def test_openface_columns(exported: Path) -> None:
     assert {f"{au}_r" for au in theirs} | {f"{au}_c" for au in [*theirs, "AU28"]} < set(table.columns)
     assert table.columns.is_unique
     assert len(table.columns) == 5 + 8 + 6 + 5 * 68 + 40 + 17 + 18 + 2
-    for name in ("gaze_angle_x", "pose_Rx", "x_67", "Z_0", "p_33", "AU45_r", "AU28_c"):
+    assert table.loc[:3, "pose_Rx"].tolist() == pytest.approx([-math.pi / 4] * 3 + [math.nan], abs=1e-4, nan_ok=True)
+    assert table.loc[0, ["pose_Ry", "pose_Rz"]].tolist() == pytest.approx([math.pi / 2, 0], abs=1e-4)
+    for name in ("gaze_angle_x", "pose_Tx", "x_67", "Z_0", "p_33", "AU45_r", "AU28_c"):
         assert table[name].isna().all()
 
 
@@ -66,12 +79,38 @@ def test_abaw_has_a_line_a_frame_of_the_face_seen_most(exported: Path) -> None:
     assert io.StringIO(text).readline().startswith("AU1,AU2")
 
 
+def test_events_are_a_table_of_their_own(exported: Path) -> None:
+    table = pd.read_csv(str(exported / 'a "b".mp4.csv').format("events"))
+    assert table.columns.tolist() == EVENTS.names
+    assert table.au.tolist() == ["AU12", "AU25", "AU12"]
+
+
+def test_elan_has_a_tier_per_face_and_au(exported: Path) -> None:
+    root = ElementTree.parse(str(exported / 'a "b".mp4.eaf').format("elan")).getroot()
+    descriptor = root.find("HEADER/MEDIA_DESCRIPTOR")
+    assert descriptor is not None
+    assert descriptor.get("RELATIVE_MEDIA_URL") == "./a%20%22b%22.mp4"
+    slots = {each.get("TIME_SLOT_ID"): int(each.get("TIME_VALUE", "")) for each in root.iterfind("TIME_ORDER/*")}
+    assert list(slots.values()) == sorted(slots.values())
+    path = "ANNOTATION/ALIGNABLE_ANNOTATION"
+    tiers = {tier.get("TIER_ID"): list(tier.iterfind(path)) for tier in root.iterfind("TIER")}
+    spans = {
+        name: [(slots[each.get("TIME_SLOT_REF1")], slots[each.get("TIME_SLOT_REF2")]) for each in found]
+        for name, found in tiers.items()
+    }
+    # The last frame lasts 40 ms too. An event without times is left out.
+    assert spans == {"face 0 AU12": [(0, 80)], "face 0 AU25": [(160, 200)]}
+    assert [each.findtext("ANNOTATION_VALUE") for each in tiers["face 0 AU12"]] == ["0.90"]
+    types = {each.get("LINGUISTIC_TYPE_ID") for each in root.iterfind("LINGUISTIC_TYPE")}
+    assert {tier.get("LINGUISTIC_TYPE_REF") for tier in root.iterfind("TIER")} == types
+
+
 def test_the_longest_names_find_a_place_and_do_not_meet(tmp_path: Path) -> None:
     ids = [f"{'ü' * 120}{number}xxxxxxxxx.mp4" for number in range(2)]
     assert {len(video_id.encode()) for video_id in ids} == {254}
     for video_id in ids:
         rows = [{"video_id": video_id, "frame": 0, "time_s": 0.0, "status": "no_face"}]
-        export(Storage(tmp_path), ("csv",), pa.Table.from_pylist(rows, schema=frames_schema()))
+        export(Storage(tmp_path), ("csv",), pa.Table.from_pylist(rows, schema=frames_schema()), EVENTS.empty_table())
     names = [path.name for path in (tmp_path / "export" / "csv").iterdir()]
     assert len(names) == 2
     assert all(name.endswith(".csv") for name in names)

@@ -165,6 +165,7 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
 def test_nothing_that_describes_a_face_is_left() -> None:
     assert set(FEATURES.names) - {"frame", "time_s", "status", "detector_score", *BOX, "landmarks"} == {
         "cut", "restart", "link", "resumes", "corrupt", "embedding", "frame_width", "frame_height",
+        "pose_yaw", "pose_pitch", "pose_roll", "sharpness",
     }  # fmt: skip
     assert FEATURES.field("link").type == pa.int32()
     assert FEATURES.field("resumes").type == pa.list_(pa.int32())

@@ -111,14 +111,27 @@ def test_deciding_again_equals_deciding_once() -> None:
 def test_events_bridge_short_gaps_and_stand_in_media_time() -> None:
     on = {2, 3, 4, 6, 7, 20, 21}
     rows = [{"frame": i, "x": 0.0, "p": 0.8 + i / 1000 if i in on else 0.1} for i in range(30)]
-    events = find_events(run(rows), EventsConfig(max_gap_s=0.1)).to_pylist()
+    events = find_events(run(rows), EventsConfig(max_gap_s=0.1), HALF).to_pylist()
     mine = [event for event in events if event["au"] == "AU12"]
     got = [time for e in mine for time in (e["onset_s"], e["apex_s"], e["offset_s"])]
     assert got == pytest.approx([0.08, 0.28, 0.28, 0.8, 0.84, 0.84])
     assert mine[0]["peak"] == pytest.approx(0.807)
     assert mine[0]["mean"] == pytest.approx(np.mean([0.802, 0.803, 0.804, 0.806, 0.807]))
     assert len(events) == 2 * 12
-    assert len(find_events(run(rows), EventsConfig(max_gap_s=0.1, min_duration_s=0.1))) == 12
+    assert len(find_events(run(rows), EventsConfig(max_gap_s=0.1, min_duration_s=0.1), HALF)) == 12
+
+
+def test_hysteresis_extends_events_and_makes_none() -> None:
+    probabilities = [0.1, 0.4, 0.8, 0.42, 0.41, 0.7, 0.3, 0.45, 0.45, 0.45]
+    table = run([{"frame": i, "x": 0.0, "p": p} for i, p in enumerate(probabilities)])
+
+    def spans(hysteresis: float) -> list[tuple[int, int]]:
+        found = find_events(table, EventsConfig(max_gap_s=0.05, hysteresis=hysteresis), HALF).to_pylist()
+        return [(each["onset_frame"], each["offset_frame"]) for each in found if each["au"] == "AU12"]
+
+    assert spans(0.0) == [(2, 2), (5, 5)]
+    assert spans(0.11) == [(1, 5)]  # The frames from 7 on never reach the threshold.
+    assert spans(0.25) == [(1, 9)]
 
 
 def test_a_video_without_a_face_has_no_events() -> None:
@@ -126,7 +139,7 @@ def test_a_video_without_a_face_has_no_events() -> None:
     together = apply_decision(raw(rows, models=3, classes=7), Decision("vote", (HALF,) * 3, (0, 1, 2)))
     for table in (run(rows), together):
         assert table["AU01_raw"].null_count == table["AU01"].null_count == 5
-        assert len(find_events(table, EventsConfig())) == 0
+        assert len(find_events(table, EventsConfig(), HALF)) == 0
 
 
 def test_models_decide_by_their_mean_or_each_by_itself() -> None:

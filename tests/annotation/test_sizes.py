@@ -166,7 +166,7 @@ def test_a_video_of_any_length_is_finalized(count: int) -> None:
         table = apply_decision(table, Decision("mean", (dict.fromkeys(facs.AUS, 0.5),), (1,)))
         assert table.schema.equals(FRAMES)
         assert table["AU01"].to_pylist() == [True if status == "ok" else None] * count
-        tables.append(find_events(table, EventsConfig(min_duration_s=0.0)))
+        tables.append(find_events(table, EventsConfig(min_duration_s=0.0), {}))
     assert len(tables[0]) == (12 if count else 0)
     assert len(tables[1]) == 0
 

@@ -191,9 +191,9 @@ def test_export(storage: Storage, models: model_set.ModelSet, monkeypatch: pytes
     finalize, group = finalizer(models, storage, monkeypatch)
     finalize(group.to_row())
     ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
-    guilty = lambda _, __, frames: frames["video_id"][0].as_py() == "b"  # noqa: E731
+    guilty = lambda _, __, frames, ___: frames["video_id"][0].as_py() == "b"  # noqa: E731
     monkeypatch.setattr(model_stages, "export", fails(model_stages.export, guilty))
-    row = {"files": json.dumps(entry.frames), "video_ids": json.dumps(["a", "b", "c"])}
+    row = model_stages.ExportTask(entry.frames, entry.events, ["a", "b", "c"]).to_row()
     assert list(json.loads(Export(storage, ("csv",))(row)["reasons"])) == ["b"]
     assert storage.names("export") == ["export/csv/a.csv", "export/csv/c.csv"]
 
@@ -231,7 +231,7 @@ class FaultyFinalize(Finalize):
 
 class FaultyExport(Export):
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        model_stages.export = fails(EXPORT, lambda _, __, frames: frames["video_id"][0].as_py() == "export.mp4")
+        model_stages.export = fails(EXPORT, lambda _, __, frames, ___: frames["video_id"][0].as_py() == "export.mp4")
         try:
             return super().__call__(row)
         finally:

@@ -47,7 +47,8 @@ def video_data(
 ) -> dict[str, Any]:
     axis = pages.timeline(frames)
     of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
-    return pages.video_data(video, axis, of_face, thresholds, pictures)
+    of_aus = {number: face_data.summarize(rows, of_face[number]) for number, rows in axis.faces.items()}
+    return pages.video_data(video, axis, of_face, of_aus, thresholds, pictures)
 
 
 def page_data(page: str) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""Events as a document of ELAN, the annotation tool of the Max Planck Institute for Psycholinguistics."""
+
+from __future__ import annotations
+
+import mimetypes
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+
+_FORMAT = "3.0"  # of EAF; every ELAN from version 5 opens it
+_DATE = "1970-01-01T00:00:00+00:00"  # The schema requires one. A fixed date keeps the bytes reproducible.
+
+
+def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
+    """Return the events of one video as EAF: one tier per face and AU, and the peak as the text of each annotation.
+
+    An annotation ends with the last frame of the event, so it is one frame longer than `offset_s`, and an event of one
+    frame has a length too. Events of frames without a time are left out.
+
+    Args:
+        video_id: the path of the media file relative to the document.
+        times_s: (N,) times of the frames, NaN if unknown, for the duration of a frame.
+        events: EVENTS of the video, ordered by face, AU and onset.
+    """
+    steps = np.diff(np.unique(times_s[~np.isnan(times_s)]))
+    frame_ms = max(1, round(1000 * float(np.median(steps)))) if len(steps) else 1
+    root = ElementTree.Element(
+        "ANNOTATION_DOCUMENT", {"AUTHOR": "aupipe", "DATE": _DATE, "FORMAT": _FORMAT, "VERSION": _FORMAT}
+    )
+    header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    url = f"./{quote(video_id.rpartition('/')[2])}"
+    ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", {
+        "MEDIA_URL": url, "RELATIVE_MEDIA_URL": url, "MIME_TYPE": mimetypes.guess_type(video_id)[0] or "video/mp4",
+    })  # fmt: skip
+    order = ElementTree.SubElement(root, "TIME_ORDER")
+    tiers: dict[tuple[int, str], ElementTree.Element] = {}
+    slots: list[tuple[int, str]] = []
+    for number, event in enumerate(events.to_pylist(), 1):
+        if event["onset_s"] is None or event["offset_s"] is None:
+            continue
+        begin, end = (round(1000 * event[name]) for name in ("onset_s", "offset_s"))
+        slots += [(begin, f"ts{2 * number - 1}"), (max(end, begin) + frame_ms, f"ts{2 * number}")]
+        key = event["face_id"], event["au"]
+        if key not in tiers:
+            tiers[key] = ElementTree.Element("TIER", {
+                "TIER_ID": f"face {key[0]} {key[1]}", "PARTICIPANT": f"face {key[0]}", "LINGUISTIC_TYPE_REF": "au",
+            })  # fmt: skip
+        annotation = ElementTree.SubElement(ElementTree.SubElement(tiers[key], "ANNOTATION"), "ALIGNABLE_ANNOTATION", {
+            "ANNOTATION_ID": f"a{number}", "TIME_SLOT_REF1": slots[-2][1], "TIME_SLOT_REF2": slots[-1][1],
+        })  # fmt: skip
+        ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = f"{event['peak']:.2f}"
+    for time_ms, name in sorted(slots, key=lambda slot: slot[0]):
+        ElementTree.SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": name, "TIME_VALUE": str(time_ms)})
+    root.extend(tiers.values())
+    ElementTree.SubElement(root, "LINGUISTIC_TYPE", {
+        "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "au", "TIME_ALIGNABLE": "true",
+    })  # fmt: skip
+    return bytes(ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True))
