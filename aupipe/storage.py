@@ -150,6 +150,11 @@ class Storage:
         return bytes(self._filesystem.cat_file(self._inner(name)))
 
     @_retry_transient
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Return bytes start … stop−1 of a file; on remote storage by one request."""
+        return bytes(self._filesystem.cat_file(self._inner(name), start=start, end=stop))
+
+    @_retry_transient
     def open(self, name: str) -> Any:
         """Open a file for reading, binary and seekable. Remote files use range requests."""
         return self._filesystem.open(self._inner(name), "rb")

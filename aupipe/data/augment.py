@@ -102,7 +102,7 @@ class _Draw:
         return self._spread(torch.randn((self._clips, *images.shape[1:]), generator=self._generator))
 
     def _spread(self, values: Tensor) -> Tensor:
-        return values.repeat_interleave(self._frames, dim=0).to(self._device)
+        return values.repeat_interleave(self._frames, dim=0).to(self._device, non_blocking=True)
 
 
 def _warp(images: Tensor, config: AugmentConfig, draw: _Draw) -> Tensor:

@@ -30,8 +30,24 @@ class EmbeddingFolders:
 class Source(Protocol):
     """Reader of model inputs for the rows of one pool."""
 
-    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return augmented clips of rows (B, S) and their targets (B, S, …) for training pass `pass_index`.
+    def prefetch(self, rows: Ints, share: float, *, pass_index: int) -> None:
+        """Start to load the row groups of rows (N,); `share` as in `CropReader.prefetch`."""
+
+    def read(self, rows: Ints, *, pass_index: int) -> Tensor:
+        """Return what is stored for rows (N,) and training pass `pass_index`, on the CPU.
+
+        Threads may read at the same time, because nothing is random yet.
+
+        Returns:
+            Crops (N, 112, 112, 3) uint8, or embeddings (N, E).
+        """
+
+    def clips(self, stored: Tensor, targets: Tensor, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Return augmented clips and their targets on the device.
+
+        Args:
+            stored: what `read` returned for the rows of B clips of S frames.
+            targets: (B, S, …) on the device.
 
         Returns:
             Normalized frames (B, S, 3, H, W), or embeddings (B, S, E) if the encoder is frozen, and the targets.
@@ -52,13 +68,19 @@ class CropSource:
         self._encoder, self._inputs, self._augment, self._device = encoder, inputs, config, device
         self._frozen = is_frozen(encoder)
 
-    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        crops = self._reader.read(rows.ravel()).to(self._device)
-        images = self._inputs.scale(crops).unflatten(0, rows.shape)
+    def prefetch(self, rows: Ints, share: float, *, pass_index: int) -> None:
+        self._reader.prefetch(rows, share)
+
+    def read(self, rows: Ints, *, pass_index: int) -> Tensor:
+        return self._reader.read(rows)
+
+    def clips(self, stored: Tensor, targets: Tensor, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        shape = targets.shape[:2]
+        images = self._inputs.scale(stored.to(self._device, non_blocking=True)).unflatten(0, shape)
         images, targets = augment(images, targets, self._augment, generator)
         images = self._inputs.normalize(images)
         if self._frozen:
-            images = embed(self._encoder, images.flatten(0, 1), PREDICT_BATCH).unflatten(0, rows.shape)
+            images = embed(self._encoder, images.flatten(0, 1), PREDICT_BATCH).unflatten(0, shape)
         return images, targets
 
     def embeddings(self, rows: Ints) -> Tensor:
@@ -79,9 +101,15 @@ class EmbeddingSource:
         self._reader = EmbeddingReader(index, pool, folders, keep_groups=keep_groups)
         self._augment, self._device = config, device
 
-    def clips(self, rows: Ints, targets: Tensor, *, pass_index: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        found = self._reader.read(rows.ravel(), copy=pass_index).to(self._device)
-        return found.unflatten(0, rows.shape), smooth(targets, self._augment)
+    def prefetch(self, rows: Ints, share: float, *, pass_index: int) -> None:
+        self._reader.prefetch(rows, share, copy=pass_index)
+
+    def read(self, rows: Ints, *, pass_index: int) -> Tensor:
+        return self._reader.read(rows, copy=pass_index)
+
+    def clips(self, stored: Tensor, targets: Tensor, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        found = stored.to(self._device, non_blocking=True)
+        return found.unflatten(0, targets.shape[:2]), smooth(targets, self._augment)
 
     def embeddings(self, rows: Ints) -> Tensor:
         return self._reader.read(rows).to(self._device)

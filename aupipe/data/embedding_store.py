@@ -13,7 +13,6 @@ import hashlib
 import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +24,14 @@ from torch import Tensor
 from aupipe.arrays import Ints
 from aupipe.config import Section
 from aupipe.data.augment import AugmentConfig, distort
+from aupipe.data.loaded import Loaded
 from aupipe.data.readers import CropReader
 from aupipe.data.sampler import seed_of
 from aupipe.errors import DatasetError
 from aupipe.facestore.columns import from_arrays, to_arrays
-from aupipe.facestore.read import ALL, FaceStore, parquet
+from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import ROW_GROUP_ROWS
+from aupipe.facestore.shard_reader import read_group
 from aupipe.models.embedding import embed, encoder_sha256
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder
@@ -160,24 +161,33 @@ class EmbeddingReader:
         self._folders = [Storage(folder) for folder in folders]
         self._width = {_card(folder, index).width for folder in self._folders}.pop()
         self._groups = index.row_groups(pool)
-        self._group = lru_cache(keep_groups)(self._load)
+        self._group: Loaded[tuple[int, int], Tensor] = Loaded(lambda key: self._load(*key), keep_groups)
 
     def read(self, rows: Ints, copy: int = 0) -> Tensor:
-        """Return embeddings (N, E) float32 of rows (N,), from copy `copy` mod the number of copies."""
+        """Return embeddings (N, E) float32 of rows (N,), from copy `copy` mod the number of copies.
+
+        Threads may read at the same time.
+        """
         result = torch.empty(len(rows), self._width)
         numbers = self._groups.of(rows)
         for number in np.unique(numbers).tolist():
             positions = np.flatnonzero(numbers == number)
-            group = self._group(copy % len(self._folders), number)
+            group = self._group((copy % len(self._folders), number))
             in_group = rows[positions] - self._groups[number].start
             result[torch.from_numpy(positions)] = group[torch.from_numpy(in_group)]
         return result
+
+    def prefetch(self, rows: Ints, share: float, copy: int = 0) -> None:
+        """Start to load the row groups of rows (N,); `share` as in `CropReader.prefetch`."""
+        numbers = np.unique(self._groups.of(rows))
+        numbers = np.roll(numbers, -round(share * len(numbers)))
+        self._group.prefetch((copy % len(self._folders), number) for number in numbers.tolist())
 
     def _load(self, copy: int, number: int) -> Tensor:
         """Return the embeddings (N, E) of a row group."""
         folder, group = self._folders[copy], self._groups[number]
         try:
-            column = parquet(folder, group.file).read_row_group(group.group, columns=[_COLUMN])[_COLUMN]
+            column = read_group(folder, group.file, group.group, [_COLUMN])[_COLUMN]
         except FileNotFoundError:
             raise DatasetError(f"{folder.path(group.file)} is missing; re-run train.py to make it") from None
         return torch.from_numpy(to_arrays(column).copy())

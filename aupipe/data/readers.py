@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from aupipe.arrays import Floats, Ints
+from aupipe.data.loaded import Loaded
 from aupipe.errors import DatasetError
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore.read import FaceStore, RowGroup
@@ -31,26 +33,37 @@ class CropReader:
         """
         self._index = index
         self._groups = index.row_groups(split)
-        self._jpegs = lru_cache(keep_groups)(self._load)
+        self._jpegs = Loaded(self._load, keep_groups)
 
     def read(self, rows: Ints) -> Tensor:
-        """Return crops (N, 112, 112, 3) uint8 RGB of rows (N,)."""
+        """Return crops (N, 112, 112, 3) uint8 RGB of rows (N,). Threads may read at the same time."""
         crops = np.empty((len(rows), CROP_SIZE_PX, CROP_SIZE_PX, 3), dtype=np.uint8)
-        for out, row, number in zip(crops, rows, self._groups.of(rows).tolist(), strict=True):
+        numbers = self._groups.of(rows)
+        jpegs = {number: self._jpegs(number) for number in np.unique(numbers).tolist()}
+        for out, row, number in zip(crops, rows.tolist(), numbers.tolist(), strict=True):
             group = self._groups[number]
-            out[...] = self._decode(self._jpegs(number)[row - group.start], group)
+            self._decode(jpegs[number][row - group.start].as_buffer(), out, group)
         return torch.from_numpy(crops)
 
-    def _load(self, number: int) -> list[bytes]:
-        jpegs: list[bytes] = self._index.read(self._groups[number], ["image"])["image"].to_pylist()
-        return jpegs
+    def prefetch(self, rows: Ints, share: float) -> None:
+        """Start to load the row groups of rows (N,).
 
-    def _decode(self, jpeg: bytes, group: RowGroup) -> np.ndarray:
+        Args:
+            share: place of the group to begin with, 0 … 1. Processes of a node begin at different places, so each
+                fetches a share of the groups that they all need.
+        """
+        numbers = np.unique(self._groups.of(rows))
+        self._jpegs.prefetch(np.roll(numbers, -round(share * len(numbers))).tolist())
+
+    def _load(self, number: int) -> pa.BinaryArray:
+        return self._index.read(self._groups[number], ["image"])["image"].combine_chunks()
+
+    def _decode(self, jpeg: pa.Buffer, out: np.ndarray, group: RowGroup) -> None:
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None or image.shape != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
             where = self._index.storage.path(group.file)
             raise DatasetError(f"{where}, row group {group.group}: a crop is not a 112×112 JPEG; re-run preprocess.py")
-        return image
+        out[...] = image
 
 
 class LogMel(NamedTuple):

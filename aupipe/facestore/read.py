@@ -10,21 +10,23 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from aupipe import facs
 from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Shard, StoreCard
+from aupipe.facestore.shard_reader import parquet, read_columns, read_group, storage_of
 from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 ALL = "all"
+_SHARDS_AT_A_TIME = 16  # more than CPUs, because reading labels waits for the object store
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,12 +164,12 @@ class FaceStore:
 
     def read(self, row_group: RowGroup, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of one row group, with all columns or the given ones."""
-        file = parquet(Storage(row_group.store), row_group.file)
-        return file.read_row_group(row_group.group, columns=None if columns is None else list(columns))
+        return read_group(storage_of(row_group.store), row_group.file, row_group.group, columns)
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """Return all rows of a split without images. Row i of the table is row i of the split."""
-        tables = [parquet(store, shard.name).read(columns=list(columns)) for store, shard in self.shards(split)]
+        with ThreadPoolExecutor(_SHARDS_AT_A_TIME) as pool:
+            tables = list(pool.map(lambda each: read_columns(each[0], each[1].name, columns), self.shards(split)))
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
@@ -211,13 +213,3 @@ def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterato
         images = parquet(storage, name).read_row_group(group, columns=["image"])["image"]
         for row in np.unique(np.linspace(0, len(images) - 1, num=min(each, len(images))).astype(int)):
             yield images[int(row)].as_py()
-
-
-@functools.lru_cache(maxsize=16)
-def _open(root: str, name: str) -> pq.ParquetFile:
-    return pq.ParquetFile(Storage(root).open(name), pre_buffer=True)
-
-
-def parquet(storage: Storage, name: str) -> pq.ParquetFile:
-    """Return an open file. The last few stay open, because consecutive reads often need row groups of the same file."""
-    return _open(storage.root, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,9 +39,16 @@ class SequenceBatch:
         return cls(features, mask, torch.zeros(shape, dtype=torch.float64, device=features.device))
 
     def to(self, device: torch.device) -> SequenceBatch:
-        """Return the batch on another device."""
-        audio = (None if x is None else x.to(device) for x in (self.mel, self.column))
-        return SequenceBatch(self.features.to(device), self.mask.to(device), self.time_s.to(device), *audio)
+        """Return the batch on another device. The copy of a pinned batch does not wait for a GPU."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> SequenceBatch:
+        """Return the batch in page-locked memory."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> SequenceBatch:
+        audio = (None if tensor is None else change(tensor) for tensor in (self.mel, self.column))
+        return SequenceBatch(change(self.features), change(self.mask), change(self.time_s), *audio)
 
     def encoded(self, encoder: nn.Module) -> SequenceBatch:
         """Return the batch with the embeddings of its frames."""

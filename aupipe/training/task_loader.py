@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +15,7 @@ from aupipe.arrays import Floats, Ints
 from aupipe.data import sampler
 from aupipe.data.batches import EmbeddingFolders, Source, open_source
 from aupipe.data.clips import Clips
+from aupipe.data.loaded import Loaded
 from aupipe.data.readers import LogMelCache
 from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples, Tracks
@@ -21,6 +25,46 @@ from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead
 from aupipe.training.recipe import Stage
 from aupipe.training.task_data import TaskData
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of a batch in the training plan.
+
+    Attributes:
+        pass_index: number of the pass through the training samples.
+        step: within the pass.
+        rank, world: this rank, of how many.
+        part: the first clip of the rank's share of the batch, and the clip after the last.
+    """
+
+    pass_index: int
+    step: int
+    rank: int
+    world: int
+    part: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class StoredClips:
+    """The inputs of a part of a batch before augmentation, on the CPU.
+
+    Attributes:
+        batch: its features are what `Source.read` returned.
+        targets: (B, S, 12) for au, otherwise (B, S); −1 unknown.
+    """
+
+    place: Place
+    batch: SequenceBatch
+    targets: Tensor
+
+
+class _Plan(NamedTuple):
+    """A pass through the training samples."""
+
+    clips: Clips
+    order: Ints  # of the clips
+    half_window: int  # in steps
 
 
 class TaskLoader:
@@ -49,8 +93,9 @@ class TaskLoader:
         self._folders = folders or EmbeddingFolders((), ())
         self._source = self._open(data.train, self._folders.train, 2 * self._config.window_groups)
         self._audio = LogMelCache(data.index)
-        self._plans: dict[int, tuple[Clips, Ints]] = {}
         self.steps = steps_of(data.train, task, stage)
+        self._plans = Loaded(self._plan, 2)  # by pass; batches of the next pass are read before this one ends
+        self._prefetched = (-1, 0)  # pass and step up to which loading was started
 
     def _open(self, samples: Samples, folders: Sequence[str], keep_groups: int) -> Source:
         return open_source(
@@ -58,49 +103,68 @@ class TaskLoader:
             inputs=self._inputs, config=self._stage.augment, device=self._device,
         )  # fmt: skip
 
-    def batch(
-        self, pass_index: int, step: int, *, rank: int, world: int, part: tuple[int, int]
-    ) -> tuple[SequenceBatch, Tensor]:
-        """Return clips of a batch, augmented, and their targets (B, S, 12) for au, otherwise (B, S); −1 unknown.
-
-        Args:
-            pass_index: number of the pass through the training samples.
-            step: within the pass.
-            rank, world: this rank, of how many.
-            part: the first clip of the rank's share of the batch, and the clip after the last.
-        """
-        generator = torch.Generator().manual_seed(
-            sampler.seed_of("augment", self._seed, self._task, pass_index, step, rank, *part)
-        )
-        cut, order = self._plan(pass_index)
-        picked = sampler.rank_rows(order, step=step, batch=self._stage.batch, rank=rank, world=world)
-        chosen = cut.take(picked[slice(*part)])
+    def read(self, place: Place) -> StoredClips:
+        """Return the stored inputs of a part of a batch, on the CPU. Threads may read at the same time."""
+        clips = self._clips(place)
         samples = self.data.train
-        labels = samples.train_targets[chosen.rows]
-        labels[~chosen.valid] = facs.UNKNOWN
-        targets = torch.from_numpy(labels).to(self._device, torch.float32 if self._task == "au" else torch.int64)
-        rows, time_s = samples.tracks.rows[chosen.rows], samples.tracks.time_s[chosen.rows]
-        features, targets = self._source.clips(rows, targets, pass_index=pass_index, generator=generator)
+        rows, time_s = samples.tracks.rows[clips.rows], samples.tracks.time_s[clips.rows]
+        labels = samples.train_targets[clips.rows]
+        labels[~clips.valid] = facs.UNKNOWN
         audio: tuple[Tensor, ...] = ()
         if self._head.uses_audio:
-            audio = self._audio.clips(samples.tracks.videos_of(chosen.rows[:, 0]), time_s)
-        batch = SequenceBatch(features, torch.from_numpy(chosen.valid), torch.from_numpy(time_s), *audio)
-        return batch.to(self._device), targets
+            audio = self._audio.clips(samples.tracks.videos_of(clips.rows[:, 0]), time_s)
+        stored = self._source.read(rows.ravel(), pass_index=place.pass_index)
+        targets = torch.from_numpy(labels).to(torch.float32 if self._task == "au" else torch.int64)
+        batch = SequenceBatch(stored, torch.from_numpy(clips.valid), torch.from_numpy(time_s), *audio)
+        if self._device.type == "cuda":  # A copy from other memory would wait for the GPU.
+            batch, targets = batch.pinned(), targets.pin_memory()
+        return StoredClips(place, batch, targets)
+
+    def prefetch(self, place: Place) -> None:
+        """Start to load what this rank reads from `place` up to half a window of the plan ahead.
+
+        The other half of the memory for two windows contains the groups that are in use.
+        """
+        pass_index, done = self._prefetched
+        first = max(place.step, done) if pass_index == place.pass_index else place.step
+        last = min(place.step + self._plans(place.pass_index).half_window, self.steps - 1)
+        if first <= last:
+            clips = [self._clips(replace(place, step=step)).rows.ravel() for step in range(first, last + 1)]
+            rows = self.data.train.tracks.rows[np.concatenate(clips)]
+            self._source.prefetch(rows, place.rank / place.world, pass_index=place.pass_index)
+            self._prefetched = (place.pass_index, last + 1)
+
+    def batch(self, stored: StoredClips) -> tuple[SequenceBatch, Tensor]:
+        """Return clips on the device, augmented, and their targets (B, S, 12) for au, otherwise (B, S); −1 unknown."""
+        place = stored.place
+        generator = torch.Generator().manual_seed(
+            sampler.seed_of(
+                "augment", self._seed, self._task, place.pass_index, place.step, place.rank, *place.part
+            )
+        )  # fmt: skip
+        batch, targets = stored.batch.to(self._device), stored.targets.to(self._device, non_blocking=True)
+        features, targets = self._source.clips(batch.features, targets, generator=generator)
+        return replace(batch, features=features), targets
 
     def predict(self, samples: Samples, tracks: Tracks, overlap: float) -> dict[str, Floats]:
         """Return the head's probabilities for `tracks` of `samples`, as `predict_tracks`. No clip is augmented."""
         features = self._open(samples, self._folders.eval, keep_groups=2).embeddings(tracks.rows)
         return predict_tracks(self._head, features, self._audio, tracks, overlap)
 
-    def _plan(self, pass_index: int) -> tuple[Clips, Ints]:
-        """Return the clips of a pass, and their order."""
-        if pass_index not in self._plans:
-            samples = self.data.train
-            cut = samples.clips(self._config, seed=self._seed, epoch=pass_index)
-            groups = self.data.index.row_groups(samples.tracks.split).of(samples.tracks.rows[cut.rows[:, 0]])
-            order = sampler.epoch_order(groups, seed=self._seed, epoch=pass_index, window=self._config.window_groups)
-            self._plans = {pass_index: (cut, order)}
-        return self._plans[pass_index]
+    def _plan(self, pass_index: int) -> _Plan:
+        samples, window = self.data.train, self._config.window_groups
+        cut = samples.clips(self._config, seed=self._seed, epoch=pass_index)
+        groups = self.data.index.row_groups(samples.tracks.split).of(samples.tracks.rows[cut.rows[:, 0]])
+        order = sampler.epoch_order(groups, seed=self._seed, epoch=pass_index, window=window)
+        return _Plan(cut, order, self.steps * window // (2 * len(np.unique(groups))))
+
+    def _clips(self, place: Place) -> Clips:
+        """Return the clips of a part of a batch."""
+        plan = self._plans(place.pass_index)
+        picked = sampler.rank_rows(
+            plan.order, step=place.step, batch=self._stage.batch, rank=place.rank, world=place.world
+        )
+        return plan.clips.take(picked[slice(*place.part)])
 
 
 def steps_of(samples: Samples, task: Task, stage: Stage) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from aupipe.arrays import Ints
 from aupipe.data import sampler
 from aupipe.data.batches import EmbeddingFolders
+from aupipe.data.loaded import read_ahead
 from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples
 from aupipe.errors import AupipeError
@@ -26,7 +28,9 @@ from aupipe.training import optim
 from aupipe.training.learner import unwrap
 from aupipe.training.recipe import Recipe, Stage
 from aupipe.training.task_data import TaskData
-from aupipe.training.task_loader import TaskLoader
+from aupipe.training.task_loader import Place, StoredClips, TaskLoader
+
+_READING_THREADS = 4  # beside a GPU, which takes more crops per second than one thread decodes
 
 
 class Trainer:
@@ -63,52 +67,83 @@ class Trainer:
         *_, (_, total) = self.train_steps(epoch)
         return total / self.steps_per_epoch
 
-    def train_steps(self, epoch: int, done: int = 0, total: float = 0.0) -> Iterator[tuple[int, float]]:
-        """Train the rest of an epoch; yield, after each step, the number of steps done and the sum of their losses.
+    def train_steps(
+        self, epoch: int, done: int = 0, total: float = 0.0, pause: Callable[[], int] = lambda: 1
+    ) -> Iterator[tuple[int, float]]:
+        """Train the rest of an epoch; yield the number of steps done and the sum of their losses at every pause.
+
+        Losses are read only at pauses, because reading one waits for the GPU and for the other ranks.
 
         Args:
             done, total: the values yielded last, to resume an interrupted epoch.
+            pause: returns the number of steps up to the next pause, the same on all ranks. The last step is one, too.
+
+        Raises:
+            AupipeError: the loss is not finite.
         """
         optim.train_mode(self.model)
         schedule = sampler.task_schedule(self.steps, self.settings.alternate, epoch=epoch)
-        for number, (task, pass_index, step) in enumerate(schedule[done:], start=done):
-            loss = self._step(task, pass_index, step, epoch * self.steps_per_epoch + number)
-            total += float(_sum_over_ranks(torch.tensor([loss], dtype=torch.float64), self.device)) / self.world
-            if not math.isfinite(total):
-                rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimizer.param_groups)
-                raise AupipeError(f"epoch {epoch + 1}: the loss is {total} at learning rates {rates}; use lower ones")
-            yield number + 1, total
+        with contextlib.closing(self._read_ahead(schedule[done:])) as parts:
+            losses: list[Tensor] = []
+            steps = pause()
+            for number, (task, _, _) in enumerate(schedule[done:], start=done):
+                losses.append(self._step(task, parts, epoch * self.steps_per_epoch + number))
+                if len(losses) < steps and number + 1 < len(schedule):
+                    continue
+                for loss in _gathered(torch.stack(losses)).sum(dim=0).tolist():
+                    total += loss / self.world
+                losses.clear()
+                if not math.isfinite(total):
+                    rates = ", ".join(f"{group['lr']:.2g}" for group in self.optimizer.param_groups)
+                    raise AupipeError(
+                        f"epoch {epoch + 1}: the loss is {total} at learning rates {rates}; use lower ones"
+                    )
+                yield number + 1, total
+                steps = pause()
 
-    def _step(self, task: Task, pass_index: int, step: int, number: int) -> float:
-        """Run global step `number` of the stage: step `step` of pass `pass_index` through a task's data."""
+    def _read_ahead(self, schedule: Sequence[tuple[Task, int, int]]) -> Generator[StoredClips, None, None]:
+        """Yield the parts of this rank's batches, which threads read before the step that needs them."""
+
+        def places() -> Iterator[tuple[Task, Place]]:
+            share = sampler.local_batch_size(self.settings.batch, rank=self.rank, world=self.world)
+            edges = [share * part // self.settings.accumulate for part in range(self.settings.accumulate + 1)]
+            for task, pass_index, step in schedule:
+                for part in itertools.pairwise(edges):
+                    place = Place(pass_index, step, self.rank, self.world, part)
+                    self.loaders[task].prefetch(place)
+                    yield task, place
+
+        threads = _READING_THREADS if self.device.type == "cuda" else 1
+        return read_ahead(lambda at: self.loaders[at[0]].read(at[1]), places(), threads=threads, ahead=2 * threads)
+
+    def _step(self, task: Task, parts: Iterator[StoredClips], number: int) -> Tensor:
+        """Run global step `number` of the stage on the next parts; return its loss, float64 on the device."""
         self._set_learning_rates(number)
         self.optimizer.zero_grad(set_to_none=True)  # with 0 instead, momentum would move the heads of other tasks
-        parts = self.settings.accumulate
-        share = sampler.local_batch_size(self.settings.batch, rank=self.rank, world=self.world)
-        total = 0.0
-        for part in range(parts):
-            first, last = share * part // parts, share * (part + 1) // parts
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for left in reversed(range(self.settings.accumulate)):
             # Gradients are summed over ranks once, with the last part.
             sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-            if isinstance(self.model, DistributedDataParallel) and part + 1 < parts:
+            if isinstance(self.model, DistributedDataParallel) and left:
                 sync = self.model.no_sync()
+            stored = next(parts)
+            first, last = stored.place.part
             with sync:
                 # DDP averages over ranks, and their numbers of clips may differ by one.
-                weight = (last - first) * self.world / self.settings.batch
-                loss = self._part(task, pass_index, step, (first, last)) * weight
+                loss = self._loss(task, stored) * ((last - first) * self.world / self.settings.batch)
                 loss.backward()
-            total += float(loss.detach())
+            total += loss.detach()
         if self.settings.optimizer.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip_norm)
         self.optimizer.step()
         return total
 
-    def _part(self, task: Task, pass_index: int, step: int, part: tuple[int, int]) -> Tensor:
-        """Return the loss of clips `part` of this rank's part of a batch."""
+    def _loss(self, task: Task, stored: StoredClips) -> Tensor:
+        """Return the loss of a part of this rank's share of a batch."""
         # Dropout is seeded by the position, as augmentation is, so resuming here needs no generator state.
-        torch.manual_seed(sampler.seed_of("step", self.seed, task, pass_index, step, self.rank, *part))
-        loader = self.loaders[task]
-        batch, targets = loader.batch(pass_index, step, rank=self.rank, world=self.world, part=part)
+        at = stored.place
+        torch.manual_seed(sampler.seed_of("step", self.seed, task, at.pass_index, at.step, self.rank, *at.part))
+        batch, targets = self.loaders[task].batch(stored)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss: Tensor = self.model(task, batch, targets)
         return loss
@@ -177,12 +212,21 @@ def _sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     return values
 
 
-def broadcast_flags(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """Return the flags of rank 0 on every rank."""
-    values = torch.tensor(flags, device=device, dtype=torch.uint8)
+def _gathered(values: Tensor) -> Tensor:
+    """Return the values (N,) of every rank as (world, N), on the CPU."""
+    if not distributed.is_initialized():
+        return values[None].cpu()
+    every = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(every, values)
+    return torch.stack(every).cpu()
+
+
+def broadcast_numbers(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """Return the numbers of rank 0 on every rank."""
+    values = torch.tensor(numbers, device=device)
     if distributed.is_initialized():
         distributed.broadcast(values, 0)
-    return [bool(value) for value in values.tolist()]
+    return values.tolist()
 
 
 def _broadcast_buffers(system: nn.Module) -> None:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from aupipe.data.readers import CropReader
@@ -22,7 +23,7 @@ def test_reads_rows_in_any_order_and_keeps_few_groups(make_store: Callable[..., 
     for crop, row in zip(crops, rows, strict=True):
         assert np.array_equal(crop, cv2.imdecode(np.frombuffer(jpegs[row], np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
     assert groups.of(rows).tolist() == [3, 0, 1, 0, 1, 2]
-    assert reader._jpegs.cache_info().currsize == 2
+    assert len(reader._jpegs) == 2
 
 
 def test_a_crop_that_is_no_jpeg_names_file_and_group(
@@ -30,6 +31,6 @@ def test_a_crop_that_is_no_jpeg_names_file_and_group(
 ) -> None:
     index = FaceStore.open(make_store(train=1, validation=1, frames=4))
     reader = CropReader(index, "train", keep_groups=1)
-    monkeypatch.setattr(reader, "_jpegs", lambda number: [b"not a jpeg"] * 4)
+    monkeypatch.setattr(reader, "_jpegs", lambda number: pa.array([b"not a jpeg"] * 4, pa.binary()))
     with pytest.raises(DatasetError, match=r"split=train/.*row group 0"):
         reader.read(np.array([1]))

@@ -25,9 +25,11 @@ class Proxy:
 
     Attributes:
         requests: method and target of each request.
+        received_bytes: bodies of the answers to GET, without those of tunnels.
     """
 
     port: int = 0
+    received_bytes: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -42,7 +44,7 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
     Args:
         to: name of a server → local port that replaces it. Other names are refused, except 127.0.0.1.
     """
-    proxy = Proxy()
+    proxy, lock = Proxy(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # needed for `Expect: 100-continue`, which S3 clients send
@@ -69,6 +71,9 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
             connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)
             answer = connection.getresponse()
             data = answer.read()
+            if self.command == "GET":
+                with lock:
+                    proxy.received_bytes += len(data)
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("transfer-encoding", "content-length", "server", "date", "connection"):

@@ -9,7 +9,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.models.interfaces import SequenceBatch
 from aupipe.training import recipe, task_data
 from aupipe.training.learner import build_learner
-from aupipe.training.task_loader import TaskLoader
+from aupipe.training.task_loader import Place, TaskLoader
 
 pytestmark = pytest.mark.unit
 
@@ -30,11 +30,17 @@ def same(one: tuple[SequenceBatch, Tensor], other: tuple[SequenceBatch, Tensor])
     return torch.equal(one[0].features, other[0].features) and torch.equal(one[1], other[1])
 
 
+def batch_at(
+    loads: TaskLoader, pass_index: int, step: int, *, rank: int, world: int, part: tuple[int, int]
+) -> tuple[SequenceBatch, Tensor]:
+    return loads.batch(loads.read(Place(pass_index, step, rank, world, part)))
+
+
 def test_ranks_and_parts_share_one_batch(index: FaceStore) -> None:
     loads = loader(index, "prompt_tuning", "base", "batch=2", *PLAIN)
-    whole, targets = loads.batch(0, 0, rank=0, world=1, part=(0, 2))
-    shares = [loads.batch(0, 0, rank=rank, world=2, part=(0, 1)) for rank in (0, 1)]
-    parts = [loads.batch(0, 0, rank=0, world=1, part=part) for part in ((0, 1), (1, 2))]
+    whole, targets = batch_at(loads, 0, 0, rank=0, world=1, part=(0, 2))
+    shares = [batch_at(loads, 0, 0, rank=rank, world=2, part=(0, 1)) for rank in (0, 1)]
+    parts = [batch_at(loads, 0, 0, rank=0, world=1, part=part) for part in ((0, 1), (1, 2))]
     for pieces in (shares, parts):
         assert torch.equal(torch.cat([batch.time_s for batch, _ in pieces]), whole.time_s)
         assert torch.equal(torch.cat([labels for _, labels in pieces]), targets)
@@ -44,16 +50,16 @@ def test_ranks_and_parts_share_one_batch(index: FaceStore) -> None:
 def test_a_batch_depends_only_on_its_place(index: FaceStore) -> None:
     loads, again = (loader(index, "multilabel_transformer", "train", "batch=8") for _ in range(2))
     places = [(p, step, rank) for p in (0, 1) for step in (0, 1) for rank in (0, 1)]
-    found = [loads.batch(p, s, rank=r, world=2, part=(0, 4)) for p, s, r in places]
+    found = [batch_at(loads, p, s, rank=r, world=2, part=(0, 4)) for p, s, r in places]
     torch.manual_seed(999)
     for (p, s, r), batch in list(zip(places, found, strict=True))[::-1]:
-        assert same(again.batch(p, s, rank=r, world=2, part=(0, 4)), batch)
+        assert same(batch_at(again, p, s, rank=r, world=2, part=(0, 4)), batch)
     assert not any(same(one, other) for n, one in enumerate(found) for other in found[:n])
 
 
 def test_padding_has_no_labels(index: FaceStore) -> None:
     loads = loader(index, "prompt_tuning", "base", "batch=1", "model.clip_frames=64")  # longer than any track
-    batch, targets = loads.batch(0, 0, rank=0, world=1, part=(0, 1))
+    batch, targets = batch_at(loads, 0, 0, rank=0, world=1, part=(0, 1))
     count = int(batch.mask.sum())
     assert 0 < count < 64
     assert batch.mask[0, :count].all()
@@ -63,7 +69,7 @@ def test_padding_has_no_labels(index: FaceStore) -> None:
 
 @pytest.mark.parametrize(("stage", "hears"), [("visual", False), ("sequence", True)])
 def test_only_a_head_that_uses_audio_gets_it(index: FaceStore, stage: str, hears: bool) -> None:
-    batch, _ = loader(index, "multimodal", stage, "batch=2").batch(0, 0, rank=0, world=1, part=(0, 2))
+    batch, _ = batch_at(loader(index, "multimodal", stage, "batch=2"), 0, 0, rank=0, world=1, part=(0, 2))
     assert (batch.mel is not None, batch.column is not None) == (hears, hears)
     if batch.mel is not None and batch.column is not None:
         assert batch.mel.shape[:2] == (2, 64)

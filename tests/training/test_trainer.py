@@ -172,7 +172,7 @@ def test_a_step_does_not_change_the_other_head(
         before = [value.clone() for value in idle.state_dict().values()]
         kept = [momentum[p]["momentum_buffer"].clone() for p in idle.parameters() if p in momentum]
         backbone = [value.clone() for value in one.learner.encoder.backbone.parameters()]
-        one._step(*turn, number)
+        one._step(turn[0], one._read_ahead([turn]), number)
         assert same(before, list(idle.state_dict().values()))
         assert same(kept, [momentum[p]["momentum_buffer"] for p in idle.parameters() if p in momentum])
         assert not same(backbone, list(one.learner.encoder.backbone.parameters()))
@@ -200,7 +200,7 @@ def test_parts_of_a_batch_add_up_to_it(index: FaceStore) -> None:
         changes = [f"stages.train.accumulate={parts}", *(f"stages.train.augment.{kind}=0" for kind in AUGMENTED)]
         one = trainer(recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, *changes]), index)
         one.model.eval()  # without batch statistics and dropout a batch in parts gives the gradient of the whole
-        one._step("au", 0, 0, 0)
+        one._step("au", one._read_ahead([("au", 0, 0)]), 0)
         gradients.append([p.grad.clone() for p in one.learner.parameters()])
     for whole, summed in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, summed, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,58 @@
+"""A real S3 server on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import s3fs
+
+WEED = Path(sys.executable).with_name("weed")
+
+
+class S3Server:
+    """A local SeaweedFS with one bucket. `environment` contains the endpoint and the credentials."""
+
+    def __init__(self, folder: Path) -> None:
+        identity = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "data").mkdir()
+        ports = {}
+        for part in ("master", "volume", "filer", "s3"):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                ports[part] = free.getsockname()[1] % 20000 + 10000  # `weed` also takes each port + 10000
+        options = [f"-{part}.port={port}" for part, port in ports.items()]
+        place = [f"-s3.config={folder}/s3.json", f"-dir={folder}/data", "-ip=127.0.0.1"]
+        self._command = [str(WEED), "server", "-s3", *place, *options]
+        given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+        self.environment = os.environ | given | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}"}
+        self.start()
+        self.files = self._connected()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        self._process.kill()  # SIGTERM takes long.
+        self._process.wait()
+
+    def _connected(self) -> s3fs.S3FileSystem:
+        deadline = time.monotonic() + 60
+        while True:
+            url = self.environment["AWS_ENDPOINT_URL"]
+            files = s3fs.S3FileSystem(
+                key="key", secret="secret", endpoint_url=url, skip_instance_cache=True, use_listings_cache=False
+            )
+            try:
+                files.mkdir("archive")
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            else:
+                return files
