@@ -47,7 +47,8 @@ def head_pose(points: np.ndarray) -> tuple[float, float, float] | None:
 
 def angles(rotation: np.ndarray) -> tuple[float, float, float]:
     """Return yaw, pitch and roll in degrees of a rotation (3, 3)."""
-    return _degrees(*rotation[0].tolist(), float(rotation[1, 2]), float(rotation[2, 2]))
+    xx, xy, xz = rotation[0].tolist()
+    return _degrees(xx, xy, xz, float(rotation[1, 2]), float(rotation[2, 2]))
 
 
 def _degrees(xx: float, xy: float, xz: float, yz: float, zz: float) -> tuple[float, float, float]:
