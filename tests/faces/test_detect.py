@@ -37,7 +37,6 @@ def picture(width: int, height: int, faces: list[tuple[int, int, int]]) -> np.nd
         (333, 201, [(20, 20, 160), (200, 90, 90)]),
         (1400, 700, [(100, 100, 400), (800, 200, 300)]),  # reduced
         (97, 65, [(10, 0, 64)]),
-        (20, 500, []),
     ],
 )
 def test_detections_equal_those_of_opencv(width: int, height: int, faces: list[tuple[int, int, int]]) -> None:
@@ -48,11 +47,15 @@ def test_detections_equal_those_of_opencv(width: int, height: int, faces: list[t
     small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     reference = cv2.FaceDetectorYN.create(str(PUBLISHED), "", small.shape[1::-1], 0.6, 0.3, 5000)
     expected = reference.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
-    expected = np.zeros((0, 15), np.float32) if expected is None else expected
     np.testing.assert_allclose(found.boxes, expected[:, :4] / scale, atol=1e-2)
     np.testing.assert_allclose(found.landmarks.reshape(-1, 10), expected[:, 4:14] / scale, atol=1e-2)
     np.testing.assert_allclose(found.scores, expected[:, 14], atol=1e-5)
     assert {found.boxes.dtype, found.landmarks.dtype, found.scores.dtype} == {np.dtype(np.float32)}
+
+
+def test_a_narrow_picture_of_noise_has_no_face() -> None:
+    """OpenCV reads uninitialized memory in a picture of this size, and sometimes finds a face in it."""
+    assert len(Detector(DetectorConfig()).detect(picture(20, 500, []))) == 0
 
 
 def test_conversion_is_deterministic_and_refuses_other_files() -> None:
