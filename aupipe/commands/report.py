@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> int:
         "--overlay", action="store_true",
         help="also write an MP4 per video with boxes, ids and AU bars, with the times and the sound of the original",
     )  # fmt: skip
+    parser.add_argument(
+        "--preview", action="store_true",
+        help="also write an MP4 of each video that browsers do not play or that is on no local disk, for the player",
+    )  # fmt: skip
     return job.run(parser, _report, argv)
 
 
@@ -45,7 +49,7 @@ def _report(args: argparse.Namespace) -> int:
     load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
     plan = pages.ReportJob(
         annotation=args.annotation, out=args.out or f"{args.annotation}/report",
-        thumbnails=not args.no_thumbnails, overlay=args.overlay,
+        thumbnails=not args.no_thumbnails, overlay=args.overlay, preview=args.preview,
     )  # fmt: skip
     print(pages.text(pages.check(plan)) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201
     return job.DONE

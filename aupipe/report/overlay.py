@@ -26,6 +26,9 @@ _TICKS = 90_000  # per second
 _ASSUMED_STEP_S = 0.04  # between frames without times, which nothing can place better
 _SOUND_BLOCK_S = 0.5
 _SOUND_RATE_HZ = 48_000
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the container
+_PLAYABLE = {(codec, _MP4) for codec in ("h264", "av1", "vp9")}
+_WEBM = ("vp8", "vp9", "av1")
 
 
 def write_overlay(
@@ -38,7 +41,7 @@ def write_overlay(
     Args:
         path: the file to write, local.
         uri, track: the video and its track.
-        rows: its rows of the frames table.
+        rows: its rows of the frames table; none: the plain video, for browsers that do not play the original.
         thresholds: per AU; None: bars without marks.
 
     Raises:
@@ -77,6 +80,17 @@ def write_overlay(
         if voice:
             container.mux(voice.encode(None))
     return count
+
+
+def plays_in_browsers(uri: str) -> bool:
+    """Return whether common browsers play the video track, by its codec and container.
+
+    Raises:
+        MediaError: the video cannot be read any more.
+        OSError: the video is not there any more.
+    """
+    info = probe(uri)
+    return (info.codec, info.container) in _PLAYABLE or (info.codec in _WEBM and uri.lower().endswith(".webm"))
 
 
 def _picture(

@@ -57,12 +57,14 @@ class ReportJob:
         out: folder or URI of the pages.
         thumbnails: decode the videos for pictures of the strongest events.
         overlay: decode the videos and write each with its faces drawn.
+        preview: decode the videos that browsers do not play, and write each for the player.
     """
 
     annotation: str
     out: str
     thumbnails: bool = True
     overlay: bool = False
+    preview: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,19 @@ def write(job: ReportJob) -> str:
         of_aus = {face: face_data.summarize(rows, of_face[face]) for face, rows in axis.faces.items()}
         summaries += _summaries(video_id, axis, of_aus)
         data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails)
-        overlay_name = f"overlays/{number:05d}.mp4" if job.overlay else None
-        if overlay_name:
-            try:
-                _write_overlay(target, overlay_name, video, frames, run.get("thresholds"))
-            except (MediaError, OSError) as error:
-                data["problem"] = f"{data['problem']} No overlay: {redact(str(error))}".strip()
-                logger.warning("%s: no overlay: %s", video_id, redact(str(error)))
-                overlay_name = None
         link = _link(video["uri"], target, "videos")
-        target.write(pages[video_id], video_page(video, data, link, overlay_name).encode())
+        names: dict[str, str | None] = {"overlay": None, "preview": None}
+        for kind, rows in (("overlay", frames), ("preview", frames.slice(0, 0))):  # A preview has no drawings.
+            try:
+                if getattr(job, kind) and not (kind == "preview" and link and overlay.plays_in_browsers(video["uri"])):
+                    names[kind] = f"{kind}s/{number:05d}.mp4"
+                    _write_overlay(target, str(names[kind]), video, rows, run.get("thresholds"))
+            except (MediaError, OSError) as error:
+                data["problem"] = f"{data['problem']} No {kind}: {redact(str(error))}".strip()
+                logger.warning("%s: no %s: %s", video_id, kind, redact(str(error)))
+                names[kind] = None
+        link = f"../{names['preview']}" if names["preview"] else link
+        target.write(pages[video_id], video_page(video, data, link, names["overlay"]).encode())
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
     target.write(SUMMARY, sink.getvalue())

@@ -76,6 +76,31 @@ def test_bars_follow_the_probability_and_panels_stay_inside() -> None:
     assert draw_faces(image, nothing).shape == image.shape
 
 
+def test_a_video_that_browsers_do_not_play_has_a_preview(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mkv")
+    out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mkv"), rows()))
+    assert command.main([str(out), "--preview"]) == 0
+    assert 'src="../previews/00000.mp4"' in (out / "report" / "videos" / "00000.html").read_text()
+    with av.open(str(out / "report" / "previews" / "00000.mp4")) as container:
+        decoded = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(decoded) == 6
+    assert max(np.abs(image - 90).max() for image in decoded) < 10  # nothing is drawn
+    assert not (out / "report" / "overlays").exists()
+
+
+def test_a_video_that_browsers_play_has_no_preview(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for _ in TIMES_S:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 90, np.uint8))))
+        container.mux(stream.encode(None))
+    out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mp4"), rows()))
+    assert command.main([str(out), "--preview"]) == 0
+    assert not (out / "report" / "previews").exists()
+    assert re.search(r'<video [^>]*src="[^"]*a\.mp4"', (out / "report" / "videos" / "00000.html").read_text())
+
+
 def test_command_writes_overlays_and_links_them(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mkv")
     out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mkv"), rows()))
