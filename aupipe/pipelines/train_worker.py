@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _NOTICE_POLL_S = 1.0  # between polls for a notice that a node will be taken away
 _LEAVING_S = 10.0  # between saved states after such a notice
+_UPLOAD_POLL_S = 0.05  # between looks whether the last state is uploaded, before the next is saved
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
@@ -62,7 +63,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         with reported.as_directory() as local:
             position = state.load(Path(local), learner, optimizer)
     # A step does not use the heads of other tasks, nor the audio branch if its clips have no soundtrack.
-    ddp_options = {"find_unused_parameters": len(data) > 1 or learner.head.uses_audio}
+    unused = len(data) > 1 or learner.head.uses_audio
+    ddp_options = {"find_unused_parameters": unused, "gradient_as_bucket_view": True}
     model = ray.train.torch.prepare_model(learner, move_to_device=device, parallel_strategy_kwargs=ddp_options)
     trainer = engine.Trainer(
         recipe=recipe, stage=stage, data=data, model=model, optimizer=optimizer, rank=rank, world=world, device=device,
@@ -73,17 +75,18 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         if rank != 0:
             ray.train.report(figures)
             return
-        with tempfile.TemporaryDirectory() as local:
-            state.save(Path(local), learner, optimizer, position)
-            saved = ray.train.Checkpoint.from_directory(local)
-            ray.train.report(figures, checkpoint=saved, checkpoint_dir_name=state_name)
+        upload.wait()
+        local = tempfile.mkdtemp()
+        state.save(Path(local), learner, optimizer, position)
+        upload.start(local, figures, state_name)
 
+    upload = _Upload()
     clock = _SaveClock(recipe.save_every_s, device)
     for epoch in range(position.epochs, settings.epochs):
         if state.stalled(position, settings.patience):
             break
         start = time.monotonic() - position.train_s
-        for step, total in trainer.train_steps(epoch, position.step, position.loss):
+        for step, total in trainer.train_steps(epoch, position.step, position.loss, clock.steps):
             spent = time.monotonic() - start
             position = state.Position(epoch, position.history, step, total, spent)
             if clock.is_due():
@@ -113,22 +116,54 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
 _WITHIN_EPOCH = {"score": -sys.float_info.max}
 
 
+class _Upload:
+    """The upload of a state, beside the next steps. A run has at most one, so states do not fill the local disk.
+
+    Ray Train ends the worker if an upload fails, and waits for the last one before the run ends. A state whose upload
+    is cut off does not exist, so the run resumes from the one before, to the same result.
+    """
+
+    def __init__(self) -> None:
+        self._local: Path | None = None
+
+    def start(self, local: str, figures: dict[str, Any], state_name: str) -> None:
+        """Start to upload the folder `local`, which is deleted afterwards."""
+        self._local = Path(local)
+        ray.train.report(
+            figures, checkpoint=ray.train.Checkpoint.from_directory(local), checkpoint_dir_name=state_name,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC, delete_local_checkpoint_after_upload=True,
+        )  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait for the upload that was started last."""
+        while self._local is not None and self._local.exists():
+            time.sleep(_UPLOAD_POLL_S)
+
+
 class _SaveClock:
     """The times at which all ranks save a state within an epoch.
 
-    A state is due after a number of seconds on rank 0, and when a node of the run is about to be taken away.
+    A state is due after a number of seconds on rank 0, and when a node of the run is about to be taken away. Ranks
+    compare their clocks only about once a second, because that waits for the GPU and for all ranks.
     """
 
     def __init__(self, every_s: float, device: torch.device) -> None:
         self._every_s, self._device = every_s, device
-        self._saved = self._polled = time.monotonic()
+        self._saved = self._polled = self._asked = time.monotonic()
         self._leaving_nodes: list[str] = []
+        self._steps = 1
+
+    def steps(self) -> int:
+        """Return the number of steps up to the next call of `is_due`, the same on all ranks."""
+        return self._steps
 
     def is_due(self) -> bool:
         """Return the same answer on all ranks: whether to save a state after this step."""
         now = time.monotonic()
-        polls, saves = engine.broadcast_flags(
-            [now - self._polled >= _NOTICE_POLL_S, now - self._saved >= self._every_s], self._device
+        step_s = max(now - self._asked, 1e-6) / self._steps
+        steps = max(min(int(min(_NOTICE_POLL_S, self._every_s) / step_s), 2 * self._steps), 1)
+        polls, saves, self._steps = engine.broadcast_numbers(
+            [now - self._polled >= _NOTICE_POLL_S, now - self._saved >= self._every_s, steps], self._device
         )
         if polls:
             self._polled = now
@@ -140,7 +175,8 @@ class _SaveClock:
             self._leaving_nodes = leaving
         if saves:
             self._saved = time.monotonic()
-        return saves
+        self._asked = time.monotonic()
+        return bool(saves)
 
 
 def _write_events(folder: Storage, stage: str, position: state.Position) -> None:

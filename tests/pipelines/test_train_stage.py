@@ -1,4 +1,4 @@
-"""The address of the cluster that the actors of Ray Train use."""
+"""Ray Train: the address that its actors use, uploads beside the training, and failures since the last state."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import ray.train.torch
 
 from aupipe.pipelines.ray_internals import train_actors_use_this_cluster
 from aupipe.pipelines.train_stage import fit
+from aupipe.pipelines.train_worker import _Upload
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.ray
@@ -45,6 +46,45 @@ def test_the_actors_of_a_run_use_its_own_ray(
         trainer.fit()
     assert address.read_text() == ray.get_runtime_context().gcs_address
     assert os.environ["RAY_ADDRESS"] == OTHER
+
+
+def upload_states(config: dict[str, str]) -> None:
+    """Upload three states of 1 MB; the name of the one that is named in `blocked` is taken by a file."""
+    upload = _Upload()
+    for number in range(3):
+        name = f"epoch-{number:04d}"
+        upload.wait()
+        assert not list(Path(config["local"]).iterdir())  # so no two uploads run at a time
+        local = Path(config["local"], name)
+        local.mkdir()
+        (local / "state").write_bytes(bytes([number]) * 2**20)
+        if name == config["blocked"]:
+            Path(config["states"], name).write_text("a file")
+        upload.start(str(local), {"score": number}, name)
+
+
+def uploading(tmp_path: Path, blocked: str = "") -> ray.train.torch.TorchTrainer:
+    (tmp_path / "local").mkdir()
+    places = {"local": str(tmp_path / "local"), "states": str(tmp_path / "stages/stage"), "blocked": blocked}
+    return ray.train.torch.TorchTrainer(
+        upload_states,
+        train_loop_config=places,
+        scaling_config=ray.train.ScalingConfig(num_workers=1),
+        run_config=ray.train.RunConfig(name="stage", storage_path=str(tmp_path / "stages")),
+    )
+
+
+def test_a_run_ends_after_its_last_upload(ray_session: None, tmp_path: Path) -> None:
+    result = uploading(tmp_path).fit()
+    assert result.checkpoint.path.endswith("epoch-0002")
+    for number in range(3):
+        assert (tmp_path / f"stages/stage/epoch-{number:04d}/state").read_bytes() == bytes([number]) * 2**20
+    assert not list((tmp_path / "local").iterdir())
+
+
+def test_an_upload_that_fails_ends_the_worker(ray_session: None, tmp_path: Path) -> None:
+    with pytest.raises(ray.train.TrainingFailedError, match="epoch-0001"):
+        uploading(tmp_path, blocked="epoch-0001").fit()
 
 
 def fail_after_each_epoch(config: dict[str, int]) -> None:
