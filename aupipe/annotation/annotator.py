@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.progress import JobProgress, StageWork
 from aupipe.annotation.runner import LocalRunner, OpenRunner, Runner, local_runner, one_thread
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
@@ -120,7 +121,8 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
     try:
         with one_thread():
             state = _State.read(inputs, keys, storage)
-            _carry_out(job, state, keys, storage, LocalRunner(keys, storage, guarded=False))
+            runner = LocalRunner(keys, storage, guarded=False)
+            _carry_out(job, state, keys, storage, runner, JobProgress(shown=False))
         committed = Ledger.read(storage)
         write_videos(storage, committed, state.work.quarantined, inputs)
         entries = sorted(committed.entries.values(), key=lambda entry: entry.name)
@@ -170,7 +172,7 @@ def _run(
 ) -> Summary:  # fmt: skip
     named = {video.video_id for video in inputs}
     state = _State.read(inputs, keys, storage, job.prune)
-    frames, work_s = 0, 0.0
+    done = _Done()
     not_exported: dict[str, VideoRecord] = {}
     committed = state.committed
     faults.delete_logs(storage, named)
@@ -178,11 +180,23 @@ def _run(
         is_local = _is_local(job, state, storage)
         if not is_local:
             retry.reset_attempts(storage)
-        with (local_runner if is_local else open_ray)(job, keys, storage) as runner, _interrupted_by_sigterm():
-            frames, work_s = _carry_out(job, state, keys, storage, runner)
+        progress = JobProgress()
+        try:
+            with (local_runner if is_local else open_ray)(job, keys, storage) as runner, _interrupted_by_sigterm():
+                done.workers, done.encoders = runner.decoders, runner.encoders
+                done.frames, done.work_s = _carry_out(job, state, keys, storage, runner, progress)
+                committed = Ledger.read(storage)
+                committed.reconcile()
+                not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))
+        except KeyboardInterrupt:
             committed = Ledger.read(storage)
-            committed.reconcile()
-            not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))
+            write_videos(storage, committed, state.work.quarantined, inputs)
+            done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
+            write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, start))
+            raise
+        finally:
+            progress.close()
+        done.stages = progress.work
         retry.reset_attempts(storage)
     work = state.work
     if not work.pending:
@@ -190,20 +204,41 @@ def _run(
     write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         finished = [(record.source_hash, record.head_key) for record, _ in committed.current().values()]
-        features.delete(storage, {keys.video(source) for source, key in finished if key == keys.head(source)})
+        features.delete(storage, (keys.video(source) for source, key in finished if key == keys.head(source)))
         if job.prune:
             features.delete_all(storage)
-    records = (
-        {video_id: record for video_id, (record, _) in committed.current().items()} | work.quarantined | not_exported
-    )
-    videos = [records[video.video_id] for video in inputs if video.video_id not in work.pending]
-    summary = Summary(
-        out=job.out, videos=videos, pending=len(work.pending), frames=frames, seconds=time.monotonic() - start,
-        work_s=work_s, cost=work_s / 3600 * job.config.cost.cpu_hour,
-        skipped=skipped,
-    )  # fmt: skip
+    summary = _summary(job, state, committed, not_exported, skipped, done, start)
     write_run(storage, keys, job.command, summary)
     return summary
+
+
+@dataclass
+class _Done:
+    """The work that a run has done, and the processes that did it."""
+
+    frames: int = 0
+    work_s: float = 0.0
+    stages: StageWork = field(default_factory=StageWork)
+    workers: int = 1
+    encoders: int = 0
+    interrupted: bool = False
+
+
+def _summary(
+    job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
+    done: _Done, start: float,
+) -> Summary:  # fmt: skip
+    records = {video_id: record for video_id, (record, _) in committed.current().items()}
+    records |= state.work.quarantined | dict(not_exported)
+    named = [video.video_id for video in state.inputs]
+    left = {video_id for video_id in named if video_id in state.work.pending or video_id not in records}
+    videos = [records[video_id] for video_id in named if video_id not in left]
+    return Summary(
+        out=job.out, videos=videos, pending=len(left), frames=done.frames, seconds=time.monotonic() - start,
+        work_s=done.work_s, cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
+        stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
+        better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
+    )  # fmt: skip
 
 
 def _is_local(job: AnnotateJob, state: _State, storage: Storage) -> bool:
@@ -224,17 +259,20 @@ def _is_local(job: AnnotateJob, state: _State, storage: Storage) -> bool:
     return True
 
 
-def _carry_out(job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner) -> tuple[int, float]:
+def _carry_out(
+    job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner, progress: JobProgress
+) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
     cached = ProbeCache.read(storage, keys.config, state.signatures)
     try:
-        probed = phases.probe(runner, state.work.to_probe, cached)
+        probed = phases.probe(runner, state.work.to_probe, cached, progress)
     except BaseException:  # also an interruption: the next run does not probe them again
         cached.write()
         raise
     state.work = plan(state.inputs, state.signatures, state.committed, keys, probed)
+    del probed, cached  # They take as much memory as the plan.
     with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
-        run = phases.Run(keys, storage, runner, state.committed.next_generation)
+        run = phases.Run(keys, storage, runner, state.committed.next_generation, progress)
         frames, work_s = phases.extract_and_finalize(run, state.work, job)
     _withdraw(state.work, state.committed, storage)
     return frames, work_s

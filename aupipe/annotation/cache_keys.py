@@ -10,7 +10,7 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.segments import Segment
-from aupipe.annotation.settings import AnnotateConfig, content_hash
+from aupipe.annotation.settings import AnnotateConfig, ContentHash, content_hash
 from aupipe.faces import detect
 from aupipe.faces.detect import weights_sha256
 
@@ -48,32 +48,33 @@ class CacheKeys:
 
     def head(self, source_hash: str) -> str:
         """Return the key of a video's face ids and raw probabilities. It does not depend on the segments."""
-        return content_hash(self._extract(source_hash), *self._head_parts)
+        return self._head_hash(self._extract(source_hash))
 
     def decide(self, source_hash: str) -> str:
         """Return the key of a video's final tables. Both ensemble rules read the same columns."""
-        return content_hash(self.head(source_hash), *self._decide_parts)
+        return self._decide_hash(self.head(source_hash))
 
     def _extract(self, source_hash: str) -> str:
-        return content_hash(SCHEMA_VERSION, source_hash, *self._extract_parts)
+        return self._extract_hash(SCHEMA_VERSION, source_hash)
 
     @cached_property
-    def _extract_parts(self) -> tuple[object, ...]:
+    def _extract_hash(self) -> ContentHash:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector), "method": detect.METHOD}
         optional = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump()
-        return self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *optional
+        return ContentHash(self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *optional)
 
     @cached_property
-    def _head_parts(self) -> tuple[object, ...]:
+    def _head_hash(self) -> ContentHash:
         overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
         blended = overlaps if self.models.window_length > 1 else None
-        return self.models.sha256, blended, self.config.effective_tracking.model_dump()
+        return ContentHash(self.models.sha256, blended, self.config.effective_tracking.model_dump())
 
     @cached_property
-    def _decide_parts(self) -> tuple[object, ...]:
+    def _decide_hash(self) -> ContentHash:
         decision = self.decision
         rule = decision.rule if len(decision.radii) > 1 else None
-        return rule, decision.thresholds, decision.radii, decision.rest, self.config.effective_events.model_dump()
+        events = self.config.effective_events.model_dump()
+        return ContentHash(rule, decision.thresholds, decision.radii, decision.rest, events)

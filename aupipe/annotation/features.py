@@ -7,7 +7,7 @@ They exist only between the two phases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -36,10 +36,11 @@ def segments(storage: Storage) -> dict[str, list[str]]:
     return {key: names for key, names in complete.items() if names}
 
 
-def delete(storage: Storage, video_keys: Collection[str]) -> None:
+def delete(storage: Storage, video_keys: Iterable[str]) -> None:
     """Delete the features of these videos."""
-    names = storage.names(FOLDER)
-    storage.delete_many([name for name in names if name[len(FOLDER) + 1 :].partition(".")[0] in video_keys])
+    if names := storage.names(FOLDER):
+        keys = set(video_keys)
+        storage.delete_many([name for name in names if name[len(FOLDER) + 1 :].partition(".")[0] in keys])
 
 
 def delete_all(storage: Storage) -> None:

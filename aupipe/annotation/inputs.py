@@ -47,7 +47,7 @@ ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.i
 _OURS = {"uri", "video_id", "start_s", "end_s"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """One video, image or sequence of images to annotate.
 

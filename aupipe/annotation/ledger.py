@@ -2,15 +2,20 @@
 
     OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
     OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
+    OUT/_work/ledger/NAME.jsonl.gz                                      many entries, one per line
 
-Writing is idempotent. A file that no entry names is a leftover of a killed run.
+Writing is idempotent. A file that no entry names is a leftover of a killed run. Entries are packed once there are many,
+because an archive of a million clips has a hundred thousand of them, which each start reads. A packed entry is replaced
+by deleting the files that it names.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -23,6 +28,9 @@ from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
+_PACKED = ".jsonl.gz"
+_ENTRIES_PER_PACK = 1000  # from this number on, entries are packed
+_READING_THREADS = 16
 _OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # the names of `commit`; no other file is deleted
 
 
@@ -48,8 +56,9 @@ class Ledger:
     def read(cls, storage: Storage) -> Ledger:
         """Read the committed entries. An entry with missing files (deleted by hand, a power cut) is skipped."""
         existing = {*storage.names("frames"), *storage.names("events")}
-        entries = [_entry(storage.read(name)) for name in storage.names(_ENTRIES, ".json")]
-        return cls(storage, {e.name: e for e in entries if existing.issuperset((*e.frames, *e.events))})
+        entries = [e for e in _entries(storage) if existing.issuperset((*e.frames, *e.events))]
+        # A packed entry may have been replaced and, later, written again.
+        return cls(storage, {e.name: e for e in sorted(entries, key=lambda e: e.generation)})
 
     @property
     def next_generation(self) -> int:
@@ -86,6 +95,20 @@ class Ledger:
         written = [*self.storage.names("frames"), *self.storage.names("events")]
         self.storage.delete_many([name for name in written if name not in named and _OURS.fullmatch(name)])
         self.storage.delete_leftovers()
+        self._pack()
+
+    def _pack(self) -> None:
+        """Pack the entries that have a file each, if there are many."""
+        names = [f"{_ENTRIES}/{name}.json" for name in sorted(self.entries)]
+        single = set(self.storage.names(_ENTRIES, ".json"))
+        names = [name for name in names if name in single]
+        for first in range(0, len(names) - _ENTRIES_PER_PACK + 1, _ENTRIES_PER_PACK):
+            packed = names[first : first + _ENTRIES_PER_PACK]
+            entries = [self.entries[name[len(_ENTRIES) + 1 : -len(".json")]] for name in packed]
+            lines = b"\n".join(_to_json(entry) for entry in entries)
+            key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
+            self.storage.write(f"{_ENTRIES}/{key}{_PACKED}", gzip.compress(lines, mtime=0))
+            self.storage.delete_many(packed)
 
 
 def commit(
@@ -104,16 +127,26 @@ def commit(
         _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file),
         list(videos),
     )  # fmt: skip
-    storage.write(
-        f"{_ENTRIES}/{name}.json",
-        json.dumps(entry.__dict__ | {"videos": [r.to_row() for r in videos]}, indent=1).encode(),
-    )
+    storage.write(f"{_ENTRIES}/{name}.json", _to_json(entry, indent=1))
     return entry
 
 
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
     """Return the rows of the files of an entry, in order. An entry has at least one file; all have the same columns."""
     return pa.concat_tables([read_parquet(storage.read(name)) for name in names])
+
+
+def _entries(storage: Storage) -> Iterator[Entry]:
+    names = storage.names(_ENTRIES)
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        yield from map(_entry, pool.map(storage.read, [name for name in names if name.endswith(".json")]))
+    for name in names:
+        if name.endswith(_PACKED):
+            yield from map(_entry, gzip.decompress(storage.read(name)).splitlines())
+
+
+def _to_json(entry: Entry, indent: int | None = None) -> bytes:
+    return json.dumps(entry.__dict__ | {"videos": [r.to_row() for r in entry.videos]}, indent=indent).encode()
 
 
 def _entry(text: bytes) -> Entry:

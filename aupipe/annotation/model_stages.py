@@ -95,6 +95,7 @@ class EncodedPart:
         lost: as in `DecodedPart`.
         work_s: CPU time of decoding and encoding the part, about.
         frames: of the part whose features are written.
+        decode_s, encode_s: the parts of `work_s` that decode frames and encode crops.
     """
 
     key: str
@@ -105,6 +106,13 @@ class EncodedPart:
     work_s: float
     last: bool
     frames: int
+    decode_s: float = 0.0
+    encode_s: float = 0.0
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """The seconds of each stage but `encode`."""
+        return {"decode": self.decode_s, "detect": self.work_s - self.decode_s - self.encode_s}
 
     def to_row(self) -> Row:
         """Return the result as a row."""
@@ -119,6 +127,7 @@ class EncodedPart:
 _ENCODED_PART = pa.schema([
     ("key", pa.string()), ("video_id", pa.string()), ("error", pa.string()), ("lost", pa.string()),
     ("attempts", pa.int64()), ("work_s", pa.float64()), ("last", pa.bool_()), ("frames", pa.int64()),
+    ("decode_s", pa.float64()), ("encode_s", pa.float64()),
 ])  # fmt: skip
 
 
@@ -150,10 +159,20 @@ class Encode:
                 frames = 0 if part.error else self._write(part, of_part)
             error = part.error or outcome.reason
             results.append(
-                EncodedPart(part.key, part.video_id, error, part.lost, part.attempts, part.work_s, part.last, frames)
+                EncodedPart(
+                    part.key,
+                    part.video_id,
+                    error,
+                    part.lost,
+                    part.attempts,
+                    part.work_s,
+                    part.last,
+                    frames,
+                    part.decode_s,
+                )
             )
         part_s = (time.monotonic() - start) / max(len(results), 1)
-        rows = [replace(result, work_s=result.work_s + part_s).to_row() for result in results]
+        rows = [replace(result, work_s=result.work_s + part_s, encode_s=part_s).to_row() for result in results]
         return pa.Table.from_pylist(rows, _ENCODED_PART)
 
     def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
@@ -234,10 +253,16 @@ class ExportTask:
 
 @dataclass(frozen=True)
 class VideosResult:
-    """The result of `Finalize` and `Export` for some videos. `reasons`: of the failed ones, by video_id."""
+    """The result of `Finalize` and `Export` for some videos.
+
+    Attributes:
+        reasons: of the failed ones, by video_id.
+        work_s: CPU time, about.
+    """
 
     video_ids: list[str]
     reasons: dict[str, str]
+    work_s: float = 0.0
 
     def to_row(self) -> Row:
         """Return the result as a row."""
@@ -246,7 +271,7 @@ class VideosResult:
     @classmethod
     def from_row(cls, row: Row) -> VideosResult:
         """Read the result from a row."""
-        return cls(json.loads(row["video_ids"]), json.loads(row["reasons"]))
+        return cls(**{name: json.loads(value) for name, value in row.items()})
 
 
 # The record, frames and events of a video.
@@ -264,6 +289,7 @@ class Finalize:
         self._storage, self._config, self._decision = storage, config, decision
 
     def __call__(self, row: Row) -> Row:
+        start = time.monotonic()
         group = Group.from_row(row)
         read = cache(partial(ledger.read_all, self._storage, group.committed))
         finished: list[Tables] = []
@@ -282,7 +308,7 @@ class Finalize:
                 reasons[planned.video_id] = outcome.reason
         reasons |= self.commit(finished, group.generation)
         ids = [record.video_id for record in group.records]
-        return VideosResult(ids, reasons).to_row()
+        return VideosResult(ids, reasons, time.monotonic() - start).to_row()
 
     def tables(self, record: VideoRecord, video: Embeddings) -> Tables:
         """Return the tables of an extracted video without audio."""

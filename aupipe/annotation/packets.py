@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import gc
 import json
-from collections import defaultdict
+import time
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import pyarrow as pa
@@ -62,12 +64,13 @@ class Packet:
             (record.to_row(), [SegmentTask(key, segment).to_row() for key, segment in segments])
             for record, segments in self.videos
         ]
-        return {"packet": json.dumps({"generation": self.generation, "videos": videos})}
+        # The driver holds the rows of all packets, and their texts repeat.
+        return {"packet": zlib.compress(json.dumps({"generation": self.generation, "videos": videos}).encode(), 1)}
 
     @classmethod
     def from_row(cls, row: Row) -> Packet:
         """Read the packet from a row."""
-        packet = json.loads(row["packet"])
+        packet = json.loads(zlib.decompress(row["packet"]))
         videos = []
         for record, rows in packet["videos"]:
             tasks = [SegmentTask.from_row(each) for each in rows]
@@ -83,12 +86,14 @@ class PacketResult:
         frames: number of frames of the committed videos.
         reasons: of the failed videos, by video_id.
         spent: the costs, by video_id.
+        stages: seconds of each stage.
     """
 
     video_ids: list[str]
     frames: int
     reasons: dict[str, str]
     spent: dict[str, Spent]
+    stages: dict[str, float] = field(default_factory=dict)
 
     def to_row(self) -> Row:
         """Return the result as a row."""
@@ -157,6 +162,7 @@ class AnnotatePacket:
         for batch in _batches(self._parts(packet, watch)):
             for part in self._encode(batch).to_pylist():
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))
+        start = time.monotonic()
         finished: list[Tables] = []
         reasons: dict[str, str] = {}
         spent: dict[str, Spent] = {}
@@ -180,8 +186,12 @@ class AnnotatePacket:
                 reasons[planned.video_id] = outcome.reason
         reasons |= self._finalize.commit(finished, packet.generation)
         self._encode.tables.clear()
-        frames = sum(part.frames for parts in encoded.values() for part in parts)
-        return PacketResult([record.video_id for record, _ in packet.videos], frames, reasons, spent)
+        every = [part for parts in encoded.values() for part in parts]
+        stages = Counter({"encode": sum(part.encode_s for part in every), "finalize": time.monotonic() - start})
+        for part in every:
+            stages.update(part.stages)
+        frames = sum(part.frames for part in every)
+        return PacketResult([record.video_id for record, _ in packet.videos], frames, reasons, spent, dict(stages))
 
     def _parts(self, packet: Packet, watch: Watchdog | Unwatched) -> Iterator[DecodedPart]:
         """Yield the parts of all videos. After the first failure of a video, its other segments are skipped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from aupipe.annotation import audio_features, features
 from aupipe.annotation.annotate_job import AnnotateJob
@@ -14,6 +15,7 @@ from aupipe.annotation.ledger import Entry, Ledger
 from aupipe.annotation.model_stages import AudioResult, AudioTask, EncodedPart, ExportTask, Group, VideosResult
 from aupipe.annotation.packets import Packet, PacketResult, plan_packets
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.runner import Runner
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeRequest, ProbeResult, SegmentTask
@@ -23,6 +25,7 @@ from aupipe.errors import AupipeError
 from aupipe.storage import Storage
 
 GROUP_VIDEOS = 64  # videos finalized together, at most
+_PROBED_TOGETHER = 100_000  # inputs at most, whose requests are in memory
 _JUDGED_INPUTS = 200  # the first ones, of which `limits.quarantined_share` is the maximum that may be quarantined
 
 
@@ -34,12 +37,15 @@ class Run:
     storage: Storage
     runner: Runner
     generation: int
+    progress: JobProgress
 
 
 def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
     """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.extract))
+    frames = sum(record.frames_expected or 0 for record, _ in work.extract.values())
+    run.progress.expect_videos(len(work.extract) + len(work.decide), frames)
     total = 0
     packets: list[Packet] = []
     # A spectrogram needs the output folder.
@@ -58,8 +64,9 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
             reasons |= extracted.reasons
             wholly_lost = work.add_losses(extracted.losses_without(reasons))
             sources = [work.extract[video_id][0].source_hash for video_id in wholly_lost]
-            features.delete(run.storage, {run.keys.video(source) for source in sources})
+            features.delete(run.storage, map(run.keys.video, sources))
             work.quarantine(reasons | wholly_lost)
+            run.progress.add_videos(len(reasons | wholly_lost), (reasons | wholly_lost).values())
             total += extracted.frames
         if job.phase != "observe":
             pending = {key: work.extract[key] for key in batch if key in work.extract}
@@ -70,25 +77,32 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
                 # phase `finalize` keeps their features, because it cannot extract.
                 failed = reasons if job.phase == "finalize" else ()
                 done = [record.source_hash for video_id, (record, _) in pending.items() if video_id not in failed]
-                features.delete(run.storage, {run.keys.video(source) for source in done})
+                features.delete(run.storage, map(run.keys.video, done))
     work_s = sum(record.work_s or 0.0 for record, _ in work.extract.values())
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
     return total, work_s
 
 
-def probe(runner: Runner, inputs: Sequence[Input], cached: ProbeCache) -> dict[str, ProbeResult]:
+def probe(
+    runner: Runner, inputs: Sequence[Input], cached: ProbeCache, progress: JobProgress | None = None
+) -> dict[str, ProbeResult]:
     """Return the result of each input, by video_id. Results of a killed run are not computed again."""
+    progress = progress or JobProgress(shown=False)
     results = {video.video_id: result for video in inputs if (result := cached.get(video)) is not None}
+    progress.expect_inputs(len(inputs) - len(results))
     while missing := {video.video_id: video for video in inputs if video.video_id not in results}:
-        for row in runner.probe([ProbeRequest(video).to_row() for video in missing.values()]):
+        batch = dict(islice(missing.items(), _PROBED_TOGETHER))
+        for row in runner.probe([ProbeRequest(video).to_row() for video in batch.values()]):
             result = ProbeResult.from_row(row)
-            results[result.video_id] = result
-            cached.add(missing[result.video_id], result)
+            video = batch[result.video_id]
+            results[result.video_id] = result.with_texts_of(video)
+            cached.add(video, result)
+            progress.add_probed(result.reason)
             if len(results) == _JUDGED_INPUTS:
                 _check_share(results.values(), cached.config.limits.quarantined_share)
-        if missing.keys().isdisjoint(results):
-            raise AupipeError(f"probe: no result for {len(missing)} inputs; fix: run the same command again")
+        if batch.keys().isdisjoint(results):
+            raise AupipeError(f"probe: no result for {len(batch)} inputs; fix: run the same command again")
     return results
 
 
@@ -129,6 +143,8 @@ def _annotate_packets(run: Run, packets: Sequence[Packet], work: WorkList) -> in
             continue
         missing.difference_update(result.video_ids)
         frames += result.frames
+        run.progress.add_frames(result.frames, result.stages)
+        run.progress.add_videos(len(result.video_ids), result.reasons.values())
         work.add_spent(result.spent)
         work.quarantine(result.reasons)
     if missing:
@@ -184,6 +200,7 @@ def _extract(run: Run, pending: Mapping[str, PendingVideo]) -> _Extracted:
             return found
         for part in map(EncodedPart.from_row, run.runner.extract(tasks)):
             found.add(part)
+            run.progress.add_frames(part.frames, part.stages, part.encode_s)
     raise AupipeError(
         f"{tasks[0].segment.uri} and {len(tasks) - 1} more segments did not complete; re-run the command to retry"
     )
@@ -198,8 +215,10 @@ def _finalize(
     """
     groups = [*extracted_groups(run.keys, run.storage, run.generation, pending), *_committed_groups(run, decide)]
     reasons: dict[str, str] = {}
-    for row in run.runner.finalize(groups) if groups else ():
-        reasons |= VideosResult.from_row(row).reasons
+    for result in map(VideosResult.from_row, run.runner.finalize(groups) if groups else ()):
+        reasons |= result.reasons
+        run.progress.add_frames(0, {"finalize": result.work_s})
+        run.progress.add_videos(len(result.video_ids), result.reasons.values())
     return reasons
 
 

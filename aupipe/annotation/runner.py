@@ -33,6 +33,14 @@ class Runner(Protocol):
     def has_packets(self) -> bool:
         """True if a task can both decode and run the models."""
 
+    @property
+    def decoders(self) -> int:
+        """The number of processes that run all stages, or all but `Encode`."""
+
+    @property
+    def encoders(self) -> int:
+        """The number of processes that only run `Encode`; 0 if the others run it too."""
+
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterable[Row]:
         """Run `AnnotatePacket`."""
 
@@ -69,6 +77,7 @@ class LocalRunner:
         return map(Probe(self._keys.config, self._storage, self._guarded), rows)
 
     has_packets = True
+    decoders, encoders = 1, 0
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
         keys = self._keys

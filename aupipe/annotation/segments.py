@@ -13,7 +13,7 @@ from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Consecutive frames of one video that one worker decodes.
 

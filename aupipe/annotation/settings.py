@@ -135,4 +135,19 @@ class AnnotateConfig(Section):
 
 def content_hash(*parts: object) -> str:
     """Return the SHA-256 of the JSON of the parts."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(_json(parts).encode()).hexdigest()
+
+
+class ContentHash:
+    """`content_hash` of strings that vary and of constant parts (at least one), whose JSON is made once."""
+
+    def __init__(self, *constant: object) -> None:
+        self._rest = _json(constant)[1:]
+
+    def __call__(self, *varying: str) -> str:
+        """Return `content_hash(*varying, *constant)`."""
+        return hashlib.sha256(f"[{', '.join(map(json.dumps, varying))}, {self._rest}".encode()).hexdigest()
+
+
+def _json(parts: object) -> str:
+    return json.dumps(parts, sort_keys=True, default=str)

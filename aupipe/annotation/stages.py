@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -78,6 +78,13 @@ class ProbeResult:
         record = result["record"] and VideoRecord.from_row(result["record"])
         return cls(row["video_id"], result["reason"], record, [_segment(each) for each in result["segments"]])
 
+    def with_texts_of(self, video: Input) -> ProbeResult:
+        """Return the result with the texts of its input, because a run holds the results of an archive."""
+        uri, video_id = video.uri, video.video_id
+        record = self.record and replace(self.record, uri=redact(uri), video_id=video_id)
+        segments = [replace(each, uri=uri, video_id=video_id) for each in self.segments]
+        return ProbeResult(video_id, self.reason, record, segments)
+
 
 @dataclass(frozen=True)
 class SegmentTask:
@@ -109,6 +116,7 @@ class DecodedPart:
         crops: (M, T, 112, 112, 3) uint8 RGB, as bytes.
         attempts: the number of this attempt at the segment, from 1.
         work_s: CPU time of this part, about.
+        decode_s: the part of it that decodes frames; the rest detects and aligns faces.
         error: the reason why the segment failed; "" if it did not. The part is then without rows.
         lost: the reason why no frame of the segment could be decoded, although the rest of the video may be intact; ""
             if it could. The rows have the status decode_error.
@@ -124,6 +132,7 @@ class DecodedPart:
     work_s: float = 0.0
     error: str = ""
     lost: str = ""
+    decode_s: float = 0.0
 
     def to_row(self) -> Row:
         """Return the part as a row."""
@@ -230,11 +239,12 @@ class Decode:
             if task.segment.sampled_frames is not None:
                 images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
             radius, tracking = self._config.alignment.smoothing_radius, self._config.effective_tracking
-            for part in extract(task.segment, images, self._detector, radius, self._templates, tracking):
+            timed = _Timed(images)
+            for part in extract(task.segment, timed, self._detector, radius, self._templates, tracking):
                 watch.pause()  # The encoder may take any time.
                 yield DecodedPart(
                     task.key, video_id, part.number, part.last, _to_ipc(part.rows), part.crops.tobytes(),
-                    watch.number, time.monotonic() - start,
+                    watch.number, time.monotonic() - start, decode_s=timed.spent_s(),
                 )  # fmt: skip
                 watch.resume()
                 start = time.monotonic()
@@ -264,6 +274,28 @@ class Decode:
                 lost=reason,
             )
         return DecodedPart(task.key, task.segment.video_id, work_s=work_s, error=outcome.reason)
+
+
+class _Timed:
+    """An iterator over frames that measures the time that they take."""
+
+    def __init__(self, images: Iterable[Frame]) -> None:
+        self._images, self._spent_s = iter(images), 0.0
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> Frame:
+        start = time.monotonic()
+        try:
+            return next(self._images)
+        finally:
+            self._spent_s += time.monotonic() - start
+
+    def spent_s(self) -> float:
+        """Return the seconds since the last call."""
+        spent_s, self._spent_s = self._spent_s, 0.0
+        return spent_s
 
 
 def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:

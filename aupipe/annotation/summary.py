@@ -6,12 +6,13 @@ import json
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import aupipe
 from aupipe import facs
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from aupipe.annotation.cache_keys import CacheKeys  # `cache_keys` imports torch
 
 VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
+_ROWS_TOGETHER = 10_000
+_LISTED = 20  # inputs with a reason in the terminal, at most
 
 # Name in run.json → distribution.
 _PACKAGES = {"torch": "torch", "ray": "ray", "av": "av", "opencv": "opencv-python-headless", "pyarrow": "pyarrow"}
@@ -43,6 +46,10 @@ class Summary:
         pending: the number of inputs that are left to a run of another phase.
         frames, work_s, cost: the extracted frames, the CPU time for them, and its price.
         skipped: the skipped files in the named folders.
+        stages: seconds of work of each stage.
+        bound_by: the stage that bound the run; "" if nothing was extracted.
+        better_encoders: a number of encoders that suits the run better; None: it has enough.
+        interrupted: the run was interrupted; `pending` includes the inputs that it did not reach.
     """
 
     out: str
@@ -53,6 +60,18 @@ class Summary:
     work_s: float
     cost: float
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
+    stages: Mapping[str, float] = field(default_factory=dict)
+    bound_by: str = ""
+    better_encoders: int | None = None
+    interrupted: bool = False
+
+    @property
+    def rates(self) -> dict[str, dict[str, float]]:
+        """The seconds of work of each stage, and the frames per second of one process in it."""
+        return {
+            stage: {"work_s": round(seconds, 3), "frames_per_s": round(self.frames / seconds, 3)}
+            for stage, seconds in self.stages.items() if seconds > 0
+        }  # fmt: skip
 
     @property
     def statuses(self) -> Counter[str]:
@@ -79,6 +98,7 @@ class Summary:
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s per frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
+        lines += self._stage_table()
         if skipped := self.skipped.text():
             lines.append(skipped)
         if self.faults:
@@ -91,10 +111,23 @@ class Summary:
         reasons = Counter((record.reason or "").partition(":")[0] for record in incomplete)
         if len(incomplete) > 1:
             lines.append("reasons: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
-        lines += [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete]
+        lines += [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete[:_LISTED]]
+        if more := incomplete[_LISTED:]:
+            lines.append(f"  … and {len(more):,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
         if self.frames:
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
         return "\n".join(lines)
+
+    def _stage_table(self) -> list[str]:
+        if not self.rates:
+            return []
+        lines = [f"  {'stage':<10}{'seconds':>10}{'frames/s':>10}"]
+        for stage, rate in self.rates.items():
+            bound = "  bound the run" if stage == self.bound_by else ""
+            lines.append(f"  {stage:<10}{rate['work_s']:>10,.1f}{rate['frames_per_s']:>10,.1f}{bound}")
+        if self.better_encoders:
+            lines.append(f"  encoder-bound: set encoders={self.better_encoders}, which keeps all processes busy")
+        return lines
 
 
 def write_videos(
@@ -108,21 +141,33 @@ def write_videos(
     Args:
         only: the videos to write; None: all.
     """
-    earlier: dict[str, dict[str, Any]] = {}
-    if storage.exists(VIDEOS_FILE):
-        earlier = {row["video_id"]: row for row in read_parquet(storage.read(VIDEOS_FILE)).to_pylist()}
-    aside = [VideoRecord.from_row(row) for row in earlier.values() if row["status"] in ("quarantined", "duplicate")]
-    rows = {record.video_id: record for record in aside}
+    exists = storage.exists(VIDEOS_FILE)
+    earlier = read_parquet(storage.read(VIDEOS_FILE)) if exists else schema.VIDEOS.empty_table()
+    aside = earlier.filter(pc.is_in(earlier["status"], value_set=pa.array(["quarantined", "duplicate"])))
+    rows = {row["video_id"]: VideoRecord.from_row(row) for row in aside.to_pylist()}
     rows |= {video_id: record for video_id, (record, _) in committed.current().items()}
     rows |= quarantined
     rows = {key: row for key, row in rows.items() if only is None or key in only}
-    ours = set(schema.VIDEOS.names)
-    further = {key: {name: row[name] for name in row.keys() - ours} for key, row in earlier.items()}
-    further |= {video.video_id: dict(video.further) for video in inputs}
+    further = _further(earlier)
+    for video in inputs:
+        further.pop(video.video_id, None)
+        if video.further:
+            further[video.video_id] = dict(video.further)
     names = sorted({name for key in rows for name in further.get(key, {})})
     full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
-    table = pa.Table.from_pylist([rows[key].to_row() | further.get(key, {}) for key in sorted(rows)], schema=full)
-    storage.write(VIDEOS_FILE, schema.to_parquet(table, full))
+    keys = sorted(rows)
+    tables = [full.empty_table()]
+    for first in range(0, len(keys), _ROWS_TOGETHER):  # A row is larger as a dict than in a table.
+        together = [rows[key].to_row() | further.get(key, {}) for key in keys[first : first + _ROWS_TOGETHER]]
+        tables.append(pa.Table.from_pylist(together, schema=full))
+    storage.write(VIDEOS_FILE, schema.to_parquet(pa.concat_tables(tables), full))
+
+
+def _further(videos: pa.Table) -> dict[str, dict[str, Any]]:
+    """Return the values of columns that are not in VIDEOS, by video_id; {} if there is none."""
+    names = [name for name in videos.column_names if name not in schema.VIDEOS.names]
+    rows = videos.select(["video_id", *names]).to_pylist() if names else []
+    return {row.pop("video_id"): row for row in rows}
 
 
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
@@ -156,6 +201,9 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "cost": round(summary.cost, 4),
         "seconds": round(summary.seconds, 3),
         "frames_per_s": round(summary.frames / summary.seconds, 3),
+        "stages": summary.rates,
+        "bound_by": summary.bound_by,
+        "interrupted": summary.interrupted,
         "versions": {
             "aupipe": aupipe.__version__, "python": platform.python_version(),
             **{name: version(package) for name, package in _PACKAGES.items()},

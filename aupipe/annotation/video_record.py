@@ -72,7 +72,7 @@ class VideoRecord:
         # A run holds a record for every video of an archive, so records share the texts that repeat.
         known |= {name: sys.intern(known[name]) for name in _REPEATING if name in known}
         known["losses"] = tuple(known.get("losses", ()))
-        source_hash = row.get("source_hash") or row.get("content")
+        source_hash = known.get("source_hash") or row.get("content")
         fingerprint = known.get("fingerprint", "")
         known["source_hash"] = fingerprint if source_hash in (None, "", fingerprint) else source_hash
         return cls(**known)

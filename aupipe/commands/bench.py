@@ -33,6 +33,7 @@ _EXAMPLES = """\
   bench.py memory --checkpoint demo/run/best --minutes 60
   bench.py preprocess --crops 20000
   bench.py rerun --checkpoint demo/run/best --clips 2000
+  bench.py scale --clips 100000 --videos 100 --minutes 60
   bench.py startup"""
 
 
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     memory = names.add_parser("memory", help="peak memory of workers for a long video, against a minute of it")
     preprocess = names.add_parser("preprocess", help="rate and memory of packing crops")
     rerun = names.add_parser("rerun", help="time of a finished archive run again, and with other thresholds")
+    scale = names.add_parser("scale", help="memory, requests and seconds of the driver on an archive of any size")
     startup = names.add_parser("startup", help="seconds of commands in a new process, beside torch")
     for each in (front, startup):
         each.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved rounds; medians are printed")
@@ -80,6 +82,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     memory.add_argument("--minutes", type=int, default=60, metavar="N", help="length of the long video, with sound")
     preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="number of generated crops")
     rerun.add_argument("--clips", type=int, default=2000, metavar="N", help="number of generated clips, 3 frames each")
+    scale.add_argument("--clips", type=int, default=10_000, metavar="N", help="files of half a minute")
+    scale.add_argument("--videos", type=int, default=0, metavar="N", help="long files beside them")
+    scale.add_argument("--minutes", type=float, default=60.0, metavar="M", help="length of a long file")
+    scale.add_argument("--remote", action="store_true", help="on a local S3 server, each request 20 ms late")
     return job.run(parser, _bench, argv)
 
 
@@ -155,5 +161,6 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "memory": lambda args: _harness(args.name, "memory").measure(args.checkpoint, args.minutes),
     "preprocess": lambda args: [_harness(args.name, "preprocess").measure(args.crops)],
     "rerun": lambda args: _harness(args.name, "rerun").measure(args.checkpoint, args.clips),
+    "scale": lambda args: _harness(args.name, "scale").measure(args.clips, args.videos, args.minutes, args.remote),
     "startup": lambda args: [_harness(args.name, "speed").startup(args.repeats)],
 }

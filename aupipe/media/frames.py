@@ -55,7 +55,7 @@ class Frame:
     restart: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """Consecutive frames of one video, and the seek position from which they are decoded.
 

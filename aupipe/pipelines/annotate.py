@@ -110,6 +110,10 @@ class RayRunner:
         return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - self.keys.config.encoders)
 
     @property
+    def encoders(self) -> int:
+        return self.keys.config.encoders
+
+    @property
     def on_cpus(self) -> dict[str, Any]:
         """Options of tasks that need a CPU."""
         return {"num_cpus": 1, "label_selector": label_selector_for("decode", self.keys.config.resources)}
@@ -136,7 +140,7 @@ class RayRunner:
             # One packet at a time, because a packet that waits for a busy actor could run on another one.
             compute=ActorPoolStrategy(size=min(self.decoders, len(packets)), max_tasks_in_flight_per_actor=1),
         )  # fmt: skip
-        progress = Progress("annotate", sum(packet.frames for packet in packets), "frames")
+        progress = Progress("annotate", sum(packet.frames for packet in packets), "frames", shown=False)
         for row in self._watched("annotate", rows):
             progress.add(PacketResult.from_row(row).frames)
             yield row
@@ -164,7 +168,7 @@ class RayRunner:
             label_selector=label_selector_for("infer" if gpus else "decode", config.resources),
             compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": RETAIN_MEMORY_ENV},
         )  # fmt: skip
-        progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames")
+        progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames", shown=False)
         ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
         for row in self._watched("observe", encoded):
             if row["last"]:
@@ -261,7 +265,7 @@ def _configure(config: AnnotateConfig) -> None:
 def _counted(
     rows: Iterable[Row], stage: str, videos: int, videos_of: Callable[[Row], int] = lambda row: 1
 ) -> Iterator[Row]:
-    progress = Progress(stage, videos, "videos")
+    progress = Progress(stage, videos, "videos", shown=False)
     for row in rows:
         progress.add(videos_of(row))
         yield row

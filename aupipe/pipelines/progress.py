@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 class Progress:
     """The work done out of a total, reported with rate and time left."""
 
-    def __init__(self, stage: str, total: int, unit: str) -> None:
+    def __init__(self, stage: str, total: int, unit: str, shown: bool = True) -> None:
+        """Create the progress of a stage that begins now. `shown`: report it, not only to Ray's metrics."""
+        self._shown = shown
         self._total = total
         self._done = 0
         self._start = self._reported = time.monotonic()
@@ -54,6 +56,8 @@ class Progress:
         return line + (f", {left:.0f} s left" if self._done < self._total else f", {spent:.1f} s")
 
     def _report(self, line: str, end: str) -> None:
+        if not self._shown:
+            return
         if self._terminal:
             sys.stderr.write(f"\x1b[2K{line}{end}")
             sys.stderr.flush()

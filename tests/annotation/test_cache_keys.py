@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aupipe.annotation.settings import ContentHash, content_hash
 from aupipe.annotation.stat_signatures import stat_signature
 
 pytestmark = pytest.mark.unit
@@ -22,3 +23,9 @@ def test_the_signature_of_a_sequence_depends_on_every_image(tmp_path: Path) -> N
     changed = stat_signature(uri)
     (tmp_path / "3.png").write_bytes(b"a")
     assert len({before, changed, stat_signature(uri)}) == 3
+
+
+def test_a_hash_with_constant_parts_is_the_hash_of_all_parts() -> None:
+    constant = ({"b": 1, "a": (2.5, None)}, "é", [1])
+    for varying in (("x",), ("3", 'quoted "é"\n')):
+        assert ContentHash(*constant)(*varying) == content_hash(*varying, *constant), varying

@@ -117,3 +117,52 @@ def test_a_record_survives_a_row() -> None:
     assert one.status is other.status  # A million records share the texts that repeat.
     old = {"uri": "a.mp4", "video_id": "a", "fingerprint": "f", "content": "c"}
     assert VideoRecord.from_row(old).source_hash == "c"
+
+
+def test_many_entries_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 3)
+    storage = Storage(tmp_path)
+    for name in "abcdefg":
+        commit(storage, {name: 2}, generation=1)
+    before = Ledger.read(storage)
+    before.reconcile()
+    assert len(storage.names("_work/ledger", ".json")) == 1
+    assert len(storage.names("_work/ledger", ".jsonl.gz")) == 2
+    assert Ledger.read(storage).current() == before.current()
+    assert content(storage) == dict.fromkeys("abcdefg", 2)
+
+
+def test_a_packed_entry_is_replaced_and_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 1)
+    storage = Storage(tmp_path)
+    for generation, key in enumerate(("k", "other", "k"), start=1):
+        commit(storage, {"a": 3}, generation, key)
+        Ledger.read(storage).reconcile()
+        ((record, entry),) = Ledger.read(storage).current().values()
+        assert (record.decide_key, entry.generation) == (key, generation)
+        assert content(storage) == {"a": 3}
+    Ledger.read(storage).reconcile(keep=())
+    assert Ledger.read(storage).current() == {}
+    assert storage.names("frames") == []
+
+
+def test_a_killed_packing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 2)
+    storage = Storage(tmp_path)
+    for name in "abcd":
+        commit(storage, {name: 2}, generation=1)
+    expected = Ledger.read(storage).current()
+
+    def killed(self: Storage, names: list[str]) -> None:
+        if names:
+            raise KeyboardInterrupt
+
+    committed = Ledger.read(storage)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete_many", killed)
+        with pytest.raises(KeyboardInterrupt):
+            committed.reconcile()
+    assert Ledger.read(storage).current() == expected
+    Ledger.read(storage).reconcile()
+    assert len(storage.names("_work/ledger")) == 2
+    assert Ledger.read(storage).current() == expected

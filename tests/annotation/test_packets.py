@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow.dataset as pads
@@ -132,4 +131,4 @@ def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> 
     }
     planned = plan_packets(pending, limit, 1)
     assert [len(packet.videos) for packet in planned] == packets
-    assert json.loads(planned[0].to_row()["packet"])["generation"] == 1 if planned else True
+    assert Packet.from_row(planned[0].to_row()) == planned[0] if planned else True

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 HARNESS = {
     "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess", "rerun",
-    "startup",
+    "scale", "startup",
 }  # fmt: skip
 PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "pose"}
 

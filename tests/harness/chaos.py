@@ -94,7 +94,8 @@ def measure(
             "kills_with_work_in_flight": sum(count > 0 for count in in_flight),
             "segments_in_flight_at_kills": sum(in_flight), "most_in_flight": max(in_flight, default=0),
             **{name: sum(line[name] for line in lines)
-               for name in ("segments_redone", "redone_beyond", "parts_rewritten", "rows_lost", "rows_twice")},
+               for name in ("segments_redone", "redone_beyond", "parts_rewritten", "rows_lost", "rows_twice",
+                            "wrongly_quarantined")},
             "runs_equal": sum(line["equal"] for line in lines),
             "undisturbed_s": round(undisturbed.span_s, 1),
         }  # fmt: skip
@@ -120,8 +121,13 @@ def _line(run: Run, audit: CommitAudit, expected: dict[str, pa.Table]) -> dict[s
         "segments": len(audit.starts), "segments_redone": audit.restarts, "redone_beyond": audit.excess_restarts,
         "parts_rewritten": sum(count - 1 for count in audit.writes.values()),
         "rows_lost": (expected_rows - rows).total(), "rows_twice": (rows - expected_rows).total(),
+        "wrongly_quarantined": _quarantined(found) - _quarantined(expected),
         "equal": all(found[name].equals(table) for name, table in expected.items()),
     }  # fmt: skip
+
+
+def _quarantined(found: dict[str, pa.Table]) -> int:
+    return found["videos"]["status"].to_pylist().count("quarantined")
 
 
 class _Chaos:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,11 +27,13 @@ class Proxy:
     Attributes:
         requests: method and target of each request.
         received_bytes: bodies of the answers to GET, without those of tunnels.
+        busy: every request is answered with 503, as S3 answers when it is asked to slow down.
     """
 
     port: int = 0
     received_bytes: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
+    busy: bool = False
 
     @property
     def url(self) -> str:
@@ -38,11 +41,12 @@ class Proxy:
 
 
 @contextmanager
-def proxying(to: dict[str, int]) -> Iterator[Proxy]:
+def proxying(to: dict[str, int], latency_s: float = 0.0) -> Iterator[Proxy]:
     """Forward requests and tunnels within the block.
 
     Args:
         to: name of a server → local port that replaces it. Other names are refused, except 127.0.0.1.
+        latency_s: time that each request waits before it is forwarded.
     """
     proxy, lock = Proxy(), threading.Lock()
 
@@ -66,6 +70,12 @@ def proxying(to: dict[str, int]) -> Iterator[Proxy]:
             target = urlsplit(self.path)
             port = to.get(target.hostname or "", target.port or 80)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            time.sleep(latency_s)
+            if proxy.busy:
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             connection = HTTPConnection("127.0.0.1", port, timeout=60)
             headers = {name: value for name, value in self.headers.items() if name not in _HOP_BY_HOP}
             connection.request(self.command, f"{target.path}?{target.query}".rstrip("?"), body or None, headers)

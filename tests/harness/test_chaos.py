@@ -16,6 +16,7 @@ def check(kills: int, kinds: tuple[str, ...], checkpoint: str, archive: Path) ->
     assert totals["kills"] >= kills
     assert totals["runs_equal"] == len(runs)
     assert (totals["rows_lost"], totals["rows_twice"], totals["redone_beyond"]) == (0, 0, 0)
+    assert totals["wrongly_quarantined"] == 0
     assert all(run["segments"] == 2 * len(list(archive.iterdir())) for run in runs)
 
 
