@@ -79,7 +79,7 @@ def test_no_input_exits_2_before_anything_heavy_is_imported(tmp_path: Path) -> N
     [
         (("a.mp4",), "--out"),
         (("a.mp4", "--out", "o", "--limit", "0"), "0 is not a positive number"),
-        (("a.mp4", "--out", "o", "--export", "csv,xml"), "'xml' is none of csv, openface, abaw"),
+        (("a.mp4", "--out", "o", "--export", "csv,xml"), "'xml' is none of csv, openface, events, elan, abaw"),
     ],
 )
 def test_wrong_options_exit_2(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
