@@ -30,7 +30,7 @@ from aupipe.annotation.stat_signatures import stat_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList, plan
-from aupipe.errors import redact
+from aupipe.errors import ConfigError, redact
 from aupipe.faces.detect import Detector
 from aupipe.parquet import read_parquet
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
@@ -185,6 +185,10 @@ def _run(
             with (local_runner if is_local else open_ray)(job, keys, storage) as runner, _interrupted_by_sigterm():
                 done.workers, done.encoders = runner.decoders, runner.encoders
                 done.frames, done.work_s = _carry_out(job, state, keys, storage, runner, progress)
+                changed = _changed(job, state)
+                state.work.quarantine(changed)
+                progress.add_quarantined(changed.values())
+                _withdraw(state.work, Ledger.read(storage), storage)
                 committed = Ledger.read(storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))
@@ -273,9 +277,26 @@ def _carry_out(
     del probed, cached  # They take as much memory as the plan.
     with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
         run = phases.Run(keys, storage, runner, state.committed.next_generation, progress)
-        frames, work_s = phases.extract_and_finalize(run, state.work, job)
-    _withdraw(state.work, state.committed, storage)
-    return frames, work_s
+        return phases.extract_and_finalize(run, state.work, job)
+
+
+def _changed(job: AnnotateJob, state: _State) -> dict[str, str]:
+    """Return the reasons of annotated videos whose file was overwritten since this run listed it, by video_id.
+
+    Their rows may be those of two files. A new listing finds them, because a request for each file at the time when it
+    is decoded would cost more, and could be too early.
+    """
+    try:
+        listed, _ = find_inputs(job.inputs, job.limit, job.config.images)
+    except ConfigError as error:  # What was read has gone since, which does not make its rows wrong.
+        logger.warning("files that were overwritten during the run are not found: %s", error)
+        return {}
+    annotated = [video for video in listed if video.video_id in state.work.extract]
+    return {
+        video_id: f"changed: {redact(state.work.extract[video_id][0].uri)}: it was overwritten during the run"
+        for video_id, signature in stat_signatures(annotated).items()
+        if signature and state.signatures[video_id] not in ("", signature)
+    }
 
 
 def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, VideoRecord]:
@@ -296,10 +317,11 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
     current = committed.current()
     withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
     if withdrawn:
-        # A record without keys makes the next run retry a video that failed because of an internal error.
+        # A record without keys makes the next run retry a video that failed because of an internal error, or whose file
+        # was overwritten, even if it has the same bytes.
         records = [
             replace(record, fingerprint="", source_hash="", head_key="", decide_key="")
-            if faults.is_internal(record.reason)
+            if faults.is_internal(record.reason) or faults.is_changed(record.reason)
             else record
             for record in withdrawn
         ]

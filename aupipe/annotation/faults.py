@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 import aupipe
 from aupipe.annotation.settings import content_hash
-from aupipe.errors import MediaError, TimedOutError, WorkerDiedError, as_reason, redact
+from aupipe.errors import ChangedError, MediaError, TimedOutError, WorkerDiedError, as_reason, redact
 from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
@@ -84,6 +84,11 @@ def reason_for(error: BaseException) -> str:
 def is_internal(reason: str | None) -> bool:
     """Return whether a reason in videos.parquet is an internal error."""
     return any(part.startswith(f"{INTERNAL_ERROR}:") for part in (reason or "").split("; "))
+
+
+def is_changed(reason: str | None) -> bool:
+    """Return whether a reason in videos.parquet is an overwritten file."""
+    return (reason or "").startswith(f"{ChangedError.reason}:")
 
 
 def delete_logs(storage: Storage, video_ids: Collection[str]) -> None:

@@ -300,6 +300,7 @@ def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFil
     protocol = uri.partition("://")[0]
     try:
         filesystem, top = filesystem_of(uri)
+        filesystem.invalidate_cache()  # A second listing in a run finds what has changed since the first.
         if glob.has_magic(top) and not filesystem.exists(top):
             visible, hidden = _split_hidden(filesystem.glob(top), top)
             return _joined([_search_remote(f"{protocol}://{path}", images) for path in visible], hidden, uri)

@@ -91,7 +91,7 @@ EVENTS = pa.schema(
 REASONS = {
     # Status quarantined: the video has no rows.
     "not_found": "no such file",
-    "changed": "the file was overwritten while it was read",
+    "changed": "the file was overwritten during the run, so its rows were withdrawn; the next run annotates it",
     "permission_denied": "no permission to read it",
     "unreadable": "the file system could not read it",
     "not_a_video": "FFmpeg does not support the format, or it is a playlist, which references other files or hosts",

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from harness.webserver import running
 
+_BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"  # of S3
 _HOP_BY_HOP = ("Proxy-Connection", "Connection", "Expect")
 
 
@@ -73,8 +74,9 @@ def proxying(to: dict[str, int], latency_s: float = 0.0) -> Iterator[Proxy]:
             time.sleep(latency_s)
             if proxy.busy:
                 self.send_response(503)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(_BUSY)))
                 self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else _BUSY)
                 return
             connection = HTTPConnection("127.0.0.1", port, timeout=60)
             headers = {name: value for name, value in self.headers.items() if name not in _HOP_BY_HOP}
