@@ -35,6 +35,8 @@ TRANSIENT = (
     "EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
     "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
     "InternalError",
+    # The messages of these errors in s3fs. An answer to HEAD has no body, so it has no code of S3.
+    "Service Unavailable", "reduce your request rate", "encountered an internal error",
 )  # fmt: skip
 _WAITS_S = (1, 2, 4, 8, 16, 32)
 _TEMPORARY = ".aupipe-tmp-"

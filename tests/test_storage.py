@@ -6,10 +6,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from s3fs.errors import translate_boto_error
 
 from aupipe.commands.job import location
 from aupipe.errors import ConfigError
-from aupipe.storage import Storage, local_path, open_input
+from aupipe.storage import TRANSIENT, Storage, is_transient, local_path, open_input
 
 pytestmark = pytest.mark.unit
 
@@ -108,3 +110,19 @@ def test_a_file_uri_is_a_plain_path(tmp_path: Path) -> None:
         assert file.read() == b"1"
     assert location(f"file://{tmp_path}/my%20films") == f"{tmp_path}/my films"
     assert location("file://my%20films") == str(Path.cwd() / "my films")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "expected"),
+    [
+        ("503", "Service Unavailable", True),  # of HEAD, whose answer has no body
+        ("SlowDown", "Please reduce your request rate.", True),
+        ("InternalError", "We encountered an internal error. Please try again.", True),
+        ("403", "Forbidden", False),
+        ("404", "Not Found", False),
+    ],
+)
+def test_a_busy_server_is_no_permanent_error(code: str, message: str, expected: bool) -> None:
+    error = translate_boto_error(ClientError({"Error": {"Code": code, "Message": message}}, "GetObject"))
+    assert is_transient(error) is expected
+    assert any(name in str(error) for name in TRANSIENT) is expected  # as Ray Data searches it

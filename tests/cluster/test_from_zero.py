@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from harness.autoscale import AutoscalingCluster
+from harness.clips import scene, write_clip
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -30,10 +31,10 @@ ON_DEMAND = ["resources.gpu=true", "resources.pools=true", "resources.device=cpu
 
 
 @contextmanager
-def nodes_of(file: str) -> Iterator[AutoscalingCluster]:
+def nodes_of(file: str, update_s: int = 1) -> Iterator[AutoscalingCluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: Ray creates sockets below it
     try:
-        with AutoscalingCluster(ROOT / file, folder / "ray", idle_s=60, cpus=2) as cluster:
+        with AutoscalingCluster(ROOT / file, folder / "ray", idle_s=60, cpus=2, update_s=update_s) as cluster:
             yield cluster
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -76,3 +77,14 @@ def test_trials_of_a_search_run_at_the_same_time(make_store: Callable[..., str],
     assert [row["status"] for row in table] == ["finished"] * 4
     began = sorted(row["began"] for row in table)
     assert began[1] < min(row["ended"] for row in table)
+
+
+def test_waiting_for_nodes_is_no_lack_of_progress(exported_checkpoint: str, tmp_path: Path) -> None:
+    """The first node starts 90 s after the cluster, and the guard ends a job after 50 s."""
+    for number in range(2):
+        write_clip(tmp_path / f"in/{number}.mp4", scene(12, size=(96, 72), face=64, seed=number))
+    settings = ["engine=ray", "resources.pools=true", "resources.gpu=false", "limits.no_progress_s=50"]
+    with nodes_of("cluster.yaml", update_s=90) as cluster:
+        places = ["--input", f"{tmp_path}/in", "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"]
+        run(cluster, "annotate", *places, "--workers", "1", settings=settings)
+    assert pq.read_table(tmp_path / "out/videos.parquet")["status"].to_pylist() == ["ok", "ok"]

@@ -71,10 +71,11 @@ class AutoscalingCluster:
         folder: folder for Ray's files; its path must be short because Ray creates sockets in it.
         idle_s: seconds after which an idle node leaves.
         cpus: CPUs of a node; few, so that several nodes fit on this machine.
+        update_s: interval at which the autoscaler starts nodes; the first one starts after up to as long.
     """
 
-    def __init__(self, cluster_file: Path, folder: Path, *, idle_s: float, cpus: int) -> None:
-        self._folder = folder
+    def __init__(self, cluster_file: Path, folder: Path, *, idle_s: float, cpus: int, update_s: int = 1) -> None:
+        self._folder, self._update_s = folder, update_s
         self._types = _node_types(yaml.safe_load(cluster_file.read_text()), idle_s, cpus)
         self._port = free_port()
         self.environment = os.environ | {
@@ -86,8 +87,9 @@ class AutoscalingCluster:
         config = self._folder / "autoscaling.json"
         config.write_text(json.dumps(self._config(_HEAD_ID)))
         environment = self.environment | {
-            "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1",
-            "RAY_CLOUD_INSTANCE_ID": _HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
+            "AUTOSCALER_UPDATE_INTERVAL_S": str(self._update_s), "RAY_FAKE_CLUSTER": "1",
+            "RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": _HEAD_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
         }  # fmt: skip
         environment.pop("RAY_ADDRESS")
         options = [f"--port={self._port}", f"--autoscaling-config={config}", "--num-cpus=0", "--num-gpus=0"]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import s3fs
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 WEED = Path(sys.executable).with_name("weed")
 
@@ -51,7 +52,7 @@ class S3Server:
             )
             try:
                 files.mkdir("archive")
-            except OSError:
+            except (OSError, BotoCoreError):
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
             else:
