@@ -188,8 +188,7 @@ def _run(
                 changed = _changed(job, state)
                 state.work.quarantine(changed)
                 progress.add_quarantined(changed.values())
-                _withdraw(state.work, Ledger.read(storage), storage)
-                committed = Ledger.read(storage)
+                committed = _withdraw(state.work, Ledger.read(storage), storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))
         except KeyboardInterrupt:
@@ -312,8 +311,11 @@ def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, Vide
     }
 
 
-def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
-    """Commit the quarantined records of videos that earlier runs annotated, which removes their old rows."""
+def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:
+    """Commit the quarantined records of videos that have rows, or had them in earlier runs, which removes the rows.
+
+    Return the ledger after it.
+    """
     current = committed.current()
     withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
     if withdrawn:
@@ -325,8 +327,10 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> None:
             else record
             for record in withdrawn
         ]
-        generation = Ledger.read(storage).next_generation
-        ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, generation, rows_per_file=1)
+        frames, events = FRAMES.empty_table(), EVENTS.empty_table()
+        entry = ledger.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
+        committed.entries[entry.name] = entry
+    return committed
 
 
 @contextmanager

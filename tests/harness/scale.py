@@ -117,7 +117,7 @@ def _in_own_process(
     process = context.Process(target=annotate_unread, args=(inputs, out, minutes, environment, sent))
     process.start()
     sent.close()
-    counted = 0
+    counted = len(proxy.requests) if proxy else 0
     try:
         while True:
             line = received.recv()
