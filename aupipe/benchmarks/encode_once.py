@@ -10,21 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch import nn
 
-from aupipe import facs
+from aupipe.benchmarks.noise_store import generate
 from aupipe.data import embedding_store
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
 from aupipe.errors import AupipeError, ConfigError
-from aupipe.faces import CROP_SIZE_PX
-from aupipe.faces.align import ARCFACE_TEMPLATE
-from aupipe.facestore import jpeg, write
 from aupipe.facestore.read import FaceStore
-from aupipe.facestore.schema import StoreHeader
-from aupipe.media.audio import AudioBlock
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.storage import Storage
 from aupipe.training import recipe, task_data
@@ -33,8 +27,6 @@ from aupipe.training.learner import build_learner
 from aupipe.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-_RATE_HZ, _FRAMES_PER_S = 16_000, 30
-_DETAIL = 20  # side of the noise in pixels; enlarged it makes a JPEG of about the size of a face's
 
 _PROMPTS = (
     "stages.prompts.augment={flip: false, gain: 0, contrast: 0, saturation: 0}",
@@ -109,7 +101,7 @@ def measure(names: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
 def _measured(case: Case, folder: Storage, repeats: int) -> dict[str, Any]:
     overrides = [*case.settings, f"stages.{case.stage}.batch={case.batch}"]
     plan = recipe.read(case.recipe, quick=case.quick, overrides=overrides)
-    index = _generate(Storage(folder.path("store")), case)
+    index = generate(Storage(folder.path("store")), videos=case.videos, frames=case.frames, key=str(case))
     fly = _trainer(plan, case.stage, index, {})
     started = time.perf_counter()
     embeddings = _encode(fly, index, Storage(folder.path("embeddings")))
@@ -169,40 +161,3 @@ def _encode(trainer: engine.Trainer, index: FaceStore, out: Storage) -> dict[Tas
         folder.write(part, embedding_store.encode_part(encoder, plain, index, part, CPU))
     embedding_store.write_card(folder, plain)
     return dict.fromkeys(trainer.loaders, EmbeddingFolders((folder.root,), ()))
-
-
-def _generate(storage: Storage, case: Case) -> FaceStore:
-    """Write a store of noise with random labels and audio, and one video for validation."""
-    rng = np.random.default_rng(0)
-    names = []
-    for split, videos in (("train", case.videos), ("validation", 1)):
-        part = write.ShardWriter()
-        for video in range(videos):
-            frames, name = case.frames, f"{split}{video}"
-            part.add(
-                write.rows(
-                    video_id=name, frames=np.arange(1, frames + 1), images=[_crop(rng) for _ in range(frames)],
-                    au=rng.integers(0, 2, (frames, len(facs.AUS))), expression=rng.integers(0, 7, frames),
-                    source="noise",
-                )
-            )  # fmt: skip
-            samples = rng.integers(-3000, 3000, (1, frames * _RATE_HZ // _FRAMES_PER_S), dtype=np.int16)
-            storage.write(write.audio_name(name), write.audio_file(name, [AudioBlock(0.0, _RATE_HZ, samples)]))
-        names.append(write.shard_name(split, 0, str(case)))
-        storage.write(names[-1], part.finish())
-    template = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)
-    write.finish(
-        storage,
-        StoreHeader(
-            edition="noise", source="noise", license="", template=template, template_source="arcface",
-            n_expressions=7, settings={},
-        ),
-        names,
-    )  # fmt: skip
-    return FaceStore.open(storage.root)
-
-
-def _crop(rng: np.random.Generator) -> bytes:
-    """Return the JPEG of a crop of noise."""
-    noise = rng.integers(0, 256, (_DETAIL, _DETAIL, 3), dtype=np.uint8)
-    return jpeg.encode(cv2.resize(noise, (CROP_SIZE_PX, CROP_SIZE_PX)))

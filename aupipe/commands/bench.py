@@ -24,6 +24,7 @@ _EXAMPLES = """\
   bench.py encode_once
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
   bench.py pose
+  bench.py train
     from a clone of the repository:
   bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     rerun = names.add_parser("rerun", help="time of a finished archive run again, and with other thresholds")
     scale = names.add_parser("scale", help="memory, requests and seconds of the driver on an archive of any size")
     startup = names.add_parser("startup", help="seconds of commands in a new process, beside torch")
-    for each in (front, startup):
+    train = names.add_parser("train", help="training samples per second, beside a plain PyTorch loop; minutes")
+    for each in (front, startup, train):
         each.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved rounds; medians are printed")
     for each in (jitter, bias):
         each.add_argument(
@@ -142,6 +144,12 @@ def _pose(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [pose.measure(args.heads, args.seed)]
 
 
+def _train(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import train
+
+    return [train.measure(args.repeats)]
+
+
 def _frame_accounting(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [_harness(args.name, "video_cases").measure(args.only)]
 
@@ -163,4 +171,5 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "rerun": lambda args: _harness(args.name, "rerun").measure(args.checkpoint, args.clips),
     "scale": lambda args: _harness(args.name, "scale").measure(args.clips, args.videos, args.minutes, args.remote),
     "startup": lambda args: [_harness(args.name, "speed").startup(args.repeats)],
+    "train": _train,
 }

@@ -15,7 +15,7 @@ HARNESS = {
     "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess", "rerun",
     "scale", "startup",
 }  # fmt: skip
-PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "pose"}
+PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "pose", "train"}
 
 
 def test_every_name_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
