@@ -42,7 +42,9 @@ class Display:
         width, height = self.size(frame)
         hdr = hdr_of(frame)
         if not hdr and (width, height) == (frame.width, frame.height):
-            return _upright(frame, frame.to_ndarray(format="rgb24"))
+            # Without `threads` each frame would start as many threads as the machine has CPUs.
+            converted = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+            return _upright(frame, converted.to_ndarray())
         converted = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC,
             dst_color_trc=ColorTrc.IEC61966_2_1 if hdr else None,

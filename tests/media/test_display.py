@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -98,6 +99,13 @@ def test_every_row_has_the_size_of_its_frame(tmp_path: Path) -> None:
     _, rows = single_process.annotate(path, tmp_path / "out")
     assert rows["frame_width"].to_pylist() == rows["frame_height"].to_pylist() == [96] * 6 + [160] * 6
     assert link_faces(rows, TrackingConfig()).tolist() == [0] * 12
+
+
+def test_a_plain_frame_is_converted_as_by_pyav(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp4", scene(3, size=(97 * 2, 144), face=120), options=SHARP)
+    with av.open(str(path)) as container:
+        expected = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert all(map(np.array_equal, pictures(path), expected))
 
 
 def test_landmarks_are_smoothed_in_the_pixels_of_their_own_frame() -> None:
