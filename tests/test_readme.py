@@ -20,6 +20,7 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands import cli, job
 from aupipe.config import Section
 from aupipe.errors import ConfigError
+from aupipe.evaluation.settings import SubmitConfig
 from aupipe.images.job import ImagesConfig
 from aupipe.models import default_models
 from aupipe.pipelines.evaluate import EvaluateConfig
@@ -34,7 +35,7 @@ PAGES = ("README.md", "jobs/README.md", "aupipe/recipes/README.md", ".github/CON
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 SETTINGS: dict[str, tuple[type[Section], ...]] = {
     "annotate": (AnnotateConfig,), "evaluate": (EvaluateConfig,), "synthesize": (SynthesisConfig,),
-    "preprocess": (PreprocessConfig, ImagesConfig),
+    "preprocess": (PreprocessConfig, ImagesConfig), "submit": (SubmitConfig,),
 }  # fmt: skip
 RECIPES = sorted(path.stem for path in (ROOT / "aupipe/recipes").glob("*.yaml"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -117,6 +118,7 @@ MINIMAL = {
     "synthesize": ["--out", "a"], "preprocess": ["--data", "a", "--out", "b"],
     "train": ["--recipe", "a", "--data", "b", "--out", "c"], "tune": ["--recipe", "a", "--data", "b", "--out", "c"],
     "convert": ["a", "--out", "b.safetensors"], "bench": ["fuzz"], "report": ["a"],
+    "submit": ["--annotation", "a", "--out", "b"],
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from aupipe.affwild2.layout import EDITIONS, Layout, read_layout
+from aupipe.affwild2.layout import EDITIONS, Layout, Track, read_layout
 from aupipe.affwild2.pack import pack_audio, pack_crops
 from aupipe.affwild2.pack_videos import pack_videos
 from aupipe.affwild2.plan import Plan, Source, make_plan
@@ -20,7 +20,7 @@ from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.template import Template
 from aupipe.facestore.job import FileTask, measured_template
-from aupipe.facestore.schema import StoreCard, StoreHeader
+from aupipe.facestore.schema import TEST, StoreCard, StoreHeader
 from aupipe.facestore.write import audio_name, finish
 from aupipe.storage import Storage
 
@@ -70,13 +70,20 @@ class AffWild2Job:
         """File names of the parts."""
         return [unit.name for unit in self.plan.units]
 
+    def _tests(self) -> list[Track]:
+        """Return the test tracks that are packed."""
+        packed = {
+            track.name for unit in self.plan.units if unit.split == TEST for p in unit.pieces for track in p.tracks
+        }
+        return [track for track in self.layout.tests if track.name in packed]
+
     def files(self) -> list[FileTask]:
         """Return all files of the store except the card."""
         root = self.layout.root
         own = pack_videos, {"root": root, "detector": self.config.detector, "alignment": self.config.alignment}
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
-        videos = {track.video_id: track.video for track in self.layout.tracks if track.video}
+        videos = {track.video_id: track.video for track in (*self.layout.tracks, *self._tests()) if track.video}
         audio = {name: functools.partial(pack_audio, name, root=root, video=file) for name, file in videos.items()}
         return parts + [FileTask(audio_name(name), 0, make) for name, make in sorted(audio.items())]
 
@@ -107,7 +114,8 @@ class AffWild2Job:
         lines = [
             f"{layout.root}: edition {layout.edition}, {len(layout.tracks)} annotated tracks of "
             f"{len({track.video_id for track in layout.tracks})} videos, {len(layout.videos)} video files, "
-            f"{len(layout.unannotated)} crop folders without annotation, {len(layout.test_lists)} test lists; "
+            f"{len(self._tests())} of {len(layout.tests)} test tracks with {self.source}, "
+            f"{len(layout.test_lists)} test lists; "
             f"source: {self.source}"
         ]
         if plan.leaked:
@@ -130,6 +138,11 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     layout = read_layout(data, config.data.edition)
     with_crops = any(track.crops for track in layout.tracks)
     with_video = any(track.video for track in layout.tracks)
+    if source is None and layout.packs and not with_crops:
+        raise DatasetError(
+            f"{data}: crops were found (in {layout.packs[0]}), but none of an annotated video; "
+            "fix: unpack the crops of all videos, or decode the videos with --source videos"
+        )
     if source is None:
         source = "crops" if with_crops else "videos"
     if source == "crops" and not with_crops:

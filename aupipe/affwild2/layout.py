@@ -7,12 +7,13 @@ into other folders.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aupipe import facs
 from aupipe.errors import DatasetError
 from aupipe.hidden_files import is_hidden
+from aupipe.manifests import decode_text, split_lines
 from aupipe.storage import Storage
 
 TASKS = ("au", "expr")
@@ -20,6 +21,7 @@ _SPLIT_FOLDERS = {"train_set": "train", "training_set": "train", "validation_set
 _VIDEO_SUFFIXES = (".mp4", ".avi")
 _CROP = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 _MAX_DEPTH = 4
+_AU_LIST = re.compile(r"(?<![a-z])au(?![a-z])|action_unit", re.IGNORECASE)
 _PERSON = re.compile(r"(?P<video>.+)_(?P<person>left|right)")
 
 
@@ -75,16 +77,22 @@ class Layout:
     root: str
     edition: str
     tracks: tuple[Track, ...]  # tracks with an annotation file, sorted by name
-    unannotated: tuple[str, ...]  # names of crop folders without annotation, mostly test videos
+    tests: tuple[Track, ...]  # tracks to predict, sorted by name; see `_test_tracks`
     videos: Mapping[str, str]  # base video → file below the root
     test_lists: tuple[str, ...]
     ambiguous: tuple[str, ...]  # skipped video files, because another file has the same name
+    packs: tuple[str, ...]  # folders of crop folders, below the root
 
 
 def split_person(name: str) -> tuple[str, str]:
     """Return (base video, "" | "left" | "right"). Only a suffix counts: `a_left_b` is a base video."""
     match = _PERSON.fullmatch(name)
     return (match["video"], match["person"]) if match else (name, "")
+
+
+def track_name(video: str, person: str) -> str:
+    """Return VIDEO, VIDEO_left or VIDEO_right, from which `split_person` returns both."""
+    return f"{video}_{person}" if person else video
 
 
 def frame_of_crop(name: str) -> int | None:
@@ -115,25 +123,30 @@ def read_layout(root: str, edition: str | None = None) -> Layout:
         stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
         if videos.setdefault(stem, name) != name:
             ambiguous.append(name)
-    names = sorted({track for by_track in annotations.values() for track in by_track})
+    names = {track for by_track in annotations.values() for track in by_track}
+    packs: dict[str, frozenset[str]] = {}
+    for path in found.packs:
+        packs |= _packs(storage, path, names | set(videos))
+
+    def track(name: str, annotations: Mapping[str, Annotation]) -> Track:
+        crops = tuple(f"{pack}/{name}" for pack in packs if name in packs[pack])
+        return Track(name, annotations, crops, videos.get(name) or videos.get(split_person(name)[0]))
+
     tracks = tuple(
-        Track(
-            name=name,
-            annotations={task: by_track[name] for task, by_track in annotations.items() if name in by_track},
-            crops=tuple(f"{pack}/{name}" for pack in found.packs if name in found.packs[pack]),
-            video=videos.get(name) or videos.get(split_person(name)[0]),
-        )
-        for name in names
+        track(name, {task: by_track[name] for task, by_track in annotations.items() if name in by_track})
+        for name in sorted(names)
     )
-    unannotated = sorted({name for pack in found.packs.values() for name in pack} - set(names))
+    with_crops = {name for pack in packs.values() for name in pack}
+    tests = tuple(track(name, {}) for name in _test_tracks(storage, found.test_lists, names, with_crops, videos))
     return Layout(
         root=storage.root,
         edition=edition,
         tracks=tracks,
-        unannotated=tuple(unannotated),
+        tests=tests,
         videos=videos,
         test_lists=tuple(sorted(found.test_lists)),
         ambiguous=tuple(ambiguous),
+        packs=tuple(packs),
     )
 
 
@@ -142,7 +155,7 @@ class _Found:
 
     def __init__(self) -> None:
         self.tasks: dict[str, list[str]] = {}  # folder name → paths
-        self.packs: dict[str, frozenset[str]] = {}  # crop pack → track names
+        self.packs: list[str] = []
         self.videos: list[str] = []
         self.test_lists: list[str] = []
 
@@ -168,19 +181,54 @@ def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
         if name.lower() in _TASK_FOLDERS:
             found.tasks.setdefault(_TASK_FOLDERS[name.lower()], []).append(path)
         elif name.lower().startswith("cropped_aligned"):
-            found.packs |= _packs(storage, path)
+            found.packs.append(path)
         elif not name.lower().startswith("cropped") and depth:  # cropped/ contains the same faces, not aligned
             _walk(storage, path, depth - 1, found)
 
 
-def _packs(storage: Storage, path: str) -> dict[str, frozenset[str]]:
-    """Return the crop packs at `path`; after unpacking a pack is often one folder deeper than intended."""
-    folders = [name for name in storage.children(path)[0] if not is_hidden(name)]
-    inner = [name for name in folders if name.lower().startswith("cropped_aligned")]
-    packs = {path: frozenset(folders) - set(inner)}
-    for name in inner:
-        packs |= _packs(storage, f"{path}/{name}")
-    return packs
+def _packs(storage: Storage, path: str, known: Collection[str]) -> dict[str, frozenset[str]]:
+    """Return the crop packs at and below `path`: folder → names of its tracks.
+
+    Unpacked archives are often deeper than intended, as in `cropped_aligned_images/batch1 (1)/cropped_aligned/VIDEO`.
+    A folder with folders and without crops is therefore searched, unless it has the name of a `known` track.
+    """
+    tracks, deeper = [], dict[str, frozenset[str]]()
+    for name in storage.children(path)[0]:
+        if is_hidden(name):
+            continue
+        if name not in known:
+            folders, files = storage.children(f"{path}/{name}")
+            if any(not is_hidden(each) for each in folders) and not any(map(frame_of_crop, files)):
+                deeper |= _packs(storage, f"{path}/{name}", known)
+                continue
+        tracks.append(name)
+    return ({path: frozenset(tracks)} if tracks else {}) | deeper
+
+
+def _test_tracks(
+    storage: Storage, lists: Sequence[str], annotated: set[str], with_crops: set[str], videos: Mapping[str, str]
+) -> list[str]:
+    """Return the names of the tracks to predict, sorted.
+
+    They are those in the test lists of the AU task, or in all test lists if none has AU in its name. Without a list
+    they are the crop folders without annotation, and the videos of which no person has crops or an annotation.
+    """
+    own = [name for name in lists if _AU_LIST.search(name.rsplit("/", 1)[-1])]
+    if lists:
+        return sorted({track for name in own or lists for track in _listed(storage, name)})
+    found = with_crops - annotated
+    people = {split_person(name)[0] for name in annotated | found} | annotated | found
+    return sorted(found | (set(videos) - people))
+
+
+def _listed(storage: Storage, name: str) -> Iterator[str]:
+    """Yield the tracks of a test list: one name per line, or the sample file of a submission."""
+    for line in split_lines(decode_text(storage.read(name), storage.path(name), errors="replace")):
+        track = line.split(",")[0].strip().strip('"').split("/")[0]
+        if track.lower().endswith((*_VIDEO_SUFFIXES, ".txt")):
+            track = track.rsplit(".", 1)[0]
+        if track and track != "image_location":
+            yield track
 
 
 def _edition(root: str, name: str | None, found: _Found) -> str:

@@ -47,7 +47,9 @@ class LabeledSlice:
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """(n,) rows with a label of any task."""
+        """(n,) rows with a label of any task; all rows of a test track, which has no annotation."""
+        if not self.track.annotations:
+            return np.ones(len(self.outcome), bool)
         return (self.au[:, 0] != facs.UNKNOWN) | (self.expression != facs.UNKNOWN)
 
 
@@ -110,15 +112,23 @@ def add(
             source=source,
         )
     )
+    if not person.labels:
+        tally = {"test.rows": len(person.outcome)} | _outcomes("test", person.outcome)
+        part.count_outcomes(person.track.name, tally)
     for task, labels in person.labels.items():
         span = slice(piece.first, piece.stop)
         bad, known = labels.bad[span], labels.known[span]
         outcome = person.outcome[: len(known)]
         tally = {f"{task}.rows": len(known), f"{task}.bad_line": int(bad.sum())}
         tally[f"{task}.unknown"] = int((~known & ~bad).sum())
-        reasons, counts = np.unique(outcome[known].astype(str), return_counts=True)
-        tally |= {f"{task}.{reason}": int(count) for reason, count in zip(reasons, counts, strict=True)}
+        tally |= _outcomes(task, outcome[known])
         part.count_outcomes(person.track.name, tally, labels.problems if piece.first == 0 else ())
+
+
+def _outcomes(task: str, outcome: npt.NDArray[np.object_]) -> dict[str, int]:
+    """Return "TASK.OUTCOME" → number of rows."""
+    reasons, counts = np.unique(outcome.astype(str), return_counts=True)
+    return {f"{task}.{reason}": int(count) for reason, count in zip(reasons, counts, strict=True)}
 
 
 def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | None:
@@ -180,7 +190,7 @@ def _compare_with_container(
     part: ShardWriter, piece: VideoSlice, person: LabeledSlice, info: VideoInfo | MediaError | None
 ) -> None:
     """Count, once per track, the difference in length between annotation and container."""
-    if piece.first or info is None:
+    if piece.first or info is None or not person.labels:
         return
     if isinstance(info, MediaError):
         part.count_outcomes(person.track.name, {f"video.{info.reason}": 1})

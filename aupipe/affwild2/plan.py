@@ -13,10 +13,11 @@ from typing import Literal
 from aupipe.affwild2.labels import check_header, parse
 from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.splits import LeakFilter, official
-from aupipe.errors import DatasetError
-from aupipe.facestore.schema import FILE_ROWS, SPLITS
+from aupipe.errors import DatasetError, MediaError
+from aupipe.facestore.schema import FILE_ROWS, SPLITS, TEST
 from aupipe.facestore.write import shard_name
 from aupipe.hidden_files import is_hidden
+from aupipe.media.probe import probe
 from aupipe.storage import Storage
 
 Source = Literal["crops", "videos"]
@@ -97,15 +98,19 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
             _count_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
         elif track.video:
             digests[track.video] = str(storage.size(track.video))
+    for track in layout.tests:
+        lengths[track.name] = _test_rows(storage, track, source, digests)
+        if not lengths[track.name]:
+            outcomes.setdefault(track.name, Counter())[f"test.no_{source}"] += 1
     _check_labels(layout, storage)
     units = []
-    for split in SPLITS:
+    for split in (*SPLITS, TEST):
         pieces = _slices(_pieces(layout, split, splits, lengths, by_track=source == "crops"))
         for ordinal, unit_pieces in enumerate(_pack(pieces)):
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
             key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
             units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
-        if not any(unit.split == split for unit in units):
+        if split != TEST and not any(unit.split == split for unit in units):
             raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
     return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked)
 
@@ -149,20 +154,45 @@ def _count_crops(storage: Storage, track: Track, rows: int, tally: Counter[str],
                 tally["images.without_row"] += 1
 
 
+def _test_rows(storage: Storage, track: Track, source: Source, digests: dict[str, str]) -> int:
+    """Return the number of frames of a track without annotation: the video's, and at least up to its last crop.
+
+    0 means that the track has nothing to pack.
+    """
+    last = 0
+    if source == "crops":
+        for folder in track.crops:
+            files = storage.children(folder)[1]
+            digests[folder] = str(len(files))
+            last = max(last, *(frame_of_crop(name) or 0 for name in files if not is_hidden(name)), 0)
+        if not last:
+            return 0
+    if track.video is None:
+        return last
+    if source == "videos":
+        digests[track.video] = str(storage.size(track.video))
+    try:
+        return max(last, probe(storage.path(track.video)).frames_expected)
+    except MediaError:
+        return last
+
+
 def _pieces(
     layout: Layout, split: str, splits: Mapping[tuple[str, str], str], lengths: Mapping[str, int], *, by_track: bool
 ) -> Iterator[VideoSlice]:
     """Yield whole tracks, or whole base videos, of a split."""
     groups: dict[tuple[str, str], list[Track]] = {}
-    for track in layout.tracks:
-        if any(splits.get((track.name, task)) == split for task in track.annotations):
+    for track in layout.tests if split == TEST else layout.tracks:
+        chosen_tasks = [splits.get((track.name, task)) == split for task in track.annotations]
+        if any(chosen_tasks) or (split == TEST and lengths[track.name]):
             groups.setdefault((track.video_id, track.person if by_track else ""), []).append(track)
     for (video_id, _), tracks in sorted(groups.items()):
         chosen = []
         for track in sorted(tracks, key=lambda track: track.person):
             names = [(t, track.annotations[t].name) for t in TASKS if splits.get((track.name, t)) == split]
             chosen.append(TrackSlice(track.name, track.person, tuple(names), track.crops))
-        rows = max(lengths[name] for track in chosen for _, name in track.annotations)
+        names_of = [name for track in chosen for _, name in track.annotations]
+        rows = max(lengths[name] for name in names_of or [track.name for track in chosen])
         yield VideoSlice(video_id, tuple(chosen), tracks[0].video, 0, rows)
 
 

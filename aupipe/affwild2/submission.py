@@ -55,16 +55,20 @@ def fill_tracks(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return probabilities (count, 12) per track, in the order of `counts` (track → number of frames).
 
+    A track in which no frame has a face has 0 everywhere, because the organizers require its lines.
+
     Raises:
-        DatasetError: a track has no predictions.
+        DatasetError: a track is missing.
     """
     result = {}
     for track, count in counts.items():
-        if track not in predictions or not len(predictions[track].frames):
+        if track not in predictions:
             raise DatasetError(
                 f"nothing is predicted for {track}, which the submission must contain; annotate it first"
             )
-        result[track] = fill(predictions[track], count, gaps.MAX_GAP_S * frame_rate_hz(track))
+        known = predictions[track]
+        max_gap_frames = gaps.MAX_GAP_S * frame_rate_hz(track)
+        result[track] = fill(known, count, max_gap_frames) if len(known.frames) else np.zeros((count, len(facs.AUS)))
     return result
 
 

@@ -15,6 +15,14 @@ class ScoringConfig(Section):
     tune: bool = False
 
 
+class SubmitConfig(Section):
+    """All settings of `submit.py`."""
+
+    ensemble: EnsembleRule = "mean"  # Rule that combines several checkpoints.
+    inference: Inference = Inference()
+    resources: Resources = Resources()
+
+
 class EvaluateConfig(Section):
     """All settings of `evaluate.py`."""
 

@@ -1,7 +1,7 @@
 """Reading of face stores: row groups for training, and label columns without images for samplers, folds and thresholds.
 
 Rows of a split are numbered 0 … rows−1 in file order: by video, person, frame. The split `all` is the concatenation of
-all splits of the store, with its own row numbers.
+all splits with labels, with its own row numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from aupipe import facs
 from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
-from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, Shard, StoreCard
+from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, TEST, Shard, StoreCard
 from aupipe.facestore.shard_reader import parquet, read_columns, read_group, storage_of
 from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
@@ -197,7 +197,8 @@ class FaceStore:
         """Return the shards of a split in the order of its rows, each with its store."""
         if split not in (*self.splits, ALL):
             raise DatasetError(f"{self.storage.root} has no split {split!r}, only {', '.join((*self.splits, ALL))}")
-        own = [(self.storage, shard) for shard in self.card.shards if split in (shard.split, ALL)]
+        pool = set(self.splits) - {TEST} if split == ALL else {split}
+        own = [(self.storage, shard) for shard in self.card.shards if shard.split in pool]
         extra = [each for store in self.added if split in ("train", ALL) for each in store.shards("train")]
         return own + extra
 

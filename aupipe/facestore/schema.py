@@ -20,6 +20,7 @@ ROW_GROUP_ROWS = 256
 # 8,192 crops are about 30 MB of Aff-Wild2's JPEGs, and 80 MB of those that aupipe encodes (quality 95, 4:4:4).
 FILE_ROWS = 32 * ROW_GROUP_ROWS
 SPLITS = ("train", "validation")
+TEST = "test"  # the split of rows without labels, which are only predicted; it is not part of the split `all`
 CARD = "store.json"
 
 SCHEMA = pa.schema(

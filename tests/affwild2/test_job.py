@@ -93,6 +93,14 @@ def test_counts_add_up_to_the_rows_of_the_annotation_files(tree, tmp_path):
         assert found["expr.kept"] == sum(split.expression_rows for split in card.splits.values())
 
 
+def test_crops_of_other_videos_are_not_replaced_by_videos_silently(tree, tmp_path):
+    for path in tree.root.glob("cropped_aligned*/*"):
+        if path.is_dir():
+            path.rename(path.with_name(f"other-{path.name}"))
+    with pytest.raises(DatasetError, match=r"crops were found \(in cropped_aligned.*--source videos"):
+        make(tree, tmp_path / "store", source=None)
+
+
 def test_mismatches_are_counted_by_track(tree, tmp_path):
     _, card, _ = make(tree, tmp_path / "store")
     assert card.mismatches["10-30-1280x720"] == {
@@ -136,7 +144,7 @@ def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, 
     tree.crop("v2", [3])
     _, three, _ = make(tree, tmp_path / "one")
     before, after = ([part.name for part in card.shards] for card in (one, three))
-    assert [name.partition("/")[0] for name in after if name in before] == ["split=train"]
+    assert [name.partition("/")[0] for name in after if name in before] == ["split=test", "split=train"]
     sound = {"audio/10-30-1280x720.parquet", "audio/a_left_b.parquet"}
     assert set(Storage(tmp_path / "one").names("", ".parquet")) == set(after) | sound
 

@@ -24,7 +24,7 @@ def test_an_edition_is_recognized_by_its_folders(tree):
     assert left.video == right.video == "batch2/a_left_b.avi"
     assert video9.crops == ("cropped_aligned/video9", "cropped_aligned_new_50_vids/video9")
     assert v2.video is None
-    assert layout.unannotated == ("test-video",)
+    assert [(track.name, track.crops) for track in layout.tests] == [("test-video", ("cropped_aligned/test-video",))]
     assert layout.test_lists == ("test_set_AU_Challenge.txt",)
 
 
@@ -65,6 +65,30 @@ def test_a_pack_may_be_one_folder_deeper(tree):
     assert track.crops == ("packs/cropped_aligned/cropped_aligned/10-30-1280x720",)
 
 
+def test_packs_may_be_nested_as_the_archives_are(tree):
+    (tree.root / "cropped_aligned_image_test/batch1 (1)/cropped_aligned").mkdir(parents=True)
+    (tree.root / "cropped_aligned_images/batch1").mkdir(parents=True)
+    crops = tree.root / "cropped_aligned"
+    (crops / "test-video").rename(tree.root / "cropped_aligned_image_test/batch1 (1)/cropped_aligned/test-video")
+    crops.rename(tree.root / "cropped_aligned_images/batch1/cropped_aligned")
+    layout = read_layout(str(tree.root))
+    assert layout.tracks[0].crops == ("cropped_aligned_images/batch1/cropped_aligned/10-30-1280x720",)
+    inner = "cropped_aligned_image_test/batch1 (1)/cropped_aligned/test-video"
+    assert [(track.name, track.crops) for track in layout.tests] == [("test-video", (inner,))]
+
+
+def test_test_tracks_without_a_list_have_neither_annotation_nor_an_annotated_person(tree):
+    (tree.root / "test_set_AU_Challenge.txt").unlink()
+    for name in ("x_left", "x_right"):
+        tree.crop(name, [1])
+    for name in ("x", "y"):
+        (tree.root / f"batch1/{name}.mp4").touch()
+    tests = read_layout(str(tree.root)).tests
+    assert [(track.name, track.video) for track in tests] == [
+        ("test-video", None), ("x_left", "batch1/x.mp4"), ("x_right", "batch1/x.mp4"), ("y", "batch1/y.mp4"),
+    ]  # fmt: skip
+
+
 def test_other_folders_are_refused(tmp_path):
     with pytest.raises(DatasetError, match="is not an Aff-Wild2 folder"):
         read_layout(str(tmp_path))
@@ -92,7 +116,8 @@ def test_suffixes_and_folders_may_be_in_any_case_and_system_files_are_ignored(tr
     assert [track.name for track in after.tracks] == [track.name for track in before.tracks]
     assert after.tracks[0].video == "batch1/10-30-1280x720.MP4"
     assert after.tracks[0].crops == ("Cropped_Aligned/10-30-1280x720",)
-    assert (after.unannotated, after.ambiguous) == (before.unannotated, ())
+    assert [track.name for track in after.tests] == [track.name for track in before.tests]
+    assert after.ambiguous == ()
     path = after.tracks[0].annotations["au"].name
     shutil.copy(tree.root / path, tree.root / path.replace(".TXT", ".txt"))
     with pytest.raises(DatasetError, match=r"10-30-1280x720 is annotated twice: .*\.TXT and .*\.txt"):
