@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aupipe import facs
+from aupipe.arrays import Floats
 from aupipe.evaluation import metrics
 from aupipe.evaluation.calibration import f1_curves
 from aupipe.evaluation.predictions import Predictions
@@ -62,7 +63,7 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
     return _png(figure)
 
 
-def curves(predictions: Predictions, thresholds: Sequence[float] | None, title: str) -> bytes:
+def curves(predictions: Predictions, thresholds: Floats | None, title: str) -> bytes:
     """Return a PNG with one panel per AU: F1 by threshold, and the share of positives by predicted probability.
 
     Args:
