@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aupipe import facs
 from aupipe.arrays import Bools, Floats, Labels
 from aupipe.evaluation import metrics
 from aupipe.evaluation.decision import reaches
@@ -57,6 +58,17 @@ def fit_grid(labels: Labels, probabilities: Floats, step: float = GRID_STEP) -> 
         ties = thresholds[scores == scores.max()]
         best[column] = ties[np.lexsort((ties, np.abs(ties - 0.5)))[0]]
     return best
+
+
+def f1_curves(labels: Labels, probabilities: Floats, thresholds: Floats) -> Floats:
+    """Return the F1 (K, 12) of each AU at each of the thresholds (K,); NaN for an AU without a positive."""
+    curves = np.full((len(thresholds), labels.shape[1]), np.nan)
+    for column in range(labels.shape[1]):
+        known = labels[:, column] != facs.UNKNOWN
+        positive = labels[known, column] == 1
+        if positive.any():
+            curves[:, column] = _f1_at(probabilities[known, column], positive, thresholds)
+    return curves
 
 
 def _f1_at(values: Floats, positive: Bools, thresholds: Floats) -> Floats:

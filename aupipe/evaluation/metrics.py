@@ -76,6 +76,19 @@ def calibration_error(labels: Labels, probabilities: Floats, bins: int = 10) -> 
     return _ratio(total, known.sum(axis=0))
 
 
+def reliability(labels: Labels, probabilities: Floats, bins: int = 10) -> tuple[Floats, Floats]:
+    """Return the mean probability and the share of positives (bins, 12), over bins of equal width; NaN where empty."""
+    place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    predicted, observed = np.full((2, bins, labels.shape[1]), np.nan)
+    for each in range(bins):
+        within = (place == each) & (labels != facs.UNKNOWN)
+        filled = np.flatnonzero(within.any(axis=0))
+        count = within[:, filled].sum(axis=0)
+        predicted[each, filled] = np.where(within, probabilities, 0)[:, filled].sum(axis=0) / count
+        observed[each, filled] = (within & (labels == 1))[:, filled].sum(axis=0) / count
+    return predicted, observed
+
+
 def auc(labels: Labels, probabilities: Floats) -> Floats:
     """Return the area under the ROC curve (12,) of probabilities (N, 12).
 

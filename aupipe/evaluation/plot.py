@@ -1,15 +1,21 @@
-"""Plot of a `scores.json`: the F1 of every AU with its interval, the floor, and published figures."""
+"""Plots of scores: F1 of every AU with its interval; F1 by threshold with the calibration; figures of each epoch."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aupipe import facs
+from aupipe.arrays import Floats
+from aupipe.evaluation import metrics
+from aupipe.evaluation.calibration import f1_curves
+from aupipe.evaluation.predictions import Predictions
 
 # F1 on the Aff-Wild2 validation set as printed in the papers, single best system each.
 PUBLISHED_PER_AU = {  # Yu et al., ABAW5 2023, official split
@@ -54,6 +60,70 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
     )
     if published:
         _draw_published(figure, axes, places)
+    return _png(figure)
+
+
+def curves(predictions: Predictions, thresholds: Floats | None, title: str) -> bytes:
+    """Return a PNG with one panel per AU: F1 by threshold, and the share of positives by predicted probability.
+
+    Args:
+        thresholds: those in use (12,), drawn as lines; None: there are none, because several models vote.
+    """
+    figure = Figure(figsize=(12, 8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = np.linspace(0.01, 0.99, 99)
+    f1 = f1_curves(predictions.labels, predictions.probabilities, grid)
+    predicted, observed = metrics.reliability(predictions.labels, predictions.probabilities)
+    panels = figure.subplots(3, 4, sharex=True, sharey=True).reshape(-1)
+    for number, (axes, au) in enumerate(zip(panels, facs.AUS, strict=True)):
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, label="calibrated")
+        axes.plot(
+            predicted[:, number], observed[:, number], "o-", color="#cc3344", markersize=4, label="share of positives"
+        )
+        axes.plot(grid, f1[:, number], color="#33506b", label="F1 by threshold")
+        if thresholds is not None:
+            axes.axvline(thresholds[number], color="#222222", linestyle=":", label="threshold in use")
+        axes.set(xlim=(0, 1), ylim=(0, 1), title=f"{au} {facs.AU_NAMES[au]}")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    for axes in panels[-4:]:
+        axes.set_xlabel("probability or threshold")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return _png(figure)
+
+
+def learning_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
+    """Return a PNG with one column per stage: loss, and the validation scores that are shares, by epoch.
+
+    Args:
+        history: lines of metrics.jsonl, at least one.
+    """
+    stages = list(dict.fromkeys(str(line["stage"]) for line in history))
+    figure = Figure(figsize=(max(6, 4.5 * len(stages)), 6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(stages), squeeze=False)
+    for (loss, shares), stage in zip(panels.T, stages, strict=True):
+        lines = [line for line in history if line["stage"] == stage]
+        epochs = [int(line["epoch"]) + 1 for line in lines]
+        loss.plot(epochs, [line["loss"] for line in lines], "o-", color="#33506b", markersize=3)
+        loss.set(title=stage, ylabel="loss")
+        for name, style in _SHARES.items():
+            if all(name in line for line in lines):
+                shares.plot(epochs, [line[name] for line in lines], style, markersize=3, label=name)
+        for axes in (loss, shares):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        shares.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
+        if shares.get_legend_handles_labels()[0]:
+            shares.legend(loc="lower right", fontsize="small")
+    figure.suptitle(title)
+    return _png(figure)
+
+
+# Scores of an epoch in metrics.jsonl; a floor is dotted.
+_SHARES = {"macro_f1": "o-C0", "floor": ":C0", "expr_accuracy": "s-C1", "expr_majority": ":C1"}
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

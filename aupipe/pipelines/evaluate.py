@@ -2,6 +2,7 @@
 
 OUT/predictions.parquet   one row per scored row of the store: label, probability, decision
 OUT/scores.png            F1 of every AU beside the floor, and on Aff-Wild2 beside the published figures
+OUT/curves.png            per AU: F1 by threshold, and the share of positives by probability
 OUT/scores.json           written last
 """
 
@@ -23,7 +24,7 @@ from aupipe.evaluation import calibration, report, table
 from aupipe.evaluation import decision as ensemble
 from aupipe.evaluation import fairness as groups
 from aupipe.evaluation.decision import Decision
-from aupipe.evaluation.plot import picture
+from aupipe.evaluation.plot import curves, picture
 from aupipe.evaluation.predictions import align_predictions
 from aupipe.evaluation.settings import EvaluateConfig
 from aupipe.facestore.columns import labels
@@ -96,6 +97,7 @@ def evaluate(job: EvaluateJob) -> str:
         title = f"{what}\n{job.split} of {job.store}, {result['n_videos']} videos{note}"
         out.write("predictions.parquet", final.predictions.to_parquet(final.decided))
         out.write("scores.png", picture(result, title, published=comparable))
+        out.write("curves.png", curves(final.predictions, final.thresholds, title))
         out.write("scores.json", json.dumps(result, indent=1).encode())
     return table.text(result)
 

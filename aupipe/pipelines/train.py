@@ -5,6 +5,7 @@ RUN/stages/NAME/      Ray Train's folder of a stage; NAME-people-K is a fold of 
 RUN/embeddings/       embeddings of stages that encode once, unless the setting `embeddings` names another folder
 RUN/metrics.jsonl     one line per epoch;  RUN/tensorboard/NAME/
 RUN/best/             the checkpoint, with thresholds and smoothing
+RUN/curves.png        loss and validation scores by epoch
 RUN/summary.json      written last, so a run with a summary is finished
 """
 
@@ -23,6 +24,7 @@ from aupipe.data import splits
 from aupipe.data.sampler import Task
 from aupipe.errors import ConfigError
 from aupipe.evaluation import calibration, decision, report
+from aupipe.evaluation.plot import learning_curves
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.pipelines import ray_internals
@@ -202,6 +204,7 @@ def _finish(job: TrainJob, index: FaceStore, name: str, figures: History) -> dic
         "train_s": round(sum(line["train_s"] for line in figures), 1),
         "command": job.command,
     }
+    folder.write(run_dir.CURVES, learning_curves(figures, f"{job.recipe.name} on {job.store}"))
     folder.write(run_dir.SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
 

@@ -137,18 +137,20 @@ def write(job: ReportJob) -> str:
         summaries += _summaries(video_id, axis, of_aus)
         data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails)
         link = _link(video["uri"], target, "videos")
-        names: dict[str, str | None] = {"overlay": None, "preview": None}
-        for kind, rows in (("overlay", frames), ("preview", frames.slice(0, 0))):  # A preview has no drawings.
-            try:
-                if getattr(job, kind) and not (kind == "preview" and link and overlay.plays_in_browsers(video["uri"])):
-                    names[kind] = f"{kind}s/{number:05d}.mp4"
-                    _write_overlay(target, str(names[kind]), video, rows, run.get("thresholds"))
-            except (MediaError, OSError) as error:
-                data["problem"] = f"{data['problem']} No {kind}: {redact(str(error))}".strip()
-                logger.warning("%s: no %s: %s", video_id, kind, redact(str(error)))
-                names[kind] = None
-        link = f"../{names['preview']}" if names["preview"] else link
-        target.write(pages[video_id], video_page(video, data, link, names["overlay"]).encode())
+        drawn = f"overlays/{number:05d}.mp4" if job.overlay else None
+        plain = f"previews/{number:05d}.mp4" if job.preview and not (link and _plays(video["uri"])) else None
+        written = set[str]()
+        for name, rows in ((drawn, frames), (plain, frames.slice(0, 0))):
+            if name:
+                try:
+                    _write_overlay(target, name, video, rows, run.get("thresholds"))
+                    written.add(name)
+                except (MediaError, OSError) as error:
+                    data["problem"] = f"{data['problem']} No {name}: {redact(str(error))}".strip()
+                    logger.warning("%s: no %s: %s", video_id, name, redact(str(error)))
+        shown = f"../{plain}" if plain in written else link
+        page = video_page(video, data, shown, drawn if drawn in written else None)
+        target.write(pages[video_id], page.encode())
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
     target.write(SUMMARY, sink.getvalue())
@@ -372,6 +374,13 @@ def _write_overlay(
         overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds)
         with open(path, "rb") as file:
             target.write(name, file.read())
+
+
+def _plays(uri: str) -> bool:
+    try:
+        return overlay.plays_in_browsers(uri)
+    except (MediaError, OSError):
+        return True  # A preview of it would fail for the same reason.
 
 
 def _link(uri: str, target: Storage, folder: str) -> str | None:

@@ -11,6 +11,7 @@ from aupipe.storage import Storage
 from aupipe.training.recipe import Recipe
 
 STARTED, METRICS, SUMMARY, BEST = "run.json", "metrics.jsonl", "summary.json", "best"
+CURVES = "curves.png"
 
 
 def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:

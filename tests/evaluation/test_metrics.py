@@ -165,3 +165,16 @@ def test_calibration_error_is_the_gap_between_probability_and_frequency() -> Non
     labels[::2] = -1
     assert metrics.calibration_error(labels, always) == pytest.approx(0.9 - labels[1::2].mean(0))
     assert (metrics.calibration_error(np.full_like(labels, -1), always) == 0).all()
+
+
+def test_reliability_compares_probabilities_with_shares() -> None:
+    labels = np.full((4, 12), -1, np.int8)
+    labels[:, 0] = [1, 0, 1, -1]
+    probabilities = np.full((4, 12), 0.5)
+    probabilities[:, 0] = [0.21, 0.29, 1.0, 0.9]
+    predicted, observed = metrics.reliability(labels, probabilities)
+    assert predicted.shape == observed.shape == (10, 12)
+    assert predicted[[2, 9], 0] == pytest.approx([0.25, 1.0])
+    assert observed[[2, 9], 0] == pytest.approx([0.5, 1.0])
+    assert np.isnan(np.delete(predicted, [2, 9], axis=0)[:, 0]).all()
+    assert np.isnan(observed[:, 1:]).all()

@@ -4,6 +4,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.evaluation import plot
+from aupipe.evaluation.predictions import Predictions
 
 pytestmark = pytest.mark.unit
 
@@ -36,3 +37,40 @@ def test_published_figures_are_drawn_only_if_asked_for(published: bool) -> None:
     red = int((np.abs(image - (0x44, 0x33, 0xCC)).max(axis=2) < 3).sum())
     assert (red > 100) == published
     assert published or red == 0
+
+
+def predictions(labels: np.ndarray, probabilities: np.ndarray) -> Predictions:
+    count = len(labels)
+    return Predictions(
+        video_id=np.array(["a"] * count), person=np.array([""] * count), frame=np.arange(count), labels=labels,
+        probabilities=probabilities,
+    )  # fmt: skip
+
+
+def pixels(png: bytes, red: int, green: int, blue: int) -> int:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    return int((np.abs(image - (blue, green, red)).max(axis=2) < 3).sum())
+
+
+def test_curves_show_thresholds_f1_and_calibration() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((400, 12))
+    labels = (rng.random((400, 12)) < probabilities).astype(np.int8)
+    labels[:, 8] = 0  # an AU without a positive
+    labels[:, 9] = -1  # an AU without a label
+    both = predictions(labels, probabilities)
+    drawn = plot.curves(both, np.linspace(0.2, 0.8, 12), "title")
+    assert pixels(drawn, 0x33, 0x50, 0x6B) > 1000
+    assert pixels(drawn, 0xCC, 0x33, 0x44) > 1000
+    assert pixels(drawn, 0x22, 0x22, 0x22) > 1.5 * pixels(plot.curves(both, None, "title"), 0x22, 0x22, 0x22)
+
+
+def test_learning_curves_have_a_column_per_stage() -> None:
+    line = {"loss": 0.5, "macro_f1": 0.3, "floor": 0.2}
+    one = [{"stage": "a", "epoch": epoch} | line for epoch in range(3)]
+    two = [*one, {"stage": "b", "epoch": 0, "loss": 0.7}]
+    widths = [
+        cv2.imdecode(np.frombuffer(plot.learning_curves(lines, "title"), np.uint8), cv2.IMREAD_COLOR).shape[1]
+        for lines in (one, two)
+    ]
+    assert widths == [600, 900]

@@ -63,7 +63,8 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
     assert scores["models"] == [
         {"checkpoint": str(tmp_path / "best"), "sha256": card.sha256, "smoothing_radius": card.smoothing.radius}
     ]
-    assert (tmp_path / "out" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("scores.png", "curves.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_several_models_folds_and_groups(

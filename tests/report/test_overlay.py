@@ -111,4 +111,4 @@ def test_command_writes_overlays_and_links_them(tmp_path: Path) -> None:
         assert sum(1 for _ in container.decode(video=0)) == 6
     (tmp_path / "a.mkv").unlink()
     assert command.main([str(out), "--overlay", "--out", str(tmp_path / "again")]) == 0
-    assert "No overlay: " in (tmp_path / "again" / "videos" / "00000.html").read_text()
+    assert "No overlays/00000.mp4: " in (tmp_path / "again" / "videos" / "00000.html").read_text()
