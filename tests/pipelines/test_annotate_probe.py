@@ -39,9 +39,10 @@ def test_the_guard_passes_slow_probes_and_ends_a_stall(
     runner = RayRunner(keys, Storage(tmp_path), ray.put(models), ray.put(models.heads), workers=2)
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "execution_no_progress_timeout_s", -1)
-    on_ray._configure(keys.config)
     requests = [ProbeRequest(Input(f"{number}.mp4", str(number))).to_row() for number in range(48)]
     monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 4)
+    assert len(list(runner.probe(requests[:8]))) == 8  # The start of workers takes longer than the guard on busy cores.
+    on_ray._configure(keys.config)
     assert sorted(int(row["video_id"]) for row in runner.probe(requests)) == list(range(48))
     monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 48)
     stall = (
