@@ -188,6 +188,8 @@ def _run(
                 changed = _changed(job, state)
                 state.work.quarantine(changed)
                 progress.add_quarantined(changed.values())
+                state.work.extract.clear()  # The ledger has their records, and an archive is large.
+                state.work.decide.clear()
                 committed = _withdraw(state.work, Ledger.read(storage), storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))

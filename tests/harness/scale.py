@@ -76,8 +76,10 @@ def measure(clips: int, videos: int, minutes: float, remote: bool) -> Iterator[d
             root = "s3://archive"
         files = write_archive(f"{root}/in", {"clip": clips, "long": videos}, server)
         for run in RUNS:
-            lines = list(_in_own_process(f"{root}/in", f"{root}/out", minutes, server, proxy))
-            yield from ({"run": run, **line} for line in lines)
+            lines = []
+            for line in _in_own_process(f"{root}/in", f"{root}/out", minutes, server, proxy):
+                lines.append(line)
+                yield {"run": run, **line}
             base_mb, driver = lines[0]["peak_mb"], lines[1:]
             peak_mb = max(line["peak_mb"] for line in driver)
             requests = [line["requests"] for line in driver if line["requests"] is not None]
