@@ -64,7 +64,8 @@ class CacheKeys:
         optional = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump()
-        return ContentHash(self.models.encoders_key, detector, self.config.alignment.model_dump(), linking, *optional)
+        search, alignment = self.config.search.model_dump(), self.config.alignment.model_dump()
+        return ContentHash(self.models.encoders_key, detector, search, alignment, linking, *optional)
 
     @cached_property
     def _head_hash(self) -> ContentHash:

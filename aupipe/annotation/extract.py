@@ -1,6 +1,7 @@
 """Extraction: detect and align the faces of a decoded segment.
 
-The rows of a frame depend on the ±R frames around it and on the frames within the longest gap before it.
+The rows of a frame depend on the ±R frames around it, on the frames within the longest gap before it, and on the frames
+before these in the same cell of the face search.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def extract(
     smoothing_radius: int,
     templates: np.ndarray,
     tracking: TrackingConfig,
+    search_every: int = 1,
 ) -> Iterator[CropBatch]:
     """Yield the rows and crops of the frames that the segment writes, in parts of bounded size.
 
@@ -59,6 +61,7 @@ def extract(
     Args:
         images: the frames of the segment's span.
         templates: (T, 5, 2); each face is cropped once per template.
+        search_every: `SearchConfig.every`.
 
     Raises:
         MediaError: the video cannot be opened.
@@ -66,7 +69,7 @@ def extract(
     rows: list[dict[str, object]] = []
     crops: list[np.ndarray] = []
     number = 0
-    for frame_faces, points in detect_stream(images, detector, smoothing_radius, tracking):
+    for frame_faces, points in detect_stream(images, detector, smoothing_radius, tracking, search_every):
         index = frame_faces.frame.index
         if index < segment.write_start or (segment.write_stop is not None and index >= segment.write_stop):
             continue

@@ -9,6 +9,7 @@ import numpy as np
 
 from aupipe.annotation.inputs import Input
 from aupipe.errors import NoClockError, NoFramesError
+from aupipe.faces.search import begins_cell
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
@@ -65,20 +66,22 @@ def cut_into_segments(
     sample_fps: float | None = None,
     assume_fps: float | None = None,
     max_gap_s: float = 0.0,
+    search_every: int = 1,
 ) -> list[Segment]:
     """Split the requested part of a video at key frames into segments of at least `segment_s` each.
 
     A video whose index is unreliable becomes one segment.
 
-    The written frames of a segment start `smoothing_radius` frames and `max_gap_s` after its key frame, and end at the
-    same distance after the next split. The segment decodes `smoothing_radius` frames more. It seeks to one key frame
-    earlier, so that frames that depend on the previous group (open GOP) are complete, and for damaged frames further
-    back.
+    A segment begins with the first cell of the face search (`faces.search`) at or after its key frame. The frames that
+    it writes start `smoothing_radius` frames and `max_gap_s` later, and end at the same distance after the next split.
+    The segment decodes `smoothing_radius` frames more. It seeks to one key frame earlier, so that frames that depend on
+    the previous group (open GOP) are complete, and for damaged frames further back.
 
     Args:
         sample_fps: the maximum number of frames per second; None: all frames.
         assume_fps: the same value as for `probe`.
         max_gap_s: a face is compared with the faces that were last detected at most this long before.
+        search_every: `SearchConfig.every`.
 
     Raises:
         NoClockError: a part in time or a sampling rate is requested, but the frames have no times.
@@ -105,7 +108,10 @@ def cut_into_segments(
     # At least 1, because a shot boundary before the first written frame is found from the frame before it.
     halo = max(smoothing_radius, 1)
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
-    places = np.unique(np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)]))  # in `chosen`
+    cells = np.flatnonzero(begins_cell(chosen, search_every))
+    places = np.searchsorted(chosen, keys[_cuts(times, keys, chosen, segment_s)])  # in `chosen`
+    places = np.searchsorted(cells, places)
+    places = np.unique(cells[places[places < len(cells)]])
     # The first frame after the longest gap. The tolerance is for rounding of the difference of two times.
     gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
     starts_at = np.maximum(places + halo, gap_ends if max_gap_s > 0 else 0)

@@ -15,6 +15,7 @@ from aupipe.config import Inference, Resources, Section
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
+from aupipe.faces.search import SearchConfig
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.container import MAX_FRAME_PX
 
@@ -75,6 +76,7 @@ class AnnotateConfig(Section):
     """All settings of `annotate.py --set`."""
 
     detector: DetectorConfig = DetectorConfig()
+    search: SearchConfig = SearchConfig()
     alignment: AlignmentConfig = AlignmentConfig()
     tracking: TrackingConfig = TrackingConfig()
     ensemble: EnsembleRule = "mean"  # the rule that combines several checkpoints

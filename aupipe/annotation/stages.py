@@ -163,7 +163,8 @@ class Probe:
                 radius, fps = self._config.alignment.smoothing_radius, self._config.sample_fps
                 assumed = self._config.assume_fps
                 gap_s = self._config.effective_tracking.max_gap_s
-                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s)
+                every = self._config.search.every
+                segments = cut_into_segments(video, info, self._config.segment_s, radius, fps, assumed, gap_s, every)
             record = VideoRecord(
                 redact(video.uri),
                 video.video_id,
@@ -239,8 +240,8 @@ class Decode:
             if task.segment.sampled_frames is not None:
                 images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
             radius, tracking = self._config.alignment.smoothing_radius, self._config.effective_tracking
-            timed = _Timed(images)
-            for part in extract(task.segment, timed, self._detector, radius, self._templates, tracking):
+            every, timed = self._config.search.every, _Timed(images)
+            for part in extract(task.segment, timed, self._detector, radius, self._templates, tracking, every):
                 watch.pause()  # The encoder may take any time.
                 yield DecodedPart(
                     task.key, video_id, part.number, part.last, _to_ipc(part.rows), part.crops.tobytes(),

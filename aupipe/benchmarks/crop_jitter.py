@@ -12,6 +12,7 @@ from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, similarity
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.face_stream import FrameFaces, detect_stream
+from aupipe.faces.search import SearchConfig
 from aupipe.media.frames import frames
 
 # Points of the crop whose positions in the image are compared. Corners are included because rotation moves them most.
@@ -46,7 +47,8 @@ def _jitter(uri: str, radius: int) -> list[float]:
     """Return one value for each frame whose first face is the same as in the previous and the next frame."""
     values: list[float] = []
     last: list[tuple[FrameFaces, np.ndarray]] = []
-    for found, points in detect_stream(frames(uri), Detector(DetectorConfig()), radius):
+    every = SearchConfig().every
+    for found, points in detect_stream(frames(uri), Detector(DetectorConfig()), radius, search_every=every):
         last = [*last[-2:], (found, points)]
         if len(last) < 3 or not all(len(s.faces) for s, _ in last) or any(s.links[0] != 0 for s, _ in last[1:]):
             continue

@@ -22,6 +22,7 @@ _EXAMPLES = """\
   bench.py crop_jitter --input videos/
   bench.py detector_bias --input videos/
   bench.py encode_once
+  bench.py face_search --input videos/ --every 5
   bench.py encode_once --case temporal_prompts sequence_iresnet100 --repeats 5
   bench.py pose
   bench.py train
@@ -48,12 +49,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     bias = names.add_parser("detector_bias", help="offset of the detector's five points on aligned crops")
     once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
     pose = names.add_parser("pose", help="error of the head pose and AU scores by yaw on rendered heads; two minutes")
+    search = names.add_parser("face_search", help="search around known faces against that of every whole frame")
     autoscale = names.add_parser("autoscale", help="nodes that join and leave as annotate.py needs them; two minutes")
     chaos = names.add_parser("chaos", help="annotation while processes are killed at random; tables must be equal")
     accounting = names.add_parser(
         "frame_accounting", aliases=["conservation"], help="more than 200 unusual clips: every frame accounted for"
     )
-    front = names.add_parser("front", help="milliseconds of each step of a frame on one core, beside OpenCV and torch")
+    front = names.add_parser("front", help="CPU milliseconds of each step of a frame, beside decoding and others")
     fuzz = names.add_parser("fuzz", help="damaged clips through annotate.py: crashes, hangs, unreported losses")
     memory = names.add_parser("memory", help="peak memory of workers for a long video, against a minute of it")
     preprocess = names.add_parser("preprocess", help="rate and memory of packing crops")
@@ -63,10 +65,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     train = names.add_parser("train", help="training samples per second, beside a plain PyTorch loop; minutes")
     for each in (front, startup, train):
         each.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved rounds; medians are printed")
-    for each in (jitter, bias):
+    for each in (jitter, bias, search):
         each.add_argument(
             "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
         )
+    front.add_argument("--input", type=job.location, metavar="VIDEO", help="default: a drawn face, 640x360")
+    search.add_argument("--every", type=int, default=5, metavar="K", help="frames from one whole search to the next")
     for each in (autoscale, chaos, memory, rerun):
         each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
@@ -132,6 +136,12 @@ def _detector_bias(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     return [detector_bias.measure(args.input)]
 
 
+def _face_search(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
+    from aupipe.benchmarks import face_search
+
+    return [face_search.measure(args.input, args.every)]
+
+
 def _encode_once(args: argparse.Namespace) -> Iterable[dict[str, Any]]:
     from aupipe.benchmarks import encode_once
 
@@ -160,11 +170,12 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "detector_bias": _detector_bias,
     "encode_once": _encode_once,
     "pose": _pose,
+    "face_search": _face_search,
     "autoscale": lambda args: _harness(args.name, "autoscale").measure(args.cluster, args.checkpoint),
     "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
     "conservation": _frame_accounting,
     "frame_accounting": _frame_accounting,
-    "front": lambda args: [_harness(args.name, "speed").front(args.repeats)],
+    "front": lambda args: [_harness(args.name, "speed").front(args.repeats, args.input)],
     "fuzz": lambda args: [_harness(args.name, "fuzz").measure(args.mutations, args.seed)],
     "memory": lambda args: _harness(args.name, "memory").measure(args.checkpoint, args.minutes),
     "preprocess": lambda args: [_harness(args.name, "preprocess").measure(args.crops)],

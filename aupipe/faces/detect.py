@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 # Part of the cache key of every annotation. Change it when the same weights and settings give other detections.
 METHOD = "onnxruntime-1"
+REGION_PX = 128  # side of the network's input for the region of one face
+_REGION_SIDES = 1.6  # side of a region in longer sides of the box
+_MAX_AWAY = 0.2  # of the center of a face from that of its region, in sides
+_STEPS = 4  # sizes of regions in an octave
+_MIN_OVERLAP = 0.2  # IoU of a face with its box in the frame before
 _MAX_CANDIDATES = 5000  # before non-maximum suppression
 
 
@@ -60,6 +66,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def take(self, chosen: Sequence[int] | np.ndarray) -> Detections:
+        """Return the chosen faces, by number."""
+        numbers = np.asarray(chosen, int)
+        return Detections(self.boxes[numbers], self.landmarks[numbers], self.scores[numbers])
+
     def scaled(self, before: tuple[int, int], now: tuple[int, int]) -> Detections:
         """Return the faces in pixels of a frame of another width and height with the same content."""
         ratio = np.array(now, np.float32) / np.array(before, np.float32)
@@ -67,6 +78,21 @@ class Detections:
 
 
 NO_FACES = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class Region:
+    """A square of a frame, in pixels. It may exceed the frame."""
+
+    left: int
+    top: int
+    side: int
+
+    def holds(self, box: np.ndarray) -> bool:
+        """Return whether the center of a box (4,) is still near that of the region."""
+        center = np.asarray(box[:2] + box[2:] / 2, np.float64)
+        away = np.abs(center - (self.left + self.side / 2, self.top + self.side / 2)).max()
+        return bool(away <= _MAX_AWAY * self.side)
 
 
 class Detector:
@@ -91,6 +117,44 @@ class Detector:
         found = self._faces(image)
         return found.scaled((image.shape[1], image.shape[0]), (width, height)) if scale < 1 else found
 
+    def detect_near(self, image: np.ndarray, box: np.ndarray, region: Region) -> Detections:
+        """Return the face (1,) of a region that overlaps a box (4,) most; no face (0,) if none overlaps it."""
+        x0, y0 = max(region.left, 0), max(region.top, 0)
+        part = image[y0 : max(region.top + region.side, 0), x0 : max(region.left + region.side, 0)]
+        if min(part.shape[:2]) == 0:
+            return NO_FACES
+        height, width = (max(1, round(each * REGION_PX / region.side)) for each in part.shape[:2])
+        small, shown = _reduced(part, (width, height))
+        found = self._faces(small).scaled((width, height), shown)
+        if not len(found):
+            return NO_FACES
+        shift = np.array([x0, y0], np.float32)
+        boxes = np.concatenate([found.boxes[:, :2] + shift, found.boxes[:, 2:]], axis=1)
+        overlaps = iou(box[None], boxes)[0]
+        best = int(overlaps.argmax())
+        found = Detections(boxes, found.landmarks + shift, found.scores)
+        return found.take([best] if overlaps[best] >= _MIN_OVERLAP else [])
+
+    def region(self, image: np.ndarray, box: np.ndarray) -> Region:
+        """Return the region in which the face of a box (4,) is searched in later frames.
+
+        The network sees it at the scale at which it sees the whole frame, or at a smaller one. Its position is a
+        multiple of the largest stride, so that a small face has the same points in both.
+        """
+        whole = max(1.0, max(image.shape[:2]) / self.config.max_side_px)
+        x, y, width, height = np.asarray(box, np.float64).tolist()
+        steps = np.ceil(_STEPS * np.log2(_REGION_SIDES * max(width, height, 1) / (REGION_PX * whole)))
+        side = REGION_PX * whole * 2 ** (max(steps, 0) / _STEPS)
+        cell = side * STRIDES_PX[-1] / REGION_PX
+        left, top = (round((center - side / 2) / cell) * cell for center in (x + width / 2, y + height / 2))
+        return Region(round(left), round(top), round(side))
+
+    def whole_costs_less(self, image: np.ndarray, regions: int) -> bool:
+        """Return whether the network needs fewer pixels for the whole frame than for so many regions."""
+        height, width = image.shape[:2]
+        scale = min(1.0, self.config.max_side_px / max(height, width))
+        return regions * REGION_PX**2 > width * height * scale**2
+
     def _faces(self, image: np.ndarray) -> Detections:
         """Return the faces in an image whose sides are at most `max_side_px`."""
         padded = _pad(image)
@@ -100,7 +164,22 @@ class Detector:
             return NO_FACES
         anchors = _anchors(padded.shape[0], padded.shape[1])[likely]
         found = _decode(scores[likely], boxes[likely], points[likely], anchors)
-        return _suppress(found, self.config.max_overlap)
+        return suppress(found, self.config.max_overlap)
+
+
+def _reduced(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return an image reduced to a width and height, and the width and height of the part that it shows.
+
+    The part lacks a few pixels at the right and lower edge, because the image is first reduced by a whole factor, at
+    which OpenCV is several times as fast as at others, and then interpolated.
+    """
+    height, width = image.shape[:2]
+    factor = max(1, min(width // size[0], height // size[1]))
+    shown = (width // factor * factor, height // factor * factor)
+    if factor > 1:
+        small = (width // factor, height // factor)
+        image = cv2.resize(image[: shown[1], : shown[0]], small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), shown
 
 
 def _pad(image: np.ndarray) -> np.ndarray:
@@ -140,7 +219,7 @@ def _decode(scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, anchors: 
     return Detections(boxes[best], points[best], scores[best])
 
 
-def _suppress(found: Detections, max_overlap: float) -> Detections:
+def suppress(found: Detections, max_overlap: float) -> Detections:
     """Return the detections, highest score first, without those that overlap a better one (greedy)."""
     kept = []
     left = np.arange(len(found))
@@ -148,7 +227,7 @@ def _suppress(found: Detections, max_overlap: float) -> Detections:
         best, left = left[0], left[1:]
         kept.append(best)
         left = left[iou(found.boxes[best][None], found.boxes[left])[0] <= max_overlap]
-    return Detections(found.boxes[kept], found.landmarks[kept], found.scores[kept])
+    return found.take(kept)
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

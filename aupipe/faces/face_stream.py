@@ -10,7 +10,8 @@ import numpy as np
 
 from aupipe.faces.align import match_detections, smooth_landmarks
 from aupipe.faces.appearance import Appearance, appearance, same_person
-from aupipe.faces.detect import NO_FACES, Detections, Detector
+from aupipe.faces.detect import Detections, Detector
+from aupipe.faces.search import FaceSearch
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
 from aupipe.faces.track import ASSUMED_FRAME_S, TrackingConfig, distance, scaled
 from aupipe.media.frames import Frame
@@ -46,16 +47,23 @@ class _Ended:
 
 
 def detect_stream(
-    frames: Iterable[Frame], detector: Detector, radius: int, tracking: TrackingConfig | None = None
+    frames: Iterable[Frame],
+    detector: Detector,
+    radius: int,
+    tracking: TrackingConfig | None = None,
+    search_every: int = 1,
 ) -> Iterator[tuple[FrameFaces, np.ndarray]]:
     """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are available.
 
-    The result for a frame depends only on this frame, on the `radius` frames on each side and, for `resumes`, on the
-    frames at most `tracking.max_gap_s` before it.
+    The result for a frame depends only on the detections of this frame, of the `radius` frames on each side and, for
+    `resumes`, of the frames at most `tracking.max_gap_s` before it. Detections depend on the cell of the frame, as
+    `FaceSearch` describes.
 
     Args:
         tracking: the longest gap and step; None: `resumes` is not computed and stays empty.
+        search_every: `SearchConfig.every`; 1: all frames are searched as a whole.
     """
+    search = FaceSearch(detector, search_every)
     window: deque[FrameFaces] = deque(maxlen=2 * radius + 1)
     ended: list[_Ended] = []
     last: FrameFaces | None = None
@@ -63,11 +71,10 @@ def detect_stream(
     before: np.ndarray | None = None
     waiting = 0  # frames at the end of the window that are not yielded yet
     for frame in frames:
-        faces, looks, now = NO_FACES, list[Appearance](), None
-        if frame.image is not None:
-            faces, now = detector.detect(frame.image), thumbnail(frame.image)
-            looks = [appearance(frame.image, box) for box in faces.boxes]
+        now = None if frame.image is None else thumbnail(frame.image)
         cut = frame.restart or (before is not None and now is not None and is_cut(before, now))
+        faces = search.faces(frame, cut)
+        looks = [] if frame.image is None else [appearance(frame.image, box) for box in faces.boxes]
         links = np.full(len(faces), -1)
         if cut:
             ended = []

@@ -17,6 +17,7 @@ from aupipe.annotation.tracks import link_faces
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
+from aupipe.faces.search import SearchConfig
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe
@@ -26,6 +27,7 @@ from harness.people import Layout, call, faults, gallery, person_at
 pytestmark = pytest.mark.unit
 TRACKING = TrackingConfig()
 GRID = (3, 2)
+EVERY = SearchConfig().every
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def rows_of(images: Sequence[np.ndarray | None], detector: Detector, step: int =
     shown = [Frame(i, i / 25, image) for i, image in enumerate(images) if i % step == 0]
     span = Span(len(images), True)
     tracking = TrackingConfig(max_gap_s=max(1.0, 1.5 * step / 25))
-    parts = extract(Segment("x", "x", 0, 0, None, span), shown, detector, 4, ARCFACE_TEMPLATE[None], tracking)
+    parts = extract(Segment("x", "x", 0, 0, None, span), shown, detector, 4, ARCFACE_TEMPLATE[None], tracking, EVERY)
     table = pa.concat_tables([part.rows for part in parts])
     ids = link_faces(table, tracking)
     return [
@@ -147,10 +149,12 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
     tables = {}
     tracking = TrackingConfig(max_gap_s=0.5)
     for segment_s in (1e9, 0.2, 0.5):
-        segments = cut_into_segments(Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=0.5)
+        segments = cut_into_segments(
+            Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=0.5, search_every=EVERY
+        )
         parts = [
             part.rows for s in segments
-            for part in extract(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking)
+            for part in extract(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking, EVERY)
         ]  # fmt: skip
         tables[len(segments)] = pa.concat_tables(parts)
     assert len(tables) >= 3

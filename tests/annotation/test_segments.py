@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.errors import NoClockError, NoFramesError
+from aupipe.faces.search import begins_cell
 from aupipe.media.probe import VideoInfo
 from harness.sizes import sizes
 
@@ -27,6 +28,24 @@ def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
         pts=pts, exact=True,
         key_pts=pts[keys], variable_frame_rate=False, audio=None,
     )  # fmt: skip
+
+
+@given(
+    st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6), st.integers(1, 12),
+    st.one_of(st.none(), st.floats(0.3, 8)),
+)  # fmt: skip
+def test_segments_begin_with_a_cell_of_the_search(
+    count: int, group: int, segment_s: float, radius: int, every: int, fps: float | None
+) -> None:
+    info = _info(np.arange(count) * 3 + 7, np.arange(0, count, group))
+    (whole,) = cut_into_segments(Input("x", "x"), info, 1e9, radius, fps, search_every=every)
+    seen = np.array(_looked_at(whole))
+    cells = set(seen[begins_cell(seen, every)].tolist())
+    segments = cut_into_segments(Input("x", "x"), info, segment_s, radius, fps, search_every=every)
+    assert {_looked_at(segment)[0] for segment in segments} <= cells
+    assert sum(segment.frames for segment in segments) == len(seen)
+    for segment in segments[1:]:
+        assert seen.tolist().index(segment.write_start) >= seen.tolist().index(_looked_at(segment)[0]) + max(radius, 1)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6))

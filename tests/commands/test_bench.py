@@ -12,10 +12,10 @@ from aupipe.commands import bench
 pytestmark = pytest.mark.unit
 
 HARNESS = {
-    "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess", "rerun",
-    "scale", "startup",
+    "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess",
+    "rerun", "scale", "startup",
 }  # fmt: skip
-PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "pose", "train"}
+PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "face_search", "pose", "train"}
 
 
 def test_every_name_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:

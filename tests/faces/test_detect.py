@@ -10,7 +10,7 @@ import pytest
 
 from aupipe.errors import ConfigError
 from aupipe.faces import yunet_graph
-from aupipe.faces.detect import Detections, Detector, DetectorConfig, _decode, _suppress, weights_path
+from aupipe.faces.detect import Detections, Detector, DetectorConfig, _decode, suppress, weights_path
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
 from harness.clips import BACKGROUND, draw_face
 
@@ -81,8 +81,8 @@ def test_only_the_best_of_overlapping_candidates_is_kept() -> None:
     """The second overlaps the first by 0.5; the third overlaps only the second, which is gone; the fourth is apart."""
     boxes = np.float32([[0, 0, 90, 10], [30, 0, 90, 10], [61, 0, 90, 10], [300, 0, 5, 5]])
     candidates = Detections(boxes, np.zeros((4, 5, 2), np.float32), np.float32([0.9, 0.8, 0.7, 0.6]))
-    assert _suppress(candidates, 0.3).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
-    assert _suppress(candidates, 0.5).scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert suppress(candidates, 0.3).scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert suppress(candidates, 0.5).scores.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
 
 
 @pytest.mark.parametrize("size", [120, 400, 1500])

