@@ -20,9 +20,11 @@ from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.submit import main
 from aupipe.config import load
 from aupipe.data import splits
+from aupipe.evaluation.settings import SubmitConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import NO_FACES, Detections
 from aupipe.facestore.read import ALL, FaceStore
+from aupipe.pipelines import submit
 from aupipe.storage import Storage
 
 abaw6 = pytest.mark.parametrize("tree", ["abaw6"], indirect=True)
@@ -104,12 +106,9 @@ def test_crops_become_the_sample_files_lines(tree, tmp_path, make_checkpoint, ra
     assert not decided["faceless"].any()
     assert decided["t_left"].any()
 
-    assert main([*command, "--out", str(tmp_path / "tracks")]) == 0  # ABAW3, up to the last crop
-    assert sorted(path.name for path in (tmp_path / "tracks").glob("*.txt")) == [
-        "faceless.txt", "t_left.txt", "t_right.txt", "test-video.txt",
-    ]  # fmt: skip
-    rows = submission.read_track((tmp_path / "tracks/t_right.txt").read_text(), 4)
-    assert rows.tolist() == decided["t_right"][:4].tolist()
+    # Without a sample file (ABAW3) there is a file per track, as long as its crops.
+    plan = submit.check(submit.SubmitJob((command[1],), store, None, None, str(out), SubmitConfig()))
+    assert plan.counts == {"faceless": 3, "t_left": 5, "t_right": 4, "test-video": 2}
 
     sample(tmp_path / "more.txt", lengths | {"absent": 2})
     assert main([*command, "--sample", str(tmp_path / "more.txt"), "--out", str(out)]) == 2
