@@ -11,10 +11,12 @@ import pytest
 
 from aupipe.annotation import extract as module
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
-from aupipe.annotation.schema import FEATURES
+from aupipe.annotation.schema import FEATURES, POSE
 from aupipe.annotation.segments import Input, cut_into_segments
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.pose import head_pose
+from aupipe.faces.sharpness import sharpness
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
@@ -74,8 +76,18 @@ def test_each_frame_says_what_became_of_it(tmp_path: Path) -> None:
     assert status[10] == "no_face"
     assert status[at] == "decode_error"
     assert len(part.crops) == list(status.values()).count("ok")
+    ok = [row for row in rows if row["status"] == "ok"]
+    assert [row["sharpness"] for row in ok] == np.float32([sharpness(crops[0]) for crops in part.crops]).tolist()
+    unsmoothed = np.array([head_pose(np.reshape(row["landmarks"], (5, 2))) for row in ok])
+    poses = np.array([[row[name] for name in POSE] for row in ok])
+    assert np.abs(poses - unsmoothed).max() < 12
+    assert np.diff(poses, axis=0).std() < np.diff(unsmoothed, axis=0).std()  # They follow the smoothed landmarks.
+    assert all(row[name] is None for row in rows if row["status"] != "ok" for name in (*POSE, "sharpness"))
     (small,) = run(path, config=DetectorConfig(min_face_px=400))
-    assert small.rows["status"].to_pylist()[0] == "face_too_small"
+    (row,) = small.rows.slice(0, 1).to_pylist()
+    assert row["status"] == "face_too_small"
+    assert row["sharpness"] is None
+    assert row["pose_yaw"] == rows[0]["pose_yaw"]
     assert len(small.crops) == 0
 
 
