@@ -159,7 +159,8 @@ def test_a_step_does_not_change_the_other_head(
     alternate: str, wrapped: bool, two_tasks: Callable, index: FaceStore, group: object
 ) -> None:
     def wrap(model: Learner) -> torch.nn.Module:
-        return DistributedDataParallel(model, find_unused_parameters=True) if wrapped else model
+        options = {"find_unused_parameters": True, "gradient_as_bucket_view": True}  # as in train_worker
+        return DistributedDataParallel(model, **options) if wrapped else model
 
     one = trainer(two_tasks(alternate), index, wrap=wrap)
     heads = {"au": one.learner.head.au, "expr": one.learner.head.expr}
