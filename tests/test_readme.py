@@ -118,7 +118,7 @@ MINIMAL = {
     "synthesize": ["--out", "a"], "preprocess": ["--data", "a", "--out", "b"],
     "train": ["--recipe", "a", "--data", "b", "--out", "c"], "tune": ["--recipe", "a", "--data", "b", "--out", "c"],
     "convert": ["a", "--out", "b.safetensors"], "bench": ["fuzz"], "report": ["a"],
-    "submit": ["--annotation", "a", "--out", "b"],
+    "submit": ["--annotation", "a", "--out", "b"], "results": ["a", "--out", "b"],
 }  # fmt: skip
 
 

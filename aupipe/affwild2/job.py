@@ -30,7 +30,7 @@ _LICENSE = "Aff-Wild2: research only, under the agreement with its organizers"
 class AffWild2DataConfig(Section):
     """Settings for reading the data set."""
 
-    edition: Literal["abaw2", "abaw5", "abaw6"] | None = None  # default: the edition whose folders exist
+    edition: Literal["abaw2", "abaw5", "abaw6", "mtl"] | None = None  # default: the edition whose folders exist
     leak: LeakFilter = (
         "drop_train"  # handling of videos in train for one task and in validation for the other; see splits.official
     )

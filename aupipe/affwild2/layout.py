@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aupipe import facs
+from aupipe.affwild2 import mtl
 from aupipe.errors import DatasetError
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import decode_text, split_lines
@@ -38,6 +39,7 @@ EDITIONS: Mapping[str, Edition] = {
     "abaw2": Edition("AU_Set", "EXPR_Set", facs.EXPRESSIONS_ABAW2),
     "abaw5": Edition("AU_Detection_Challenge", "EXPR_Classification_Challenge", facs.EXPRESSIONS),  # ABAW3 to 5
     "abaw6": Edition("AU_Detection_Challenge", "EXPR_Recognition_Challenge", facs.EXPRESSIONS),  # ABAW6 and later
+    "mtl": Edition("", "", facs.EXPRESSIONS),  # the multi-task files of ABAW3, ABAW4 and ABAW7; see mtl.py
 }
 
 
@@ -45,7 +47,7 @@ EDITIONS: Mapping[str, Edition] = {
 class Annotation:
     """One annotation file: one task, one person in one video. Its folder determines its split."""
 
-    name: str  # below the root
+    name: str  # below the root; FILE#TRACK for a part of a file of several tracks
     task: str  # au | expr
     split: str  # train | validation
 
@@ -116,7 +118,7 @@ def read_layout(root: str, edition: str | None = None) -> Layout:
     found = _Found()
     _walk(storage, "", _MAX_DEPTH, found)
     edition = _edition(root, edition, found)
-    annotations = _annotations(storage, EDITIONS[edition], found)
+    annotations = _annotations(storage, edition, found)
     videos: dict[str, str] = {}
     ambiguous = []
     for name in sorted(found.videos):
@@ -156,11 +158,14 @@ class _Found:
     def __init__(self) -> None:
         self.tasks: dict[str, list[str]] = {}  # folder name → paths
         self.packs: list[str] = []
+        self.multi_task: list[str] = []  # files of the multi-task challenges
         self.videos: list[str] = []
         self.test_lists: list[str] = []
 
 
-_TASK_FOLDERS = {folder.lower(): folder for edition in EDITIONS.values() for folder in (edition.au, edition.expr)}
+_TASK_FOLDERS = {
+    folder.lower(): folder for edition in EDITIONS.values() for folder in (edition.au, edition.expr) if folder
+}
 
 
 def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
@@ -170,7 +175,9 @@ def _walk(storage: Storage, folder: str, depth: int, found: _Found) -> None:
     for name in files:
         if is_hidden(name):
             continue
-        if name.lower().endswith(_VIDEO_SUFFIXES):
+        if mtl.split_of(name):
+            found.multi_task.append(prefix + name)
+        elif name.lower().endswith(_VIDEO_SUFFIXES):
             found.videos.append(prefix + name)
         elif name.lower().endswith(".txt") and "test_set" in name.lower():
             found.test_lists.append(prefix + name)
@@ -234,15 +241,26 @@ def _listed(storage: Storage, name: str) -> Iterator[str]:
 def _edition(root: str, name: str | None, found: _Found) -> str:
     if name is not None:
         edition = EDITIONS[name]
+        if name == "mtl":
+            if not found.multi_task:
+                raise DatasetError(f"{root}: data.edition=mtl needs a file training_set_annotations.txt")
+            return name
         if edition.au not in found.tasks and edition.expr not in found.tasks:
             raise DatasetError(f"{root}: data.edition={name} needs a folder {edition.au} or {edition.expr}")
         return name
     old = {"AU_Set", "EXPR_Set"} & set(found.tasks)
     new = set(found.tasks) - old
+    if found.multi_task and not old and not new:
+        return "mtl"
     if not old and not new:
         raise DatasetError(
             f"{root} is not an Aff-Wild2 folder: it contains none of {', '.join(sorted(_TASK_FOLDERS.values()))}; "
             "give the folder that contains the annotations and cropped_aligned or the videos"
+        )
+    if found.multi_task:
+        raise DatasetError(
+            f"{root} contains annotations of single tasks ({', '.join(sorted(old | new))}) and of the multi-task "
+            f"challenge ({found.multi_task[0]}); choose with --set data.edition=mtl, abaw2, abaw5 or abaw6"
         )
     if old and new:
         raise DatasetError(
@@ -258,17 +276,23 @@ def _edition(root: str, name: str | None, found: _Found) -> str:
     return "abaw6" if "EXPR_Recognition_Challenge" in new else "abaw5"
 
 
-def _annotations(storage: Storage, edition: Edition, found: _Found) -> dict[str, dict[str, Annotation]]:
+def _annotations(storage: Storage, edition: str, found: _Found) -> dict[str, dict[str, Annotation]]:
     """Return task → track → annotation file."""
     result: dict[str, dict[str, Annotation]] = {}
-    for task, folder in zip(TASKS, (edition.au, edition.expr), strict=True):
+    for task, folder in zip(TASKS, (EDITIONS[edition].au, EDITIONS[edition].expr), strict=True):
         places = found.tasks.get(folder, [])
         if len(places) > 1:
             where = " and ".join(storage.path(place) for place in places)
             raise DatasetError(f"the annotations {folder} exist twice, in {where}; keep one in the data folder")
         by_track: dict[str, Annotation] = {}
-        for annotation in (a for place in places for a in _files(storage, place, task)):
-            track = annotation.name.rsplit("/", 1)[-1][: -len(".txt")]
+        files = [a for place in places for a in _files(storage, place, task)]
+        if edition == "mtl":
+            files = [
+                Annotation(part, task, str(mtl.split_of(name)))
+                for name in found.multi_task for part in mtl.tracks_of(storage, name)
+            ]  # fmt: skip
+        for annotation in files:
+            track = annotation.name.rpartition("#")[2] if edition == "mtl" else annotation.name.rsplit("/", 1)[-1][:-4]
             other = by_track.setdefault(track, annotation)
             if other is not annotation:
                 twice = "in two splits" if other.split != annotation.split else "annotated twice"

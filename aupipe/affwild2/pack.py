@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe import facs
-from aupipe.affwild2.labels import Labels, parse
+from aupipe.affwild2.labels import Labels
 from aupipe.affwild2.layout import frame_of_crop
+from aupipe.affwild2.mtl import labels_of
 from aupipe.affwild2.plan import ShardPlan, TrackSlice, VideoSlice
 from aupipe.errors import MediaError
 from aupipe.faces import CROP_SIZE_PX
@@ -67,8 +68,7 @@ def labeled_slice(storage: Storage, piece: VideoSlice, track: TrackSlice) -> Lab
 
 @functools.lru_cache(maxsize=4)
 def _labels(root: str, task: str, name: str) -> Labels:
-    storage = Storage(root)
-    return parse(task, storage.read(name), storage.path(name))
+    return labels_of(Storage(root), task, name)
 
 
 def pack_crops(unit: ShardPlan, *, root: str, source: str = "affwild2:crops") -> bytes:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from aupipe.affwild2.labels import check_header, parse
 from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
+from aupipe.affwild2.mtl import labels_of, rows_and_digest
 from aupipe.affwild2.splits import LeakFilter, official
 from aupipe.errors import DatasetError, MediaError
 from aupipe.facestore.schema import FILE_ROWS, SPLITS, TEST
@@ -89,9 +88,8 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
     for track in layout.tracks:
         tally = outcomes.setdefault(track.name, Counter())
         for task, annotation in track.annotations.items():
-            data = storage.read(annotation.name)
-            rows = lengths[annotation.name] = check_header(task, data, storage.path(annotation.name))
-            digests[annotation.name] = hashlib.sha256(data).hexdigest()
+            rows, digests[annotation.name] = rows_and_digest(storage, task, annotation.name)
+            lengths[annotation.name] = rows
             if (track.name, task) not in splits:
                 tally.update({f"{task}.rows": rows, f"{task}.leak": rows})
         if source == "crops":
@@ -126,7 +124,7 @@ def _check_labels(layout: Layout, storage: Storage) -> None:
             names = [t.annotations[task].name for t in tracks if t.annotations[task].split == split]
             lines, problems = 0, list[str]()
             for name in names:
-                labels = parse(task, storage.read(name), storage.path(name))
+                labels = labels_of(storage, task, name)
                 if not labels.bad.all():
                     break
                 lines += len(labels.bad)

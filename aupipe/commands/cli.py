@@ -12,6 +12,7 @@ JOBS = {
     "annotate": "detect faces and their Action Units in videos",
     "report": "draw the pages of an annotation",
     "evaluate": "score models, or predictions, on a face store",
+    "results": "collect the scores of runs beside the published figures",
     "submit": "write a submission to the ABAW challenge",
     "train": "train a model on a face store",
     "tune": "search for better settings of a recipe",

@@ -7,6 +7,7 @@ without a positive keeps 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +31,10 @@ class Calibration:
     macro_f1: float  # on the rows that it was fitted on, so optimistic
 
 
-def calibrate(predictions: Predictions) -> Calibration:
-    """Return the radius whose best thresholds give the highest macro F1, on a tie the smaller one."""
+def calibrate(predictions: Predictions, radii: Sequence[int] = RADII) -> Calibration:
+    """Return the radius whose best thresholds give the highest macro F1, on a tie the first one."""
     best: Calibration | None = None
-    for radius in RADII:
+    for radius in radii:
         smoothed = predictions.smoothed(radius)
         fitted = fit_grid(smoothed.labels, smoothed.probabilities)
         score = float(metrics.macro_f1(metrics.confusion(smoothed.labels, reaches(smoothed.probabilities, fitted))))

@@ -59,7 +59,10 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
         [bars.patches[0], floor], ["this run, 95 % over videos", "floor: all AUs, always"], loc="outside right upper"
     )
     if published:
+        stage = result["stages"][result["compared_with_published"]]
+        compared = axes.plot(places, [*stage["per_au"].values(), stage["macro_f1"]], "x", color="#33506b", markersize=6)
         _draw_published(figure, axes, places)
+        figure.legend(compared, ["this run, to compare with published"], loc="outside right center")
     return _png(figure)
 
 

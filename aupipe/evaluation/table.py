@@ -51,6 +51,8 @@ def text(result: dict[str, Any]) -> str:
             f"macro F1 against {other['predictions']} ({other['macro_f1']:.3f}): {other['difference']:+.3f}, "
             f"95 % {low:+.3f} … {high:+.3f} (paired)"
         )
+    for name, stage in stages.items():
+        lines.append(_published_metrics(_TITLES[name], stage, name == result["compared_with_published"]))
     if (tuned := result.get("validation_tuned")) is not None:
         lines.append(
             f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the scored rows, "
@@ -61,6 +63,18 @@ def text(result: dict[str, Any]) -> str:
             f"NOT a held-out score: {seen} of the {result['n_videos']} videos were used for training or tuning"
         )
     return "\n".join(lines)
+
+
+def _published_metrics(title: str, stage: dict[str, Any], compared: bool) -> str:
+    """Return a line with the metrics of a stage that the papers print besides F1."""
+    expression = stage["expression"]
+    return (
+        f"{title}: element accuracy {stage['acc_elem']:.3f}, exact {stage['acc_exact']:.3f}, "
+        f"ABAW2 metric {stage['metric_abaw2']['with_acc_elem']:.3f}"
+        + ("" if expression is None else f", expression F1 {expression['macro_f1']:.3f}")
+        + ("" if expression is None else f" and accuracy {expression['accuracy']:.3f}")
+        + ("; the stage to compare with published figures" if compared else "")
+    )
 
 
 def _or_dash(value: float | None) -> str:

@@ -189,7 +189,10 @@ def _tuned(raw: Decision) -> dict[str, Any]:
 def _origin(job: EvaluateJob, plan: EvaluatePlan) -> dict[str, Any]:
     """Return the origin of the figures."""
     origins = dict.fromkeys(card.training.thresholds_from for card in plan.cards)
+    recipes = dict.fromkeys(card.training.recipe or "model" for card in plan.cards)
     return {
+        "recipe": "; ".join(recipes) or None,
+        "aff_wild2": is_official(plan.index.card),
         "split": job.split,
         "thresholds_from": "; ".join(origins) or job.predictions,
         "models": [

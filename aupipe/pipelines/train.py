@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from aupipe import facs
+from aupipe.affwild2.job import is_official
 from aupipe.data import splits
 from aupipe.data.sampler import Task
 from aupipe.errors import ConfigError
@@ -223,7 +224,7 @@ def _calibrated(
     parts = (held_out, scored) if held_out.videos else (scored,)
     found = predict([path], index, parts, job.recipe.inference, inference_resources(job), embeddings(job), "train")
     if held_out.videos:
-        fitted = calibration.calibrate(found[held_out][0])
+        fitted = calibration.calibrate(found[held_out][0], job.recipe.smoothing_radii)
         card = card.model_copy(
             update={
                 "thresholds": dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True)),
@@ -234,7 +235,10 @@ def _calibrated(
     result = report.report(decision.decide([member(card, found[scored][0])], "mean"))
     return card, {
         "macro_f1": result["macro_f1"],
-        "macro_f1_by_step": {step: values["macro_f1"] for step, values in result["stages"].items()},
+        "by_step": result["stages"],
+        "compared_with_published": result["compared_with_published"],
+        "aff_wild2": is_official(index.card),
+        "split": "validation" if job.split == splits.OFFICIAL else job.split,
         "floor": result["floor"],
         "epoch_chosen_on": "the scored videos, by F1 at 0.5",
         "ci95": result["ci95"],

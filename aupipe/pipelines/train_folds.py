@@ -68,7 +68,19 @@ def train_folds(job: TrainJob) -> dict[str, Any]:
         if not out.exists(f"{name}/{run_dir.SUMMARY}"):
             continue
         summary = json.loads(out.read(f"{name}/{run_dir.SUMMARY}"))
-        figures = {key: summary[key] for key in ("macro_f1", "macro_f1_by_step", "floor", "ci95")}
+        figures = {
+            key: summary[key]
+            for key in (
+                "macro_f1",
+                "by_step",
+                "compared_with_published",
+                "recipe",
+                "aff_wild2",
+                "split",
+                "floor",
+                "ci95",
+            )
+        }
         table[name] = figures | {"checkpoint": out.path(f"{name}/{run_dir.BEST}")}
     out.write(TABLE, json.dumps(table, indent=1).encode())
     return table

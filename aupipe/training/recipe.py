@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, TypeAdapter, field_validator, model_validator
@@ -15,6 +15,7 @@ from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
+from aupipe.evaluation.calibration import RADII
 from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
@@ -126,6 +127,8 @@ class Recipe(Section):
     embeddings: str | None = None  # folder for `encode_once`; None: in the run. Runs may share one
     save_every_s: float = Field(default=120.0, ge=0)  # interval within an epoch; every epoch's end is saved too
     inference: Inference = Inference()
+    # Candidate radii of smoothing on held-out videos, in frames on either side; [0]: thresholds alone are fitted.
+    smoothing_radii: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=RADII, min_length=1)
     resources: Resources = Resources()
     half: bool = False  # store the weights of RUN/best as float16, which changes probabilities by about 0.001
     limits: str = ""  # limits of use, written into the model's card

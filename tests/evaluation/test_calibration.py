@@ -36,6 +36,15 @@ def test_finds_smoothing_where_it_helps_and_none_where_it_does_not() -> None:
     assert calibration.calibrate(clean).radius == 0
 
 
+def test_only_the_given_radii_are_candidates() -> None:
+    rough = noisy(0.15)
+    assert calibration.calibrate(rough, [0]).radius == 0
+    assert np.array_equal(
+        calibration.calibrate(rough, [0]).thresholds, calibration.fit_grid(rough.labels, rough.probabilities)
+    )
+    assert calibration.calibrate(rough, [1, 12]).radius in (1, 12)
+
+
 def test_never_worse_than_one_half_without_smoothing() -> None:
     for seed in range(5):
         rows = noisy(0.3, seed)

@@ -11,7 +11,9 @@ pytestmark = pytest.mark.unit
 
 def result(f1: float) -> dict:
     per_au = {au: {"f1": f1, "ci95": (f1 - 0.1, f1 + 0.05), "floor": 0.3} for au in facs.AUS}
-    return {"per_au": per_au, "macro_f1": f1, "floor": 0.3, "ci95": {"macro_f1": (f1, f1 + 0.1)}}
+    stage = {"per_au": dict.fromkeys(facs.AUS, f1), "macro_f1": f1}
+    scores = {"per_au": per_au, "macro_f1": f1, "floor": 0.3, "ci95": {"macro_f1": (f1, f1 + 0.1)}}
+    return scores | {"stages": {"raw_at_0.5": stage}, "compared_with_published": "raw_at_0.5"}
 
 
 def test_picture_is_a_png_that_shows_the_scores() -> None:

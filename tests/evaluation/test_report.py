@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -45,6 +46,29 @@ def test_has_every_promised_key_and_is_json() -> None:
     assert result["stages"]["with_thresholds_and_smoothing"]["macro_f1"] == result["macro_f1"]
     assert f"{result['floor']:.3f}" in text
     assert all(au in text for au in facs.AUS)
+
+
+def test_every_stage_has_the_metrics_of_the_papers_and_one_is_compared_with_them() -> None:
+    rows = predictions(0.5)
+    expressions = np.eye(8)[np.arange(len(rows.frame)) % 8]
+    rows = dataclasses.replace(rows, expressions=expressions, expression_labels=np.arange(len(rows.frame)) % 4)
+    stages = decide([Member(rows, np.full(12, 0.3), 4)], "mean")
+    result = report.report(stages)
+    assert result["compared_with_published"] == "raw_at_0.5"
+    for name, stage in stages.items():
+        own = report.scores(stage)
+        for metric in ("macro_f1", "acc_elem", "acc_exact", "metric_abaw2", "expression"):
+            assert result["stages"][name][metric] == own[metric], (name, metric)
+    raw = result["stages"]["raw_at_0.5"]
+    assert raw["acc_elem"] != result["acc_elem"]
+    assert raw["metric_abaw2"]["with_acc_elem"] == pytest.approx((raw["macro_f1"] + raw["acc_elem"]) / 2)
+    assert raw["expression"]["accuracy"] == pytest.approx((np.arange(len(rows.frame)) % 8 < 4).mean())
+    text = table.text(result)
+    (line,) = [line for line in text.splitlines() if "published" in line]
+    assert line.startswith(f"raw 0.5: element accuracy {raw['acc_elem']:.3f}")
+    assert "expression F1" in line
+    given = report.report({"as_given": stages["with_thresholds"]})
+    assert given["compared_with_published"] == "as_given"
 
 
 def test_areas_and_false_alarms_at_rest_are_of_the_decision() -> None:

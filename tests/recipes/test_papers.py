@@ -68,6 +68,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "model.name": "multilabel_transformer", "model.backbone": "inception_v3", "model.width": 128,
         "model.heads": 8, "model.mlp_width": 512, "model.dropout": 0.1, "model.decoder_layers": 2,
         "model.decoder_style": "paper", "input.size_px": 299, "input.mean": [0.5] * 3, "input.std": [0.5] * 3,
+        "smoothing_radii": [2, 5, 7, 10, 12],  # windows of 5, 11, 15, 21 and 25 frames
         **stage("train", init="weights/inception_v3_imagenet.safetensors", epochs=10, batch=64,
                 tasks__au__loss__kind="bce_dice", tasks__au__loss__frequency_weighted=False, tasks__au__loss__dice=0,
                 tasks__au__data__every_n=5, tasks__au__data__held_out=0, augment__flip=True, augment__brightness=0.1,
@@ -79,6 +80,7 @@ PAPERS: dict[str, dict[str, Any]] = {
     },
     # Wang et al. 2022: stages, losses and folds; sizes and rates are aupipe's.
     "expression_transfer": {
+        "smoothing_radii": [0],
         "model.name": "expression_transfer", "model.backbone": "resnet50", "model.hidden": [512, 256],
         "model.dropout": 0.5, "input.size_px": 224, **IMAGENET,
         **stage("expressions", init="weights/resnet50_imagenet.safetensors", cross_validate=5, epochs=20, batch=128,
