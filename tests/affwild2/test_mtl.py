@@ -37,6 +37,7 @@ def root(tmp_path):
         f"b/00003.jpg,0.5,0.5,9,{on()}",
         "b/00005.jpg,0.5,0.5,1,0,0",
         f"b/00006.jpg,0.5,0.5,0,{on(4).replace('0', '-1', 1)}",
+        f"b/00007.jpg,0.5,0.5,0,{on(4)}",
     ]
     (folder / TRAIN).write_bytes(("\r\n".join(lines) + "\r\n").encode())
     names = ",".join(facs.AFFWILD2_AUS)
@@ -44,7 +45,7 @@ def root(tmp_path):
         f"image,valence,arousal,expression,{names}\nc/00001.jpg,0,0,2,{on(6)}\n"
     )
     (folder / f"._{TRAIN}").write_bytes(b"\0")
-    for track, frames in (("a_left", [1, 2, 3, 4]), ("b", [1, 3, 5]), ("c", [1])):
+    for track, frames in (("a_left", [1, 2, 3, 4]), ("b", [1, 3, 5, 6]), ("c", [1])):
         crops = tmp_path / "s-Aff-Wild2/cropped_aligned_images/batch1" / track
         crops.mkdir(parents=True)
         for frame in frames:
@@ -66,6 +67,7 @@ def test_labeled_frames_are_packed_with_both_labels(root, tmp_path):
     ]  # fmt: skip
     assert found == [
         ("a", "left", 2, 3, [1, 26], 0), ("a", "left", 4, -1, [12], 0), ("b", "", 1, 7, [], -1),
+        ("b", "", 6, 0, [], -1),
         ("c", "", 1, 2, [6], 0),
     ]  # fmt: skip
     assert [line.split(TRAIN)[1].split(" ")[0] for line in card.bad_lines] == [":5", ":6"]
