@@ -226,7 +226,7 @@ def test_python_snippets_run(
     page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     people = importlib.import_module("harness.people")
-    person = people.Person(3)
+    person = people.Person(1)
     with av.open(str(tmp_path / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height = 320, 240

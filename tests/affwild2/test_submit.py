@@ -148,6 +148,7 @@ def two_faces(path: Path, frames: int) -> None:
 
 @abaw6
 @pytest.mark.ray
+@pytest.mark.slow  # the crops above are its short case
 def test_videos_become_the_sample_files_lines(tree, tmp_path, make_checkpoint, ray_session, monkeypatch):
     monkeypatch.setattr(pack_videos, "Detector", Blobs)
     for name in ("10-30-1280x720.mp4", "v2.mp4", "t.mp4", "alone.mp4"):

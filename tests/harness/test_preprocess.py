@@ -6,7 +6,7 @@ import pytest
 
 from harness import preprocess
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]  # tests/pipelines/test_preprocess.py is its short case
 
 
 def test_figures_of_a_small_run() -> None:

@@ -61,6 +61,7 @@ def _start_and_wait_for_the_middle(arguments: list[str]) -> subprocess.Popen[byt
     return job
 
 
+@pytest.mark.slow  # tests/pipelines/test_annotate_poison.py is its short case
 def test_a_killed_worker_does_not_change_the_tables(command: Command, expected: list[dict]) -> None:
     arguments = command("worker")
     job = _start_and_wait_for_the_middle(arguments)

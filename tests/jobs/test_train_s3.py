@@ -15,7 +15,7 @@ from aupipe.training.learner import build_learner
 from harness.proxy import proxying
 from harness.s3_server import S3Server
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]  # tests/data/test_loaded.py is its short case
 
 STORE = "s3://archive/store"
 WORLD = 2

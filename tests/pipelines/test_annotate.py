@@ -243,8 +243,9 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     part, whole = tables(out)[0], tables(annotated)[0]
     whole = whole.filter(pa.compute.equal(whole["video_id"], clip.name))
     assert part["time_s"].to_pylist() == whole["time_s"].to_pylist()[10:30]
-    # Away from its ends, a part equals the same frames of the whole video.
-    assert part["AU12_raw"].to_pylist()[4:-4] == whole["AU12_raw"].to_pylist()[14:26]
+    # Away from its ends, a part equals the same frames of the whole video: its first whole frame is searched 2 frames
+    # before the next one of the video's grid, and smoothing reaches 4 frames further.
+    assert part["AU12_raw"].to_pylist()[6:-4] == whole["AU12_raw"].to_pylist()[16:26]
     records = {row["video_id"]: row for row in pq.read_table(out / "videos.parquet").to_pylist()}
     assert records["part"]["speaker"] == "anna"
     assert records["../../x"]["reason"].startswith("bad_video_id: ")

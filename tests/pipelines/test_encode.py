@@ -70,29 +70,35 @@ def test_run_ends_in_the_bits_of_one_that_encodes_in_every_epoch(
     assert np.isnan(predictions.probabilities).all()  # read, not computed again
 
 
-def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
-    def encode(**encode_once: int) -> dict[str, tuple[int, bytes]]:
-        """Encode, and return file → time of writing, bytes."""
-        chosen = [*TINY, f"stages.base.encode_once={encode_once}"]
-        plan = recipe.read("prompt_tuning", quick=True, overrides=chosen)
-        data = task_data.task_data(plan, "base", FaceStore.open(store))
-        learner, _ = build_learner(plan, "base", data, None)
-        (folders,) = encode_stage(plan, "base", data, learner.encoder, str(tmp_path)).values()
-        assert len(folders.train) == max(encode_once["copies"], 1)
-        assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.train, *folders.eval))
-        return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in tmp_path.rglob("*.parquet")}
+def encode(store: str, out: Path, copies: int) -> dict[str, tuple[int, bytes]]:
+    """Encode, and return file → time of writing, bytes."""
+    encode_once = {"copies": copies}
+    plan = recipe.read("prompt_tuning", quick=True, overrides=[*TINY, f"stages.base.encode_once={encode_once}"])
+    data = task_data.task_data(plan, "base", FaceStore.open(store))
+    learner, _ = build_learner(plan, "base", data, None)
+    (folders,) = encode_stage(plan, "base", data, learner.encoder, str(out)).values()
+    assert len(folders.train) == max(copies, 1)
+    assert all((Path(folder) / "embeddings.json").exists() for folder in (*folders.train, *folders.eval))
+    return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in out.rglob("*.parquet")}
 
-    first = encode(copies=0)
+
+def test_nothing_is_encoded_twice(store: str, tmp_path: Path, ray_session: None) -> None:
+    first = encode(store, tmp_path, copies=0)
     assert len(first) == 2
     lost, kept = sorted(first)
     Path(lost).unlink()
-    second = encode(copies=0)
+    second = encode(store, tmp_path, copies=0)
     assert second[kept] == first[kept]
     assert second[lost][0] > first[lost][0]
     assert second[lost][1] == first[lost][1]
-    third = encode(copies=2)
-    assert len(third) == 4  # two augmented copies of train; validation is not augmented
-    assert {file: third[file] for file in second} == second
+
+
+@pytest.mark.slow
+def test_augmented_copies_are_encoded_beside_plain_embeddings(store: str, tmp_path: Path, ray_session: None) -> None:
+    plain = encode(store, tmp_path, copies=0)
+    both = encode(store, tmp_path, copies=2)
+    assert len(both) == 4  # two augmented copies of train; validation is not augmented
+    assert {file: both[file] for file in plain} == plain
 
 
 def test_a_trainable_encoder_is_refused_before_anything_starts(
