@@ -5,8 +5,9 @@ BIN := .venv/bin
 # The video that `make demo` annotates. The default is a rendered clip of a person that no model was trained on.
 VIDEO ?= $(firstword $(sort $(wildcard demo/clips/batch1/*.mp4)))
 
-# Tests that start a Ray of their own, or kill parts of it, get a pytest process of their own.
-CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort)
+# Tests that start a Ray of their own, or kill parts of it, get a pytest process of their own. The longest are those of
+# training, which come first in reverse order.
+CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort --reverse)
 
 .PHONY: demo demo-annotate demo-train test test-ray test-unit test-slow lint install
 
@@ -15,7 +16,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aupipe needs Python 3.10 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,search,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[synthesis,search,dev]'
 	touch $@
 
 # The demos write below ./demo only, and each step resumes. Scores come from twelve small clips, because a score needs

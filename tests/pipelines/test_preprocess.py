@@ -59,6 +59,7 @@ def test_ray_and_a_loop_write_the_same_store(tree, tmp_path):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # the same store from Ray and from a loop is its short case
 def test_a_killed_run_ends_in_the_same_store(tree, tmp_path, monkeypatch):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
 
