@@ -67,6 +67,7 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # the test above is its short case
 def test_several_models_folds_and_groups(
     make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture, ray_session: None
 ) -> None:

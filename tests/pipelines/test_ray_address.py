@@ -240,6 +240,7 @@ seen(lambda: ray.data.range(3).map_batches(ours).materialize())
 
 
 @pytest.mark.cluster
+@pytest.mark.slow  # tests/pipelines/test_ray_internals.py starts a local Ray in make test
 def test_a_local_ray_starts_and_its_workers_errors_have_a_sentence(tmp_path: Path) -> None:
     long = tmp_path / ("long" * 20)
     long.mkdir()

@@ -21,6 +21,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow  # tests/pipelines/test_train.py trains in make test
 def test_the_held_out_fold_is_scored(make_store: Callable[..., str], tmp_path: Path, ray_session: None) -> None:
     store, run, out = make_store(train=5, validation=3, frames=16), tmp_path / "run", tmp_path / "scores"
     settings = [part for setting in SETTINGS for part in ("--set", setting)]

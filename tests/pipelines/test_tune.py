@@ -54,6 +54,19 @@ def two_cpus() -> Iterator[None]:
         yield
 
 
+def test_a_short_search(make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None) -> None:
+    store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
+    arguments = ["--recipe", file, "--data", store, "--out", str(out), "--trials", "2"]
+    assert tune.main([*arguments, "--set", "stages.train.epochs=2"]) == 0
+    table = pq.read_table(out / "trials.parquet").to_pandas().set_index("trial")
+    assert sorted(table[ALPHA])[-1] == table.loc["default", ALPHA] == 0.99
+    assert set(table["status"]) <= {"finished", "stopped"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["unseen"]["videos"] == 3
+    assert checkpoint.load_card(str(out / "best")).training.videos
+
+
+@pytest.mark.slow
 def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
     make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
