@@ -9,6 +9,9 @@ VIDEO ?= $(firstword $(sort $(wildcard demo/clips/batch1/*.mp4)))
 # training, which come first in reverse order.
 CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort --reverse)
 
+# Each process of a test would otherwise compile aupipe anew where this is set.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-annotate demo-train test test-ray test-unit test-slow lint install
 
 install: .venv/.installed
@@ -16,7 +19,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "aupipe needs Python 3.10 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[synthesis,search,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[synthesis,search,dev]'
 	touch $@
 
 # The demos write below ./demo only, and each step resumes. Scores come from twelve small clips, because a score needs
