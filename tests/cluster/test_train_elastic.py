@@ -27,7 +27,7 @@ ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled"}
 
 
 def shipped_settings() -> dict[str, int]:
-    """What cluster.yaml starts its head with."""
+    """Return the system settings with which cluster.yaml starts its head."""
     commands = yaml.safe_load((ROOT / "cluster.yaml").read_text())["head_start_ray_commands"]
     options = [part for command in commands for part in shlex.split(command)]
     return json.loads(next(o for o in options if o.startswith("--system-config=")).partition("=")[2])
