@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
@@ -222,10 +223,9 @@ def _each(values: Tensor) -> Tensor:
 
 def _mixup(images: Tensor, targets: Tensor, alpha: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Mix each clip with a random partner; a target (B, S, 12) is known if both targets are."""
-    seed = int(torch.randint(2**62, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[]):  # because torch's Beta takes no generator
-        torch.manual_seed(seed)
-        share = torch.distributions.Beta(alpha, alpha).sample((len(images),)).to(images.device)
+    # NumPy draws the shares, because torch's Beta takes no generator and the global one belongs to another thread.
+    random = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    share = torch.from_numpy(random.beta(alpha, alpha, len(images)).astype(np.float32)).to(images.device)
     partner = torch.randperm(len(images), generator=generator).to(images.device)
     known = (targets >= 0) & (targets[partner] >= 0)
     part = share[:, None, None]

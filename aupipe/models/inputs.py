@@ -52,10 +52,10 @@ class InputSpec(Section):
         return functional.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation, for images (N, 3, size, size) in 0..1."""
+        """Subtract the mean and divide by the standard deviation, in place, for images (N, 3, size, size) in 0..1."""
         mean = images.new_tensor(self.mean)[:, None, None]
         std = images.new_tensor(self.std)[:, None, None]
-        return images.sub(mean).div_(std)
+        return images.sub_(mean).div_(std)  # in place, because new memory costs more than the subtraction
 
     def prepare(self, crops: Tensor) -> Tensor:
         """Convert crops (N, H, W, 3) uint8 to network input (N, 3, size, size) float32."""

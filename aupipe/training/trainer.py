@@ -8,7 +8,7 @@ import math
 import resource
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +23,26 @@ from aupipe.data.sampler import Task
 from aupipe.data.samples import Samples
 from aupipe.errors import AupipeError
 from aupipe.evaluation import metrics
+from aupipe.models.interfaces import SequenceBatch
 from aupipe.models.sliding_window import outputs as output_sizes
 from aupipe.training import optim
 from aupipe.training.learner import unwrap
 from aupipe.training.recipe import Recipe, Stage
 from aupipe.training.task_data import TaskData
-from aupipe.training.task_loader import Place, StoredClips, TaskLoader
+from aupipe.training.task_loader import Place, TaskLoader
 
 _READING_THREADS = 4  # beside a GPU, which takes more crops per second than one thread decodes
+
+
+class _Part(NamedTuple):
+    """A part of a batch.
+
+    Attributes:
+        batch: returns the clips on the device, augmented, and their targets.
+    """
+
+    place: Place
+    batch: Callable[[], tuple[SequenceBatch, Tensor]]
 
 
 class Trainer:
@@ -101,8 +113,12 @@ class Trainer:
                 yield number + 1, total
                 steps = pause()
 
-    def _read_ahead(self, schedule: Sequence[tuple[Task, int, int]]) -> Generator[StoredClips, None, None]:
-        """Yield the parts of this rank's batches, which threads read before the step that needs them."""
+    def _read_ahead(self, schedule: Sequence[tuple[Task, int, int]]) -> Generator[_Part, None, None]:
+        """Yield the parts of this rank's batches, which threads read before the step that needs them.
+
+        On CPUs these threads also convert and augment crops. A GPU does that itself.
+        """
+        on_gpu = self.device.type == "cuda"
 
         def places() -> Iterator[tuple[Task, Place]]:
             share = sampler.local_batch_size(self.settings.batch, rank=self.rank, world=self.world)
@@ -113,10 +129,18 @@ class Trainer:
                     self.loaders[task].prefetch(place)
                     yield task, place
 
-        threads = _READING_THREADS if self.device.type == "cuda" else 1
-        return read_ahead(lambda at: self.loaders[at[0]].read(at[1]), places(), threads=threads, ahead=2 * threads)
+        def read(at: tuple[Task, Place]) -> _Part:
+            task, place = at
+            stored = self.loaders[task].read(place)
+            if on_gpu:
+                return _Part(place, lambda: self.loaders[task].batch(stored))
+            batch = self.loaders[task].batch(stored)
+            return _Part(place, lambda: batch)
 
-    def _step(self, task: Task, parts: Iterator[StoredClips], number: int) -> Tensor:
+        threads = _READING_THREADS if on_gpu else 1
+        return read_ahead(read, places(), threads=threads, ahead=2 * threads)
+
+    def _step(self, task: Task, parts: Iterator[_Part], number: int) -> Tensor:
         """Run global step `number` of the stage on the next parts; return its loss, float64 on the device."""
         self._set_learning_rates(number)
         self.optimizer.zero_grad(set_to_none=True)  # with 0 instead, momentum would move the heads of other tasks
@@ -126,11 +150,11 @@ class Trainer:
             sync: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if isinstance(self.model, DistributedDataParallel) and left:
                 sync = self.model.no_sync()
-            stored = next(parts)
-            first, last = stored.place.part
+            part = next(parts)
+            first, last = part.place.part
             with sync:
                 # DDP averages over ranks, and their numbers of clips may differ by one.
-                loss = self._loss(task, stored) * ((last - first) * self.world / self.settings.batch)
+                loss = self._loss(task, part) * ((last - first) * self.world / self.settings.batch)
                 loss.backward()
             total += loss.detach()
         if self.settings.optimizer.clip_norm:
@@ -138,12 +162,12 @@ class Trainer:
         self.optimizer.step()
         return total
 
-    def _loss(self, task: Task, stored: StoredClips) -> Tensor:
+    def _loss(self, task: Task, part: _Part) -> Tensor:
         """Return the loss of a part of this rank's share of a batch."""
         # Dropout is seeded by the position, as augmentation is, so resuming here needs no generator state.
-        at = stored.place
+        at = part.place
         torch.manual_seed(sampler.seed_of("step", self.seed, task, at.pass_index, at.step, self.rank, *at.part))
-        batch, targets = self.loaders[task].batch(stored)
+        batch, targets = part.batch()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss: Tensor = self.model(task, batch, targets)
         return loss

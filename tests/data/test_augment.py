@@ -6,6 +6,14 @@ from aupipe.data.augment import AugmentConfig, augment
 
 pytestmark = pytest.mark.unit
 
+EVERY_KIND: dict[str, object] = {
+    "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
+    "channel_drop": 0.3,
+    "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
+    "label_smoothing": 0.1, "gamma": 0.5, "gray": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
+    "erase": 0.5, "filter": 0.5,
+}  # fmt: skip
+
 
 def run(images: torch.Tensor, targets: torch.Tensor, seed: int = 0, **settings: object) -> tuple:
     """As clips of one frame."""
@@ -31,22 +39,32 @@ def test_the_default_changes_nothing(images: torch.Tensor, targets: torch.Tensor
 
 
 def test_output_is_deterministic_for_a_seed(images: torch.Tensor, targets: torch.Tensor) -> None:
-    settings = {
-        "flip": True, "brightness": 0.1, "gain": 0.3, "contrast": 0.1, "saturation": 0.3, "hue_turns": 0.3,
-        "channel_drop": 0.3,
-        "rotation_turns": 0.1, "zoom": 0.1, "shift": 0.05, "smallest_crop": 0.6, "mixup_alpha": 0.4,
-        "label_smoothing": 0.1, "gamma": 0.5, "gray": 0.3, "shade": 0.4, "low_resolution": 0.5, "noise": 0.1,
-        "erase": 0.5, "filter": 0.5,
-    }  # fmt: skip
     torch.manual_seed(5)
-    first = run(images, targets, **settings)
+    first = run(images, targets, **EVERY_KIND)
     torch.manual_seed(6)  # the global generator plays no part
-    again, other = run(images, targets, **settings), run(images, targets, seed=1, **settings)
+    again, other = run(images, targets, **EVERY_KIND), run(images, targets, seed=1, **EVERY_KIND)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
     assert first[0].min() >= 0
     assert first[0].max() <= 1
+
+
+def test_the_global_generator_is_not_touched(
+    images: torch.Tensor, targets: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread augments the next batch while dropout of this one draws from the global generator."""
+
+    def touched(*_: object) -> None:
+        raise AssertionError("the global generator is used")
+
+    state = torch.get_rng_state()
+    for name in ("manual_seed", "set_rng_state", "get_rng_state", "seed"):
+        monkeypatch.setattr(torch, name, touched)
+        monkeypatch.setattr(torch.random, name, touched)
+    run(images, targets, **EVERY_KIND)
+    monkeypatch.undo()
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_flip_mirrors_about_half_of_the_images(images: torch.Tensor, targets: torch.Tensor) -> None:
