@@ -78,12 +78,13 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
     ]
     if todo:
         sizes = {part.name: part.rows for request in requests for _, part in request.index.shards(ALL)}
-        progress = Progress("encode", sum(sizes[str(each["part"])] for each in todo), "crops")
+        rows = sum(sizes[str(each["part"])] for each in todo)
+        progress = Progress("encode", rows, "crops")
         gpus = gpus_per_worker(resources)
         done = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
             _Encoder,
             fn_constructor_args=(ray.put(encoder), list(requests), device_of(resources)),
-            compute=actor_pool(resources, len(todo)),
+            compute=actor_pool(resources, len(todo), rows),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
             label_selector=label_selector_for("train", resources),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ Pool = Literal["decode", "infer", "train"]
 # deadlock at its exit, when a publisher posts to an event loop that shuts down. It would hold its memory for ever.
 _EXIT_GRACE_S = 2.0
 _POLL_NODES_S, _LOG_WAIT_S = 0.5, 60.0
+_ROWS_PER_ACTOR = 1024  # at least; an actor imports torch and loads models for seconds
 _COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
 
@@ -124,13 +126,13 @@ def slots(resources: Resources) -> int:
     return max(int(ray.cluster_resources().get("GPU" if gpus_per_worker(resources) else "CPU", 1)), 1)
 
 
-def actor_pool(resources: Resources, tasks: int) -> ray.data.ActorPoolStrategy:
-    """Return a pool of actors for so many tasks of models.
+def actor_pool(resources: Resources, tasks: int, rows: int) -> ray.data.ActorPoolStrategy:
+    """Return a pool of actors for so many tasks of models, over so many rows.
 
     It requests all actors at the start, so that the autoscaler starts all nodes at once, and works as soon as one is
     there. Ray Data would not request more of them later (ray-project/ray#59144).
     """
-    size = max(min(resources.workers or slots(resources), tasks), 1)
+    size = max(min(resources.workers or slots(resources), tasks, math.ceil(rows / _ROWS_PER_ACTOR)), 1)
     return ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
 
 

@@ -57,13 +57,14 @@ def test_progress_shows_in_rays_metrics(ray_session: None) -> None:
 
 
 def test_pools_start_with_one_actor_and_request_what_settings_say(ray_session: None) -> None:
-    def sizes(resources: Resources, tasks: int) -> tuple[int, int, int]:
-        pool = actor_pool(resources, tasks)
+    def sizes(resources: Resources, tasks: int, rows: int = 100_000) -> tuple[int, int, int]:
+        pool = actor_pool(resources, tasks, rows)
         return pool.min_size, pool.max_size, pool.initial_size
 
     assert sizes(Resources(), 9) == (1, 4, 4)
     assert sizes(Resources(), 3) == (1, 3, 3)
     assert sizes(Resources(workers=8), 20) == (1, 8, 8)
+    assert [sizes(Resources(workers=8), 20, rows)[1] for rows in (0, 1, 1024, 1025, 2048)] == [1, 1, 1, 2, 2]
     assert sizes(Resources(gpu=True), 20) == (1, 1, 1)
     assert sizes(Resources(gpu=True, workers=2), 20) == (1, 2, 2)
 
