@@ -11,7 +11,8 @@ _EXAMPLES = """\
   preprocess.py --data /data/Aff-Wild2 --out /data/store
   preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
   preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
-  preprocess.py --data /data/bp4d.csv --out /data/bp4d-store --set data.license="research only"
+  preprocess.py --data /data/BP4D --out /data/bp4d-store --set data.template=store:/data/store
+  preprocess.py --data /data/faces.csv --out /data/faces-store --set data.license="research only"
   preprocess.py --data /data/glint360k --out /data/identities
   preprocess.py --data /data/faces --out /data/identities --source images"""
 
@@ -24,8 +25,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "preprocess.py") -> int:
         type=job.location,
         required=True,
         metavar="DATA",
-        help="the Aff-Wild2 folder as downloaded; a manifest of images (.csv, .parquet); a folder with train.rec and "
-        "train.idx; or, with --source images, a folder with one folder per person",
+        help="the folder of Aff-Wild2, BP4D, RAF-DB, Multi-PIE or AffectNet as downloaded; a manifest of images "
+        "(.csv, .parquet); a folder with train.rec and train.idx; or, with --source images, one folder per person",
     )
     parser.add_argument("--out", type=job.location, required=True, metavar="STORE", help="folder or URI of the store")
     parser.add_argument(

@@ -34,6 +34,8 @@ class DataConfig(Section):
     add: tuple[str, ...] = ()  # face stores, e.g. of BP4D, whose train rows are added; AUs they lack are unknown
     every_n: int = Field(default=1, ge=1)  # use every n-th frame …
     rare_n: int | None = Field(default=None, ge=1)  # … and every rare_n-th if a rare AU is on
+    # Classes of the store beyond those of the model, whose rows are not trained on or scored, e.g. Other or Contempt.
+    ignore: tuple[str, ...] = ()
     videos_are_people: bool = False  # for identity: a base video without identity labels counts as one person
     balance_classes: float = Field(default=0, ge=0, le=1)  # 1: all classes equally often; 0: as often as in the data
     clip_frames: int = Field(default=1, ge=1)  # 1: single frames
@@ -134,7 +136,7 @@ def train_samples(
     """Return the training rows of a task: those of the split's training part without the store's held-out videos.
 
     Args:
-        classes: number of expressions; a label beyond them is unknown.
+        classes: number of expressions; a label beyond them is unknown (see `DataConfig.ignore`).
 
     Raises:
         DatasetError: there are no such rows.

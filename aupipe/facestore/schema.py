@@ -93,6 +93,7 @@ class StoreHeader(Section):
     template: tuple[tuple[float, float], ...]  # 5 × (x, y) in crop pixels: eyes, nose tip, mouth corners
     template_source: Literal["arcface", "measured", "assumed"]
     n_expressions: int
+    expressions: tuple[str, ...] = facs.EXPRESSIONS  # names of the classes in label order
     settings: dict[str, str | int | float | bool | None]  # settings of its creation: leak filter, detector …
 
 

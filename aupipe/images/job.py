@@ -11,27 +11,37 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field
 
 from aupipe import facs
 from aupipe.config import Resources, Section
 from aupipe.errors import DatasetError, ManifestError
+from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.facestore.columns import labels
 from aupipe.facestore.job import FileTask, measured_template
+from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import FILE_ROWS, StoreCard, StoreHeader
 from aupipe.facestore.write import finish, shard_name
+from aupipe.images import datasets
+from aupipe.images.datasets import Dataset
 from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
 from aupipe.manifests import SUFFIXES
 from aupipe.storage import Storage, folder_and_name, local_path
 
-Kind = Literal["manifest", "folders", "records"]
+Kind = Literal["manifest", "folders", "records"] | datasets.Name
+_STORE = "store:"
 
 
 class ImagesDataConfig(Section):
     """Properties of the images that no file contains."""
 
     license: str = "not stated"  # license of the images, kept in store.json
+    # Five points that images are aligned to: arcface, or store:PATH for those of another store, e.g. one of third-party
+    # crops with which these images are trained. Images of 112×112 are kept as they are.
+    template: str = Field(default="arcface", pattern=r"arcface|store:.+")
 
 
 class ImagesConfig(Section):
@@ -52,6 +62,8 @@ class ImagesJob:
     images: pa.Table | npt.NDArray[np.int64]  # manifest.TABLE, or the records' offsets
     stamp: str  # hash of the manifest, index or file names
     config: ImagesConfig
+    dataset: Dataset | None = None  # None: images without a data set of their own
+    template: tuple[tuple[float, float], ...] = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)  # to align to
 
     @property
     def origin(self) -> str:
@@ -61,7 +73,10 @@ class ImagesJob:
     def files(self) -> list[FileTask]:
         """Return all files of the store except the card."""
         root, detector, source = self.root, self.config.detector, self.origin
-        key = (self.origin, self.stamp, self.config.detector.model_dump_json())
+        key: tuple[str, ...] = (self.origin, self.stamp, self.config.detector.model_dump_json())
+        points = np.array(self.template, np.float32)
+        if not np.array_equal(points, ARCFACE_TEMPLATE):
+            key = (*key, repr(self.template))
         tasks = []
         for split, first, count in self._slices():
             make: Callable[[], bytes]
@@ -69,11 +84,11 @@ class ImagesJob:
                 rows = self.images.take(
                     np.arange(first, first + count)
                 )  # a slice would be pickled with the whole table
-                make = functools.partial(pack_table, rows, root=root, detector=detector, source=source)
+                make = functools.partial(pack_table, rows, root=root, detector=detector, template=points, source=source)
             else:
                 offsets = self.images[first : first + count].copy()
                 make = functools.partial(
-                    pack_records, offsets, first=first + 1, root=root, detector=detector, source=source
+                    pack_records, offsets, first=first + 1, root=root, detector=detector, template=points, source=source
                 )
             name = shard_name(split, first // FILE_ROWS, *key, str(first), str(count))
             tasks.append(FileTask(name, count, make))
@@ -84,20 +99,30 @@ class ImagesJob:
         parts = [file.name for file in self.files()]
         template = measured_template(self.out, parts, Detector(self.config.detector))
         expressions = self.images["expression"].to_numpy() if isinstance(self.images, pa.Table) else np.array([-1])
+        found = self.dataset
+        names = facs.EXPRESSIONS if found is None else found.expressions
+        stated = self.config.data.license
+        if found is not None and "license" not in self.config.data.model_fields_set:
+            stated = found.license
         header = StoreHeader(
-            edition="images",
+            edition="images" if found is None else found.name,
             source=self.origin,
-            license=self.config.data.license,
+            license=stated,
             template=template.as_tuples(),
             template_source=template.source,
-            n_expressions=len(facs.EXPRESSIONS) if expressions.max() >= 0 else 0,
+            n_expressions=len(names) if expressions.max() >= 0 else 0,
+            expressions=names,
             settings={"min_score": self.config.detector.min_score},
         )
         return finish(Storage(self.out), header, parts)
 
     def text(self) -> str:
         """Return the plan, except for the files, as text."""
-        return f"{self.root}: {len(self.images):,} images, source: {self.origin}"
+        text = f"{self.root}: {len(self.images):,} images, source: {self.origin}"
+        if self.dataset is None:
+            return text
+        left_out = "".join(f"; left out: {count:,} with {reason}" for reason, count in self.dataset.left_out.items())
+        return f"{text}, edition {self.dataset.title}{left_out}"
 
     def _slices(self) -> list[tuple[str, int, int]]:
         """Return (split, first row, number of rows) per part."""
@@ -117,29 +142,51 @@ class ImagesJob:
 
 
 def is_images(data: str, source: str | None) -> bool:
-    """Return whether `data` is a manifest or contains a train.rec, or `source` is images."""
-    return source == "images" or data.lower().endswith(SUFFIXES) or Storage(data).exists(REC)
+    """Return whether `data` is a manifest, contains a train.rec or a known data set, or `source` is images."""
+    if source == "images" or data.lower().endswith(SUFFIXES):
+        return True
+    storage = Storage(data)
+    return storage.exists(REC) or (source is None and storage.exists() and datasets.detect(storage) is not None)
 
 
 def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
-    """Read the manifest, the folders' names or the index, and plan the parts.
+    """Read the labels, the folders' names or the index, and plan the parts.
 
     Raises:
         ManifestError: the manifest is invalid.
-        DatasetError: there are no images, or the record file is damaged.
+        DatasetError: there are no images, or the record file or a label file is damaged.
     """
+    template = _template(config.data.template)
     if data.lower().endswith(SUFFIXES):
         storage, name = folder_and_name(local_path(data))
         if not storage.exists(name):
             raise ManifestError(f"--data {data}: no such file")
         stamp = hashlib.sha256(storage.read(name)).hexdigest()
-        return ImagesJob(out, storage.root, "manifest", read_manifest(storage, name), stamp, config)
+        return ImagesJob(out, storage.root, "manifest", read_manifest(storage, name), stamp, config, None, template)
     storage = Storage(data)
     if not storage.exists():
         raise DatasetError(f"--data {data}: no such folder")
     if storage.exists(REC):
         stamp = hashlib.sha256(storage.read(IDX)).hexdigest()
-        return ImagesJob(out, storage.root, "records", image_offsets(storage), stamp, config)
+        return ImagesJob(out, storage.root, "records", image_offsets(storage), stamp, config, None, template)
+    if mark := datasets.detect(storage):
+        found = datasets.read(storage, *mark)
+        return ImagesJob(out, storage.root, mark[0], found.table, _stamp(found.table), config, found, template)
     table = read_folders(storage)
     stamp = hashlib.sha256("\n".join(table["path"].to_pylist()).encode()).hexdigest()
-    return ImagesJob(out, storage.root, "folders", table, stamp, config)
+    return ImagesJob(out, storage.root, "folders", table, stamp, config, None, template)
+
+
+def _template(name: str) -> tuple[tuple[float, float], ...]:
+    """Return the points (5, 2) of `data.template`."""
+    if name.startswith(_STORE):
+        return FaceStore.open(name.removeprefix(_STORE)).card.template
+    return ImagesJob.template
+
+
+def _stamp(table: pa.Table) -> str:
+    """Return a hash of the paths and labels of a table."""
+    content = hashlib.sha256("\n".join(table["path"].to_pylist()).encode())
+    content.update(table["expression"].to_numpy().tobytes())
+    content.update(labels(table).tobytes())
+    return content.hexdigest()

@@ -3,8 +3,8 @@
 A manifest is CSV, TSV, JSONL or Parquet, read by the rules of `aupipe.manifests`. It has the column `path` (relative to
 the manifest, or absolute) and any of: `subject`, `split` (train | validation; default train), `identity`, `expression`
 (class name or number), AUs (`AU12`, `AU1` or `AU01`) and AU intensities (`AU12_intensity`, 0 … 1, one column for every
-AU). Empty cells, −1 and AUs without a column are unknown. Other columns are ignored. BP4D, which lacks AU25 and AU26,
-Multi-PIE or RAF-DB therefore need no reader of their own.
+AU). Empty cells, −1 and AUs without a column are unknown. Other columns are ignored. Published data sets with files of
+their own have readers in `datasets`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
     classes = _numbers(table, "expression", _CLASSES, highest, allowed)
     subjects = [subject or path for subject, path in zip(table.texts("subject"), paths, strict=True)]
     identities = [identity or None for identity in table.texts("identity")]
-    return _table(paths, splits, subjects, identities, classes, au, intensity)
+    return image_table(paths, splits, subjects, identities, classes, au, intensity)
 
 
 def read_folders(storage: Storage) -> pa.Table:
@@ -95,10 +95,10 @@ def read_folders(storage: Storage) -> pa.Table:
         raise DatasetError(f"{storage.root}: no folder in it contains images; one folder per person is expected")
     people = [path.partition("/")[0] for path in paths]
     unknown = np.full((len(paths), len(facs.AUS)), facs.UNKNOWN, np.int8)
-    return _table(paths, ["train"] * len(paths), people, people, [facs.UNKNOWN] * len(paths), unknown)
+    return image_table(paths, ["train"] * len(paths), people, people, [facs.UNKNOWN] * len(paths), unknown)
 
 
-def _table(
+def image_table(
     paths: Sequence[str], splits: Sequence[str], subjects: Sequence[str], identities: Sequence[str | None],
     classes: Sequence[int], au: np.ndarray, intensity: np.ndarray | None = None,
 ) -> pa.Table:  # fmt: skip

@@ -25,11 +25,14 @@ from aupipe.storage import Storage, is_uri, open_input
 KEPT = "kept"
 
 
-def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: str) -> bytes:
+def pack_table(
+    table: pa.Table, *, root: str, detector: DetectorConfig, source: str, template: np.ndarray = ARCFACE_TEMPLATE
+) -> bytes:
     """Return the part of some rows of `manifest.TABLE`, sorted by subject.
 
     Args:
         root: folder of relative paths.
+        template: (5, 2) points that images are aligned to.
     """
     finder = Detector(detector)
     part = ShardWriter()
@@ -40,7 +43,7 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
         kept: list[int] = []
         tally: Counter[str] = Counter()
         for row in group:
-            image, outcome = as_crop(_read(root, entries[row]["path"]), finder)
+            image, outcome = as_crop(_read(root, entries[row]["path"]), finder, template)
             tally.update({"images.rows": 1, f"images.{outcome}": 1})
             if image is not None:
                 images.append(image)
@@ -66,8 +69,9 @@ def pack_table(table: pa.Table, *, root: str, detector: DetectorConfig, source: 
 
 
 def pack_records(
-    offsets: npt.NDArray[np.int64], *, first: int, root: str, detector: DetectorConfig, source: str
-) -> bytes:
+    offsets: npt.NDArray[np.int64], *, first: int, root: str, detector: DetectorConfig, source: str,
+    template: np.ndarray = ARCFACE_TEMPLATE,
+) -> bytes:  # fmt: skip
     """Return the part of the records at `offsets` of a train.rec, numbered from `first`; frame = record number."""
     finder = Detector(detector)
     part = ShardWriter()
@@ -84,7 +88,7 @@ def pack_records(
     for identity, group in itertools.groupby(whole(), key=lambda record: record.identity):
         images, numbers = [], []
         for record in group:
-            image, outcome = as_crop(record.image, finder)
+            image, outcome = as_crop(record.image, finder, template)
             tally.update({"images.rows": 1, f"images.{outcome}": 1})
             if image is not None:
                 images.append(image)
@@ -96,7 +100,9 @@ def pack_records(
     return part.finish()
 
 
-def as_crop(data: bytes | None, detector: Detector) -> tuple[bytes | None, str]:
+def as_crop(
+    data: bytes | None, detector: Detector, template: np.ndarray = ARCFACE_TEMPLATE
+) -> tuple[bytes | None, str]:
     """Return (JPEG crop, KEPT), or (None, the reason why there is no crop)."""
     if data is None:
         return None, "no_file"
@@ -111,7 +117,7 @@ def as_crop(data: bytes | None, detector: Detector) -> tuple[bytes | None, str]:
     if not len(faces):
         return None, "no_face"
     largest = int(np.argmax(faces.boxes[:, 2] * faces.boxes[:, 3]))
-    return jpeg.encode(crop(image, faces.landmarks[largest], ARCFACE_TEMPLATE)), KEPT
+    return jpeg.encode(crop(image, faces.landmarks[largest], template)), KEPT
 
 
 def _unlabeled(identity: str, numbers: Sequence[int], images: Sequence[bytes], source: str) -> pa.Table:

@@ -66,6 +66,7 @@ class Card(Section):
     # Median probability of people at rest, from which intensities are measured.
     rest: dict[str, float] = Field(default_factory=lambda: dict.fromkeys(facs.AUS, 0.0))
     smoothing: Smoothing = Smoothing()
+    expressions: tuple[str, ...] = facs.EXPRESSIONS  # names of the classes of an expression head, in label order
     overlap: float = Field(default=OVERLAP, ge=0, lt=1)  # of windows, as used to fit thresholds
     training: TrainingCard = TrainingCard()
     aupipe_version: str = aupipe.__version__

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from aupipe import facs
 from aupipe.arrays import Floats, Ints
+from aupipe.errors import CheckpointError
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
 from aupipe.models.configs import SingleFrameConfig
@@ -69,9 +71,16 @@ def load(path: str) -> tuple[InferenceModel, Card]:
     """Load a model and its card from the checkpoint at `path` (folder or URI).
 
     Raises:
-        CheckpointError: see `checkpoint.load`; or the graph is not the file that the card was written with.
+        CheckpointError: see `checkpoint.load`; or the graph is not the file that the card was written with; or its
+            expression classes are not those of Aff-Wild2, after which tables name them.
     """
     card = checkpoint.load_card(path)
+    count = min(len(card.expressions), len(facs.EXPRESSIONS))
+    if "expr" in getattr(card.model, "outputs", ()) and card.expressions[:count] != facs.EXPRESSIONS[:count]:
+        raise CheckpointError(
+            f"{path}: expressions {', '.join(card.expressions)} ({', '.join(facs.EXPRESSIONS)}); "
+            "fix: give a later stage, which predicts AUs"
+        )
     if card.graph_sha256 and isinstance(card.model, SingleFrameConfig):
         weights = checkpoint.read(path, checkpoint.WEIGHTS, card.weights_sha256)
         graph = checkpoint.read(path, checkpoint.GRAPH, card.graph_sha256)

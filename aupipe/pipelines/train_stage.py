@@ -239,6 +239,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
         input=job.recipe.input,
         template=index.card.template,
         overlap=job.recipe.overlap,
+        expressions=task_data.expression_names(data),
         training=TrainingCard(
             recipe=job.recipe.name,
             stage=stage,

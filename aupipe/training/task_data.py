@@ -40,11 +40,46 @@ def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.
                     f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "
                     f"template than those of {index.storage.root}; remake one of the stores with preprocess.py"
                 )
-        # A class beyond those of the model counts as unlabeled, e.g. Other of eight for a head with seven classes.
         classes = getattr(recipe.model_of(stage), "expressions", len(facs.EXPRESSIONS))
+        if name == "expr":
+            _check_classes(f"stages.{stage}.tasks.expr.data", own, classes, task.data.ignore)
         train = samples.train_samples(own, task.data, name, split, classes)
         evaluated = None
         if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
             evaluated = samples.eval_samples(own, split, name, classes)
         found[name] = TaskData(own, train, evaluated)
     return found
+
+
+def expression_names(data: dict[Task, TaskData]) -> tuple[str, ...]:
+    """Return the names of the expression classes that a stage is trained on, in label order."""
+    return data["expr"].index.card.expressions if "expr" in data else facs.EXPRESSIONS
+
+
+def _check_classes(where: str, index: FaceStore, classes: int, ignore: tuple[str, ...]) -> None:
+    """Raise an error if rows have a class that the model lacks and that is not ignored, or if stores disagree.
+
+    Raises:
+        ConfigError: as above, or `ignore` names no class.
+    """
+    names = index.card.expressions
+    for other in index.added:
+        count = min(len(names), len(other.card.expressions))
+        if other.card.expressions[:count] != names[:count]:
+            raise ConfigError(
+                f"{where}.add: the classes of {other.storage.root} ({', '.join(other.card.expressions)}) are not those "
+                f"of {index.storage.root} ({', '.join(names)}); fix: train on them in stages of their own"
+            )
+    if unknown := set(ignore) - {name for store in (index, *index.added) for name in store.card.expressions}:
+        raise ConfigError(f"{where}.ignore: {min(unknown)} is no class of the store ({', '.join(names)})")
+    for store in (index, *index.added):
+        own = store.card.expressions
+        rows = [sum(split.expressions[place] for split in store.card.splits.values()) for place in range(len(own))]
+        lacking = [n for n, name in enumerate(own) if n >= classes and rows[n] and name not in ignore]
+        if lacking:
+            named = ",".join(own[n] for n in lacking)
+            raise ConfigError(
+                f"{where}: {sum(rows[n] for n in lacking):,} rows of {store.storage.root} are {named}, and the model "
+                f"has {classes} classes; fix: --set model.expressions={max(lacking) + 1}, or leave the rows out with "
+                f"--set {where}.ignore=[{named}]"
+            )
