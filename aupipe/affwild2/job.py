@@ -7,13 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import field_validator
-
 from aupipe.affwild2.layout import EDITIONS, Layout, Track, read_layout
 from aupipe.affwild2.pack import pack_audio, pack_crops
 from aupipe.affwild2.pack_videos import pack_videos
 from aupipe.affwild2.plan import Plan, Source, make_plan
-from aupipe.affwild2.splits import LeakFilter
 from aupipe.config import Resources, Section
 from aupipe.errors import DatasetError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
@@ -31,14 +28,6 @@ class AffWild2DataConfig(Section):
     """Settings for reading the data set."""
 
     edition: Literal["abaw2", "abaw5", "abaw6", "mtl"] | None = None  # default: the edition whose folders exist
-    leak: LeakFilter = (
-        "drop_train"  # handling of videos in train for one task and in validation for the other; see splits.official
-    )
-
-    @field_validator("leak", mode="before")
-    @classmethod
-    def _yaml_off(cls, value: object) -> object:
-        return "off" if value is False else value  # YAML reads `off` as false
 
 
 class PreprocessConfig(Section):
@@ -90,7 +79,7 @@ class AffWild2Job:
     def complete(self) -> StoreCard:
         """Write the card. Call it when all parts are written."""
         config = self.config
-        settings: dict[str, str | int | float | bool | None] = {"leak": config.data.leak}
+        settings: dict[str, str | int | float | bool | None] = {}
         if self.source == "videos":
             settings["smoothing_radius"] = config.alignment.smoothing_radius
             settings["min_score"] = config.detector.min_score
@@ -119,10 +108,9 @@ class AffWild2Job:
             f"source: {self.source}"
         ]
         if plan.leaked:
-            rows = sum(tally.get("au.leak", 0) + tally.get("expr.leak", 0) for tally in plan.outcomes.values())
             lines.append(
-                f"{len(plan.leaked)} videos are in train for one task and in validation for the other: "
-                f"data.leak={self.config.data.leak} removes {rows:,} labels (drop_train | drop_val | consistent | off)"
+                f"{len(plan.leaked)} videos are in train for one task and in validation for the other; the store has "
+                "both, and a recipe's stages.STAGE.tasks.TASK.data.leak chooses (drop_train | drop_val | off)"
             )
         if layout.ambiguous:
             lines.append(f"skipped, because another file has the same name: {', '.join(layout.ambiguous)}")
@@ -152,9 +140,7 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
     if source == "videos" and not with_video:
         raise DatasetError(f"{data}: no annotated video has crops or a video file; unpack batch1 and batch2")
     settings = config.model_dump(include={"detector", "alignment"}) if source == "videos" else {}
-    return AffWild2Job(
-        out, source, layout, make_plan(layout, source=source, leak=config.data.leak, settings=settings), config
-    )
+    return AffWild2Job(out, source, layout, make_plan(layout, source=source, settings=settings), config)
 
 
 def is_official(card: StoreCard) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.mtl import labels_of, rows_and_digest
-from aupipe.affwild2.splits import LeakFilter, official
+from aupipe.affwild2.splits import official
 from aupipe.errors import DatasetError, MediaError
 from aupipe.facestore.schema import FILE_ROWS, SPLITS, TEST
 from aupipe.facestore.write import shard_name
@@ -62,7 +62,7 @@ class Plan:
     """All parts, and counts that are known before any part is made.
 
     Attributes:
-        outcomes: track → reason → count: rows removed by the leak filter, images without a row.
+        outcomes: track → reason → count: images without a row, test videos with nothing to pack.
         leaked: base videos in train for one task and in validation for the other.
     """
 
@@ -71,7 +71,7 @@ class Plan:
     leaked: frozenset[str]
 
 
-def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Mapping[str, object]) -> Plan:
+def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object]) -> Plan:
     """Return units of at most FILE_ROWS annotation rows, by split, video, person, frame.
 
     Args:
@@ -81,7 +81,7 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
         DatasetError: an annotation file is invalid, or no line of a task's split is valid.
     """
     storage = Storage(layout.root)
-    splits, leaked = official(layout.tracks, leak)
+    splits, leaked = official(layout.tracks)
     lengths: dict[str, int] = {}  # annotation file → rows
     digests: dict[str, str] = {}  # annotation file, crop folder or video → hash, number of files or size
     outcomes: dict[str, Counter[str]] = {}
@@ -90,8 +90,6 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
         for task, annotation in track.annotations.items():
             rows, digests[annotation.name] = rows_and_digest(storage, task, annotation.name)
             lengths[annotation.name] = rows
-            if (track.name, task) not in splits:
-                tally.update({f"{task}.rows": rows, f"{task}.leak": rows})
         if source == "crops":
             _count_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
         elif track.video:
@@ -108,8 +106,6 @@ def make_plan(layout: Layout, *, source: Source, leak: LeakFilter, settings: Map
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
             key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
             units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
-        if split != TEST and not any(unit.split == split for unit in units):
-            raise DatasetError(f"{layout.root}: data.leak={leak} leaves the {split} split empty; choose another")
     return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked)
 
 

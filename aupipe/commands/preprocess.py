@@ -10,7 +10,7 @@ from aupipe.commands import job
 _EXAMPLES = """\
   preprocess.py --data /data/Aff-Wild2 --out /data/store
   preprocess.py --data /data/Aff-Wild2 --out s3://bucket/store --source videos
-  preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5 --set data.leak=off
+  preprocess.py --data /data/Aff-Wild2 --out /data/store --set data.edition=abaw5
   preprocess.py --data /data/BP4D --out /data/bp4d-store --set data.template=store:/data/store
   preprocess.py --data /data/faces.csv --out /data/faces-store --set data.license="research only"
   preprocess.py --data /data/glint360k --out /data/identities

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aupipe import facs
 from aupipe.arrays import Bools, Floats, Ints
@@ -44,9 +44,15 @@ class DataConfig(Section):
     subset_choice: Literal["rare", "uniform"] = "rare"  # clips with more of the rarest AUs, or any
     # Train on AU intensities times this factor, clipped to 1, instead of labels; the store must contain intensities.
     intensity: float | None = Field(default=None, gt=0)
+    leak: splits.LeakFilter = "drop_train"  # videos that are in train for this task and in validation for another
     held_out: float = Field(default=0.1, ge=0, le=0.5)  # share of the videos held out to fit thresholds and smoothing
     window_groups: int = Field(default=32, ge=1)  # row groups of about 256 rows that are shuffled together
     shuffled_labels: bool = False  # a check: a model trained on shuffled labels must stay at the floor
+
+    @field_validator("leak", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads `off` as false
 
     @model_validator(mode="after")
     def _one_way(self) -> DataConfig:
@@ -141,7 +147,7 @@ def train_samples(
     Raises:
         DatasetError: there are no such rows.
     """
-    part = splits.train_part(index, split)
+    part = splits.train_part(index, split, data.leak)
     table = _table(index, part, task, data.videos_are_people)
     # A fold of people is only scored. Nothing is tuned on it, so no further videos are held out.
     own = table.filter(pc.less(table["row"], index.without_extra.rows(part.split)))
@@ -159,13 +165,15 @@ def train_samples(
     return found if data.intensity is None else replace(found, intensities=_intensities(index, found, data.intensity))
 
 
-def eval_samples(index: FaceStore, split: str, task: Task, classes: int = len(facs.EXPRESSIONS)) -> Samples:
+def eval_samples(
+    index: FaceStore, split: str, task: Task, classes: int = len(facs.EXPRESSIONS), leak: splits.LeakFilter = "off"
+) -> Samples:
     """Return the labeled rows of the split's evaluation part; `classes` as in `train_samples`.
 
     Raises:
         DatasetError: there are no such rows.
     """
-    part = splits.eval_part(index, split)
+    part = splits.eval_part(index, split, leak)
     table = _table(index, part, task)
     return _samples(index, part.split, table.filter(_known(table, task, classes)), task)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,12 @@ SEARCH = "search"
 SEARCH_FOLDS = 5  # of the people of the train split; a search scores one, and never uses the validation split
 _FOLD = re.compile(r"fold:(\d+)")
 _PEOPLE = re.compile(r"people:(\d+)/(\d+)")
+
+
+# Aff-Wild2's tasks have independent splits, so a video may be in train for one task and in validation for another. A
+# model of both would be trained on validation faces. drop_train: such videos are not trained on; drop_val: they are not
+# scored (Jin et al., ABAW2); off: neither, for a model of one task. In folds every video is in one part anyway.
+LeakFilter = Literal["drop_train", "drop_val", "off"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class SplitPart:
         return [group for group in groups if self.videos is None or self.videos & set(group.video_ids)]
 
 
-def train_part(index: FaceStore, split: str) -> SplitPart:
+def train_part(index: FaceStore, split: str, leak: LeakFilter = "off") -> SplitPart:
     """Return the training part of a split.
 
     `official`: the train split. `fold:K`: the three other folds of the whole store. `people:K/N`: see `people`.
@@ -51,13 +58,15 @@ def train_part(index: FaceStore, split: str) -> SplitPart:
         ConfigError: there is no such split.
     """
     if split == OFFICIAL:
-        return SplitPart("train")
+        return _without_both(index, SplitPart("train")) if leak == "drop_train" else SplitPart("train")
     pool, fold_of, left_out = _parts(index, split)
     added = {span.video_id for each in index.added for _, shard in each.shards("train") for span in shard.spans}
-    return SplitPart(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
+    part = SplitPart(pool, frozenset(video for video, fold in fold_of.items() if fold != left_out) | added)
+    # The models of a search are scored on the validation split at its end.
+    return _without_both(index, part) if split == SEARCH and leak == "drop_train" else part
 
 
-def eval_part(index: FaceStore, split: str) -> SplitPart:
+def eval_part(index: FaceStore, split: str, leak: LeakFilter = "off") -> SplitPart:
     """Return the part of a split that is scored.
 
     `official`: the validation split. `fold:K`: that fold. `search`: the remaining fifth of the people of the train
@@ -66,6 +75,8 @@ def eval_part(index: FaceStore, split: str) -> SplitPart:
     Raises:
         ConfigError: there is no such split.
     """
+    if split in (OFFICIAL, "validation") and leak == "drop_val":
+        return _without_both(index, SplitPart("validation"))
     if split == OFFICIAL:
         return SplitPart("validation")
     if split in (*index.splits, ALL):
@@ -84,6 +95,15 @@ def people(fold: int, folds: int) -> str:
 
 def is_people(split: str) -> bool:
     return _PEOPLE.fullmatch(split) is not None
+
+
+def _without_both(index: FaceStore, part: SplitPart) -> SplitPart:
+    """Return the part without videos that are in both splits."""
+    both = index.in_both_splits
+    if not both:
+        return part
+    videos = {span.video_id for _, shard in index.shards(part.split) for span in shard.spans}
+    return SplitPart(part.split, (frozenset(videos) if part.videos is None else part.videos) - both)
 
 
 def _parts(index: FaceStore, split: str) -> tuple[str, dict[str, int], int]:

@@ -130,6 +130,15 @@ class FaceStore:
         """This store without added stores."""
         return dataclasses.replace(self, added=())
 
+    @functools.cached_property
+    def in_both_splits(self) -> frozenset[str]:
+        """Base videos of this store that are in train for one task and in validation for another."""
+        train, validation = (
+            {span.video_id for shard in self.card.shards if shard.split == split for span in shard.spans}
+            for split in ("train", "validation")
+        )
+        return frozenset(train & validation)
+
     @property
     def sha256(self) -> str:
         """Hash of the store's content: a card lists all shards, and the name of a shard identifies its content."""

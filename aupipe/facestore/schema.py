@@ -94,7 +94,7 @@ class StoreHeader(Section):
     template_source: Literal["arcface", "measured", "assumed"]
     n_expressions: int
     expressions: tuple[str, ...] = facs.EXPRESSIONS  # names of the classes in label order
-    settings: dict[str, str | int | float | bool | None]  # settings of its creation: leak filter, detector …
+    settings: dict[str, str | int | float | bool | None]  # settings of its creation: detector, smoothing …
 
 
 class StoreCard(StoreHeader):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from safetensors import SafetensorError
@@ -48,6 +48,7 @@ class TrainingCard(Section):
     license: str = ""
     seed: int = 0
     split: str = ""
+    leak: Literal["drop_train", "drop_val", "off"] = "off"  # see data.splits.LeakFilter; drop_val also when scored
     videos: tuple[str, ...] = ()  # all training videos
     held_out_videos: tuple[str, ...] = ()  # videos used to fit thresholds and smoothing
     thresholds_from: str = "0.5"

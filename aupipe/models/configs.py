@@ -81,6 +81,9 @@ class MultilabelTransformerConfig(Section):
 class AudioConfig(Section):
     tdnn: Literal["tdnn", "ftdnn"] = "tdnn"  # ftdnn: the authors' code
     width: int = Field(default=512, ge=8)  # Channels of the time-delay network.
+    # time: the vector of a frame is the one at its time. interp: the authors' code, which stretches the spectrogram of
+    # a window to 100 columns, and their vectors to the frames, as if frames were evenly spaced.
+    align: Literal["time", "interp"] = "time"
 
 
 class SequenceConfig(Section):

@@ -16,6 +16,8 @@ from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, 
 from aupipe.models.tdnn import NETWORKS
 from aupipe.models.transformer import LAYER_NORM_EPS, Attention
 
+_STRETCHED_COLUMNS = 100  # of audio.align=interp
+
 
 class EmbeddingEncoder(FrameEncoder):
     """Frames (B, 3, H, W) → the backbone's embedding (B, E), not normalized to length 1."""
@@ -59,6 +61,7 @@ class TdnnHead(SequenceHead):
         super().__init__()
         self.window_length = config.sequence.frames
         self.audio_width = config.audio.width
+        self.stretched = config.audio.align == "interp"
         self.tdnn = NETWORKS[config.audio.tdnn](width=config.audio.width)
 
     def audio_features(self, batch: SequenceBatch) -> Tensor:
@@ -67,8 +70,12 @@ class TdnnHead(SequenceHead):
         mel, column = batch.mel, batch.column
         if mel is None or column is None or not mel.shape[-1]:
             return silence
+        if self.stretched:
+            mel, place = _stretched(mel, column, batch.mask)
+        else:
+            place = column.clamp(min=0)
         vectors = self.tdnn(mel).transpose(1, 2)  # (B, M, audio width)
-        at_frames = vectors.gather(1, column.clamp(min=0)[..., None].expand(-1, -1, self.audio_width))
+        at_frames = vectors.gather(1, place[..., None].expand(-1, -1, self.audio_width))
         return torch.where(column[..., None] >= 0, at_frames, silence)
 
 
@@ -109,6 +116,28 @@ class TransformerHead(TdnnHead):
         x = self.mlp_norm(x + self.dropout(self.mlp(x)))
         out: dict[str, Tensor] = self.sequence(self.hidden(x.flatten(0, 1)).unflatten(0, batch.mask.shape))
         return out
+
+
+def _stretched(mel: Tensor, column: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Stretch the spectrogram between the first and the last frame of each window, as the authors' code does.
+
+    Args:
+        mel: (B, 64, M).
+        column: (B, S) of the frames, −1 without audio.
+        mask: (B, S) False for padding.
+
+    Returns:
+        The nearest columns (B, 64, 100), and the place (B, S) of each frame in them if frames were evenly spaced.
+    """
+    heard = (column >= 0) & mask
+    first = column.masked_fill(~heard, mel.shape[-1]).amin(dim=1, keepdim=True)
+    last = column.masked_fill(~heard, 0).amax(dim=1, keepdim=True)
+    steps = torch.arange(_STRETCHED_COLUMNS, device=mel.device)
+    chosen = (first + (last + 1 - first) * steps // _STRETCHED_COLUMNS).clamp(0, mel.shape[-1] - 1)
+    stretched = mel.gather(2, chosen[:, None].expand(-1, mel.shape[1], -1))
+    frames = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    place = torch.arange(mask.shape[1], device=mel.device) * _STRETCHED_COLUMNS // frames
+    return stretched, place.clamp(max=_STRETCHED_COLUMNS - 1)
 
 
 def sinusoid(length: int, width: int) -> Tensor:

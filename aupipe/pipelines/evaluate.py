@@ -109,8 +109,9 @@ def check(job: EvaluateJob) -> EvaluatePlan:
         ConfigError: as `evaluate`.
     """
     index = FaceStore.open(job.store)
-    part = splits.eval_part(index, job.split)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
+    drop = any(card.training.leak == "drop_val" for card in cards)
+    part = splits.eval_part(index, job.split, "drop_val" if drop else "off")
     for path, card in zip(job.checkpoints, cards, strict=True):
         if "au" not in checkpoint.outputs(card):
             raise ConfigError(f"{path} predicts {', '.join(checkpoint.outputs(card))}, no AUs; fix: give a later stage")

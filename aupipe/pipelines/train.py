@@ -216,7 +216,7 @@ def _calibrated(
     """Return the card with thresholds and smoothing fitted on held-out videos, and the scores with them."""
     path = Storage(job.out).path(best(name))
     data = task_data.task_data(job.recipe, name, index, job.split)["au"]
-    index, scored = data.index, splits.eval_part(data.index, job.split)
+    index, scored = data.index, splits.eval_part(data.index, job.split, job.recipe.leak)
     unseen = frozenset(data.train.held_out_videos) - set(card.training.videos)
     held_out = splits.SplitPart(data.train.tracks.split, unseen)
     if data.train.held_out_videos and not unseen:

@@ -248,6 +248,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
             license="; ".join(each for each in licenses if each),
             seed=job.recipe.seed,
             split=job.split,
+            leak=job.recipe.leak,
             videos=tuple(sorted(seen)),
             held_out_videos=tuple(sorted((held_out | set(initial.held_out_videos)) - seen)),
             command=job.command,

@@ -174,7 +174,7 @@ def _unseen(job: TuneJob, index: FaceStore, checkpoints: Mapping[str, str]) -> d
 
     The difference to the default is included, unless the default is the best trial.
     """
-    part = splits.eval_part(index, splits.OFFICIAL)
+    part = splits.eval_part(index, splits.OFFICIAL, job.recipe.leak)
     place = train_stage.embeddings(train_job(job, job.recipe, ""))
     paths = list(checkpoints.values())
     found = predict(paths, index, (part,), job.recipe.inference, job.recipe.resources, place, "train")[part]

@@ -14,6 +14,7 @@ from aupipe.config import OVERLAP, Inference, Resources, Section, load, merge, p
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
+from aupipe.data.splits import LeakFilter
 from aupipe.errors import ConfigError
 from aupipe.evaluation.calibration import RADII
 from aupipe.models.configs import ModelConfig
@@ -169,6 +170,12 @@ class Recipe(Section):
         if unknown := [name for name in self.search if name not in self.stages]:
             raise ValueError(f"search.{unknown[0]}: there is no such stage")
         return self
+
+    @property
+    def leak(self) -> LeakFilter:
+        """Leak filter of the last stage that is trained on AUs, with which the model is scored."""
+        found = [stage.tasks.au.data.leak for stage in self.stages.values() if stage.tasks.au]
+        return found[-1] if found else "off"
 
     @property
     def overlap(self) -> float:

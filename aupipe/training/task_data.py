@@ -46,7 +46,7 @@ def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.
         train = samples.train_samples(own, task.data, name, split, classes)
         evaluated = None
         if name != "identity" and (split != splits.OFFICIAL or "validation" in own.splits):
-            evaluated = samples.eval_samples(own, split, name, classes)
+            evaluated = samples.eval_samples(own, split, name, classes, task.data.leak)
         found[name] = TaskData(own, train, evaluated)
     return found
 

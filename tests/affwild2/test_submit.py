@@ -18,7 +18,6 @@ from aupipe.annotation import ledger
 from aupipe.annotation.schema import EVENTS, frames_schema
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.submit import main
-from aupipe.config import load
 from aupipe.data import splits
 from aupipe.evaluation.settings import SubmitConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -31,7 +30,7 @@ abaw6 = pytest.mark.parametrize("tree", ["abaw6"], indirect=True)
 
 
 def pack(tree, out: Path, source: str = "crops") -> FaceStore:
-    made = jobs.prepare(str(tree.root), str(out), source, load(jobs.PreprocessConfig, {}, ["data.leak=off"]))
+    made = jobs.prepare(str(tree.root), str(out), source, jobs.PreprocessConfig())
     for task in made.files():
         Storage(out).write(task.name, task.make())
     made.complete()

@@ -15,8 +15,8 @@ def test_a_wrong_folder_is_one_sentence_and_exit_code_2(tmp_path, capsys):
 
 
 def test_an_unknown_setting_names_the_nearest(tmp_path, capsys):
-    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "store"), "--set", "data.leek=off"]) == 2
-    assert "unknown setting 'data.leek'; the nearest known one is 'data.leak'" in capsys.readouterr().err
+    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "store"), "--set", "data.editon=abaw2"]) == 2
+    assert "unknown setting 'data.editon'; the nearest known one is 'data.edition'" in capsys.readouterr().err
 
 
 def test_a_store_of_something_else_is_not_replaced(make_store, tmp_path, capsys):

@@ -139,9 +139,9 @@ def test_train_lists_the_recipe_that_is_named(capsys: pytest.CaptureFixture[str]
 def test_preprocess_lists_the_settings_of_its_kind_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both, images = listed("preprocess", capsys=capsys), listed("preprocess", "--source", "images", capsys=capsys)
     assert "data.license" in both
-    assert "data.leak" in both
+    assert "data.edition" in both
     assert "data.license" in images
-    assert "data.leak" not in images
+    assert "data.edition" not in images
 
 
 @pytest.mark.parametrize("job", ["convert", "bench", "report"])

@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupipe.config import load
 from aupipe.data import samples, splits
+from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
 from aupipe.facestore import write
@@ -115,3 +117,61 @@ def test_a_search_is_scored_on_people_of_train_and_never_on_validation(index: Fa
     held = samples.train_samples(index, DataConfig(held_out=0.2), "au", splits.SEARCH).held_out_videos
     assert held
     assert not set(held) & scored.videos
+
+
+def two_task_store(folder: Path) -> FaceStore:
+    """Return a store whose video "both" is in train for AUs and in validation for expressions."""
+    parts = []
+    for split, videos in (("train", ("a", "both", "c")), ("validation", ("both", "d"))):
+        part = write.ShardWriter()
+        for video in videos:
+            expression_only = (split, video) == ("validation", "both")
+            part.add(
+                write.rows(
+                    video_id=video, frames=[1, 2], images=[b"", b""], source="test",
+                    au=np.full((2, 12), -1 if expression_only else 1, np.int8),
+                    expression=np.full(2, -1 if (split, video) == ("train", "both") else 2),
+                )
+            )  # fmt: skip
+        parts.append(write.shard_name(split, 0, "x"))
+        Storage(folder).write(parts[-1], part.finish())
+    header = StoreHeader(
+        edition="abaw5", source="test", license="x", template=ARCFACE, template_source="arcface", n_expressions=8,
+        settings={},
+    )  # fmt: skip
+    write.finish(Storage(folder), header, parts)
+    return FaceStore.open(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("leak", "trained", "scored"),
+    [
+        ("off", {"au": {"a", "both", "c"}, "expr": {"a", "c"}}, {"au": {"d"}, "expr": {"both", "d"}}),
+        ("drop_train", {"au": {"a", "c"}, "expr": {"a", "c"}}, {"au": {"d"}, "expr": {"both", "d"}}),
+        ("drop_val", {"au": {"a", "both", "c"}, "expr": {"a", "c"}}, {"au": {"d"}, "expr": {"d"}}),
+    ],
+)
+def test_a_recipe_chooses_what_becomes_of_videos_in_both_splits(
+    tmp_path: Path, leak: splits.LeakFilter, trained: dict[str, set[str]], scored: dict[str, set[str]]
+) -> None:
+    index = two_task_store(tmp_path)
+    assert index.in_both_splits == {"both"}
+    data = DataConfig(held_out=0, leak=leak)
+    tasks: tuple[Task, ...] = ("au", "expr")
+    assert {task: set(samples.train_samples(index, data, task).videos) for task in tasks} == trained
+    assert {task: set(samples.eval_samples(index, "official", task, leak=leak).videos) for task in tasks} == scored
+    assert splits.eval_part(index, "validation", leak) == splits.eval_part(index, "official", leak)
+
+
+def test_a_search_drops_training_videos_of_both_splits_and_folds_drop_none(tmp_path: Path) -> None:
+    index = two_task_store(tmp_path)
+    of_search = (splits.train_part(index, "search", "drop_train"), splits.eval_part(index, "search"))
+    assert "both" not in (of_search[0].videos or ())
+    folds = [splits.eval_part(index, f"fold:{k}", "drop_val").videos or frozenset() for k in range(4)]
+    assert set().union(*folds) == {"a", "both", "c", "d"}
+    whole = splits.train_part(index, "fold:0", "drop_train").videos
+    assert whole == splits.train_part(index, "fold:0").videos
+
+
+def test_off_may_be_written_without_quotes() -> None:
+    assert load(DataConfig, {}, ["leak=off"]).leak == "off"

@@ -14,7 +14,7 @@ from aupipe.storage import Storage
 
 HEADER = StoreHeader(
     edition="abaw5", source="affwild2:crops", license="test", template=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10)),
-    template_source="measured", n_expressions=8, settings={"leak": "off"},
+    template_source="measured", n_expressions=8, settings={"min_score": 0.7},
 )  # fmt: skip
 
 

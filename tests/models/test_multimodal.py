@@ -90,6 +90,31 @@ def test_a_frame_depends_only_on_audio_near_it() -> None:
     assert moved.nonzero().tolist() == [[0, 2]]
 
 
+def test_audio_of_a_window_can_be_stretched_over_its_frames_as_in_the_authors_code() -> None:
+    model, given = system(stage="audio", audio={"width": 16, "align": "interp"}), inputs()
+    assert set(model.state_dict()) == set(system(stage="audio").state_dict())
+    before = model(given)["au"]
+    first, last = int(given.column[0, 0]), int(given.column[0, -1])
+    outside = given.mel.clone()
+    outside[..., :first] = 9
+    outside[..., last + 1 :] = 9
+    assert torch.equal(model(replace(given, mel=outside))["au"], before)
+    # Only the first and the last frame count: the others are taken as evenly spaced.
+    uneven = given.column.clone()
+    uneven[:, 1:-1] = first
+    assert torch.equal(model(replace(given, column=uneven))["au"], before)
+    # 36 columns become 100, of which frame s takes number 100 · s // 6; the network is applied to the stretched ones.
+    columns = first + (last + 1 - first) * torch.arange(100) // 100
+    vectors = model.head.tdnn(given.mel[:, :, columns]).transpose(1, 2)
+    expected = vectors[:, [100 * s // FRAMES for s in range(FRAMES)]]
+    assert torch.allclose(model.head.audio_features(replace(given, features=torch.zeros(2, FRAMES, 1))), expected)
+    short = replace(given, mask=torch.arange(FRAMES).expand(2, -1) < 3)
+    short.column[:, 3:] = short.column[:, 2:3]
+    parts = {name: getattr(short, name)[:, :3] for name in ("features", "mask", "time_s", "column")}
+    cut = replace(short, **parts)
+    assert torch.allclose(model(short)["au"][:, :3], model(cut)["au"], atol=1e-6)
+
+
 def test_the_audio_only_step_ignores_the_video() -> None:
     model, given = system(stage="audio", uses_video=False), inputs()
     before = model(given)["au"]

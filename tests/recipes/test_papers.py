@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
-from aupipe.training import recipe
+from aupipe.models.build import build
+from aupipe.models.configs import MultimodalConfig
+from aupipe.models.inputs import InputSpec
+from aupipe.training import optim, recipe
+from aupipe.training.learner import Learner
 
 pytestmark = pytest.mark.unit
 
@@ -29,7 +33,7 @@ CLIP_JITTER = {
 }  # fmt: skip
 SGD = {"optimizer__kind": "sgd", "optimizer__momentum": 0.9}
 WINDOWS = {f"tasks__{task}__data__{key}": value for task in ("au", "expr") for key, value in
-           (("clip_frames", 30), ("clip_stride", 10), ("held_out", 0))}  # fmt: skip
+           (("clip_frames", 30), ("clip_stride", 10), ("held_out", 0), ("leak", "drop_val"))}  # fmt: skip
 HEARD = {
     "tasks__au__loss__kind": "positive_weighted_bce", "tasks__au__loss__smoothing": 0.05,
     "tasks__au__loss__weights": [1, 2, 1, 1, 1, 1, 1, 3, 3, 3, 1, 2], "batch": 64, **EXPR_FOCAL, **WINDOWS, **SGD,
@@ -44,12 +48,14 @@ PAPERS: dict[str, dict[str, Any]] = {
         "model.head": "with_cls", "model.prompts": None, "input.size_px": 112, **IMAGENET,
         **stage("base", init="weights/regnety_004_imagenet.safetensors", epochs=20, batch=16, **FOCAL, **CLIP_JITTER,
                 **SGD, tasks__au__data__clip_frames=256, tasks__au__data__held_out=0, tasks__au__data__every_n=1,
+                tasks__au__data__leak="off",
                 tasks__au__data__clip_stride=None),
         **group("base", 0, ["head"], 5e-5, kind="restarts", lr=0.9, period_epochs=4, lowest=0.1, drop_epoch=16,
                 factor=0.1),
         **stage("prompts", init="stage:base", epochs=20, batch=16, **FOCAL, **CLIP_JITTER, **SGD,
                 model__prompts__length=10, model__prompts__dropout=0.1, tasks__au__data__clip_frames=256,
-                tasks__au__data__subset=0.2, tasks__au__data__subset_choice="rare", tasks__au__data__held_out=0),
+                tasks__au__data__subset=0.2, tasks__au__data__subset_choice="rare", tasks__au__data__held_out=0,
+                tasks__au__data__leak="off"),
         **group("prompts", 0, ["head.spatial.layers.prompts", "head.temporal.layers.prompts"], 1e-4, kind="cosine",
                 lr=0.5, warmup_epochs=2),
     },
@@ -59,7 +65,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "model.prompts.length": 10, "model.prompts.dropout": 0.1,
         "input.size_px": 224, "input.mean": [0] * 3, "input.std": [1] * 3,
         **stage("train", init="weights/vit_base_patch16_224_miil_in21k.safetensors", **FOCAL, **SGD,
-                tasks__au__data__held_out=0),
+                tasks__au__data__held_out=0, tasks__au__data__leak="off"),
         **group("train", 0, ["encoder.backbone.network.blocks.prompts", "encoder.au"], 1e-4, kind="cosine", lr=0.5,
                 warmup_epochs=2),
     },
@@ -71,7 +77,8 @@ PAPERS: dict[str, dict[str, Any]] = {
         "smoothing_radii": [2, 5, 7, 10, 12],  # windows of 5, 11, 15, 21 and 25 frames
         **stage("train", init="weights/inception_v3_imagenet.safetensors", epochs=10, batch=64,
                 tasks__au__loss__kind="bce_dice", tasks__au__loss__frequency_weighted=False, tasks__au__loss__dice=0,
-                tasks__au__data__every_n=5, tasks__au__data__held_out=0, augment__flip=True, augment__brightness=0.1,
+                tasks__au__data__every_n=5, tasks__au__data__held_out=0, tasks__au__data__leak="off",
+                augment__flip=True, augment__brightness=0.1,
                 augment__channel_drop=0.3, augment__rotation_turns=0.1, augment__zoom=0.1, augment__mixup_alpha=0.4,
                 augment__label_smoothing=0.1, optimizer__kind="adamw"),
         **group("train", 0, ["encoder.backbone"], 1, kind="exponential", lr=5e-5, factor=0.99),
@@ -88,7 +95,7 @@ PAPERS: dict[str, dict[str, Any]] = {
                 augment__flip=True, **SGD),
         **group("expressions", 0, [""], 1e-4, kind="cosine", lr=0.01, warmup_epochs=0),
         **stage("aus", init="stage:expressions", model__outputs=["au"], tasks__au__loss__kind="bce",
-                tasks__au__data__held_out=0, **SGD),
+                tasks__au__data__held_out=0, tasks__au__data__leak="off", **SGD),
         **group("aus", 0, ["encoder.backbone"], 1e-4, lr=1e-4),
         **group("aus", 1, ["encoder.au"], 1e-4, lr=1e-3),
     },
@@ -107,7 +114,8 @@ PAPERS: dict[str, dict[str, Any]] = {
         **stage("visual", init="weights/glint360k_cosface_r100.pth", epochs=15, batch=64, alternate="epoch",
                 tasks__au__loss__kind="positive_weighted_bce", tasks__au__loss__mean_over="all",
                 tasks__au__loss__weights=[1, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5], tasks__au__data__held_out=0,
-                tasks__expr__data__held_out=0, **EXPR_FOCAL, augment__flip=True, augment__smallest_crop=0.6,
+                tasks__expr__data__held_out=0, tasks__au__data__leak="drop_val", tasks__expr__data__leak="drop_val",
+                **EXPR_FOCAL, augment__flip=True, augment__smallest_crop=0.6,
                 augment__gain=0.3, augment__contrast=0.3, augment__saturation=0.3, augment__hue_turns=0.3, **SGD),
         **group("visual", 0, [""], 5e-4, kind="milestones", lr=1e-3, epochs=[8, 10, 12], factor=0.1),
         "stages.visual.optimizer.groups.0.decay_norms": False,
@@ -124,6 +132,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         **stage("train", init="weights/glint360k_cosface_r100.pth", epochs=15, batch=256,
                 tasks__au__loss__kind="bce_circle", tasks__au__loss__bce=1, tasks__au__loss__circle=1,
                 tasks__au__data__every_n=10, tasks__au__data__rare_n=5, tasks__au__data__held_out=0,
+                tasks__au__data__leak="off",
                 augment__flip=True, augment__mixup_alpha=0, augment__label_smoothing=0, **SGD),
         **group("train", 0, [""], 5e-4, kind="milestones", lr=1e-3, epochs=[4, 6, 8], factor=0.1),
     },
@@ -175,3 +184,28 @@ def test_the_network_has_the_papers_values_by_default(name: str) -> None:
     default = type(recipe.read(name, quick=False).model)().model_dump(mode="json")
     expected = {path.removeprefix("model."): each for path, each in PAPERS[name].items() if path.startswith("model.")}
     assert {path: value(default, path) for path in expected} == expected
+
+
+def test_the_projection_is_retrained_only_by_the_authors_code() -> None:
+    """The visual network is frozen in the last stage, except for its projection in the published code."""
+    projection = {"bn2.weight", "bn2.bias", "fc.weight", "fc.bias", "features.bias"}
+    for ablation, trained in (("paper", set()), ("retrain_projection", projection)):
+        read = recipe.read("multimodal", quick=True, overrides=[f"ablation={ablation}"])
+        if ablation == "paper":
+            assert read == recipe.read("multimodal", quick=True)
+        stage = recipe.read("multimodal", quick=False, overrides=[f"ablation={ablation}"]).stages["sequence"]
+        system = build(MultimodalConfig(backbone="iresnet_quick"), InputSpec(size_px=64))
+        optim.build(Learner(system, {}), stage.optimizer)
+        own = system.encoder.backbone.network.named_parameters()
+        assert {name for name, parameter in own if parameter.requires_grad} == trained
+        assert (stage.encode_once is None) == bool(trained)
+
+
+def test_the_authors_audio_is_stretched_and_factorized() -> None:
+    audio = recipe.read("multimodal", quick=False, overrides=["ablation=authors_audio"]).model.audio
+    assert (audio.tdnn, audio.align) == ("ftdnn", "interp")
+
+
+def test_a_model_is_scored_with_the_leak_filter_of_its_aus() -> None:
+    filters = {name: recipe.read(name, quick=False).leak for name in PAPERS}
+    assert filters == dict.fromkeys(PAPERS, "off") | {"multimodal": "drop_val"}
