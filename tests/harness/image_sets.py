@@ -1,9 +1,12 @@
-"""Tiny copies of published data sets of images: their folders, label files and names, with noise as images."""
+"""Tiny copies of published data sets, Aff-Wild2 among them: folders, label files and names, with noise as images."""
 
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from aupipe import facs
 
 BP4D_AUS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 27, 28)
 
@@ -85,4 +88,43 @@ def affectnet_lists(root: Path) -> Path:
         folder = root / "Manually_Annotated_file_lists"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def glint360k(root: Path, people: int = 2, each: int = 3) -> Path:
+    """Write train.rec and train.idx, with record 0 as InsightFace writes it."""
+    rng = np.random.default_rng(5)
+    count = people * each
+    bodies = [struct.pack("<IfQQ", 2, 0, 0, 0) + struct.pack("<2f", count + 1, count + 1 + people)]
+    for number in range(count):
+        image = rng.integers(60, 120, (112, 112, 3), dtype=np.uint8)
+        bodies.append(struct.pack("<IfQQ", 0, number // each, 0, 0) + cv2.imencode(".jpg", image)[1].tobytes())
+    data, index = b"", []
+    for number, body in enumerate(bodies):
+        index.append(f"{number}\t{len(data)}\n")
+        data += struct.pack("<II", 0xCED7230A, len(body)) + body + b"\0" * (-len(body) % 4)
+    root.mkdir(parents=True)
+    (root / "train.rec").write_bytes(data)
+    (root / "train.idx").write_text("".join(index))
+    return root
+
+
+def aff_wild2(root: Path, edition: str, frames: int = 30) -> Path:
+    """Write labels of both tasks and crops of five videos, of which `both` is in train for AUs alone."""
+    rng = np.random.default_rng(6)
+    old = edition == "abaw2"
+    tasks = ("AU_Set", "EXPR_Set") if old else ("AU_Detection_Challenge", "EXPR_Classification_Challenge")
+    headers = (",".join(facs.AFFWILD2_AUS), ",".join(facs.EXPRESSIONS[: 7 if old else 8]))
+    for video in ("a", "b", "c", "d", "both"):
+        splits = ["Validation_Set" if video == "d" else "Train_Set"] * 2
+        splits[1] = "Validation_Set" if video == "both" else splits[1]
+        au = [",".join("01"[(n + frame) % 2] for n in range(12)) for frame in range(frames)]
+        for task, header, split, lines in zip(
+            tasks, headers, splits, (au, [str(frame % 7) for frame in range(frames)]), strict=True
+        ):
+            file = root / "annotations" / task / split / f"{video}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join([header, *lines]) + "\n")
+        for frame in range(1, frames + 1):
+            write_image(root / f"cropped_aligned/{video}/{frame:05d}.jpg", rng)
     return root

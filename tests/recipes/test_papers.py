@@ -1,8 +1,12 @@
 """Every value of the papers and of their authors' published code, stated here and not read from the recipes."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from aupipe.models.build import build
 from aupipe.models.configs import MultimodalConfig
@@ -139,6 +143,9 @@ PAPERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+PROTOCOLS = (Path(recipe.__file__).parents[1] / "recipes/PROTOCOLS.md").read_text()
+
+
 def value(data: Any, path: str) -> Any:
     for key in path.split("."):
         data = data[int(key)] if isinstance(data, list) else data[key]
@@ -150,6 +157,36 @@ def test_the_recipe_has_the_values_of_its_paper(name: str) -> None:
     read = recipe.read(name, quick=False).model_dump(mode="json")
     found = {path: value(read, path) for path in PAPERS[name]}
     assert found == PAPERS[name]
+
+
+def claims() -> list[tuple[str, str, str]]:
+    """Return (recipe, setting, value) of every claim of PROTOCOLS.md."""
+    found = []
+    for section in PROTOCOLS.split("\n## `")[1:]:
+        name = section.partition("`")[0]
+        for code in re.findall(r"`([^`]+)`", section.partition("\n")[2]):
+            own, _, rest = code.rpartition(":") if re.match(r"\w+:", code) else ("", "", code)
+            key, equals, text = rest.partition("=")
+            if equals and "." in key.replace("smoothing_radii", ".") and " " not in key:
+                found.append((own or name, key, text))
+    return found
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_claim_of_a_paper_is_a_line_of_its_recipe(name: str) -> None:
+    read = recipe.read(name, quick=False)
+    stated = {key: yaml.safe_load(text) for recipe_name, key, text in claims() if recipe_name == name}
+    assert len(stated) > (4 if name == "prompt_tuning_vit" else 15)
+    expected = {key: "off" if each is False and key.endswith("leak") else each for key, each in stated.items()}
+    assert {key: read.value_of(key) for key in expected} == expected
+
+
+def test_every_kind_of_claim_is_stated() -> None:
+    kinds = ("architecture", "loss", "optimizer", "schedule", "augmentation", "sampling", "folds", "post-processing")
+    for section in PROTOCOLS.split("\n## ")[1:]:
+        stated = re.findall(r"^\* ([a-z-]+):", section, re.MULTILINE)
+        assert set(kinds) | {"metric"} <= set(stated)
+    assert "* ensembling: five models vote" in PROTOCOLS
 
 
 def test_every_recipe_of_a_paper_is_in_the_table() -> None:
@@ -194,7 +231,8 @@ def test_the_projection_is_retrained_only_by_the_authors_code() -> None:
         if ablation == "paper":
             assert read == recipe.read("multimodal", quick=True)
         stage = recipe.read("multimodal", quick=False, overrides=[f"ablation={ablation}"]).stages["sequence"]
-        system = build(MultimodalConfig(backbone="iresnet_quick"), InputSpec(size_px=64))
+        with torch.device("meta"):
+            system = build(MultimodalConfig(backbone="iresnet_quick"), InputSpec(size_px=64))
         optim.build(Learner(system, {}), stage.optimizer)
         own = system.encoder.backbone.network.named_parameters()
         assert {name for name, parameter in own if parameter.requires_grad} == trained
