@@ -12,7 +12,7 @@ CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort --
 # Each process of a test would otherwise compile aupipe anew where this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-annotate demo-train test test-ray test-unit test-slow lint install
+.PHONY: bench demo demo-annotate demo-train test test-ray test-unit test-slow lint install
 
 install: .venv/.installed
 
@@ -48,6 +48,10 @@ demo-annotate:
 	  print("\nfirst rows of demo/annotation/frames/*.parquet:"); \
 	  print(rows.select(columns).to_pandas().to_string(index=False))' '$(notdir $(VIDEO))'
 	$(BIN)/python jobs/report.py demo/annotation
+
+# Figures of this machine, while nothing else runs on it: bench.jsonl and bench.png in minutes.
+bench: install
+	$(BIN)/python jobs/bench.py all
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -27,6 +27,8 @@ _EXAMPLES = """\
   bench.py pose
   bench.py train
     from a clone of the repository:
+  bench.py all
+  bench.py annotate --minutes 10 --sizes 1 2 4 8
   bench.py autoscale --checkpoint demo/run/best
   bench.py chaos --checkpoint demo/run/best --kills 50
   bench.py frame_accounting
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     once = names.add_parser("encode_once", help="an epoch from stored embeddings against one that encodes; minutes")
     pose = names.add_parser("pose", help="error of the head pose and AU scores by yaw on rendered heads; two minutes")
     search = names.add_parser("face_search", help="search around known faces against that of every whole frame")
+    every = names.add_parser("all", help="short forms of front, startup, annotate and train, and a picture of them")
+    annotate = names.add_parser("annotate", help="frames per second end to end, beside decoding and a plain loop")
     autoscale = names.add_parser("autoscale", help="nodes that join and leave as annotate.py needs them; two minutes")
     chaos = names.add_parser("chaos", help="annotation while processes are killed at random; tables must be equal")
     accounting = names.add_parser(
@@ -69,6 +73,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
         each.add_argument(
             "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
         )
+    every.add_argument(
+        "--out", type=job.location, default=".", metavar="DIR", help="folder of bench.jsonl and bench.png; default: ."
+    )
+    annotate.add_argument("--minutes", type=float, default=1.0, metavar="M", help="length of an archive of size 1")
+    annotate.add_argument(
+        "--sizes", type=int, nargs="+", default=[1, 2], metavar="N", help="sizes of the archive; default: 1 2"
+    )
+    annotate.add_argument("--repeats", type=int, default=3, metavar="N", help="interleaved rounds")
     front.add_argument("--input", type=job.location, metavar="VIDEO", help="default: a drawn face, 640x360")
     search.add_argument("--every", type=int, default=5, metavar="K", help="frames from one whole search to the next")
     for each in (autoscale, chaos, memory, rerun):
@@ -171,6 +183,8 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "encode_once": _encode_once,
     "pose": _pose,
     "face_search": _face_search,
+    "all": lambda args: _harness(args.name, "bench_all").measure(args.out),
+    "annotate": lambda args: [_harness(args.name, "throughput").measure(args.minutes, args.sizes, args.repeats)],
     "autoscale": lambda args: _harness(args.name, "autoscale").measure(args.cluster, args.checkpoint),
     "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
     "conservation": _frame_accounting,

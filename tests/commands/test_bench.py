@@ -12,8 +12,8 @@ from aupipe.commands import bench
 pytestmark = pytest.mark.unit
 
 HARNESS = {
-    "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory", "preprocess",
-    "rerun", "scale", "startup",
+    "all", "annotate", "autoscale", "chaos", "conservation", "frame_accounting", "front", "fuzz", "memory",
+    "preprocess", "rerun", "scale", "startup",
 }  # fmt: skip
 PACKAGE = {"alignment", "crop_jitter", "detector_bias", "encode_once", "face_search", "pose", "train"}
 
