@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import aiohttp
-from fsspec.implementations.http import HTTPFile
-
 from aupipe.errors import (
     ChangedError,
     ConfigError,
@@ -28,7 +25,6 @@ from aupipe.storage import filesystem_of, is_http, is_uri, open_input
 _RETRIES_S = (0.5, 4.0)  # delays before a failed request is repeated; refusals (4xx) are not retried
 _COPIED_BYTES = 20 * 2**30  # limit for files of servers without ranges, which are copied to the worker's disk
 _BLOCK_BYTES = 2**20
-_FAILURES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 T = TypeVar("T")
 
@@ -112,6 +108,8 @@ class _Http:
         self._file.close()
 
     def _open(self) -> Any:
+        from fsspec.implementations.http import HTTPFile
+
         filesystem, path = filesystem_of(self._uri)
         file = filesystem.open(path, "rb")
         if isinstance(file, HTTPFile):
@@ -137,10 +135,12 @@ class _Http:
         return copy
 
     def _with_retries(self, request: Callable[[], T]) -> T:
+        import aiohttp  # takes a tenth of a second, and most inputs are files
+
         for wait_s in (*_RETRIES_S, None):
             try:
                 return request()
-            except _FAILURES as error:
+            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
                 cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
                 status = cause.status if isinstance(cause, aiohttp.ClientResponseError) else 0
                 if status in (401, 403, 407):

@@ -37,5 +37,5 @@ def test_the_default_model_needs_no_torch(code: str, expected: int, tmp_path: Pa
     result, packages = json.loads(done.stdout.splitlines()[-1])
     assert result == expected
     assert "onnxruntime" in packages
-    heavy = {"torch", "torchvision", "torchaudio", "timm", "ray", "matplotlib", "scipy"}
+    heavy = {"torch", "torchvision", "torchaudio", "timm", "ray", "matplotlib", "scipy", "aiohttp"}
     assert sorted(heavy.intersection(packages)) == []
