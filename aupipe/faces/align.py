@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -117,6 +118,7 @@ def _chain(
     return points
 
 
+@cache
 def _binomial(reach: int) -> np.ndarray:
     """Return the row (2·reach + 1,) of Pascal's triangle."""
     row = np.ones(1)

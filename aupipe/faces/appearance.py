@@ -26,6 +26,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from aupipe.faces.shot_boundaries import every
+
 _SIDE_PX = 48
 _FACE = slice(_SIDE_PX // 4, _SIDE_PX * 3 // 4)  # the box; the picture is twice as wide
 _CELLS = 4  # edges are counted in 4×4 cells
@@ -135,7 +137,7 @@ def _picture(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     x1 = int(np.clip(np.ceil(left + side) + 2, x0 + 1, columns))
     y1 = int(np.clip(np.ceil(top + side) + 2, y0 + 1, rows))
     step = max(1, int(0.5 / scale))  # two samples per axis are enough for the mean of a pixel
-    part = image[y0:y1:step, x0:x1:step]
+    part = every(image[y0:y1, x0:x1], step)
     scale, left, top = scale * step, (left - x0) / step, (top - y0) / step
     ratio_x = ratio_y = 1.0
     if scale < 0.5:

@@ -157,12 +157,12 @@ class Detector:
 
     def _faces(self, image: np.ndarray) -> Detections:
         """Return the faces in an image whose sides are at most `max_side_px`."""
-        padded = _pad(image)
-        scores, boxes, points = self._session.run(OUTPUTS, {INPUT: padded})
+        planes = _planes(image)
+        scores, boxes, points = self._session.run(OUTPUTS, {INPUT: planes})
         likely = np.flatnonzero(scores >= self.config.min_score)
         if not len(likely):
             return NO_FACES
-        anchors = _anchors(padded.shape[0], padded.shape[1])[likely]
+        anchors = _anchors(*planes.shape[2:])[likely]
         found = _decode(scores[likely], boxes[likely], points[likely], anchors)
         return suppress(found, self.config.max_overlap)
 
@@ -182,15 +182,16 @@ def _reduced(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tupl
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), shown
 
 
-def _pad(image: np.ndarray) -> np.ndarray:
-    """Return the image with black at its right and lower edge; its sides are then multiples of the largest stride."""
+def _planes(image: np.ndarray) -> np.ndarray:
+    """Return the planes (1, 3, H, W) of an image, black at the right and lower edge.
+
+    Their sides are multiples of the largest stride.
+    """
     step = STRIDES_PX[-1]
-    height, width = (-(-side // step) * step for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return np.ascontiguousarray(image)
-    padded = np.zeros((height, width, 3), np.uint8)
-    padded[: image.shape[0], : image.shape[1]] = image
-    return padded
+    height, width = image.shape[:2]
+    planes = np.zeros((1, 3, -(-height // step) * step, -(-width // step) * step), np.uint8)
+    cv2.split(image, [plane[:height, :width] for plane in planes[0]])  # into these views
+    return planes
 
 
 @lru_cache(16)

@@ -10,6 +10,7 @@ import pytest
 
 from aupipe.faces.appearance import Appearance, appearance, same_person
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.shot_boundaries import every
 from harness.clips import draw_face, scene
 from harness.people import call
 
@@ -25,6 +26,13 @@ def detector() -> Detector:
 def describe(image: np.ndarray, detector: Detector) -> Appearance:
     (box,) = detector.detect(image).boxes
     return appearance(image, box)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 200])
+def test_sampled_pixels(step: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)
+    for part in (image, image[3:80, 5:99], image[:1, -1:]):
+        np.testing.assert_array_equal(every(part, step), part[::step, ::step])
 
 
 def drawn(person: int, number: int = 0) -> np.ndarray:
