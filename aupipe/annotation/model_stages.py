@@ -1,13 +1,13 @@
-"""The stages of an annotation that run models: extract audio, encode, finalize, export. They do not use Ray."""
+"""The stages of an annotation that run models: audio, encode, extract, finalize, export. They do not use Ray."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -26,10 +26,15 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.retry import guard
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stages import DecodedPart, Row
+from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
+
+PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
+# A row of `Extract` has about 1/256 of all frames, within these limits. Fewer, larger rows leave workers idle at the
+# end. More, smaller rows of many short videos cost more than the videos.
+_ROWS, _LEAST_FRAMES, _MOST_FRAMES = 256, 256, 6000
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,38 @@ def _broken_device(device: str) -> tuple[type[Exception], ...]:
 
 def _from_ipc(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(data).read_all()
+
+
+class Extract:
+    """The stage that decodes some segments, embeds their crops and writes their features.
+
+    A row is repeated if its worker dies. Its short segments that are complete by then are skipped.
+    """
+
+    def __init__(self, decode: Decode, encode: Encode, storage: Storage) -> None:
+        self._decode, self._encode, self._storage = decode, encode, storage
+
+    def __call__(self, row: Row) -> Iterator[Row]:
+        tasks = map(SegmentTask.from_row, json.loads(row["tasks"]))
+        missing = (task for task in tasks if not features.has_single_part(self._storage, task.key))
+        parts = (part for task in missing for part in self._decode(task.to_row()))
+        while batch := list(islice(parts, PARTS_PER_BATCH)):
+            yield from self._encode(pa.Table.from_pylist(batch)).to_pylist()
+
+    @staticmethod
+    def rows(tasks: Sequence[SegmentTask]) -> list[Row]:
+        """Return the tasks in rows, in order."""
+        total = sum(task.segment.frames for task in tasks)
+        limit = min(max(total // _ROWS, _LEAST_FRAMES), _MOST_FRAMES)
+        rows: list[list[Row]] = []
+        frames = limit
+        for task in tasks:
+            if frames >= limit:
+                rows.append([])
+                frames = 0
+            rows[-1].append(task.to_row())
+            frames += task.segment.frames
+        return [{"tasks": json.dumps(each)} for each in rows]
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
 from typing import Protocol
-
-import pyarrow as pa
 
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import set_torch_threads
-from aupipe.annotation.model_stages import Encode, Export, ExtractAudio, Finalize, Group
+from aupipe.annotation.model_stages import Encode, Export, Extract, ExtractAudio, Finalize, Group
 from aupipe.annotation.packets import AnnotatePacket, Packet
 from aupipe.annotation.stages import Decode, Probe, Row, SegmentTask
 from aupipe.storage import Storage
-
-PARTS_PER_BATCH = 4  # parts of segments in one batch of the encoder
 
 
 class Runner(Protocol):
@@ -96,11 +91,13 @@ class LocalRunner:
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         config, models = self._keys.config, self._keys.models
-        decode = Decode(config, self._storage, models.templates, self._guarded)
-        encode = Encode(models, self._storage, config.batch_size, self._device)
-        parts = (part for task in tasks for part in decode(task.to_row()))
-        while batch := list(islice(parts, PARTS_PER_BATCH)):
-            yield from encode(pa.Table.from_pylist(batch)).to_pylist()
+        stage = Extract(
+            Decode(config, self._storage, models.templates, self._guarded),
+            Encode(models, self._storage, config.batch_size, self._device),
+            self._storage,
+        )
+        for row in Extract.rows(tasks):
+            yield from stage(row)
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
         finalize = Finalize(self._keys.models.heads, self._storage, self._keys.config, self._keys.decision)

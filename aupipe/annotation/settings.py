@@ -100,7 +100,9 @@ class AnnotateConfig(Section):
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
     # auto: small jobs run in this process if no cluster is named, all others on Ray.
     engine: Literal["auto", "local", "ray"] = "auto"
-    encoders: int = Field(default=1, ge=1)  # processes with the models; each has a GPU, or a CPU if there is none
+    # Processes that only run the models, each on a GPU, or on a CPU if there is none. None: one if there is a GPU,
+    # otherwise none, and the processes that decode run the models too.
+    encoders: int | None = Field(default=None, ge=1)
     # Memory for crops between decoders and encoders in Ray Data; None: half of the object stores of the cluster.
     object_store_bytes: int | None = Field(default=None, ge=2**28)
     wave_bytes: int = Field(default=20 * 10**9, ge=1)  # of embeddings on disk, about, before they are finalized

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -17,10 +18,10 @@ from aupipe.annotation import model_stages, packets
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import set_torch_threads
-from aupipe.annotation.model_stages import Export, Group
+from aupipe.annotation.model_stages import PARTS_PER_BATCH, Export, Group
 from aupipe.annotation.packets import Packet, PacketResult
 from aupipe.annotation.postprocess import Decision
-from aupipe.annotation.runner import PARTS_PER_BATCH, Runner
+from aupipe.annotation.runner import Runner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbePacket, Row, SegmentTask
 from aupipe.errors import ConfigError, EnvironmentFailure, one_line
@@ -74,6 +75,13 @@ class Encode(model_stages.Encode):
         set_torch_threads(1)  # one CPU is what the actor has, and more threads could sum in another order
 
 
+class Extract(model_stages.Extract):
+    """The stage in an actor with one CPU."""
+
+    def __init__(self, decode: Decode, encode: Callable[[], Encode], storage: Storage) -> None:
+        super().__init__(decode, encode(), storage)
+
+
 class Finalize(model_stages.Finalize):
     """The stage in an actor with one CPU; the heads come from the object store."""
 
@@ -96,7 +104,7 @@ class RayRunner:
 
     Attributes:
         models, heads: references of a `ModelSet`, and of it without encoders.
-        workers: segments decoded at a time; None: one per CPU of the cluster, less those of the encoders.
+        workers: segments decoded at a time; None: one per CPU of the cluster, less those of encoders on CPUs.
     """
 
     keys: CacheKeys
@@ -107,11 +115,17 @@ class RayRunner:
 
     @property
     def decoders(self) -> int:
-        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - self.keys.config.encoders)
+        encoders = 0 if self._gpus else self.encoders
+        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - encoders)
 
     @property
     def encoders(self) -> int:
-        return self.keys.config.encoders
+        return self.keys.config.encoders or self._gpus
+
+    @property
+    def _gpus(self) -> int:
+        """The number of GPUs of an encoder."""
+        return gpus_per_worker(self.keys.config.resources)
 
     @property
     def on_cpus(self) -> dict[str, Any]:
@@ -131,7 +145,7 @@ class RayRunner:
     @property
     def has_packets(self) -> bool:
         """True unless models run on GPUs, which only their own actors have."""
-        return not gpus_per_worker(self.keys.config.resources)
+        return not self._gpus
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
         rows = ray.data.from_items([packet.to_row() for packet in packets], override_num_blocks=len(packets)).map(
@@ -153,8 +167,34 @@ class RayRunner:
         return self._watched("audio", videos.map(stage, **self.on_cpus, compute=pool))
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
+        progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames", shown=False)
+        ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
+        extracted = self._decoded_and_encoded(tasks) if self.encoders else self._extracted(tasks)
+        for row in self._watched("observe", extracted):
+            if row["last"]:
+                ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
+            progress.add(row["frames"])
+            yield row
+        progress.finish()
+
+    def _extracted(self, tasks: Sequence[SegmentTask]) -> ray.data.Dataset:
+        """Return the execution of both stages in the same processes, so that all CPUs are busy until the end."""
         config = self.keys.config
-        gpus = gpus_per_worker(config.resources)
+        stages = (
+            Decode(config, self.storage, self.keys.models.templates),
+            partial(Encode, self.models, self.storage, config.batch_size, "cpu"),
+            self.storage,
+        )
+        rows = Extract.rows(tasks)
+        return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+            Extract, fn_constructor_args=stages, **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
+            # One row at a time, because a row that waits for a busy actor could run on another one.
+            compute=ActorPoolStrategy(size=min(self.decoders, len(rows)), max_tasks_in_flight_per_actor=1),
+        )  # fmt: skip
+
+    def _decoded_and_encoded(self, tasks: Sequence[SegmentTask]) -> ray.data.Dataset:
+        """Return the execution of the stages in different processes, some of which have a GPU."""
+        config = self.keys.config
         # Enough blocks to share the work out, few enough for many tiny clips.
         blocks = min(len(tasks), max(64, 16 * self.decoders))
         parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
@@ -162,20 +202,14 @@ class RayRunner:
             **self.on_cpus, compute=TaskPoolStrategy(size=self.decoders), max_calls=_TASKS_PER_WORKER,
             runtime_env={"env_vars": RELEASE_MEMORY_ENV},
         )  # fmt: skip
-        encoded = parts.map_batches(
+        return parts.map_batches(
             Encode, fn_constructor_args=(self.models, self.storage, config.batch_size, device_of(config.resources)),
-            batch_size=PARTS_PER_BATCH, batch_format="pyarrow", num_cpus=1, num_gpus=gpus,
-            label_selector=label_selector_for("infer" if gpus else "decode", config.resources),
-            compute=ActorPoolStrategy(size=config.encoders), runtime_env={"env_vars": RETAIN_MEMORY_ENV},
+            batch_size=PARTS_PER_BATCH, batch_format="pyarrow",
+            # An encoder with a GPU mostly waits for it.
+            num_cpus=0 if self._gpus else 1, num_gpus=self._gpus,
+            label_selector=label_selector_for("infer" if self._gpus else "decode", config.resources),
+            compute=ActorPoolStrategy(size=self.encoders), runtime_env={"env_vars": RETAIN_MEMORY_ENV},
         )  # fmt: skip
-        progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames", shown=False)
-        ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
-        for row in self._watched("observe", encoded):
-            if row["last"]:
-                ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
-            progress.add(row["frames"])
-            yield row
-        progress.finish()
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
         rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
@@ -226,9 +260,9 @@ class RayRunner:
         """
         if not segments:
             return []
-        gpus = gpus_per_worker(self.keys.config.resources)
+        gpus = self._gpus
         encoder: tuple[Pool, dict[str, int]] = ("infer", {"GPU": gpus, "CPU": 1}) if gpus else ("decode", {"CPU": 1})
-        return [*self._decoders(segments), *[encoder] * self.keys.config.encoders]
+        return [*self._decoders(segments), *[encoder] * self.encoders]
 
     def _decoders(self, tasks: int) -> list[tuple[Pool, dict[str, int]]]:
         return [("decode", {"CPU": 1})] * min(self.decoders, tasks)
@@ -241,7 +275,7 @@ def ray_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[
     Raises:
         ConfigError: a path is not visible on every node, or the cluster has no CPU and `--workers` is not given.
     """
-    with session(num_cpus=job.local_decoders + job.config.encoders):  # encoders mostly wait
+    with session(num_cpus=job.local_decoders + (job.config.encoders or 0)):
         # The package's own models are wherever the package is, and only the driver reads them.
         own = [path for path in job.checkpoints if path not in default_models.FOLDERS]
         check_visible_on_all_nodes(job.out, [*job.inputs, *own])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +13,17 @@ import pytest
 import torch
 
 from aupipe import facs
-from aupipe.annotation import audio_features, encode, features, ledger, model_set, phases, runner, schema
+from aupipe.annotation import audio_features, encode, features, ledger, model_set, model_stages, phases, schema
 from aupipe.annotation import extract as observing
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.events import find_events
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
-from aupipe.annotation.model_stages import Encode
+from aupipe.annotation.model_stages import Encode, Extract
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
-from aupipe.annotation.stages import _to_ipc
+from aupipe.annotation.stages import SegmentTask, _to_ipc
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -102,7 +103,7 @@ def test_encoder_batches(count: int, models: model_set.ModelSet) -> None:
         np.testing.assert_array_equal(encoders([crop])[0], embedding)
 
 
-@pytest.mark.parametrize("parts", sizes(runner.PARTS_PER_BATCH))
+@pytest.mark.parametrize("parts", sizes(model_stages.PARTS_PER_BATCH))
 @pytest.mark.parametrize("crops", sizes(2))
 def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_set.ModelSet, tmp_path: Path) -> None:
     """Parts without crops, without rows, or with a reason are encoded in one batch with `parts` that have crops."""
@@ -124,6 +125,22 @@ def test_parts_that_are_encoded_together(parts: int, crops: int, models: model_s
     assert [table["status"].to_pylist() for table in found] == statuses
     assert all(table.schema.equals(FEATURES) for table in found)
     assert encoder(batch.slice(0, 0)).schema.equals(encoder(batch).schema)
+
+
+@pytest.mark.parametrize(("total", "frames", "together"), [(3, 100, 3), (7, 256, 1), (7, 500, 1), (300, 500, 2)])
+def test_segments_of_one_row(total: int, frames: int, together: int) -> None:
+    """A row has at least 256 frames, and 1/256 of all frames."""
+    tasks = [
+        SegmentTask(
+            f"v.{number}", Segment("v.mp4", "v", number, number * frames, (number + 1) * frames, Span(frames, True))
+        )
+        for number in range(total)
+    ]
+    rows = [[SegmentTask.from_row(task) for task in json.loads(row["tasks"])] for row in Extract.rows(tasks)]
+    assert [task for row in rows for task in row] == tasks
+    assert {len(row) for row in rows[:-1]} <= {together}
+    assert len(rows) == -(-total // together)
+    assert Extract.rows([]) == []
 
 
 @pytest.mark.parametrize("count", sizes(4))

@@ -15,7 +15,7 @@ from harness import processes
 from harness.clips import repeat, scene, speaking
 
 _CLIP_S = 10
-_KINDS = re.compile(r"ray::.*\b(Probe|ExtractAudio|Decode|Encode|Finalize)\b")
+_KINDS = re.compile(r"ray::.*\b(Probe|ExtractAudio|Extract|Finalize)\b")
 _EVERY_S = 0.1
 
 
