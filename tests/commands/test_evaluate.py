@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def test_dry_run_prints_the_number_of_crops(
     assert main(["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     assert "20 labeled crops of validation" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_not_scored_on_videos_that_its_recipe_drops(
+    trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(make_store(train=1, validation=2, frames=10, unknown=0), tmp_path / "store")
+    card = tmp_path / "store/store.json"
+    card.write_text(card.read_text().replace('"train00.mp4"', '"validation00.mp4"'))  # now in both splits
+    for leak, rows in (("off", 20), ("drop_val", 10)):
+        model = tmp_path / "best/model.json"
+        described = json.loads(model.read_text())
+        described["training"]["leak"] = leak
+        model.write_text(json.dumps(described))
+        data = ["--data", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+        assert main(["--checkpoint", trained, *data, "--dry-run"]) == 0
+        assert f"{rows} labeled crops of validation" in capsys.readouterr().out
 
 
 def test_wrong_checkpoint_split_or_setting_exits_2(
