@@ -89,7 +89,7 @@ class OptimizerConfig(Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)  # for sgd; no Nesterov
     # Parameter groups with their schedules; --set replaces the whole list.
     groups: tuple[ParameterGroup, ...] = Field(min_length=1)
-    clip_norm: float | None = Field(default=None, gt=0)  # of the whole gradient
+    clip_norm: float | None = Field(default=None, gt=0)  # of the network's gradient
 
 
 def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int, batch: int) -> float:

@@ -158,7 +158,9 @@ class Trainer:
                 loss.backward()
             total += loss.detach()
         if self.settings.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.optimizer.clip_norm)
+            # The class centers of an identity loss are not clipped, as in InsightFace's code.
+            network = (*self.learner.encoder.parameters(), *self.learner.head.parameters())
+            nn.utils.clip_grad_norm_(network, self.settings.optimizer.clip_norm)
         self.optimizer.step()
         return total
 

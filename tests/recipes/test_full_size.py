@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from aupipe.affwild2 import job as affwild2
 from aupipe.commands import preprocess, train
+from aupipe.data import batches
 from aupipe.facestore.job import StoreJob
 from aupipe.facestore.read import FaceStore
 from aupipe.images import job as images
@@ -26,6 +27,7 @@ from aupipe.training import recipe, task_data
 from aupipe.training.learner import build_learner
 from aupipe.training.trainer import Trainer
 from harness import image_sets
+from harness.settle import settle
 
 pytestmark = [pytest.mark.unit, pytest.mark.slow]
 
@@ -139,6 +141,8 @@ def test_every_stage_makes_one_step_at_full_size(name: str, place: Path) -> None
     for stage in plan.needed():
         data = task_data.task_data(plan, stage, index)
         learner, optimizer = build_learner(plan, stage, data, None)
+        if batches.is_frozen(learner.encoder):
+            settle(learner.encoder, plan.input.size_px)
         before = {key: tensor.clone() for key, tensor in learner.named_parameters()}
         trained = {key for key, parameter in learner.named_parameters() if parameter.requires_grad}
         trainer = Trainer(

@@ -1,13 +1,15 @@
 """Every stage of every recipe takes an optimizer step that changes its trained parameters and nothing else."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
 
 from aupipe.data import batches, sampler
 from aupipe.facestore.read import FaceStore
 from aupipe.training import optim, recipe, task_data, trainer
 from aupipe.training.learner import Learner, build_learner
+from harness.settle import settle
 
 pytestmark = pytest.mark.unit
 
@@ -56,18 +58,6 @@ def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
     assert not moved & frozen  # parameters and buffers
 
 
-def settle(encoder: nn.Module, size_px: int) -> None:
-    """Set batch-norm statistics that fit random weights, because without them a hundred layers overflow."""
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = None  # the plain average
-        norm.reset_running_stats()
-    with torch.no_grad():
-        encoder.train()(torch.rand(4, 3, size_px, size_px))
-    for norm in norms:
-        norm.momentum = 0.1
-
-
 def _learning(learner: Learner) -> set[str]:
     """Return the modules with a trained parameter of their own."""
     return {name.rpartition(".")[0] for name, parameter in learner.named_parameters() if parameter.requires_grad}
@@ -82,3 +72,25 @@ def test_every_quick_stage_takes_a_step(name: str, stage: str, index: FaceStore)
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_paper_size_takes_a_whole_optimizer_step(name: str, stage: str, index: FaceStore) -> None:
     first_step(name, stage, index, quick=False)
+
+
+def test_class_centers_are_not_clipped(make_store: Callable[..., str]) -> None:
+    """InsightFace clips the gradient of the network alone."""
+    moved = {}
+    for norm in (1e-9, 1e9):
+        settings = [PEOPLE.format("identities"), "stages.identities.batch=4", "stages.identities.epochs=1"]
+        settings += [f"stages.identities.optimizer.clip_norm={norm}", "stages.identities.optimizer.kind=sgd"]
+        plan = recipe.read("multimodal", quick=True, overrides=settings)
+        data = task_data.task_data(plan, "identities", FaceStore.open(make_store(train=3, validation=1, frames=12)))
+        learner, optimizer = build_learner(plan, "identities", data, None)
+        one = trainer.Trainer(
+            recipe=plan, stage="identities", data=data, model=learner, optimizer=optimizer, rank=0, world=1, device=CPU
+        )
+        optim.train_mode(learner)
+        (turn, *_) = sampler.task_schedule(one.steps, "batch", epoch=0)
+        one._step("identity", one._read_ahead([turn]), 0)
+        parts = (learner.encoder, learner.loss)
+        moved[norm] = [sum(float(p.grad.norm()) for p in part.parameters() if p.grad is not None) for part in parts]
+    assert moved[1e-9][0] < 1e-6 < moved[1e9][0]
+    assert moved[1e-9][1] == pytest.approx(moved[1e9][1])
+    assert moved[1e9][1] > 0
