@@ -19,6 +19,8 @@ from harness.webserver import WebServer, serving
 
 pytestmark = pytest.mark.unit
 
+BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +98,7 @@ def test_an_empty_variable_disables_the_proxy(web: WebServer, proxy: Proxy, monk
     assert proxy.requests == []
 
 
-@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_a_private_certificate_authority_is_trusted_only_if_configured(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +134,10 @@ print(Storage("s3://bucket").read("x.mp4"))
 """
 
 
-@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in BUNDLES[:-1]]  # the test above reads them, too
+
+
+@pytest.mark.parametrize("name", [BUNDLES[-1], *OTHERS])
 def test_s3_uses_proxies_and_certificates(tmp_path: Path, name: str) -> None:
     """Read from a plain file server that ignores signatures, because the test is about the connection."""
     bundle, certificate = certificates(tmp_path)

@@ -79,6 +79,14 @@ def test_trials_of_a_search_run_at_the_same_time(make_store: Callable[..., str],
     assert began[1] < min(row["ended"] for row in table)
 
 
+def test_annotation_on_the_pools_of_its_kubernetes_file(exported_checkpoint: str, tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", scene(12, size=(96, 72), face=64, seed=0))
+    with nodes_of("jobs/kuberay/annotate.yaml") as cluster:
+        places = ["--input", f"{tmp_path}/clip.mp4", "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"]
+        run(cluster, "annotate", *places, settings=["engine=ray", *ON_DEMAND])
+    assert pq.read_table(tmp_path / "out/videos.parquet")["status"].to_pylist() == ["ok"]
+
+
 def test_waiting_for_nodes_is_no_lack_of_progress(exported_checkpoint: str, tmp_path: Path) -> None:
     """The first node starts 90 s after the cluster, and the guard ends a job after 50 s."""
     for number in range(2):

@@ -111,6 +111,7 @@ def test_one_record_a_video_says_how_it_went(annotated: Path, archive: Path) -> 
 
 
 @pytest.mark.ray
+@pytest.mark.slow  # the same bytes from both runners (tests/annotation/test_annotator.py) are its short case
 def test_workers_phases_and_segments_do_not_change_a_row(
     ray_session: None, annotated: Path, archive: Path, checkpoint: str, tmp_path: Path
 ) -> None:

@@ -34,8 +34,9 @@ TWO_STAGES = [
 ]  # fmt: skip
 
 
-def arguments(store: str, out: Path) -> list[str]:
-    chosen = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--out", str(out), "--workers", "2"]
+def arguments(store: str, out: Path, workers: int = 2) -> list[str]:
+    chosen = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--out", str(out)]
+    chosen += ["--workers", str(workers)]
     return chosen + [part for setting in SETTINGS for part in ("--set", setting)]
 
 
@@ -108,15 +109,16 @@ def test_killed_three_times_at_random_moments_it_ends_in_the_same_bits(
     assert (rough / "best/model.safetensors").read_bytes() == (calm / "best/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_worker_and_killed_driver_change_nothing(
-    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workers: int, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(train=5, validation=3, frames=16)
     calm, rough = tmp_path / "calm", tmp_path / "rough"
-    assert train.main(arguments(store, calm)) == 0
+    assert train.main(arguments(store, calm, workers)) == 0
 
     often = ["--set", "save_every_s=0"]  # the restarted worker resumes within an epoch
-    driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough), *often], cwd=ROOT)
+    driver = subprocess.Popen([sys.executable, "jobs/train.py", *arguments(store, rough, workers), *often], cwd=ROOT)
     try:
         wait_for_epochs(rough, 1, driver)
         wait_for(lambda: list((rough / "stages/train").glob("epoch-0001-step-*")), driver)
@@ -126,7 +128,7 @@ def test_killed_worker_and_killed_driver_change_nothing(
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
     assert not (rough / "summary.json").exists()
-    assert train.main(arguments(store, rough)) == 0
+    assert train.main(arguments(store, rough, workers)) == 0
 
     assert [line["epoch"] for line in without_costs(rough)] == list(range(EPOCHS))
     assert without_costs(rough) == without_costs(calm)
@@ -143,6 +145,6 @@ def test_killed_worker_and_killed_driver_change_nothing(
     assert card.training.thresholds_from == "held-out train videos"
 
     capsys.readouterr()
-    assert train.main(arguments(store, calm)) == 0
+    assert train.main(arguments(store, calm, workers)) == 0
     assert "is complete; nothing to do" in capsys.readouterr().out
-    assert train.main([*arguments(store, calm), "--set", "seed=1"]) == 2  # the folder of another run
+    assert train.main([*arguments(store, calm, workers), "--set", "seed=1"]) == 2  # the folder of another run

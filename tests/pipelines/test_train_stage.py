@@ -32,22 +32,6 @@ class RecordAddress(ray.train.UserCallback):
         self._out.write_text(os.environ.get("RAY_ADDRESS", "the newest"))
 
 
-def test_the_actors_of_a_run_use_its_own_ray(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", OTHER)
-    address = tmp_path / "address"
-    trainer = ray.train.torch.TorchTrainer(
-        lambda: ray.train.report({}),
-        scaling_config=ray.train.ScalingConfig(num_workers=1),
-        run_config=ray.train.RunConfig(storage_path=str(tmp_path / "run"), callbacks=[RecordAddress(address)]),
-    )
-    with train_actors_use_this_cluster():
-        trainer.fit()
-    assert address.read_text() == ray.get_runtime_context().gcs_address
-    assert os.environ["RAY_ADDRESS"] == OTHER
-
-
 def upload_states(config: dict[str, str]) -> None:
     """Upload three states of 1 MB; the name of the one that is named in `blocked` is taken by a file."""
     upload = _Upload()
@@ -70,12 +54,20 @@ def uploading(tmp_path: Path, blocked: str = "") -> ray.train.torch.TorchTrainer
         upload_states,
         train_loop_config=places,
         scaling_config=ray.train.ScalingConfig(num_workers=1),
-        run_config=ray.train.RunConfig(name="stage", storage_path=str(tmp_path / "stages")),
+        run_config=ray.train.RunConfig(
+            name="stage", storage_path=str(tmp_path / "stages"), callbacks=[RecordAddress(tmp_path / "address")]
+        ),
     )
 
 
-def test_a_run_ends_after_its_last_upload(ray_session: None, tmp_path: Path) -> None:
-    result = uploading(tmp_path).fit()
+def test_a_run_uses_its_own_ray_and_ends_after_its_last_upload(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", OTHER)
+    with train_actors_use_this_cluster():
+        result = uploading(tmp_path).fit()
+    assert (tmp_path / "address").read_text() == ray.get_runtime_context().gcs_address
+    assert os.environ["RAY_ADDRESS"] == OTHER
     assert result.checkpoint.path.endswith("epoch-0002")
     for number in range(3):
         assert (tmp_path / f"stages/stage/epoch-{number:04d}/state").read_bytes() == bytes([number]) * 2**20
