@@ -1,4 +1,13 @@
-"""ONNX Runtime on one thread. The detector and exported models run with it."""
+"""ONNX Runtime on one thread. The detector and exported models run with it.
+
+Variants on one core with AVX2 (the runtimes are compared by `bench.py front`):
+
+    kept     planes as the detector's input       shorter than a cast and a transposition in the graph, same bits
+    kept     8 crops of a starter model per call  fewer take longer, 16 as long
+    dropped  transposition of bytes, then a cast  longer than planes, same bits
+    dropped  global pooling as one node           as long as a mean over both axes
+    dropped  OpenCV's dnn, eager torch            longer for the detector, longer for the models
+"""
 
 from __future__ import annotations
 

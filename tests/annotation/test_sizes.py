@@ -23,7 +23,7 @@ from aupipe.annotation.postprocess import Decision, apply_decision, predict_vide
 from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
-from aupipe.annotation.stages import SegmentTask, _to_ipc
+from aupipe.annotation.stages import DecodedPart, Row, SegmentTask, _to_ipc
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
@@ -141,6 +141,28 @@ def test_segments_of_one_row(total: int, frames: int, together: int) -> None:
     assert {len(row) for row in rows[:-1]} <= {together}
     assert len(rows) == -(-total // together)
     assert Extract.rows([]) == []
+
+
+def test_a_repeated_row_skips_its_complete_segments(models: model_set.ModelSet, tmp_path: Path) -> None:
+    storage, decoded = Storage(tmp_path), list[str]()
+
+    def decode(row: Row) -> Iterator[Row]:
+        task = SegmentTask.from_row(row)
+        decoded.append(task.key)
+        crops = np.full((1, 1, 112, 112, 3), 9, np.uint8).tobytes()
+        yield DecodedPart(task.key, "v", rows=_to_ipc(rows_of(["ok"])), crops=crops).to_row()
+
+    stage = Extract(decode, Encode(models, storage, 2, "cpu"), storage)  # type: ignore[arg-type]
+    tasks = [
+        SegmentTask(f"v.{number}", Segment("v", "v", number, number, number + 1, Span(1, True))) for number in range(3)
+    ]
+    (row,) = Extract.rows(tasks)
+    assert [part["frames"] for part in stage(row)] == [1, 1, 1]
+    assert decoded == ["v.0", "v.1", "v.2"]
+    storage.delete(storage.names(features.FOLDER)[1])
+    decoded.clear()
+    assert [part["key"] for part in stage(row)] == decoded == ["v.1"]
+    assert list(stage(row)) == []
 
 
 @pytest.mark.parametrize("count", sizes(4))
