@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import wraps
@@ -126,10 +126,16 @@ class Storage:
     def names(self, folder: str = "", suffix: str = "") -> list[str]:
         """Return the names of all complete files below `folder`, sorted; [] if the folder does not exist."""
         top = self._inner(folder)
-        self._filesystem.invalidate_cache(top)
-        if not self._filesystem.exists(top):
-            return []
-        found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
+        if self.local:  # fsspec asks for the status of each file, of which an output folder has a hundred thousand.
+            walked = os.walk(top, followlinks=True)
+            found = (
+                f"{inside[len(self._base) + 1 :]}/{name}".lstrip("/") for inside, _, names in walked for name in names
+            )
+        else:
+            self._filesystem.invalidate_cache(top)
+            if not self._filesystem.exists(top):
+                return []
+            found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
     @_retry_transient
@@ -269,6 +275,26 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{uri}: {error}") from None
     return filesystem, str(path)
+
+
+def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path of each object below a folder on S3, in order, and its size and ETag.
+
+    Pages are dropped after use, because `find` of s3fs keeps about 2 KB of each object.
+
+    Args:
+        filesystem, folder: of `filesystem_of`.
+    """
+    bucket, key, _ = filesystem.split_path(folder)
+    request = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": _OBJECTS_PER_REQUEST}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **request)
+        for each in page.get("Contents", ()):
+            if not each["Key"].endswith("/"):  # an empty object in place of a folder
+                yield f"{bucket}/{each['Key']}", {"size": each["Size"], "ETag": each["ETag"]}
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def open_input(uri: str) -> Any:

@@ -13,22 +13,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input, SkippedFiles, find_inputs
+from aupipe.annotation.inputs import Input, Inputs, SkippedFiles, find_inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.progress import JobProgress, StageWork
+from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.runner import LocalRunner, OpenRunner, Runner, local_runner, one_thread
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.stat_signatures import stat_signatures
+from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError, redact
 from aupipe.faces.detect import Detector
@@ -40,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 # The largest job that `engine=auto` runs in this process, about 30 s of work on one core.
 LOCAL_FRAMES = 600
+_SUMMARIZED = ["video_id", "status", "reason", "frames_expected", "frames_decoded", "frames_lost", "frames_corrupt"]
 _LOCAL_INPUTS = 20  # at most, because the estimate of the frames reads each header
 
 
@@ -67,7 +72,7 @@ class AnnotatePlan:
     """The checked inputs and models of a job, and the work that is due."""
 
     job: AnnotateJob
-    inputs: Sequence[Input]
+    inputs: Inputs
     skipped: SkippedFiles
     keys: CacheKeys
     work: WorkList
@@ -83,7 +88,8 @@ def check(job: AnnotateJob) -> AnnotatePlan:
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
-    return AnnotatePlan(job, inputs, skipped, keys, plan(inputs, stat_signatures(inputs), committed, keys))
+    inputs = with_signatures(inputs)
+    return AnnotatePlan(job, inputs, skipped, keys, plan(inputs, committed, keys))
 
 
 def text(planned: AnnotatePlan) -> str:
@@ -120,11 +126,11 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
     job = AnnotateJob(tuple(video.uri for video in inputs), (), storage.root, config)
     try:
         with one_thread():
-            state = _State.read(inputs, keys, storage)
+            state = _State.read(Inputs.of(inputs).sorted(), keys, storage)
             runner = LocalRunner(keys, storage, guarded=False)
             _carry_out(job, state, keys, storage, runner, JobProgress(shown=False))
         committed = Ledger.read(storage)
-        write_videos(storage, committed, state.work.quarantined, inputs)
+        write_videos(storage, committed, state.work.quarantined, state.inputs)
         entries = sorted(committed.entries.values(), key=lambda entry: entry.name)
         frames = [ledger.read_all(storage, entry.frames) for entry in entries if entry.frames]
         events = [ledger.read_all(storage, entry.events) for entry in entries if entry.events]
@@ -151,31 +157,30 @@ def _models(keys: CacheKeys) -> str:
 
 @dataclass
 class _State:
-    """The inputs of a run, the results that are committed for them, and the work that is due."""
+    """The inputs of a run with their signatures, the results that are committed for them, and the work that is due."""
 
-    inputs: Sequence[Input]
-    signatures: dict[str, str]
+    inputs: Inputs
     committed: Ledger
     work: WorkList
 
     @classmethod
-    def read(cls, inputs: Sequence[Input], keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
+    def read(cls, inputs: Inputs, keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
         committed = Ledger.read(storage)
-        committed.reconcile({video.video_id for video in inputs} if prune else None)
-        signatures = stat_signatures(inputs)
-        return cls(inputs, signatures, committed, plan(inputs, signatures, committed, keys))
+        committed.reconcile(inputs.ids.to_pylist() if prune else None)
+        inputs = with_signatures(inputs)
+        return cls(inputs, committed, plan(inputs, committed, keys))
 
 
 def _run(
-    job: AnnotateJob, inputs: Sequence[Input], skipped: SkippedFiles, keys: CacheKeys, storage: Storage,
-    open_ray: OpenRunner, start: float,
+    job: AnnotateJob, inputs: Inputs, skipped: SkippedFiles, keys: CacheKeys, storage: Storage, open_ray: OpenRunner,
+    start: float,
 ) -> Summary:  # fmt: skip
-    named = {video.video_id for video in inputs}
     state = _State.read(inputs, keys, storage, job.prune)
+    inputs = state.inputs
     done = _Done()
     not_exported: dict[str, VideoRecord] = {}
     committed = state.committed
-    faults.delete_logs(storage, named)
+    faults.delete_logs(storage, inputs.ids.to_pylist())
     if state.work.to_probe or state.work.decide or job.export:
         is_local = _is_local(job, state, storage)
         if not is_local:
@@ -188,11 +193,10 @@ def _run(
                 changed = _changed(job, state)
                 state.work.quarantine(changed)
                 progress.add_quarantined(changed.values())
-                state.work.extract.clear()  # The ledger has their records, and an archive is large.
-                state.work.decide.clear()
+                state.work.drop_due()  # The ledger has their records, and an archive is large.
                 committed = _withdraw(state.work, Ledger.read(storage), storage)
                 committed.reconcile()
-                not_exported = _incomplete(committed, phases.export(runner, committed, named, job.export))
+                not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
         except KeyboardInterrupt:
             committed = Ledger.read(storage)
             write_videos(storage, committed, state.work.quarantined, inputs)
@@ -206,10 +210,10 @@ def _run(
     work = state.work
     if not work.pending:
         probe_cache.delete_all(storage)
-    write_videos(storage, committed, work.quarantined | not_exported, inputs, only=named if job.prune else None)
+    write_videos(storage, committed, work.quarantined | not_exported, inputs, only=inputs.ids if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
-        finished = [(record.source_hash, record.head_key) for record, _ in committed.current().values()]
-        features.delete(storage, (keys.video(source) for source, key in finished if key == keys.head(source)))
+        current = (record for _, (record, _) in committed.current().pairs())
+        features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))
         if job.prune:
             features.delete_all(storage)
     summary = _summary(job, state, committed, not_exported, skipped, done, start)
@@ -233,14 +237,18 @@ def _summary(
     job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
     done: _Done, start: float,
 ) -> Summary:  # fmt: skip
-    records = {video_id: record for video_id, (record, _) in committed.current().items()}
-    records |= state.work.quarantined | dict(not_exported)
-    named = [video.video_id for video in state.inputs]
-    left = {video_id for video_id in named if video_id in state.work.pending or video_id not in records}
-    videos = [records[video_id] for video_id in named if video_id not in left]
+    current, own = committed.current(), state.work.quarantined | dict(not_exported)
+    ids = state.inputs.ids
+    own = {video_id: record for video_id, record in own.items() if video_id not in state.work.pending}
+    rows = rows_of(current.ids, ids)
+    rows[mask(pc.is_in(ids, pa.array([*own, *state.work.pending], pa.string())))] = -1
+    tables = [take_rows(current.table.select(_SUMMARIZED), rows[rows >= 0])]
+    videos = pa.concat_tables([*tables, to_table(own.values()).select(_SUMMARIZED)]).unify_dictionaries()
+    videos = take_rows(videos, order_of(one_piece(videos["video_id"])))
     return Summary(
-        out=job.out, videos=videos, pending=len(left), frames=done.frames, seconds=time.monotonic() - start,
-        work_s=done.work_s, cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
+        out=job.out, videos=videos, pending=len(ids) - len(videos), frames=done.frames,
+        seconds=time.monotonic() - start, work_s=done.work_s,
+        cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
         stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
         better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
     )  # fmt: skip
@@ -268,15 +276,15 @@ def _carry_out(
     job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner, progress: JobProgress
 ) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
-    cached = ProbeCache.read(storage, keys.config, state.signatures)
+    cache = ProbeCache(storage, keys.config)
     try:
-        probed = phases.probe(runner, state.work.to_probe, cached, progress)
+        probed = phases.probe(runner, state.work.to_probe, cache, progress)
     except BaseException:  # also an interruption: the next run does not probe them again
-        cached.write()
+        cache.write()
         raise
-    state.work = plan(state.inputs, state.signatures, state.committed, keys, probed)
-    del probed, cached  # They take as much memory as the plan.
-    with runner.reserved(sum(len(segments) for _, segments in state.work.extract.values())):
+    state.work = plan(state.inputs, state.committed, keys, probed)
+    del probed
+    with runner.reserved(int(state.work.extract.segments.sum())):
         run = phases.Run(keys, storage, runner, state.committed.next_generation, progress)
         return phases.extract_and_finalize(run, state.work, job)
 
@@ -292,12 +300,15 @@ def _changed(job: AnnotateJob, state: _State) -> dict[str, str]:
     except ConfigError as error:  # What was read has gone since, which does not make its rows wrong.
         logger.warning("files that were overwritten during the run are not found: %s", error)
         return {}
-    annotated = [video for video in listed if video.video_id in state.work.extract]
+    extract = state.work.extract
+    listed = with_signatures(listed.take(np.flatnonzero(rows_of(extract.ids, listed.ids) >= 0)))
+    before = state.inputs.take(rows_of(state.inputs.ids, listed.ids)).table["signature"]
+    now = listed.table["signature"]
+    differ = mask(pc.not_equal(now, before)) & mask(pc.not_equal(now, "")) & mask(pc.not_equal(before, ""))
     return {
-        video_id: f"changed: {redact(state.work.extract[video_id][0].uri)}: it was overwritten during the run"
-        for video_id, signature in stat_signatures(annotated).items()
-        if signature and state.signatures[video_id] not in ("", signature)
-    }
+        video.video_id: f"changed: {redact(video.uri)}: it was overwritten during the run"
+        for video in listed.take(np.flatnonzero(differ)) if video.video_id in extract
+    }  # fmt: skip
 
 
 def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, VideoRecord]:
@@ -331,7 +342,7 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:
         ]
         frames, events = FRAMES.empty_table(), EVENTS.empty_table()
         entry = ledger.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
-        committed.entries[entry.name] = entry
+        committed.add(entry, records)
     return committed
 
 

@@ -368,7 +368,7 @@ def _config(
 
 
 @contextmanager
-def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[list[Input], bool]]:
+def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[Input], bool]]:
     """Yield the inputs that a source names, and whether it is an array, whose frames are files during the block."""
     if isinstance(source, str | os.PathLike):
         yield _find([source], config), False
@@ -390,7 +390,7 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[list[Input
         yield [Input(sequence_uri(folder), _ARRAY_ID)], True
 
 
-def _find(paths: Sequence[PathOrUri], config: AnnotateConfig) -> list[Input]:
+def _find(paths: Sequence[PathOrUri], config: AnnotateConfig) -> Sequence[Input]:
     named = [os.fspath(path) for path in paths]
     return find_inputs([each if "://" in each else os.path.expanduser(each) for each in named], None, config.images)[0]
 

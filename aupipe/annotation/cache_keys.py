@@ -20,7 +20,8 @@ class CacheKeys:
     """The keys of one job: hashes of its models, its decision and the settings that affect each step.
 
     `source_hash` identifies the source of a video's rows: the fingerprint of its file and, if only a part is requested,
-    that part. Everything that is equal for all videos is hashed once, because an archive has thousands of videos.
+    that part. The keys of features depend on it, because they are names of files. The others do not, because a plan
+    compares them for all videos of an archive.
     """
 
     models: ModelSet
@@ -46,13 +47,21 @@ class CacheKeys:
         """Return the key of a segment's features: the key of the video and that of the frames."""
         return f"{self.video(source_hash)}.{content_hash(segment.write_start, segment.write_stop)[:16]}"
 
-    def head(self, source_hash: str) -> str:
-        """Return the key of a video's face ids and raw probabilities. It does not depend on the segments."""
-        return self._head_hash(self._extract(source_hash))
+    @cached_property
+    def head_key(self) -> str:
+        """The key of face ids and raw probabilities, beside `source_hash`. It does not depend on the segments."""
+        overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
+        blended = overlaps if self.models.window_length > 1 else None
+        tracking = self.config.effective_tracking.model_dump()
+        return content_hash(self._extract(""), self.models.sha256, blended, tracking)
 
-    def decide(self, source_hash: str) -> str:
-        """Return the key of a video's final tables. Both ensemble rules read the same columns."""
-        return self._decide_hash(self.head(source_hash))
+    @cached_property
+    def decide_key(self) -> str:
+        """The key of final tables, beside `source_hash`. Both ensemble rules read the same columns."""
+        decision = self.decision
+        rule = decision.rule if len(decision.radii) > 1 else None
+        events = self.config.effective_events.model_dump()
+        return content_hash(self.head_key, rule, decision.thresholds, decision.radii, decision.rest, events)
 
     def _extract(self, source_hash: str) -> str:
         return self._extract_hash(SCHEMA_VERSION, source_hash)
@@ -66,16 +75,3 @@ class CacheKeys:
         linking = self.config.effective_tracking.model_dump()
         search, alignment = self.config.search.model_dump(), self.config.alignment.model_dump()
         return ContentHash(self.models.encoders_key, detector, search, alignment, linking, *optional)
-
-    @cached_property
-    def _head_hash(self) -> ContentHash:
-        overlaps = [member.card.overlap_under(self.config.inference) for member in self.models.members]
-        blended = overlaps if self.models.window_length > 1 else None
-        return ContentHash(self.models.sha256, blended, self.config.effective_tracking.model_dump())
-
-    @cached_property
-    def _decide_hash(self) -> ContentHash:
-        decision = self.decision
-        rule = decision.rule if len(decision.radii) > 1 else None
-        events = self.config.effective_events.model_dump()
-        return ContentHash(rule, decision.thresholds, decision.radii, decision.rest, events)

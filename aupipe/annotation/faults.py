@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ def is_changed(reason: str | None) -> bool:
     return (reason or "").startswith(f"{ChangedError.reason}:")
 
 
-def delete_logs(storage: Storage, video_ids: Collection[str]) -> None:
+def delete_logs(storage: Storage, video_ids: Iterable[str]) -> None:
     """Delete the logs of inputs that are retried."""
     existing = storage.names(LOGS)
     if existing:

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 import codecs
 import glob
+import json
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Any, Literal, overload
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.schema import VIDEOS
+from aupipe.annotation.video_rows import BATCH, one_piece, order_of, take_rows
 from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
-from aupipe.storage import filesystem_of, folder_and_name, is_http, is_uri, local_path
+from aupipe.storage import filesystem_of, folder_and_name, is_http, is_s3, is_uri, local_path, objects_below
 
 # A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
 # because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
@@ -74,6 +79,145 @@ class Input:
             return ""
         start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
         return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
+
+
+_COLUMNS = pa.schema([
+    *((name, pa.string()) for name in ("uri", "video_id", "signature", "refused")),
+    ("start_s", pa.float64()), ("end_s", pa.float64()),
+    ("further", pa.string()),  # as JSON; null if there is nothing
+])  # fmt: skip
+
+
+class Inputs(Sequence[Input]):
+    """Inputs in columns, about 150 bytes each. An `Input` is made when it is asked for.
+
+    Attributes:
+        table: one row per input; columns as the attributes of `Input`.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    @classmethod
+    def of(cls, inputs: Iterable[Input]) -> Inputs:
+        """Return these inputs."""
+        found = _Found()
+        found.add_all(inputs)
+        return found.inputs()
+
+    @property
+    def ids(self) -> pa.Array:
+        """The video_id of each input."""
+        return one_piece(self.table["video_id"])
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, position: int) -> Input: ...
+    @overload
+    def __getitem__(self, position: slice) -> Inputs: ...
+    def __getitem__(self, position: int | slice) -> Input | Inputs:
+        found = range(len(self))[position]
+        if isinstance(found, range):
+            return self.take(np.array(found, np.int64))
+        return _inputs_of(self.table.slice(found, 1))[0]
+
+    def __iter__(self) -> Iterator[Input]:
+        for first in range(0, len(self), BATCH):
+            yield from _inputs_of(self.table.slice(first, BATCH))
+
+    def take(self, rows: np.ndarray) -> Inputs:
+        """Return the inputs of rows (n,)."""
+        return Inputs(take_rows(self.table, rows))
+
+    def with_column(self, name: str, values: pa.ChunkedArray | pa.Array) -> Inputs:
+        """Return the inputs with other values of a column."""
+        number = self.table.schema.get_field_index(name)
+        return Inputs(self.table.set_column(number, _COLUMNS.field(name), values))
+
+    def sorted(self) -> Inputs:
+        """Return the inputs in the order of their video_id, each once.
+
+        Raises:
+            ConfigError: two different inputs have one video_id.
+        """
+        ordered = self.take(order_of(self.ids))
+        ids = ordered.ids
+        again = np.flatnonzero(pc.equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)) + 1
+        for first in range(0, len(again), BATCH):
+            rows = again[first : first + BATCH]
+            for clash, video in zip(ordered.take(rows - 1), ordered.take(rows), strict=True):
+                if clash != video:
+                    raise ConfigError(
+                        f"{redact(clash.uri)} and {redact(video.uri)} would both be video_id {video.video_id!r}; "
+                        "name a common parent folder, or give them ids in a manifest, so that they differ"
+                    )
+        return ordered.take(np.delete(np.arange(len(ids)), again)) if len(again) else ordered
+
+    def redacted_uris(self) -> pa.Array:
+        """Return the `redact` of each URI."""
+        uris = one_piece(self.table["uri"])
+        if not pc.any(pc.match_substring(uris, "://")).as_py():
+            return uris
+        return pa.array(map(redact, uris.to_pylist()), pa.string())
+
+    def asked(self, sample_fps: float | None) -> pa.Array:
+        """Return `Input.asked` of each."""
+        limits = [self.table["start_s"], self.table["end_s"]]
+        if sample_fps is None and all(column.null_count == len(column) for column in limits):
+            return pa.array([""]).take(pa.array(np.zeros(len(self), np.int64)))
+        return pa.array((video.asked(sample_fps) for video in self), pa.string())
+
+
+def _inputs_of(table: pa.Table) -> list[Input]:
+    return [
+        Input(
+            row["uri"], row["video_id"], row["start_s"], row["end_s"], json.loads(row["further"] or "{}"),
+            row["refused"], row["signature"],
+        )
+        for row in table.to_pylist()
+    ]  # fmt: skip
+
+
+class _Found:
+    """The inputs that are found one after another."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str | float | None, ...]] = []
+        self._tables = [_COLUMNS.empty_table()]
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, uri: str, video_id: str, signature: str | None = None) -> None:
+        """Add a file."""
+        self._add((_as_text(uri), _as_text(video_id), signature, "", None, None, None))
+
+    def add_all(self, inputs: Iterable[Input]) -> None:
+        """Add inputs."""
+        for each in inputs:
+            further = json.dumps(dict(each.further)) if each.further else None
+            self._add((each.uri, each.video_id, each.signature, each.refused, each.start_s, each.end_s, further))
+
+    def inputs(self) -> Inputs:
+        """Return all inputs, in the order in which they were added."""
+        self._flush()
+        return Inputs(pa.concat_tables(self._tables))
+
+    def _add(self, row: tuple[str | float | None, ...]) -> None:
+        self._rows.append(row)
+        self._count += 1
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)]
+            self._tables.append(pa.Table.from_arrays(arrays, schema=_COLUMNS))
+            self._rows = []
 
 
 _EXAMPLES = 3
@@ -159,7 +303,7 @@ def _first(paths: Sequence[str]) -> str:
 
 def find_inputs(
     named: Sequence[str], limit: int | None = None, images: ImageRule = "auto"
-) -> tuple[list[Input], SkippedFiles]:
+) -> tuple[Inputs, SkippedFiles]:
     """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
 
     A path that does not exist is kept, because it becomes a row with the reason `not_found`.
@@ -171,40 +315,32 @@ def find_inputs(
         ConfigError: a folder without inputs, a pattern without matches, two inputs with one id, no access.
         ManifestError: a manifest that cannot be read.
     """
-    found: dict[str, Input] = {}
-    skipped = SkippedFiles()
+    found, skipped = _Found(), SkippedFiles()
     for argument in named:
-        inputs, others = _search(argument, images)
-        skipped += others
-        for video in inputs:
-            clash = found.setdefault(video.video_id, video)
-            if clash != video:
-                raise ConfigError(
-                    f"{redact(clash.uri)} and {redact(video.uri)} would both be video_id {video.video_id!r}; "
-                    "name a common parent folder, or give them ids in a manifest, so that they differ"
-                )
-    return [found[key] for key in sorted(found)][:limit], skipped
+        skipped += _search(argument, images, found)
+    inputs = found.inputs().sorted()
+    return inputs if limit is None else inputs[:limit], skipped
 
 
-def _search(argument: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
-    """Return the inputs that one argument names, and what it skips."""
+def _search(argument: str, images: ImageRule, found: _Found) -> SkippedFiles:
+    """Find the inputs that one argument names. Return what it skips."""
     if not argument:
         raise ConfigError("--input '': an empty name")
     argument = local_path(argument)
     if argument.lower().endswith(SUFFIXES):
-        return list(_listed(argument)), SkippedFiles()
+        found.add_all(_listed(argument))
+        return SkippedFiles()
     if images == "sequence" and has_image_suffix(argument) and not glob.has_magic(argument):
         raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
     if is_uri(argument):
-        return _search_remote(argument, images)
+        return _search_remote(argument, images, found)
     if os.path.isdir(argument):
-        return _search_folder(argument, images)
-    if os.path.lexists(argument):
-        return [_input(argument, os.path.basename(argument))], SkippedFiles()
-    if glob.has_magic(argument):
+        return _search_folder(argument, images, found)
+    if glob.has_magic(argument) and not os.path.lexists(argument):
         visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
-        return _joined([_search(match, images) for match in visible], hidden, argument)
-    return [_input(argument, os.path.basename(argument))], SkippedFiles()
+        return _joined([_search(match, images, found) for match in visible], hidden, argument)
+    found.add(argument, os.path.basename(argument))
+    return SkippedFiles()
 
 
 def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], SkippedFiles]:
@@ -221,49 +357,55 @@ def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], Skip
     return visible, hidden
 
 
-def _joined(
-    matches: Sequence[tuple[list[Input], SkippedFiles]], hidden: SkippedFiles, pattern: str
-) -> tuple[list[Input], SkippedFiles]:
+def _joined(matches: Sequence[SkippedFiles], hidden: SkippedFiles, pattern: str) -> SkippedFiles:
     if not matches:
         raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
-    return [video for videos, _ in matches for video in videos], sum((skipped for _, skipped in matches), hidden)
+    return sum(matches, hidden)
 
 
-def _search_folder(top: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
-    """Return the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
-    videos: list[Input] = []
+def _search_folder(top: str, images: ImageRule, found: _Found) -> SkippedFiles:
+    """Find the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
     pictures: list[tuple[str, str]] = []
     skipped = SkippedFiles()
     seen: set[str] = set()
     unreadable: list[OSError] = []
+    before = len(found)
     for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # The link leads to a folder that has been searched.
             below.clear()
             continue
         seen.add(real)
-        for name in sorted([*below, *names]):
-            if is_hidden(name):
-                skipped.hide(os.path.join(folder, name))
-        below[:] = sorted(name for name in below if not is_hidden(name))
-        for name in sorted(name for name in names if not is_hidden(name)):
-            path = os.path.join(folder, name)
+        hidden = {name for name in (*below, *names) if is_hidden(name)}
+        for name in sorted(hidden):
+            skipped.hide(os.path.join(folder, name))
+        below[:] = sorted(name for name in below if name not in hidden)
+        relative = os.path.relpath(folder, top)
+        inside = "" if relative == "." else f"{relative}/"
+        outside = os.path.join(folder, "")
+        for name in sorted(names):
+            if name in hidden:
+                continue
+            path = outside + name
             suffix = os.path.splitext(name)[1].lower()
             if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(path)):
-                videos.append(_input(path, Path(os.path.relpath(path, top)).as_posix()))
+                found.add(path, inside + name)
             elif suffix in IMAGE_SUFFIXES:
-                pictures.append((path, Path(os.path.relpath(path, top)).as_posix()))
+                pictures.append((path, inside + name))
             else:
                 skipped.add(path)
-    videos += _chosen_images(pictures, images, bool(videos), top, skipped)
-    videos += [_input(str(error.filename), os.path.relpath(error.filename, top)) for error in unreadable]
-    return _some(videos, skipped, top)
+    _add_images(pictures, images, len(found) > before, top, found, skipped)
+    for error in unreadable:
+        found.add(str(error.filename), os.path.relpath(error.filename, top))
+    _check_found(len(found) - before, skipped, top)
+    return skipped
 
 
-def _chosen_images(
-    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, skipped: SkippedFiles
-) -> list[Input]:
-    """Return the inputs that images below a folder are by the rule; count those that are skipped.
+def _add_images(
+    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, found: _Found,
+    skipped: SkippedFiles,
+) -> None:  # fmt: skip
+    """Add the inputs that images below a folder are by the rule; count those that are skipped.
 
     Args:
         pictures: path or URI of each image, and its path below `top`.
@@ -272,11 +414,13 @@ def _chosen_images(
     if rule == "skip" or (rule == "auto" and with_videos):
         for path, _ in pictures:
             skipped.add(path)
-        return []
-    if rule != "sequence":
-        return [_input(path, name) for path, name in pictures]
-    folders = {path.rpartition("/")[0]: name.rpartition("/")[0] for path, name in pictures}
-    return [_input(sequence_uri(folder), name or _name_in(top)) for folder, name in folders.items()]
+    elif rule != "sequence":
+        for path, name in pictures:
+            found.add(path, name)
+    else:
+        folders = {path.rpartition("/")[0]: name.rpartition("/")[0] for path, name in pictures}
+        for folder, name in folders.items():
+            found.add(sequence_uri(folder), name or _name_in(top))
 
 
 def _is_text(path: str) -> bool:
@@ -290,45 +434,69 @@ def _is_text(path: str) -> bool:
     return bool(head) and b"\0" not in head
 
 
-def _search_remote(uri: str, images: ImageRule) -> tuple[list[Input], SkippedFiles]:
-    """Return the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
-    named = [_input(uri, _name_in(uri))]
+def _search_remote(uri: str, images: ImageRule, found: _Found) -> SkippedFiles:
+    """Find the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
     suffix = PurePosixPath(uri).suffix.lower()
     is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
     if is_file or is_http(uri):
-        return named, SkippedFiles()
+        found.add(uri, _name_in(uri))
+        return SkippedFiles()
     protocol = uri.partition("://")[0]
     try:
         filesystem, top = filesystem_of(uri)
         filesystem.invalidate_cache()  # A second listing in a run finds what has changed since the first.
         if glob.has_magic(top) and not filesystem.exists(top):
             visible, hidden = _split_hidden(filesystem.glob(top), top)
-            return _joined([_search_remote(f"{protocol}://{path}", images) for path in visible], hidden, uri)
-        if not filesystem.isdir(top):
-            return named, SkippedFiles()
-        found: dict[str, dict[str, Any]] = filesystem.find(top, detail=True)
+            matches = [_search_remote(f"{protocol}://{path}", images, found) for path in visible]
+            return _joined(matches, hidden, uri)
+        files: Iterable[tuple[str, dict[str, Any]]] = ()
+        if is_s3(uri):
+            files = objects_below(filesystem, top)
+        elif filesystem.isdir(top):
+            files = sorted(filesystem.find(top, detail=True).items())
+        before = len(found)
+        skipped = _add_listed(files, protocol, str(top).rstrip("/"), images, found)
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
-    videos: list[Input] = []
+    if skipped is None:  # no folder
+        found.add(uri, _name_in(uri))
+        return SkippedFiles()
+    _check_found(len(found) - before, skipped, uri)
+    return skipped
+
+
+def _add_listed(
+    files: Iterable[tuple[str, Mapping[str, Any]]], protocol: str, top: str, images: ImageRule, found: _Found
+) -> SkippedFiles | None:
+    """Add the inputs among the files below a remote folder. Return what is skipped; None if there is no file.
+
+    Args:
+        files: path and description of each, in the order of the paths.
+    """
     pictures: list[tuple[str, str]] = []
-    skipped = SkippedFiles()
+    skipped: SkippedFiles | None = None
     hidden_folders: set[str] = set()
-    for path, info in sorted(found.items()):
-        name = path[len(str(top).rstrip("/")) + 1 :]
+    before = len(found)
+    for path, info in files:
+        skipped = skipped or SkippedFiles()
+        name = path[len(top) + 1 :]
         parts = name.split("/")
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
         if first_hidden is not None:
             hidden_folders.add("/".join(parts[: first_hidden + 1]))
-        elif PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES:
-            videos.append(_input(f"{protocol}://{path}", name, signature_in(info) or None))
-        elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            continue
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in VIDEO_SUFFIXES:
+            found.add(f"{protocol}://{path}", name, signature_in(info) or None)
+        elif suffix in IMAGE_SUFFIXES:
             pictures.append((f"{protocol}://{path}", name))
         else:
             skipped.add(f"{protocol}://{path}")
-    for name in sorted(hidden_folders):
-        skipped.hide(f"{protocol}://{str(top).rstrip('/')}/{name}")
-    videos += _chosen_images(pictures, images, bool(videos), uri, skipped)
-    return _some(videos, skipped, uri)
+    if skipped is not None:
+        for name in sorted(hidden_folders):
+            skipped.hide(f"{protocol}://{top}/{name}")
+        _add_images(pictures, images, len(found) > before, f"{protocol}://{top}", found, skipped)
+    return skipped
 
 
 def _name_in(place: str) -> str:
@@ -337,13 +505,12 @@ def _name_in(place: str) -> str:
     return path.rstrip("/").rsplit("/", 1)[-1]
 
 
-def _some(videos: list[Input], skipped: SkippedFiles, top: str) -> tuple[list[Input], SkippedFiles]:
-    if not videos:
+def _check_found(count: int, skipped: SkippedFiles, top: str) -> None:
+    if not count:
         raise ConfigError(
             f"{top}: no video or image in this folder ({skipped.text() or '0 other files'}); "
             "name a file to try it anyway"
         )
-    return videos, skipped
 
 
 def _listed(path: str) -> Iterator[Input]:
@@ -396,10 +563,8 @@ def signature_in(info: Mapping[str, Any]) -> str:
     return f"{info.get('size')}:{changed}" if changed else ""
 
 
-def _input(uri: str, video_id: str, signature: str | None = None) -> Input:
-    return Input(_as_text(uri), _as_text(video_id), signature=signature)
-
-
 def _as_text(name: str) -> str:
     """Return a name as text for tables. Invalid UTF-8 becomes \\x.., and such a name does not open the file."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

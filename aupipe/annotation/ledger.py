@@ -2,7 +2,7 @@
 
     OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
     OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
-    OUT/_work/ledger/NAME.jsonl.gz                                      many entries, one per line
+    OUT/_work/ledger/NAME.parquet                                       many entries, one row per video
 
 Writing is idempotent. A file that no entry names is a leftover of a killed run. Entries are packed once there are many,
 because an archive of a million clips has a hundred thousand of them, which each start reads. A packed entry is replaced
@@ -14,101 +14,230 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from aupipe.annotation import schema
+from aupipe.annotation import record_columns, schema
+from aupipe.annotation.record_columns import RECORDS, REPEATED_TEXT
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_rows
 from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
-_PACKED = ".jsonl.gz"
+_PACKED, _OLD_PACKED = ".parquet", ".jsonl.gz"  # the second of earlier versions
 _ENTRIES_PER_PACK = 1000  # from this number on, entries are packed
+_READ_TOGETHER = 1024  # entries whose text is in memory
 _READING_THREADS = 16
 _OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # the names of `commit`; no other file is deleted
+# A row per record: its entry, the generation, and the number of files with its frames and with its events.
+_ENTRY_COLUMNS = ("entry", "generation", "frames", "events")
+_COLUMNS = pa.schema([*RECORDS, ("entry", REPEATED_TEXT), *((name, pa.int32()) for name in _ENTRY_COLUMNS[1:])])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One commit: records of videos, and the files with all their rows."""
+    """One commit of some videos.
+
+    Attributes:
+        generation: of the run that wrote it; the latest entry of a video is valid.
+        frames_files, events_files: number of files with all rows of the videos.
+    """
 
     name: str
-    generation: int  # of the run that wrote it; the latest entry of a video is valid
-    frames: list[str]
-    events: list[str]
-    videos: list[VideoRecord]
+    generation: int
+    frames_files: int
+    events_files: int
+
+    @property
+    def frames(self) -> list[str]:
+        """The files with the frames."""
+        return _files(f"frames/{self.name}", self.frames_files)
+
+    @property
+    def events(self) -> list[str]:
+        """The files with the events."""
+        return _files(f"events/{self.name}", self.events_files)
+
+
+class Committed(VideoRows[tuple[VideoRecord, Entry]]):
+    """The valid record of each video, and the entry that holds its rows.
+
+    Attributes:
+        table: the records, as RECORDS, and the name of the `entry` of each.
+        changed: records that a run has changed, by video_id.
+    """
+
+    def __init__(self, table: pa.Table, entries: Mapping[str, Entry], rows: np.ndarray | None = None) -> None:
+        """Create the collection of all rows of the table, or of rows (n,), ascending."""
+        ids = one_piece(table["video_id"])
+        super().__init__(ids if rows is None or len(rows) == len(table) else ids.take(pa.array(rows)))
+        self.table, self.changed = table, dict[str, VideoRecord]()
+        self._entries, self._rows, self._decide_key = entries, rows, ""
+
+    def take(self, rows: np.ndarray) -> list[tuple[VideoRecord, Entry]]:
+        table = self.table.take(pa.array(rows if self._rows is None else self._rows[rows]))
+        records = [self.changed.get(record.video_id, record) for record in record_columns.to_records(table)]
+        if self._decide_key:
+            records = [replace(record, decide_key=self._decide_key) for record in records]
+        return list(zip(records, map(self._entries.__getitem__, table["entry"].to_pylist()), strict=True))
+
+    def subset(self, rows: np.ndarray) -> Committed:
+        """Return the videos of rows (n,), ascending, without copying them."""
+        return Committed(self.table, self._entries, rows if self._rows is None else self._rows[rows])
+
+    def set_decide_key(self, decide_key: str) -> None:
+        """Set the key in all records."""
+        self._decide_key = decide_key
+
+    def by_entry(self) -> list[np.ndarray]:
+        """Return the rows (n,) of each entry."""
+        codes = one_piece(self.table["entry"]).indices.to_numpy()
+        codes = codes if self._rows is None else codes[self._rows]
+        order = np.argsort(codes, kind="stable")
+        return [rows for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(rows)]
 
 
 @dataclass
 class Ledger:
-    """The committed state of one output folder."""
+    """The committed state of one output folder.
+
+    Attributes:
+        entries: by name.
+        table: the records of their videos, and the entry of each.
+    """
 
     storage: Storage
     entries: dict[str, Entry] = field(default_factory=dict)
+    table: pa.Table = field(default_factory=_COLUMNS.empty_table)
+    _current: Committed | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
         """Read the committed entries. An entry with missing files (deleted by hand, a power cut) is skipped."""
         existing = {*storage.names("frames"), *storage.names("events")}
-        entries = [e for e in _entries(storage) if existing.issuperset((*e.frames, *e.events))]
-        # A packed entry may have been replaced and, later, written again.
-        return cls(storage, {e.name: e for e in sorted(entries, key=lambda e: e.generation)})
+        latest: dict[str, tuple[Entry, int, int]] = {}  # the rows of each entry
+        tables: list[pa.Table] = []
+        total = 0
+        for table in _tables(storage):
+            for entry, start, stop in _entries_in(table):
+                if existing.issuperset((*entry.frames, *entry.events)):
+                    before = latest.get(entry.name)
+                    # A packed entry may have been replaced and, later, written again.
+                    if before is None or before[0].generation < entry.generation:
+                        latest[entry.name] = entry, total + start, total + stop
+            tables.append(table)
+            total += len(table)
+        table = record_columns.concat(tables, _COLUMNS)
+        if sum(stop - start for _, start, stop in latest.values()) < total:
+            rows = [np.arange(start, stop) for _, start, stop in latest.values()]
+            table = take_rows(table, np.sort(np.concatenate(rows)) if rows else np.arange(0))
+        return cls(storage, {name: entry for name, (entry, _, _) in latest.items()}, table)
 
     @property
     def next_generation(self) -> int:
         return 1 + max((entry.generation for entry in self.entries.values()), default=0)
 
-    def current(self) -> dict[str, tuple[VideoRecord, Entry]]:
+    def current(self) -> Committed:
         """Return the valid record of each video_id, and the entry that holds its rows."""
-        found: dict[str, tuple[VideoRecord, Entry]] = {}
-        for entry in sorted(self.entries.values(), key=lambda e: (e.generation, e.name)):
-            for record in entry.videos:
-                found[record.video_id] = (record, entry)
-        return found
+        if self._current is None:
+            rows = self._valid_rows()
+            ids = one_piece(self.table["video_id"])
+            rows = rows[order_of(ids.take(pa.array(rows)))]
+            every = len(rows) == len(self.table)
+            table = take_rows(self.table, rows)
+            if every:  # Their order is of no importance here, and two copies would take twice the memory.
+                self.table = table
+            self._current = Committed(table, self.entries)
+        return self._current
+
+    def add(self, entry: Entry, records: Iterable[VideoRecord]) -> None:
+        """Add an entry that was written."""
+        self.entries[entry.name] = entry
+        self._set(record_columns.concat([self.table, _table_of(entry, [r.to_row() for r in records])], _COLUMNS))
 
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
-        current = self.current()
-        replaced: list[str] = []
-        for entry in list(self.entries.values()):
-            valid = [r for r in entry.videos if current[r.video_id][1].name == entry.name]
-            valid = [r for r in valid if keep is None or r.video_id in keep]
-            if len(valid) == len(entry.videos):
-                continue
-            if valid:
-                ids = pa.array([record.video_id for record in valid])
-                frames = _only(read_all(self.storage, entry.frames), ids)
-                events = _only(read_all(self.storage, entry.events), ids)
-                rows_per_file = max(1, *(len(read_parquet(self.storage.read(n))) for n in entry.frames))
-                rest = commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
-                self.entries[rest.name] = rest
-            replaced.append(f"{_ENTRIES}/{entry.name}.json")
-            del self.entries[entry.name]
-        self.storage.delete_many(replaced)
+        self._replace(keep)
         named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
         written = [*self.storage.names("frames"), *self.storage.names("events")]
         self.storage.delete_many([name for name in written if name not in named and _OURS.fullmatch(name)])
         self.storage.delete_leftovers()
         self._pack()
 
+    def _replace(self, keep: Collection[str] | None) -> None:
+        """Replace entries by entries of their valid records only."""
+        is_valid = np.zeros(len(self.table), bool)
+        is_valid[self._valid_rows()] = True
+        if keep is not None:
+            is_valid &= pc.is_in(self.table["video_id"], pa.array(list(keep), pa.string())).to_numpy()
+        if is_valid.all():
+            return
+        column = one_piece(self.table["entry"])
+        codes, names = column.indices.to_numpy(), column.dictionary.to_pylist()
+        replaced = np.unique(codes[~is_valid])
+        is_rest = np.isin(codes, replaced)
+        rest, self.table = self.table.filter(pa.array(is_rest & is_valid)), self.table.filter(pa.array(~is_rest))
+        self._current = None
+        by_entry: dict[str, list[VideoRecord]] = {names[code]: [] for code in replaced.tolist()}
+        for name, record in zip(rest["entry"].to_pylist(), record_columns.to_records(rest), strict=True):
+            by_entry[name].append(record)
+        for name, valid in by_entry.items():
+            entry = self.entries.pop(name)
+            if valid:
+                ids = pa.array([record.video_id for record in valid])
+                frames = _only(read_all(self.storage, entry.frames), ids)
+                events = _only(read_all(self.storage, entry.events), ids)
+                rows_per_file = max(1, *(len(read_parquet(self.storage.read(n))) for n in entry.frames))
+                self.add(commit(self.storage, frames, events, valid, entry.generation, rows_per_file), valid)
+        self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in by_entry])
+
+    def _valid_rows(self) -> np.ndarray:
+        """Return the row (n,) of the latest record of each video_id."""
+        codes = one_piece(self.table["video_id"]).dictionary_encode().indices.to_numpy()
+        if len(codes) == 0 or len(codes) == codes.max() + 1:
+            return np.arange(len(codes))
+        column = one_piece(self.table["entry"])
+        names = column.dictionary.to_pylist()
+        ordered = sorted((e.generation, e.name) for e in self.entries.values())
+        rank = {name: number for number, (_, name) in enumerate(ordered)}
+        ranks = np.array([rank.get(name, -1) for name in names])[column.indices.to_numpy()]
+        order = np.lexsort((ranks, codes))
+        return np.sort(order[np.append(np.diff(codes[order]) != 0, True)])
+
+    def _set(self, table: pa.Table) -> None:
+        self.table, self._current = table, None
+
     def _pack(self) -> None:
         """Pack the entries that have a file each, if there are many."""
-        names = [f"{_ENTRIES}/{name}.json" for name in sorted(self.entries)]
-        single = set(self.storage.names(_ENTRIES, ".json"))
-        names = [name for name in names if name in single]
-        for first in range(0, len(names) - _ENTRIES_PER_PACK + 1, _ENTRIES_PER_PACK):
-            packed = names[first : first + _ENTRIES_PER_PACK]
-            entries = [self.entries[name[len(_ENTRIES) + 1 : -len(".json")]] for name in packed]
-            lines = b"\n".join(_to_json(entry) for entry in entries)
-            key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
-            self.storage.write(f"{_ENTRIES}/{key}{_PACKED}", gzip.compress(lines, mtime=0))
-            self.storage.delete_many(packed)
+        prefix, suffix = len(_ENTRIES) + 1, -len(".json")
+        single = [name[prefix:suffix] for name in self.storage.names(_ENTRIES, ".json")]
+        single = [name for name in single if name in self.entries]
+        packs = len(single) // _ENTRIES_PER_PACK
+        if not packs:
+            return
+        position = {name: number for number, name in enumerate(single[: packs * _ENTRIES_PER_PACK])}
+        column = one_piece(self.table["entry"])
+        places = np.array([position.get(name, -1) for name in column.dictionary.to_pylist()])[column.indices.to_numpy()]
+        order = np.argsort(places, kind="stable")
+        edges = np.searchsorted(places[order], np.arange(packs + 1) * _ENTRIES_PER_PACK)
+        for number in range(packs):
+            packed = single[number * _ENTRIES_PER_PACK : (number + 1) * _ENTRIES_PER_PACK]
+            table = self.table.take(pa.array(order[edges[number] : edges[number + 1]]))
+            sink = pa.BufferOutputStream()
+            pq.write_table(table.unify_dictionaries(), sink, compression="zstd")
+            key = content_hash([(name, self.entries[name].generation) for name in packed])[:24]
+            self.storage.write(f"{_ENTRIES}/{key}{_PACKED}", memoryview(sink.getvalue()))
+            self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in packed])
 
 
 def commit(
@@ -120,14 +249,15 @@ def commit(
     rows_per_file: int,
 ) -> Entry:
     """Write the rows of videos in files of at most `rows_per_file` rows, then the entry that commits them."""
-    name = content_hash([(r.video_id, r.decide_key, r.fingerprint) for r in videos])[:24]
-    entry = Entry(
-        name, generation,
-        _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file),
-        _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file),
-        list(videos),
-    )  # fmt: skip
-    storage.write(f"{_ENTRIES}/{name}.json", _to_json(entry, indent=1))
+    name = content_hash([(r.video_id, r.decide_key, r.fingerprint, r.source_hash) for r in videos])[:24]
+    frames_files = _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file)
+    events_files = _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file)
+    entry = Entry(name, generation, frames_files, events_files)
+    fields = {
+        "name": name, "generation": generation, "frames": entry.frames, "events": entry.events,
+        "videos": [record.to_row() for record in videos],
+    }  # fmt: skip
+    storage.write(f"{_ENTRIES}/{name}.json", json.dumps(fields, indent=1).encode())
     return entry
 
 
@@ -136,30 +266,61 @@ def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
     return pa.concat_tables([read_parquet(storage.read(name)) for name in names])
 
 
-def _entries(storage: Storage) -> Iterator[Entry]:
+def _tables(storage: Storage) -> Iterator[pa.Table]:
+    """Yield the records of all entries, with the rows of an entry together."""
     names = storage.names(_ENTRIES)
+    single = [name for name in names if name.endswith(".json")]
     with ThreadPoolExecutor(_READING_THREADS) as pool:
-        yield from map(_entry, pool.map(storage.read, [name for name in names if name.endswith(".json")]))
+        for first in range(0, len(single), _READ_TOGETHER):
+            yield _parsed(pool.map(storage.read, single[first : first + _READ_TOGETHER]))
     for name in names:
         if name.endswith(_PACKED):
-            yield from map(_entry, gzip.decompress(storage.read(name)).splitlines())
+            yield read_parquet(storage.read(name))
+        elif name.endswith(_OLD_PACKED):
+            yield _parsed(gzip.decompress(storage.read(name)).splitlines())
 
 
-def _to_json(entry: Entry, indent: int | None = None) -> bytes:
-    return json.dumps(entry.__dict__ | {"videos": [r.to_row() for r in entry.videos]}, indent=indent).encode()
+def _parsed(entries: Iterable[bytes]) -> pa.Table:
+    """Return the records of entries, each as the text of its JSON."""
+    tables = []
+    for fields in map(json.loads, entries):
+        entry = Entry(fields["name"], fields["generation"], len(fields["frames"]), len(fields["events"]))
+        tables += _rows_of(entry, fields["videos"])
+    return record_columns.table_of_rows(tables, _COLUMNS)
 
 
-def _entry(text: bytes) -> Entry:
-    fields = json.loads(text)
-    return Entry(**fields | {"videos": [VideoRecord.from_row(row) for row in fields["videos"]]})
+def _table_of(entry: Entry, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return record_columns.table_of_rows(_rows_of(entry, rows), _COLUMNS)
 
 
-def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> list[str]:
-    names = []
-    for number, start in enumerate(range(0, max(len(table), 1), rows_per_file)):
-        names.append(f"{stem}-{number:05d}.parquet")
-        storage.write(names[-1], schema.to_parquet(table.slice(start, rows_per_file), table_schema))
-    return names
+def _rows_of(entry: Entry, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the records of an entry."""
+    own = {
+        "entry": entry.name, "generation": entry.generation, "frames": entry.frames_files, "events": entry.events_files
+    }  # fmt: skip
+    return [row | own for row in rows]
+
+
+def _entries_in(table: pa.Table) -> Iterator[tuple[Entry, int, int]]:
+    """Yield each entry of a table in which its rows are together, and their first row and the row after the last."""
+    codes = one_piece(table["entry"]).indices.to_numpy()
+    edges = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(table)] if len(table) else []
+    columns = [table[name].take(pa.array(edges[:-1], pa.int64())).to_pylist() for name in _ENTRY_COLUMNS]
+    for (start, stop), *fields in zip(pairwise(edges), *columns, strict=True):
+        yield Entry(*fields), start, stop
+
+
+def _files(stem: str, count: int) -> list[str]:
+    return [f"{stem}-{number:05d}.parquet" for number in range(count)]
+
+
+def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> int:
+    """Write a table in files of at most `rows_per_file` rows, at least one. Return their number."""
+    names = _files(stem, max(1, -(-len(table) // rows_per_file)))
+    for number, name in enumerate(names):
+        rows = table.slice(number * rows_per_file, rows_per_file)
+        storage.write(name, schema.to_parquet(rows, table_schema))
+    return len(names)
 
 
 def _only(table: pa.Table, video_ids: pa.Array) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -261,12 +262,14 @@ class Group:
 
     def to_row(self) -> Row:
         """Return the group as a row."""
-        return {"group": json.dumps(self.__dict__ | {"records": [record.to_row() for record in self.records]})}
+        group = self.__dict__ | {"records": [record.to_row() for record in self.records]}
+        # The driver holds the rows of all groups, and their texts repeat.
+        return {"group": zlib.compress(json.dumps(group).encode(), 1)}
 
     @classmethod
     def from_row(cls, row: Row) -> Group:
         """Read the group from a row."""
-        group = json.loads(row["group"])
+        group = json.loads(zlib.decompress(row["group"]))
         return cls(**group | {"records": [VideoRecord.from_row(record) for record in group["records"]]})
 
 

@@ -12,11 +12,12 @@ import json
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.extract import PART_CROPS
@@ -24,12 +25,14 @@ from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
+from aupipe.annotation.pending import Pending, PendingVideo
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.retry import Unwatched, Watchdog, guard
 from aupipe.annotation.settings import AnnotateConfig, LimitsConfig, content_hash
 from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.work_plan import PendingVideo, Spent
+from aupipe.annotation.video_rows import LazyList
+from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.storage import Storage
 
@@ -107,30 +110,31 @@ class PacketResult:
         return cls(**result | {"spent": spent})
 
 
-def plan_packets(pending: Mapping[str, PendingVideo], max_frames: int, generation: int) -> list[Packet]:
-    """Return packets of the short videos, ordered by video_id. Videos that do not fit in a packet are left out.
+def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Sequence[Packet], np.ndarray]:
+    """Return packets of the short videos, ordered by video_id, and the rows of these videos.
+
+    Videos that do not fit in a packet are left out.
 
     Args:
         max_frames: of a packet; 0: no packets.
     """
-    short = [(video_id, video) for video_id, video in sorted(pending.items()) if _frames(video) <= max_frames]
-    limit = min(max_frames, max(_LEAST_FRAMES, sum(_frames(video) for _, video in short) // _PACKETS))
-    packets: list[Packet] = []
+    frames = np.maximum(pending.frames, 1)
+    short = frames[frames <= max_frames]
+    limit = min(max_frames, max(_LEAST_FRAMES, int(short.sum()) // _PACKETS))
+    rows = np.flatnonzero(frames <= limit)
+    edges: list[int] = []
     room = 0
-    for _, video in short:
-        frames = _frames(video)
-        if frames > limit:
-            continue
-        if frames > room or len(packets[-1].videos) == _VIDEOS:
-            packets.append(Packet(generation, []))
+    for number, count in enumerate(frames[rows].tolist()):
+        if count > room or number - edges[-1] == _VIDEOS:
+            edges.append(number)
             room = limit
-        packets[-1].videos.append(video)
-        room -= frames
-    return packets
+        room -= count
+    edges.append(len(rows))
 
+    def packet(number: int) -> Packet:
+        return Packet(generation, pending.take(rows[edges[number] : edges[number + 1]]))
 
-def _frames(video: PendingVideo) -> int:
-    return max(video[0].frames_expected or 0, 1)
+    return LazyList(len(edges) - 1, packet), rows
 
 
 class AnnotatePacket:

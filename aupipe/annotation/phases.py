@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+
+import numpy as np
+import pyarrow as pa
 
 from aupipe.annotation import audio_features, features
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input
-from aupipe.annotation.ledger import Entry, Ledger
+from aupipe.annotation.inputs import Inputs
+from aupipe.annotation.ledger import Committed, Ledger
 from aupipe.annotation.model_stages import AudioResult, AudioTask, EncodedPart, ExportTask, Group, VideosResult
 from aupipe.annotation.packets import Packet, PacketResult, plan_packets
+from aupipe.annotation.pending import Pending, PendingVideo
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.probed import Probed
 from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.runner import Runner
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeRequest, ProbeResult, SegmentTask
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.work_plan import PendingVideo, Spent, WorkList
+from aupipe.annotation.video_rows import LazyList, one_piece, rows_of
+from aupipe.annotation.work_plan import Spent, WorkList
 from aupipe.errors import AupipeError
 from aupipe.storage import Storage
 
@@ -44,19 +49,18 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
     """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.extract))
-    frames = sum(record.frames_expected or 0 for record, _ in work.extract.values())
-    run.progress.expect_videos(len(work.extract) + len(work.decide), frames)
+    run.progress.expect_videos(len(work.extract) + len(work.decide), int(work.extract.frames.sum()))
     total = 0
-    packets: list[Packet] = []
+    in_packets = np.arange(0)
     # A spectrogram needs the output folder.
     if job.phase == "all" and not job.keep_intermediate and run.runner.has_packets and not run.keys.models.uses_audio:
-        packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
-        total = _annotate_packets(run, packets, work)
-    in_packets = {record.video_id for packet in packets for record, _ in packet.videos}
-    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets) or [{}]
+        packets, in_packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
+        total = _annotate_packets(run, packets, len(in_packets), work)
+    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets)
     if job.phase == "observe":
-        batches = [dict(work.extract)]  # This phase writes the features of all videos.
-    for number, batch in enumerate(batches):
+        batches = [np.arange(len(work.extract.ids))]  # This phase writes the features of all videos.
+    for number, rows in enumerate(batches or [np.arange(0)]):
+        batch = dict(work.extract.pairs(rows))
         if job.phase != "finalize":
             reasons = _extract_audio(run, batch)
             extracted = _extract(run, {key: video for key, video in batch.items() if key not in reasons})
@@ -70,7 +74,7 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
             total += extracted.frames
         if job.phase != "observe":
             pending = {key: work.extract[key] for key in batch if key in work.extract}
-            reasons = _finalize(run, pending, work.decide if number == 0 else {})
+            reasons = _finalize(run, pending, None if number else work.decide)
             work.quarantine(reasons)
             if not job.keep_intermediate:
                 # Videos that could not be finalized are extracted again, because their features may be faulty. The
@@ -78,44 +82,51 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
                 failed = reasons if job.phase == "finalize" else ()
                 done = [record.source_hash for video_id, (record, _) in pending.items() if video_id not in failed]
                 features.delete(run.storage, map(run.keys.video, done))
-    work_s = sum(record.work_s or 0.0 for record, _ in work.extract.values())
+        work.extract.drop_changes(batch)
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
-    return total, work_s
+    return total, work.work_s
 
 
-def probe(
-    runner: Runner, inputs: Sequence[Input], cached: ProbeCache, progress: JobProgress | None = None
-) -> dict[str, ProbeResult]:
-    """Return the result of each input, by video_id. Results of a killed run are not computed again."""
+def probe(runner: Runner, inputs: Inputs, cache: ProbeCache, progress: JobProgress | None = None) -> Probed:
+    """Return the result of each input. Results of a killed run are not computed again."""
     progress = progress or JobProgress(shown=False)
-    results = {video.video_id: result for video in inputs if (result := cached.get(video)) is not None}
-    progress.expect_inputs(len(inputs) - len(results))
-    while missing := {video.video_id: video for video in inputs if video.video_id not in results}:
-        batch = dict(islice(missing.items(), _PROBED_TOGETHER))
-        for row in runner.probe([ProbeRequest(video).to_row() for video in batch.values()]):
+    results = cache.read(inputs)
+    is_missing = rows_of(one_piece(results.table()["video_id"]), inputs.ids) < 0
+    progress.expect_inputs(int(is_missing.sum()))
+    reasons: list[str] = []  # of the first inputs
+    while len(missing := np.flatnonzero(is_missing)[:_PROBED_TOGETHER]):
+        rows = dict(zip(inputs.ids.take(pa.array(missing)).to_pylist(), missing.tolist(), strict=True))
+        for row in runner.probe([ProbeRequest(video).to_row() for video in inputs.take(missing)]):
             result = ProbeResult.from_row(row)
-            video = batch[result.video_id]
-            results[result.video_id] = result.with_texts_of(video)
-            cached.add(video, result)
+            number = rows[result.video_id]
+            if not is_missing[number]:  # a task that was repeated, because its worker died at its end
+                continue
+            is_missing[number] = False
+            results.add(result)
+            cache.add(inputs[number], result)
             progress.add_probed(result.reason)
-            if len(results) == _JUDGED_INPUTS:
-                _check_share(results.values(), cached.config.limits.quarantined_share)
-        if batch.keys().isdisjoint(results):
-            raise AupipeError(f"probe: no result for {len(batch)} inputs; fix: run the same command again")
+            if result.reason and results.count <= _JUDGED_INPUTS:
+                reasons.append(result.reason)
+            if results.count == _JUDGED_INPUTS:
+                _check_share(reasons, _JUDGED_INPUTS, cache.config.limits.quarantined_share)
+        if is_missing[missing].all():
+            raise AupipeError(f"probe: no result for {len(missing)} inputs; fix: run the same command again")
     return results
 
 
-def _check_share(results: Collection[ProbeResult], max_share: float) -> None:
+def _check_share(reasons: Sequence[str], inputs: int, max_share: float) -> None:
     """Check that most inputs can be annotated, because a wrong setting or a missing right concerns all.
+
+    Args:
+        reasons: of the quarantined ones among the first `inputs`.
 
     Raises:
         AupipeError: more than `max_share` of the inputs are quarantined.
     """
-    reasons = [result.reason for result in results if result.reason]
-    if len(reasons) > max_share * len(results):
+    if len(reasons) > max_share * inputs:
         raise AupipeError(
-            f"{len(reasons)} of the first {len(results)} inputs are quarantined, for example {reasons[-1]}; fix: check "
+            f"{len(reasons)} of the first {inputs} inputs are quarantined, for example {reasons[-1]}; fix: check "
             "the inputs, or allow it with --set limits.quarantined_share=1"
         )
 
@@ -134,21 +145,26 @@ def _extract_audio(run: Run, pending: Mapping[str, PendingVideo]) -> dict[str, s
     return {result.video_id: result.error for result in results if result.error}
 
 
-def _annotate_packets(run: Run, packets: Sequence[Packet], work: WorkList) -> int:
-    """Annotate and commit the videos of packets. Return the number of frames."""
+def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: WorkList) -> int:
+    """Annotate and commit the videos of packets. Return the number of frames.
+
+    Args:
+        videos: number in all packets.
+    """
     frames = 0
-    missing = {record.video_id for packet in packets for record, _ in packet.videos}
+    done: set[str] = set()  # the first video of each packet
     for result in map(PacketResult.from_row, run.runner.annotate_packets(packets) if packets else ()):
-        if missing.isdisjoint(result.video_ids):  # a packet that was repeated, because its worker died at its end
+        if result.video_ids[0] in done:  # a packet that was repeated, because its worker died at its end
             continue
-        missing.difference_update(result.video_ids)
+        done.add(result.video_ids[0])
+        videos -= len(result.video_ids)
         frames += result.frames
         run.progress.add_frames(result.frames, result.stages)
         run.progress.add_videos(len(result.video_ids), result.reasons.values())
-        work.add_spent(result.spent)
+        work.add_spent(result.spent, only=result.reasons)
         work.quarantine(result.reasons)
-    if missing:
-        raise AupipeError(f"{len(missing)} videos did not complete; fix: run the same command again")
+    if videos:
+        raise AupipeError(f"{videos} videos did not complete; fix: run the same command again")
     return frames
 
 
@@ -206,41 +222,41 @@ def _extract(run: Run, pending: Mapping[str, PendingVideo]) -> _Extracted:
     )
 
 
-def _finalize(
-    run: Run, pending: Mapping[str, PendingVideo], decide: Mapping[str, tuple[VideoRecord, Entry]]
-) -> dict[str, str]:
+def _finalize(run: Run, pending: Mapping[str, PendingVideo], decide: Committed | None) -> dict[str, str]:
     """Predict and decide for extracted videos, and only decide for videos whose predictions are committed.
 
     Return the reasons of failed videos.
     """
-    groups = [*extracted_groups(run.keys, run.storage, run.generation, pending), *_committed_groups(run, decide)]
     reasons: dict[str, str] = {}
-    for result in map(VideosResult.from_row, run.runner.finalize(groups) if groups else ()):
-        reasons |= result.reasons
-        run.progress.add_frames(0, {"finalize": result.work_s})
-        run.progress.add_videos(len(result.video_ids), result.reasons.values())
+    extracted = list(extracted_groups(run.keys, run.storage, run.generation, pending))
+    for groups in (extracted, _committed_groups(run, decide) if decide else []):
+        for result in map(VideosResult.from_row, run.runner.finalize(groups) if groups else ()):
+            reasons |= result.reasons
+            run.progress.add_frames(0, {"finalize": result.work_s})
+            run.progress.add_videos(len(result.video_ids), result.reasons.values())
     return reasons
 
 
-def _not_extracted(run: Run, pending: Mapping[str, PendingVideo]) -> dict[str, PendingVideo]:
-    """Return the videos whose features are not all stored."""
+def _not_extracted(run: Run, pending: Pending) -> list[str]:
+    """Return the video_id of each video whose features are not all stored."""
     done = features.segments(run.storage)
 
     def complete(record: VideoRecord, segments: Sequence[tuple[str, Segment]]) -> bool:
         audio = not run.keys.models.uses_audio or audio_features.audio_key(run.keys.video(record.source_hash)) in done
         return audio and all(key in done for key, _ in segments)
 
-    return {video_id: each for video_id, each in pending.items() if not complete(*each)}
+    return [video_id for video_id, each in pending.pairs() if not complete(*each)]
 
 
-def export(runner: Runner, committed: Ledger, named: Collection[str], forms: Sequence[str]) -> dict[str, str]:
+def export(runner: Runner, committed: Ledger, named: pa.Array, forms: Sequence[str]) -> dict[str, str]:
     """Export the committed tables of the videos with these ids. Return the reasons of failed videos."""
     reasons: dict[str, str] = {}
     if not forms:
         return reasons
+    current = committed.current()
     by_entry: dict[str, list[str]] = defaultdict(list)
-    for video_id, (record, entry) in committed.current().items():
-        if video_id in named and record.has_rows:
+    for video_id, (record, entry) in current.pairs(np.flatnonzero(rows_of(named, current.ids) >= 0)):
+        if record.has_rows:
             by_entry[entry.name].append(video_id)
     rows = [
         ExportTask(committed.entries[name].frames, committed.entries[name].events, ids).to_row()
@@ -273,9 +289,12 @@ def extracted_groups(
         yield group
 
 
-def _committed_groups(run: Run, decide: Mapping[str, tuple[VideoRecord, Entry]]) -> Iterator[Group]:
-    by_entry = defaultdict(list)
-    for record, entry in decide.values():
-        by_entry[entry.name].append((record, entry))
-    for pairs in by_entry.values():
-        yield Group(run.generation, [record for record, _ in pairs], committed=pairs[0][1].frames)
+def _committed_groups(run: Run, decide: Committed) -> Sequence[Group]:
+    """Return the groups of the videos of each entry."""
+    rows = decide.by_entry()
+
+    def group(number: int) -> Group:
+        videos = [video for _, video in decide.pairs(rows[number])]
+        return Group(run.generation, [record for record, _ in videos], committed=videos[0][1].frames)
+
+    return LazyList(len(rows), group)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from aupipe import facs
 
 SCHEMA_VERSION = "4"
+_ROW_GROUP = 16_384  # rows of a Parquet file that are written together
 _METADATA = {"schema_version": SCHEMA_VERSION, "au_order": ",".join(facs.AUS)}
 
 RAW = tuple(f"{au}_raw" for au in facs.AUS)  # model probability
@@ -171,10 +172,10 @@ def to_parquet(table: pa.Table, schema: pa.Schema) -> memoryview:
     """
     sink = pa.BufferOutputStream()
     repeating = [field.name for field in schema if pa.types.is_string(field.type)]
-    pq.write_table(
-        table.cast(schema).replace_schema_metadata(schema.metadata), sink, compression="zstd",
-        row_group_size=16_384, use_dictionary=repeating,
-    )  # fmt: skip
+    with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
+        for start in range(0, max(len(table), 1), _ROW_GROUP):  # A cast copies, so it is done in parts.
+            rows = table.slice(start, _ROW_GROUP).cast(schema).replace_schema_metadata(schema.metadata)
+            writer.write_table(rows, row_group_size=_ROW_GROUP)
     return memoryview(sink.getvalue())
 
 

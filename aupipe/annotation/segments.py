@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -51,11 +52,26 @@ class Segment:
         """True if the video has no other segment."""
         return self.number == 0 and (self.write_stop is None or not self.span.exact)
 
+    def to_row(self) -> dict[str, Any]:
+        """Return the segment as a row. `asdict` would make deep copies, and an archive has millions of segments."""
+        span = {name: getattr(self.span, name) for name in _SPAN}
+        return {name: getattr(self, name) for name in _SEGMENT} | {"span": span}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Segment:
+        """Read the segment from a row."""
+        sampled = row["sampled_frames"]
+        span = Span(**row["span"] | {"seek_pts": tuple(row["span"]["seek_pts"])})
+        return cls(**row | {"span": span, "sampled_frames": None if sampled is None else tuple(sampled)})
+
     @property
     def written_frames(self) -> list[int]:
         """The indices of the frames whose rows it writes, if the video has as many as expected."""
         frames = range(self.write_start, self._stop) if self.sampled_frames is None else self.sampled_frames
         return [index for index in frames if self.write_start <= index < self._stop]
+
+
+_SEGMENT, _SPAN = ([field.name for field in fields(kind)] for kind in (Segment, Span))
 
 
 def cut_into_segments(

@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from aupipe.annotation.settings import AnnotateConfig, content_hash
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import as_reason, redact
 from aupipe.faces.detect import Detector
-from aupipe.media.frames import Frame, Span, frames
+from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
 
@@ -39,7 +39,7 @@ class ProbeRequest:
 
     def to_row(self) -> Row:
         """Return the request as a row."""
-        return {"input": json.dumps(asdict(self.video))}
+        return {"input": json.dumps({name: getattr(self.video, name) for name in Input.__slots__})}
 
     @classmethod
     def from_row(cls, row: Row) -> ProbeRequest:
@@ -67,7 +67,7 @@ class ProbeResult:
         result = {
             "reason": self.reason,
             "record": self.record and self.record.to_row(),
-            "segments": [asdict(segment) for segment in self.segments],
+            "segments": [segment.to_row() for segment in self.segments],
         }
         return {"video_id": self.video_id, "result": json.dumps(result)}
 
@@ -76,14 +76,7 @@ class ProbeResult:
         """Read the result from a row."""
         result = json.loads(row["result"])
         record = result["record"] and VideoRecord.from_row(result["record"])
-        return cls(row["video_id"], result["reason"], record, [_segment(each) for each in result["segments"]])
-
-    def with_texts_of(self, video: Input) -> ProbeResult:
-        """Return the result with the texts of its input, because a run holds the results of an archive."""
-        uri, video_id = video.uri, video.video_id
-        record = self.record and replace(self.record, uri=redact(uri), video_id=video_id)
-        segments = [replace(each, uri=uri, video_id=video_id) for each in self.segments]
-        return ProbeResult(video_id, self.reason, record, segments)
+        return cls(row["video_id"], result["reason"], record, [Segment.from_row(each) for each in result["segments"]])
 
 
 @dataclass(frozen=True)
@@ -95,13 +88,13 @@ class SegmentTask:
 
     def to_row(self) -> Row:
         """Return the task as a row."""
-        return {"task": json.dumps(asdict(self))}
+        return {"task": json.dumps({"key": self.key, "segment": self.segment.to_row()})}
 
     @classmethod
     def from_row(cls, row: Row) -> SegmentTask:
         """Read the task from a row."""
         task = json.loads(row["task"])
-        return cls(task["key"], _segment(task["segment"]))
+        return cls(task["key"], Segment.from_row(task["segment"]))
 
 
 @dataclass(frozen=True)
@@ -301,13 +294,6 @@ class _Timed:
 
 def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
     return frame.index in sampled
-
-
-def _segment(fields: dict[str, Any]) -> Segment:
-    sampled = fields["sampled_frames"]
-    sampled_frames = None if sampled is None else tuple(sampled)
-    span = Span(**{**fields["span"], "seek_pts": tuple(fields["span"]["seek_pts"])})
-    return Segment(**{**fields, "span": span, "sampled_frames": sampled_frames})
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from aupipe.annotation.inputs import Input, signature_in
+from aupipe.annotation.inputs import Inputs, signature_in
 from aupipe.annotation.settings import content_hash
 from aupipe.errors import ConfigError, MediaError, redact
 from aupipe.media.image_files import is_sequence, sequence_files
 from aupipe.storage import filesystem_of, is_uri
 
 _REQUESTS_AT_A_TIME = 32
+_FILES_TOGETHER = 65_536  # files whose signatures are Python objects
 
 
-def stat_signatures(inputs: Iterable[Input]) -> dict[str, str]:
-    """Return the signature of each input, by video_id.
+def with_signatures(inputs: Inputs) -> Inputs:
+    """Return the inputs with the signature of each; "" for a file without one.
 
     Inputs from a listing have theirs. Requests for other remote files, as those of a manifest, run in threads.
     """
-    found: dict[str, str] = {}
-    remote: list[Input] = []
-    for video in inputs:
-        if video.signature is not None:
-            found[video.video_id] = video.signature
-        elif is_uri(video.uri):
-            remote.append(video)
-        else:
-            found[video.video_id] = stat_signature(video.uri)
-    if remote:
-        with ThreadPoolExecutor(min(_REQUESTS_AT_A_TIME, len(remote))) as pool:
-            requested = pool.map(stat_signature, [video.uri for video in remote])
-            found |= zip([video.video_id for video in remote], requested, strict=True)
-    return found
+    found: list[pa.Array] = []
+    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+        for first in range(0, len(inputs), _FILES_TOGETHER):
+            files = inputs.table.slice(first, _FILES_TOGETHER)
+            uris, signatures = files["uri"].to_pylist(), files["signature"].to_pylist()
+            missing = [number for number, signature in enumerate(signatures) if signature is None]
+            remote = [number for number in missing if is_uri(uris[number])]
+            requested = pool.map(stat_signature, [uris[number] for number in remote])
+            for number, signature in zip(remote, requested, strict=True):
+                signatures[number] = signature
+            for number in missing:
+                if signatures[number] is None:
+                    signatures[number] = stat_signature(uris[number])
+            found.append(pa.array(signatures, pa.string()))
+    return inputs.with_column("signature", pa.chunked_array(found, pa.string()))
 
 
 def stat_signature(uri: str) -> str:

@@ -6,31 +6,32 @@ import json
 import platform
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.annotation.faults import LOGS, is_internal
-from aupipe.annotation.inputs import Input, SkippedFiles
+from aupipe.annotation.inputs import Inputs, SkippedFiles
 from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.annotation.video_rows import mask, one_piece, order_of, take_rows
 from aupipe.errors import redact
-from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 if TYPE_CHECKING:
     from aupipe.annotation.cache_keys import CacheKeys  # `cache_keys` imports torch
 
 VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
-_ROWS_TOGETHER = 10_000
 _LISTED = 20  # inputs with a reason in the terminal, at most
 
 # Name in run.json → distribution.
@@ -42,7 +43,7 @@ class Summary:
     """The result of a run.
 
     Attributes:
-        videos: the records of this run's inputs.
+        videos: one row per input of this run, in the order of their video_id; columns of VIDEOS.
         pending: the number of inputs that are left to a run of another phase.
         frames, work_s, cost: the extracted frames, the CPU time for them, and its price.
         skipped: the skipped files in the named folders.
@@ -53,7 +54,7 @@ class Summary:
     """
 
     out: str
-    videos: Sequence[VideoRecord]
+    videos: pa.Table
     pending: int
     frames: int
     seconds: float
@@ -75,7 +76,7 @@ class Summary:
 
     @property
     def statuses(self) -> Counter[str]:
-        return Counter(record.status or "" for record in self.videos)
+        return _counts(self.videos["status"])
 
     @property
     def incomplete(self) -> int:
@@ -84,12 +85,14 @@ class Summary:
     @property
     def faults(self) -> int:
         """The number of inputs with an internal error."""
-        return sum(is_internal(record.reason) for record in self.videos)
+        return sum(count for reason, count in _counts(self.videos["reason"]).items() if is_internal(reason))
 
     @property
     def usable(self) -> int:
         """The number of inputs with at least one decoded frame."""
-        return self.pending + sum(r.status in ("ok", "duplicate") or bool(r.frames_decoded) for r in self.videos)
+        is_known = pc.is_in(self.videos["status"].cast(pa.string()), pa.array(["ok", "duplicate"]))
+        is_decoded = pc.greater(self.videos["frames_decoded"], 0)
+        return self.pending + int((mask(is_known) | mask(is_decoded)).sum())
 
     def text(self) -> str:
         statuses = [*sorted(self.statuses.items()), *([("not finalized yet", self.pending)] if self.pending else [])]
@@ -107,13 +110,17 @@ class Summary:
                 f"an error in aupipe (internal_error) affected {inputs}; the tables of all others are complete; "
                 f"report the tracebacks in {redact(self.out)}/{LOGS}; re-run the command to retry"
             )
-        incomplete = [record for record in self.videos if record.status in ("quarantined", "partial")]
-        reasons = Counter((record.reason or "").partition(":")[0] for record in incomplete)
+        status = self.videos["status"].cast(pa.string())
+        incomplete = self.videos.filter(pc.is_in(status, pa.array(["quarantined", "partial"])))
+        reasons: Counter[str] = Counter()
+        for reason, count in _counts(incomplete["reason"]).items():
+            reasons[reason.partition(":")[0]] += count
         if len(incomplete) > 1:
             lines.append("reasons: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
-        lines += [f"  {r.video_id}: {r.status}: {r.reason}" for r in incomplete[:_LISTED]]
-        if more := incomplete[_LISTED:]:
-            lines.append(f"  … and {len(more):,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
+        listed = incomplete.slice(0, _LISTED).to_pylist()
+        lines += [f"  {row['video_id']}: {row['status']}: {row['reason']}" for row in listed]
+        if (more := len(incomplete) - len(listed)) > 0:
+            lines.append(f"  … and {more:,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
         if self.frames:
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
         return "\n".join(lines)
@@ -130,44 +137,85 @@ class Summary:
         return lines
 
 
+def _counts(column: pa.ChunkedArray) -> Counter[str]:
+    """Return the number of rows with each text; null counts as ""."""
+    counted = pc.value_counts(column.cast(pa.string()).fill_null(""))
+    return Counter({row["values"]: row["counts"] for row in counted.to_pylist()})
+
+
 def write_videos(
-    storage: Storage, committed: Ledger, quarantined: dict[str, VideoRecord], inputs: Sequence[Input],
-    only: Collection[str] | None = None,
+    storage: Storage, committed: Ledger, quarantined: Mapping[str, VideoRecord], inputs: Inputs,
+    only: pa.Array | None = None,
 ) -> None:  # fmt: skip
     """Write videos.parquet: committed videos, and those that this run and earlier runs quarantined.
 
     The further columns of manifests, of this run and earlier ones, follow the columns of VIDEOS, as text.
 
     Args:
-        only: the videos to write; None: all.
+        only: the video_id of each video to write; None: all.
     """
-    exists = storage.exists(VIDEOS_FILE)
-    earlier = read_parquet(storage.read(VIDEOS_FILE)) if exists else schema.VIDEOS.empty_table()
-    aside = earlier.filter(pc.is_in(earlier["status"], value_set=pa.array(["quarantined", "duplicate"])))
-    rows = {row["video_id"]: VideoRecord.from_row(row) for row in aside.to_pylist()}
-    rows |= {video_id: record for video_id, (record, _) in committed.current().items()}
-    rows |= quarantined
-    rows = {key: row for key, row in rows.items() if only is None or key in only}
-    further = _further(earlier)
-    for video in inputs:
-        further.pop(video.video_id, None)
-        if video.further:
-            further[video.video_id] = dict(video.further)
-    names = sorted({name for key in rows for name in further.get(key, {})})
+    earlier = _Earlier.read(storage)
+    current = committed.current()
+    known = [current.table.select(schema.VIDEOS.names)]
+    if quarantined:
+        known = [known[0].filter(pc.invert(pc.is_in(current.ids, pa.array(list(quarantined), pa.string()))))]
+        known.append(to_table(quarantined.values()).select(schema.VIDEOS.names))
+    aside = earlier.aside
+    for table in known:
+        aside = aside.filter(pc.invert(pc.is_in(aside["video_id"], one_piece(table["video_id"]))))
+    known.append(to_table(map(VideoRecord.from_row, aside.to_pylist())).select(schema.VIDEOS.names))
+    rows = pa.concat_tables(known).unify_dictionaries()
+    if only is not None:
+        rows = rows.filter(pc.is_in(rows["video_id"], only))
+    rows = take_rows(rows, order_of(one_piece(rows["video_id"])))
+    rows, full = _with_further(rows, earlier.further, inputs)
+    storage.write(VIDEOS_FILE, schema.to_parquet(rows, full))
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What videos.parquet holds of earlier runs and the ledger does not.
+
+    Attributes:
+        aside: the rows of quarantined videos and duplicates, with the columns of VIDEOS.
+        further: the values of columns that are not in VIDEOS, by video_id.
+    """
+
+    aside: pa.Table
+    further: dict[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, storage: Storage) -> _Earlier:
+        """Read them. The table of an archive is large, so only the parts with such rows are read."""
+        if not storage.exists(VIDEOS_FILE):
+            return cls(schema.VIDEOS.empty_table(), {})
+        file = pq.ParquetFile(pa.BufferReader(storage.read(VIDEOS_FILE)))
+        aside = [schema.VIDEOS.empty_table()]
+        names = [name for name in file.schema_arrow.names if name in schema.VIDEOS.names]
+        for group in range(file.num_row_groups):
+            status = file.read_row_group(group, ["status"], use_threads=False)["status"]
+            is_aside = pc.is_in(status, pa.array(["quarantined", "duplicate"]))
+            if pc.any(is_aside).as_py():
+                rows = file.read_row_group(group, names, use_threads=False).filter(is_aside)
+                aside.append(rows.replace_schema_metadata(schema.VIDEOS.metadata))
+        further = [name for name in file.schema_arrow.names if name not in schema.VIDEOS.names]
+        rows = file.read(["video_id", *further], use_threads=False).to_pylist() if further else []
+        return cls(pa.concat_tables(aside, promote_options="default"), {row.pop("video_id"): row for row in rows})
+
+
+def _with_further(rows: pa.Table, further: dict[str, dict[str, Any]], inputs: Inputs) -> tuple[pa.Table, pa.Schema]:
+    """Return rows of VIDEOS with the further columns of manifests, and their schema."""
+    if further or inputs.table["further"].null_count < len(inputs):
+        for video in inputs:
+            further.pop(video.video_id, None)
+            if video.further:
+                further[video.video_id] = dict(video.further)
+    ids = rows["video_id"].to_pylist() if further else []
+    names = sorted({name for key in ids for name in further.get(key, {})})
     full = pa.schema([*schema.VIDEOS, *((name, pa.string()) for name in names)], metadata=schema.VIDEOS.metadata)
-    keys = sorted(rows)
-    tables = [full.empty_table()]
-    for first in range(0, len(keys), _ROWS_TOGETHER):  # A row is larger as a dict than in a table.
-        together = [rows[key].to_row() | further.get(key, {}) for key in keys[first : first + _ROWS_TOGETHER]]
-        tables.append(pa.Table.from_pylist(together, schema=full))
-    storage.write(VIDEOS_FILE, schema.to_parquet(pa.concat_tables(tables), full))
-
-
-def _further(videos: pa.Table) -> dict[str, dict[str, Any]]:
-    """Return the values of columns that are not in VIDEOS, by video_id; {} if there is none."""
-    names = [name for name in videos.column_names if name not in schema.VIDEOS.names]
-    rows = videos.select(["video_id", *names]).to_pylist() if names else []
-    return {row.pop("video_id"): row for row in rows}
+    for name in names:
+        rows = rows.append_column(name, pa.array([further.get(key, {}).get(name) for key in ids], pa.string()))
+    return rows, full
 
 
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
@@ -193,7 +241,7 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "statuses": dict(summary.statuses),
         "skipped": summary.skipped.record(),
         "frames": {  # of the inputs of this run; every expected frame has a row
-            name: sum(getattr(record, f"frames_{name}") or 0 for record in summary.videos)
+            name: pc.sum(summary.videos[f"frames_{name}"]).as_py() or 0
             for name in ("expected", "decoded", "lost", "corrupt")
         },
         "frames_observed": summary.frames,

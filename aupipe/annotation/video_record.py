@@ -70,7 +70,7 @@ class VideoRecord:
         """
         known = {name: row[name] for name in _DEFAULTS if row.get(name) is not None}
         # A run holds a record for every video of an archive, so records share the texts that repeat.
-        known |= {name: sys.intern(known[name]) for name in _REPEATING if name in known}
+        known |= {name: sys.intern(known[name]) for name in REPEATING if name in known}
         known["losses"] = tuple(known.get("losses", ()))
         source_hash = known.get("source_hash") or row.get("content")
         fingerprint = known.get("fingerprint", "")
@@ -78,5 +78,8 @@ class VideoRecord:
         return cls(**known)
 
 
-_REPEATING = ("status", "reason", "model_sha256", "pixel_aspect", "hdr", "remark")
+# Fields whose texts repeat from video to video.
+REPEATING = (
+    "status", "reason", "head_key", "decide_key", "model_sha256", "pixel_aspect", "hdr", "remark",
+)  # fmt: skip
 _DEFAULTS = {field.name: field.default for field in fields(VideoRecord)}

@@ -5,59 +5,68 @@ Each input is in exactly one field of the `WorkList`. Completed work is never co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input
-from aupipe.annotation.ledger import Entry, Ledger
-from aupipe.annotation.segments import Segment
+from aupipe.annotation.inputs import Input, Inputs
+from aupipe.annotation.ledger import Committed, Ledger
+from aupipe.annotation.pending import Pending
+from aupipe.annotation.probed import Probed, to_results
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.errors import ConfigError, redact
+from aupipe.annotation.video_rows import first_equal, mask, one_piece, rows_of, take_rows
+from aupipe.errors import AupipeError, ConfigError, redact
 
 _ROW_BYTES = 100  # of one face in one frame without its embedding, about
 
-# The record of a video to extract, and its segments with their keys, in time order.
-PendingVideo = tuple[VideoRecord, list[tuple[str, Segment]]]
 Spent = tuple[float, int]  # CPU seconds, and the highest number of an attempt
 
 
 @dataclass
 class WorkList:
-    """The inputs of a run by the work that they need: records by video_id.
+    """The inputs of a run by the work that they need, by video_id.
 
     Attributes:
         unchanged: no work is due.
         decide: predictions are committed in the entry; thresholds, smoothing or events have changed.
         extract: to be decoded.
-        quarantined: quarantined, with the reason, or a duplicate.
+        quarantined: the records of quarantined videos, with the reason, and of duplicates.
         pending: left to a run of another phase.
         to_probe: must be probed before they can be planned.
+        work_s: CPU seconds that were spent.
     """
 
-    unchanged: dict[str, VideoRecord] = field(default_factory=dict)
-    decide: dict[str, tuple[VideoRecord, Entry]] = field(default_factory=dict)
-    extract: dict[str, PendingVideo] = field(default_factory=dict)
+    unchanged: Committed
+    decide: Committed
+    extract: Pending
     quarantined: dict[str, VideoRecord] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
-    to_probe: list[Input] = field(default_factory=list)
+    to_probe: Inputs = field(default_factory=lambda: Inputs.of([]))
+    work_s: float = 0.0
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
         """Quarantine videos whose extraction or finalization failed."""
         for video_id, reason in reasons.items():
-            work = self.extract if video_id in self.extract else self.decide
-            record = work.pop(video_id)[0]
+            record = self._pop(video_id)
             self.quarantined[video_id] = replace(record, status="quarantined", reason=reason)
 
-    def add_spent(self, spent: Mapping[str, Spent]) -> None:
-        """Add the CPU time and the attempts of videos to their records."""
-        for video_id, (work_s, attempts) in spent.items():
-            record, segments = self.extract[video_id]
-            record = replace(
-                record, work_s=(record.work_s or 0.0) + work_s, attempts=max(record.attempts or 1, attempts)
+    def add_spent(self, spent: Mapping[str, Spent], only: Collection[str] | None = None) -> None:
+        """Add the CPU time and the attempts of videos to their records.
+
+        Args:
+            only: the videos whose records change, because the others are committed; None: all.
+        """
+        self.work_s += sum(work_s for work_s, _ in spent.values())
+        for video_id in spent if only is None else only:
+            (work_s, attempts), (record, _) = spent[video_id], self.extract[video_id]
+            self.extract.change(
+                replace(record, work_s=(record.work_s or 0.0) + work_s, attempts=max(record.attempts or 1, attempts))
             )
-            self.extract[video_id] = (record, segments)
 
     def add_losses(self, losses: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Add the reasons of lost segments, by video_id and key, to the records of their videos.
@@ -71,134 +80,217 @@ class WorkList:
                 failed[video_id] = next(iter(reasons.values()))
             else:
                 more = tuple(sorted(set(reasons.values())))
-                self.extract[video_id] = (replace(record, losses=(*record.losses, *more)), segments)
+                self.extract.change(replace(record, losses=(*record.losses, *more)))
         return failed
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""
         for video_id in list(video_ids):
-            self.extract.pop(video_id, None)
-            self.decide.pop(video_id, None)
+            self.extract.remove(video_id)
+            self.decide.remove(video_id)
             self.pending.add(video_id)
 
+    def drop_due(self) -> None:
+        """Drop the videos to extract and to decide."""
+        self.extract, self.decide = self.extract.subset(np.arange(0)), self.decide.subset(np.arange(0))
+
     def disk_bounded_batches(
-        self, max_bytes: int, embed_dim: int, without: Collection[str] = ()
-    ) -> list[dict[str, PendingVideo]]:
-        """Return the videos to extract, by video_id, in batches with about `max_bytes` of features each."""
-        batches: list[dict[str, PendingVideo]] = []
+        self, max_bytes: int, embed_dim: int, without: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Return the rows of videos to extract in batches with about `max_bytes` of features each.
+
+        Args:
+            without: rows that are left out.
+        """
+        batches: list[list[int]] = []
         free_bytes = 0
-        for video_id, video in sorted(self.extract.items()):
-            if video_id in without:
-                continue
-            size = (video[0].frames_expected or 0) * (4 * embed_dim + _ROW_BYTES)
-            if size > free_bytes:
-                batches.append({})
-                free_bytes = max(max_bytes, size)
-            batches[-1][video_id] = video
-            free_bytes -= size
-        return batches
+        is_due = np.ones(len(self.extract.ids), bool)
+        is_due[[] if without is None else without] = False
+        sizes = (self.extract.frames * (4 * embed_dim + _ROW_BYTES)).tolist()
+        for row in np.flatnonzero(is_due).tolist():
+            if sizes[row] > free_bytes:
+                batches.append([])
+                free_bytes = max(max_bytes, sizes[row])
+            batches[-1].append(row)
+            free_bytes -= sizes[row]
+        return [np.array(batch) for batch in batches]
+
+    def _pop(self, video_id: str) -> VideoRecord:
+        work: Pending | Committed = self.extract if video_id in self.extract else self.decide
+        return work.pop(video_id)[0]
 
 
-def plan(
-    inputs: Sequence[Input],
-    signatures: Mapping[str, str],
-    cached: Ledger,
-    keys: CacheKeys,
-    probed: Mapping[str, ProbeResult] | None = None,
-) -> WorkList:
+def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None = None) -> WorkList:
     """Return the work that is due.
 
     A first call without `probed` opens no input and lists those that must be probed in `to_probe`. A second call with
     their results plans all inputs.
 
     Args:
-        signatures: `stat_signature` of each input, by video_id.
-        probed: the result of `Probe` of each input that must be probed, by video_id.
+        inputs: in the order of their video_id, with signatures.
+        probed: the result of `Probe` of each input that must be probed.
 
     Raises:
         ConfigError: an input has the video_id that another video of an earlier run has.
     """
-    work = WorkList()
     current = cached.current()
-    due: list[tuple[Input, ProbeResult]] = []
-    for video in inputs:
-        record, entry = current.get(video.video_id, (None, None))
-        if video.refused:
-            work.quarantined[video.video_id] = _unread(video, "", video.refused)
-        elif record is not None and entry is not None and _is_current(video, record, signatures, keys):
-            _add_committed(work, record, entry, keys, _source_hash(video, record, keys))
-        elif probed is not None and video.video_id in probed:
-            due.append((video, probed[video.video_id]))
-        else:
-            work.to_probe.append(video)
-    _add_probed(work, due, signatures, current, keys)
-    return work
+    results = (probed or Probed()).table()
+    rows = rows_of(current.ids, inputs.ids)  # in `current`
+    found = rows_of(one_piece(results["video_id"]), inputs.ids)  # in `results`
+    is_refused = mask(pc.not_equal(inputs.table["refused"], ""))
+    is_current = ~is_refused & (rows >= 0)
+    is_current[is_current] = _are_current(inputs, np.flatnonzero(is_current), current, rows[is_current], keys)
+    due = np.flatnonzero(~is_refused & ~is_current & (found >= 0))
+    to_probe = np.flatnonzero(~is_refused & ~is_current & (found < 0))
+    new = _Probed(inputs.take(due), take_rows(results, found[due]), current, rows[due])
+    new.check_ids()
+    is_committed = new.are_committed(keys)
+    twins = new.twins(is_committed)
+    committed = np.sort(np.concatenate([rows[is_current], rows[due][is_committed]]))
+    decided = mask(pc.equal(take_rows(current.table.select(["decide_key"]), committed)["decide_key"], keys.decide_key))
+    decide = current.subset(committed[~decided])
+    decide.set_decide_key(keys.decide_key)
+    new.renew(decide, is_committed)
+    extract = np.flatnonzero(new.has_record & ~is_committed & (twins < 0))
+    return WorkList(
+        current.subset(committed[decided]),
+        decide,
+        Pending(new.inputs.take(extract), take_rows(new.results, extract), keys),
+        {video.video_id: _unread(video, "", video.refused) for video in inputs.take(np.flatnonzero(is_refused))}
+        | new.unread()
+        | new.duplicates(twins),
+        to_probe=inputs.take(to_probe),
+    )
 
 
-def _is_current(video: Input, record: VideoRecord, signatures: Mapping[str, str], keys: CacheKeys) -> bool:
-    """Return whether the file is unchanged by its signature, and its predictions are committed under the same key."""
-    signature = signatures[video.video_id]
-    same = signature != "" and (record.uri, record.stat_signature) == (redact(video.uri), signature)
-    return same and record.head_key == keys.head(_source_hash(video, record, keys))
+def _are_current(
+    inputs: Inputs, chosen: np.ndarray, current: Committed, rows: np.ndarray, keys: CacheKeys
+) -> np.ndarray:
+    """Return for inputs (n,) whether the file is unchanged by its signature, and its predictions are committed under
+    the same key. `rows` (n,): their records in `current`.
+    """
+    chosen_inputs = inputs.take(chosen)
+    before = take_rows(current.table.select(_COMPARED), rows)
+    signature = chosen_inputs.table["signature"]
+    asked = chosen_inputs.asked(keys.config.sample_fps)
+    same = [
+        pc.not_equal(signature, ""),
+        pc.equal(before["stat_signature"], signature),
+        pc.equal(before["uri"], chosen_inputs.redacted_uris()),
+        pc.equal(before["head_key"], keys.head_key),
+        pc.equal(_source_hashes(before), pc.binary_join_element_wise(one_piece(before["fingerprint"]), asked, "")),
+    ]
+    return np.logical_and.reduce([mask(each) for each in same])
 
 
-def _source_hash(video: Input, record: VideoRecord, keys: CacheKeys) -> str:
-    return record.fingerprint + video.asked(keys.config.sample_fps)
+@dataclass
+class _Probed:
+    """Inputs that were probed, in the order of their video_id.
 
+    Attributes:
+        results: of each.
+        current: the committed records.
+        before: (n,) the row of each input in `current`; −1 if there is none.
+    """
 
-def _add_committed(
-    work: WorkList,
-    record: VideoRecord,
-    entry: Entry,
-    keys: CacheKeys,
-    source_hash: str,
-    probed: VideoRecord | None = None,
-) -> None:
-    """Add a video whose predictions are committed. `probed`: its record, if it was probed again."""
-    if record.decide_key == keys.decide(source_hash):
-        work.unchanged[record.video_id] = record
-    else:
-        if probed is not None:
-            record = replace(record, uri=probed.uri, stat_signature=probed.stat_signature)
-        work.decide[record.video_id] = (replace(record, decide_key=keys.decide(source_hash)), entry)
+    inputs: Inputs
+    results: pa.Table
+    current: Committed
+    before: np.ndarray
 
+    def __post_init__(self) -> None:
+        self.has_record = self.results["fingerprint"].is_valid().to_numpy()
+        self._again = np.flatnonzero(self.has_record & (self.before >= 0))
+        self._records = take_rows(self.current.table.select(_COMPARED), self.before[self._again])
 
-def _add_probed(
-    work: WorkList, probed: Sequence[tuple[Input, ProbeResult]], signatures: Mapping[str, str],
-    current: Mapping[str, tuple[VideoRecord, Entry]], keys: CacheKeys,
-) -> None:  # fmt: skip
-    """Add probed inputs in the order of their video_id, so that the first of equal videos is not the duplicate."""
-    found = {video.video_id: result.record.source_hash for video, result in probed if result.record}
-    first_with = {
-        record.source_hash: video_id
-        for video_id, (record, _) in sorted(current.items(), key=lambda item: item[0], reverse=True)
-        if record.has_rows and found.get(video_id, record.source_hash) == record.source_hash
-    }
-    for video, result in sorted(probed, key=lambda pair: pair[0].video_id):
-        if result.record is None:
-            work.quarantined[video.video_id] = _unread(video, signatures[video.video_id], result.reason)
-            continue
-        record = replace(result.record, stat_signature=signatures[video.video_id])
-        source_hash = record.source_hash
-        before, entry = current.get(video.video_id, (None, None))
-        if before is not None and before.fingerprint not in ("", record.fingerprint) and before.uri != record.uri:
+    def check_ids(self) -> None:
+        """Check that no video has the video_id of another one of an earlier run.
+
+        Raises:
+            ConfigError: one has.
+        """
+        uris = take_rows(pa.table({"uri": self.inputs.redacted_uris()}), self._again)["uri"]
+        fingerprints = take_rows(self.results.select(["fingerprint"]), self._again)["fingerprint"]
+        differ = mask(pc.not_equal(self._records["fingerprint"], fingerprints))  # null if it was withdrawn
+        for number in np.flatnonzero(differ & mask(pc.not_equal(self._records["uri"], uris)))[:1].tolist():
             raise ConfigError(
-                f"{record.uri} would be video_id {video.video_id!r}, which this output has for {before.uri}; "
+                f"{uris[number]} would be video_id {self.inputs[int(self._again[number])].video_id!r}, "
+                f"which this output has for {self._records['uri'][number]}; "
                 "name a common parent folder, or another --out"
             )
-        if before is not None and entry is not None and before.head_key == keys.head(source_hash):
-            _add_committed(work, before, entry, keys, source_hash, record)  # touched or moved, but the same bytes
-            continue
-        twin = first_with.setdefault(source_hash, video.video_id)
-        if twin != video.video_id:
-            reason = f"duplicate: same bytes as {twin}"
-            work.quarantined[video.video_id] = replace(record, status="duplicate", duplicate_of=twin, reason=reason)
-            continue
-        record = replace(
-            record, head_key=keys.head(source_hash), decide_key=keys.decide(source_hash), attempts=1,
-            model_sha256=keys.models.sha256,
-        )  # fmt: skip
-        work.extract[video.video_id] = (record, [(keys.segment(source_hash, s), s) for s in result.segments])
+
+    def are_committed(self, keys: CacheKeys) -> np.ndarray:
+        """Return (n,) whether predictions of the same bytes are committed: the file was only touched or moved."""
+        hashes = _source_hashes(take_rows(self.results.select(["source_hash", "fingerprint"]), self._again))
+        same = mask(pc.equal(self._records["head_key"], keys.head_key))
+        is_committed = np.zeros(len(self.inputs), bool)
+        is_committed[self._again] = same & mask(pc.equal(_source_hashes(self._records), hashes))
+        return is_committed
+
+    def twins(self, is_committed: np.ndarray) -> np.ndarray:
+        """Return (n,) the row of the first video with the same bytes, in `current` and then in these inputs.
+
+        −1 if there is none but the video itself. Committed videos come first, then the order of video_id counts.
+        """
+        has_rows = pc.is_in(self.current.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
+        is_first = mask(has_rows)
+        hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
+        # A committed video of which other bytes were found will have other rows.
+        is_first[self.before[self._again]] &= mask(
+            pc.equal(_source_hashes(self._records), hashes.take(pa.array(self._again)))
+        )
+        first, new = np.flatnonzero(is_first), np.flatnonzero(self.has_record & ~is_committed)
+        together = pa.concat_arrays([committed.take(pa.array(first)), hashes.take(pa.array(new))])
+        rows = np.concatenate([first, new + len(committed)])
+        twin = rows[first_equal(together)][len(first) :]
+        twin[(twin == self.before[new]) | (twin == new + len(committed))] = -1
+        twins = np.full(len(self.inputs), -1)
+        twins[new] = twin
+        return twins
+
+    def duplicates(self, twins: np.ndarray) -> dict[str, VideoRecord]:
+        """Return the records of the videos that have twins, by video_id."""
+        found: dict[str, VideoRecord] = {}
+        rows = np.flatnonzero(twins >= 0)
+        for video, result, twin in zip(*self._take(rows), twins[rows].tolist(), strict=True):
+            committed = len(self.current.ids)
+            first = self.current.ids[twin] if twin < committed else self.inputs.ids[twin - committed]
+            found[video.video_id] = replace(
+                _record_of(video, result), status="duplicate", duplicate_of=first.as_py(),
+                reason=f"duplicate: same bytes as {first}",
+            )  # fmt: skip
+        return found
+
+    def unread(self) -> dict[str, VideoRecord]:
+        """Return the records of the videos that could not be probed, by video_id."""
+        pairs = zip(*self._take(np.flatnonzero(~self.has_record)), strict=True)
+        return {video.video_id: _unread(video, video.signature or "", result.reason) for video, result in pairs}
+
+    def renew(self, decide: Committed, is_committed: np.ndarray) -> None:
+        """Set the URI and the signature in the records of committed videos whose decision is due."""
+        for video in self.inputs.take(np.flatnonzero(is_committed)):
+            if video.video_id in decide:
+                record, _ = decide[video.video_id]
+                decide.changed[video.video_id] = replace(
+                    record, uri=redact(video.uri), stat_signature=video.signature or ""
+                )
+
+    def _take(self, rows: np.ndarray) -> tuple[list[Input], list[ProbeResult]]:
+        inputs = list(self.inputs.take(rows))
+        return inputs, list(to_results(take_rows(self.results, rows), inputs))
+
+
+_COMPARED = ["uri", "stat_signature", "fingerprint", "source_hash", "head_key"]
+
+
+def _record_of(video: Input, result: ProbeResult) -> VideoRecord:
+    if result.record is None:
+        raise AupipeError(f"{video.video_id}: no record; fix: run the same command again")
+    return replace(result.record, stat_signature=video.signature or "")
+
+
+def _source_hashes(records: pa.Table) -> pa.Array:
+    return one_piece(pc.coalesce(records["source_hash"], records["fingerprint"]))
 
 
 def _unread(video: Input, signature: str, reason: str) -> VideoRecord:

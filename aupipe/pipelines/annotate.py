@@ -148,13 +148,18 @@ class RayRunner:
         return not self._gpus
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
-        rows = ray.data.from_items([packet.to_row() for packet in packets], override_num_blocks=len(packets)).map(
+        frames, items = 0, []
+        for packet in packets:  # They are made one by one, because their rows are much smaller.
+            items.append(packet.to_row())
+            frames += packet.frames
+        rows = ray.data.from_items(items, override_num_blocks=len(items)).map(
             AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config, self.keys.decision),
             **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
             # One packet at a time, because a packet that waits for a busy actor could run on another one.
-            compute=ActorPoolStrategy(size=min(self.decoders, len(packets)), max_tasks_in_flight_per_actor=1),
+            compute=ActorPoolStrategy(size=min(self.decoders, len(items)), max_tasks_in_flight_per_actor=1),
         )  # fmt: skip
-        progress = Progress("annotate", sum(packet.frames for packet in packets), "frames", shown=False)
+        del items
+        progress = Progress("annotate", frames, "frames", shown=False)
         for row in self._watched("annotate", rows):
             progress.add(PacketResult.from_row(row).frames)
             yield row
@@ -212,14 +217,16 @@ class RayRunner:
         )  # fmt: skip
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
-        rows = ray.data.from_items([group.to_row() for group in groups], override_num_blocks=len(groups)).map(
+        videos, items = 0, []
+        for group in groups:
+            items.append(group.to_row())
+            videos += len(group.records)
+        rows = ray.data.from_items(items, override_num_blocks=len(items)).map(
             Finalize, fn_constructor_args=(self.heads, self.storage, self.keys.config, self.keys.decision),
-            **self.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(self.decoders, len(groups)))),
+            **self.on_cpus, compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(self.decoders, len(items)))),
             runtime_env={"env_vars": RELEASE_MEMORY_ENV},
         )  # fmt: skip
-        yield from _counted(
-            self._watched("finalize", rows), "finalize", sum(len(group.records) for group in groups), _videos_of
-        )
+        yield from _counted(self._watched("finalize", rows), "finalize", videos, _videos_of)
 
     def export(self, rows: Sequence[Row], forms: tuple[str, ...]) -> Iterator[Row]:
         videos = ray.data.from_items(list(rows), override_num_blocks=len(rows))

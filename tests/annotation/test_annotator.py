@@ -17,13 +17,13 @@ from aupipe.annotation import annotator, model_set
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.annotation.work_plan import WorkList
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
 from harness.clips import damage, scene, write_clip
+from harness.pending import pending, work_list
 
 LOCAL = ["--set", "engine=local"]
 
@@ -114,9 +114,9 @@ def test_small_jobs_are_local_where_no_cluster_is_named(
     def is_local(workers: int | None = None, inputs: list[Input] = inputs, **settings: object) -> bool:
         config = AnnotateConfig(**settings)  # type: ignore[arg-type]
         job = AnnotateJob((), (), storage.root, config, workers=workers)
-        return annotator._is_local(
-            job, annotator._State(inputs, {}, Ledger(storage), WorkList(to_probe=inputs)), storage
-        )
+        due = work_list(pending({}))
+        due.to_probe = Inputs.of(inputs)
+        return annotator._is_local(job, annotator._State(Inputs.of(inputs), Ledger(storage), due), storage)
 
     assert is_local()
     assert not is_local(workers=2)
@@ -152,7 +152,7 @@ def test_both_runners_write_the_same_bytes(
 @pytest.mark.unit
 def test_keys_do_not_depend_on_the_engine(checkpoint: str) -> None:
     models = model_set.load([checkpoint], "mean")
-    keys = [CacheKeys(models, AnnotateConfig(engine=engine)).decide("f") for engine in ("auto", "local", "ray")]
+    keys = [CacheKeys(models, AnnotateConfig(engine=engine)).decide_key for engine in ("auto", "local", "ray")]
     assert len(set(keys)) == 1
 
 

@@ -127,7 +127,7 @@ def test_many_entries_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     before = Ledger.read(storage)
     before.reconcile()
     assert len(storage.names("_work/ledger", ".json")) == 1
-    assert len(storage.names("_work/ledger", ".jsonl.gz")) == 2
+    assert len(storage.names("_work/ledger", ".parquet")) == 2
     assert Ledger.read(storage).current() == before.current()
     assert content(storage) == dict.fromkeys("abcdefg", 2)
 

@@ -13,16 +13,17 @@ import pytest
 
 from aupipe.annotation import annotator, model_set, phases, stages
 from aupipe.annotation.annotator import annotate_in_memory
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
-from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.work_plan import WorkList
 from aupipe.errors import AupipeError, ChangedError, WorkerDiedError
 from aupipe.media import byte_source
+from aupipe.media.frames import Span
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
+from harness.pending import pending, work_list
 
 pytestmark = pytest.mark.unit
 CRASH = "the worker died in 3 attempts (Segmentation fault)"
@@ -100,10 +101,8 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
     bad: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phases, "_JUDGED_INPUTS", 5)
-    inputs = [Input(f"{number}.mp4", str(number)) for number in range(8)]
-    cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(limits={"quarantined_share": 0.6}), {})
-    monkeypatch.setattr(ProbeCache, "get", lambda *_: None)
-    monkeypatch.setattr(ProbeCache, "add", lambda *_: None)
+    inputs = Inputs.of(Input(f"{number}.mp4", str(number), signature="") for number in range(8))
+    cache = ProbeCache(Storage(tmp_path), AnnotateConfig(limits={"quarantined_share": 0.6}))
 
     class Runner:
         def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
@@ -112,7 +111,7 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
                 yield ProbeResult(ProbeRequest.from_row(row).video.video_id, reason).to_row()
 
     if not stops:
-        assert len(phases.probe(Runner(), inputs, cache)) == 8  # type: ignore[arg-type]
+        assert phases.probe(Runner(), inputs, cache).count == 8  # type: ignore[arg-type]
         return
     sentence = r"^4 of the first 5 inputs are quarantined, for example permission_denied: .*quarantined_share=1$"
     with pytest.raises(AupipeError, match=sentence):
@@ -139,7 +138,7 @@ def test_an_overwritten_object_is_a_reason_of_its_own() -> None:
 
 
 def test_losses_of_a_video() -> None:
-    work = WorkList(extract={"a": (VideoRecord("a", "a"), [("k1", None), ("k2", None)])})  # type: ignore[list-item]
-    assert work.add_losses({"a": {"k1": "timed_out: x"}}) == {}
+    work = work_list(pending({"a": 9}, [Segment("u", "a", number, 0, 3, Span(3, True)) for number in (1, 2)]))
+    assert work.add_losses({"a": {"a.1": "timed_out: x"}}) == {}
     assert work.extract["a"][0].losses == ("timed_out: x",)
-    assert work.add_losses({"a": {"k1": "timed_out: x", "k2": "worker_died: y"}}) == {"a": "timed_out: x"}
+    assert work.add_losses({"a": {"a.1": "timed_out: x", "a.2": "worker_died: y"}}) == {"a": "timed_out: x"}

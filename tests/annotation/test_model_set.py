@@ -80,23 +80,23 @@ def test_the_order_of_the_checkpoints_makes_no_difference(make_checkpoint: MakeC
     assert first.templates.shape == (2, 5, 2)  # 1.5 px apart is one template
     assert len({member.template for member in first.members if member.card.template[0][0] < 41}) == 1
     config = AnnotateConfig(ensemble="vote")
-    assert CacheKeys(first, config).decide("f") == CacheKeys(second, config).decide("f")
+    assert CacheKeys(first, config).decide_key == CacheKeys(second, config).decide_key
     alone = model_set.load(paths[:1], "mean")
     assert alone.sha256 == alone.members[0].card.sha256
-    assert CacheKeys(alone, config).head("f") != CacheKeys(first, config).head("f")
-    assert CacheKeys(first, AnnotateConfig()).decide("f") != CacheKeys(first, config).decide("f")
-    assert CacheKeys(first, AnnotateConfig()).head("f") == CacheKeys(first, config).head("f")
+    assert CacheKeys(alone, config).head_key != CacheKeys(first, config).head_key
+    assert CacheKeys(first, AnnotateConfig()).decide_key != CacheKeys(first, config).decide_key
+    assert CacheKeys(first, AnnotateConfig()).head_key == CacheKeys(first, config).head_key
 
 
 def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.ModelSet]) -> None:
     models = load(Faces(au=True, classes=7))
     assert models.n_expressions == 7
     one, other = (CacheKeys(models, AnnotateConfig(inference=Inference(overlap=o))) for o in (0.5, 0.0))
-    assert one.head("f") != other.head("f")
+    assert one.head_key != other.head_key
     assert one._extract("f") == other._extract("f")
     default = CacheKeys(models, AnnotateConfig())  # the overlap that the thresholds were fitted with
     assert models.members[0].card.overlap == 0.5
-    assert default.head("f") == one.head("f")
+    assert default.head_key == one.head_key
 
 
 def test_what_cannot_decide_together_is_refused(

@@ -10,17 +10,18 @@ import pytest
 
 from aupipe.annotation import model_set, model_stages, stages
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.packets import AnnotatePacket, Packet, PacketResult, plan_packets
+from aupipe.annotation.pending import Pending
+from aupipe.annotation.probed import Probed
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Probe, ProbeRequest, ProbeResult
-from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.work_plan import PendingVideo
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.faults import fails
+from harness.pending import pending
 
 pytestmark = pytest.mark.unit
 NAMES = ["a", "b", "c"]
@@ -57,14 +58,11 @@ def stage(clips: Path, checkpoint: str, tmp_path: Path) -> tuple[AnnotatePacket,
     config, storage = AnnotateConfig(limits={"attempts": 2}), Storage(tmp_path / "out")
     models = model_set.load([checkpoint], "mean")
     keys = CacheKeys(models, config)
-    pending: dict[str, PendingVideo] = {}
-    for name in NAMES:
-        request = ProbeRequest(Input(str(clips / f"{name}.mp4"), name)).to_row()
-        result = ProbeResult.from_row(Probe(config, storage)(request))
-        assert result.record is not None
-        source = result.record.source_hash
-        pending[name] = result.record, [(keys.segment(source, segment), segment) for segment in result.segments]
-    (packet,) = plan_packets(pending, 6000, 1)
+    inputs = [Input(str(clips / f"{name}.mp4"), name) for name in NAMES]
+    probe = Probe(config, storage)
+    results = Probed.of(ProbeResult.from_row(probe(ProbeRequest(video).to_row())) for video in inputs)
+    ((packet,), rows) = plan_packets(Pending(Inputs.of(inputs), results.table(), keys), 6000, 1)
+    assert rows.tolist() == [0, 1, 2]
     assert Packet.from_row(packet.to_row()) == packet
     return AnnotatePacket(models, storage, config, keys.decision), packet, storage
 
@@ -125,10 +123,7 @@ def test_after_a_death_each_video_has_its_own_mark(stage: tuple[AnnotatePacket, 
     ],
 )
 def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> None:
-    pending: dict[str, PendingVideo] = {
-        f"{number:06d}": (VideoRecord("u", f"{number:06d}", frames_expected=count), [])
-        for number, count in enumerate(frames)
-    }
-    planned = plan_packets(pending, limit, 1)
+    planned, rows = plan_packets(pending({f"{number:06d}": count for number, count in enumerate(frames)}), limit, 1)
+    assert len(rows) == sum(packets)
     assert [len(packet.videos) for packet in planned] == packets
     assert Packet.from_row(planned[0].to_row()) == planned[0] if planned else True

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aupipe.annotation import phases, probe_cache
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.probed import to_results
 from aupipe.annotation.runner import LocalRunner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Probe, ProbePacket, ProbeRequest, ProbeResult, Row
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.annotate import main
 from aupipe.errors import AupipeError
 from aupipe.storage import Storage
@@ -57,12 +60,13 @@ def test_the_key_covers_the_file_and_the_settings(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(3, size=(96, 72), face=64))
     video, storage, config = Input(str(path), "a"), Storage(tmp_path / "out"), AnnotateConfig()
     result = ProbeResult.from_row(Probe(config, storage)(ProbeRequest(video).to_row()))
-    cache = ProbeCache.read(storage, config, {"a": "1:2"})
-    cache.add(video, result)
+    cache = ProbeCache(storage, config)
+    cache.add(replace(video, signature="1:2"), result)
     cache.write()
 
     def found(video: Input = video, config: AnnotateConfig = config, signature: str = "1:2") -> ProbeResult | None:
-        return ProbeCache.read(storage, config, {video.video_id: signature}).get(video)
+        table = ProbeCache(storage, config).read(Inputs.of([replace(video, signature=signature)])).table()
+        return next(to_results(table, [video] * len(table)), None)
 
     assert found() == result
     assert found(signature="1:3") is None
@@ -75,8 +79,8 @@ def test_the_key_covers_the_file_and_the_settings(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_signature_is_not_kept(tmp_path: Path) -> None:
-    cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(), {"a": ""})
-    cache.add(Input("a.mp4", "a"), ProbeResult("a"))
+    cache = ProbeCache(Storage(tmp_path), AnnotateConfig())
+    cache.add(Input("a.mp4", "a", signature=""), ProbeResult("a", record=VideoRecord("a.mp4", "a", fingerprint="f")))
     cache.write()
     assert Storage(tmp_path).names() == []
 
@@ -95,11 +99,11 @@ class Packets:
 
 @pytest.mark.parametrize(("budget_s", "calls"), [(60.0, 1), (0.0, 4)])
 def test_packets_end_early_and_the_rest_is_probed_again(budget_s: float, calls: int, tmp_path: Path) -> None:
-    inputs = [Input(f"{name}.mp4", name) for name in "abcdefg"]
-    cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(), dict.fromkeys("abcdefg", ""))
+    inputs = Inputs.of(Input(f"{name}.mp4", name, signature="") for name in "abcdefg")
+    cache = ProbeCache(Storage(tmp_path), AnnotateConfig())
     runner = Packets(lambda row: ProbeResult(ProbeRequest.from_row(row).video.video_id).to_row(), budget_s)
     results = phases.probe(runner, inputs, cache)  # type: ignore[arg-type]
-    assert sorted(results) == list("abcdefg")
+    assert results.table()["video_id"].to_pylist() == list("abcdefg")
     assert runner.calls == calls
 
 
@@ -108,6 +112,6 @@ def test_a_runner_without_results_ends_the_job(tmp_path: Path) -> None:
         def probe(self, rows: Sequence[Row]) -> list[Row]:
             return []
 
-    cache = ProbeCache.read(Storage(tmp_path), AnnotateConfig(), {"a": ""})
+    cache = ProbeCache(Storage(tmp_path), AnnotateConfig())
     with pytest.raises(AupipeError, match="no result for 1 inputs"):
-        phases.probe(Nothing(), [Input("a.mp4", "a")], cache)  # type: ignore[arg-type]
+        phases.probe(Nothing(), Inputs.of([Input("a.mp4", "a")]), cache)  # type: ignore[arg-type]

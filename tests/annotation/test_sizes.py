@@ -25,7 +25,6 @@ from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig, EventsConfig
 from aupipe.annotation.stages import DecodedPart, Row, SegmentTask, _to_ipc
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.work_plan import WorkList
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.track import TrackingConfig
@@ -35,6 +34,8 @@ from aupipe.media.frames import Frame, Span
 from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 from harness.clips import scene
+from harness.pending import pending as pending_videos
+from harness.pending import work_list
 from harness.sizes import batches, sizes
 
 pytestmark = pytest.mark.unit
@@ -246,9 +247,10 @@ def test_groups_of_videos_and_waves(count: int, keys: CacheKeys, tmp_path: Path)
     }
     groups = list(phases.extracted_groups(keys, Storage(tmp_path), 1, pending))
     assert [len(group.records) for group in groups] == batches(count, 3)
-    batched = WorkList(extract=pending).disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
+    work = work_list(pending_videos(dict.fromkeys(pending, 10)))
+    batched = work.disk_bounded_batches(3 * 10 * (4 * 8 + 100), 8)
     assert [len(wave) for wave in batched] == batches(count, 3)
-    assert [video_id for wave in batched for video_id in wave] == list(pending)
+    assert [video_id for wave in batched for video_id, _ in work.extract.pairs(wave)] == list(pending)
 
 
 @pytest.mark.parametrize("frames", sizes(1000))

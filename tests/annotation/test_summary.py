@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger
-from aupipe.annotation.inputs import Input, SkippedFiles
+from aupipe.annotation.inputs import Input, Inputs, SkippedFiles
 from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
 from aupipe.annotation.summary import Summary, write_videos
 from aupipe.annotation.video_record import VideoRecord
@@ -25,8 +26,9 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
     aside = {"b": VideoRecord("b.mp4", "b", status="quarantined", reason="not_found: b.mp4")}
     listed = [Input("a.mp4", "a", further={"speaker": "anna"}), Input("b.mp4", "b", further={"speaker": ""})]
-    write_videos(storage, Ledger.read(storage), aside, listed)
-    write_videos(storage, Ledger.read(storage), {}, [Input("c.mp4", "c", further={"room": "1"})])
+    write_videos(storage, Ledger.read(storage), aside, Inputs.of(listed))
+    further = Inputs.of([Input("c.mp4", "c", further={"room": "1"})])
+    write_videos(storage, Ledger.read(storage), {}, further)
     table = pq.read_table(tmp_path / "videos.parquet")
     rows = {row["video_id"]: row for row in table.to_pylist()}
     assert {key: row["speaker"] for key, row in rows.items()} == {"a": "anna", "b": ""}
@@ -36,7 +38,7 @@ def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
 
 def test_the_end_of_a_run_says_what_was_passed_over() -> None:
     def text(skipped: SkippedFiles) -> str:
-        return Summary("out", [], 0, 0, 1.0, 0.0, 0.0, skipped).text()
+        return Summary("out", to_table([]), 0, 0, 1.0, 0.0, 0.0, skipped).text()
 
     passed = SkippedFiles()
     assert text(passed).count("\n") == 0
@@ -52,7 +54,7 @@ def test_the_end_of_a_run_says_what_was_passed_over() -> None:
 def test_the_end_of_a_run_counts_reasons_and_names_the_next_command() -> None:
     reasons = ("not_found: b", "frames_lost: 2 of 9 (3-4)", "not_found: c")
     videos = [VideoRecord(f"{n}", f"{n}", status="partial", reason=reason) for n, reason in enumerate(reasons)]
-    lines = Summary("my out", videos, 0, 9, 1.0, 1.0, 0.0).text().splitlines()
+    lines = Summary("my out", to_table(videos), 0, 9, 1.0, 1.0, 0.0).text().splitlines()
     assert lines[2] == "reasons: 2 not_found, 1 frames_lost"
     assert lines[3:6] == [f"  {n}: partial: {reason}" for n, reason in enumerate(reasons)]
     assert lines[6:] == ["for pages with player and curves: aupipe report 'my out'"]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from aupipe.annotation import ledger, schema
-from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.probed import Probed
 from aupipe.annotation.segments import Segment
-from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import DecodedPart, ProbeRequest, ProbeResult, SegmentTask
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError
 from aupipe.media.frames import Span
 from aupipe.storage import Storage
+from harness.pending import keys, pending, work_list
 
 pytestmark = pytest.mark.unit
 
@@ -27,33 +27,23 @@ SEGMENT = Segment("a.mp4", "a", 0, 0, None, Span(6, True), (0, 2))
 A, B = Input("a.mp4", "a"), Input("b.mp4", "b")
 
 
-class Keys:
-    """Keys that show their content, for a model and a decision."""
-
-    config = AnnotateConfig()
-
-    def __init__(self, model: str = "m", decision: str = "d") -> None:
-        self.model, self.decision = model, decision
-        self.models = self
-        self.sha256 = model
-
-    def head(self, source_hash: str) -> str:
-        return f"{source_hash} {self.model}"
-
-    def decide(self, source_hash: str) -> str:
-        return f"{self.head(source_hash)} {self.decision}"
-
-    def segment(self, source_hash: str, segment: Segment) -> str:
-        return f"{source_hash}.{segment.number}"
-
-
-def keys(model: str = "m", decision: str = "d") -> CacheKeys:
-    return cast(CacheKeys, Keys(model, decision))
+def signed(signature: str, *inputs: Input) -> Inputs:
+    """Return the inputs, by default A, with this signature."""
+    return Inputs.of(replace(video, signature=signature) for video in inputs or (A,))
 
 
 def probed(video_id: str, fingerprint: str) -> ProbeResult:
     record = VideoRecord(f"{video_id}.mp4", video_id, fingerprint=fingerprint, source_hash=fingerprint)
     return ProbeResult(video_id, record=record, segments=[SEGMENT])
+
+
+def assert_due(work: WorkList, **expected: list[str]) -> None:
+    """Compare the videos of each kind of work but `quarantined`."""
+    found = {
+        "unchanged": list(work.unchanged), "decide": list(work.decide), "extract": list(work.extract),
+        "to_probe": [video.video_id for video in work.to_probe],
+    }  # fmt: skip
+    assert {name: ids for name, ids in found.items() if ids} == expected
 
 
 def commit(storage: Storage, *records: VideoRecord) -> Ledger:
@@ -65,42 +55,46 @@ def commit(storage: Storage, *records: VideoRecord) -> Ledger:
 @pytest.fixture
 def committed(tmp_path: Any) -> Ledger:
     """Commit the video `a`."""
-    work = plan([A], {"a": "s"}, Ledger(Storage(tmp_path)), keys(), {"a": probed("a", "f")})
+    work = plan(signed("s"), Ledger(Storage(tmp_path)), keys(), Probed.of([probed("a", "f")]))
     return commit(Storage(tmp_path), work.extract["a"][0])
 
 
 def test_a_new_input_is_probed_then_extracted(tmp_path: Any) -> None:
     empty = Ledger(Storage(tmp_path))
-    assert plan([A], {"a": "s"}, empty, keys()) == WorkList(to_probe=[A])
-    work = plan([A], {"a": "s"}, empty, keys(), {"a": probed("a", "f")})
+    assert_due(plan(signed("s"), empty, keys()), to_probe=["a"])
+    work = plan(signed("s"), empty, keys(), Probed.of([probed("a", "f")]))
     record, segments = work.extract["a"]
     assert segments == [("f.0", SEGMENT)]
-    assert (record.head_key, record.decide_key, record.stat_signature) == ("f m", "f m d", "s")
-    assert work == WorkList(extract={"a": (record, segments)})
+    assert (record.head_key, record.decide_key, record.stat_signature) == ("m", "m d", "s")
+    assert_due(work, extract=["a"])
 
 
 def test_completed_work_is_not_repeated(committed: Ledger) -> None:
-    assert list(plan([A], {"a": "s"}, committed, keys()).unchanged) == ["a"]
-    (record, entry) = plan([A], {"a": "s"}, committed, keys(decision="e")).decide["a"]
-    assert (record.decide_key, entry.videos[0].decide_key) == ("f m e", "f m d")
-    assert plan([A], {"a": "s"}, committed, keys(model="n")).to_probe == [A]
+    assert_due(plan(signed("s"), committed, keys()), unchanged=["a"])
+    work = plan(signed("s"), committed, keys(decision="e"))
+    assert_due(work, decide=["a"])
+    assert (work.decide["a"][0].decide_key, committed.current()["a"][0].decide_key) == ("m e", "m d")
+    assert_due(plan(signed("s"), committed, keys(model="n")), to_probe=["a"])
+    part = replace(A, end_s=1.0)
+    assert_due(plan(signed("s", part), committed, keys()), to_probe=["a"])
+    assert_due(plan(signed("s", replace(A, uri="b.mp4")), committed, keys()), to_probe=["a"])
 
 
 @pytest.mark.parametrize("signature", ["t", ""])
 def test_a_touched_file_is_probed_and_its_bytes_decide(signature: str, committed: Ledger) -> None:
-    assert plan([A], {"a": signature}, committed, keys()).to_probe == [A]
-    assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "f")}).unchanged) == ["a"]
-    (record, _) = plan([A], {"a": signature}, committed, keys(decision="e"), {"a": probed("a", "f")}).decide["a"]
+    assert_due(plan(signed(signature), committed, keys()), to_probe=["a"])
+    assert list(plan(signed(signature), committed, keys(), Probed.of([probed("a", "f")])).unchanged) == ["a"]
+    (record, _) = plan(signed(signature), committed, keys(decision="e"), Probed.of([probed("a", "f")])).decide["a"]
     assert record.stat_signature == signature
-    assert list(plan([A], {"a": signature}, committed, keys(), {"a": probed("a", "g")}).extract) == ["a"]
+    assert list(plan(signed(signature), committed, keys(), Probed.of([probed("a", "g")])).extract) == ["a"]
 
 
 def test_duplicates_refusals_and_failed_probes_are_quarantined(committed: Ledger) -> None:
     refused = Input("c.mp4", "c", refused="bad_range: no")
-    results = {"b": probed("b", "f"), "d": ProbeResult("d", "not_found: d.mp4")}
-    inputs = [A, B, refused, Input("d.mp4", "d")]
-    work = plan(inputs, {"a": "s", "b": "s", "c": "", "d": ""}, committed, keys(), results)
-    assert (list(work.unchanged), work.extract, work.to_probe) == (["a"], {}, [])
+    results = Probed.of([probed("b", "f"), ProbeResult("d", "not_found: d.mp4")])
+    inputs = signed("s", A, B, refused, Input("d.mp4", "d"))
+    work = plan(inputs, committed, keys(), results)
+    assert_due(work, unchanged=["a"])
     assert {key: (row.status, row.reason) for key, row in work.quarantined.items()} == {
         "b": ("duplicate", "duplicate: same bytes as a"), "c": ("quarantined", "bad_range: no"),
         "d": ("quarantined", "not_found: d.mp4"),
@@ -112,7 +106,7 @@ def test_another_video_with_the_same_id_is_rejected(committed: Ledger) -> None:
     assert moved.record is not None
     result = replace(moved, record=replace(moved.record, uri="x/a.mp4"))
     with pytest.raises(ConfigError, match="would be video_id 'a'"):
-        plan([Input("x/a.mp4", "a")], {"a": "s"}, committed, keys(), {"a": result})
+        plan(signed("s", Input("x/a.mp4", "a")), committed, keys(), Probed.of([result]))
 
 
 def test_requests_and_results_survive_a_row() -> None:
@@ -125,14 +119,14 @@ def test_requests_and_results_survive_a_row() -> None:
 
 def test_batches_are_bounded_and_complete() -> None:
     frames = {"a": 400, "b": 400, "c": 5000, "d": 300, "e": 300, "f": 300}
-    work = WorkList(extract={key: (VideoRecord("a.mp4", key, frames_expected=n), []) for key, n in frames.items()})
+    work = work_list(pending(frames))
     batches = work.disk_bounded_batches(1000 * 200, embed_dim=25)  # 200 bytes per frame
-    assert [list(batch) for batch in batches] == [["a", "b"], ["c"], ["d", "e", "f"]]
-    assert WorkList().disk_bounded_batches(1000, embed_dim=25) == []
+    assert [[key for key, _ in work.extract.pairs(batch)] for batch in batches] == [["a", "b"], ["c"], ["d", "e", "f"]]
+    assert work_list(pending({})).disk_bounded_batches(1000, embed_dim=25) == []
 
 
 def test_postponed_and_quarantined_videos_are_listed_once() -> None:
-    work = WorkList(extract={key: (VideoRecord("a.mp4", key), []) for key in "abc"})
+    work = work_list(pending(dict.fromkeys("abc", 3)))
     work.add_spent({"a": (1.5, 2)})
     work.add_spent({"a": (0.5, 1)})
     work.quarantine({"a": "timed_out: it stalls"})

@@ -247,9 +247,9 @@ class Workers:
         return ProbeResult(video.video_id, record=record, segments=segments)
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
+        rows = [packet.to_row() for packet in packets]  # as for Ray, which holds the rows of all packets
         self._ends("plan")
-        for planned in packets:
-            row = planned.to_row()
+        for row in rows:
             with self._working():
                 packet = Packet.from_row(row)
                 with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
@@ -261,9 +261,9 @@ class Workers:
         self._ends("annotate")
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
+        rows = [task.to_row() for task in tasks]
         self._ends("plan")
-        for planned in tasks:
-            row = planned.to_row()
+        for row in rows:
             with self._working():
                 task = SegmentTask.from_row(row)
                 with retry.attempt(self._storage, task.key, self._keys.config.limits, 60.0):
@@ -274,9 +274,9 @@ class Workers:
         self._ends("extract")
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
+        rows = [group.to_row() for group in groups]
         self._ends("group")
-        for planned in groups:
-            row = planned.to_row()
+        for row in rows:
             with self._working():
                 group = Group.from_row(row)
                 self._commit([self._done(record) for record in group.records], group.generation)

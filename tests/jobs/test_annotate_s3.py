@@ -13,12 +13,14 @@ import pyarrow.dataset as pads
 import pytest
 import s3fs
 
+from aupipe import storage
 from aupipe.annotation.inputs import find_inputs
-from aupipe.annotation.stat_signatures import stat_signatures
+from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.proxy import proxying
 from harness.s3_server import S3Server
+from harness.sizes import sizes
 
 pytestmark = pytest.mark.cluster
 
@@ -82,6 +84,11 @@ def test_from_and_to_s3_and_access_refused(server: Server, exported_checkpoint: 
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 
 
+def signatures(named: list[str]) -> dict[str, str | None]:
+    """Return the signature of each input, by video_id."""
+    return {video.video_id: video.signature for video in with_signatures(find_inputs(named)[0])}
+
+
 def test_signatures_of_a_folder_cost_no_request_each(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -93,13 +100,27 @@ def test_signatures_of_a_folder_cost_no_request_each(
     with proxying({}) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         s3fs.S3FileSystem.clear_instance_cache()
-        listed = stat_signatures(find_inputs(["s3://archive/in"])[0])
+        listed = signatures(["s3://archive/in"])
         assert [method for method, _ in proxy.requests].count("HEAD") <= 1  # of the folder
         s3fs.S3FileSystem.clear_instance_cache()
         proxy.requests.clear()
-        assert stat_signatures(find_inputs([str(manifest)])[0]) == listed
+        assert signatures([str(manifest)]) == listed
         assert [method for method, _ in proxy.requests].count("HEAD") == 9
     assert len(set(listed.values())) == 9
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_folder_is_listed_in_pages(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in AWS:
+        monkeypatch.setenv(name, server.environment[name])
+    monkeypatch.setattr(storage, "_OBJECTS_PER_REQUEST", 3)
+    s3fs.S3FileSystem.clear_instance_cache()
+    for count in sizes(3):
+        names = [f"{number}/é {number}.mp4" for number in range(count)]
+        server.files.pipe({f"archive/{count}/{name}": b"1" for name in names})
+        found = find_inputs([f"s3://archive/{count}"])[0]
+        assert [video.video_id for video in found] == (names or ["0"])  # without a folder, it is the name of a file
+        assert all(video.uri == f"s3://archive/{count}/{video.video_id}" for video in found if count)
     s3fs.S3FileSystem.clear_instance_cache()
 
 

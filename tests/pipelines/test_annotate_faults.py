@@ -178,8 +178,8 @@ def test_finalize_of_what_is_committed_and_of_nothing_else(
 ) -> None:
     finalize, group = finalizer(models, storage, monkeypatch)
     assert json.loads(finalize(group.to_row())["reasons"]) == {}
-    ((_, entry), *_) = ledger.Ledger.read(storage).current().values()
-    again = Group(2, [replace(each, decide_key="e") for each in entry.videos], committed=entry.frames)
+    pairs = list(ledger.Ledger.read(storage).current().values())
+    again = Group(2, [replace(each, decide_key="e") for each, _ in pairs], committed=pairs[0][1].frames)
     monkeypatch.setattr(model_stages, "find_events", fails(len, lambda *_: True))
     assert list(json.loads(finalize(again.to_row())["reasons"])) == ["a", "b", "c"]
     current = ledger.Ledger.read(storage).current()
