@@ -1,5 +1,7 @@
 """The batches of a task: shares of ranks, padding, audio, and repetition from the place in the plan alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,6 +57,21 @@ def test_a_batch_depends_only_on_its_place(index: FaceStore) -> None:
     for (p, s, r), batch in list(zip(places, found, strict=True))[::-1]:
         assert same(batch_at(again, p, s, rank=r, world=2, part=(0, 4)), batch)
     assert not any(same(one, other) for n, one in enumerate(found) for other in found[:n])
+
+
+def test_each_rank_pass_step_and_part_augments_by_draws_of_its_own(index: FaceStore) -> None:
+    loads = loader(index, "multilabel_transformer", "train", "batch=8", "augment.brightness=0.5")
+    place = Place(0, 0, 0, 2, (0, 4))
+    others = [
+        Place(0, 0, 1, 2, (0, 4)),
+        Place(1, 0, 0, 2, (0, 4)),
+        Place(0, 1, 0, 2, (0, 4)),
+        Place(0, 0, 0, 2, (1, 5)),
+    ]
+    stored = loads.read(place)  # the same crops at every place
+    batches = [loads.batch(replace(stored, place=each)) for each in (place, *others)]
+    assert not any(same(one, other) for n, one in enumerate(batches) for other in batches[:n])
+    assert same(loads.batch(stored), batches[0])
 
 
 def test_padding_has_no_labels(index: FaceStore) -> None:
