@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_kills_are_no_evidence_against_the_input(tmp_path: Path) -> None:
         attempt(Storage(tmp_path), "unit", LimitsConfig(kills=3), 1),
     ):
         pass
+
+
+def test_on_object_storage_only_a_stall_is_evidence_against_the_input() -> None:
+    """A worker or a node that dies leaves no traceback there, so its death counts as a kill, of which many pass."""
+    storage = Storage(f"memory://retry-{uuid.uuid4().hex}")
+    limits = LimitsConfig(attempts=2, kills=4)
+    for number in (1, 2, 3):
+        storage.write(f"_work/attempts/unit-{number}", b"started")
+    with attempt(storage, "unit", limits, 60) as watch:
+        assert watch.number == 4
+    assert storage.names() == []  # success deletes the marks
+    for text, expected in ((b"started", WorkerDiedError), (b"timed out", TimedOutError)):
+        for number in range(1, 5):
+            storage.write(f"_work/attempts/unit-{number}", text)
+        with pytest.raises(expected), attempt(storage, "unit", limits, 60):
+            pass
 
 
 def test_a_crash_names_its_signal_and_the_handler_is_restored(tmp_path: Path) -> None:
