@@ -174,7 +174,7 @@ def write_videos(
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What videos.parquet holds of earlier runs and the ledger does not.
+    """The content of videos.parquet that earlier runs wrote and the ledger lacks.
 
     Attributes:
         aside: the rows of quarantined videos and duplicates, with the columns of VIDEOS.
@@ -186,7 +186,7 @@ class _Earlier:
 
     @classmethod
     def read(cls, storage: Storage) -> _Earlier:
-        """Read them. The table of an archive is large, so only the parts with such rows are read."""
+        """Read the content. The table of an archive is large, so only the parts with such rows are read."""
         if not storage.exists(VIDEOS_FILE):
             return cls(schema.VIDEOS.empty_table(), {})
         file = pq.ParquetFile(pa.BufferReader(storage.read(VIDEOS_FILE)))
