@@ -19,11 +19,14 @@ from aupipe.media.frames import frames
 _PROBES = np.array([[0, 0, 1], [111, 0, 1], [0, 111, 1], [111, 111, 1], [55.5, 55.5, 1]], np.float64)
 
 
-def measure(inputs: Sequence[str]) -> dict[str, Any]:
+def measure(inputs: Sequence[str], every: int = SearchConfig().every) -> dict[str, Any]:
     """Return the jitter in crop pixels, without smoothing (radius 0) and with the default radius.
 
     The median is taken over the frames of each video, and then over videos. Jitter is the second difference of the
     positions of crop points in the image, in units of the crop's pixels, so that uniform motion of the head has none.
+
+    Args:
+        every: `SearchConfig.every`.
 
     Raises:
         ConfigError: no video has the same face in three neighboring frames.
@@ -31,23 +34,22 @@ def measure(inputs: Sequence[str]) -> dict[str, Any]:
     radius = AlignmentConfig().smoothing_radius
     by_video = {}
     for video in find_inputs(inputs)[0]:
-        jitter = {r: _jitter(video.uri, r) for r in (0, radius)}
+        jitter = {r: _jitter(video.uri, r, every) for r in (0, radius)}
         if jitter[0]:
             by_video[video.video_id] = {f"radius_{r}": round(float(np.median(v)), 3) for r, v in jitter.items()}
     if not by_video:
         raise ConfigError(f"{', '.join(inputs)}: no face in three neighboring frames")
     raw, smoothed = (float(np.median([v[f"radius_{r}"] for v in by_video.values()])) for r in (0, radius))
     return {
-        "radius": radius, "jitter_raw_px": round(raw, 3), "jitter_smoothed_px": round(smoothed, 3),
+        "radius": radius, "every": every, "jitter_raw_px": round(raw, 3), "jitter_smoothed_px": round(smoothed, 3),
         "videos": len(by_video), "by_video": by_video,
     }  # fmt: skip
 
 
-def _jitter(uri: str, radius: int) -> list[float]:
+def _jitter(uri: str, radius: int, every: int) -> list[float]:
     """Return one value for each frame whose first face is the same as in the previous and the next frame."""
     values: list[float] = []
     last: list[tuple[FrameFaces, np.ndarray]] = []
-    every = SearchConfig().every
     for found, points in detect_stream(frames(uri), Detector(DetectorConfig()), radius, search_every=every):
         last = [*last[-2:], (found, points)]
         if len(last) < 3 or not all(len(s.faces) for s, _ in last) or any(s.links[0] != 0 for s, _ in last[1:]):
