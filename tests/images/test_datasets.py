@@ -1,5 +1,6 @@
 """Published data sets of images, read from tiny copies of their folders."""
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,11 @@ def test_a_label_that_rafdb_lacks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "basic/EmoLabel/list_patition_label.txt").write_text("train_00001.jpg 8\n")
     with pytest.raises(DatasetError, match=r"list_patition_label\.txt:1: 'train_00001\.jpg 8'"):
         read(tmp_path)
+
+
+def test_the_compound_set_of_rafdb_is_not_taken_for_the_basic_one(tmp_path: Path) -> None:
+    shutil.rmtree(image_sets.rafdb(tmp_path) / "basic")
+    assert datasets.detect(Storage(tmp_path)) is None
 
 
 def test_multipie_has_expressions_by_session_and_recording(tmp_path: Path) -> None:

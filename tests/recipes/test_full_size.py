@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -21,7 +22,7 @@ from aupipe.data import batches
 from aupipe.facestore.job import StoreJob
 from aupipe.facestore.read import FaceStore
 from aupipe.images import job as images
-from aupipe.models.backbone import make
+from aupipe.models.backbone import FACE, make
 from aupipe.storage import Storage
 from aupipe.training import recipe, task_data
 from aupipe.training.learner import build_learner
@@ -88,6 +89,8 @@ def placed(argv: list[str], root: Path, name: str) -> list[str]:
     read = recipe.read(name, quick=False, overrides=settings(moved))
     for stage, each in read.stages.items():
         moved += ["--set", f"stages.{stage}.batch={BATCH}"]
+        if each.tasks.au and each.tasks.au.data.subset:
+            moved += ["--set", f"stages.{stage}.tasks.au.data.subset=1"]
         if each.init.endswith((".safetensors", ".pth")):
             file = weights(root, read.model_of(stage).backbone, read.input.size_px)
             moved += ["--set", f"stages.{stage}.init={file}"]
@@ -103,7 +106,8 @@ def weights(root: Path, backbone: str, size_px: int) -> Path:
     """Return a file with random weights of a backbone, in the form of the published ones."""
     file = root / f"{backbone}.safetensors"
     if not file.exists():
-        tensors = make(backbone, size_px).network.state_dict()
+        network = make(backbone, size_px).network if backbone in FACE else timm.create_model(backbone, num_classes=0)
+        tensors = network.state_dict()
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file)
     return file
 
