@@ -73,6 +73,12 @@ def test_writing_the_same_twice_changes_nothing(tmp_path: Path) -> None:
     assert {name: storage.read(name) for name in storage.names()} == before
 
 
+def test_other_bytes_or_another_part_have_another_name(tmp_path: Path) -> None:
+    storage, frames, events = Storage(tmp_path), FRAMES.empty_table(), EVENTS.empty_table()
+    found = [record("a"), replace(record("a"), fingerprint="g"), replace(record("a"), source_hash="f-a[1 s, )")]
+    assert len({ledger.commit(storage, frames, events, [each], 1, 100).name for each in found}) == 3
+
+
 def test_an_entry_whose_file_is_gone_does_not_count(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     commit(storage, {"a": 3}, generation=1)

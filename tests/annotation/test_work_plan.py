@@ -75,6 +75,8 @@ def test_completed_work_is_not_repeated(committed: Ledger) -> None:
     assert_due(work, decide=["a"])
     assert (work.decide["a"][0].decide_key, committed.current()["a"][0].decide_key) == ("m e", "m d")
     assert_due(plan(signed("s"), committed, keys(model="n")), to_probe=["a"])
+    again = plan(signed("s"), committed, keys(model="n"), Probed.of([probed("a", "f")]))
+    assert_due(again, extract=["a"])  # no duplicate of its own rows
     part = replace(A, end_s=1.0)
     assert_due(plan(signed("s", part), committed, keys()), to_probe=["a"])
     assert_due(plan(signed("s", replace(A, uri="b.mp4")), committed, keys()), to_probe=["a"])
