@@ -9,7 +9,7 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe.data import sampler
-from aupipe.errors import AupipeError, DatasetError
+from aupipe.errors import AupipeError, ConfigError, DatasetError
 from aupipe.facestore.read import FaceStore
 from aupipe.models.backbone import make
 from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
@@ -180,8 +180,12 @@ def test_a_step_does_not_change_the_other_head(
         assert not same(before, list(heads[turn[0]].state_dict().values()))
 
 
-def test_a_class_beyond_the_head_counts_as_unlabeled(index: FaceStore) -> None:
-    plan = recipe.read("multimodal", quick=True, overrides=["model.expressions=3", "stages.visual.batch=8"])
+def test_a_class_beyond_the_head_is_refused_or_ignored(index: FaceStore) -> None:
+    settings = ["model.expressions=3", "stages.visual.batch=8"]
+    with pytest.raises(ConfigError, match=r"rows of .* are Fear, and the model has 3 classes"):
+        task_data.task_data(recipe.read("multimodal", quick=True, overrides=settings), "visual", index)
+    settings.append("stages.visual.tasks.expr.data.ignore=[Fear]")
+    plan = recipe.read("multimodal", quick=True, overrides=settings)
     expr = task_data.task_data(plan, "visual", index)["expr"]
     assert set(np.unique(expr.train.targets)) == {0, 1, 2}
     assert set(np.unique(expr.eval.targets)) == {0, 1, 2}
