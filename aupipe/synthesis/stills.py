@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from aupipe import facs
 from aupipe.arrays import AnyFloats as Floats
-from aupipe.synthesis import au_blendshapes
+from aupipe.synthesis import au_blendshapes, face_points
 from aupipe.synthesis.appearance import draw_person
 from aupipe.synthesis.au_schedule import DRIVEN, present, suppressed
 from aupipe.synthesis.render import Renderer
@@ -23,8 +23,8 @@ from aupipe.synthesis.scene import draw_scene
 
 # Probability that an AU is added by itself, beyond those of an expression.
 _ALONE = dict(zip(facs.AUS, (0.14, 0.1, 0.2, 0.12, 0.2, 0.16, 0.3, 0.12, 0.1, 0.12, 0.2, 0.25), strict=True))
-_ASYMMETRY = 0.12  # Standard deviation of the left side's intensity relative to the mean of both sides.
-_GAP_DM = 0.1  # Gap between the lips at full intensity of AU25.
+ASYMMETRY = 0.12  # Standard deviation of the left side's intensity relative to the mean of both sides.
+GAP_DM = 0.1  # Gap between the lips at full intensity of AU25.
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Stills:
         pictures: (N, H, W, 3).
         au: (N, 12) labels.
         intensity: (N, 12), 0..1.
+        points: (N, P, 2) of `face_points`, x and y in pixels; the center of the first pixel is at 0.
         traits: of the person.
     """
 
     pictures: npt.NDArray[np.uint8]
     au: npt.NDArray[np.bool_]
     intensity: Floats
+    points: Floats
     traits: dict[str, str]
 
 
@@ -89,16 +91,20 @@ def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
     """Return `count` independent pictures of one person. The output is deterministic for a given seed."""
     rng = np.random.default_rng(seed)
     person, lips = draw_person(rng, rig), au_blendshapes.lip_columns(rig)
+    of_points = face_points.vertices(rig)
     pictures = np.empty((count, size_px, size_px, 3), np.uint8)
     intensity = np.empty((count, len(facs.AUS)), np.float32)
-    gap_dm = np.empty(count)
+    gap_dm, points = np.empty(count), np.empty((count, len(of_points), 2), np.float32)
     for number in range(count):
         drawn, pose = draw_intensity(rng), draw_pose(rng)
         moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
-        lean = {name: float(rng.normal(0, _ASYMMETRY)) for name in moves}
+        lean = {name: float(rng.normal(0, ASYMMETRY)) for name in moves}
         face = rig.shape(au_blendshapes.offset_weights(rig.actions, moves, lean), person.vertices)
         gap_dm[number], intensity[number] = lips.gap(face), drawn
         renderer = Renderer(rig, person, draw_scene(rng, size_px), size_px=size_px)
         pictures[number] = renderer.frame(face, moves, int(rng.integers(2**31)), pose)
-    intensity[:, facs.AUS.index("AU25")] = (gap_dm / _GAP_DM).clip(0, 1)
-    return Stills(pictures, present(intensity, gap_dm > au_blendshapes.LIPS_PARTED_DM), intensity, person.traits)
+        placed = renderer.placed(face, pose)
+        points[number] = [placed[each].mean(axis=0) for each in of_points]
+    intensity[:, facs.AUS.index("AU25")] = (gap_dm / GAP_DM).clip(0, 1)
+    au = present(intensity, gap_dm > au_blendshapes.LIPS_PARTED_DM)
+    return Stills(pictures, au, intensity, points, person.traits)

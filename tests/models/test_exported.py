@@ -18,6 +18,7 @@ from aupipe.models import checkpoint, default_models, export, inference
 from aupipe.models.build import build
 from aupipe.models.configs import (
     ExpressionTransferConfig,
+    GeometryConfig,
     ImageTransformerConfig,
     MultilabelTransformerConfig,
     RegionRelationConfig,
@@ -90,8 +91,17 @@ _REGIONS = RegionRelationConfig(backbone="iresnet_quick", fusion_heads=2, fusion
         ),
         pytest.param(_REGIONS.model_copy(update={"fusion": "fixed"}), marks=pytest.mark.slow),
         pytest.param(ImageTransformerConfig(backbone="test_vit", outputs=("au",)), marks=pytest.mark.slow),
+        pytest.param(GeometryConfig(appearance_box_px=(0, 0, 83)), marks=pytest.mark.slow),
     ],
-    ids=["labels", "labels of the authors", "regions", "other regions", "fixed fusion", "image transformer"],
+    ids=[
+        "labels",
+        "labels of the authors",
+        "regions",
+        "other regions",
+        "fixed fusion",
+        "image transformer",
+        "geometry",
+    ],
 )
 def test_every_single_frame_system_is_exported_for_any_batch(model: SingleFrameConfig) -> None:
     template = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)

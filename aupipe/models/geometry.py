@@ -1,0 +1,163 @@
+"""Geometry and appearance: AUs from the shape that the points of a face form, and from the picture itself.
+
+A network finds dense points. These can be learned from rendered faces alone, with an uncertainty for each, because
+labels of rendered faces are exact (Wood et al.: 3D Face Reconstruction with Dense Landmarks, 2022, arXiv 2204.02776).
+Layers that see only the points read the AUs, so they are trained on poses of the heads that are not rendered
+(`aupipe.synthesis.train_geometry`). The logits are weighted means of theirs and those of a network of the picture.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aupipe.models.backbone import make
+from aupipe.models.configs import GeometryConfig
+from aupipe.models.expression_transfer import au_head
+from aupipe.models.inputs import InputSpec, scaling
+from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
+from aupipe.models.outputs import LogitsEncoder
+
+_LOCAL = 64  # channels of the finer map, from which positions are read
+_SPREAD = 0.1  # A unit of the network is this share of the picture, so that its outputs are near 1.
+_LEAST_LOG, _MOST_LOG = -3.0, 4.0  # of the logarithm of an uncertainty in pixels
+
+
+class PointNetwork(nn.Module):
+    """Frames (B, 3, H, W) → points (B, P, 2), x and y in pixels of the frame, and log standard deviations (B, P)."""
+
+    typical: Tensor
+
+    def __init__(self, *, backbone: str, size_px: int, points: int) -> None:
+        import timm  # takes seconds, so it is imported only when needed
+
+        super().__init__()
+        self.size_px, self.points = size_px, points
+        self.network = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(-2, -1))
+        fine, coarse = self.network.feature_info.channels()
+        side = -(-size_px // self.network.feature_info.reduction()[0])
+        self.local = nn.Conv2d(fine, _LOCAL, 1)
+        self.norm = nn.BatchNorm2d(_LOCAL)
+        self.out = nn.Linear(_LOCAL * side * side + coarse, 3 * points)
+        self.register_buffer("typical", torch.zeros(points, 2))  # mean position of each point
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        fine, coarse = self.network(frames)
+        features = torch.cat([self.norm(self.local(fine)).relu().flatten(1), coarse.mean(dim=(-2, -1))], dim=1)
+        out = self.out(features).unflatten(1, (self.points, 3))
+        return self.typical + out[..., :2] * (_SPREAD * self.size_px), out[..., 2].clamp(_LEAST_LOG, _MOST_LOG)
+
+
+class Frontal(nn.Module):
+    """Points (B, P, 2) → offsets (B, P, 2) of the face turned to the front from the mean shape, and the pose (B, 3).
+
+    A camera without perspective is fitted to the rigid points alone, those of the eyes' corners and of the nose, so
+    that a moving mouth or brow moves nothing else. The depth of all points is that of the mean shape. All steps are in
+    closed form, so that they are part of an exported graph.
+    """
+
+    shape: Tensor
+    camera: Tensor
+    center: Tensor
+
+    def __init__(self, points: int) -> None:
+        super().__init__()
+        self.register_buffer("shape", torch.zeros(points, 3))  # relative to the mean of the rigid points, y down
+        self.register_buffer("camera", torch.zeros(points, 3))  # pseudoinverse of the rigid points of the shape
+        self.register_buffer("center", torch.zeros(points, 1))  # weights of the mean of the rigid points
+
+    def set_shape(self, shape: Tensor, rigid: Tensor) -> None:
+        """Set the mean shape (P, 3) and which points are rigid (P,) bool."""
+        self.center.copy_((rigid / rigid.sum())[:, None])
+        self.shape.copy_(shape - (self.center * shape).sum(dim=0))
+        at = self.shape * rigid[:, None]
+        self.camera.copy_(at @ torch.linalg.inv(at.T @ at))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        points = points - (self.center * points).sum(dim=1, keepdim=True)
+        rows = points.transpose(1, 2) @ self.camera  # (B, 2, 3): the first two rows of the rotation, scaled
+        right, down = rows[:, 0], rows[:, 1]
+        a, b, c = (right * right).sum(-1), (right * down).sum(-1), (down * down).sum(-1)
+        # The nearest rotation divides by the square root of the rows' products, a 2×2 matrix (Cayley–Hamilton).
+        area = (a * c - b * b).clamp(min=1e-12).sqrt()
+        trace = (a + c + 2 * area).sqrt()
+        scale = trace / 2
+        share = (trace / ((a + area) * (c + area) - b * b))[:, None]
+        a, b, c, area = a[:, None], b[:, None], c[:, None], area[:, None]
+        first = share * ((c + area) * right - b * down)
+        second = share * ((a + area) * down - b * right)
+        third = torch.linalg.cross(first, second)
+        depth = third @ self.shape.T
+        placed = torch.cat([points / scale[:, None, None], depth[..., None]], dim=-1)
+        turned = placed @ torch.stack([first, second, third], dim=1)
+        pose = torch.stack([third[:, 0], third[:, 1], first[:, 1]], dim=-1)
+        return turned[..., :2] - self.shape[:, :2], pose
+
+
+class ShapeExpert(nn.Module):
+    """Points (B, P, 2) → logits (B, 12): the mean over the face and its mirror image."""
+
+    mirror: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, *, points: int, hidden: tuple[int, ...], dropout: float) -> None:
+        super().__init__()
+        self.frontal = Frontal(points)
+        width = 2 * points + 3
+        self.register_buffer("mirror", torch.eye(points))  # a permutation: the partner of each point
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("spread", torch.ones(width))
+        layers: list[nn.Module] = []
+        for inner, outer in zip((width, *hidden), hidden, strict=False):
+            layers += [nn.Linear(inner, outer), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear((width, *hidden)[-1], N_AUS))
+
+    def mirrored(self, points: Tensor) -> Tensor:
+        """Return the points of the mirror image, up to a shift, which has no effect here."""
+        return self.mirror @ points * points.new_tensor([-1.0, 1.0])
+
+    def features(self, points: Tensor) -> Tensor:
+        """Return the input (B, 2 P + 3) of the layers: the frontal shape and the pose."""
+        offsets, pose = self.frontal(points)
+        return torch.cat([offsets.flatten(1), pose], dim=1)
+
+    def read(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.layers((features - self.mean) / self.spread)
+        return logits
+
+    def forward(self, points: Tensor) -> Tensor:
+        return (self.read(self.features(points)) + self.read(self.features(self.mirrored(points)))) / 2
+
+
+class GeometryEncoder(FrameEncoder):
+    """Frames (B, 3, H, H) → logits (B, 12)."""
+
+    whole: Tensor
+    part: Tensor
+    share: Tensor
+
+    def __init__(self, config: GeometryConfig, inputs: InputSpec) -> None:
+        super().__init__()
+        self.embed_dim, self.sides = N_AUS, config.appearance_box_px
+        self.points = PointNetwork(backbone=config.backbone, size_px=config.size_px, points=config.points)
+        self.expert = ShapeExpert(points=config.points, hidden=config.hidden, dropout=config.dropout)
+        backbone = make(config.backbone, config.size_px)
+        head = au_head(width=backbone.pooled_width, hidden=(), dropout=0.0)
+        self.appearance = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads={"au": head}, mirrored=True)
+        side = config.appearance_box_px[2]
+        self.register_buffer("whole", scaling(inputs.size_px, config.size_px), persistent=False)
+        self.register_buffer("part", scaling(side, config.size_px), persistent=False)
+        self.register_buffer("share", torch.full((N_AUS,), 0.5))  # of the points in the logit of each AU
+
+    def forward(self, frames: Tensor) -> Tensor:
+        left, top, side = self.sides
+        region = frames[:, :, top : top + side, left : left + side]
+        points, _ = self.points(self.whole @ frames @ self.whole.T)
+        logits: Tensor = self.appearance(self.part @ region @ self.part.T)
+        return torch.lerp(logits, self.expert(points), self.share)
+
+
+def build(config: GeometryConfig, inputs: InputSpec) -> System:
+    """Return the system with random weights for inputs of that size."""
+    return System(encoder=GeometryEncoder(config, inputs), head=LogitsHead(config.sizes))

@@ -1,0 +1,84 @@
+"""The geometry model: the frontal shape does not depend on the camera, and the two networks see their parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe.models.build import build
+from aupipe.models.configs import GeometryConfig
+from aupipe.models.geometry import Frontal, GeometryEncoder, ShapeExpert
+from aupipe.models.inputs import InputSpec, scaling
+
+pytestmark = pytest.mark.unit
+
+POINTS = 12
+INPUT = InputSpec(box_px=(10, 20, 92), size_px=92)
+
+
+def turned(shape: torch.Tensor, yaw: float, pitch: float, roll: float) -> torch.Tensor:
+    (cy, cp, cr), (sy, sp, sr) = (f(torch.tensor([yaw, pitch, roll])) for f in (torch.cos, torch.sin))
+    about_y = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = torch.tensor([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = torch.tensor([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return shape @ (about_z @ about_x @ about_y).T
+
+
+@pytest.fixture
+def shape() -> torch.Tensor:
+    return torch.randn(POINTS, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_pose_scale_and_place_have_no_effect_and_a_movement_stays(shape: torch.Tensor) -> None:
+    frontal, rigid = Frontal(POINTS), torch.arange(POINTS) < 8
+    frontal.set_shape(shape, rigid)
+    moved = shape.clone()
+    moved[10, :2] += torch.tensor([0.2, -0.3])
+    for pose in ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (-0.4, 0.3, 0.2)):
+        seen = 7 * turned(moved, *pose)[None, :, :2] + torch.tensor([50.0, -20.0])
+        offsets, found = frontal(seen)
+        expected = torch.zeros(POINTS, 2)
+        expected[10] = torch.tensor([0.2, -0.3])
+        still = torch.arange(POINTS) != 10
+        torch.testing.assert_close(offsets[0, still], expected[still], atol=1e-4, rtol=0)
+        assert (offsets[0, 10] - expected[10]).norm() < 0.25  # Its depth is taken from the mean shape.
+        assert (found.abs().sum() > 0.1) == (pose != (0.0, 0.0, 0.0))
+
+
+def test_a_face_and_its_mirror_image_have_the_same_logits(shape: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    expert = ShapeExpert(points=POINTS, hidden=(8,), dropout=0.5).eval()
+    partners = torch.arange(POINTS).view(-1, 2).flip(1).flatten()
+    expert.mirror.copy_(torch.eye(POINTS)[partners])
+    symmetric = (shape + shape[partners] * torch.tensor([-1.0, 1, 1])) / 2
+    expert.frontal.set_shape(symmetric, torch.arange(POINTS) < 8)
+    points = turned(shape, 0.3, 0.1, 0.1)[None, :, :2]
+    torch.testing.assert_close(expert(points), expert(points[:, partners] * torch.tensor([-1.0, 1])))
+    assert expert(points).std() > 0
+
+
+def test_logits_are_the_mean_of_both_networks_in_the_share_of_each_au() -> None:
+    torch.manual_seed(0)
+    encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
+    assert isinstance(encoder, GeometryEncoder)
+    encoder.points.typical.normal_()
+    encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
+    encoder.share.copy_(torch.linspace(0, 1, 12))
+    frames = torch.rand(2, 3, 92, 92)
+    with torch.no_grad():
+        logits = encoder(frames)
+        whole = encoder.expert(encoder.points(encoder.whole @ frames @ encoder.whole.T)[0])
+        region = frames[:, :, 9:92, 4:87]
+        part = encoder.appearance(encoder.part @ region @ encoder.part.T)
+    torch.testing.assert_close(logits[:, 0], part[:, 0])
+    torch.testing.assert_close(logits[:, 11], whole[:, 11])
+    torch.testing.assert_close(logits, part + (whole - part) * encoder.share)
+
+
+def test_networks_see_what_a_model_of_their_own_input_sees() -> None:
+    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
+    inputs = INPUT.prepare(crops)
+    alone = InputSpec(box_px=(14, 29, 83), size_px=80).prepare(crops)
+    scale = scaling(83, 80)
+    torch.testing.assert_close(scale @ inputs[:, :, 9:92, 4:87] @ scale.T, alone, atol=1e-5, rtol=0)

@@ -1,0 +1,99 @@
+"""The training of the geometry model: crops with points, networks that learn, and the start from another model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe import facs
+from aupipe.errors import ConfigError
+from aupipe.faces.align import ARCFACE_TEMPLATE
+from aupipe.models import checkpoint
+from aupipe.models.build import build
+from aupipe.models.configs import ExpressionTransferConfig
+from aupipe.models.geometry import GeometryEncoder
+from aupipe.models.inputs import InputSpec
+from aupipe.storage import Storage
+from aupipe.synthesis import face_points, rig
+from aupipe.synthesis import train_geometry as training
+from aupipe.synthesis.shape_poses import draw_poses
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def appearance(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the folder of an untrained model of the recipe starter."""
+    torch.manual_seed(0)
+    config = ExpressionTransferConfig(backbone="regnety_002", hidden=(), dropout=0.0, mirrored=True)
+    inputs, folder = InputSpec(box_px=(14, 29, 83), size_px=80), str(tmp_path_factory.mktemp("appearance"))
+    card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
+    checkpoint.save(Storage(folder), build(config, inputs), card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crops() -> training.Crops:
+    return training.render_crops([rig.load("anny")], people=3, seed=4)
+
+
+def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Crops) -> None:
+    assert len(crops.images) > 10
+    assert crops.images.shape[1:] == (128, 128, 3)
+    for side, place in (("r", ARCFACE_TEMPLATE[0]), ("l", ARCFACE_TEMPLATE[1])):
+        corners = [face_points.NAMES.index(f"eye_{corner}_{side}") for corner in (0, 3)]
+        np.testing.assert_allclose(np.median(crops.points[:, corners].mean(axis=1), axis=0), place, atol=4)
+    assert training.errors(crops, crops.points).max() == 0
+    assert (
+        2.5 < np.median(training.errors(crops, crops.points + np.array([1, 0]))) < 3.3
+    )  # of eyes that are about 35 px apart
+
+
+def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: training.Crops, appearance: str) -> None:
+    reports: list[str] = []
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        system, _ = training.untrained(appearance)
+        encoder = system.encoder
+        assert isinstance(encoder, GeometryEncoder)
+        training.train_points(encoder.points, crops, steps=2, seed=0, report=reports.append)
+        outputs.append(training.find_points(encoder.points, crops))
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert np.median(training.errors(crops, outputs[0])) < 25  # The network starts at the typical points.
+    poses = draw_poses([rig.load("anny")], people=40, each=20, seed=0)
+    seen = outputs[0], crops.intensity
+    training.train_expert(encoder.expert, poses, outputs[0][:1] * 0, seen, epochs=30, seed=0)
+    with torch.no_grad():
+        logits = encoder.expert(torch.from_numpy(poses.points)).numpy()
+    for au in ("AU02", "AU12", "AU25", "AU26"):
+        at = facs.AUS.index(au)
+        assert np.corrcoef(logits[:, at], poses.intensity[:, at])[0, 1] > 0.5, au
+
+
+def test_the_new_model_contains_the_other_one_and_reads_brows_from_it(appearance: str) -> None:
+    system, config = training.untrained(appearance)
+    assert config.appearance_box_px == (4, 9, 83)
+    other, card = checkpoint.load(appearance)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
+    with torch.no_grad():
+        logits = system.eval().encoder(training.INPUT.prepare(images))
+        # The normalization of the recipe differs from this card's.
+        alone = other.encoder(card.input.model_copy(update={"std": training.INPUT.std}).prepare(images))
+    brows = [facs.AUS.index(au) for au in ("AU01", "AU02", "AU04")]
+    torch.testing.assert_close(logits[:, brows], alone[:, brows], atol=1e-4, rtol=1e-4)
+
+
+def test_other_models_and_too_few_people_are_refused(tmp_path: Path, appearance: str) -> None:
+    inputs = InputSpec(size_px=80)
+    config = ExpressionTransferConfig(backbone="regnety_002", hidden=())
+    card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
+    checkpoint.save(Storage(str(tmp_path / "whole")), build(config, inputs), card)
+    with pytest.raises(ConfigError, match=r"--appearance: .* sees a part of \(10, 20, 92\)"):
+        training.untrained(str(tmp_path / "whole"))
+    argv = ["--out", str(tmp_path / "new"), "--appearance", appearance, "--people", "19"]
+    assert training.main(argv) == 2
+    assert not (tmp_path / "new").exists()
