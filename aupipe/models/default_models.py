@@ -8,8 +8,9 @@ import aupipe
 from aupipe.models import checkpoint
 
 _WEIGHTS = Path(aupipe.__file__).parent / "weights" / "starter"
-# The first uses a closer crop than the second; the mean of both scores better than either.
-FOLDERS = (str(_WEIGHTS / "close"), str(_WEIGHTS / "core"))
+# The first reads AUs from points of the face and from the picture, the second from a closer crop of the picture; the
+# mean of both scores better than either.
+FOLDERS = (str(_WEIGHTS / "geometry"), str(_WEIGHTS / "core"))
 
 
 def notice() -> str:
