@@ -98,7 +98,7 @@ def render_crops(rigs: Sequence[Rig], *, people: int, seed: int) -> Crops:
         rng = np.random.default_rng([drawn, _PICTURES])
         for picture, points, intensity in zip(rendered.pictures, rendered.points, rendered.intensity, strict=True):
             _, file = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 98))])
-            image = np.ascontiguousarray(cv2.imdecode(file, cv2.IMREAD_COLOR)[:, :, ::-1])
+            image = np.ascontiguousarray(np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR))[:, :, ::-1])
             faces = detector.detect(image)
             if len(faces):
                 matrix = similarity(faces.landmarks[0], ARCFACE_TEMPLATE)
