@@ -52,6 +52,7 @@ def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Cr
     )  # of eyes that are about 35 px apart
 
 
+@pytest.mark.slow
 def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: training.Crops, appearance: str) -> None:
     reports: list[str] = []
     outputs = []
