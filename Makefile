@@ -5,9 +5,9 @@ BIN := .venv/bin
 # The video that `make demo` annotates. The default is a rendered clip of a person that no model was trained on.
 VIDEO ?= $(firstword $(sort $(wildcard demo/clips/batch1/*.mp4)))
 
-# Tests that start a Ray of their own, or kill parts of it, get a pytest process of their own. The longest are those of
-# training, which come first in reverse order.
-CLUSTER := $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort --reverse)
+# Tests that start a Ray of their own, or kill parts of it, get a pytest process of their own, the longest ones first.
+LONGEST := tests/pipelines/test_train.py tests/pipelines/test_tune.py
+CLUSTER := $(LONGEST) $(filter-out $(LONGEST), $(shell grep -lR --include="test_*.py" "mark.cluster" tests | sort))
 
 # Each process of a test would otherwise compile aupipe anew where this is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -38,8 +38,8 @@ demo: install
 demo-train: install
 	$(BIN)/python jobs/synthesize.py --out demo/faces --videos 120 --seconds 1
 	$(BIN)/python jobs/preprocess.py --data demo/faces --out demo/faces-store
-	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/faces-store --out demo/run --workers 2 \
-	  --set stages.train.tasks.au.data.every_n=1 --set stages.train.epochs=12
+	$(BIN)/python jobs/train.py --recipe multilabel_transformer --quick --data demo/faces-store --out demo/run \
+	  --set ablation=starter
 	$(BIN)/python jobs/evaluate.py --checkpoint demo/run/best --data demo/faces-store --split validation --out demo/run/scores
 
 # Exit code 3 means that the video is done but lost frames; its rows are complete.

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from aupipe.errors import CheckpointError, ConfigError
-from aupipe.models import checkpoint, weights
+from aupipe.models import checkpoint, default_models, weights
 from aupipe.models.backbone import Backbone, FaceBackbone
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+STARTER = "starter"  # the starter model of a single network
 
 
 def check(init: str, *, setting: str, system: System) -> None:
@@ -37,9 +38,9 @@ def check(init: str, *, setting: str, system: System) -> None:
 def load_pretrained(system: System, init: str, *, setting: str) -> set[str]:
     """Load the weights named by `init` into `system`; return the names of the loaded tensors.
 
-    `random` loads nothing. `timm` or a file loads the backbone. A run or checkpoint loads every tensor of the same
-    name, ignoring the leading `encoder` or `head`, because the cut may put a module on either side. A module that both
-    systems have is loaded completely, except for prompts.
+    `random` loads nothing. `timm` or a file loads the backbone. `starter`, a run or a checkpoint loads every tensor of
+    the same name, ignoring the leading `encoder` or `head`, because the cut may put a module on either side. A module
+    that both systems have is loaded completely, except for prompts.
 
     Raises:
         ConfigError: the weights do not fit.
@@ -88,7 +89,9 @@ def check_frozen(learner: nn.Module, loaded: set[str], *, setting: str) -> None:
 
 
 def checkpoint_folder(init: str) -> str:
-    """Return the checkpoint folder for a run's folder or a checkpoint's own folder."""
+    """Return the checkpoint folder for `starter`, a run's folder or a checkpoint's own folder."""
+    if init == STARTER:
+        return default_models.SINGLE_NETWORK
     return f"{init}/best" if Storage(init).exists(f"best/{checkpoint.CARD}") else init
 
 

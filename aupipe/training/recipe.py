@@ -83,7 +83,7 @@ class EncodeOnce(Section):
 class Stage(Section):
     """One training stage. The parameters in `optimizer.groups` are trained; all others are frozen."""
 
-    init: str = Field(min_length=1)  # random | timm (network!) | FILE of weights | RUN or checkpoint | stage:NAME
+    init: str = Field(min_length=1)  # random | timm (network!) | starter | FILE | RUN or checkpoint | stage:NAME
     model: dict[str, Any] = Field(default_factory=dict)  # overrides the recipe's model; with another name, replaces it
     tasks: Tasks
     alternate: Literal["epoch", "batch"] = "epoch"  # several tasks: a pass over each in turn, or a batch of each

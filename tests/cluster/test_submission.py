@@ -140,7 +140,7 @@ def test_what_travels_is_small(tmp_path: Path) -> None:
         sizes = {file.filename: file.compress_size for file in package.infolist()}
     # The models that annotate.py takes where nobody names one go along; all else is text.
     weights = sum(size for name, size in sizes.items() if name.startswith("aupipe/weights/"))
-    assert weights < 15e6
+    assert weights < 20e6
     assert sum(sizes.values()) - weights < 2e6
     folders = {name.partition("/")[0] for name in sizes}
     assert {"aupipe", "jobs"} <= folders

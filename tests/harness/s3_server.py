@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import s3fs
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 WEED = Path(sys.executable).with_name("weed")
+# `weed` also takes each port + 10000. Both are above those of Ray's workers and below those of outgoing connections.
+_PORTS, _SECOND = range(20_000, 22_768), 10_000
 
 
 class S3Server:
@@ -23,11 +26,7 @@ class S3Server:
         identity = {"name": "me", "credentials": [{"accessKey": "key", "secretKey": "secret"}], "actions": ["Admin"]}
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         (folder / "data").mkdir()
-        ports = {}
-        for part in ("master", "volume", "filer", "s3"):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                ports[part] = free.getsockname()[1] % 20000 + 10000  # `weed` also takes each port + 10000
+        ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
         options = [f"-{part}.port={port}" for part, port in ports.items()]
         place = [f"-s3.config={folder}/s3.json", f"-dir={folder}/data", "-ip=127.0.0.1"]
         self._command = [str(WEED), "server", "-s3", *place, *options]
@@ -57,3 +56,19 @@ class S3Server:
                 time.sleep(0.5)
             else:
                 return files
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return different ports that are free, as their seconds are."""
+    found = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + _SECOND))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            break
+    return found

@@ -74,6 +74,7 @@ def test_a_run_uses_its_own_ray_and_ends_after_its_last_upload(
     assert not list((tmp_path / "local").iterdir())
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_ends_the_worker(ray_session: None, tmp_path: Path) -> None:
     with pytest.raises(ray.train.TrainingFailedError, match="epoch-0001"):
         uploading(tmp_path, blocked="epoch-0001").fit()

@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import save_file
 
 from aupipe.errors import CheckpointError, ConfigError
-from aupipe.models import checkpoint
+from aupipe.models import checkpoint, default_models
 from aupipe.models.build import build
 from aupipe.models.configs import ExpressionTransferConfig, MultilabelTransformerConfig, RegionRelationConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
-from aupipe.training import pretrained
+from aupipe.training import pretrained, recipe
 
 pytestmark = pytest.mark.unit
 
@@ -45,6 +45,16 @@ def test_a_file_initializes_the_backbone_and_may_have_a_classifier(tmp_path: Pat
     got = system.encoder.backbone.network.state_dict()
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[k], v) for k, v in expected.items())
+
+
+def test_the_starter_model_initializes_the_backbone() -> None:
+    plan = recipe.read("multilabel_transformer", quick=True, overrides=["ablation=starter"])
+    system = build(plan.model, plan.input)
+    loaded = pretrained.load_pretrained(system, plan.stages["train"].init, setting="s")
+    starter, card = checkpoint.load(default_models.SINGLE_NETWORK)
+    assert same(system.encoder.get_submodule("backbone"), starter.encoder.get_submodule("backbone"))
+    assert loaded == {name for name in system.state_dict() if name.startswith("encoder.backbone.")}
+    assert plan.input == card.input
 
 
 def test_file_of_another_network_is_refused(tmp_path: Path) -> None:
