@@ -29,7 +29,8 @@ class S3Server:
         ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
         options = [f"-{part}.port={port}" for part, port in ports.items()]
         place = [f"-s3.config={folder}/s3.json", f"-dir={folder}/data", "-ip=127.0.0.1"]
-        self._command = [str(WEED), "server", "-s3", *place, *options]
+        unused = ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # whose fixed ports a second server would find taken
+        self._command = [str(WEED), "server", "-s3", *place, *options, *unused]
         given = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
         self.environment = os.environ | given | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}"}
         self.start()
