@@ -42,6 +42,7 @@ _WAITS_S = (1, 2, 4, 8, 16, 32)
 _TEMPORARY = ".aupipe-tmp-"
 _OBJECTS_PER_REQUEST = 1000  # the limit of S3
 _DELETING_THREADS = 16
+_ANSWERED: set[str] = set()  # buckets and servers that have answered this process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def _retry_transient(method: Callable[Concatenate[Storage, P], T]) -> Callable[C
 
     @wraps(method)
     def with_retries(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        for wait_s in _WAITS_S if self._answered else ():
+        for wait_s in _WAITS_S if self._answered or self._host in _ANSWERED else ():
             try:
                 return method(self, *args, **kwargs)
             except (OSError, BotoCoreError) as error:
@@ -61,7 +62,8 @@ def _retry_transient(method: Callable[Concatenate[Storage, P], T]) -> Callable[C
                 logger.warning("%s is unreachable, retrying in %d s: %s", self.root, wait_s, error)
                 time.sleep(wait_s)
         result = method(self, *args, **kwargs)
-        self._answered = True
+        self._answered = True  # also on other machines, to which this object travels
+        _ANSWERED.add(self._host)
         return result
 
     return with_retries
@@ -104,6 +106,7 @@ class Storage:
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))
         self._filesystem, self._base = filesystem_of(self.root)
+        self._host = "/".join(self.root.split("/")[:3]) if is_uri(self.root) else ""
         self._answered = False
 
     @property

@@ -83,16 +83,20 @@ def test_requests_to_unreachable_storage_are_retried(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConnectionResetError):  # not retried, because the storage has never answered
         storage.read("a")
     storage.write("a", b"1")
+    storage.write("deep/a", b"2")
+    waited.clear()
     busy[:] = [OSError("SlowDown: reduce your request rate"), ConnectionResetError("away")]
     assert storage.read("a") == b"1"
     assert waited == [1, 2]
+    busy[:] = [ConnectionResetError("away")]
+    assert Storage("memory://away/deep").read("a") == b"2"  # another folder of what has answered
     busy[:] = [PermissionError("AccessDenied")]
     with pytest.raises(PermissionError):
         storage.read("a")
     busy[:] = [ConnectionResetError("away") for _ in range(20)]
     with pytest.raises(ConnectionResetError):
         storage.read("a")
-    assert waited == [1, 2, 1, 2, 4, 8, 16, 32]
+    assert waited == [1, 2, 1, 1, 2, 4, 8, 16, 32]
 
 
 def test_a_file_uri_is_a_plain_path(tmp_path: Path) -> None:
