@@ -83,7 +83,7 @@ def test_annotation_on_the_pools_of_its_kubernetes_file(exported_checkpoint: str
     write_clip(tmp_path / "clip.mp4", scene(12, size=(96, 72), face=64, seed=0))
     with nodes_of("jobs/kuberay/annotate.yaml") as cluster:
         places = ["--input", f"{tmp_path}/clip.mp4", "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"]
-        run(cluster, "annotate", *places, settings=["engine=ray", *ON_DEMAND])
+        run(cluster, "annotate", *places, "--workers", "2", settings=["engine=ray", *ON_DEMAND])
     assert pq.read_table(tmp_path / "out/videos.parquet")["status"].to_pylist() == ["ok"]
 
 
