@@ -167,6 +167,7 @@ def test_no_page_is_wider_than_a_phone(browser: Browser, report: Path, scheme: A
     context.close()
 
 
+@pytest.mark.slow  # because its limit holds only while nothing else runs
 def test_an_hour_is_zoomed_and_panned_without_a_wait(observed: Observed, tmp_path: Path) -> None:
     count = 108_000
     numbers = np.random.default_rng(0).random(count, np.float32)
