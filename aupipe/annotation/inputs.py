@@ -81,7 +81,8 @@ class Input:
         return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
 
 
-_COLUMNS = pa.schema([
+# The attributes of `Input`.
+INPUTS = pa.schema([
     *((name, pa.string()) for name in ("uri", "video_id", "signature", "refused")),
     ("start_s", pa.float64()), ("end_s", pa.float64()),
     ("further", pa.string()),  # as JSON; null if there is nothing
@@ -92,7 +93,7 @@ class Inputs(Sequence[Input]):
     """Inputs in columns, about 150 bytes each. An `Input` is made when it is asked for.
 
     Attributes:
-        table: one row per input; columns as the attributes of `Input`.
+        table: one row per input, as INPUTS.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -134,7 +135,7 @@ class Inputs(Sequence[Input]):
     def with_column(self, name: str, values: pa.ChunkedArray | pa.Array) -> Inputs:
         """Return the inputs with other values of a column."""
         number = self.table.schema.get_field_index(name)
-        return Inputs(self.table.set_column(number, _COLUMNS.field(name), values))
+        return Inputs(self.table.set_column(number, INPUTS.field(name), values))
 
     def sorted(self) -> Inputs:
         """Return the inputs in the order of their video_id, each once.
@@ -185,7 +186,7 @@ class _Found:
 
     def __init__(self) -> None:
         self._rows: list[tuple[str | float | None, ...]] = []
-        self._tables = [_COLUMNS.empty_table()]
+        self._tables = [INPUTS.empty_table()]
         self._count = 0
 
     def __len__(self) -> int:
@@ -215,8 +216,8 @@ class _Found:
     def _flush(self) -> None:
         if self._rows:
             columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)]
-            self._tables.append(pa.Table.from_arrays(arrays, schema=_COLUMNS))
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, INPUTS, strict=True)]
+            self._tables.append(pa.Table.from_arrays(arrays, schema=INPUTS))
             self._rows = []
 
 

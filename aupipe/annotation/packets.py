@@ -10,27 +10,25 @@ from __future__ import annotations
 import gc
 import json
 import time
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
 
+from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.extract import PART_CROPS
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
 from aupipe.annotation.pending import Pending, PendingVideo
-from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.retry import Unwatched, Watchdog, guard
-from aupipe.annotation.settings import AnnotateConfig, LimitsConfig, content_hash
+from aupipe.annotation.settings import LimitsConfig, content_hash
 from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
-from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
@@ -46,10 +44,19 @@ _UNLIMITED = {"attempts": 10**9, "kills": 10**9}  # A packet is never given up; 
 
 @dataclass(frozen=True)
 class Packet:
-    """Videos that are annotated together: the record of each, and its segments with their keys."""
+    """Videos that are annotated together.
+
+    Attributes:
+        generation: of the run.
+    """
 
     generation: int
-    videos: list[PendingVideo]
+    pending: Pending
+
+    @cached_property
+    def videos(self) -> list[PendingVideo]:
+        """The record of each video, and its segments with their keys."""
+        return self.pending.take(np.arange(len(self.pending.ids)))
 
     @property
     def key(self) -> str:
@@ -59,26 +66,16 @@ class Packet:
     @property
     def frames(self) -> int:
         """The expected number of frames."""
-        return sum(record.frames_expected or 0 for record, _ in self.videos)
+        return int(self.pending.frames.sum())
 
     def to_row(self) -> Row:
         """Return the packet as a row."""
-        videos = [
-            (record.to_row(), [SegmentTask(key, segment).to_row() for key, segment in segments])
-            for record, segments in self.videos
-        ]
-        # The driver holds the rows of all packets, and their texts repeat.
-        return {"packet": zlib.compress(json.dumps({"generation": self.generation, "videos": videos}).encode(), 1)}
+        return {"generation": self.generation, "videos": self.pending.to_bytes()}
 
     @classmethod
-    def from_row(cls, row: Row) -> Packet:
+    def from_row(cls, row: Row, keys: CacheKeys) -> Packet:
         """Read the packet from a row."""
-        packet = json.loads(zlib.decompress(row["packet"]))
-        videos = []
-        for record, rows in packet["videos"]:
-            tasks = [SegmentTask.from_row(each) for each in rows]
-            videos.append((VideoRecord.from_row(record), [(task.key, task.segment) for task in tasks]))
-        return cls(packet["generation"], videos)
+        return cls(row["generation"], Pending.from_bytes(row["videos"], keys))
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Se
     edges.append(len(rows))
 
     def packet(number: int) -> Packet:
-        return Packet(generation, pending.take(rows[edges[number] : edges[number + 1]]))
+        return Packet(generation, pending.subset(rows[edges[number] : edges[number + 1]]))
 
     return LazyList(len(edges) - 1, packet), rows
 
@@ -140,18 +137,16 @@ def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Se
 class AnnotatePacket:
     """The stage that annotates the videos of a packet and commits their tables. A video that fails is left out."""
 
-    def __init__(
-        self, models: ModelSet, storage: Storage, config: AnnotateConfig, decision: Decision, device: str = "cpu",
-        guarded: bool = True,
-    ) -> None:  # fmt: skip
-        self._storage, self._limits = storage, config.limits
+    def __init__(self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True) -> None:
+        models, config = keys.models, keys.config
+        self._keys, self._storage, self._limits = keys, storage, config.limits
         self._decode = Decode(config, storage, models.templates, guarded)
         self._encode = _EncodeInMemory(models, storage, config.batch_size, device)
-        self._finalize = Finalize(models.heads, storage, config, decision)
+        self._finalize = Finalize(models.heads, storage, config, keys.decision)
         self._attempt = guard(guarded)
 
     def __call__(self, row: Row) -> Row:
-        packet = Packet.from_row(row)
+        packet = Packet.from_row(row, self._keys)
         unlimited = self._limits.model_copy(update=_UNLIMITED)
         with self._attempt(self._storage, packet.key, unlimited, self._limits.stall_s) as watch:
             watch.pause()

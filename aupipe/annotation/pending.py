@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,15 +12,24 @@ import pyarrow.compute as pc
 
 from aupipe.annotation import probed
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Inputs
+from aupipe.annotation.inputs import INPUTS, Inputs
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.video_rows import VideoRows, take_rows
+from aupipe.annotation.video_rows import VideoRows, one_piece, take_rows
 from aupipe.errors import AupipeError
 
 # The record of a video to extract, and its segments with their keys, in time order.
 PendingVideo = tuple[VideoRecord, list[tuple[str, Segment]]]
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+
+
+# The columns of `Pending.to_bytes`. Repeated texts are plain ones, because a few rows may need a few texts of many.
+_RESULTS = [name for name in probed.SCHEMA.names if name != "video_id"]
+_BYTES = pa.schema([*INPUTS, *(_plain(probed.SCHEMA.field(name)) for name in _RESULTS)])
 
 
 class Pending(VideoRows[PendingVideo]):
@@ -49,6 +59,18 @@ class Pending(VideoRows[PendingVideo]):
         return [
             self._pending(video.signature or "", result) for video, result in zip(inputs, results, strict=True)
         ]  # fmt: skip
+
+    @classmethod
+    def from_bytes(cls, data: bytes, keys: CacheKeys) -> Pending:
+        """Read the videos of `to_bytes`."""
+        table = pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(zlib.decompress(data)), _BYTES)])
+        return cls(Inputs(table.select(INPUTS.names)), table.select(["video_id", *_RESULTS]), keys)
+
+    def to_bytes(self) -> bytes:
+        """Return the videos without changes of their records. Objects are made where these bytes are read."""
+        columns = [*self._inputs.table.itercolumns(), *self._results.select(_RESULTS).itercolumns()]
+        arrays = [one_piece(column.cast(field.type)) for column, field in zip(columns, _BYTES, strict=True)]
+        return zlib.compress(pa.RecordBatch.from_arrays(arrays, schema=_BYTES).serialize(), 1)
 
     def subset(self, rows: np.ndarray) -> Pending:
         """Return the videos of rows (n,), ascending."""

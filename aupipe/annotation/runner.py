@@ -75,10 +75,7 @@ class LocalRunner:
     decoders, encoders = 1, 0
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
-        keys = self._keys
-        stage = AnnotatePacket(
-            keys.models, self._storage, keys.config, keys.decision, self._device, self._guarded
-        )  # fmt: skip
+        stage = AnnotatePacket(self._keys, self._storage, self._device, self._guarded)
         return (stage(packet.to_row()) for packet in packets)
 
     @property

@@ -93,8 +93,8 @@ class Finalize(model_stages.Finalize):
 class AnnotatePacket(packets.AnnotatePacket):
     """The stage in an actor with one CPU; the models come from the object store."""
 
-    def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, decision: Decision) -> None:
-        super().__init__(ray.get(models), storage, config, decision)
+    def __init__(self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig) -> None:
+        super().__init__(CacheKeys(ray.get(models), config), storage)
         set_torch_threads(1)
 
 
@@ -153,7 +153,7 @@ class RayRunner:
             items.append(packet.to_row())
             frames += packet.frames
         rows = ray.data.from_items(items, override_num_blocks=len(items)).map(
-            AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config, self.keys.decision),
+            AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config),
             **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
             # One packet at a time, because a packet that waits for a busy actor could run on another one.
             compute=ActorPoolStrategy(size=min(self.decoders, len(items)), max_tasks_in_flight_per_actor=1),

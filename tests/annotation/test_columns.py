@@ -212,7 +212,7 @@ def test_a_clip_takes_a_bounded_memory(tmp_path: Path, monkeypatch: pytest.Monke
     )
     due = Pending(inputs, results.table(), keys())
     packets, _ = plan_packets(due, 6000, 1)
-    rows = sum(len(packet.to_row()["packet"]) for packet in packets)
+    rows = sum(len(packet.to_row()["videos"]) for packet in packets)
     done = [
         replace(
             record, status="ok", reason="", stat_signature=signature, head_key=digest, decide_key=digest,

@@ -21,7 +21,7 @@ from aupipe.commands.annotate import main
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.faults import fails
-from harness.pending import pending
+from harness.pending import keys, pending
 
 pytestmark = pytest.mark.unit
 NAMES = ["a", "b", "c"]
@@ -63,8 +63,8 @@ def stage(clips: Path, checkpoint: str, tmp_path: Path) -> tuple[AnnotatePacket,
     results = Probed.of(ProbeResult.from_row(probe(ProbeRequest(video).to_row())) for video in inputs)
     ((packet,), rows) = plan_packets(Pending(Inputs.of(inputs), results.table(), keys), 6000, 1)
     assert rows.tolist() == [0, 1, 2]
-    assert Packet.from_row(packet.to_row()) == packet
-    return AnnotatePacket(models, storage, config, keys.decision), packet, storage
+    assert Packet.from_row(packet.to_row(), keys) == packet
+    return AnnotatePacket(keys, storage), packet, storage
 
 
 @pytest.mark.parametrize("where", ["decode", "encode", "decide", "commit"])
@@ -126,4 +126,4 @@ def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> 
     planned, rows = plan_packets(pending({f"{number:06d}": count for number, count in enumerate(frames)}), limit, 1)
     assert len(rows) == sum(packets)
     assert [len(packet.videos) for packet in planned] == packets
-    assert Packet.from_row(planned[0].to_row()) == planned[0] if planned else True
+    assert Packet.from_row(planned[0].to_row(), keys()) == planned[0] if planned else True

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -130,8 +131,8 @@ def test_an_interrupted_run_writes_what_is_done(
 
     def terminated(self: LocalRunner, packets: Sequence[Packet]) -> Iterator[Row]:
         (packet,) = packets
-        for video in packet.videos[:2]:
-            yield from whole(self, [Packet(packet.generation, [video])])
+        for row in range(2):
+            yield from whole(self, [Packet(packet.generation, packet.pending.subset(np.array([row])))])
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:

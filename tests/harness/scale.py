@@ -259,7 +259,7 @@ class Workers:
         self._ends("plan")
         for row in rows:
             with self._working():
-                packet = Packet.from_row(row)
+                packet = Packet.from_row(row, self._keys)
                 with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
                     records = [self._done(record) for record, _ in packet.videos]
                     self._commit(records, packet.generation)
