@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -165,9 +166,11 @@ class _State:
 
     @classmethod
     def read(cls, inputs: Inputs, keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
-        committed = Ledger.read(storage)
-        committed.reconcile(inputs.ids.to_pylist() if prune else None)
-        inputs = with_signatures(inputs)
+        with ThreadPoolExecutor(1) as thread:  # Both wait for a disk or a store.
+            signed = thread.submit(with_signatures, inputs)
+            committed = Ledger.read(storage)
+            committed.reconcile(inputs.ids.to_pylist() if prune else None)
+            inputs = signed.result()
         return cls(inputs, committed, plan(inputs, committed, keys))
 
 

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Literal, overload
 
@@ -185,8 +186,9 @@ class _Found:
     """The inputs that are found one after another."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[str | float | None, ...]] = []
         self._tables = [INPUTS.empty_table()]
+        # Of files that are not in a table yet.
+        self._uris, self._ids, self._signatures = list[str](), list[str](), list[str | None]()
         self._count = 0
 
     def __len__(self) -> int:
@@ -194,31 +196,43 @@ class _Found:
 
     def add(self, uri: str, video_id: str, signature: str | None = None) -> None:
         """Add a file."""
-        self._add((_as_text(uri), _as_text(video_id), signature, "", None, None, None))
+        self.add_files([uri], [video_id], [signature])
+
+    def add_files(
+        self, uris: Sequence[str], video_ids: Sequence[str], signatures: Sequence[str | None] | None = None
+    ) -> None:
+        """Add files with these ids and signatures."""
+        self._uris += map(_as_text, uris)
+        self._ids += map(_as_text, video_ids)
+        self._signatures += [None] * len(uris) if signatures is None else signatures
+        self._count += len(uris)
+        if len(self._uris) >= BATCH:
+            self._flush()
 
     def add_all(self, inputs: Iterable[Input]) -> None:
         """Add inputs."""
-        for each in inputs:
-            further = json.dumps(dict(each.further)) if each.further else None
-            self._add((each.uri, each.video_id, each.signature, each.refused, each.start_s, each.end_s, further))
+        self._flush()
+        rows = iter(inputs)
+        while batch := list(islice(rows, BATCH)):
+            further = [json.dumps(dict(each.further)) if each.further else None for each in batch]
+            columns = [[getattr(each, name) for each in batch] for name in INPUTS.names[:-1]]
+            self._add_table([pa.array(*each) for each in zip([*columns, further], INPUTS.types, strict=True)])
+            self._count += len(batch)
 
     def inputs(self) -> Inputs:
         """Return all inputs, in the order in which they were added."""
         self._flush()
         return Inputs(pa.concat_tables(self._tables))
 
-    def _add(self, row: tuple[str | float | None, ...]) -> None:
-        self._rows.append(row)
-        self._count += 1
-        if len(self._rows) == BATCH:
-            self._flush()
-
     def _flush(self) -> None:
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, INPUTS, strict=True)]
-            self._tables.append(pa.Table.from_arrays(arrays, schema=INPUTS))
-            self._rows = []
+        if count := len(self._uris):
+            texts = [pa.array(each, pa.string()) for each in (self._uris, self._ids, self._signatures)]
+            others = [pa.nulls(count, INPUTS.field(name).type) for name in ("start_s", "end_s", "further")]
+            self._add_table([*texts, pa.repeat("", count), *others])
+            self._uris, self._ids, self._signatures = [], [], []
+
+    def _add_table(self, columns: Sequence[pa.Array]) -> None:
+        self._tables.append(pa.Table.from_arrays(columns, schema=INPUTS))
 
 
 _EXAMPLES = 3
@@ -384,17 +398,19 @@ def _search_folder(top: str, images: ImageRule, found: _Found) -> SkippedFiles:
         relative = os.path.relpath(folder, top)
         inside = "" if relative == "." else f"{relative}/"
         outside = os.path.join(folder, "")
+        videos: list[str] = []
         for name in sorted(names):
             if name in hidden:
                 continue
-            path = outside + name
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(path)):
-                found.add(path, inside + name)
+            _, dot, last = name.rpartition(".")
+            suffix = dot and dot + last.lower()
+            if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(outside + name)):
+                videos.append(name)
             elif suffix in IMAGE_SUFFIXES:
-                pictures.append((path, inside + name))
+                pictures.append((outside + name, inside + name))
             else:
-                skipped.add(path)
+                skipped.add(outside + name)
+        found.add_files([outside + name for name in videos], [inside + name for name in videos])
     _add_images(pictures, images, len(found) > before, top, found, skipped)
     for error in unreadable:
         found.add(str(error.filename), os.path.relpath(error.filename, top))

@@ -120,6 +120,7 @@ class Ledger:
     entries: dict[str, Entry] = field(default_factory=dict)
     table: pa.Table = field(default_factory=_COLUMNS.empty_table)
     _current: Committed | None = field(default=None, repr=False)
+    _valid: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
@@ -156,7 +157,7 @@ class Ledger:
             every = len(rows) == len(self.table)
             table = take_rows(self.table, rows)
             if every:  # Their order is of no importance here, and two copies would take twice the memory.
-                self.table = table
+                self.table, self._valid = table, np.arange(len(table))
             self._current = Committed(table, self.entries)
         return self._current
 
@@ -187,7 +188,7 @@ class Ledger:
         replaced = np.unique(codes[~is_valid])
         is_rest = np.isin(codes, replaced)
         rest, self.table = self.table.filter(pa.array(is_rest & is_valid)), self.table.filter(pa.array(~is_rest))
-        self._current = None
+        self._current = self._valid = None
         by_entry: dict[str, list[VideoRecord]] = {names[code]: [] for code in replaced.tolist()}
         for name, record in zip(rest["entry"].to_pylist(), record_columns.to_records(rest), strict=True):
             by_entry[name].append(record)
@@ -203,6 +204,11 @@ class Ledger:
 
     def _valid_rows(self) -> np.ndarray:
         """Return the row (n,) of the latest record of each video_id."""
+        if self._valid is None:
+            self._valid = self._latest_rows()
+        return self._valid
+
+    def _latest_rows(self) -> np.ndarray:
         codes = one_piece(self.table["video_id"]).dictionary_encode().indices.to_numpy()
         if len(codes) == 0 or len(codes) == codes.max() + 1:
             return np.arange(len(codes))
@@ -215,7 +221,7 @@ class Ledger:
         return np.sort(order[np.append(np.diff(codes[order]) != 0, True)])
 
     def _set(self, table: pa.Table) -> None:
-        self.table, self._current = table, None
+        self.table, self._current, self._valid = table, None, None
 
     def _pack(self) -> None:
         """Pack the entries that have a file each, if there are many."""

@@ -68,8 +68,11 @@ class Pending(VideoRows[PendingVideo]):
 
     def to_bytes(self) -> bytes:
         """Return the videos without changes of their records. Objects are made where these bytes are read."""
-        columns = [*self._inputs.table.itercolumns(), *self._results.select(_RESULTS).itercolumns()]
-        arrays = [one_piece(column.cast(field.type)) for column, field in zip(columns, _BYTES, strict=True)]
+        columns = [*self._inputs.table.itercolumns(), *(self._results[name] for name in _RESULTS)]
+        arrays = [
+            one_piece(column) if column.type == field.type else one_piece(column).cast(field.type)
+            for column, field in zip(columns, _BYTES, strict=True)
+        ]  # fmt: skip
         return zlib.compress(pa.RecordBatch.from_arrays(arrays, schema=_BYTES).serialize(), 1)
 
     def subset(self, rows: np.ndarray) -> Pending:

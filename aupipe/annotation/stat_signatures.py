@@ -6,10 +6,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation.inputs import Inputs, signature_in
 from aupipe.annotation.settings import content_hash
+from aupipe.annotation.video_rows import one_piece
 from aupipe.errors import ConfigError, MediaError, redact
 from aupipe.media.image_files import is_sequence, sequence_files
 from aupipe.storage import filesystem_of, is_uri
@@ -27,16 +29,13 @@ def with_signatures(inputs: Inputs) -> Inputs:
     with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
         for first in range(0, len(inputs), _FILES_TOGETHER):
             files = inputs.table.slice(first, _FILES_TOGETHER)
-            uris, signatures = files["uri"].to_pylist(), files["signature"].to_pylist()
-            missing = [number for number, signature in enumerate(signatures) if signature is None]
-            remote = [number for number in missing if is_uri(uris[number])]
-            requested = pool.map(stat_signature, [uris[number] for number in remote])
-            for number, signature in zip(remote, requested, strict=True):
-                signatures[number] = signature
-            for number in missing:
-                if signatures[number] is None:
-                    signatures[number] = stat_signature(uris[number])
-            found.append(pa.array(signatures, pa.string()))
+            is_missing = files["signature"].is_null()
+            missing = files["uri"].filter(is_missing)
+            is_local = pc.invert(pc.or_(pc.match_substring(missing, "://"), pc.ends_with(missing, "/")))
+            local = map(_signature_on_disk, missing.filter(is_local).to_pylist())
+            others = pool.map(stat_signature, missing.filter(pc.invert(is_local)).to_pylist())
+            signatures = pa.array((next(local if each else others) for each in is_local.to_pylist()), pa.string())
+            found.append(pc.replace_with_mask(one_piece(files["signature"]), one_piece(is_missing), signatures))
     return inputs.with_column("signature", pa.chunked_array(found, pa.string()))
 
 
@@ -48,13 +47,20 @@ def stat_signature(uri: str) -> str:
         except MediaError:  # it is probed, and the reason is recorded there
             return ""
         return content_hash(each) if all(signature for _, signature in each) else ""
+    if not is_uri(uri):
+        return _signature_on_disk(uri)
     try:
-        if not is_uri(uri):
-            status = os.stat(uri)
-            return f"{status.st_size}:{status.st_mtime_ns}"
         filesystem, path = filesystem_of(uri)
         return signature_in(filesystem.info(path))
-    except (OSError, UnicodeEncodeError, ConfigError):  # The probe reports the reason.
+    except (OSError, ConfigError):  # The probe reports the reason.
         return ""
     except BotoCoreError as error:
         raise ConfigError(redact(f"{uri}: {error}")) from None
+
+
+def _signature_on_disk(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no file, or a name that cannot be one; the probe reports the reason
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"

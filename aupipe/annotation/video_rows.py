@@ -133,10 +133,11 @@ def first_equal(values: pa.Array) -> np.ndarray:
 
 
 def take_rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Return rows (n,) of a table, each column in one piece. All rows in their order are not copied."""
-    if len(rows) == len(table) and bool((rows == np.arange(len(rows))).all()):
-        if all(column.num_chunks == 1 for column in table.itercolumns()):
-            return table
+    """Return rows (n,) of a table, each column in one piece. Consecutive rows share the memory of the table."""
+    is_run = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+    if is_run and all(column.num_chunks == 1 for column in table.itercolumns()):
+        return table.slice(rows[0], len(rows))
+    if is_run and len(rows) == len(table):
         columns = [one_piece(column) for column in table.itercolumns()]
     else:
         indices = pa.array(rows)

@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     memory.add_argument("--minutes", type=int, default=60, metavar="N", help="length of the long video, with sound")
     preprocess.add_argument("--crops", type=int, default=20_000, metavar="N", help="number of generated crops")
     rerun.add_argument("--clips", type=int, default=2000, metavar="N", help="number of generated clips, 3 frames each")
-    scale.add_argument("--clips", type=int, default=10_000, metavar="N", help="files of half a minute")
+    scale.add_argument("--clips", type=int, default=10_000, metavar="N", help="short files")
+    scale.add_argument("--seconds", type=float, default=30.0, metavar="S", help="length of a short file")
     scale.add_argument("--videos", type=int, default=0, metavar="N", help="long files beside them")
     scale.add_argument("--minutes", type=float, default=60.0, metavar="M", help="length of a long file")
     scale.add_argument("--remote", action="store_true", help="on a local S3 server, each request 20 ms late")
@@ -195,7 +196,9 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "memory": lambda args: _harness(args.name, "memory").measure(args.checkpoint, args.minutes),
     "preprocess": lambda args: [_harness(args.name, "preprocess").measure(args.crops)],
     "rerun": lambda args: _harness(args.name, "rerun").measure(args.checkpoint, args.clips),
-    "scale": lambda args: _harness(args.name, "scale").measure(args.clips, args.videos, args.minutes, args.remote),
+    "scale": lambda args: _harness(args.name, "scale").measure(
+        args.clips, args.seconds, args.videos, args.minutes, args.remote
+    ),
     "startup": lambda args: [_harness(args.name, "speed").startup(args.repeats)],
     "train": _train,
 }

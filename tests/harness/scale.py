@@ -48,17 +48,16 @@ from harness.proxy import Proxy, proxying
 from harness.s3_server import S3Server
 
 RUNS = ("first", "unchanged")
-CLIP_S = 30.0
 _FPS, _KEY_FRAMES = 25, 50  # frames per second, and frames from one key frame to the next
 _PER_FOLDER = 1000  # files of a folder of the archive
 LATENCY_S = 0.02  # added to each request to S3
 
 
-def measure(clips: int, videos: int, minutes: float, remote: bool) -> Iterator[dict[str, Any]]:
+def measure(clips: int, seconds: float, videos: int, minutes: float, remote: bool) -> Iterator[dict[str, Any]]:
     """Yield a line for each phase of a first run and of a second run of the unchanged archive, and their sums.
 
     Args:
-        clips: files of `CLIP_S` seconds.
+        clips, seconds: number and length of short files.
         videos, minutes: number and length of long files beside them.
         remote: archive and tables are on a local S3 server behind a latency of `LATENCY_S`; otherwise on disk.
 
@@ -79,14 +78,15 @@ def measure(clips: int, videos: int, minutes: float, remote: bool) -> Iterator[d
         files = write_archive(f"{root}/in", {"clip": clips, "long": videos}, server)
         for run in RUNS:
             lines = []
-            for line in _in_own_process(f"{root}/in", f"{root}/out", minutes, server, proxy):
+            for line in _in_own_process(f"{root}/in", f"{root}/out", seconds, minutes, server, proxy):
                 lines.append(line)
                 yield {"run": run, **line}
             base_mb, driver = lines[0]["peak_mb"], lines[1:]
             peak_mb = max(line["peak_mb"] for line in driver)
             requests = [line["requests"] for line in driver if line["requests"] is not None]
             yield {
-                "run": run, "files": files, "minutes": minutes if videos else None,
+                "run": run, "files": files, "clip_s": seconds if clips else None,
+                "minutes": minutes if videos else None,
                 **{name: round(sum(line[name] for line in driver), 2) for name in ("seconds", "cpu_s")},
                 "peak_mb": peak_mb, "kb_per_file": round((peak_mb - base_mb) * 1024 / files, 2),
                 "requests_per_file": round(sum(requests) / files, 2) if requests else None,
@@ -112,13 +112,13 @@ def write_archive(root: str, kinds: dict[str, int], server: S3Server | None) -> 
 
 
 def _in_own_process(
-    inputs: str, out: str, minutes: float, server: S3Server | None, proxy: Proxy | None
+    inputs: str, out: str, seconds: float, minutes: float, server: S3Server | None, proxy: Proxy | None
 ) -> Iterator[dict[str, Any]]:
     """Annotate in a new process, whose memory is the driver's alone. Yield the lines of its phases."""
     context = multiprocessing.get_context("spawn")
     received, sent = context.Pipe(duplex=False)
     environment = {} if server is None or proxy is None else server.environment | {"http_proxy": proxy.url}
-    process = context.Process(target=_annotate_unsynced, args=(inputs, out, minutes, environment, sent))
+    process = context.Process(target=_annotate_unsynced, args=(inputs, out, seconds, minutes, environment, sent))
     process.start()
     sent.close()
     counted = len(proxy.requests) if proxy else 0
@@ -140,11 +140,13 @@ def _annotate_unsynced(*arguments: Any) -> None:
         annotate_unread(*arguments)
 
 
-def annotate_unread(inputs: str, out: str, minutes: float, environment: dict[str, str], lines: Connection) -> None:
+def annotate_unread(
+    inputs: str, out: str, seconds: float, minutes: float, environment: dict[str, str], lines: Connection
+) -> None:
     """Annotate an archive that no worker reads, and send a line at the end of each phase.
 
     Args:
-        minutes: length of a long file.
+        seconds, minutes: length of a short and of a long file.
         environment: variables of the job.
 
     Raises:
@@ -162,7 +164,7 @@ def annotate_unread(inputs: str, out: str, minutes: float, environment: dict[str
     @contextmanager
     def open_workers(_: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[Runner]:
         clock.ends("list and plan")
-        yield Workers(keys, storage, minutes, clock.ends, clock.working)
+        yield Workers(keys, storage, seconds, minutes, clock.ends, clock.working)
 
     summary = annotate(job, open_workers)
     clock.ends("end")
@@ -220,11 +222,11 @@ class Workers:
     decoders, encoders = 1, 0
 
     def __init__(
-        self, keys: CacheKeys, storage: Storage, minutes: float,
+        self, keys: CacheKeys, storage: Storage, seconds: float, minutes: float,
         ends: Callable[[str], None] = lambda phase: None, working: Callable[[], Any] = nullcontext,
     ) -> None:  # fmt: skip
         self._keys, self._storage, self._ends, self._working = keys, storage, ends, working
-        self._durations_s = {"clip": CLIP_S, "long": 60.0 * minutes}
+        self._durations_s = {"clip": seconds, "long": 60.0 * minutes}
         config = keys.config
         self._segments = {
             kind: cut_into_segments(

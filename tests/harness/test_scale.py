@@ -21,15 +21,12 @@ class Lines(list[dict[str, Any]]):
 
 
 @pytest.mark.parametrize(("clips", "videos"), [(1, 0), (0, 1), (5, 2)])
-def test_all_files_are_annotated_and_then_unchanged(
-    clips: int, videos: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scale, "CLIP_S", 9.0)  # short enough for the packets of a small archive
+def test_all_files_are_annotated_and_then_unchanged(clips: int, videos: int, tmp_path: Path) -> None:
     archive, out = f"{tmp_path}/in", f"{tmp_path}/out"
     assert scale.write_archive(archive, {"clip": clips, "long": videos}, None) == clips + videos
     first, unchanged = Lines(), Lines()
     for lines in (first, unchanged):
-        scale.annotate_unread(archive, out, 5.0, {}, lines)  # type: ignore[arg-type]
+        scale.annotate_unread(archive, out, 9.0, 5.0, {}, lines)  # type: ignore[arg-type]
     phases = [line["phase"] for line in first]
     assert ("annotate" in phases, "extract" in phases, phases[-1]) == (clips > 0, videos > 0, "end")
     assert all(min(line["seconds"], line["cpu_s"], line["worker_s"]) >= 0 and line["peak_mb"] > 0 for line in first)
@@ -41,4 +38,4 @@ def test_all_files_are_annotated_and_then_unchanged(
 
 def test_no_files_are_an_error() -> None:
     with pytest.raises(ConfigError, match="no file"):
-        list(scale.measure(0, 0, minutes=1, remote=False))
+        list(scale.measure(0, 30.0, 0, minutes=1, remote=False))
