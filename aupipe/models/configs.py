@@ -53,6 +53,9 @@ class ExpressionTransferConfig(OutputsConfig):
 class ImageTransformerConfig(OutputsConfig):
     name: Literal["image_transformer"] = "image_transformer"
     backbone: str = "vit_base_patch16_224_miil"  # any VisionTransformer of timm
+    # A CNN, any name of `backbone.make`, whose map is the input of the ViT instead of the frame: a hybrid. Initial
+    # weights that a stage names are then those of the CNN.
+    cnn: str | None = None
     prompts: PromptConfig | None = None
 
 

@@ -37,5 +37,9 @@ class LogitsEncoder(FrameEncoder):
         return self._logits(frames)
 
     def _logits(self, frames: Tensor) -> Tensor:
-        pooled = self.backbone.pooled(self.backbone(frames))
+        pooled = self.pooled(frames)
         return torch.cat([self.get_submodule(name)(pooled) for name in self.outputs], dim=-1)
+
+    def pooled(self, frames: Tensor) -> Tensor:
+        """Return one vector per frame (B, C), the input of the heads."""
+        return self.backbone.pooled(self.backbone(frames))

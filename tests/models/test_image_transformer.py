@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -53,6 +54,19 @@ def test_weights_of_timms_network_fit_with_and_without_prompts(tmp_path: Any) ->
     for model, same in ((plain, True), (prompted, False)):
         pooled = model.encoder.backbone.pooled(model.encoder.backbone(frames))
         assert torch.allclose(pooled, expected, atol=1e-5) == same
+
+
+def test_a_hybrid_reads_the_map_of_a_cnn() -> None:
+    model = system(cnn="regnety_002", prompts={"length": 4}).encoder
+    frames = torch.randn(2, 3, 64, 64)
+    features = model.backbone(frames)
+    tokens = model.vit(features)
+    assert features.shape == (2, 368, 2, 2)
+    assert tokens.shape == (2, 1 + 4, 64)
+    assert torch.equal(model(frames), model.au(model.vit.pooled(tokens)))
+    assert model.vit.network.blocks.prompts.abs().max() <= math.sqrt(6 / (368 + 64))
+    moved = model.vit(features + 1)
+    assert not torch.allclose(tokens[:, 0], moved[:, 0])
 
 
 @pytest.mark.parametrize("name", ["resnet18", "no_such_network"])

@@ -47,10 +47,12 @@ def test_a_file_initializes_the_backbone_and_may_have_a_classifier(tmp_path: Pat
     assert all(torch.equal(got[k], v) for k, v in expected.items())
 
 
-def test_the_starter_model_initializes_the_backbone() -> None:
-    plan = recipe.read("multilabel_transformer", quick=True, overrides=["ablation=starter"])
-    system = build(plan.model, plan.input)
-    loaded = pretrained.load_pretrained(system, plan.stages["train"].init, setting="s")
+@pytest.mark.parametrize("name", [name for name in recipe.known() if name != "starter"])
+def test_the_starter_model_initializes_the_backbone(name: str) -> None:
+    plan = recipe.read(name, quick=True, overrides=["ablation=starter"])
+    first, *_ = plan.needed()
+    system = build(plan.model_of(first), plan.input)
+    loaded = pretrained.load_pretrained(system, plan.stages[first].init, setting="s")
     starter, card = checkpoint.load(default_models.SINGLE_NETWORK)
     assert same(system.encoder.get_submodule("backbone"), starter.encoder.get_submodule("backbone"))
     assert loaded == {name for name in system.state_dict() if name.startswith("encoder.backbone.")}

@@ -112,10 +112,10 @@ def test_rows_of_the_ablation(row: str, parts: tuple, circle: float, starts_from
 
 
 def test_unknown_ablation_names_the_allowed_ones() -> None:
-    with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full"):
+    with pytest.raises(ConfigError, match=r"ablation=glnt.*baseline, circle, glint, arl, lrp, full, starter"):
         recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
     with pytest.raises(ConfigError, match="no ablations"):
-        recipe.read("expression_transfer", quick=True, overrides=["ablation=full"])
+        recipe.read("starter", quick=True, overrides=["ablation=full"])
 
 
 def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:

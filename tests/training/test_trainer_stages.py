@@ -16,25 +16,35 @@ pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
 PEOPLE = "stages.{}.tasks.identity.data.videos_are_people=true"
 STAGES = [(name, stage) for name in recipe.known() for stage in recipe.read(name, quick=True).stages]
+STARTER = ["ablation=starter"]
+STARTER_STAGES = [
+    (name, stage)
+    for name in recipe.known()
+    if name != "starter"
+    for stage in recipe.read(name, quick=True, overrides=STARTER).needed()
+]
 
 
 # What the stages that freeze something learn; all others learn everything.
 LEARNT = {
     ("prompt_tuning", "base"): ("head.",),
     ("prompt_tuning", "prompts"): ("head.spatial.layers.prompts", "head.temporal.layers.prompts"),
-    ("prompt_tuning_vit", "train"): ("encoder.backbone.network.blocks.prompts", "encoder.au."),
+    ("prompt_tuning_vit", "train"): tuple(f"encoder.{each}" for each in ("backbone.network.blocks.prompts", "au.")),
+    ("prompt_tuning_vit", "train", *STARTER): tuple(
+        f"encoder.{each}" for each in ("vit.network.blocks.prompts", "au.")
+    ),
     ("multimodal", "audio"): ("head.",),
     ("multimodal", "sequence"): ("head.",),
 }
 
 
-def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
+def first_step(name: str, stage: str, index: FaceStore, *, quick: bool, row: tuple[str, ...] = ()) -> None:
     """Check that an optimizer step on a batch of 2 changes all trained parameters and nothing else."""
     identities = "identity" in recipe.read(name, quick=quick).stages[stage].tasks.named
     small = [f"stages.{stage}.batch=2", *([PEOPLE.format(stage)] if identities else [])]
     if stage == "prompts":
         small.append("stages.prompts.tasks.au.data.subset=1")
-    plan = recipe.read(name, quick=quick, overrides=small)
+    plan = recipe.read(name, quick=quick, overrides=[*row, *small])
     data = task_data.task_data(plan, stage, index)
     learner, optimizer = build_learner(plan, stage, data, None)
     one = trainer.Trainer(
@@ -47,7 +57,7 @@ def first_step(name: str, stage: str, index: FaceStore, *, quick: bool) -> None:
     optim.train_mode(one.model)
     for number, turn in enumerate(sampler.task_schedule(one.steps, "batch", epoch=0)[: len(one.loaders)]):
         assert one._step(turn[0], one._read_ahead([turn]), number).isfinite()
-    allowed = LEARNT.get((name, stage), ("",))
+    allowed = LEARNT.get((name, stage, *row), LEARNT.get((name, stage), ("",)))
     assert trained == {key for key, _ in one.learner.named_parameters() if key.startswith(allowed)}
     after = one.learner.state_dict()
     moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
@@ -66,6 +76,11 @@ def _learning(learner: Learner) -> set[str]:
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_every_quick_stage_takes_a_step(name: str, stage: str, index: FaceStore) -> None:
     first_step(name, stage, index, quick=True)
+
+
+@pytest.mark.parametrize(("name", "stage"), STARTER_STAGES)
+def test_every_stage_of_the_rows_with_a_starter_network_takes_a_step(name: str, stage: str, index: FaceStore) -> None:
+    first_step(name, stage, index, quick=True, row=tuple(STARTER))
 
 
 @pytest.mark.slow
