@@ -29,10 +29,11 @@ STARTER_STAGES = [
 LEARNT = {
     ("prompt_tuning", "base"): ("head.",),
     ("prompt_tuning", "prompts"): ("head.spatial.layers.prompts", "head.temporal.layers.prompts"),
-    ("prompt_tuning_vit", "train"): tuple(f"encoder.{each}" for each in ("backbone.network.blocks.prompts", "au.")),
-    ("prompt_tuning_vit", "train", *STARTER): tuple(
-        f"encoder.{each}" for each in ("vit.network.blocks.prompts", "au.")
-    ),
+    ("prompt_tuning_vit", "train"): ("encoder.backbone.network.blocks.prompts", "encoder.au."),
+    ("prompt_tuning_vit", "pretrain", *STARTER): ("encoder.vit.", "encoder.au."),
+    ("prompt_tuning_vit", "train", *STARTER): ("encoder.vit.network.blocks.prompts", "encoder.au."),
+    ("multilabel_transformer", "train", *STARTER): ("encoder.image.", "encoder.decoder."),
+    ("region_relation", "train", *STARTER): tuple(f"encoder.{each}." for each in ("lrp", "arl", "whole", "fusion")),
     ("multimodal", "audio"): ("head.",),
     ("multimodal", "sequence"): ("head.",),
 }
