@@ -34,6 +34,7 @@ class Person:
     Attributes:
         vertices: (V, 3), dm; the origin is the point midway between the eyes.
         skin: (rows, columns, 3) reflectance.
+        brows: the strokes that are painted on the skin.
         strands: (rows, columns, 3) reflectance of the hair.
         furrows: AU → (rows, columns), the fraction of the light that its furrows absorb at full intensity.
         colors: reflectance (3,) of the other parts, of the iris and of the glasses.
@@ -45,6 +46,7 @@ class Person:
 
     vertices: Floats
     skin: Floats
+    brows: skin_texture.Brows
     strands: Floats
     furrows: dict[str, Floats]
     colors: dict[str, Floats]
@@ -112,9 +114,11 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     has_cap = rng.random() < 0.06
     if has_cap or (hair.max() > 0.5 and rng.random() < 0.65):
         accessories["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
+    skin, brows = skin_texture.skin(rng, rig, traits, hair)
     return Person(
         vertices=vertices,
-        skin=skin_texture.skin(rng, rig, traits, hair),
+        skin=skin,
+        brows=brows,
         furrows=skin_texture.furrows(rng, traits),
         colors=colors,
         strands=skin_texture.strands(

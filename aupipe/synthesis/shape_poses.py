@@ -7,7 +7,6 @@ tighten twice as much as those of real faces.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,15 +15,17 @@ import numpy.typing as npt
 
 from aupipe import facs
 from aupipe.arrays import AnyFloats as Floats
-from aupipe.arrays import Ints32 as Ints
 from aupipe.synthesis import au_blendshapes, face_points
 from aupipe.synthesis.appearance import draw_identity
 from aupipe.synthesis.au_blendshapes import LipColumns
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.scene import draw_camera_distance, rotate_head
+from aupipe.synthesis.skin_texture import draw_brows
 from aupipe.synthesis.stills import ASYMMETRY, GAP_DM, draw_distractions, draw_intensity, draw_pose
 
 _INWARD_BROW = 0.25  # share of the rigs' inward movement of a lowered brow
+_OF_BROWS = np.array([name.startswith("brow") for name in face_points.NAMES])
+_LOWER_BROWS_DM = (0.0, 0.09)  # range by which a person's brows are lower than painted ones
 _STRENGTH: Mapping[str, Mapping[str, float]] = {"anny": {"AU01": 0.6, "AU07": 0.55}, "ict": {}}
 
 
@@ -48,46 +49,48 @@ def draw_poses(rigs: list[Rig], *, people: int, each: int, seed: int) -> ShapePo
     rng, heads = np.random.default_rng(seed), [_reduced(rig) for rig in rigs]
     points, intensity, at_rest = [], [], []
     for number in range(people):
-        rig, lips, eyes = heads[number % len(heads)]
-        strength = _STRENGTH[rig.name.split()[0]]
+        head = heads[number % len(heads)]
+        rig, strength = head.rig, _STRENGTH[head.rig.name.split()[0]]
         person = rig.shape(draw_identity(rng, rig).weights)
-        person = person - person[eyes].mean(axis=0)
-        count = len(face_points.NAMES)
-        at_rest.append(person[:count] * [1, -1, 1])
+        person = person - person[head.eyes].mean(axis=0)
+        places = head.points.places(draw_brows(rng))
+        lower = np.where(_OF_BROWS, rng.uniform(*_LOWER_BROWS_DM), 0.0)[:, None] * [0, -1, 0]
+        at_rest.append((places.of(person) + lower) * [1, -1, 1])
         for _ in range(each):
             drawn = draw_intensity(rng)
             moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
             moved = {name: value * strength.get(name, 1.0) for name, value in moves.items()}
             lean = {name: float(rng.normal(0, ASYMMETRY)) for name in moves}
             face = rig.shape(au_blendshapes.offset_weights(rig.actions, moved, lean), person)
-            drawn[facs.AUS.index("AU25")] = np.clip(lips.gap(face) / GAP_DM, 0, 1)
-            turned = rotate_head(face[:count], draw_pose(rng), np.ones(1))
+            drawn[facs.AUS.index("AU25")] = np.clip(head.lips.gap(face) / GAP_DM, 0, 1)
+            turned = rotate_head(places.of(face) + lower, draw_pose(rng), np.ones(1))
             distance = draw_camera_distance(rng)
             points.append(turned[:, :2] * [1, -1] * distance / (distance - turned[:, 2:]))
             intensity.append(drawn)
     return ShapePoses(np.array(points, np.float32), np.array(intensity, np.float32), np.array(at_rest, np.float32))
 
 
-def _reduced(rig: Rig) -> tuple[Rig, LipColumns, Ints]:
-    """Return a rig of the points, the lips' columns and the eyes only, in that order; the columns, and the eyes."""
-    lips = au_blendshapes.lip_columns(rig)
-    columns, eyes = (*lips.upper, *lips.lower), rig.parts["eyes"].vertices
-    alone: list[npt.NDArray[np.integer]] = list(np.concatenate([*columns, eyes])[:, None])
-    groups = [*face_points.vertices(rig), *alone]
-    members, lengths = np.concatenate(groups), np.array([len(group) for group in groups])
-    starts = np.cumsum([0, *lengths[:-1]])
+@dataclass(frozen=True)
+class _Head:
+    """A rig of the few vertices that the points, the gap between the lips and the place of the eyes depend on."""
 
-    def means(full: Floats) -> Floats:
-        return np.add.reduceat(full[members], starts) / lengths[:, None]
+    rig: Rig
+    points: face_points.RigPoints
+    lips: LipColumns
+    eyes: npt.NDArray[np.int64]
 
-    every, offsets = np.arange(len(groups), dtype=np.int32), {}
+
+def _reduced(rig: Rig) -> _Head:
+    points, lips, eyes = face_points.RigPoints(rig), au_blendshapes.lip_columns(rig), rig.parts["eyes"].vertices
+    kept = np.unique(np.concatenate([points.vertices(), eyes, *lips.upper, *lips.lower]))
+    every, offsets = np.arange(len(kept), dtype=np.int32), {}
     for name, (indices, deltas) in rig.offsets.items():
         full = np.zeros_like(rig.vertices, np.float32)
         full[indices] = deltas * ([_INWARD_BROW, 1, 1] if name.startswith("unit/browDown") else [1, 1, 1])
-        offsets[name] = (every, means(full).astype(np.float32))
-    first = len(face_points.NAMES)
-    ends = first + np.cumsum([0, *(len(column) for column in columns)])
-    placed = tuple(np.arange(start, stop, dtype=np.int32) for start, stop in itertools.pairwise(ends))
-    half = len(lips.upper)
-    small = replace(rig, vertices=means(rig.vertices), offsets=offsets)
-    return small, LipColumns(placed[:half], placed[half:]), np.arange(ends[-1], len(groups), dtype=np.int32)
+        offsets[name] = (every, full[kept])
+    small = replace(rig, vertices=rig.vertices[kept], offsets=offsets)
+    upper, lower = (
+        tuple(np.searchsorted(kept, column).astype(np.int32) for column in columns)
+        for columns in (lips.upper, lips.lower)
+    )
+    return _Head(small, points.renumbered(kept), LipColumns(upper, lower), np.searchsorted(kept, eyes))

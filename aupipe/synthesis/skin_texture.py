@@ -19,6 +19,7 @@ from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Rig
 TEXTURE_SIZE = (384, 768)  # Rows (height), columns (angle).
 EYE_HEIGHT_DM = EYES_DM[1]
 RADIUS_DM = 0.9  # Radius of the face about the axis; it converts angles to lengths.
+_INNER_END_DM = 0.12  # Distance of a brow's inner end from the middle of the face.
 
 # Furrows of an AU at full intensity, which FACS lists among the appearance changes: polylines of points (distance from
 # the middle of the face, height) in dm on the base shape, drawn on both sides.
@@ -58,6 +59,46 @@ class Traits:
     hair: Floats
 
 
+@dataclass(frozen=True)
+class Brows:
+    """The arched stroke of hair over each eye, thinner outwards; lengths in dm on the skin of the base shape.
+
+    Attributes:
+        length: from the inner to the outer end.
+        thickness: half of that of the inner end.
+        height: of the inner end above the eyes.
+        arch: further height of the stroke in its middle.
+    """
+
+    length: float
+    thickness: float
+    height: float
+    arch: float
+
+    def place(self, along: Floats, across: Floats) -> Floats:
+        """Return the distance from the middle of the face and the height (..., 2) of places in the stroke.
+
+        Args:
+            along: 0 at the inner end, 1 at the outer one.
+            across: 0 in the middle of the stroke, 1 at its upper edge.
+        """
+        return np.stack([_INNER_END_DM + along * self.length, self.middle(along) + across * self.half(along)], -1)
+
+    def middle(self, along: Floats) -> Floats:
+        """Return the height of the middle of the stroke."""
+        return EYE_HEIGHT_DM + self.height + self.arch * np.sin(along * 2.6)
+
+    def half(self, along: Floats) -> Floats:
+        """Return half of the thickness."""
+        return self.thickness * (1 - 0.55 * along)
+
+
+def draw_brows(rng: np.random.Generator) -> Brows:
+    """Return the brows of one random adult."""
+    length, thickness = rng.uniform(0.36, 0.44), rng.uniform(0.025, 0.055)
+    return Brows(length, thickness, height=rng.uniform(0.2, 0.25), arch=rng.uniform(0.02, 0.07))
+
+
 def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
     """Return a random mask (rows, columns), 0..1, of scalp hair from the forehead, past the ears, to the nape."""
     angle, height = _grid()
@@ -75,8 +116,12 @@ def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
     return _soft(height - line + 0.03 * _noise(rng, 48) + 0.04 * _noise(rng, 12), 0.08)
 
 
-def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Floats:
-    """Return the reflectance (rows, columns, 3) float32 of the skin. hair: a mask as returned by `hair_mask`."""
+def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> tuple[Floats, Brows]:
+    """Return the reflectance (rows, columns, 3) float32 of the skin, and the brows that are painted on it.
+
+    Args:
+        hair: a mask as returned by `hair_mask`.
+    """
     angle, height = _grid()
     arc = np.abs(angle) * RADIUS_DM
     man = traits.female < 0.5
@@ -95,10 +140,11 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> Fl
     else:
         lips = np.array([rng.uniform(0.25, 0.5), 0.05, rng.uniform(0.04, 0.12)])
     picture = _over(picture, lips, _bake(rig, rig.masks["lips"]) * rng.uniform(0.6, 1))
-    picture = _over(picture, traits.hair * 0.8, _brows(rng, arc, height) * rng.uniform(0.6, 0.95))
+    brows = draw_brows(rng)
+    picture = _over(picture, traits.hair * 0.8, _brows(brows, arc, height) * rng.uniform(0.6, 0.95))
     picture = _over(picture, traits.tone * 0.55, _bake(rig, rig.masks["eyelids"]) * rng.uniform(0, 0.5))
     strands = traits.hair * (1 + 0.35 * _noise(rng, 96))[..., None]
-    return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32)
+    return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32), brows
 
 
 def strands(rng: np.random.Generator, color: Floats, contrast: float) -> Floats:
@@ -135,14 +181,12 @@ def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:
     return jaw * rng.uniform(0.15, 0.85) * (1 + 0.3 * _noise(rng, 96)).clip(0, 1)
 
 
-def _brows(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
-    """Return a mask (rows, columns), 0..1: an arched stroke over each eye, thinner outwards."""
-    length, thickness = rng.uniform(0.36, 0.44), rng.uniform(0.025, 0.055)
-    from_inner_end = arc - 0.12
-    along = (from_inner_end / length).clip(0, 1)
-    middle = EYE_HEIGHT_DM + rng.uniform(0.2, 0.25) + rng.uniform(0.02, 0.07) * np.sin(along * 2.6)
-    across = _soft(thickness * (1 - 0.55 * along) - np.abs(height - middle), 0.03)
-    return across * _soft(from_inner_end, 0.05) * _soft(length - from_inner_end, 0.08)
+def _brows(brows: Brows, arc: Floats, height: Floats) -> Floats:
+    """Return a mask (rows, columns), 0..1, of the brows."""
+    from_inner_end = arc - _INNER_END_DM
+    along = (from_inner_end / brows.length).clip(0, 1)
+    across = _soft(brows.half(along) - np.abs(height - brows.middle(along)), 0.03)
+    return across * _soft(from_inner_end, 0.05) * _soft(brows.length - from_inner_end, 0.08)
 
 
 def _bake(rig: Rig, mask: Floats) -> Floats:

@@ -91,10 +91,10 @@ def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
     """Return `count` independent pictures of one person. The output is deterministic for a given seed."""
     rng = np.random.default_rng(seed)
     person, lips = draw_person(rng, rig), au_blendshapes.lip_columns(rig)
-    of_points = face_points.vertices(rig)
+    places = face_points.RigPoints(rig).places(person.brows)
     pictures = np.empty((count, size_px, size_px, 3), np.uint8)
     intensity = np.empty((count, len(facs.AUS)), np.float32)
-    gap_dm, points = np.empty(count), np.empty((count, len(of_points), 2), np.float32)
+    gap_dm, points = np.empty(count), np.empty((count, len(face_points.NAMES), 2), np.float32)
     for number in range(count):
         drawn, pose = draw_intensity(rng), draw_pose(rng)
         moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
@@ -103,8 +103,7 @@ def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
         gap_dm[number], intensity[number] = lips.gap(face), drawn
         renderer = Renderer(rig, person, draw_scene(rng, size_px), size_px=size_px)
         pictures[number] = renderer.frame(face, moves, int(rng.integers(2**31)), pose)
-        placed = renderer.placed(face, pose)
-        points[number] = [placed[each].mean(axis=0) for each in of_points]
+        points[number] = places.of(renderer.placed(face, pose))
     intensity[:, facs.AUS.index("AU25")] = (gap_dm / GAP_DM).clip(0, 1)
     au = present(intensity, gap_dm > au_blendshapes.LIPS_PARTED_DM)
     return Stills(pictures, au, intensity, points, person.traits)
