@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import Input, Inputs, SkippedFiles, find_inputs
+from aupipe.annotation.input_search import find_inputs
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.probe_cache import ProbeCache
@@ -30,6 +31,7 @@ from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.runner import LocalRunner, OpenRunner, Runner, local_runner, one_thread
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
+from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
 from aupipe.annotation.video_record import VideoRecord

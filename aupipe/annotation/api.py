@@ -22,7 +22,8 @@ from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.draw import draw_faces
 from aupipe.annotation.encode import Encoders
-from aupipe.annotation.inputs import Input, find_inputs
+from aupipe.annotation.input_search import find_inputs
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.config import load, merge

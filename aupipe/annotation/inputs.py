@@ -1,56 +1,19 @@
-"""Finding inputs: files, folders and patterns, on disk or at a URI, and manifests that list them.
-
-A manifest is CSV, TSV, Parquet or JSONL (an object a line), read by the rules of `aupipe.manifests`, with the column
-`uri` (relative to the manifest, absolute, or a URI) and, if wanted, `video_id`, `start_s` and `end_s` (seconds of media
-time; the end is not included; no value, or an end of `inf`, is no limit). Further columns are copied to
-videos.parquet.
-"""
+"""Inputs of a job in columns."""
 
 from __future__ import annotations
 
-import codecs
-import glob
 import json
-import math
-import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import PurePosixPath
-from typing import Any, Literal, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from aupipe.annotation.schema import VIDEOS
 from aupipe.annotation.video_rows import BATCH, one_piece, order_of, take_rows
-from aupipe.errors import ConfigError, ManifestError, redact
-from aupipe.hidden_files import is_hidden
-from aupipe.manifests import SUFFIXES, TextTable, read_table
-from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
-from aupipe.storage import filesystem_of, folder_and_name, is_http, is_s3, is_uri, local_path, objects_below
-
-# A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
-# because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
-# (drawings), .m4s (a stretch of a stream without its header), .lrv (GoPro's small copy of a video beside it) and .ogg
-# (sound). Images are taken by another rule, `ImageRule`.
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".mqv", ".3gp", ".3gpp", ".3g2", ".3gp2", ".k3g", ".f4v", ".ismv", ".mj2"}
-    | {".insv", ".360", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".xvid", ".amv", ".flv", ".ogv", ".ogm", ".mxf"}
-    | {".mpg", ".mpeg", ".mpe", ".mpv", ".mpv2", ".mp2v", ".m1v", ".m2v", ".m2p", ".vob", ".vro", ".evo", ".mod"}
-    | {".ts", ".m2ts", ".mts", ".m2t", ".tp", ".trp", ".tod", ".mpegts", ".wmv", ".asf", ".wm", ".dvr-ms", ".wtv"}
-    | {".h264", ".264", ".avc", ".h26l", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".vc1", ".ivf", ".obu"}
-    | {".mjpeg", ".mjpg", ".gif", ".apng", ".y4m", ".rm", ".rmvb", ".dv", ".dif", ".nut", ".dav"}
-    | {".gxf", ".lxf", ".cine", ".nsv", ".nuv", ".ty", ".ifv", ".kux", ".h261", ".h263"}
-)
-# Source code and tables also have these suffixes (TypeScript, Qt's translations, Modula-2, data interchange).
-_SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
-ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.images`
-_OURS = {"uri", "video_id", "start_s", "end_s"}
+from aupipe.errors import ConfigError, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +66,7 @@ class Inputs(Sequence[Input]):
     @classmethod
     def of(cls, inputs: Iterable[Input]) -> Inputs:
         """Return these inputs."""
-        found = _Found()
+        found = FoundInputs()
         found.add_all(inputs)
         return found.inputs()
 
@@ -182,7 +145,7 @@ def _inputs_of(table: pa.Table) -> list[Input]:
     ]  # fmt: skip
 
 
-class _Found:
+class FoundInputs:
     """The inputs that are found one after another."""
 
     def __init__(self) -> None:
@@ -202,8 +165,8 @@ class _Found:
         self, uris: Sequence[str], video_ids: Sequence[str], signatures: Sequence[str | None] | None = None
     ) -> None:
         """Add files with these ids and signatures."""
-        self._uris += map(_as_text, uris)
-        self._ids += map(_as_text, video_ids)
+        self._uris += map(text_of_name, uris)
+        self._ids += map(text_of_name, video_ids)
         self._signatures += [None] * len(uris) if signatures is None else signatures
         self._count += len(uris)
         if len(self._uris) >= BATCH:
@@ -235,352 +198,7 @@ class _Found:
         self._tables.append(pa.Table.from_arrays(columns, schema=INPUTS))
 
 
-_EXAMPLES = 3
-_SUFFIXES_SHOWN = 8
-
-
-@dataclass
-class SkippedFiles:
-    """Files and folders that were skipped below the folders that were named.
-
-    Attributes:
-        suffixes: the number of files by suffix, in lower case; "" for files without one.
-        examples: the first few of these files.
-        hidden: the number of hidden and system files and folders; such a folder is not opened and counts once.
-        hidden_examples: the first few of them.
-        images: how many of the files are images that could be inputs.
-    """
-
-    suffixes: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
-    hidden: int = 0
-    hidden_examples: list[str] = field(default_factory=list)
-    images: int = 0
-
-    @property
-    def files(self) -> int:
-        """The number of files that are neither inputs nor hidden."""
-        return self.suffixes.total()
-
-    def add(self, path: str) -> None:
-        """Count a file that is no input by its suffix."""
-        self.images += has_image_suffix(path)
-        self.suffixes[_as_text(os.path.splitext(path)[1].lower())] += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(_as_text(path))
-
-    def hide(self, path: str) -> None:
-        """Count a hidden or system file or folder."""
-        self.hidden += 1
-        if len(self.hidden_examples) < _EXAMPLES:
-            self.hidden_examples.append(_as_text(path))
-
-    def __add__(self, other: SkippedFiles) -> SkippedFiles:
-        return SkippedFiles(
-            self.suffixes + other.suffixes, (self.examples + other.examples)[:_EXAMPLES],
-            self.hidden + other.hidden, (self.hidden_examples + other.hidden_examples)[:_EXAMPLES],
-            self.images + other.images,
-        )  # fmt: skip
-
-    def text(self) -> str:
-        """Return a description in one line; "" if nothing was skipped."""
-        parts = []
-        if self.files:
-            ordered = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
-            kinds = [f"{count} {suffix or 'without suffix'}" for suffix, count in ordered[:_SUFFIXES_SHOWN]]
-            if more := sum(count for _, count in ordered[_SUFFIXES_SHOWN:]):
-                kinds.append(f"{more} with other suffixes")
-            parts.append(f"{self.files} other files skipped: {', '.join(kinds)} ({_first(self.examples)})")
-        if self.images:
-            parts.append(
-                f"{self.images} of them are images; take them with --set images=each (every image is an input) or "
-                "--set images=sequence (the images of a folder are one)"
-            )
-        if self.hidden:
-            parts.append(f"{self.hidden} hidden or system files and folders skipped ({_first(self.hidden_examples)})")
-        return "; ".join(parts)
-
-    def record(self) -> dict[str, Any]:
-        """Return the counts for run.json."""
-        return {
-            "files": self.files,
-            "suffixes": dict(sorted(self.suffixes.items())),
-            "images": self.images,
-            "first": [redact(path) for path in self.examples],
-            "hidden": self.hidden,
-            "hidden_first": [redact(path) for path in self.hidden_examples],
-        }
-
-
-def _first(paths: Sequence[str]) -> str:
-    return "first: " + ", ".join(redact(path) if path.isprintable() else repr(redact(path)) for path in paths)
-
-
-def find_inputs(
-    named: Sequence[str], limit: int | None = None, images: ImageRule = "auto"
-) -> tuple[Inputs, SkippedFiles]:
-    """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
-
-    A path that does not exist is kept, because it becomes a row with the reason `not_found`.
-
-    Args:
-        images: which images of folders are inputs, as `AnnotateConfig.images`.
-
-    Raises:
-        ConfigError: a folder without inputs, a pattern without matches, two inputs with one id, no access.
-        ManifestError: a manifest that cannot be read.
-    """
-    found, skipped = _Found(), SkippedFiles()
-    for argument in named:
-        skipped += _search(argument, images, found)
-    inputs = found.inputs().sorted()
-    return inputs if limit is None else inputs[:limit], skipped
-
-
-def _search(argument: str, images: ImageRule, found: _Found) -> SkippedFiles:
-    """Find the inputs that one argument names. Return what it skips."""
-    if not argument:
-        raise ConfigError("--input '': an empty name")
-    argument = local_path(argument)
-    if argument.lower().endswith(SUFFIXES):
-        found.add_all(_listed(argument))
-        return SkippedFiles()
-    if images == "sequence" and has_image_suffix(argument) and not glob.has_magic(argument):
-        raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
-    if is_uri(argument):
-        return _search_remote(argument, images, found)
-    if os.path.isdir(argument):
-        return _search_folder(argument, images, found)
-    if glob.has_magic(argument) and not os.path.lexists(argument):
-        visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
-        return _joined([_search(match, images, found) for match in visible], hidden, argument)
-    found.add(argument, os.path.basename(argument))
-    return SkippedFiles()
-
-
-def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], SkippedFiles]:
-    """Return the matches of a pattern without hidden and system names, unless the pattern itself names them."""
-    parts = pattern.split("/")
-    with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
-    visible, hidden = [], SkippedFiles()
-    for match in sorted(matches):
-        unasked = [part for part in match.split("/") if is_hidden(part) and part not in parts]
-        if all(with_dots and part.startswith(".") for part in unasked):
-            visible.append(match)
-        else:
-            hidden.hide(match)
-    return visible, hidden
-
-
-def _joined(matches: Sequence[SkippedFiles], hidden: SkippedFiles, pattern: str) -> SkippedFiles:
-    if not matches:
-        raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
-    return sum(matches, hidden)
-
-
-def _search_folder(top: str, images: ImageRule, found: _Found) -> SkippedFiles:
-    """Find the inputs below a folder, through links; a folder that cannot be read is an input with a reason."""
-    pictures: list[tuple[str, str]] = []
-    skipped = SkippedFiles()
-    seen: set[str] = set()
-    unreadable: list[OSError] = []
-    before = len(found)
-    for folder, below, names in os.walk(top, onerror=unreadable.append, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # The link leads to a folder that has been searched.
-            below.clear()
-            continue
-        seen.add(real)
-        hidden = {name for name in (*below, *names) if is_hidden(name)}
-        for name in sorted(hidden):
-            skipped.hide(os.path.join(folder, name))
-        below[:] = sorted(name for name in below if name not in hidden)
-        relative = os.path.relpath(folder, top)
-        inside = "" if relative == "." else f"{relative}/"
-        outside = os.path.join(folder, "")
-        videos: list[str] = []
-        for name in sorted(names):
-            if name in hidden:
-                continue
-            _, dot, last = name.rpartition(".")
-            suffix = dot and dot + last.lower()
-            if suffix in VIDEO_SUFFIXES and not (suffix in _SUFFIXES_OF_TEXT_TOO and _is_text(outside + name)):
-                videos.append(name)
-            elif suffix in IMAGE_SUFFIXES:
-                pictures.append((outside + name, inside + name))
-            else:
-                skipped.add(outside + name)
-        found.add_files([outside + name for name in videos], [inside + name for name in videos])
-    _add_images(pictures, images, len(found) > before, top, found, skipped)
-    for error in unreadable:
-        found.add(str(error.filename), os.path.relpath(error.filename, top))
-    _check_found(len(found) - before, skipped, top)
-    return skipped
-
-
-def _add_images(
-    pictures: Sequence[tuple[str, str]], rule: ImageRule, with_videos: bool, top: str, found: _Found,
-    skipped: SkippedFiles,
-) -> None:  # fmt: skip
-    """Add the inputs that images below a folder are by the rule; count those that are skipped.
-
-    Args:
-        pictures: path or URI of each image, and its path below `top`.
-        with_videos: whether videos are below `top` too.
-    """
-    if rule == "skip" or (rule == "auto" and with_videos):
-        for path, _ in pictures:
-            skipped.add(path)
-    elif rule != "sequence":
-        for path, name in pictures:
-            found.add(path, name)
-    else:
-        folders = {path.rpartition("/")[0]: name.rpartition("/")[0] for path, name in pictures}
-        for folder, name in folders.items():
-            found.add(sequence_uri(folder), name or _name_in(top))
-
-
-def _is_text(path: str) -> bool:
-    """Return whether a file begins with text. No video with one of the ambiguous suffixes does."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(1024)
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # The last character may be incomplete.
-    except (OSError, UnicodeDecodeError):  # An unreadable file becomes an input with a reason.
-        return False
-    return bool(head) and b"\0" not in head
-
-
-def _search_remote(uri: str, images: ImageRule, found: _Found) -> SkippedFiles:
-    """Find the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
-    suffix = PurePosixPath(uri).suffix.lower()
-    is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
-    if is_file or is_http(uri):
-        found.add(uri, _name_in(uri))
-        return SkippedFiles()
-    protocol = uri.partition("://")[0]
-    try:
-        filesystem, top = filesystem_of(uri)
-        filesystem.invalidate_cache()  # A second listing in a run finds what has changed since the first.
-        if glob.has_magic(top) and not filesystem.exists(top):
-            visible, hidden = _split_hidden(filesystem.glob(top), top)
-            matches = [_search_remote(f"{protocol}://{path}", images, found) for path in visible]
-            return _joined(matches, hidden, uri)
-        files: Iterable[tuple[str, dict[str, Any]]] = ()
-        if is_s3(uri):
-            files = objects_below(filesystem, top)
-        elif filesystem.isdir(top):
-            files = sorted(filesystem.find(top, detail=True).items())
-        before = len(found)
-        skipped = _add_listed(files, protocol, str(top).rstrip("/"), images, found)
-    except (OSError, ValueError, ImportError, BotoCoreError) as error:
-        raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
-    if skipped is None:  # no folder
-        found.add(uri, _name_in(uri))
-        return SkippedFiles()
-    _check_found(len(found) - before, skipped, uri)
-    return skipped
-
-
-def _add_listed(
-    files: Iterable[tuple[str, Mapping[str, Any]]], protocol: str, top: str, images: ImageRule, found: _Found
-) -> SkippedFiles | None:
-    """Add the inputs among the files below a remote folder. Return what is skipped; None if there is no file.
-
-    Args:
-        files: path and description of each, in the order of the paths.
-    """
-    pictures: list[tuple[str, str]] = []
-    skipped: SkippedFiles | None = None
-    hidden_folders: set[str] = set()
-    before = len(found)
-    for path, info in files:
-        skipped = skipped or SkippedFiles()
-        name = path[len(top) + 1 :]
-        parts = name.split("/")
-        first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
-        if first_hidden is not None:
-            hidden_folders.add("/".join(parts[: first_hidden + 1]))
-            continue
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in VIDEO_SUFFIXES:
-            found.add(f"{protocol}://{path}", name, signature_in(info) or None)
-        elif suffix in IMAGE_SUFFIXES:
-            pictures.append((f"{protocol}://{path}", name))
-        else:
-            skipped.add(f"{protocol}://{path}")
-    if skipped is not None:
-        for name in sorted(hidden_folders):
-            skipped.hide(f"{protocol}://{top}/{name}")
-        _add_images(pictures, images, len(found) > before, f"{protocol}://{top}", found, skipped)
-    return skipped
-
-
-def _name_in(place: str) -> str:
-    """Return the last part of a path or URI, without the query of a web address, which may hold secrets."""
-    path = re.split(r"[?#]", place)[0] if is_http(place) else place
-    return path.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _check_found(count: int, skipped: SkippedFiles, top: str) -> None:
-    if not count:
-        raise ConfigError(
-            f"{top}: no video or image in this folder ({skipped.text() or '0 other files'}); "
-            "name a file to try it anyway"
-        )
-
-
-def _listed(path: str) -> Iterator[Input]:
-    """Yield the inputs of a manifest."""
-    storage, name = folder_and_name(path)
-    table = read_table(storage, name, "uri", _OURS)
-    if not len(table):
-        raise ManifestError(f"{path} names no video; give each video's path in the column `uri`")
-    further = table.columns.keys() - _OURS
-    if taken := further & set(VIDEOS.names):
-        raise ManifestError(f"{path}: videos.parquet has a column {min(taken)!r} of its own; give yours another name")
-    for row in range(len(table)):
-        place = _as_text(table.place("uri", row))
-        start_s, end_s = (_seconds(table, column, row) for column in ("start_s", "end_s"))
-        absolute = is_uri(place) or os.path.isabs(place)
-        video_id = table.text("video_id", row) or (_name_in(place) if absolute else place)
-        yield Input(
-            place if absolute else storage.path(place), video_id, start_s, end_s,
-            {column: values[row] for column, values in table.columns.items() if column in further},
-            _refused(video_id, start_s, end_s),
-        )  # fmt: skip
-
-
-def _seconds(table: TextTable, column: str, row: int) -> float | None:
-    """Return a limit in seconds; None if there is none."""
-    try:
-        seconds = table.number(column, row)
-    except ValueError:
-        seconds = math.nan
-    if seconds == (math.inf if column == "end_s" else -math.inf):
-        return None
-    if seconds is not None and not math.isfinite(seconds):
-        cell = table.columns[column][row]
-        raise ManifestError(f"{table.where(row)} has {column} {cell!r}; allowed are seconds, as 3723.5, or nothing")
-    return seconds
-
-
-def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
-    parts = video_id.replace("\\", "/").split("/")
-    if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
-        return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
-    if end_s is not None and end_s <= (start_s or 0.0):
-        return f"bad_range: it ends at {end_s:g} s, before it begins"
-    return ""
-
-
-def signature_in(info: Mapping[str, Any]) -> str:
-    """Return the size and the ETag or modification time in fsspec's description of a file; "" if it has neither."""
-    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
-    return f"{info.get('size')}:{changed}" if changed else ""
-
-
-def _as_text(name: str) -> str:
+def text_of_name(name: str) -> str:
     """Return a name as text for tables. Invalid UTF-8 becomes \\x.., and such a name does not open the file."""
     if name.isascii():
         return name

@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Sequence
 
-from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.summary import write_videos
 from aupipe.annotation.video_record import VideoRecord

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from aupipe import facs
-from aupipe.annotation.inputs import ImageRule
+from aupipe.annotation.input_search import ImageRule
 from aupipe.config import Inference, Resources, Section
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces.align import AlignmentConfig

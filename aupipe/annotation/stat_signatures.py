@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from aupipe.annotation.inputs import Inputs, signature_in
+from aupipe.annotation.input_search import signature_in
+from aupipe.annotation.inputs import Inputs
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_rows import one_piece
 from aupipe.errors import ConfigError, MediaError, redact

@@ -19,10 +19,11 @@ import aupipe
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.annotation.faults import LOGS, is_internal
-from aupipe.annotation.inputs import Inputs, SkippedFiles
+from aupipe.annotation.inputs import Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.settings import content_hash
+from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, take_rows
 from aupipe.errors import redact

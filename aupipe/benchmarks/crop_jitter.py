@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.input_search import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, similarity
 from aupipe.faces.detect import Detector, DetectorConfig

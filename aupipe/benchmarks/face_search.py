@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.input_search import find_inputs
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detections, Detector, DetectorConfig, iou
 from aupipe.faces.search import FaceSearch

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation.inputs import ImageRule, SkippedFiles, find_inputs
+from aupipe.annotation.input_search import ImageRule, find_inputs
+from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
 
 pytestmark = pytest.mark.unit

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger
-from aupipe.annotation.inputs import Input, Inputs, SkippedFiles
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
+from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.summary import Summary, write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import MediaError

@@ -14,7 +14,7 @@ import pytest
 import s3fs
 
 from aupipe import storage
-from aupipe.annotation.inputs import find_inputs
+from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
