@@ -8,8 +8,9 @@ openface   VIDEO_ID.csv           OpenFace 2's columns, except those of the eyes
                                   5 times the intensity above the face at rest
 events     VIDEO_ID.csv           every column of the events table
 elan       VIDEO_ID.eaf           the events as tiers of ELAN, one per face and AU
-abaw       VIDEO_ID.txt           the track file of the ABAW challenge: 0 or 1 per frame and AU for the most frequent
-                                  face; a frame without it takes the values of the nearest frame with it
+abaw       VIDEO.txt              the track file of the ABAW challenge, 0 or 1 per frame and AU, of the largest face of
+                                  each frame; where frames have several, also VIDEO_left.txt and VIDEO_right.txt of the
+                                  two largest; as `submit.py --annotation` chooses and fills them
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.affwild2 import submission
+from aupipe.affwild2.layout import track_name
 from aupipe.annotation import elan
+from aupipe.annotation.challenge import people_predictions
 from aupipe.annotation.schema import INTENSITY, MEMBERS, POSE, PROB
 from aupipe.storage import Storage
 
+Form = Callable[[pa.Table, pa.Table], dict[str, bytes]]  # frames and events of a video → its files by name
 _LONGEST_NAME = 255  # bytes
 
 # OpenFace 2's columns between `success` and the AUs, without the outlines of the eyes. Readers such as py-feat's
@@ -53,9 +57,9 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
     """
     video_id = PurePosixPath(frames["video_id"][0].as_py())
     for form in forms:
-        make, suffix = FORMS[form]
-        name = video_id.with_suffix(suffix) if form == "abaw" else PurePosixPath(f"{video_id}{suffix}")
-        storage.write(f"export/{form}/{'/'.join(map(_short, name.parts))}", make(frames, events))
+        for name, data in FORMS[form](frames, events).items():
+            parts = map(_short, video_id.with_name(name).parts)
+            storage.write(f"export/{form}/{'/'.join(parts)}", data)
 
 
 def _short(name: str) -> str:
@@ -118,16 +122,17 @@ def _openface_aus() -> list[str]:
     ]
 
 
-def _abaw(frames: pa.Table, _: pa.Table) -> bytes:
+def _abaw(frames: pa.Table, _: pa.Table) -> dict[str, bytes]:
+    video = PurePosixPath(frames["video_id"][0].as_py()).stem
     count = int(frames["frame"].to_numpy().max()) + 1
-    predicted = frames.filter(frames[facs.AUS[0]].is_valid())
-    if len(predicted) == 0:
-        return submission.write_track(np.zeros((count, len(facs.AUS)), bool)).encode()
-    ids, counts = np.unique(predicted["face_id"].to_numpy(), return_counts=True)
-    of_face = predicted.filter(pc.equal(predicted["face_id"], int(ids[counts.argmax()])))
-    decided = np.stack([of_face[au].to_numpy(zero_copy_only=False) for au in facs.AUS], axis=1).astype(np.float64)
-    predictions = submission.TrackPredictions(of_face["frame"].to_numpy().astype(np.int64) + 1, decided)
-    return submission.write_track(submission.fill(predictions, count, 0) >= 0.5).encode()
+    faces = frames.filter(frames[facs.AUS[0]].is_valid())["frame"].to_numpy()
+    people = [("",), ("left", "right")] if len(faces) > len(np.unique(faces)) else [("",)]
+    tracks = {
+        track_name(video, person): decisions
+        for together in people for person, decisions in people_predictions(frames, together).items()
+    }  # fmt: skip
+    filled = submission.fill_tracks(tracks, dict.fromkeys(tracks, count))
+    return {f"{track}.txt": submission.write_track(each >= 0.5).encode() for track, each in filled.items()}
 
 
 def _bytes(table: pa.Table) -> bytes:
@@ -145,10 +150,17 @@ def _elan(frames: pa.Table, events: pa.Table) -> bytes:
     return elan.document(frames["video_id"][0].as_py(), times_s, events)
 
 
-FORMS: dict[str, tuple[Callable[[pa.Table, pa.Table], bytes], str]] = {
-    "csv": (_csv, ".csv"),
-    "openface": (_openface, ".csv"),
-    "events": (_events, ".csv"),
-    "elan": (_elan, ".eaf"),
-    "abaw": (_abaw, ".txt"),
+def _file(suffix: str, make: Callable[[pa.Table, pa.Table], bytes]) -> Form:
+    """Return a format with one file, whose name is that of the video and a suffix."""
+    return lambda frames, events: {
+        f"{PurePosixPath(frames['video_id'][0].as_py()).name}{suffix}": make(frames, events)
+    }  # fmt: skip
+
+
+FORMS: dict[str, Form] = {
+    "csv": _file(".csv", _csv),
+    "openface": _file(".csv", _openface),
+    "events": _file(".csv", _events),
+    "elan": _file(".eaf", _elan),
+    "abaw": _abaw,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import submission
 from aupipe.annotation.export import export
-from aupipe.annotation.schema import EVENTS, INTENSITY, PROB, frames_schema
+from aupipe.annotation.schema import BOX, EVENTS, INTENSITY, PROB, frames_schema
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -28,6 +29,8 @@ def exported(tmp_path: Path) -> Path:
         told = dict.fromkeys(facs.AUS, on) | dict.fromkeys(PROB, 0.9) | dict.fromkeys(INTENSITY, 0.8 if on else 0.1)
         geometry = {"landmarks": [float(n) for n in range(10)], "detector_score": 0.75, "status": "ok"}
         geometry |= {"pose_yaw": 90.0, "pose_pitch": -45.0, "pose_roll": 0.0}
+        size = (40.0, 30.0)[face_id]  # of the box; face 0, the larger one, is on the left
+        geometry |= dict(zip(BOX, ((10.0, 60.0)[face_id], 10.0, size, size), strict=True)) | {"frame_width": 100}
         return {"frame": frame, "time_s": frame / 25, "face_id": face_id, "votes_raw": [0.5] * 24} | told | geometry
 
     rows = [face(0, 0, True), face(1, 0, True), face(1, 1, False), {"frame": 2, "time_s": 0.08, "status": "no_face"}]
@@ -72,11 +75,24 @@ def test_openface_columns(exported: Path) -> None:
         assert table[name].isna().all()
 
 
-def test_abaw_has_a_line_a_frame_of_the_face_seen_most(exported: Path) -> None:
-    text = Path(str(exported / 'a "b".txt').format("abaw")).read_text()
-    decided = submission.read_track(text, 5)
-    assert decided[:, 6].tolist() == [True, True, True, False, False]
-    assert io.StringIO(text).readline().startswith("AU1,AU2")
+def test_abaw_has_a_file_for_each_person(exported: Path) -> None:
+    tracks = {}
+    for name in ("", "_left", "_right"):
+        text = Path(str(exported / f'a "b"{name}.txt').format("abaw")).read_text()
+        assert io.StringIO(text).readline().startswith("AU1,AU2")
+        tracks[name] = submission.read_track(text, 5)[:, 6].tolist()
+    # Frames without a face take the nearest one; on a tie the earlier one.
+    assert tracks == {"": [True, True, True, False, False]} | {
+        "_left": [True, True, True, False, False], "_right": [False] * 5
+    }  # fmt: skip
+
+
+def test_abaw_has_one_file_for_a_single_person(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"video_id": "a.mp4", "frame": number, "status": "no_face"} for number in range(3)]
+    export(Storage(tmp_path), ("abaw",), pa.Table.from_pylist(rows, schema=frames_schema()), EVENTS.empty_table())
+    (file,) = (tmp_path / "export/abaw").iterdir()
+    assert file.name == "a.txt"
+    assert not submission.read_track(file.read_text(), 3).any()
 
 
 def test_events_are_a_table_of_their_own(exported: Path) -> None:
