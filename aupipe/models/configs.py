@@ -160,11 +160,8 @@ class RegionRelationConfig(Section):
 
 class GeometryConfig(Section):
     name: Literal["geometry"] = "geometry"
-    backbone: str = "regnety_002"  # of both networks, any of timm with feature maps
-    size_px: int = Field(default=80, ge=32)  # Width and height of the pictures that both networks see.
-    # Left, top and side of the square of the input that the network of the picture sees.
-    appearance_box_px: tuple[int, int, int] = (4, 9, 83)
-    points: int = Field(default=99, ge=3)  # of the face, which the other network finds
+    backbone: str = "regnety_002"  # any of timm with feature maps
+    points: int = Field(default=99, ge=3)  # of the face
     hidden: tuple[PositiveInt, ...] = (256, 128)  # of the layers from points to AUs
     dropout: float = Field(default=0.1, ge=0, lt=1)  # of these layers
 

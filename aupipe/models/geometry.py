@@ -1,9 +1,9 @@
 """Geometry and appearance: AUs from the shape that the points of a face form, and from the picture itself.
 
-A network finds dense points. These can be learned from rendered faces alone, with an uncertainty for each, because
-labels of rendered faces are exact (Wood et al.: 3D Face Reconstruction with Dense Landmarks, 2022, arXiv 2204.02776).
-Layers that see only the points read the AUs, so they are trained on poses of the heads that are not rendered
-(`aupipe.synthesis.train_geometry`). The logits are weighted means of theirs and those of a network of the picture.
+One network finds dense points and reads AUs from the same features. Points can be learned from rendered faces alone,
+with an uncertainty for each, because labels of rendered faces are exact (Wood et al.: 3D Face Reconstruction with Dense
+Landmarks, 2022, arXiv 2204.02776). Layers that see only the points read the AUs too; they are trained on poses of the
+heads that are not rendered (`aupipe.synthesis.train_geometry`). The logits are weighted means of both.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aupipe.models.backbone import make
 from aupipe.models.configs import GeometryConfig
-from aupipe.models.expression_transfer import au_head
-from aupipe.models.inputs import InputSpec, scaling
+from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import N_AUS, FrameEncoder, LogitsHead, System
-from aupipe.models.outputs import LogitsEncoder
 
-_LOCAL = 64  # channels of the finer map, from which positions are read
+_LOCAL = (16, 64)  # channels that are left of the two finer maps, from which positions are read
 _SPREAD = 0.1  # A unit of the network is this share of the picture, so that its outputs are near 1.
 _LEAST_LOG, _MOST_LOG = -3.0, 4.0  # of the logarithm of an uncertainty in pixels
 
 
-class PointNetwork(nn.Module):
-    """Frames (B, 3, H, W) → points (B, P, 2), x and y in pixels of the frame, and log standard deviations (B, P)."""
+class FaceNetwork(nn.Module):
+    """Frames (B, 3, H, W) → points (B, P, 2), x and y in pixels, log standard deviations (B, P), and logits (B, 12)."""
 
     typical: Tensor
 
@@ -33,19 +30,24 @@ class PointNetwork(nn.Module):
 
         super().__init__()
         self.size_px, self.points = size_px, points
-        self.network = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(-2, -1))
-        fine, coarse = self.network.feature_info.channels()
-        side = -(-size_px // self.network.feature_info.reduction()[0])
-        self.local = nn.Conv2d(fine, _LOCAL, 1)
-        self.norm = nn.BatchNorm2d(_LOCAL)
-        self.out = nn.Linear(_LOCAL * side * side + coarse, 3 * points)
+        self.network = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=(-3, -2, -1))
+        *fine, self.pooled_width = self.network.feature_info.channels()
+        sides = [-(-size_px // reduction) for reduction in self.network.feature_info.reduction()[:-1]]
+        self.local = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(full, kept, 1), nn.BatchNorm2d(kept), nn.ReLU(), nn.Flatten())
+            for full, kept in zip(fine, _LOCAL, strict=True)
+        )
+        width = self.pooled_width + sum(kept * side * side for kept, side in zip(_LOCAL, sides, strict=True))
+        self.out, self.au = nn.Linear(width, 3 * points), nn.Linear(width, N_AUS)
         self.register_buffer("typical", torch.zeros(points, 2))  # mean position of each point
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        fine, coarse = self.network(frames)
-        features = torch.cat([self.norm(self.local(fine)).relu().flatten(1), coarse.mean(dim=(-2, -1))], dim=1)
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        *fine, coarse = self.network(frames)
+        local = [layers(each) for layers, each in zip(self.local, fine, strict=True)]
+        features = torch.cat([coarse.mean(dim=(-2, -1)), *local], dim=1)
         out = self.out(features).unflatten(1, (self.points, 3))
-        return self.typical + out[..., :2] * (_SPREAD * self.size_px), out[..., 2].clamp(_LEAST_LOG, _MOST_LOG)
+        points = self.typical + out[..., :2] * (_SPREAD * self.size_px)
+        return points, out[..., 2].clamp(_LEAST_LOG, _MOST_LOG), self.au(features)
 
 
 class Frontal(nn.Module):
@@ -133,28 +135,17 @@ class ShapeExpert(nn.Module):
 class GeometryEncoder(FrameEncoder):
     """Frames (B, 3, H, H) → logits (B, 12)."""
 
-    whole: Tensor
-    part: Tensor
     share: Tensor
 
     def __init__(self, config: GeometryConfig, inputs: InputSpec) -> None:
         super().__init__()
-        self.embed_dim, self.sides = N_AUS, config.appearance_box_px
-        self.points = PointNetwork(backbone=config.backbone, size_px=config.size_px, points=config.points)
+        self.embed_dim = N_AUS
+        self.backbone = FaceNetwork(backbone=config.backbone, size_px=inputs.size_px, points=config.points)
         self.expert = ShapeExpert(points=config.points, hidden=config.hidden, dropout=config.dropout)
-        backbone = make(config.backbone, config.size_px)
-        head = au_head(width=backbone.pooled_width, hidden=(), dropout=0.0)
-        self.appearance = LogitsEncoder(backbone=backbone, outputs=config.sizes, heads={"au": head}, mirrored=True)
-        side = config.appearance_box_px[2]
-        self.register_buffer("whole", scaling(inputs.size_px, config.size_px), persistent=False)
-        self.register_buffer("part", scaling(side, config.size_px), persistent=False)
         self.register_buffer("share", torch.full((N_AUS,), 0.5))  # of the points in the logit of each AU
 
     def forward(self, frames: Tensor) -> Tensor:
-        left, top, side = self.sides
-        region = frames[:, :, top : top + side, left : left + side]
-        points, _ = self.points(self.whole @ frames @ self.whole.T)
-        logits: Tensor = self.appearance(self.part @ region @ self.part.T)
+        points, _, logits = self.backbone(frames)
         return torch.lerp(logits, self.expert(points), self.share)
 
 

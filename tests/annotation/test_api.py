@@ -184,7 +184,7 @@ def test_predictions_of_crops_are_those_of_the_tables(folder: Path, model: api.M
     alone, track = model.predict(crops[:1]), model.predict(crops, time_s=[0.0, 0.04])
     for au in facs.AUS:
         assert probabilities[au].dtype == np.float32
-        assert probabilities[au][0] == pytest.approx(row[f"{au}_raw"], abs=0.02)  # FFmpeg and OpenCV decode JPEG apart
+        assert probabilities[au][0] == pytest.approx(row[f"{au}_raw"], abs=0.03)  # FFmpeg and OpenCV decode JPEG apart
         assert alone[au][0] == probabilities[au][0]
         assert track[au] == pytest.approx(probabilities[au])
     assert all(len(values) == 0 for values in model.predict(crops[:0]).values())

@@ -91,7 +91,7 @@ _REGIONS = RegionRelationConfig(backbone="iresnet_quick", fusion_heads=2, fusion
         ),
         pytest.param(_REGIONS.model_copy(update={"fusion": "fixed"}), marks=pytest.mark.slow),
         pytest.param(ImageTransformerConfig(backbone="test_vit", outputs=("au",)), marks=pytest.mark.slow),
-        pytest.param(GeometryConfig(appearance_box_px=(0, 0, 83)), marks=pytest.mark.slow),
+        pytest.param(GeometryConfig(), marks=pytest.mark.slow),
     ],
     ids=[
         "labels",

@@ -1,20 +1,19 @@
-"""The geometry model: the frontal shape does not depend on the camera, and the two networks see their parts."""
+"""The geometry model: the frontal shape does not depend on the camera, and both kinds of logits are used."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from aupipe.models.build import build
 from aupipe.models.configs import GeometryConfig
-from aupipe.models.geometry import Frontal, GeometryEncoder, ShapeExpert
-from aupipe.models.inputs import InputSpec, scaling
+from aupipe.models.geometry import FaceNetwork, Frontal, GeometryEncoder, ShapeExpert
+from aupipe.models.inputs import InputSpec
 
 pytestmark = pytest.mark.unit
 
 POINTS = 12
-INPUT = InputSpec(box_px=(10, 20, 92), size_px=92)
+INPUT = InputSpec(box_px=(10, 20, 92), size_px=80)
 
 
 def turned(shape: torch.Tensor, yaw: float, pitch: float, roll: float) -> torch.Tensor:
@@ -58,27 +57,30 @@ def test_a_face_and_its_mirror_image_have_the_same_logits(shape: torch.Tensor) -
     assert expert(points).std() > 0
 
 
-def test_logits_are_the_mean_of_both_networks_in_the_share_of_each_au() -> None:
+def test_logits_are_the_mean_of_picture_and_points_in_the_share_of_each_au() -> None:
     torch.manual_seed(0)
     encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
     assert isinstance(encoder, GeometryEncoder)
-    encoder.points.typical.normal_()
+    encoder.backbone.typical.normal_()
     encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
     encoder.share.copy_(torch.linspace(0, 1, 12))
-    frames = torch.rand(2, 3, 92, 92)
+    frames = torch.rand(2, 3, 80, 80)
     with torch.no_grad():
         logits = encoder(frames)
-        whole = encoder.expert(encoder.points(encoder.whole @ frames @ encoder.whole.T)[0])
-        region = frames[:, :, 9:92, 4:87]
-        part = encoder.appearance(encoder.part @ region @ encoder.part.T)
-    torch.testing.assert_close(logits[:, 0], part[:, 0])
-    torch.testing.assert_close(logits[:, 11], whole[:, 11])
-    torch.testing.assert_close(logits, part + (whole - part) * encoder.share)
+        points, log_deviation, of_picture = encoder.backbone(frames)
+        of_points = encoder.expert(points)
+    assert points.shape == (2, POINTS, 2)
+    assert log_deviation.shape == (2, POINTS)
+    torch.testing.assert_close(logits[:, 0], of_picture[:, 0])
+    torch.testing.assert_close(logits[:, 11], of_points[:, 11])
+    torch.testing.assert_close(logits, of_picture + (of_points - of_picture) * encoder.share)
 
 
-def test_networks_see_what_a_model_of_their_own_input_sees() -> None:
-    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
-    inputs = INPUT.prepare(crops)
-    alone = InputSpec(box_px=(14, 29, 83), size_px=80).prepare(crops)
-    scale = scaling(83, 80)
-    torch.testing.assert_close(scale @ inputs[:, :, 9:92, 4:87] @ scale.T, alone, atol=1e-5, rtol=0)
+def test_a_network_without_training_finds_the_typical_points() -> None:
+    network = FaceNetwork(backbone="test_resnet", size_px=40, points=POINTS).eval()
+    network.typical.copy_(torch.rand(POINTS, 2) * 40)
+    torch.nn.init.zeros_(network.out.weight)
+    torch.nn.init.zeros_(network.out.bias)
+    points, _, logits = network(torch.rand(3, 3, 40, 40))
+    torch.testing.assert_close(points, network.typical.expand(3, -1, -1))
+    assert logits.shape == (3, 12)

@@ -25,11 +25,11 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(scope="module")
-def appearance(tmp_path_factory: pytest.TempPathFactory) -> str:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the folder of an untrained model of the recipe starter."""
     torch.manual_seed(0)
     config = ExpressionTransferConfig(backbone="regnety_002", hidden=(), dropout=0.0, mirrored=True)
-    inputs, folder = InputSpec(box_px=(14, 29, 83), size_px=80), str(tmp_path_factory.mktemp("appearance"))
+    inputs, folder = InputSpec(box_px=(14, 29, 83), size_px=80), str(tmp_path_factory.mktemp("starter"))
     card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
     checkpoint.save(Storage(folder), build(config, inputs), card)
     return folder
@@ -53,16 +53,16 @@ def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Cr
 
 
 @pytest.mark.slow
-def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: training.Crops, appearance: str) -> None:
+def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: training.Crops, starter: str) -> None:
     reports: list[str] = []
     outputs = []
     for _ in range(2):
         torch.manual_seed(0)
-        system, _ = training.untrained(appearance)
+        system, _ = training.untrained(starter)
         encoder = system.encoder
         assert isinstance(encoder, GeometryEncoder)
-        training.train_points(encoder.points, crops, steps=2, seed=0, report=reports.append)
-        outputs.append(training.find_points(encoder.points, crops))
+        training.train_network(encoder.backbone, crops, steps=2, seed=0, report=reports.append)
+        outputs.append(training.find_points(encoder.backbone, crops))
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert np.median(training.errors(crops, outputs[0])) < 25  # The network starts at the typical points.
     poses = draw_poses([rig.load("anny")], people=40, each=20, seed=0)
@@ -75,26 +75,28 @@ def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: traini
         assert np.corrcoef(logits[:, at], poses.intensity[:, at])[0, 1] > 0.5, au
 
 
-def test_the_new_model_contains_the_other_one_and_reads_brows_from_it(appearance: str) -> None:
-    system, config = training.untrained(appearance)
-    assert config.appearance_box_px == (4, 9, 83)
-    other, card = checkpoint.load(appearance)
+def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> None:
+    system, _ = training.untrained(starter)
+    other, card = checkpoint.load(starter)
+    assert isinstance(system.encoder, GeometryEncoder)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
     with torch.no_grad():
-        logits = system.eval().encoder(training.INPUT.prepare(images))
-        # The normalization of the recipe differs from this card's.
-        alone = other.encoder(card.input.model_copy(update={"std": training.INPUT.std}).prepare(images))
-    brows = [facs.AUS.index(au) for au in ("AU01", "AU02", "AU04")]
-    torch.testing.assert_close(logits[:, brows], alone[:, brows], atol=1e-4, rtol=1e-4)
+        frames = training.INPUT.prepare(images)
+        _, _, logits = system.eval().encoder.backbone(frames)
+        # The other model reads the mirror image too, and the new one only the picture.
+        pooled = other.encoder.get_submodule("backbone")
+        alone = other.encoder.get_submodule("au")(pooled.pooled(pooled(frames)))
+    torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
+    assert card.input.size_px == training.INPUT.size_px
 
 
-def test_other_models_and_too_few_people_are_refused(tmp_path: Path, appearance: str) -> None:
+def test_other_models_and_too_few_people_are_refused(tmp_path: Path, starter: str) -> None:
+    config = ExpressionTransferConfig(backbone="regnety_002", hidden=(8,))
     inputs = InputSpec(size_px=80)
-    config = ExpressionTransferConfig(backbone="regnety_002", hidden=())
     card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
-    checkpoint.save(Storage(str(tmp_path / "whole")), build(config, inputs), card)
-    with pytest.raises(ConfigError, match=r"--appearance: .* sees a part of \(10, 20, 92\)"):
-        training.untrained(str(tmp_path / "whole"))
-    argv = ["--out", str(tmp_path / "new"), "--appearance", appearance, "--people", "19"]
+    checkpoint.save(Storage(str(tmp_path / "wide")), build(config, inputs), card)
+    with pytest.raises(ConfigError, match=r"--start: .*: expression_transfer .*one layer"):
+        training.untrained(str(tmp_path / "wide"))
+    argv = ["--out", str(tmp_path / "new"), "--start", starter, "--people", "19"]
     assert training.main(argv) == 2
     assert not (tmp_path / "new").exists()
