@@ -1,6 +1,6 @@
 """Training of the geometry model (`models.geometry`) on rendered faces and on poses that are not rendered.
 
-    python -m aupipe.synthesis.train_geometry --out DIR --start CKPT --rig anny ict:FILE --people 2000 --steps 6000
+    python -m aupipe.synthesis.train_geometry --out DIR --start CKPT --rig anny ict:FILE --people 1000 --steps 4000
 
 1. Pictures with exact points are rendered, and cut as the pipeline cuts them, with its detector.
 2. The network starts as one that reads AUs. From distorted pictures it learns the points, by the likelihood of a normal
@@ -275,8 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new checkpoint")
     parser.add_argument("--rig", nargs="+", default=["anny"], help="head models, which people have in turn")
     parser.add_argument("--start", required=True, metavar="CKPT", help="model of the recipe starter to begin with")
-    parser.add_argument("--people", type=int, default=2000, help="rendered people (default 2000)")
-    parser.add_argument("--steps", type=int, default=6000, help="training steps of the network (default 6000)")
+    parser.add_argument("--people", type=int, default=1000, help="rendered people (default 1000)")
+    parser.add_argument("--steps", type=int, default=4000, help="training steps of the network (default 4000)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
