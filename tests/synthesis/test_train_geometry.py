@@ -76,7 +76,7 @@ def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: traini
 
 
 def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> None:
-    system, _ = training.untrained(starter)
+    system, new_card = training.untrained(starter)
     other, card = checkpoint.load(starter)
     assert isinstance(system.encoder, GeometryEncoder)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
@@ -87,7 +87,12 @@ def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> Non
         pooled = other.encoder.get_submodule("backbone")
         alone = other.encoder.get_submodule("au")(pooled.pooled(pooled(frames)))
     torch.testing.assert_close(logits, alone, atol=1e-4, rtol=1e-4)
-    assert card.input.size_px == training.INPUT.size_px
+    assert new_card.training.videos == card.training.videos
+    shares = dict(zip(facs.AUS, system.encoder.share.tolist(), strict=True))
+    assert (shares["AU04"], shares["AU12"]) == pytest.approx((0.2, 0.4))
+    (left, top, side), (wide_left, wide_top, wide_side) = new_card.input.box_px, training.INPUT.box_px
+    assert left + side / 2 == wide_left + wide_side / 2
+    assert top + side / 2 > wide_top + wide_side / 2  # Brows of real faces are lower.
 
 
 def test_other_models_and_too_few_people_are_refused(tmp_path: Path, starter: str) -> None:
