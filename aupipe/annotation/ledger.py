@@ -157,7 +157,7 @@ class Ledger:
             every = len(rows) == len(self.table)
             table = take_rows(self.table, rows)
             if every:  # Their order is of no importance here, and two copies would take twice the memory.
-                self.table, self._valid = table, np.arange(len(table))
+                self.table = table
             self._current = Committed(table, self.entries)
         return self._current
 

@@ -11,7 +11,7 @@ import pytest
 
 from aupipe.annotation import inputs as inputs_module
 from aupipe.annotation import ledger, probed, stat_signatures, video_rows
-from aupipe.annotation.inputs import Input, Inputs
+from aupipe.annotation.inputs import FoundInputs, Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.packets import plan_packets
 from aupipe.annotation.pending import Pending
@@ -82,6 +82,23 @@ def test_inputs_come_back(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", sizes(BATCH))
+def test_files_that_are_found_come_back_in_order(count: int) -> None:
+    names = [f"{number:02d}.mp4" for number in range(count)]
+    found = FoundInputs()
+    found.add_files([f"in/{name}" for name in names], names)
+    found.add_all([clip(99)])
+    found.add("s3://in/a", "a", "1:etag")
+    expected = [
+        *((f"in/{name}", name, None) for name in names),
+        (clip(99).uri, "99.mp4", None),
+        ("s3://in/a", "a", "1:etag"),
+    ]
+    assert [(each.uri, each.video_id, each.signature) for each in found.inputs()] == expected
+    assert {each.refused for each in found.inputs()} == {""}
+    assert len(found) == count + 2
+
+
+@pytest.mark.parametrize("count", sizes(BATCH))
 def test_signatures_of_inputs(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stat_signatures, "_FILES_TOGETHER", BATCH)
     listed = [Input(f"{tmp_path}/{number}", str(number)) for number in range(count)]
@@ -89,6 +106,9 @@ def test_signatures_of_inputs(count: int, tmp_path: Path, monkeypatch: pytest.Mo
         Path(video.uri).write_bytes(b"1")
     if listed:
         listed[-1] = replace(listed[-1], signature="1:etag")
+        (tmp_path / "pictures").mkdir()
+        (tmp_path / "pictures/1.png").write_bytes(b"1")
+        listed[0] = replace(listed[0], uri=f"{tmp_path}/pictures/", signature=listed[0].signature)
     signed = [video.signature for video in stat_signatures.with_signatures(Inputs.of(listed))]
     expected = [stat_signatures.stat_signature(video.uri) for video in listed[:-1]] + ["1:etag"] * bool(count)
     assert signed == expected
@@ -155,8 +175,11 @@ def test_rows_of_texts() -> None:
     assert first_equal(ids).tolist() == [0, 1, 0, 3, 4]
     assert rows_of(ids[1:], pa.array(["z", "x", "a", None])).tolist() == [3, -1, 0, -1]
     table = pa.table({"a": pa.chunked_array([["x"], ["y", "z"]])})
-    for rows in ([], [0, 1, 2], [2, 0], [1]):
-        assert take_rows(table, np.array(rows, np.int64))["a"].to_pylist() == [["x", "y", "z"][row] for row in rows]
+    for whole in (table, table.combine_chunks()):
+        for rows in ([], [0, 1, 2], [2, 0], [1], [1, 2], [0, 2, 1, 2]):
+            taken = take_rows(whole, np.array(rows, np.int64))["a"]
+            assert taken.to_pylist() == [["x", "y", "z"][row] for row in rows]
+            assert taken.num_chunks == 1
 
 
 def test_a_lazy_list_makes_what_is_asked_for() -> None:

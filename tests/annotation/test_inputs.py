@@ -85,9 +85,11 @@ def test_suffixes_of_archives_are_searched_for_in_any_case(tmp_path: Path) -> No
         (tmp_path / f"a{suffix}").write_bytes(b"\0")
     for suffix in (".dat", ".bin", ".vid", ".png", ".jpg", ".wav", ".ogg", ".m4s", ".swf", ".ps"):
         (tmp_path / f"b{suffix}").touch()
+    for name in ("mp4", "mkv"):  # names without a suffix
+        (tmp_path / name).touch()
     inputs, passed = find_inputs([str(tmp_path)])
     assert {video.video_id for video in inputs} == {f"a{suffix}" for suffix in suffixes}
-    assert passed.files == 10
+    assert (passed.files, passed.suffixes[""]) == (12, 2)
 
 
 def ids(named: str, images: ImageRule = "auto") -> list[str]:

@@ -52,6 +52,17 @@ def test_a_later_run_replaces_some_videos_of_a_file(tmp_path: Path) -> None:
     assert len(storage.names("frames")) == 2
 
 
+def test_an_added_entry_replaces_records_that_were_read_before(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    committed = Ledger.read(storage)
+    assert [r.decide_key for r, _ in committed.current().values()] == ["k"]
+    for video_id in "ab":
+        added = [record(video_id, "other")]
+        committed.add(ledger.commit(storage, rows(video_id, 1), EVENTS.empty_table(), added, 2, 100), added)
+    assert {key: r.decide_key for key, (r, _) in committed.current().items()} == {"a": "other", "b": "other"}
+
+
 def test_files_without_an_entry_are_leftovers(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     commit(storage, {"a": 3}, generation=1)
