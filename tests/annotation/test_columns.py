@@ -176,7 +176,7 @@ def test_rows_of_texts() -> None:
     assert rows_of(ids[1:], pa.array(["z", "x", "a", None])).tolist() == [3, -1, 0, -1]
     table = pa.table({"a": pa.chunked_array([["x"], ["y", "z"]])})
     for whole in (table, table.combine_chunks()):
-        for rows in ([], [0, 1, 2], [2, 0], [1], [1, 2], [0, 2, 1, 2]):
+        for rows in ([], [0, 1, 2], [2, 0], [1], [1, 2], [0, 0, 2], [0, 2, 1, 2]):
             taken = take_rows(whole, np.array(rows, np.int64))["a"]
             assert taken.to_pylist() == [["x", "y", "z"][row] for row in rows]
             assert taken.num_chunks == 1
