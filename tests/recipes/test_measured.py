@@ -49,8 +49,7 @@ def test_each_line_is_planned_from_the_starter_network(
 def test_each_system_has_a_row_above_the_floor() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (0\.\d+) [^|]+\| 0\.\d+ \| (0\.\d+) \| (0\.\d+) ", SECTION, re.MULTILINE)
     assert [name for name, *_ in rows] == list(LINES)
-    assert set(LINES) <= set(recipe.known()) - {"starter"}
-    assert len(LINES) > 2
+    assert set(LINES) == set(recipe.known()) - {"starter"}
     for _, score, floor, above in rows:
         assert float(above) == pytest.approx(float(score) - float(floor), abs=0.0015)
         assert float(above) >= 0.1
