@@ -61,15 +61,15 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Four at a time: tests on Ray mostly wait for processes to start.
+# Three at a time: tests on Ray mostly wait for processes to start.
 test: install
-	$(MAKE) --no-print-directory --jobs=4 --output-sync lint test-ray test-unit $(CLUSTER:=.cluster)
+	$(MAKE) --no-print-directory --jobs=3 --output-sync lint test-ray test-unit $(CLUSTER:=.cluster)
 
 test-ray: install
 	$(BIN)/pytest -m 'ray and not slow'
 
 test-unit: install
-	$(BIN)/pytest -n 2 --dist loadfile -m 'unit and not slow'
+	$(BIN)/pytest -m 'unit and not slow'
 
 %.cluster: install
 	$(BIN)/pytest -m 'cluster and not slow' $* || test $$? -eq 5
