@@ -18,6 +18,7 @@ pytestmark = pytest.mark.ray
 SIZE = ["--videos", "3", "--pairs", "1", "--seconds", "0.4"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = Storage(tmp_path / "first"), Storage(tmp_path / "second")

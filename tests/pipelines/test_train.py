@@ -109,6 +109,7 @@ def test_killed_three_times_at_random_moments_it_ends_in_the_same_bits(
     assert (rough / "best/model.safetensors").read_bytes() == (calm / "best/model.safetensors").read_bytes()
 
 
+@pytest.mark.timeout(1200)  # Six starts of processes with torch take long beside other tests.
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_worker_and_killed_driver_change_nothing(
     workers: int, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
