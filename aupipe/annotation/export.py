@@ -55,11 +55,15 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
         frames: at least one row, ordered by frame and face.
         events: its events, ordered by face, AU and onset.
     """
-    video_id = PurePosixPath(frames["video_id"][0].as_py())
+    video_id = _video_id(frames)
     for form in forms:
         for name, data in FORMS[form](frames, events).items():
             parts = map(_short, video_id.with_name(name).parts)
             storage.write(f"export/{form}/{'/'.join(parts)}", data)
+
+
+def _video_id(frames: pa.Table) -> PurePosixPath:
+    return PurePosixPath(frames["video_id"][0].as_py())
 
 
 def _short(name: str) -> str:
@@ -123,7 +127,7 @@ def _openface_aus() -> list[str]:
 
 
 def _abaw(frames: pa.Table, _: pa.Table) -> dict[str, bytes]:
-    video = PurePosixPath(frames["video_id"][0].as_py()).stem
+    video = _video_id(frames).stem
     count = int(frames["frame"].to_numpy().max()) + 1
     faces = frames.filter(frames[facs.AUS[0]].is_valid())["frame"].to_numpy()
     people = [("",), ("left", "right")] if len(faces) > len(np.unique(faces)) else [("",)]
@@ -152,9 +156,7 @@ def _elan(frames: pa.Table, events: pa.Table) -> bytes:
 
 def _file(suffix: str, make: Callable[[pa.Table, pa.Table], bytes]) -> Form:
     """Return a format with one file, whose name is that of the video and a suffix."""
-    return lambda frames, events: {
-        f"{PurePosixPath(frames['video_id'][0].as_py()).name}{suffix}": make(frames, events)
-    }  # fmt: skip
+    return lambda frames, events: {f"{_video_id(frames).name}{suffix}": make(frames, events)}
 
 
 FORMS: dict[str, Form] = {
