@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,15 +29,17 @@ def with_signatures(inputs: Inputs) -> Inputs:
     """
     found: list[pa.Array] = []
     with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+        others = partial(pool.map, stat_signature)
         for first in range(0, len(inputs), _FILES_TOGETHER):
             files = inputs.table.slice(first, _FILES_TOGETHER)
-            is_missing = files["signature"].is_null()
-            missing = files["uri"].filter(is_missing)
-            is_local = pc.invert(pc.or_(pc.match_substring(missing, "://"), pc.ends_with(missing, "/")))
-            local = map(_signature_on_disk, missing.filter(is_local).to_pylist())
-            others = pool.map(stat_signature, missing.filter(pc.invert(is_local)).to_pylist())
-            signatures = pa.array((next(local if each else others) for each in is_local.to_pylist()), pa.string())
-            found.append(pc.replace_with_mask(one_piece(files["signature"]), one_piece(is_missing), signatures))
+            uris, signatures = one_piece(files["uri"]), one_piece(files["signature"])
+            is_missing = signatures.is_null()
+            is_local = pc.invert(pc.or_(pc.match_substring(uris, "://"), pc.ends_with(uris, "/")))
+            for is_chosen, sign in ((is_local, partial(map, _signature_on_disk)), (pc.invert(is_local), others)):
+                chosen = pc.and_(is_chosen, is_missing)
+                signed = pa.array(sign(uris.filter(chosen).to_pylist()), pa.string())
+                signatures = pc.replace_with_mask(signatures, chosen, signed)
+            found.append(signatures)
     return inputs.with_column("signature", pa.chunked_array(found, pa.string()))
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aupipe.annotation.cache_keys import CacheKeys  # `cache_keys` imports torch
 
 VIDEOS_FILE, _RUN = "videos.parquet", "run.json"
+_DISTINCT = ("uri", "video_id", "fingerprint")  # columns of videos.parquet without repeated texts
 _LISTED = 20  # inputs with a reason in the terminal, at most
 
 # Name in run.json → distribution.
@@ -170,7 +171,7 @@ def write_videos(
         rows = rows.filter(pc.is_in(rows["video_id"], only))
     rows = take_rows(rows, order_of(one_piece(rows["video_id"])))
     rows, full = _with_further(rows, earlier.further, inputs)
-    storage.write(VIDEOS_FILE, schema.to_parquet(rows, full))
+    storage.write(VIDEOS_FILE, schema.to_parquet(rows, full, _DISTINCT))
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,10 @@ class _Probed:
 
         −1 if there is none but the video itself. Committed videos come first, then the order of video_id counts.
         """
+        twins = np.full(len(self.inputs), -1)
+        new = np.flatnonzero(self.has_record & ~is_committed)
+        if not len(new):
+            return twins
         has_rows = pc.is_in(self.current.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
         is_first = mask(has_rows)
         hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
@@ -239,12 +243,11 @@ class _Probed:
         is_first[self.before[self._again]] &= mask(
             pc.equal(_source_hashes(self._records), hashes.take(pa.array(self._again)))
         )
-        first, new = np.flatnonzero(is_first), np.flatnonzero(self.has_record & ~is_committed)
+        first = np.flatnonzero(is_first)
         together = pa.concat_arrays([committed.take(pa.array(first)), hashes.take(pa.array(new))])
         rows = np.concatenate([first, new + len(committed)])
         twin = rows[first_equal(together)][len(first) :]
         twin[(twin == self.before[new]) | (twin == new + len(committed))] = -1
-        twins = np.full(len(self.inputs), -1)
         twins[new] = twin
         return twins
 
