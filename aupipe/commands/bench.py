@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     annotate.add_argument("--repeats", type=int, default=3, metavar="N", help="interleaved rounds")
     front.add_argument("--input", type=job.location, metavar="VIDEO", help="default: a drawn face, 640x360")
     for each in (jitter, search):
-        each.add_argument("--every", type=int, default=3, metavar="K", help="frames from one whole search to the next")
+        each.add_argument("--every", type=int, default=5, metavar="K", help="frames from one whole search to the next")
     for each in (autoscale, chaos, memory, rerun):
         each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")

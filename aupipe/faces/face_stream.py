@@ -85,7 +85,7 @@ def detect_stream(
                 if not same_person(last_looks[links[face]], looks[face]):
                     links[face] = -1
             if tracking is not None:
-                gone = np.setdiff1d(np.arange(len(last.faces)), links).tolist()
+                gone = sorted({*range(len(last.faces))} - {*links.tolist()})
                 ended += [_Ended(last.frame, face, last.faces.boxes[face], last_looks[face]) for face in gone]
                 ended = [each for each in ended if 0 <= _gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(

@@ -35,7 +35,7 @@ class SearchConfig(Section):
     """Settings of the face search. They are part of the cache key of every annotation."""
 
     # Whole frames are searched at every such frame, so a new face is found this late at most. 1: all frames.
-    every: int = Field(default=3, ge=1, le=100)
+    every: int = Field(default=5, ge=1, le=100)
 
 
 class FaceSearch:

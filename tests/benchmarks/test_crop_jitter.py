@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from aupipe.commands.bench import main
+from aupipe.faces.search import SearchConfig
 from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
@@ -21,7 +22,7 @@ def test_smoothing_lowers_jitter(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = write_clip(tmp_path / "a.mp4", images)
     assert main(["crop_jitter", "--input", str(path)]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert (figures["videos"], figures["every"]) == (1, 3)
+    assert (figures["videos"], figures["every"]) == (1, SearchConfig().every)
     assert 0 < figures["jitter_smoothed_px"] < figures["jitter_raw_px"] / 2
 
 
