@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +51,66 @@ def with_orientation(jpeg: Path, orientation: int) -> None:
     body = b"Exif\0\0" + tiff
     data = jpeg.read_bytes()
     jpeg.write_bytes(data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:])
+
+
+def with_further_page(tiff: Path, kind: int) -> None:
+    """Append a copy of the directory of a little-endian TIFF with a NewSubfileType."""
+    data = bytearray(tiff.read_bytes())
+    assert data[:4] == b"II*\0"
+    first = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[first : first + 2], "little")
+    entries = bytes(data[first + 2 : first + 2 + 12 * count])
+    end = first + 2 + 12 * count
+    data[end : end + 4] = len(data).to_bytes(4, "little")
+    data += (count + 1).to_bytes(2, "little") + b"\xfe\0\4\0\1\0\0\0" + bytes([kind, 0, 0, 0]) + entries + bytes(4)
+    tiff.write_bytes(data)
+
+
+@pytest.mark.parametrize("pages", [2, 3])
+def test_a_tiff_of_several_pages_is_refused(tmp_path: Path, pages: int) -> None:
+    path = tmp_path / "a.tif"
+    assert cv2.imwritemulti(str(path), [drawing()] * pages)
+    with pytest.raises(NotAVideoError, match="several pages"):
+        probe(str(path))
+
+
+@pytest.mark.parametrize(("kind", "is_read"), [(0, False), (1, True), (2, False), (4, True)])
+def test_reduced_copies_and_masks_are_no_pages(tmp_path: Path, kind: int, is_read: bool) -> None:
+    path = write(tmp_path / "a.tif", drawing())
+    with_further_page(path, kind)
+    if is_read:
+        assert probe(str(path)).frames_expected == 1
+    else:
+        with pytest.raises(NotAVideoError, match="several pages"):
+            probe(str(path))
+
+
+@pytest.mark.parametrize("kept", [6, 9, -40, -2])
+def test_the_pages_of_a_damaged_tiff_are_read_as_far_as_they_go(tmp_path: Path, kept: int) -> None:
+    path = write(tmp_path / "a.tif", drawing())
+    with_further_page(path, 0)
+    path.write_bytes(path.read_bytes()[:kept])
+    with suppress(MediaError):  # never another error
+        probe(str(path))
+
+
+def test_the_directories_of_a_tiff_may_form_a_circle(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", drawing())
+    data = bytearray(path.read_bytes())
+    first = int.from_bytes(data[4:8], "little")
+    end = first + 2 + 12 * int.from_bytes(data[first : first + 2], "little")
+    data[end : end + 4] = data[4:8]
+    path.write_bytes(data)
+    assert probe(str(path)).frames_expected == 1
+
+
+def test_an_animated_webp_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    animation = cv2.Animation()
+    animation.frames, animation.durations = [drawing(), drawing()[::-1].copy()], [40, 40]
+    assert cv2.imwriteanimation(str(path), animation)
+    with pytest.raises(NotAVideoError, match="animated WebP"):
+        probe(str(path))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".ppm", ".PNG", ".webp", ".jp2"])
