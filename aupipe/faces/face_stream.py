@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from aupipe.faces.align import match_detections, smooth_landmarks
-from aupipe.faces.appearance import Appearance, appearance, same_person
+from aupipe.faces.appearance import Appearance, appearance, is_unchanged, same_person
 from aupipe.faces.detect import Detections, Detector
 from aupipe.faces.search import FaceSearch
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
@@ -46,6 +47,24 @@ class _Ended:
     appearance: Appearance
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A face in a frame (H, W, 3), with the descriptor of its appearance, which is computed when it is asked for."""
+
+    image: np.ndarray
+    box: np.ndarray
+
+    @cached_property
+    def appearance(self) -> Appearance:
+        return appearance(self.image, self.box)
+
+    def continues(self, before: _Look) -> bool:
+        """Return whether it can be the person of a face in the frame before."""
+        return is_unchanged(before.image, before.box, self.image, self.box) or same_person(
+            before.appearance, self.appearance
+        )
+
+
 def detect_stream(
     frames: Iterable[Frame],
     detector: Detector,
@@ -67,14 +86,14 @@ def detect_stream(
     window: deque[FrameFaces] = deque(maxlen=2 * radius + 1)
     ended: list[_Ended] = []
     last: FrameFaces | None = None
-    last_looks: list[Appearance] = []
+    last_looks: list[_Look] = []
     before: np.ndarray | None = None
     waiting = 0  # frames at the end of the window that are not yielded yet
     for frame in frames:
         now = None if frame.image is None else thumbnail(frame.image)
         cut = frame.restart or (before is not None and now is not None and is_cut(before, now))
         faces = search.faces(frame, cut)
-        looks = [] if frame.image is None else [appearance(frame.image, box) for box in faces.boxes]
+        looks = [] if frame.image is None else [_Look(frame.image, box) for box in faces.boxes]
         links = np.full(len(faces), -1)
         if cut:
             ended = []
@@ -82,11 +101,13 @@ def detect_stream(
             links = match_detections(_in_pixels_of(frame, last), faces)
             for face in np.flatnonzero(links >= 0):
                 # Overlap is not identity: a tile of a video call may switch to another person between two frames.
-                if not same_person(last_looks[links[face]], looks[face]):
+                if not looks[face].continues(last_looks[links[face]]):
                     links[face] = -1
             if tracking is not None:
                 gone = sorted({*range(len(last.faces))} - {*links.tolist()})
-                ended += [_Ended(last.frame, face, last.faces.boxes[face], last_looks[face]) for face in gone]
+                ended += [
+                    _Ended(last.frame, face, last.faces.boxes[face], last_looks[face].appearance) for face in gone
+                ]
                 ended = [each for each in ended if 0 <= _gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(
             _resumes(ended, frame, faces.boxes[face], looks[face], tracking) if links[face] < 0 and tracking else ()
@@ -130,7 +151,7 @@ def _gap_s(before: Frame, now: Frame) -> float:
 
 
 def _resumes(
-    ended: Sequence[_Ended], frame: Frame, box: np.ndarray, look: Appearance, tracking: TrackingConfig
+    ended: Sequence[_Ended], frame: Frame, box: np.ndarray, look: _Look, tracking: TrackingConfig
 ) -> tuple[tuple[int, int], ...]:
     if not ended:
         return ()
@@ -141,5 +162,5 @@ def _resumes(
     return tuple(
         (each.frame.index, each.face)
         for each, close in zip(ended, near.tolist(), strict=True)
-        if close and same_person(each.appearance, look)
+        if close and same_person(each.appearance, look.appearance)
     )

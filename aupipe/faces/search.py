@@ -5,13 +5,15 @@ distance of their points in distances of the eyes (`bench.py face_search`), and 
 
     every   found   distance   time
     3       0.997   0.7 %      0.7
-    5       0.998   1.7 %      0.6
+    5       0.997   1.7 %      0.5
 
-On 20 videos the jitter of crops is 0.93 px with 3 and 0.71 px with 1, and 0.15 and 0.14 px after smoothing
-(`bench.py crop_jitter`). Where whole frames are rarer, the starter models agree less with an independent model on AU12:
-the rank correlation is 0.82, 0.80 and 0.78 for 1, 3 and 5. So 3 is the default.
+On 20 videos the jitter of crops is 0.71, 0.93 and 0.74 px with 1, 3 and 5, and 0.14, 0.15 and 0.18 px after smoothing
+(`bench.py crop_jitter`). The agreement of the starter models with an independent model does not depend on it: the mean
+rank correlation is 0.62 with 3 and 5. So 5 is the default. It was 3 with earlier models, which agreed less on AU12 if
+whole frames were rarer.
 
-Variants that were worse in trials: regions around the last box, without hysteresis (jitter); points without correction
+Variants that were worse in trials: points from the regions of all frames, after a search of whole frames of 320 pixels
+(distance 6.9 %; jitter 0.56 px, the same agreement; 7 % of the faces are not found); regions around the last box, without hysteresis (jitter); points without correction
 (distance); regions of 96 px (distance, jitter); regions of 160 and 192 px (time); sizes of regions in whole octaves
 (distance).
 """

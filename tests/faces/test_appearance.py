@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aupipe.faces.appearance import Appearance, appearance, same_person
+from aupipe.faces.appearance import Appearance, appearance, is_unchanged, same_person
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.shot_boundaries import every
 from harness.clips import draw_face, scene
@@ -106,3 +106,37 @@ def test_other_surroundings_do_not_change_the_person(detector: Detector) -> None
     before, now = appearance(image, box), appearance(covered, box)
     assert float(np.abs(before.tint - now.tint).mean()) > 0.2
     assert same_person(before, now)
+
+
+def test_only_the_same_face_at_the_same_place_is_unchanged(detector: Detector) -> None:
+    pictures = [drawn(person) for person in PEOPLE]
+    boxes = [detector.detect(picture).boxes[0] for picture in pictures]
+    for person, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
+        assert is_unchanged(picture, box, drawn(person, 1), box)
+        assert is_unchanged(picture, box, (picture * 0.7).astype(np.uint8), box)
+        others = [other for number, other in enumerate(pictures) if number != person]
+        assert not any(is_unchanged(picture, box, other, box) for other in others)
+
+
+def test_a_face_elsewhere_or_of_another_size_is_not_unchanged(detector: Detector) -> None:
+    picture = drawn(0)
+    box = detector.detect(picture).boxes[0]
+    side = box[2:].min()
+    for change in ([0.1, 0, 0, 0], [0, 0.1, 0, -0.1]):
+        assert is_unchanged(picture, box, picture, box + side * np.array(change, np.float32))
+    for change in ([0.2, 0, 0, 0], [0, 0, 0, 0.2], [0, -0.2, 0, 0]):
+        assert not is_unchanged(picture, box, picture, box + side * np.array(change, np.float32))
+    assert not is_unchanged(picture, box, picture[:-1], box)
+
+
+def test_flat_and_dark_pictures_do_not_count_as_unchanged() -> None:
+    noise = np.random.default_rng(0).integers(0, 4, (120, 160, 3), np.uint8)
+    box = np.array([40, 30, 60, 60], np.float32)
+    assert not is_unchanged(noise, box, noise, box)
+    assert not is_unchanged(np.zeros_like(noise), box, np.zeros_like(noise), box)
+
+
+@pytest.mark.parametrize("box", [[-90, -90, 60, 60], [400, 10, 60, 60], [150, 110, 60, 60], [10, 10, 0, 0]])
+def test_boxes_outside_the_frame(box: list[float]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    assert is_unchanged(picture, np.float32(box), picture, np.float32(box)) in (True, False)
