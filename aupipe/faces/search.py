@@ -13,9 +13,9 @@ rank correlation is 0.62 with 3 and 5. So 5 is the default. It was 3 with earlie
 whole frames were rarer.
 
 Variants that were worse in trials: points from the regions of all frames, after a search of whole frames of 320 pixels
-(distance 6.9 %; jitter 0.56 px, the same agreement; 7 % of the faces are not found); regions around the last box, without hysteresis (jitter); points without correction
-(distance); regions of 96 px (distance, jitter); regions of 160 and 192 px (time); sizes of regions in whole octaves
-(distance).
+(distance 6.9 %, 7 % of the faces are not found; jitter 0.56 px, the same agreement); regions around the last box,
+without hysteresis (jitter); points without correction (distance); regions of 96 px (distance, jitter); regions of 160
+and 192 px (time); sizes of regions in whole octaves (distance).
 """
 
 from __future__ import annotations
