@@ -138,7 +138,10 @@ class Storage:
             self._filesystem.invalidate_cache(top)
             if not self._filesystem.exists(top):
                 return []
-            found = (str(path)[len(self._base) + 1 :] for path in self._filesystem.find(top))
+            inside = (
+                objects_below(self._filesystem, top) if self._is_s3 else self._filesystem.find(top, detail=True).items()
+            )
+            found = (str(path)[len(self._base) + 1 :] for path, _ in inside)
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
     @_retry_transient
@@ -158,7 +161,8 @@ class Storage:
 
     @_retry_transient
     def read(self, name: str) -> bytes:
-        return bytes(self._filesystem.cat_file(self._inner(name)))
+        one_request = {"max_concurrency": 1} if self._is_s3 else {}  # s3fs would ask for the size first
+        return bytes(self._filesystem.cat_file(self._inner(name), **one_request))
 
     @_retry_transient
     def read_range(self, name: str, start: int, stop: int) -> bytes:
@@ -288,6 +292,9 @@ def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str,
     Args:
         filesystem, folder: of `filesystem_of`.
     """
+    filesystem.connect()
+    # Times are not used, and botocore takes twice as long for them as for all else in a listing.
+    filesystem.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     bucket, key, _ = filesystem.split_path(folder)
     request = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": _OBJECTS_PER_REQUEST}
     while True:
