@@ -48,7 +48,7 @@ class ProbeCache:
         """Read the results of these inputs that earlier runs with the same settings have written."""
         tables = [read_parquet(self._storage.read(name)) for name in self._storage.names(_FOLDER, ".parquet")]
         # Tables of other versions have other columns.
-        table = concat((each for each in tables if each.column_names == _SCHEMA.names), _SCHEMA)
+        table = concat((each for each in tables if each.schema.equals(_SCHEMA)), _SCHEMA)
         if not len(table):
             return Probed()
         found = rows_of(one_piece(table["key"]), pa.array(map(self._key, inputs), pa.string()))

@@ -28,6 +28,7 @@ _SEGMENT = pa.struct([
     ("number", pa.int32()), ("write_start", pa.int32()), ("write_stop", pa.int32()), ("sampled_frames", pa.binary()),
     ("expected", pa.int32()), ("exact", pa.bool_()), ("first", pa.int32()), ("first_pts", pa.int64()),
     ("last_pts", pa.int64()), ("seek_pts", pa.list_(pa.int64())), ("track", pa.int32()), ("assume_fps", pa.float64()),
+    ("by_order", pa.bool_()),
 ])  # fmt: skip
 SCHEMA = pa.schema([
     ("video_id", pa.string()), ("reason", record_columns.REPEATED_TEXT),
@@ -104,13 +105,14 @@ def _segment_row(segment: Segment) -> dict[str, Any]:
         "sampled_frames": None if segment.sampled_frames is None else _packed(segment.sampled_frames),
         "expected": span.expected, "exact": span.exact, "first": span.first, "first_pts": span.first_pts,
         "last_pts": span.last_pts, "seek_pts": span.seek_pts, "track": span.track, "assume_fps": span.assume_fps,
+        "by_order": span.by_order,
     }  # fmt: skip
 
 
 def _segment(row: dict[str, Any], video: Input) -> Segment:
     span = Span(
         row["expected"], row["exact"], row["first"], row["first_pts"], row["last_pts"], tuple(row["seek_pts"]),
-        row["track"], row["assume_fps"],
+        row["track"], row["assume_fps"], row["by_order"],
     )  # fmt: skip
     sampled_frames = None if row["sampled_frames"] is None else _unpacked(row["sampled_frames"])
     return Segment(

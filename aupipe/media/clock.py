@@ -25,6 +25,7 @@ class PacketClock:
 
     Attributes:
         restarts: number of restarts of the clock so far.
+        rewound: an edit list joins parts of a stream. The first part ends, and the next begins, with hidden frames.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -35,7 +36,9 @@ class PacketClock:
         self._restart_ticks = _RESTART_S / float(stream.time_base or 1)
         self._last: int | None = None
         self._offset = 0
+        self._hidden = False  # whether an edit list hides the previous packet
         self.restarts = 0
+        self.rewound = False
 
     def read(self, packet: Packet) -> tuple[list[Moment], Moment | None]:
         """Return the moments of frames that the container lists but lacks before this packet, and the packet's own."""
@@ -46,6 +49,7 @@ class PacketClock:
             return [(0, lost) for lost in passed], (0, tick)
         if packet.dts is not None:
             self._update(packet.dts + self._offset, bool(packet.is_keyframe))
+        self._hidden = bool(packet.is_discard)
         if packet.pts is None:
             return [], None
         ticks = packet.pts + self._offset
@@ -65,7 +69,9 @@ class PacketClock:
 
     def _update(self, dts: int, is_keyframe: bool) -> None:
         """Detect a wrap or a restart by a decoding time, which increases within a stream."""
-        if self._last is not None and dts < self._last:
+        if self._last is not None and self._hidden and dts <= self._last:
+            self.rewound = True
+        elif self._last is not None and dts < self._last:
             if self._wraps and abs(dts + _WRAP - self._last) < _WRAP_REACH:
                 self._offset += _WRAP
                 dts += _WRAP

@@ -68,6 +68,7 @@ class Span:
             the others if damage requires it; none: at the start of the file.
         track: number of the video track; None: the choice of `open_video`.
         assume_fps: frame rate (Hz) of a stream without a clock; None: its frames have no times.
+        by_order: as in `VideoInfo`.
     """
 
     expected: int
@@ -78,11 +79,14 @@ class Span:
     seek_pts: tuple[int, ...] = ()
     track: int | None = None
     assume_fps: float | None = None
+    by_order: bool = False
 
     @classmethod
     def whole(cls, info: VideoInfo, assume_fps: float | None = None) -> Span:
         """Return the span of all frames of a video."""
-        return cls(info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps)
+        return cls(
+            info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps, by_order=info.by_order
+        )  # fmt: skip
 
     @classmethod
     def part(cls, info: VideoInfo, first: int, stop: int) -> Span:
@@ -231,10 +235,9 @@ class _Reader:
     def in_output_order(self) -> Iterator[Frame]:
         """Yield the frames in the order of the decoder.
 
-        In AVI each frame takes the next tick of the packets, and the frames that only the index lists are lost. In
-        other formats a frame that the decoder rejects is lost at its place.
+        If `Span.by_order`, each frame takes the next time of the packets, and frames that only AVI's index lists are
+        lost. Otherwise a frame that the decoder rejects is lost at its place.
         """
-        is_avi = "avi" in format_names(self._container)
         ticks: deque[tuple[Moment | None, bool]] = deque()  # of frames not yielded yet, and whether the file has them
         for packet in chain(self._packets(), [None]):
             if packet is not None:
@@ -244,7 +247,7 @@ class _Reader:
                 count = 0 if packet.is_discard else self._counter.count(packet)
                 ticks += [(moment and (moment[0], moment[1] + extra), True) for extra in range(count)]
             for frame in self._decode(packet):
-                if not is_avi:
+                if not self._span.by_order:
                     yield self._to_frame(frame, _moment_of(frame))
                     continue
                 if frame is None:
@@ -252,7 +255,7 @@ class _Reader:
                 while ticks and not ticks[0][1]:
                     yield self._to_frame(None, ticks.popleft()[0])
                 yield self._to_frame(frame, ticks.popleft()[0] if ticks else None)
-        if is_avi:
+        if self._span.by_order:
             rest = self._clock.rest(max(0, self._span.expected - self.yielded - len(ticks)))
             for moment in [*(moment for moment, _ in ticks), *rest]:
                 if self.yielded < self._span.expected:

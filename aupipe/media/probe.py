@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 
 import av
 import numpy as np
@@ -39,6 +39,8 @@ _JOIN_PACKETS = 3
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
 _SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
+# A group of B frames lies within so many packets. They are decoded only if the times ascend in the order of decoding.
+_REORDERED_PACKETS = 48
 # A step between frames that is larger than this many median steps is a gap.
 _GAP_STEPS = 1.5
 
@@ -65,6 +67,7 @@ class VideoInfo:
             ascending except where the clock restarts. In AVI they include those of missing frames in its index. With an
             assumed frame rate they follow from that. None if some frame has no time.
         exact: every frame has a unique time, which the container stores with its packet.
+        by_order: times are those of decoding, as in AVI, so that each displayed frame takes the next one.
         restarts: indices of the frames at which the clock restarts, because streams were joined.
         key_pts: (K,) int64, the values of `pts` at which decoding can start; empty if the container cannot be cut.
         frames_expected: number of displayed pictures (an edit list excludes some decoded ones), plus those in the
@@ -99,6 +102,7 @@ class VideoInfo:
     remark: str
     pts: np.ndarray | None
     exact: bool
+    by_order: bool
     restarts: tuple[int, ...]
     key_pts: np.ndarray
     variable_frame_rate: bool
@@ -167,10 +171,15 @@ def probe(
         moments = sorted([moment for moment, _ in pictures if moment is not None] + absent)
         complete = len(moments) - len(absent) == len(pictures)
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
-        exact = clocked and "avi" not in formats and not several and len(moments) == len(set(moments))
+        times = [moment for moment, _ in pictures if moment is not None]
+        by_order = "avi" in formats or (
+            clocked and times == sorted(times) and stream.codec_context.has_b_frames
+            and _is_reordered(uri, max_frame_px, first.track)
+        )  # fmt: skip
+        exact = clocked and not by_order and not several and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
-        pts = ticks if exact or (clocked and "avi" in formats) else None
+        pts = ticks if exact or (clocked and by_order) else None
         assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
         if assumed and assume_fps is not None:
             time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)
@@ -184,11 +193,10 @@ def probe(
         missing_s = _missing_s(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
         damage, remarks = _damage(log, container, joined, gap)
-        times = [moment for moment, _ in pictures if moment is not None]
         if times != sorted(times) and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or _joined_file(uri, formats, read_to)
-        cuttable = exact and not restarts and bool(SEEKABLE_FORMATS & formats)
+        cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
         spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
         return VideoInfo(
@@ -212,6 +220,7 @@ def probe(
             remark="; ".join(filter(None, [remark, remarks])),
             pts=pts,
             exact=exact,
+            by_order=by_order,
             restarts=restarts,
             key_pts=np.sort(np.array(keys, np.int64)),
             variable_frame_rate=bool(len(steps)) and int(steps.max() - steps.min()) > 1,
@@ -287,8 +296,8 @@ def _missing(
     """
     formats = format_names(container)
     if "mov" in formats:
-        empty = sum(entry.size == 0 for entry in stream.index_entries)
-        return max(0, stream.frames - empty - total), ""
+        # FFmpeg's index lacks the frames that an edit list cuts away; the number of frames in the header has them.
+        return max(0, sum(entry.size > 0 for entry in stream.index_entries) - total), ""
     if "avi" not in formats:
         return 0, ""
     beyond = max(0, stream.frames - total - clock.listed)
@@ -388,3 +397,21 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
                 return _FirstPicture(track, *upright, rotation, display.pixel_aspect, hdr_of(frame))
         context = stream.codec_context
         return _FirstPicture(track, context.width, context.height, 0, Fraction(1), "")
+
+
+def _is_reordered(uri: str, max_frame_px: int, track: int) -> bool:
+    """Return whether the times of the first displayed frames decrease, because their packets have decoding times."""
+    latest: int | None = None
+    with open_video(uri, max_frame_px, track) as (container, stream):
+        for packet in islice(packets_of(container, stream), _REORDERED_PACKETS):
+            try:
+                decoded = stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            for frame in decoded:
+                if frame.is_corrupt or frame.pts is None:
+                    continue
+                if latest is not None and frame.pts < latest:
+                    return True
+                latest = frame.pts
+    return False

@@ -121,6 +121,37 @@ def mux(path: Path, units: Sequence[tuple[bytes, int | None, bool]], size: tuple
     return path
 
 
+def with_edits(video: Path, path: Path, edits: Sequence[tuple[int, int]]) -> Path:
+    """Copy an MP4 whose index comes last, with another edit list, as editors write it to trim a clip without encoding.
+
+    Args:
+        edits: duration in milliseconds and first media time in ticks of the track, for each part.
+    """
+    data = video.read_bytes()
+    start = data.rindex(b"moov") - 4
+    movie = data[start:]
+    at = movie.index(b"trak") - 4
+    track = _without_box(movie[at : at + _size(movie, at)], b"edts")
+    head = 8 + _size(track, 8)  # the track's header comes first
+    entries = b"".join(struct.pack(">IiI", *edit, 0x10000) for edit in edits)
+    box = _box(b"edts", _box(b"elst", struct.pack(">II", 0, len(edits)) + entries))
+    track = _box(b"trak", track[8:head] + box + track[head:])
+    path.write_bytes(data[:start] + _box(b"moov", movie[8:at] + track + movie[at + _size(movie, at) :]))
+    return path
+
+
+def with_decoding_times(video: Path, path: Path) -> Path:
+    """Copy a clip with B frames such that the packets' presentation times are their decoding times."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.dts += 1024  # a negative time would become an edit list
+                packet.pts, packet.stream = packet.dts, stream
+                target.mux(packet)
+    return path
+
+
 def with_poster(video: Path, path: Path, *, pictures: int = 1, last: bool = False) -> Path:
     """Copy a clip and add a track of a few JPEG pictures that no flag marks as attached."""
     with av.open(str(video)) as source, av.open(str(path), "w") as target:
@@ -194,6 +225,19 @@ def _ten_bit(rgb: np.ndarray) -> av.VideoFrame:
     ]
     planes = np.concatenate([(64 + 876 * luma).ravel(), *((512 + 896 * half).ravel() for half in halves)])
     return av.VideoFrame.from_ndarray(planes.round().clip(4, 1019).astype(np.uint16).reshape(-1, width), "yuv420p10le")
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def _size(data: bytes, at: int) -> int:
+    return int(struct.unpack_from(">I", data, at)[0])
+
+
+def _without_box(data: bytes, kind: bytes) -> bytes:
+    at = data.find(kind) - 4
+    return data if at < 0 else data[:at] + data[at + _size(data, at) :]
 
 
 def _ue(value: int) -> str:

@@ -145,3 +145,49 @@ def test_a_tape_without_time_code_is_complete(tmp_path: Path) -> None:
     info = probe(str(path))
     assert (info.frames_expected, info.damage) == (4, "")
     assert "timecode" in info.remark
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize(
+    "parts",
+    [[(0, 30)], [(0, 21)], [(20, 40)], [(12, 28)], [(0, 10), (20, 30)], [(20, 30), (0, 10)], [(0, 8), (24, 32)]],
+)
+def test_frames_that_an_edit_list_cuts_away_are_no_loss(
+    parts: list[tuple[int, int]], b_frames: int, tmp_path: Path
+) -> None:
+    images = [np.full((72, 96, 3), 6 * number + 8, np.uint8) for number in range(40)]
+    options = {"g": "8", "bf": str(b_frames), "sc_threshold": "0", "preset": "ultrafast"}
+    whole = write_clip(tmp_path / "whole.mp4", images, tick=Fraction(1, 25), options=options)
+    info = probe(str(whole))
+    assert info.pts is not None
+    tick = int(info.pts[1] - info.pts[0])
+    edits = [(40 * (stop - start), tick * (start + b_frames)) for start, stop in parts]  # B frames delay all by two
+    path = oddities.with_edits(whole, tmp_path / "trimmed.mp4", edits)
+    info = probe(str(path))
+    expected = [number for start, stop in parts for number in range(start, stop)]
+    assert (info.frames_expected, info.missing, info.missing_s, info.damage, info.restarts) == (
+        len(expected), 0, 0, "", (),
+    )  # fmt: skip
+    assert (len(info.key_pts) > 0) == (len(parts) == 1)
+    found = list(frames(str(path)))
+    assert [frame.time_s for frame in found] == pytest.approx([number / 25 for number in range(len(expected))])
+    levels = [frame.image.mean() for frame in found if frame.image is not None]
+    assert np.abs(np.array(levels) - [images[number].mean() for number in expected]).max() < 3
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mxf"])
+def test_packets_with_decoding_times_only_are_no_disorder(suffix: str, tmp_path: Path) -> None:
+    images = [np.full((72, 96, 3), 8 * number + 8, np.uint8) for number in range(24)]
+    options = {"g": "12", "bf": "2", "preset": "veryfast"}
+    source = write_clip(tmp_path / "source.mp4", images, tick=Fraction(1, 25), options=options)
+    path = oddities.with_decoding_times(source, tmp_path / f"a.{suffix}")
+    info = probe(str(path))
+    assert (info.by_order, info.exact, info.frames_expected, info.missing, info.damage) == (True, False, 24, 0, "")
+    found = list(frames(str(path)))
+    levels = [frame.image.mean() for frame in found if frame.image is not None]
+    assert np.abs(np.array(levels) - [image.mean() for image in images]).max() < 3
+    times = [frame.time_s for frame in found if frame.time_s is not None]
+    assert np.diff(times) == pytest.approx(np.full(23, 0.04), abs=0.002)
+    (segment,) = cut_into_segments(Input(str(path), "a"), info, 0.2, 0)
+    again = list(frames(str(path), segment.span))
+    assert [frame.time_s for frame in again] == times
