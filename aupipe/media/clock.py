@@ -25,6 +25,7 @@ class PacketClock:
 
     Attributes:
         restarts: number of restarts of the clock so far.
+        owed: number of second pictures of packets so far without a moment of their own.
         rewound: an edit list joins parts of a stream. The first part ends, and the next begins, with hidden frames.
     """
 
@@ -37,6 +38,7 @@ class PacketClock:
         self._last: int | None = None
         self._offset = 0
         self._hidden = False  # whether an edit list hides the previous packet
+        self.owed = 0
         self.restarts = 0
         self.rewound = False
 
@@ -57,6 +59,17 @@ class PacketClock:
             ahead = packet.pts - packet.dts
             ticks += _WRAP * ((ahead < -_WRAP // 2) - (ahead > _WRAP // 2))
         return [], (self.restarts, ticks)
+
+    def of_pictures(self, moment: Moment | None, count: int) -> list[Moment | None]:
+        """Return the moments of the `count` pictures of a packet.
+
+        A second picture in a packet has the moment of the next packet, which is empty: in AVI the next tick.
+        """
+        if self._avi is not None:
+            return [moment and (moment[0], moment[1] + extra) for extra in range(count)]
+        moments = [moment] if count or self.owed else []
+        self.owed += count - len(moments)
+        return moments
 
     @property
     def listed(self) -> int:

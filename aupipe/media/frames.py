@@ -245,7 +245,7 @@ class _Reader:
                 packet.opaque = moment
                 ticks += [(lost, False) for lost in passed]
                 count = 0 if packet.is_discard else self._counter.count(packet)
-                ticks += [(moment and (moment[0], moment[1] + extra), True) for extra in range(count)]
+                ticks += [(each, True) for each in self._clock.of_pictures(moment, count)]
             for frame in self._decode(packet):
                 if not self._span.by_order:
                     yield self._to_frame(frame, _moment_of(frame))

@@ -31,7 +31,7 @@ from aupipe.media.ffmpeg_log import FFmpegLog, capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter
 
-_TS_PACKET_BYTES = (188, 192, 204)
+_TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
 # Packets on each side of a join that a demuxer may flag as corrupt, because the streams' counters do not match.
@@ -153,11 +153,11 @@ def probe(
                 read_to = max(read_to, packet.pos + packet.size)
             total += 1
             count = 0 if packet.is_discard else counter.count(packet)
-            for extra in range(count):
-                pictures.append((moment if extra == 0 else _later(moment, extra, formats), packet.is_keyframe))
+            pictures += [(each, packet.is_keyframe) for each in clock.of_pictures(moment, count)]
             several = several or count > 1
             if moment is not None and not packet.is_discard:
                 end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
+        pictures += [(None, False)] * clock.owed
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
         missing, remark = _missing(uri, container, stream, total + len(absent), clock)
@@ -172,10 +172,10 @@ def probe(
         complete = len(moments) - len(absent) == len(pictures)
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
         times = [moment for moment, _ in pictures if moment is not None]
+        decoding_times = times == sorted(times) and stream.codec_context.has_b_frames
         by_order = "avi" in formats or (
-            clocked and times == sorted(times) and stream.codec_context.has_b_frames
-            and _is_reordered(uri, max_frame_px, first.track)
-        )  # fmt: skip
+            clocked and (several or (decoding_times and _is_reordered(uri, max_frame_px, first.track)))
+        )
         exact = clocked and not by_order and not several and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
@@ -192,7 +192,7 @@ def probe(
         trusted = header_valid and not (missing or restarts or assumed or "avi" in formats)
         missing_s = _missing_s(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
-        damage, remarks = _damage(log, container, joined, gap)
+        damage, remarks = _damage(uri, log, container, joined, gap)
         if times != sorted(times) and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or _joined_file(uri, formats, read_to)
@@ -279,11 +279,6 @@ def _probe_sequence(uri: str, max_frame_px: int, assume_fps: float | None) -> Vi
     raise reason
 
 
-def _later(moment: Moment | None, pictures: int, formats: frozenset[str]) -> Moment | None:
-    """Return the moment of a further picture in a packet. In AVI it is the next tick, whose own packet is empty."""
-    return (moment[0], moment[1] + pictures) if moment is not None and "avi" in formats else None
-
-
 def _missing(
     uri: str, container: InputContainer, stream: VideoStream, total: int, clock: PacketClock
 ) -> tuple[int, str]:
@@ -315,7 +310,7 @@ def _riff_is_whole(uri: str) -> bool:
         return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
 
 
-def _damage(log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
+def _damage(uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
     """Return the evidence of damage, and the log of FFmpeg if there is no evidence of a loss.
 
     A log message of a demuxer is evidence only if there is a gap between frames, or if it reports a truncated file. A
@@ -326,9 +321,23 @@ def _damage(log: FFmpegLog, container: InputContainer, joined: set[int], gap: bo
         return text or "a packet is corrupt", ""
     if log.ends_early:
         return log.ends_early, ""
-    if "mpegts" in format_names(container) and all(container.size % size for size in _TS_PACKET_BYTES):
+    if "mpegts" in format_names(container) and _ends_within_packet(uri):
         return "it ends within a packet", ""
     return (text, "") if gap else ("", text)
+
+
+def _ends_within_packet(uri: str) -> bool:
+    """Return whether the last packet of a transport stream is incomplete. Bytes before or after a stream are none."""
+    with opened(uri) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 3 * max(_TS_PACKET_BYTES)))
+        tail = file.read()
+    starts = [place for place in range(len(tail) - min(_TS_PACKET_BYTES) + 1, len(tail)) if tail[place] == _TS_SYNC]
+    return any(
+        place >= 2 * length and tail[place - length] == tail[place - 2 * length] == _TS_SYNC
+        for place in starts
+        for length in _TS_PACKET_BYTES
+    )
 
 
 def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:

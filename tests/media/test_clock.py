@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -191,3 +192,21 @@ def test_packets_with_decoding_times_only_are_no_disorder(suffix: str, tmp_path:
     (segment,) = cut_into_segments(Input(str(path), "a"), info, 0.2, 0)
     again = list(frames(str(path), segment.span))
     assert [frame.time_s for frame in again] == times
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_frames_of_one_packet_take_the_times_of_their_empty_packets(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"packed.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_mux_stream("mpeg4", rate=25, width=96, height=72)
+        for number, (data, is_key) in enumerate(oddities.packed(IMAGES)):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, 25), is_key
+            packet.pts = packet.dts = number
+            container.mux(packet)
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.damage) == (12, 0, "")
+    found = list(frames(str(path)))
+    assert [frame.time_s for frame in found] == pytest.approx([number / 25 for number in range(12)])
+    levels = [frame.image.mean() for frame in found if frame.image is not None]
+    assert np.abs(np.array(levels) - [image.mean() for image in IMAGES]).max() < 5

@@ -98,3 +98,20 @@ def test_an_order_that_is_impossible_for_the_codec_is_damage(tmp_path: Path) -> 
     assert not probe(str(path)).damage
     path.write_bytes(path.read_bytes().replace(b"avc1", b"WRLE"))  # a codec that does not reorder frames
     assert "in an order that is impossible for msrle" in probe(str(path)).damage
+
+
+@pytest.mark.parametrize("length", [188, 192, 204])
+def test_bytes_around_a_transport_stream_are_no_loss(length: int, tmp_path: Path) -> None:
+    images = [np.full((72, 96, 3), 8 * number + 8, np.uint8) for number in range(12)]
+    plain = write_clip(tmp_path / "plain.ts", images, options={"bf": "0"}).read_bytes()
+    padding = bytes(length - 188)
+    packets = [plain[place : place + 188] for place in range(0, len(plain), 188)]
+    stream = b"".join(padding + packet if length == 192 else packet + padding for packet in packets)
+    path = tmp_path / "a.ts"
+    for before, after in ((b"", b""), (b"\r\n", b""), (packets[0][88:], b""), (b"", bytes(5000)), (b"", b"<html>")):
+        path.write_bytes(before + stream + after)
+        info = probe(str(path))
+        assert (info.frames_expected, info.damage) == (12, "")
+    for cut in (1, 100, 187):
+        path.write_bytes(b"\r\n" + stream[: len(stream) - length + (4 if length == 192 else 0) + cut])
+        assert probe(str(path)).damage
