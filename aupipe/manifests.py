@@ -4,6 +4,7 @@
   a wrong guess of the encoding would silently change names.
 * The delimiter is the one of comma, semicolon, tab and bar by which the required column is a cell of the header. A
   first line `sep=;`, as Excel writes it, takes precedence. If it is not the comma, numbers may have a decimal comma.
+* Lines before the header that begin with # are skipped, as `#TYPE …` by Windows PowerShell.
 * Columns without a name are ignored: an index written by pandas, and empty columns at the end. Two columns of the same
   name are an error. The names of columns that aupipe reads are case-insensitive.
 * A row without any content is skipped. A row with too few or too many cells is an error.
@@ -34,10 +35,14 @@ from aupipe.parquet import read_parquet
 from aupipe.storage import Storage, is_uri, local_path
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-MISSING = frozenset({"", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "#na", "<na>", "nat"})  # in any case
+MISSING = frozenset(  # in any case
+    {"", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "#na", "<na>", "nat"}
+    | {".", "#null!", "<missing>"}  # Stata and SAS, SPSS, MATLAB
+)
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \t]*(\r\n|\n|\r)', re.IGNORECASE)
+_COMMENT = re.compile(r"#[^\r\n]*(\r\n|\n|\r)")
 _LINE_ENDS = re.compile(r"\r\n|\n|\r")  # str.splitlines also splits at characters that a cell may contain
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _WINDOWS_PATH = re.compile(r"/?[A-Za-z]:[\\/]|\\\\")  # file:///C:/a.mp4 becomes /C:/a.mp4
@@ -177,7 +182,8 @@ def decode_text(data: bytes, where: str, errors: str = "strict") -> str:
         ) from None
     if "\0" in text:
         raise ManifestError(f"{where}:{text[: text.index(chr(0))].count(chr(10)) + 1} contains a zero character")
-    return text.removeprefix("\ufeff")  # some programs write the byte order mark twice
+    # MS-DOS marks the end of a text with \x1a, and some programs write the byte order mark twice.
+    return text.removesuffix("\x1a").removeprefix("\ufeff")
 
 
 def read_table(storage: Storage, name: str, required: str, optional: Collection[str] = ()) -> TextTable:
@@ -255,6 +261,8 @@ def _csv_rows(
     candidates: Sequence[str] = ("\t", *_DELIMITERS) if tabs_first else _DELIMITERS
     if sep := _SEP_LINE.match(text):
         candidates, skipped, text = sep[1], 1, text[sep.end() :]
+    while (comment := _COMMENT.match(text)) and required.lower() not in _plain_cells(comment[0]):
+        skipped, text = skipped + 1, text[comment.end() :]
     delimiter, names = _header(text, where, required, candidates, skipped)
     records = _records(text, where, delimiter, skipped)
     next(records)
@@ -271,6 +279,10 @@ def _csv_rows(
 
 
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+def _plain_cells(line: str) -> list[str]:
+    return [cell.strip(' "\r\n').lower() for cell in re.split("|".join(map(re.escape, _DELIMITERS)), line)]
 
 
 def _header(text: str, where: str, required: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:

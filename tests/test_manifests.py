@@ -216,6 +216,7 @@ def test_unreadable_parquet_is_one_sentence(tmp_path: Path) -> None:
 
 def test_missing_values_and_numbers() -> None:
     words = ["", "nan", "NaN", "-nan", "NULL", "null", "None", "NA", "N/A", "#N/A", "<NA>", "NaT"]
+    words += [".", "#NULL!", "<missing>"]
     assert all(is_missing(word) and parse_number(word) is None for word in words)
     assert not any(is_missing(word) for word in ("0", "-", "nano", "no"))
     for text, number in {
@@ -250,3 +251,17 @@ def test_places_are_paths_of_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
     for cell in (r"C:\x.mp4", "d:/x.mp4", r"\\server\share\x.mp4", r"sub\x.mp4", "file:///C:/x.mp4"):
         with pytest.raises(ManifestError, match=r"m\.csv:2 has uri .* a Windows path"):
             table_of(tmp_path, f"uri\n{cell}\n").place("uri", 0)
+
+
+@pytest.mark.parametrize("comment", ["#TYPE System.Management.Automation.PSObject", "# uri list, May", "#", "#;x"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_comments_before_the_header_and_the_end_mark_of_ms_dos_are_skipped(
+    comment: str, ends: str, tmp_path: Path
+) -> None:
+    table = table_of(tmp_path, ends.join([comment, comment, '"uri";"start_s"', '"#a.mp4";"1,5"', "\x1a"]))
+    assert table.columns == {"uri": ["#a.mp4"], "start_s": ["1,5"]}
+    assert (table.numbers, table.number("start_s", 0)) == ([4], 1.5)
+
+
+def test_a_header_may_begin_with_a_number_sign(tmp_path: Path) -> None:
+    assert table_of(tmp_path, "#,uri\n1,a.mp4\n").columns == {"#": ["1"], "uri": ["a.mp4"]}
