@@ -102,6 +102,8 @@ class Storage:
     """The files below one root. Names are relative, with forward slashes. Picklable."""
 
     def __init__(self, root: str | Path) -> None:
+        if not str(root):  # as from "$OUT" if that variable is not set; it must not become the root of the disk
+            raise ConfigError("'': an empty name of a folder (a path or URI)")
         self.root = local_path(str(root)).rstrip("/") or "/"
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))

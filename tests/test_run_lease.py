@@ -109,3 +109,10 @@ def test_an_outage_of_storage_does_not_end_the_heartbeats(tmp_path, monkeypatch)
         while len(beats) < 4 and time.monotonic() < until:
             time.sleep(0.01)
     assert len(beats) >= 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which none can be created")
+def test_a_folder_that_cannot_be_created_is_one_sentence():
+    lease = run_lease.run_lease(Storage("/proc/aupipe"))
+    with pytest.raises(ConfigError, match=r"/proc/aupipe cannot be created: No such file"), lease:
+        pass

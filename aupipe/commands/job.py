@@ -61,7 +61,12 @@ def location(text: str) -> str:
     from aupipe.storage import local_path
 
     text = local_path(text)
-    return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
+    try:
+        return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(
+            f"{text}: the current folder was deleted; fix: cd to another one, or give an absolute path"
+        ) from None
 
 
 def run(
@@ -77,6 +82,7 @@ def run(
     Args:
         settings: returns the sections that `--set` changes, for `--list-settings`.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # A locale without a character of a name must not end the job.
             stream.reconfigure(errors="backslashreplace")
@@ -102,6 +108,18 @@ def run(
             traceback.print_exception(error)
         print(f"{parser.prog}: {one_line(named)}", file=sys.stderr)  # noqa: T201
         return named.exit_code
+
+
+def _open_closed_streams() -> None:
+    """Open each standard stream that the parent process has closed, as daemons do, on the null device.
+
+    Otherwise the next file that is opened would take its number, and receive what C libraries log.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: SIM115 # it stays open until the process ends
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def recipe_settings(args: argparse.Namespace) -> Sections:

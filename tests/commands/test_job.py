@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,27 @@ def test_the_table_needs_no_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_end_no_job(closed: str, tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys; from aupipe.commands import job\n"
+        "def body(args):\n"
+        "    sys.stderr.isatty(), print('x'), print('x', file=sys.stderr)\n"
+        f"    file = open({str(tmp_path / 'a')!r}, 'w')\n"
+        "    subprocess.run(['sh', '-c', 'echo x; echo x >&2'], check=True)\n"
+        "    return 0 if file.fileno() > 2 else 4\n"
+        "sys.exit(job.run(job.make_parser('t', 't', 't'), body, []))"
+    )
+    command = f'"{sys.executable}" -c "$0" {closed}'
+    assert subprocess.run(["sh", "-c", command, program], capture_output=True, check=False).returncode == 0
+    assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_a_relative_name_in_a_deleted_folder_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(argparse.ArgumentTypeError, match=r"a\.mp4: the current folder was deleted; fix: "):
+        job.location("a.mp4")
+    assert job.location("/a.mp4") == "/a.mp4"

@@ -264,6 +264,7 @@ def test_parts_phases_rates_and_what_is_left_of_them(
     [
         ({"--input": "{tmp}/empty"}, "no video or image in this folder"),
         ({"--input": ""}, "an empty name"),
+        ({"--out": ""}, "an empty name"),
         ({"--out": "{tmp}/file"}, "cannot be reached"),
         ({"--checkpoint": "{tmp}/nothing"}, "is no checkpoint"),
         ({"--set": "detector.min_scroe=0.5"}, "the nearest known one is 'detector.min_score'"),
