@@ -10,8 +10,11 @@ _SYSTEM_NAMES = frozenset(
     {"#recycle", "#snapshot", "@eadir", "@tmp", "@sharesnap", "@sharebin"}  # Synology
     | {"@recycle", "@recycle.bin", "@recently-snapshot", "@__thumb"}  # QNAP
     | {"~snapshot"}  # NetApp
+    | {"recycle bin", "network recycle bin", "trashbox"}  # ReadyNAS, older QNAP, Buffalo
+    | {f"network recycle bin {number}" for number in range(1, 10)}
     | {"$recycle.bin", "recycler", "recycled", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-    | {"lost+found", "lost.dir", "found.000"}  # files recovered after a crash of a file system
+    | {"lost+found", "lost.dir"}
+    | {f"found.{number:03}" for number in range(100)}  # files recovered after a crash of a file system
     | {"__macosx", "network trash folder", "temporary items", "icon\r"}  # macOS
 )
 

@@ -135,6 +135,7 @@ def test_a_refused_line_is_named_with_its_cell():
     ("task", "text", "message"),
     [
         ("au", "", "f is empty"),
+        ("au", "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26,au01\n", "f:1 the header names AU1 twice"),
         ("au", "0,0,0\n", "f:1 the header has no AU1, AU2"),
         ("au", HEADER.replace(",AU26", "") + "\n", "no AU26; it must name all 12"),
         ("expr", "Neutral,Boredom\n0\n", "f:1 the header has the class 'Boredom'"),
