@@ -20,7 +20,7 @@ from aupipe.errors import (
     PermissionDeniedError,
     TooLargeError,
 )
-from aupipe.storage import filesystem_of, is_http, is_uri, open_input
+from aupipe.storage import filesystem_of, is_http, is_s3, is_transient, is_uri, open_input
 
 _RETRIES_S = (0.5, 4.0)  # delays before a failed request is repeated; refusals (4xx) are not retried
 _COPIED_BYTES = 20 * 2**30  # limit for files of servers without ranges, which are copied to the worker's disk
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Convert errors of disks and web servers into media errors. Errors of other remote storage pass unchanged.
+    """Convert errors of disks and servers into media errors. Errors of S3 and outages pass unchanged.
 
     Raises:
-        MediaError: the block raised an OSError.
+        MediaError: the block raised another OSError.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def named_errors(uri: str) -> Iterator[None]:
     except OSError as error:
         if type(error).__name__ == "FileExpired":  # of s3fs, which is imported only if it is used
             raise ChangedError(f"{uri}: it was overwritten while it was read") from None
-        if is_uri(uri) and not is_http(uri):
+        if is_s3(uri) or (is_uri(uri) and not is_http(uri) and is_transient(error)):
             raise
         raise MediaError(f"{uri}: {error.strerror or error}") from None
 

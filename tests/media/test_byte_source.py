@@ -78,3 +78,9 @@ def test_an_unknown_protocol_is_a_media_error(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="hls") as error:
         probe("hls+http://127.0.0.1/x.m3u8")
     assert error.value.reason == "unreadable"
+
+
+def test_a_server_of_another_protocol_that_refuses_is_a_media_error() -> None:
+    with pytest.raises(MediaError, match="Connection refused") as raised, byte_source.opened("ftp://127.0.0.1:9/a.mp4"):
+        pass
+    assert raised.value.reason == "unreadable"
