@@ -77,7 +77,10 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
         try:
             # FFmpeg would choose the demuxer of an image by its name, which may be the pattern of a list (a%03d.jpg).
             container = av.open(source, mode="r", format=still or None, options=options, metadata_errors="replace")
-        except (av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError):
+        except (
+            av.error.InvalidDataError, av.error.ArgumentError, av.error.DemuxerNotFoundError, EOFError,
+            av.error.PermissionError,  # some demuxers return it for invalid data; the file itself can be read
+        ):  # fmt: skip
             raise NotAVideoError(f"{uri}: {_refusal(uri, source, options)}") from None
         yield stack.enter_context(container)
 

@@ -55,6 +55,14 @@ def test_a_file_that_is_not_a_video_is_an_error(tmp_path: Path, content: bytes) 
         probe(str(path))
 
 
+def test_a_demuxer_that_does_not_permit_its_data_is_no_missing_permission(tmp_path: Path) -> None:
+    path = tmp_path / "x.gxf"
+    head = b"\0\0\0\0\1\xbc\0\0\0\xd4\0\0\0\0\xe1\xe2\xe0\xff\0="  # of a GXF file
+    path.write_bytes(head + bytes(44))
+    with pytest.raises(NotAVideoError, match="not a video file"):
+        probe(str(path))
+
+
 def test_a_playlist_cannot_reference_other_files(tmp_path: Path) -> None:
     target = write_clip(tmp_path / "real.mp4", scene(5, size=(96, 72), face=64))
     playlist = tmp_path / "list.mp4"
