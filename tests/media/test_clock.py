@@ -195,7 +195,10 @@ def test_packets_with_decoding_times_only_are_no_disorder(suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
-def test_frames_of_one_packet_take_the_times_of_their_empty_packets(suffix: str, tmp_path: Path) -> None:
+def test_frames_of_one_packet_take_the_times_of_their_empty_packets(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aupipe.media.probe._REORDERED_PACKETS", 0)  # as if the first of them came later in the file
     path = tmp_path / f"packed.{suffix}"
     with av.open(str(path), "w") as container:
         stream = container.add_mux_stream("mpeg4", rate=25, width=96, height=72)
