@@ -11,6 +11,7 @@ Variants on one core with AVX2 (the runtimes are compared by `bench.py front`):
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
@@ -39,6 +40,8 @@ def open_session(graph: bytes, files: Mapping[str, bytes] | None = None) -> Infe
     Raises:
         GraphError: the graph cannot be read or is invalid.
     """
+    # Recent packages of ONNX Runtime send events to Microsoft, unless this is set before the first import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

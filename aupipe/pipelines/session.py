@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,6 +101,7 @@ def _start(what: str, **options: Any) -> None:
 @contextmanager
 def _local_ray(**options: Any) -> Iterator[None]:
     """Run a local Ray for the length of the block, and then end its processes that outlive a grace period."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics of its use to its developers
     before = processes.children()
     tree = processes.ProcessTree(())
     try:
