@@ -109,6 +109,7 @@ class _FromCrops(nn.Module):
     """
 
     scaling: Tensor
+    scaling_across: Tensor
     channel_means: Tensor
     channel_stds: Tensor
 
@@ -116,13 +117,15 @@ class _FromCrops(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.left, self.top, self.side = inputs.box_px or (0, 0, CROP_SIZE_PX)
-        self.register_buffer("scaling", scaling(self.side, inputs.size_px))
+        rows = scaling(self.side, inputs.size_px)
+        self.register_buffer("scaling", rows)
+        self.register_buffer("scaling_across", rows.flip(0) if inputs.mirrored else rows.clone())
         self.register_buffer("channel_means", torch.tensor(inputs.mean)[:, None, None])
         self.register_buffer("channel_stds", torch.tensor(inputs.std)[:, None, None])
 
     def forward(self, crops: Tensor) -> Tensor:
         region = crops[:, self.top : self.top + self.side, self.left : self.left + self.side]
-        images = self.scaling @ (region.permute(0, 3, 1, 2).float() / 255) @ self.scaling.T
+        images = self.scaling @ (region.permute(0, 3, 1, 2).float() / 255) @ self.scaling_across.T
         logits: Tensor = self.encoder((images - self.channel_means) / self.channel_stds)
         return logits
 

@@ -20,10 +20,12 @@ class InputSpec(Section):
 
     Attributes:
         box_px: left, top and side of the square that is used; None: the whole crop.
+        mirrored: whether the network sees the mirror image of the square.
     """
 
     # Left, top and side of the square of the crop that is used; None: the whole crop.
     box_px: tuple[int, int, int] | None = None
+    mirrored: bool = False  # The network sees the mirror image of the square.
     size_px: int = Field(default=112, ge=8, le=1024)  # Width and height to which the square is scaled.
     mean: Triple = (0.5, 0.5, 0.5)  # Mean per RGB channel, for values in 0..1.
     std: Triple = (0.5, 0.5, 0.5)  # Standard deviation per RGB channel.
@@ -40,6 +42,8 @@ class InputSpec(Section):
         if self.box_px is not None:
             left, top, side = self.box_px
             crops = crops[:, top : top + side, left : left + side]
+        if self.mirrored:
+            crops = crops.flip(2)
         images = crops.permute(0, 3, 1, 2)
         if images.shape[-2:] == (self.size_px, self.size_px):
             # Bytes are reordered, because copies of floats take as long as decoding.

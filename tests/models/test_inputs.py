@@ -41,3 +41,11 @@ def test_the_box_selects_a_region_of_the_crop() -> None:
     for box in ((40, 0, 80), (0, 33, 80), (-1, 0, 80), (0, 0, 4)):
         with pytest.raises(ValueError, match="within 112 pixels"):
             InputSpec(box_px=box)
+
+
+def test_a_mirrored_input_is_the_mirror_image_of_the_square() -> None:
+    crops = torch.randint(0, 256, (2, 112, 112, 3), dtype=torch.uint8)
+    for box, size in (((12, 24, 80), 80), ((17, 31, 78), 64)):
+        plain = InputSpec(box_px=box, size_px=size)
+        mirrored = plain.model_copy(update={"mirrored": True})
+        torch.testing.assert_close(mirrored.prepare(crops), plain.prepare(crops).flip(-1), atol=1e-5, rtol=0)
