@@ -8,8 +8,8 @@ import aupipe
 from aupipe.models import checkpoint
 
 _WEIGHTS = Path(aupipe.__file__).parent / "weights" / "starter"
-# The first reads AUs from points of the face and from the picture, the second from a closer crop of the picture and
-# of its mirror image; the mean of both scores better than either.
+# The first reads AUs from points of the face and from the picture, the second from a closer crop of the mirror image;
+# the mean of both is more reliable than either.
 SINGLE_NETWORK = str(_WEIGHTS / "core")
 FOLDERS = (str(_WEIGHTS / "geometry"), SINGLE_NETWORK)
 

@@ -75,6 +75,15 @@ def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: traini
         assert np.corrcoef(logits[:, at], poses.intensity[:, at])[0, 1] > 0.5, au
 
 
+def test_the_rate_is_constant_until_it_falls_to_zero() -> None:
+    shares = [training.rate_share(step, 1000) for step in range(1001)]
+    assert shares[0] < 0.05
+    assert set(shares[100:600]) == {1.0}
+    assert np.all(np.diff(shares[600:]) <= 0)
+    assert shares[800] == pytest.approx(0.5, abs=0.01)
+    assert shares[1000] == pytest.approx(0, abs=1e-9)
+
+
 def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> None:
     system, new_card = training.untrained(starter)
     other, card = checkpoint.load(starter)
