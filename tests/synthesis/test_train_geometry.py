@@ -52,8 +52,35 @@ def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Cr
     )  # of eyes that are about 35 px apart
 
 
+def test_the_weights_are_the_mean_of_those_after_late_steps(
+    crops: training.Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[torch.Tensor] = []
+
+    class Recorded(training.AveragedModel):
+        def update_parameters(self, model: torch.nn.Module) -> None:
+            late.append(model.get_parameter("out.weight").detach().clone())
+            super().update_parameters(model)
+
+    monkeypatch.setattr(training, "AveragedModel", Recorded)
+    monkeypatch.setattr(training, "_AVERAGED_EVERY", 1)
+    monkeypatch.setattr(training, "_BATCHES_OF_STATISTICS", 2)
+    encoder = training.untrained(starter)[0].encoder
+    assert isinstance(encoder, GeometryEncoder)
+    training.train_network(encoder.backbone, crops, steps=3, seed=0)
+    assert len(late) == 2  # of three steps, the rate falls in the last 1.2
+    weight = encoder.backbone.get_parameter("out.weight")
+    torch.testing.assert_close(weight, (late[0] + late[1]) / 2)
+    assert not torch.equal(weight, late[1])
+    counts = [tensor.item() for name, tensor in encoder.backbone.named_buffers() if name.endswith("batches_tracked")]
+    assert set(counts) == {2}  # The statistics are those of the mean weights.
+
+
 @pytest.mark.slow
-def test_both_parts_learn_and_the_same_seed_gives_the_same_network(crops: training.Crops, starter: str) -> None:
+def test_both_parts_learn_and_the_same_seed_gives_the_same_network(
+    crops: training.Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_BATCHES_OF_STATISTICS", 4)
     reports: list[str] = []
     outputs = []
     for _ in range(2):
