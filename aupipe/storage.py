@@ -26,7 +26,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from aupipe import network
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, redact
 
 logger = logging.getLogger(__name__)
 
@@ -53,20 +53,26 @@ def _retry_transient(method: Callable[Concatenate[Storage, P], T]) -> Callable[C
 
     @wraps(method)
     def with_retries(self: Storage, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        for wait_s in _WAITS_S if self._answered or self._host in _ANSWERED else ():
-            try:
-                return method(self, *args, **kwargs)
-            except (OSError, BotoCoreError) as error:
-                if not is_transient(error):
-                    raise
-                logger.warning("%s is unreachable, retrying in %d s: %s", self.root, wait_s, error)
-                time.sleep(wait_s)
-        result = method(self, *args, **kwargs)
+        answered = self._answered or self._host in _ANSWERED
+        result = _retried(lambda: method(self, *args, **kwargs), self.root, answered)
         self._answered = True  # also on other machines, to which this object travels
         _ANSWERED.add(self._host)
         return result
 
     return with_retries
+
+
+def _retried(call: Callable[[], T], place: str, answered: bool) -> T:
+    """Return the result of a call, with retries while a place that has answered is unreachable or busy."""
+    for wait_s in _WAITS_S if answered else ():
+        try:
+            return call()
+        except (OSError, BotoCoreError) as error:
+            if not is_transient(error):
+                raise
+            logger.warning("%s is unreachable, retrying in %d s: %s", place, wait_s, error)
+            time.sleep(wait_s)
+    return call()
 
 
 def is_transient(error: BaseException) -> bool:
@@ -314,4 +320,4 @@ def open_input(uri: str) -> Any:
     if not is_uri(uri):  # fsspec would interpret "::" in a name as chaining
         return open(uri, "rb")
     filesystem, path = filesystem_of(uri)
-    return filesystem.open(path, "rb")
+    return _retried(lambda: filesystem.open(path, "rb"), redact(uri), "/".join(uri.split("/")[:3]) in _ANSWERED)

@@ -52,6 +52,7 @@ def test_layout_repeats_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(first.read(name) == second.read(name) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_unrelated_pictures_go_into_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, store = tmp_path / "data", tmp_path / "store"

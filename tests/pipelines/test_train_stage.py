@@ -60,6 +60,7 @@ def uploading(tmp_path: Path, blocked: str = "") -> ray.train.torch.TorchTrainer
     )
 
 
+@pytest.mark.slow
 def test_a_run_uses_its_own_ray_and_ends_after_its_last_upload(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
