@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 # The names are in lower case. Names that begin with a dot are always hidden, for example .Trash-1000, .snapshot,
 # .@__thumb and the ._a.mp4 that macOS writes beside a.mp4.
 _SYSTEM_NAMES = frozenset(
@@ -22,8 +20,3 @@ _SYSTEM_NAMES = frozenset(
 def is_hidden(name: str) -> bool:
     """Return whether a plain name is that of a hidden or system file or folder, ignoring case."""
     return name.startswith(".") or name.lower() in _SYSTEM_NAMES
-
-
-def hidden_among(names: Iterable[str]) -> set[str]:
-    """Return the names for which `is_hidden` is true. It saves a second in a folder of a million files."""
-    return {name for name in names if name.startswith(".") or name.lower() in _SYSTEM_NAMES}

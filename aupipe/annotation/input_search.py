@@ -23,7 +23,7 @@ from aupipe.annotation.inputs import FoundInputs, Input, Inputs, text_of_name
 from aupipe.annotation.schema import VIDEOS
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
-from aupipe.hidden_files import hidden_among, is_hidden
+from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
 from aupipe.storage import filesystem_of, folder_and_name, is_http, is_s3, is_uri, local_path, objects_below
@@ -122,7 +122,7 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
             below.clear()
             continue
         seen.add(real)
-        hidden = hidden_among((*below, *names))
+        hidden = {name for name in (*below, *names) if is_hidden(name)}
         for name in sorted(hidden):
             skipped.hide(os.path.join(folder, name))
         below[:] = sorted(name for name in below if name not in hidden)

@@ -165,8 +165,8 @@ class FoundInputs:
         self, uris: Sequence[str], video_ids: Sequence[str], signatures: Sequence[str | None] | None = None
     ) -> None:
         """Add files with these ids and signatures."""
-        self._uris += _texts(uris)
-        self._ids += _texts(video_ids)
+        self._uris += map(text_of_name, uris)
+        self._ids += map(text_of_name, video_ids)
         self._signatures += [None] * len(uris) if signatures is None else signatures
         self._count += len(uris)
         if len(self._uris) >= BATCH:
@@ -196,10 +196,6 @@ class FoundInputs:
 
     def _add_table(self, columns: Sequence[pa.Array]) -> None:
         self._tables.append(pa.Table.from_arrays(columns, schema=INPUTS))
-
-
-def _texts(names: Sequence[str]) -> Sequence[str]:
-    return names if all(map(str.isascii, names)) else list(map(text_of_name, names))
 
 
 def text_of_name(name: str) -> str:
