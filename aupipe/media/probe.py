@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -26,19 +25,16 @@ from aupipe.media.container import (
     format_names,
     open_video,
 )
+from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
-from aupipe.media.ffmpeg_log import FFmpegLog, capture_log
+from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter
 
-_TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
 # Packets on each side of a join that a demuxer may flag as corrupt, because the streams' counters do not match.
 _JOIN_PACKETS = 3
-# Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
-_FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
-_SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
 # A group of B frames lies within so many packets. They are decoded only if the times ascend in the order of decoding.
 _REORDERED_PACKETS = 48
 # A step between frames that is larger than this many median steps is a gap.
@@ -160,7 +156,7 @@ def probe(
         pictures += [(None, False)] * clock.owed
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
-        missing, remark = _missing(uri, container, stream, total + len(absent), clock)
+        missing, remark = missing_frames(uri, container, stream, total + len(absent), clock)
         listed, header_valid = clock.listed + len(absent), True
         if "avi" in formats:
             missing += len(absent)
@@ -168,15 +164,16 @@ def probe(
         if missing > _MOST_MISSING * total:
             remark = f"its header states {max(stream.frames, listed):,} frames, which is impossible"
             missing, absent, header_valid = 0, [], False
-        moments = sorted([moment for moment, _ in pictures if moment is not None] + absent)
+        times = [moment for moment, _ in pictures if moment is not None]
+        in_order = times == sorted(times)
+        moments = sorted(times + absent)
         complete = len(moments) - len(absent) == len(pictures)
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
-        times = [moment for moment, _ in pictures if moment is not None]
-        decoding_times = times == sorted(times) and stream.codec_context.has_b_frames
+        decoding_times = in_order and stream.codec_context.has_b_frames
         by_order = "avi" in formats or (
             clocked and (several or (decoding_times and _is_reordered(uri, max_frame_px, first.track)))
         )
-        exact = clocked and not by_order and not several and len(moments) == len(set(moments))
+        exact = clocked and not by_order and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
         pts = ticks if exact or (clocked and by_order) else None
@@ -190,12 +187,12 @@ def probe(
         usual = float(np.median(steps)) if len(steps) else 0.0
         # AVI's duration comes from the number of frames in its header, which may be wrong.
         trusted = header_valid and not (missing or restarts or assumed or "avi" in formats)
-        missing_s = _missing_s(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
+        missing_s = missing_s_of(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
-        damage, remarks = _damage(uri, log, container, joined, gap)
-        if times != sorted(times) and not stream.codec_context.codec.reorder:
+        damage, remarks = damage_of(uri, log, container, joined, gap)
+        if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
-        damage = damage or _joined_file(uri, formats, read_to)
+        damage = damage or joined_file(uri, formats, read_to)
         cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
         spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
@@ -277,107 +274,6 @@ def _probe_sequence(uri: str, max_frame_px: int, assume_fps: float | None) -> Vi
         )  # fmt: skip
     assert reason is not None
     raise reason
-
-
-def _missing(
-    uri: str, container: InputContainer, stream: VideoStream, total: int, clock: PacketClock
-) -> tuple[int, str]:
-    """Return the number of frames in the file's index after the last packet, and a remark.
-
-    The number of frames in AVI's header is used only if the file is shorter than its RIFF chunk.
-
-    Args:
-        total: number of packets, plus frames that the index lists between them.
-    """
-    formats = format_names(container)
-    if "mov" in formats:
-        # FFmpeg's index lacks the frames that an edit list cuts away; the number of frames in the header has them.
-        return max(0, sum(entry.size > 0 for entry in stream.index_entries) - total), ""
-    if "avi" not in formats:
-        return 0, ""
-    beyond = max(0, stream.frames - total - clock.listed)
-    if not beyond or _riff_is_whole(uri):
-        remark = f"its header counts {stream.frames} frames, its index {total + clock.listed}" if beyond else ""
-        return clock.listed, remark
-    return clock.listed + beyond, ""
-
-
-def _riff_is_whole(uri: str) -> bool:
-    """Return whether the file contains all of its first RIFF chunk."""
-    with opened(uri) as file:
-        head = file.read(8)
-        file.seek(0, 2)
-        return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
-
-
-def _damage(uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
-    """Return the evidence of damage, and the log of FFmpeg if there is no evidence of a loss.
-
-    A log message of a demuxer is evidence only if there is a gap between frames, or if it reports a truncated file. A
-    packet that the demuxer flags as corrupt is evidence, except where streams were joined.
-    """
-    text = log.messages[0][1] if log.messages else ""
-    if any(number not in joined for number in log.corrupt_packets):
-        return text or "a packet is corrupt", ""
-    if log.ends_early:
-        return log.ends_early, ""
-    if "mpegts" in format_names(container) and _ends_within_packet(uri):
-        return "it ends within a packet", ""
-    return (text, "") if gap else ("", text)
-
-
-def _ends_within_packet(uri: str) -> bool:
-    """Return whether the last packet of a transport stream is incomplete. Bytes before or after a stream are none."""
-    with opened(uri) as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 3 * max(_TS_PACKET_BYTES)))
-        tail = file.read()
-    starts = [place for place in range(len(tail) - min(_TS_PACKET_BYTES) + 1, len(tail)) if tail[place] == _TS_SYNC]
-    return any(
-        place >= 2 * length and tail[place - length] == tail[place - 2 * length] == _TS_SYNC
-        for place in starts
-        for length in _TS_PACKET_BYTES
-    )
-
-
-def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
-    """Return a message if another file of the same format follows the last packet that was read; otherwise "".
-
-    Bytes 4 to 11 of MP4 and MOV contain the brand, which is equal in two files of one encoder.
-    """
-    place = next((_FIRST_BYTES[name] for name in formats if name in _FIRST_BYTES), None)
-    if place is None:
-        return ""
-    with opened(uri) as file:
-        signature = file.read(16)[place]
-        file.seek(read_to)
-        if place.start and not signature.startswith(b"ftyp"):  # an old MOV file, which has no signature
-            return ""
-        found = file.read(_SEARCHED_BYTES).find(signature)
-    return (
-        f"another file is joined to it at byte {read_to + found - place.start:,}, and is not read" if found >= 0 else ""
-    )
-
-
-def _missing_s(stream: VideoStream, pts: np.ndarray, end: int) -> float:
-    """Return the seconds by which the stream ends before its stated end.
-
-    The last frame may last as long as the longest step before it. The stated value is the duration of the stream in
-    some files, and the time of its end in others.
-    """
-    steps = np.diff(pts)
-    end = max(end, int(pts[-1] + steps.max(initial=0)))
-    tick_s = float(stream.time_base or 1)
-    missing_s = _stated_duration_s(stream) - max(end, end - int(pts[0])) * tick_s
-    return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
-
-
-def _stated_duration_s(stream: VideoStream) -> float:
-    """Return the stated duration of the stream, 0 if there is none. Matroska has it in a tag of the stream."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
 
 
 def _audio(container: InputContainer) -> AudioInfo | None:

@@ -1,0 +1,120 @@
+"""Evidence that a file lacks frames: its index, its stated duration, the log of FFmpeg, and bytes that are not read."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from aupipe.media.byte_source import opened
+from aupipe.media.clock import PacketClock
+from aupipe.media.container import format_names
+from aupipe.media.ffmpeg_log import FFmpegLog
+
+_TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
+# Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
+_FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
+_SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
+
+
+def missing_frames(
+    uri: str, container: InputContainer, stream: VideoStream, total: int, clock: PacketClock
+) -> tuple[int, str]:
+    """Return the number of frames in the file's index after the last packet, and a remark.
+
+    The number of frames in AVI's header is used only if the file is shorter than its RIFF chunk.
+
+    Args:
+        total: number of packets, plus frames that the index lists between them.
+    """
+    formats = format_names(container)
+    if "mov" in formats:
+        # FFmpeg's index lacks the frames that an edit list cuts away; the number of frames in the header has them.
+        return max(0, sum(entry.size > 0 for entry in stream.index_entries) - total), ""
+    if "avi" not in formats:
+        return 0, ""
+    beyond = max(0, stream.frames - total - clock.listed)
+    if not beyond or _riff_is_whole(uri):
+        remark = f"its header counts {stream.frames} frames, its index {total + clock.listed}" if beyond else ""
+        return clock.listed, remark
+    return clock.listed + beyond, ""
+
+
+def _riff_is_whole(uri: str) -> bool:
+    """Return whether the file contains all of its first RIFF chunk."""
+    with opened(uri) as file:
+        head = file.read(8)
+        file.seek(0, 2)
+        return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
+
+
+def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
+    """Return the evidence of damage, and the log of FFmpeg if there is no evidence of a loss.
+
+    A log message of a demuxer is evidence only if there is a gap between frames, or if it reports a truncated file. A
+    packet that the demuxer flags as corrupt is evidence, except where streams were joined.
+    """
+    text = log.messages[0][1] if log.messages else ""
+    if any(number not in joined for number in log.corrupt_packets):
+        return text or "a packet is corrupt", ""
+    if log.ends_early:
+        return log.ends_early, ""
+    if "mpegts" in format_names(container) and _ends_within_packet(uri):
+        return "it ends within a packet", ""
+    return (text, "") if gap else ("", text)
+
+
+def _ends_within_packet(uri: str) -> bool:
+    """Return whether the last packet of a transport stream is incomplete. Bytes before or after a stream are none."""
+    with opened(uri) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 3 * max(_TS_PACKET_BYTES)))
+        tail = file.read()
+    starts = [place for place in range(len(tail) - min(_TS_PACKET_BYTES) + 1, len(tail)) if tail[place] == _TS_SYNC]
+    return any(
+        place >= 2 * length and tail[place - length] == tail[place - 2 * length] == _TS_SYNC
+        for place in starts
+        for length in _TS_PACKET_BYTES
+    )
+
+
+def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
+    """Return a message if another file of the same format follows the last packet that was read; otherwise "".
+
+    Bytes 4 to 11 of MP4 and MOV contain the brand, which is equal in two files of one encoder.
+    """
+    place = next((_FIRST_BYTES[name] for name in formats if name in _FIRST_BYTES), None)
+    if place is None:
+        return ""
+    with opened(uri) as file:
+        signature = file.read(16)[place]
+        file.seek(read_to)
+        if place.start and not signature.startswith(b"ftyp"):  # an old MOV file, which has no signature
+            return ""
+        found = file.read(_SEARCHED_BYTES).find(signature)
+    return (
+        f"another file is joined to it at byte {read_to + found - place.start:,}, and is not read" if found >= 0 else ""
+    )
+
+
+def missing_s_of(stream: VideoStream, pts: np.ndarray, end: int) -> float:
+    """Return the seconds by which the stream ends before its stated end.
+
+    The last frame may last as long as the longest step before it. The stated value is the duration of the stream in
+    some files, and the time of its end in others.
+    """
+    steps = np.diff(pts)
+    end = max(end, int(pts[-1] + steps.max(initial=0)))
+    tick_s = float(stream.time_base or 1)
+    missing_s = _stated_duration_s(stream) - max(end, end - int(pts[0])) * tick_s
+    return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
+
+
+def _stated_duration_s(stream: VideoStream) -> float:
+    """Return the stated duration of the stream, 0 if there is none. Matroska has it in a tag of the stream."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else 0.0
