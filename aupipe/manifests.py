@@ -261,7 +261,7 @@ def _csv_rows(
     candidates: Sequence[str] = ("\t", *_DELIMITERS) if tabs_first else _DELIMITERS
     if sep := _SEP_LINE.match(text):
         candidates, skipped, text = sep[1], 1, text[sep.end() :]
-    while (comment := _COMMENT.match(text)) and required.lower() not in _plain_cells(comment[0]):
+    while (comment := _COMMENT.match(text)) and not _is_header(comment[0], required, candidates):
         skipped, text = skipped + 1, text[comment.end() :]
     delimiter, names = _header(text, where, required, candidates, skipped)
     records = _records(text, where, delimiter, skipped)
@@ -279,10 +279,6 @@ def _csv_rows(
 
 
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
-
-
-def _plain_cells(line: str) -> list[str]:
-    return [cell.strip(' "\r\n').lower() for cell in re.split("|".join(map(re.escape, _DELIMITERS)), line)]
 
 
 def _header(text: str, where: str, required: str, candidates: Sequence[str], skipped: int) -> tuple[str, list[str]]:
@@ -303,6 +299,14 @@ def _header(text: str, where: str, required: str, candidates: Sequence[str], ski
     if not found and refused is not None:
         raise refused
     raise _no_column(where, required, max(found, key=len))
+
+
+def _is_header(line: str, required: str, candidates: Sequence[str]) -> bool:
+    try:
+        _header(line, "", required, candidates, 0)
+    except ManifestError:
+        return False
+    return True
 
 
 def _records(text: str, where: str, delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:

@@ -75,6 +75,11 @@ def _retried(call: Callable[[], T], place: str, answered: bool) -> T:
     return call()
 
 
+def _server_of(place: str) -> str:
+    """Return the bucket or server of a URI, with its protocol; "" for a path."""
+    return "/".join(place.split("/")[:3]) if is_uri(place) else ""
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether an error may disappear on retry."""
     text = f"{error!r} {error} {error.__cause__!r}"
@@ -114,7 +119,7 @@ class Storage:
         if not is_uri(self.root):
             self.root = os.path.abspath(os.path.expanduser(self.root))
         self._filesystem, self._base = filesystem_of(self.root)
-        self._host = "/".join(self.root.split("/")[:3]) if is_uri(self.root) else ""
+        self._host = _server_of(self.root)
         self._answered = False
 
     @property
@@ -146,10 +151,12 @@ class Storage:
             self._filesystem.invalidate_cache(top)
             if not self._filesystem.exists(top):
                 return []
-            inside = (
-                objects_below(self._filesystem, top) if self._is_s3 else self._filesystem.find(top, detail=True).items()
+            paths = (
+                (path for path, _ in objects_below(self._filesystem, top))
+                if self._is_s3
+                else self._filesystem.find(top)
             )
-            found = (str(path)[len(self._base) + 1 :] for path, _ in inside)
+            found = (str(path)[len(self._base) + 1 :] for path in paths)
         return sorted(n for n in found if n.endswith(suffix) and _TEMPORARY not in n)
 
     @_retry_transient
@@ -301,7 +308,7 @@ def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str,
         filesystem, folder: of `filesystem_of`.
     """
     filesystem.connect()
-    # Times are not used, and botocore takes twice as long for them as for all else in a listing.
+    # Times are not used, and botocore takes longer for them than for all else in a listing.
     filesystem.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     bucket, key, _ = filesystem.split_path(folder)
     request = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": _OBJECTS_PER_REQUEST}
@@ -320,4 +327,4 @@ def open_input(uri: str) -> Any:
     if not is_uri(uri):  # fsspec would interpret "::" in a name as chaining
         return open(uri, "rb")
     filesystem, path = filesystem_of(uri)
-    return _retried(lambda: filesystem.open(path, "rb"), redact(uri), "/".join(uri.split("/")[:3]) in _ANSWERED)
+    return _retried(lambda: filesystem.open(path, "rb"), redact(uri), _server_of(uri) in _ANSWERED)

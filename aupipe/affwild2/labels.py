@@ -146,11 +146,11 @@ def _split(line: str, delimiter: str | None) -> list[str]:
 def _columns(task: str, header: Sequence[str], where: str) -> list[int]:
     """Return, for AUs, the column of each AU in `facs` order; for expressions, the class of each label."""
     if task == "au":
-        places = {field.upper(): place for place, field in enumerate(header)}
+        fields = [field.upper() for field in header]
+        places = {field: place for place, field in enumerate(fields)}
         both = list(zip(facs.AFFWILD2_AUS, facs.AUS, strict=True))  # AU1 or AU01
         found = {short: places.get(short.upper(), places.get(long.upper())) for short, long in both}
         missing = [name for name, place in found.items() if place is None]
-        fields = [field.upper() for field in header]
         twice = [short for short, long in both if sum(field in (short, long) for field in fields) > 1]
         if twice:
             raise DatasetError(f"{where} the header names {', '.join(twice)} twice; fix: delete a column")

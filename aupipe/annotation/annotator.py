@@ -172,7 +172,7 @@ class _State:
             signed = thread.submit(with_signatures, inputs)
             committed = Ledger.read(storage)
             committed.reconcile(inputs.ids.to_pylist() if prune else None)
-            committed.current()  # which it keeps, and which takes a second for a million videos
+            committed.current()  # kept for the plan; it takes long for a large archive
             inputs = signed.result()
         return cls(inputs, committed, plan(inputs, committed, keys))
 

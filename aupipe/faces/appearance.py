@@ -103,7 +103,7 @@ def appearance(image: np.ndarray, box: np.ndarray) -> Appearance:
 def is_unchanged(before: np.ndarray, box_before: np.ndarray, now: np.ndarray, box: np.ndarray) -> bool:
     """Return whether two frames show the same face at almost the same place, from a few of their pixels.
 
-    In most pairs of frames they do, and descriptors would take ten times as long.
+    In most pairs of frames they do, and descriptors would take far longer.
 
     Args:
         before, now: (H, W, 3) uint8 RGB.

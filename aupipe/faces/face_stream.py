@@ -110,7 +110,7 @@ def detect_stream(
                 ]
                 ended = [each for each in ended if 0 <= _gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(
-            _resumes(ended, frame, faces.boxes[face], looks[face], tracking) if links[face] < 0 and tracking else ()
+            _resumes(ended, frame, looks[face], tracking) if links[face] < 0 and tracking else ()
             for face in range(len(faces))
         )
         last, last_looks = FrameFaces(frame, faces, links, cut, resumes), looks
@@ -151,12 +151,14 @@ def _gap_s(before: Frame, now: Frame) -> float:
 
 
 def _resumes(
-    ended: Sequence[_Ended], frame: Frame, box: np.ndarray, look: _Look, tracking: TrackingConfig
+    ended: Sequence[_Ended], frame: Frame, look: _Look, tracking: TrackingConfig
 ) -> tuple[tuple[int, int], ...]:
     if not ended:
         return ()
     near = (
-        distance(np.stack([scaled(each.box, size_of(each.frame), size_of(frame)) for each in ended]), box[None])[:, 0]
+        distance(np.stack([scaled(each.box, size_of(each.frame), size_of(frame)) for each in ended]), look.box[None])[
+            :, 0
+        ]
         <= tracking.max_step
     )
     return tuple(

@@ -57,20 +57,18 @@ def image_format(uri: str) -> str:
     with opened(uri) as file:
         head = file.read(_HEAD_BYTES)
         demuxer = signature_format(head)
-        if demuxer == "tiff_pipe" and _has_pages(file):
+        if demuxer == "tiff_pipe" and _has_pages(file, head):
             raise NotAVideoError(f"{uri}: a TIFF of several pages, of which FFmpeg reads one; save each page as a file")
     if demuxer == "webp_pipe" and head[12:16] == b"VP8X" and head[20] & _WEBP_ANIMATION:
         raise NotAVideoError(f"{uri}: an animated WebP, which FFmpeg does not read; convert it to a video")
     return "" if demuxer == "png_pipe" and b"acTL" in head else demuxer
 
 
-def _has_pages(file: BinaryIO) -> bool:
+def _has_pages(file: BinaryIO, head: bytes) -> bool:
     """Return whether a TIFF has a picture besides the first that is no reduced copy and no mask of another (TIFF 6.0).
 
-    A damaged directory ends the search, because the decoder gives the reason.
+    A damaged directory ends the search, because the decoder gives the reason. `head`: the first bytes of the file.
     """
-    file.seek(0)
-    head = file.read(8)
     order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
     offset, seen = _number(head[4:8], order), set[int]()
     while offset and offset not in seen:
