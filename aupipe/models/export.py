@@ -21,6 +21,7 @@ from aupipe.models.embedding import embed
 from aupipe.models.exported import CROPS, LOGITS
 from aupipe.models.inputs import InputSpec, scaling
 from aupipe.models.interfaces import FrameEncoder, System
+from aupipe.models.wide_groups import widen_groups
 from aupipe.onnx_session import GraphError, open_session
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def export(system: System, card: Card, weights: bytes) -> bytes:
     model = program.model_proto
     _refer_to_weights(model, tensors, _places(weights), norms)
     _strip(model)
+    widen_groups(model)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
