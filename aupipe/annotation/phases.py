@@ -51,11 +51,11 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
         work.postpone(_not_extracted(run, work.extract))
     run.progress.expect_videos(len(work.extract) + len(work.decide), int(work.extract.frames.sum()))
     total = 0
+    packets: Sequence[Packet] = ()
     in_packets = np.arange(0)
     # A spectrogram needs the output folder.
     if job.phase == "all" and not job.keep_intermediate and run.runner.has_packets and not run.keys.models.uses_audio:
         packets, in_packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
-        total = _annotate_packets(run, packets, len(in_packets), work)
     batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets)
     if job.phase == "observe":
         batches = [np.arange(len(work.extract.ids))]  # This phase writes the features of all videos.
@@ -83,6 +83,8 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
                 done = [record.source_hash for video_id, (record, _) in pending.items() if video_id not in failed]
                 features.delete(run.storage, map(run.keys.video, done))
         work.extract.drop_changes(batch)
+    # Short videos come last, because they keep all workers busy to the end.
+    total += _annotate_packets(run, packets, len(in_packets), work)
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
     return total, work.work_s

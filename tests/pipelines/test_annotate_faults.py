@@ -265,6 +265,7 @@ def test_a_job_does_all_other_videos_and_ends_with_1(
     ]
     command += ["--set", "packet_frames=0"]  # the stages of long videos
     command += ["--export", "csv"]
+    monkeypatch.setattr(on_ray, "FINALIZED_HERE", 0)  # as for longer videos
     with monkeypatch.context() as patched:
         for faulty in (FaultyDecode, FaultyEncode, FaultyFinalize, FaultyExport):
             patched.setattr(on_ray, faulty.__name__.removeprefix("Faulty"), faulty)
