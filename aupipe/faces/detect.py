@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WEIGHTS_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 # Part of the cache key of every annotation. Change it when the same weights and settings give other detections.
-METHOD = "onnxruntime-1"
+METHOD = "onnxruntime-2"
 REGION_PX = 128  # side of the network's input for the region of one face
 _REGION_SIDES = 1.6  # side of a region in longer sides of the box
 _MAX_AWAY = 0.2  # of the center of a face from that of its region, in sides
