@@ -110,7 +110,8 @@ def test_segments_and_batches_leave_no_trace(name: str, clip: Path, tmp_path: Pa
     # One person is absent from frame 15 to 19. The search finds a new face with its next cell, at frame 24.
     assert len(whole) == 2 * 40 - 9
     assert set(whole["status"].to_pylist()) == {"ok"}
-    assert whole["face_id"].to_pylist().count(0) == 40
+    counts = sorted(whole["face_id"].to_pylist().count(face) for face in (0, 1))
+    assert counts == [40 - 9, 40]  # the first frame has two equal faces, whose order depends on the CPU
     assert not any(whole[column].null_count for column in (*RAW, *PROB))
     assert ("EXPR" in whole.column_names) == (models.n_expressions > 0)
     for segment_s in (0.3, 0.7):
