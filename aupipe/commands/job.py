@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 import aupipe
@@ -83,7 +85,11 @@ def run(
         settings: returns the sections that `--set` changes, for `--list-settings`.
     """
     _open_closed_streams()
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):  # not one that a caller has put there
+            stream = LogStream(stream.buffer, stream.encoding, line_buffering=stream.line_buffering)
+            setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):  # A locale without a character of a name must not end the job.
             stream.reconfigure(errors="backslashreplace")
     args = _parse(parser, sys.argv[1:] if argv is None else argv)
@@ -108,6 +114,35 @@ def run(
             traceback.print_exception(error)
         print(f"{parser.prog}: {one_line(named)}", file=sys.stderr)  # noqa: T201
         return named.exit_code
+
+
+class LogStream(io.TextIOWrapper):
+    """A standard stream that discards its text as soon as its reader has gone: `| head`, or a terminal that is closed.
+
+    A job may run for days, and must not end with the reader of its log.
+    """
+
+    def write(self, text: str) -> int:
+        """Write a text, and return its length."""
+        with self._surviving():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        with self._surviving():
+            super().flush()
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # Buffered text and that of C libraries goes there too.
+            os.close(null)
 
 
 def _open_closed_streams() -> None:

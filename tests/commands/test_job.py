@@ -97,6 +97,26 @@ def test_closed_standard_streams_end_no_job(closed: str, tmp_path: Path) -> None
     assert (tmp_path / "a").read_bytes() == b""
 
 
+@pytest.mark.parametrize("streams", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_a_reader_of_the_log_that_goes_ends_no_job(streams: tuple[str, ...], tmp_path: Path) -> None:
+    program = (
+        "import logging, os, sys, warnings; from aupipe.commands import job\n"
+        "def body(args):\n"
+        "    for _ in range(2000):\n"
+        "        print('x' * 100), print('x' * 100, file=sys.stderr), logging.info('x'), warnings.warn('x')\n"
+        "    os.write(1, b'x'), os.write(2, b'x')\n"
+        f"    open({str(tmp_path / 'a')!r}, 'w').write('done')\n"
+        "    return 3\n"
+        "sys.exit(job.run(job.make_parser('t', 't', 't'), body, []))"
+    )
+    gone, pipe = os.pipe()
+    os.close(gone)
+    outputs = {name: pipe if name in streams else subprocess.DEVNULL for name in ("stdout", "stderr")}
+    assert subprocess.run([sys.executable, "-c", program], check=False, **outputs).returncode == 3  # type: ignore[call-overload]
+    os.close(pipe)
+    assert (tmp_path / "a").read_text() == "done"
+
+
 def test_a_relative_name_in_a_deleted_folder_is_wrong_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
