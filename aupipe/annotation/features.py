@@ -23,12 +23,12 @@ _HELD_PARTS = 4  # of a video in memory, because the windows of a track lie in n
 
 def write(storage: Storage, segment_key: str, number: int, last: bool, rows: pa.Table) -> None:
     """Write a part of a segment."""
-    storage.write(_name(segment_key, number, last), schema.to_parquet(rows, schema.FEATURES))
+    storage.write(part_name(segment_key, number, last), schema.to_parquet(rows, schema.FEATURES))
 
 
 def has_single_part(storage: Storage, segment_key: str) -> bool:
     """Return whether a segment is complete and has one part, without listing the files of other segments."""
-    return storage.exists(_name(segment_key, 0, True))
+    return storage.exists(part_name(segment_key, 0, True))
 
 
 def segments(storage: Storage) -> dict[str, list[str]]:
@@ -52,7 +52,8 @@ def delete_all(storage: Storage) -> None:
     storage.delete_many(storage.names(FOLDER))
 
 
-def _name(segment_key: str, number: int, last: bool) -> str:
+def part_name(segment_key: str, number: int, last: bool) -> str:
+    """Return the name of the file of a part."""
     return f"{FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
 
 

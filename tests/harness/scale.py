@@ -34,7 +34,7 @@ from aupipe.annotation.model_set import load
 from aupipe.annotation.model_stages import EncodedPart, Group, VideosResult
 from aupipe.annotation.packets import Packet, PacketResult
 from aupipe.annotation.runner import Runner
-from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
+from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES, to_parquet
 from aupipe.annotation.segments import cut_into_segments
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import ProbeRequest, ProbeResult, Row, SegmentTask
@@ -135,9 +135,17 @@ def _in_own_process(
 
 
 def _annotate_unsynced(*arguments: Any) -> None:
-    """Annotate as `annotate_unread`, without waiting for the disk."""
-    with patch("os.fsync", new=lambda file: None):
+    """Annotate as `annotate_unread`, without waiting for the disk, and without a watchdog, because nothing stalls."""
+    with patch("os.fsync", new=lambda file: None), patch.object(retry, "Watchdog", new=_Unwatched):
         annotate_unread(*arguments)
+
+
+class _Unwatched(retry.Unwatched):
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 def annotate_unread(
@@ -235,7 +243,7 @@ class Workers:
             )
             for kind, duration_s in self._durations_s.items()
         }  # fmt: skip
-        self._frames, self._features = _row(FRAMES), _row(FEATURES)
+        self._frames, self._features = _row(FRAMES), to_parquet(_row(FEATURES), FEATURES)
 
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
         for row in rows:
@@ -277,7 +285,7 @@ class Workers:
             with self._working():
                 task = SegmentTask.from_row(row)
                 with retry.attempt(self._storage, task.key, self._keys.config.limits, 60.0):
-                    features.write(self._storage, task.key, 0, True, self._features)
+                    self._storage.write(features.part_name(task.key, 0, True), self._features)
                 video_id, frames = task.segment.video_id, task.segment.frames
                 result = EncodedPart(task.key, video_id, "", "", 1, frames * self._frame_s, True, frames).to_row()
             yield result
