@@ -3,7 +3,7 @@
 Listing, plan, ledger, marks and commits are those of a real job. Only workers are replaced: probing returns what it
 would find in such a file, decoding costs nothing, and a video has one row instead of one row per frame. Files are not
 synced, because workers would wait for this disk most of the time. `seconds` and `cpu_s` are the driver's alone, which a
-cluster of any size waits for; `worker_s` is the time of the workers.
+cluster of any size waits for; `worker_s` is the time for which the driver waits for workers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -51,6 +52,7 @@ RUNS = ("first", "unchanged")
 _FPS, _KEY_FRAMES = 25, 50  # frames per second, and frames from one key frame to the next
 _PER_FOLDER = 1000  # files of a folder of the archive
 LATENCY_S = 0.02  # added to each request to S3
+_WORKERS_ON_S3 = 16
 
 
 def measure(clips: int, seconds: float, videos: int, minutes: float, remote: bool) -> Iterator[dict[str, Any]]:
@@ -267,40 +269,51 @@ class Workers:
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
         rows = [packet.to_row() for packet in packets]  # as for Ray, which holds the rows of all packets
         self._ends("plan")
-        for row in rows:
-            with self._working():
-                packet = Packet.from_row(row, self._keys)
-                with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
-                    records = [self._done(record) for record, _ in packet.videos]
-                    self._commit(records, packet.generation)
-                spent = {record.video_id: (record.work_s or 0.0, 1) for record in records}
-                result = PacketResult([record.video_id for record in records], packet.frames, {}, spent).to_row()
-            yield result
+        yield from self._results(self._annotated, rows)
         self._ends("annotate")
+
+    def _annotated(self, row: Row) -> Row:
+        packet = Packet.from_row(row, self._keys)
+        with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
+            records = [self._done(record) for record, _ in packet.videos]
+            self._commit(records, packet.generation)
+        spent = {record.video_id: (record.work_s or 0.0, 1) for record in records}
+        return PacketResult([record.video_id for record in records], packet.frames, {}, spent).to_row()
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         rows = [task.to_row() for task in tasks]
         self._ends("plan")
-        for row in rows:
-            with self._working():
-                task = SegmentTask.from_row(row)
-                with retry.attempt(self._storage, task.key, self._keys.config.limits, 60.0):
-                    self._storage.write(features.part_name(task.key, 0, True), self._features)
-                video_id, frames = task.segment.video_id, task.segment.frames
-                result = EncodedPart(task.key, video_id, "", "", 1, frames * self._frame_s, True, frames).to_row()
-            yield result
+        yield from self._results(self._extracted, rows)
         self._ends("extract")
+
+    def _extracted(self, row: Row) -> Row:
+        task = SegmentTask.from_row(row)
+        with retry.attempt(self._storage, task.key, self._keys.config.limits, 60.0):
+            self._storage.write(features.part_name(task.key, 0, True), self._features)
+        video_id, frames = task.segment.video_id, task.segment.frames
+        return EncodedPart(task.key, video_id, "", "", 1, frames * self._frame_s, True, frames).to_row()
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
         rows = [group.to_row() for group in groups]
         self._ends("group")
-        for row in rows:
-            with self._working():
-                group = Group.from_row(row)
-                self._commit([self._done(record) for record in group.records], group.generation)
-                result = VideosResult([record.video_id for record in group.records], {}).to_row()
-            yield result
+        yield from self._results(self._finalized, rows)
         self._ends("finalize")
+
+    def _finalized(self, row: Row) -> Row:
+        group = Group.from_row(row)
+        self._commit([self._done(record) for record in group.records], group.generation)
+        return VideosResult([record.video_id for record in group.records], {}).to_row()
+
+    def _results(self, work: Callable[[Row], Row], rows: Sequence[Row]) -> Iterator[Row]:
+        """Yield the results of the workers. Those on S3 wait for most of their time, so several work at a time."""
+        with nullcontext() if self._storage.local else ThreadPoolExecutor(_WORKERS_ON_S3) as pool:
+            results = map(work, rows) if pool is None else pool.map(work, rows)
+            while True:
+                with self._working():
+                    result = next(results, None)
+                if result is None:
+                    return
+                yield result
 
     def extract_audio(self, rows: Sequence[Row]) -> list[Row]:
         raise AssertionError("the default models use no audio")
