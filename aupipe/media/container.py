@@ -52,11 +52,12 @@ MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
 
 @contextmanager
-def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[InputContainer]:
+def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX, use_edit_lists: bool = True) -> Iterator[InputContainer]:
     """Open the container.
 
     Args:
         max_frame_px: pixels. A decoder allocates no memory for a larger frame, whatever the container states.
+        use_edit_lists: hide the frames that edit lists of MP4 and MOV exclude.
 
     Raises:
         MediaError: a subclass by cause, with the path; also within the block if the file becomes unreadable.
@@ -72,6 +73,7 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Input
         still = image_format(uri)
         options = {
             "format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),
+            "ignore_editlist": str(int(not use_edit_lists)),
             "correct_ts_overflow": "0",  # `clock` handles wraps; FFmpeg would add 26.5 hours to joined streams
         }  # fmt: skip
         try:
@@ -99,20 +101,36 @@ def open_video(
         MediaError: as in `open_container`, or there is no such track, or no decoder for it.
     """
     with open_container(uri, max_frame_px) as container:
+        counts = None
         number = choose(container.streams.video, uri, track)
-        if number is not None:
+        if number is None:
+            counts = packet_counts(container)
+            number = choose(container.streams.video, uri, track, counts)
+        assert number is not None
+        # Some recorders write an edit list of length zero, and players then show all frames.
+        hidden = _hides_all_frames(container, container.streams.video[number])
+        if counts is None and not hidden:
             yield container, _ready(container, number, uri, max_frame_px)
             return
-        counts = packet_counts(container)
-    with open_container(uri, max_frame_px) as container:  # reopened: packets were read, and not all formats can seek
-        number = choose(container.streams.video, uri, track, counts)
-        assert number is not None
+    # Packets were read, and not all formats can seek.
+    with open_container(uri, max_frame_px, use_edit_lists=not hidden) as container:
         yield container, _ready(container, number, uri, max_frame_px)
+
+
+def _hides_all_frames(container: InputContainer, stream: VideoStream) -> bool:
+    """Return whether the container has an index, and an edit list hides all of the stream's frames in it."""
+    entries = stream.index_entries
+    return "mov" in format_names(container) and len(entries) > 0 and all(entry.is_discard for entry in entries)
 
 
 def format_names(container: InputContainer) -> frozenset[str]:
     """Return FFmpeg's names of the container format, e.g. {mov, mp4, …}."""
     return frozenset(container.format.name.split(","))
+
+
+def uses_edit_lists(container: InputContainer) -> bool:
+    """Return whether the container was opened with `use_edit_lists`."""
+    return container.options["ignore_editlist"] == "0"
 
 
 def media_time_s(pts: int, time_base: Any) -> float:

@@ -24,6 +24,7 @@ from aupipe.media.container import (
     TIMED_FORMATS,
     format_names,
     open_video,
+    uses_edit_lists,
 )
 from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
@@ -154,6 +155,7 @@ def probe(
             if moment is not None and not packet.is_discard:
                 end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
         pictures += [(None, False)] * clock.owed
+        ignored = "" if uses_edit_lists(container) else "its edit list hides all frames, and is ignored"
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
         missing, remark = missing_frames(uri, container, stream, total + len(absent), clock)
@@ -214,7 +216,7 @@ def probe(
             missing=missing,
             missing_s=missing_s,
             damage=damage,
-            remark="; ".join(filter(None, [remark, remarks])),
+            remark="; ".join(filter(None, [remark, ignored, remarks])),
             pts=pts,
             exact=exact,
             by_order=by_order,

@@ -176,6 +176,20 @@ def test_frames_that_an_edit_list_cuts_away_are_no_loss(
     assert np.abs(np.array(levels) - [images[number].mean() for number in expected]).max() < 3
 
 
+@pytest.mark.parametrize("duration_ms", [0, 4])
+def test_an_edit_list_that_hides_all_frames_is_ignored(duration_ms: int, tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4", scene(14, size=(96, 64), face=56), tick=Fraction(1, 25))
+    info = probe(str(oddities.with_edits(whole, tmp_path / "a.mp4", [(duration_ms, 0)])))
+    assert (info.frames_expected, info.missing, info.missing_s, info.damage) == (14, 0, 0, "")
+    assert info.remark == "its edit list hides all frames, and is ignored"
+    assert probe(str(whole)).remark == ""
+    found = list(frames(str(tmp_path / "a.mp4")))
+    assert len(found) == 14
+    assert all(frame.image is not None for frame in found)
+    times = np.array([frame.time_s for frame in found])
+    assert np.diff(times) == pytest.approx(np.full(13, 0.04))
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "mxf"])
 def test_packets_with_decoding_times_only_are_no_disorder(suffix: str, tmp_path: Path) -> None:
     images = [np.full((72, 96, 3), 8 * number + 8, np.uint8) for number in range(24)]
