@@ -84,8 +84,10 @@ class Span:
     @classmethod
     def whole(cls, info: VideoInfo, assume_fps: float | None = None) -> Span:
         """Return the span of all frames of a video."""
+        first_pts = int(info.pts[0]) if info.leading and info.exact and info.pts is not None else None
         return cls(
-            info.frames_expected, info.exact, track=info.track, assume_fps=assume_fps, by_order=info.by_order
+            info.frames_expected, info.exact, first_pts=first_pts, track=info.track, assume_fps=assume_fps,
+            by_order=info.by_order,
         )  # fmt: skip
 
     @classmethod

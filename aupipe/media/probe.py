@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
+from typing import cast
 
 import av
 import numpy as np
@@ -63,6 +64,8 @@ class VideoInfo:
         pts: (frames_expected − missing,) int64, presentation times in ticks of `time_base`, in presentation order:
             ascending except where the clock restarts. In AVI they include those of missing frames in its index. With an
             assumed frame rate they follow from that. None if some frame has no time.
+        leading: number of frames that need frames from before the file begins, as in a recording of an open group of
+            pictures. No decoder returns them, and they are none of `frames_expected`.
         exact: every frame has a unique time, which the container stores with its packet.
         by_order: times are those of decoding, as in AVI, so that each displayed frame takes the next one.
         restarts: indices of the frames at which the clock restarts, because streams were joined.
@@ -98,6 +101,7 @@ class VideoInfo:
     damage: str
     remark: str
     pts: np.ndarray | None
+    leading: int
     exact: bool
     by_order: bool
     restarts: tuple[int, ...]
@@ -158,6 +162,9 @@ def probe(
         ignored = "" if uses_edit_lists(container) else "its edit list hides all frames, and is ignored"
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
+        leading = _leading(pictures, uri, max_frame_px, first.track) if TIMED_FORMATS & formats else frozenset()
+        pictures = [(moment, key) for moment, key in pictures if moment not in leading]
+        undecodable = f"frames that need others from before its begin, and are not shown: {len(leading)}"
         missing, remark = missing_frames(uri, container, stream, total + len(absent), clock)
         listed, header_valid = clock.listed + len(absent), True
         if "avi" in formats:
@@ -216,8 +223,9 @@ def probe(
             missing=missing,
             missing_s=missing_s,
             damage=damage,
-            remark="; ".join(filter(None, [remark, ignored, remarks])),
+            remark="; ".join(filter(None, [remark, ignored, undecodable if leading else "", remarks])),
             pts=pts,
+            leading=len(leading),
             exact=exact,
             by_order=by_order,
             restarts=restarts,
@@ -304,6 +312,37 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
                 return _FirstPicture(track, *upright, rotation, display.pixel_aspect, hdr_of(frame))
         context = stream.codec_context
         return _FirstPicture(track, context.width, context.height, 0, Fraction(1), "")
+
+
+def _leading(
+    pictures: Sequence[tuple[Moment | None, bool]], uri: str, max_frame_px: int, track: int
+) -> frozenset[Moment]:
+    """Return the moments before the first key frame, with which the file begins, at which the decoder has no frame.
+
+    Args:
+        pictures: the moment of each displayed picture, in decoding order, and whether it is a key frame.
+    """
+    start, is_key = pictures[0]
+    early = frozenset(moment for moment, _ in pictures if moment is not None and start is not None and moment < start)
+    if start is None or not is_key or not early or len(early) >= _REORDERED_PACKETS:
+        return frozenset()
+    shown: set[Moment] = set()
+    with open_video(uri, max_frame_px, track) as (container, stream):
+        stream.codec_context.copy_opaque = True
+        clock = PacketClock(container, stream)
+        for packet in chain(islice(packets_of(container, stream), _REORDERED_PACKETS), [None]):
+            if packet is not None:
+                _, packet.opaque = clock.read(packet)
+            try:
+                decoded = stream.codec_context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            if any(frame.is_corrupt for frame in decoded):
+                return frozenset()
+            shown |= {cast("Moment", frame.opaque) for frame in decoded}
+            if any(moment > start for moment in shown):  # No frame before the first key frame comes later.
+                break
+    return early - shown if start in shown else frozenset()
 
 
 def _is_reordered(uri: str, max_frame_px: int, track: int) -> bool:

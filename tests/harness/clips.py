@@ -108,6 +108,19 @@ def write_clip(
     return path
 
 
+def from_key_frame(clip: Path, path: Path, number: int = 1) -> Path:
+    """Copy the packets from the key frame `number` on, in decoding order, as recordings and lossless cuts begin."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        keys = 0
+        for packet in source.demux(video=0):
+            keys += packet.is_keyframe
+            if packet.size and keys > number:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
 def speaking(
     path: Path, images: Sequence[np.ndarray], *, rate_hz: int = 8000, options: dict[str, str] | None = None
 ) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -13,11 +14,13 @@ from aupipe.media.frames import frames
 from aupipe.media.pictures import picture_counter
 from aupipe.media.probe import probe
 from harness import oddities
-from harness.clips import scene, write_clip
+from harness.clips import from_key_frame, scene, write_clip
 
 pytestmark = pytest.mark.unit
 
 IMAGES = scene(14, size=(96, 64), face=56)
+LONGER = scene(24, size=(96, 64), face=56)
+TICK = Fraction(1, 25)
 TIMES = [1 + number / 25 for number in range(14)]
 
 
@@ -86,3 +89,44 @@ def test_a_damaged_header_counts_as_a_picture(tmp_path: Path) -> None:
     got = list(frames(str(path)))
     assert 13 <= len([frame for frame in got if frame.image is not None]) <= 14
     assert [frame.index for frame in got] == list(range(len(got)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("mpeg2video", "mpg"), *product(("mpeg2video", "libx264", "libx265"), ("ts", "mkv", "mp4"))],
+)
+def test_frames_that_need_others_from_before_the_file_are_no_loss(codec: str, suffix: str, tmp_path: Path) -> None:
+    parameters = "keyint=6:min-keyint=6:open-gop=1:bframes=2:b-adapt=0:scenecut=0"
+    options = {
+        "mpeg2video": {"g": "6", "bf": "2", "b": "2M"},
+        "libx264": {"x264-params": parameters},
+        "libx265": {"x265-params": parameters + ":log-level=none:pools=none:frame-threads=1"},
+    }[codec]
+    whole = write_clip(tmp_path / f"whole.{suffix}", LONGER, codec=codec, tick=TICK, options=options)
+    path = from_key_frame(whole, tmp_path / f"cut.{suffix}")
+    with av.open(str(path)) as container:
+        packets = sum(bool(packet.size) for packet in container.demux(video=0))
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert packets > len(times)
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.damage) == (len(times), 0, "")
+    assert info.remark == "" if suffix == "mp4" else f"are not shown: {packets - len(times)}" in info.remark
+    got = list(frames(str(path)))
+    assert [frame.time_s for frame in got] == times
+    assert all(frame.image is not None for frame in got)
+    assert probe(str(whole)).frames_expected == len(list(frames(str(whole)))) == 24
+
+
+def test_a_first_key_frame_that_is_damaged_is_a_loss(tmp_path: Path) -> None:
+    options = {"g": "6", "bf": "2", "b": "2M"}
+    whole = write_clip(tmp_path / "whole.mkv", LONGER, codec="mpeg2video", tick=TICK, options=options)
+    path = from_key_frame(whole, tmp_path / "cut.mkv")
+    assert probe(str(path)).frames_expected == 18
+    with av.open(str(path)) as container:
+        packet = next(container.demux(video=0))
+        assert packet.pos is not None
+        data = bytearray(path.read_bytes())
+        data[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
+    path.write_bytes(data)
+    assert probe(str(path)).frames_expected == len(list(frames(str(path)))) == 20
