@@ -17,6 +17,9 @@ from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, PROGRAM_STRE
 from aupipe.media.image_files import IMAGE_FORMATS
 
 _EXIF = 31  # AV_FRAME_DATA_EXIF of FFmpeg 8
+# A field of HEVC is a picture of its own, with half of the lines. The pixel aspect in its header is that of the whole
+# frame if it is at least this; a smaller one, which is unusual for frames, is that of the field.
+_FIELD = Fraction(3, 4)
 _WIDEST = 16  # a larger pixel aspect ratio comes from a damaged header
 
 # Transfer functions of HDR: PQ (SMPTE ST 2084) and HLG (ARIB STD-B67).
@@ -54,19 +57,21 @@ class Display:
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """Return the width and height of the frame with square pixels, before rotation."""
-        ratio = self.pixel_aspect
+        ratio = self.pixel_aspect(frame)
         width = round(frame.width * max(ratio, Fraction(1)))
         height = round(frame.height / min(ratio, Fraction(1)))
         return (width, height) if width * height <= self._max_frame_px else (frame.width, frame.height)
 
-    @property
-    def pixel_aspect(self) -> Fraction:
-        """Width of a pixel divided by its height; 1 if it is missing or impossible."""
+    def pixel_aspect(self, frame: VideoFrame) -> Fraction:
+        """Return the width of a pixel divided by its height; of square pixels if it is missing or impossible."""
         if self._square:
             return Fraction(1)
         context = self._stream.codec_context
         ratio = context.sample_aspect_ratio if self._by_codec else self._stream.sample_aspect_ratio
-        return ratio if ratio and Fraction(1, _WIDEST) <= ratio <= _WIDEST else Fraction(1)
+        if not ratio or not Fraction(1, _WIDEST) <= ratio <= _WIDEST:
+            ratio = Fraction(1)
+        is_field = context.name == "hevc" and frame.interlaced_frame
+        return ratio / 2 if is_field and ratio >= _FIELD else ratio
 
 
 def hdr_of(frame: VideoFrame) -> str:

@@ -309,7 +309,7 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
                 width, height = display.size(frame)
                 rotation = int(frame.rotation)
                 upright = (height, width) if rotation % 180 else (width, height)
-                return _FirstPicture(track, *upright, rotation, display.pixel_aspect, hdr_of(frame))
+                return _FirstPicture(track, *upright, rotation, display.pixel_aspect(frame), hdr_of(frame))
         context = stream.codec_context
         return _FirstPicture(track, context.width, context.height, 0, Fraction(1), "")
 

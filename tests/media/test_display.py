@@ -72,6 +72,23 @@ def test_square_or_impossible_pixels_are_unchanged(tmp_path: Path, aspect: Fract
     assert pictures(path)[0].shape == (72, 96, 3)
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize("aspect", [None, Fraction(1, 2)])
+def test_a_field_of_hevc_has_the_shape_of_its_frame(suffix: str, aspect: Fraction | None, tmp_path: Path) -> None:
+    images = scene(3, size=(192, 144), face=120)
+    fields = [image[parity::2] for image in images for parity in (0, 1)]
+    parameters = "interlace=tff:crf=8:log-level=none:pools=none:frame-threads=1"
+    path = write_clip(
+        tmp_path / f"a.{suffix}", fields, codec="libx265", pixel_aspect=aspect, tick=Fraction(1, 50),
+        times=range(6), options={"x265-params": parameters},
+    )  # fmt: skip
+    info = probe(str(path))
+    assert (info.width_px, info.height_px, info.pixel_aspect, info.frames_expected) == (192, 144, Fraction(1, 2), 6)
+    for picture, image in zip(pictures(path), [image for image in images for _ in range(2)], strict=True):
+        assert picture.shape == (144, 192, 3)
+        assert np.abs(picture.astype(int) - image).mean() < 6
+
+
 def test_rotated_video_with_wide_pixels(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(2, size=(96, 72), face=64), pixel_aspect=Fraction(2), rotation=90)
     info = probe(str(path))
