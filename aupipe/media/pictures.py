@@ -1,8 +1,9 @@
 """The number of pictures in a packet, which is one for most codecs but not for all.
 
-A packet may contain one field of a frame (interlaced H.264), two frames (MPEG-4 packed by DivX), a frame that is never
-displayed (VP8's alternate references) or none (MPEG-4's "not coded" frames, which repeat the previous one). Only
-headers are read, and nothing is decoded. A packet with a damaged header counts as one picture, as in its decoder.
+A packet may contain one field of a frame (interlaced H.264 and MPEG-2), two frames (MPEG-4 packed by DivX), a frame
+that is never displayed (VP8's alternate references) or none (MPEG-4's "not coded" frames, which repeat the previous
+one). Only headers are read, and nothing is decoded. A packet with a damaged header counts as one picture, as in its
+decoder.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class PictureCounter(Protocol):
 def picture_counter(stream: VideoStream) -> PictureCounter:
     """Return the counter for the stream's codec."""
     context = stream.codec_context
-    makers: dict[str, type[_OneEach | _H264 | _Mpeg4 | _Vp8]] = {"h264": _H264, "mpeg4": _Mpeg4, "vp8": _Vp8}
+    makers: dict[str, type[_OneEach | _H264 | _Mpeg2 | _Mpeg4 | _Vp8]] = {
+        "h264": _H264, "mpeg2video": _Mpeg2, "mpeg4": _Mpeg4, "vp8": _Vp8
+    }  # fmt: skip
     return makers.get(context.name, _OneEach)(bytes(context.extradata or b""))
 
 
@@ -118,6 +121,30 @@ class _H264:
                 self._sequences[number] = sequence
         except IndexError:
             return  # after a damaged parameter set the previous ones remain in use, as in decoders
+
+
+class _Mpeg2:
+    """Counter that pairs fields: one of the opposite parity to the field before is not a new picture (ISO 13818-2).
+
+    FFmpeg's parser joins both, but some containers have packets of their own for each.
+    """
+
+    def __init__(self, extradata: bytes) -> None:
+        self._first_field = 0  # structure of a field without its second field: 1 top, 2 bottom; 0: none
+
+    def count(self, packet: Packet) -> int:
+        begun = second = False
+        for unit in _between_start_codes(bytes(packet)):
+            if unit[0] == 0xB5 and len(unit) > 3 and unit[1] >> 4 == 8:  # the extension of a picture's header
+                structure = unit[3] & 3
+                if self._first_field and structure == 3 - self._first_field:
+                    self._first_field, second = 0, True
+                    continue
+                self._first_field = structure % 3
+                begun = True
+            elif 1 <= unit[0] <= 0xAF and not self._first_field:
+                break  # after the first slice of a whole frame there is no other picture
+        return int(begun or not second)
 
 
 class _Mpeg4:

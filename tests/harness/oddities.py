@@ -108,11 +108,52 @@ def field_pairs(images: Sequence[np.ndarray], group: int = 12) -> list[tuple[byt
     return pairs
 
 
-def mux(path: Path, units: Sequence[tuple[bytes, int | None, bool]], size: tuple[int, int], tick: Fraction) -> Path:
-    """Write H.264 packets (bytes, pts or None, is key frame) unchanged to a container that the suffix selects."""
+def mpeg2_fields(images: Sequence[np.ndarray]) -> list[bytes]:
+    """Return two field pictures of MPEG-2 for each image.
+
+    FFmpeg has no encoder for them. So each field is encoded as a frame without prediction, whose headers are changed.
+    """
+    fields = [np.ascontiguousarray(image[parity::2]) for image in images for parity in (0, 1)]
+    coded = packets("mpeg2video", fields, "yuv420p", {"g": "1", "qmin": "2", "qmax": "4"})
+    found = []
+    for number, (data, _, _) in enumerate(coded):
+        units = [_field_unit(unit, number % 2, len(images[0])) for unit in data.split(b"\0\0\1")[1:]]
+        found.append(b"".join(b"\0\0\1" + unit for unit in units if unit))
+    return found
+
+
+def _field_unit(unit: bytes, parity: int, height: int) -> bytes:
+    """Return a unit of a frame as that of a field; nothing for a header of the sequence before the second field."""
+    extension = unit[1] >> 4 if unit[0] == 0xB5 else 0  # 1: of the sequence, 8: of the picture
+    if parity and (unit[0] in (0xB3, 0xB8) or extension == 1):
+        return b""
+    changes: list[tuple[int, int, int]] = []  # place after the first byte, number of bits, value
+    if unit[0] == 0xB3:
+        changes = [(12, 12, height)]
+    elif unit[0] == 0:
+        changes = [(0, 10, 0)]  # temporal_reference
+    elif extension == 1:
+        changes = [(12, 1, 0)]  # progressive_sequence
+    elif extension == 8:  # picture_structure, and then top_field_first … progressive_frame
+        changes = [(22, 2, 1 + parity), *((place, 1, 0) for place in (24, 25, 31, 32))]
+    bits = int.from_bytes(unit, "big")
+    for place, count, value in changes:
+        shift = 8 * len(unit) - 8 - place - count
+        bits = bits & ~(((1 << count) - 1) << shift) | value << shift
+    return bits.to_bytes(len(unit), "big")
+
+
+def mux(
+    path: Path,
+    units: Sequence[tuple[bytes, int | None, bool]],
+    size: tuple[int, int],
+    tick: Fraction,
+    codec: str = "h264",
+) -> Path:
+    """Write packets (bytes, pts or None, is key frame) unchanged to a container that the suffix selects."""
     names = {".mts": "mpegts", ".ts": "mpegts", ".mkv": "matroska"}
     with av.open(str(path), "w", format=names.get(path.suffix)) as container:
-        stream = container.add_mux_stream("h264", rate=25, width=size[0], height=size[1])
+        stream = container.add_mux_stream(codec, rate=25, width=size[0], height=size[1])
         stream.time_base = tick
         for data, pts, is_key in units:
             packet = av.Packet(data)

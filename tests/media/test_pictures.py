@@ -52,6 +52,24 @@ def test_two_fields_are_one_frame_at_the_time_of_the_first(tmp_path: Path, name:
         assert np.abs(frame.image.astype(int) - image).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("name", "separate"), [("a.ts", True), ("a.ts", False), ("a.mkv", True), ("a.mkv", False), ("a.mp4", True)]
+)
+def test_two_fields_of_mpeg2_are_one_frame(name: str, separate: bool, tmp_path: Path) -> None:
+    fields = oddities.mpeg2_fields(IMAGES)
+    step = 1 if separate else 2
+    units = [(b"".join(fields[n : n + step]), 50 + n, n % 2 == 0) for n in range(0, 28, step)]
+    path = oddities.mux(tmp_path / name, units, (96, 64), Fraction(1, 50), "mpeg2video")
+    assert sum(counts(path)) == 14
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.missing_s, info.damage) == (14, 0, 0, "")
+    got = list(frames(str(path)))
+    assert [frame.time_s for frame in got] == pytest.approx(TIMES)
+    for frame, image in zip(got, IMAGES, strict=True):
+        assert frame.image is not None
+        assert np.abs(frame.image.astype(int) - image).mean() < 6
+
+
 def test_a_field_without_its_second_field_is_a_frame(tmp_path: Path) -> None:
     units = [unit for number, unit in enumerate(field_units(separate=True)) if number != 11]
     path = oddities.mux(tmp_path / "a.ts", units, (96, 64), Fraction(1, 50))
