@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from aupipe.errors import DecoderMissingError, NotAVideoError
+from aupipe.manifests import SUFFIXES
 from aupipe.media.byte_source import check_local, named_errors, opened
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, has_image_suffix, image_format, signature_format
@@ -47,6 +48,9 @@ SEEKABLE_FORMATS = frozenset({"mov", "matroska"})
 
 # MPEG's program and transport streams, whose clock has 33 bits and wraps around after 26.5 hours.
 PROGRAM_STREAMS = frozenset({"mpeg", "mpegts"})
+
+# Files that are often lists of inputs, but are not read as such.
+_LISTS = (".txt", ".list", ".lst", ".json", ".ndjson", ".xlsx", ".xls", ".ods", ".numbers")
 
 MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
@@ -151,6 +155,11 @@ def _refusal(uri: str, source: Any, options: dict[str, str]) -> str:
         return f"a still image ({still.removesuffix('_pipe')}) with another suffix; rename it to have it annotated"
     if has_image_suffix(uri):
         return "not an image file that FFmpeg knows"
+    if uri.lower().endswith(_LISTS):
+        return (
+            f"not a video file; a list of inputs has a column uri and one of the suffixes {', '.join(SUFFIXES)}; "
+            "fix: save or rename it so"
+        )
     if log.mentions("not on whitelist"):
         return "a format that aupipe does not read: a playlist or list of images, or one that may reference other files"
     return "not a video file that FFmpeg supports"

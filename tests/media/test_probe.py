@@ -55,6 +55,15 @@ def test_a_file_that_is_not_a_video_is_an_error(tmp_path: Path, content: bytes) 
         probe(str(path))
 
 
+@pytest.mark.parametrize("name", ["list.txt", "LIST.XLSX", "a.json"])
+def test_a_list_with_another_suffix_is_refused_with_the_fix(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("a.mp4\nb.mp4\n")
+    with pytest.raises(NotAVideoError, match=r"column uri .*\.csv, \.tsv, \.jsonl, \.parquet; fix: save or rename"):
+        probe(str(tmp_path / name))
+    (tmp_path / name).write_bytes(write_clip(tmp_path / "a.mp4", scene(2, size=(96, 72), face=64)).read_bytes())
+    assert probe(str(tmp_path / name)).frames_expected == 2
+
+
 def test_a_demuxer_that_does_not_permit_its_data_is_no_missing_permission(tmp_path: Path) -> None:
     path = tmp_path / "x.gxf"
     head = b"\0\0\0\0\1\xbc\0\0\0\xd4\0\0\0\0\xe1\xe2\xe0\xff\0="  # of a GXF file
