@@ -22,7 +22,7 @@ from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.display import Display
 from aupipe.media.image_files import is_sequence, sequence_files
-from aupipe.media.pictures import picture_counter
+from aupipe.media.pictures import mpeg2_size, picture_counter
 from aupipe.media.probe import VideoInfo, packets_of, probe
 
 # A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
@@ -180,6 +180,7 @@ class _Reader:
             self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
         stream.codec_context.copy_opaque = True
         self._epoch = 0
+        self._sequence_size = 0
         self.yielded = 0
 
     def by_time(self) -> Iterator[Frame]:
@@ -289,12 +290,23 @@ class _Reader:
 
     def _decode(self, packet: Packet | None) -> Iterator[VideoFrame | None]:
         """Yield the decoder's frames for a packet (None: the end); None if the decoder rejects the packet."""
+        if packet is not None and self._begins_other_size(packet):
+            yield from self._decode(None)
+            self._stream.codec_context.flush_buffers()
         try:
             yield from self._stream.codec_context.decode(packet)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses
             yield None
+
+    def _begins_other_size(self, packet: Packet) -> bool:
+        """Return whether MPEG-2 has another size from the packet on. The decoder would drop the frame that it holds."""
+        if self._stream.codec_context.name not in ("mpeg1video", "mpeg2video"):
+            return False
+        before = self._sequence_size
+        self._sequence_size = mpeg2_size(packet) or before
+        return bool(before) and self._sequence_size != before
 
 
 class _DecoderState:

@@ -147,6 +147,13 @@ class _Mpeg2:
         return int(begun or not second)
 
 
+def mpeg2_size(packet: Packet) -> int:
+    """Return the width and height of the header of a sequence in a packet, as 24 bits; 0 if there is none."""
+    data = bytes(packet)
+    place = data.find(_START + b"\xb3")
+    return int.from_bytes(data[place + 4 : place + 7], "big") if place >= 0 else 0
+
+
 class _Mpeg4:
     """Counter of coded video object planes (ISO 14496-2, 6.2.3 and 6.2.5)."""
 

@@ -119,6 +119,22 @@ def test_every_row_has_the_size_of_its_frame(tmp_path: Path) -> None:
     assert link_faces(rows, TrackingConfig()).tolist() == [0] * 12
 
 
+@pytest.mark.parametrize("suffix", ["mpg", "ts"])
+def test_no_frame_is_lost_where_mpeg2_changes_its_size(suffix: str, tmp_path: Path) -> None:
+    large, small = scene(7, size=(192, 144), face=120), scene(7, size=(96, 80), face=64)
+    options = {"g": "6", "bf": "2", "b": "2M"}
+    parts = [
+        write_clip(tmp_path / f"{n}.{suffix}", images, codec="mpeg2video", tick=Fraction(1, 25), options=options)
+        for n, images in enumerate((large, small))
+    ]
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"".join(parts[number].read_bytes() for number in (0, 1, 0)))
+    found = pictures(path)
+    assert [picture.shape[0] for picture in found] == [144] * 7 + [80] * 7 + [144] * 7
+    for picture, image in zip(found, [*large, *small, *large], strict=True):
+        assert np.abs(picture.astype(int) - image).mean() < 8
+
+
 def test_a_plain_frame_is_converted_as_by_pyav(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(3, size=(97 * 2, 144), face=120), options=SHARP)
     with av.open(str(path)) as container:
