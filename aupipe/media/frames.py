@@ -22,7 +22,7 @@ from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.display import Display
 from aupipe.media.image_files import is_sequence, sequence_files
-from aupipe.media.pictures import mpeg2_size, picture_counter
+from aupipe.media.pictures import mpeg2_size, picture_counter, top_layers
 from aupipe.media.probe import VideoInfo, packets_of, probe
 
 # A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
@@ -294,7 +294,7 @@ class _Reader:
             yield from self._decode(None)
             self._stream.codec_context.flush_buffers()
         try:
-            yield from self._stream.codec_context.decode(packet)
+            yield from top_layers(self._stream, packet)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses

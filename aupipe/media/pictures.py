@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 # Profiles whose sequence parameter set has fields for chroma and scaling (H.264, 7.3.2.1.1).
@@ -35,6 +36,15 @@ def picture_counter(stream: VideoStream) -> PictureCounter:
         "h264": _H264, "mpeg2video": _Mpeg2, "mpeg4": _Mpeg4, "vp8": _Vp8
     }  # fmt: skip
     return makers.get(context.name, _OneEach)(bytes(context.extradata or b""))
+
+
+def top_layers(stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+    """Return the frames that the decoder returns for a packet (None: the end).
+
+    A packet of VP9 from a video conference contains a picture in several sizes. Players show the last and largest one.
+    """
+    decoded = stream.codec_context.decode(packet)
+    return decoded[-1:] if packet is not None and stream.codec_context.name == "vp9" else decoded
 
 
 class _OneEach:

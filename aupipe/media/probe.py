@@ -31,7 +31,7 @@ from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
-from aupipe.media.pictures import picture_counter
+from aupipe.media.pictures import picture_counter, top_layers
 
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
@@ -302,7 +302,7 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
         display = Display(container, stream, max_frame_px)
         for packet in chain(packets_of(container, stream), [None]):  # None flushes the decoder
             try:
-                decoded = stream.codec_context.decode(packet)
+                decoded = top_layers(stream, packet)
             except av.error.FFmpegError:  # `frames` reports lost frames
                 continue
             for frame in decoded:

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -68,6 +69,35 @@ def test_two_fields_of_mpeg2_are_one_frame(name: str, separate: bool, tmp_path: 
     for frame, image in zip(got, IMAGES, strict=True):
         assert frame.image is not None
         assert np.abs(frame.image.astype(int) - image).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", ["webm", "ivf"])
+def test_the_largest_layer_of_vp9_is_the_picture(suffix: str, tmp_path: Path) -> None:
+    options = {
+        "g": "1",
+        "auto-alt-ref": "0",
+        "lag-in-frames": "0",
+        "deadline": "realtime",
+        "cpu-used": "8",
+        "crf": "10",
+    }
+    layers = [
+        [data for data, _, _ in oddities.packets("libvpx-vp9", images, "yuv420p", options)]
+        for images in ([cv2.resize(image, (48, 32)) for image in IMAGES], IMAGES)
+    ]
+    units = []
+    for number, pair in enumerate(zip(*layers, strict=True)):
+        mark = bytes([0b110_11_001])  # an index of two frames, sizes of four bytes
+        index = mark + b"".join(len(data).to_bytes(4, "little") for data in pair) + mark
+        units.append((b"".join(pair) + index, number, True))
+    path = oddities.mux(tmp_path / f"a.{suffix}", units, (96, 64), TICK, "vp9")
+    info = probe(str(path))
+    assert (info.width_px, info.height_px, info.frames_expected) == (96, 64, 14)
+    got = list(frames(str(path)))
+    assert [frame.time_s for frame in got] == pytest.approx([time - 1 for time in TIMES])
+    for frame, image in zip(got, IMAGES, strict=True):
+        assert frame.image is not None
+        assert np.abs(frame.image.astype(int) - image).mean() < 8
 
 
 def test_a_field_without_its_second_field_is_a_frame(tmp_path: Path) -> None:
