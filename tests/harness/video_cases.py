@@ -22,7 +22,7 @@ import numpy as np
 
 from aupipe.errors import ConfigError
 from harness import frame_accounting, oddities, processes
-from harness.clips import damage, hole, scene, sound, speaking, truncate, write_clip
+from harness.clips import damage, from_key_frame, hole, scene, sound, speaking, truncate, write_clip
 from harness.random_model import save_multimodal
 
 COUNT = 24
@@ -266,6 +266,11 @@ def _odd_structures() -> Iterator[VideoCase]:
     yield VideoCase("fields, a packet each.ts", partial(_fields, separate=True), times=late)
     yield VideoCase("fields, a packet each.mkv", partial(_fields, separate=True), times=late)
     yield VideoCase("fields, in pairs.mts", partial(_fields, separate=False), times=late)
+    for suffix in ("mkv", "mp4"):
+        yield VideoCase(f"fields of mpeg2, a packet each.{suffix}", _mpeg2_fields, times=late)
+    for codec in ("libx264", "libx265", "mpeg2video"):
+        for suffix in ("mkv", "ts"):
+            yield VideoCase(f"{_KINDS[codec][0]} from an open gop.{suffix}", partial(_from_open_gop, codec=codec), None)
     for name, chunks, counted in (
         ("one more", _mpeg4, COUNT + 1), ("ten more", _mpeg4, COUNT + 10), ("empty at the end", _empty(COUNT), None),
         ("packed", lambda: oddities.packed(_images((96, 64))), None),
@@ -396,6 +401,25 @@ def _images(size: tuple[int, int], count: int = COUNT) -> list[np.ndarray]:
 @cache
 def _field_pairs() -> list[tuple[bytes, bytes]]:
     return oddities.field_pairs(_images((96, 64)))
+
+
+def _mpeg2_fields(path: Path) -> None:
+    fields = oddities.mpeg2_fields(_images((96, 64)))
+    units = [(data, 50 + number, number % 2 == 0) for number, data in enumerate(fields)]
+    oddities.mux(path, units, (96, 64), Fraction(1, 50), "mpeg2video")
+
+
+def _from_open_gop(path: Path, codec: str) -> None:
+    parameters = "keyint=6:min-keyint=6:open-gop=1:bframes=2:b-adapt=0:scenecut=0"
+    options = {
+        "mpeg2video": {"g": "6", "bf": "2", "b": "2M"},
+        "libx264": {"x264-params": parameters},
+        "libx265": {"x265-params": f"{parameters}:log-level=none:pools=none:frame-threads=1"},
+    }[codec]
+    images = _images((96, 64))
+    whole = write_clip(path.with_stem("whole"), images, codec=codec, tick=Fraction(1, 25), options=options)
+    from_key_frame(whole, path)
+    whole.unlink()
 
 
 def _fields(path: Path, separate: bool) -> None:
