@@ -114,15 +114,16 @@ def test_layers_with_common_weights_stay() -> None:
     check(Twice(), [4, 4])
 
 
-def test_a_grouped_convolution_of_the_input_stays_if_channels_are_missing() -> None:
+def test_a_grouped_convolution_after_another_one_stays_if_channels_are_missing() -> None:
     torch.manual_seed(0)
 
-    class First(nn.Module):
+    class AfterGroups(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.spread, self.grouped = nn.Conv2d(3, 24, 1, groups=3), nn.Conv2d(24, 24, 3, groups=3)
+            self.last = nn.Conv2d(24, 7, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.grouped(self.spread(x))
+            return self.last(self.grouped(self.spread(x)))
 
-    check(First(), [3, 3])
+    check(AfterGroups(), [3, 3])
