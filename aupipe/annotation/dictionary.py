@@ -51,7 +51,7 @@ _EVENTS = {
 _VIDEOS = {
     "uri": "the input, without secrets", "video_id": "as in frames", "fingerprint": "SHA-256 of the bytes",
     "status": "`ok`, `partial`, `quarantined` or `duplicate`", "reason": "a code, a colon and a message",
-    "frames_expected": "frames to be presented, by the container; none that need frames from before the file begins",
+    "frames_expected": "frames to be presented, without those that need earlier frames than the file has",
     "frames_decoded": "of them",
     "frames_lost": "of them, with the status `decode_error`",
     "frames_corrupt": "decoded with a warning that a part may be wrong", "faces": "number of persons",
