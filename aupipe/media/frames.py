@@ -180,7 +180,7 @@ class _Reader:
             self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
         stream.codec_context.copy_opaque = True
         self._epoch = 0
-        self._sequence_size = 0
+        self._sequence = 0  # the size of MPEG-2, or the number of restarts of the clock
         self.yielded = 0
 
     def by_time(self) -> Iterator[Frame]:
@@ -290,7 +290,7 @@ class _Reader:
 
     def _decode(self, packet: Packet | None) -> Iterator[VideoFrame | None]:
         """Yield the decoder's frames for a packet (None: the end); None if the decoder rejects the packet."""
-        if packet is not None and self._begins_other_size(packet):
+        if packet is not None and self._begins_sequence(packet):
             yield from self._decode(None)
             self._stream.codec_context.flush_buffers()
         try:
@@ -300,13 +300,18 @@ class _Reader:
         except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses
             yield None
 
-    def _begins_other_size(self, packet: Packet) -> bool:
-        """Return whether MPEG-2 has another size from the packet on. The decoder would drop the frame that it holds."""
-        if self._stream.codec_context.name not in ("mpeg1video", "mpeg2video"):
-            return False
-        before = self._sequence_size
-        self._sequence_size = mpeg2_size(packet) or before
-        return bool(before) and self._sequence_size != before
+    def _begins_sequence(self, packet: Packet) -> bool:
+        """Return whether the packet begins a part at which the decoder would drop frames, unless it is flushed before.
+
+        These are MPEG-2 of another size, and HEVC after a join, if its numbers of pictures do not begin at 0.
+        """
+        codec = self._stream.codec_context.name
+        before = self._sequence
+        if codec in ("mpeg1video", "mpeg2video"):
+            self._sequence = mpeg2_size(packet) or before
+            return before > 0 and self._sequence != before
+        self._sequence = self._clock.restarts
+        return codec == "hevc" and self._sequence != before
 
 
 class _DecoderState:

@@ -16,7 +16,7 @@ from aupipe.errors import NoClockError
 from aupipe.media.frames import frames
 from aupipe.media.probe import probe
 from harness import oddities, single_process
-from harness.clips import decoded_times, scene, write_clip
+from harness.clips import decoded_times, from_key_frame, scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -174,6 +174,22 @@ def test_frames_that_an_edit_list_cuts_away_are_no_loss(
     assert [frame.time_s for frame in found] == pytest.approx([number / 25 for number in range(len(expected))])
     levels = [frame.image.mean() for frame in found if frame.image is not None]
     assert np.abs(np.array(levels) - [images[number].mean() for number in expected]).max() < 3
+
+
+def test_joined_hevc_that_continues_with_an_open_group_loses_its_leading_frames_only(tmp_path: Path) -> None:
+    parameters = "keyint=6:min-keyint=6:open-gop=1:bframes=2:b-adapt=0:scenecut=0:log-level=none:pools=none"
+    whole = write_clip(
+        tmp_path / "whole.ts", scene(24, size=(96, 64), face=56), codec="libx265", options={"x265-params": parameters}
+    )
+    part = from_key_frame(whole, tmp_path / "part.ts")
+    leading, shown = probe(str(part)).leading, probe(str(part)).frames_expected
+    path = tmp_path / "a.ts"
+    path.write_bytes(whole.read_bytes() + part.read_bytes())
+    found = list(frames(str(path)))
+    assert leading > 0
+    assert len(found) == 24 + leading + shown
+    assert [frame.index for frame in found if frame.image is None] == list(range(24, 24 + leading))
+    assert [frame.index for frame in found if frame.restart] == [24]
 
 
 @pytest.mark.parametrize("duration_ms", [0, 4])
