@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -312,14 +312,17 @@ def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str,
     filesystem.session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     bucket, key, _ = filesystem.split_path(folder)
     request = {"Bucket": bucket, "Prefix": f"{key.rstrip('/')}/" if key else "", "MaxKeys": _OBJECTS_PER_REQUEST}
-    while True:
-        page = filesystem.call_s3("list_objects_v2", **request)
-        for each in page.get("Contents", ()):
-            if not each["Key"].endswith("/"):  # an empty object in place of a folder
-                yield f"{bucket}/{each['Key']}", {"size": each["Size"], "ETag": each["ETag"]}
-        if not page.get("IsTruncated"):
-            return
-        request["ContinuationToken"] = page["NextContinuationToken"]
+    listed = partial(filesystem.call_s3, "list_objects_v2", **request)
+    with ThreadPoolExecutor(1) as thread:  # It waits for the next page while this one is used.
+        page = listed()
+        while page is not None:
+            following = None
+            if page.get("IsTruncated"):
+                following = thread.submit(listed, ContinuationToken=page["NextContinuationToken"])
+            for each in page.get("Contents", ()):
+                if not each["Key"].endswith("/"):  # an empty object in place of a folder
+                    yield f"{bucket}/{each['Key']}", {"size": each["Size"], "ETag": each["ETag"]}
+            page = following.result() if following else None
 
 
 def open_input(uri: str) -> Any:
