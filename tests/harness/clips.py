@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -105,6 +106,8 @@ def write_clip(
             frame.time_base = tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    # SVT-AV1 gives this process and those that it starts real-time priority if it may, which starves all others.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 
