@@ -69,7 +69,9 @@ class CostConfig(Section):
     """The costs for estimates and for the summary of a run."""
 
     cpu_hour: float = Field(default=0.0, ge=0)  # price, in any currency
-    frame_cpu_s: float = Field(default=0.1, gt=0)  # estimated CPU time per frame; a run prints the measured one
+    # Estimated CPU time per frame. A run prints the measured one: with the starter models 0.006 s at 640×360 with one
+    # face, 0.014 s with four, and 0.013 s at 1920×1080.
+    frame_cpu_s: float = Field(default=0.01, gt=0)
 
 
 class AnnotateConfig(Section):
