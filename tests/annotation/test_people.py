@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -70,20 +69,6 @@ def test_two_swap_places_and_the_speaker_changes_in_one_box(detector: Detector, 
     a, b, c, d = range(seed, seed + 4)
     before, after = {(0, 0): a, (1, 0): b, (2, 0): c}, {(0, 0): b, (1, 0): a, (2, 0): d}
     assert check([before] * 8 + [after] * 8, detector, (3, 1), step) == 6
-
-
-@pytest.mark.parametrize("length", [2, 4, 8, 12])
-@pytest.mark.parametrize("seed", [0, 9])
-def test_a_person_who_fades_to_another_one(detector: Detector, length: int, seed: int) -> None:
-    people, others = list(range(seed, seed + 6)), list(range(seed + 6, seed + 12))
-    frames = 13 + length + 13
-    before, after = call([gallery(people)] * frames, GRID), call([gallery(others)] * frames, GRID)
-    shares = [min(max((number - 12) / length, 0), 1) for number in range(frames)]
-    images = [cv2.addWeighted(a, 1 - b, c, b, 0) for a, b, c in zip(before, shares, after, strict=True)]
-    layouts = [gallery(people if share < 0.5 else others) for share in shares]
-    rows = [row for row in rows_of(images, detector) if shares[row["frame"]] in (0, 1)]
-    assert len(rows) >= 0.85 * 6 * 26
-    assert faults(layouts, rows) == (0, 0)
 
 
 def test_another_grid_of_smaller_tiles(detector: Detector) -> None:
