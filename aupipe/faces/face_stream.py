@@ -155,12 +155,8 @@ def _resumes(
 ) -> tuple[tuple[int, int], ...]:
     if not ended:
         return ()
-    near = (
-        distance(np.stack([scaled(each.box, size_of(each.frame), size_of(frame)) for each in ended]), look.box[None])[
-            :, 0
-        ]
-        <= tracking.max_step
-    )
+    boxes = np.stack([scaled(each.box, size_of(each.frame), size_of(frame)) for each in ended])
+    near = distance(boxes, look.box[None])[:, 0] <= tracking.max_step
     return tuple(
         (each.frame.index, each.face)
         for each, close in zip(ended, near.tolist(), strict=True)
