@@ -52,8 +52,12 @@ RETAIN_MEMORY_ENV = {
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
 # The work of a task of probing: a packet of videos of which it probes as many as it can in this time. The results of a
-# task arrive at its end, so larger tasks would look like a cluster without progress.
-PROBES_PER_TASK, _PROBE_S = 16, 30.0
+# task arrive at its end, so longer tasks would look like a cluster without progress. Ray Data looks for finished tasks
+# every 0.1 s, and needs two looks for each: shorter tasks would wait for that time again and again.
+PROBES_PER_TASK, _PROBE_S = 64, 5.0
+# Tasks of an actor at a time: while one is executed, the next one waits, so that the actor does not wait for Ray Data.
+# With more of them, actors would be less equally busy at the end.
+_TASKS_PER_ACTOR = 2
 # Frames at most that the driver finalizes itself, because a new process takes as long to start.
 FINALIZED_HERE = 30_000
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced, because libraries leak
@@ -157,8 +161,9 @@ class RayRunner:
         rows = ray.data.from_items(items, override_num_blocks=len(items)).map(
             AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config),
             **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
-            # One packet at a time, because a packet that waits for a busy actor could run on another one.
-            compute=ActorPoolStrategy(size=min(self.decoders, len(items)), max_tasks_in_flight_per_actor=1),
+            compute=ActorPoolStrategy(
+                size=min(self.decoders, len(items)), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR
+            ),
         )  # fmt: skip
         del items
         progress = Progress("annotate", frames, "frames", shown=False)
@@ -195,8 +200,9 @@ class RayRunner:
         rows = Extract.rows(tasks)
         return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
             Extract, fn_constructor_args=stages, **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
-            # One row at a time, because a row that waits for a busy actor could run on another one.
-            compute=ActorPoolStrategy(size=min(self.decoders, len(rows)), max_tasks_in_flight_per_actor=1),
+            compute=ActorPoolStrategy(
+                size=min(self.decoders, len(rows)), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR
+            ),
         )  # fmt: skip
 
     def _decoded_and_encoded(self, tasks: Sequence[SegmentTask]) -> ray.data.Dataset:

@@ -40,11 +40,15 @@ def test_the_guard_passes_slow_probes_and_ends_a_stall(
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "execution_no_progress_timeout_s", -1)
     requests = [ProbeRequest(Input(f"{number}.mp4", str(number))).to_row() for number in range(48)]
-    monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 4)
     assert len(list(runner.probe(requests[:8]))) == 8  # The start of workers takes longer than the guard on busy cores.
     on_ray._configure(keys.config)
-    assert sorted(int(row["video_id"]) for row in runner.probe(requests)) == list(range(48))
-    monkeypatch.setattr(on_ray, "PROBES_PER_TASK", 48)
+    probed: list[int] = []
+    while missing := [request for number, request in enumerate(requests) if number not in probed]:
+        found = [int(row["video_id"]) for row in runner.probe(missing)]
+        assert found  # A task ends after `_PROBE_S`, with the results that it has, and the rest is probed again.
+        probed += found
+    assert sorted(probed) == list(range(48))
+    monkeypatch.setattr(on_ray, "_PROBE_S", 30.0)
     stall = (
         r"^probe: no result for 8 s, with 1 nodes alive; waited for.* 2 active task.*raise --set limits.no_progress_s$"
     )
