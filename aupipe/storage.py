@@ -325,9 +325,13 @@ def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str,
             page = following.result() if following else None
 
 
-def open_input(uri: str) -> Any:
-    """Open any path or URI for reading, binary and seekable. Remote files use range requests."""
+def open_input(uri: str, **cache: Any) -> Any:
+    """Open any path or URI for reading, binary and seekable. Remote files use range requests.
+
+    Args:
+        cache: how fsspec reads ahead in a remote file.
+    """
     if not is_uri(uri):  # fsspec would interpret "::" in a name as chaining
         return open(uri, "rb")
     filesystem, path = filesystem_of(uri)
-    return _retried(lambda: filesystem.open(path, "rb"), redact(uri), _server_of(uri) in _ANSWERED)
+    return _retried(lambda: filesystem.open(path, "rb", **cache), redact(uri), _server_of(uri) in _ANSWERED)

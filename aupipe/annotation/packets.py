@@ -32,6 +32,7 @@ from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
+from aupipe.media.byte_source import read_once
 from aupipe.storage import Storage
 
 # A packet has about 1/256 of the frames of all short videos, so that workers are equally busy, and at least
@@ -197,13 +198,14 @@ class AnnotatePacket:
         # A first attempt shares the mark of the packet. Later ones find the video that ends the worker.
         attempt = self._attempt if watch.number > 1 else partial(_shared, watch)
         for _, segments in packet.videos:
-            for key, segment in segments:
-                failed = False
-                for part in self._decode.parts(SegmentTask(key, segment), attempt):
-                    failed = bool(part.error)
-                    yield part
-                if failed:
-                    break
+            with read_once(segments[0][1].uri):
+                for key, segment in segments:
+                    failed = False
+                    for part in self._decode.parts(SegmentTask(key, segment), attempt):
+                        failed = bool(part.error)
+                        yield part
+                    if failed:
+                        break
 
 
 class _EncodeInMemory(Encode):

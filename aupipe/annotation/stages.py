@@ -24,6 +24,7 @@ from aupipe.annotation.settings import AnnotateConfig, content_hash
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import as_reason, redact
 from aupipe.faces.detect import Detector
+from aupipe.media.byte_source import read_once
 from aupipe.media.frames import Frame, frames
 from aupipe.media.probe import fingerprint, probe
 from aupipe.storage import Storage
@@ -147,7 +148,7 @@ class Probe:
     def __call__(self, row: Row) -> Row:
         video = ProbeRequest.from_row(row).video
         limits, result = self._config.limits, ProbeResult(video.video_id)
-        with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome:
+        with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome, read_once(video.uri):
             with self._attempt(self._storage, content_hash("probe", video.uri), limits, limits.probe_s) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)

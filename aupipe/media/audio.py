@@ -84,7 +84,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
     """Yield (media time, rate, samples (channels, n)) per decoded frame. Damaged packets are skipped."""
     if is_sequence(uri):
         return
-    with open_video(uri) as (container, _):
+    with open_video(uri, whole=True) as (container, _):
         if not container.streams.audio:
             return
         stream = next((one for one in container.streams.audio if one.codec_context is not None), None)

@@ -1,11 +1,17 @@
-"""The bytes of an input as a seekable file, by range requests if it is remote, with one error class per failure."""
+"""The bytes of an input as a seekable file, with one error class per failure.
+
+A remote file is read by range requests. Within `read_once` it is read as a whole, with one request, if it fits in
+memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +31,40 @@ from aupipe.storage import filesystem_of, is_http, is_s3, is_transient, is_uri, 
 _RETRIES_S = (0.5, 4.0)  # delays before a failed request is repeated; refusals (4xx) are not retried
 _COPIED_BYTES = 20 * 2**30  # limit for files of servers without ranges, which are copied to the worker's disk
 _BLOCK_BYTES = 2**20
+# How fsspec reads a remote file ahead: a whole one in few large requests; of a part as little as possible beyond it,
+# while the next block is requested in the background.
+_WHOLE = {"cache_type": "readahead", "block_size": 8 * 2**20}
+_PART = {"cache_type": "background", "block_size": 2**19}
+_HELD_BYTES = 256 * 2**20  # limit for a file that is kept in memory
 
 T = TypeVar("T")
+
+
+class _Held(threading.local):
+    """The remote files that this thread reads once.
+
+    Attributes:
+        files: the bytes of each URI; None: it was not opened yet; b"": it is larger than the limit.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes | None] = {}
+
+
+_held = _Held()
+
+
+@contextmanager
+def read_once(uri: str) -> Iterator[None]:
+    """Keep a remote file of up to 256 MiB in memory within the block, from the first time that it is opened."""
+    if not is_uri(uri) or uri in _held.files:
+        yield
+        return
+    _held.files[uri] = None
+    try:
+        yield
+    finally:
+        del _held.files[uri]
 
 
 @contextmanager
@@ -53,14 +91,28 @@ def named_errors(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[Any]:
+def opened(uri: str, *, whole: bool = False) -> Iterator[Any]:
     """Open an input as a binary file.
+
+    Args:
+        whole: the file is read from begin to end.
 
     Raises:
         MediaError: it does not exist or cannot be read; also raised within the block.
     """
-    with named_errors(uri), _Http(uri) if is_http(uri) else open_input(uri) as file:
-        yield file
+    with named_errors(uri):
+        data = _held.files.get(uri, b"")
+        if data is None:
+            with _file(uri, _WHOLE) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                data = _held.files[uri] = file.read() if size <= _HELD_BYTES else b""
+        with io.BytesIO(data) if data else _file(uri, _WHOLE if whole else _PART) as file:
+            yield file
+
+
+def _file(uri: str, cache: dict[str, Any]) -> Any:
+    return _Http(uri, cache) if is_http(uri) else open_input(uri, **cache)
 
 
 def check_local(path: str) -> None:
@@ -79,8 +131,8 @@ def check_local(path: str) -> None:
 class _Http:
     """A file of a web server, read by range. If the server supports no ranges, it is copied to the local disk."""
 
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
+    def __init__(self, uri: str, cache: dict[str, Any]) -> None:
+        self._uri, self._cache = uri, cache
         self._file = self._with_retries(self._open)
 
     def read(self, size: int = -1) -> bytes:
@@ -111,7 +163,7 @@ class _Http:
         from fsspec.implementations.http import HTTPFile
 
         filesystem, path = filesystem_of(self._uri)
-        file = filesystem.open(path, "rb")
+        file = filesystem.open(path, "rb", **self._cache)
         if isinstance(file, HTTPFile):
             try:
                 file.seek(-1, os.SEEK_END)

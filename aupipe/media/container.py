@@ -56,19 +56,22 @@ MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
 
 @contextmanager
-def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX, use_edit_lists: bool = True) -> Iterator[InputContainer]:
+def open_container(
+    uri: str, max_frame_px: int = MAX_FRAME_PX, use_edit_lists: bool = True, whole: bool = False
+) -> Iterator[InputContainer]:
     """Open the container.
 
     Args:
         max_frame_px: pixels. A decoder allocates no memory for a larger frame, whatever the container states.
         use_edit_lists: hide the frames that edit lists of MP4 and MOV exclude.
+        whole: as in `opened`.
 
     Raises:
         MediaError: a subclass by cause, with the path; also within the block if the file becomes unreadable.
     """
     with named_errors(uri), ExitStack() as stack:
         if is_uri(uri):
-            source = stack.enter_context(opened(uri))
+            source = stack.enter_context(opened(uri, whole=whole))
         else:
             check_local(uri)
             source = (
@@ -93,18 +96,18 @@ def open_container(uri: str, max_frame_px: int = MAX_FRAME_PX, use_edit_lists: b
 
 @contextmanager
 def open_video(
-    uri: str, max_frame_px: int = MAX_FRAME_PX, track: int | None = None
+    uri: str, max_frame_px: int = MAX_FRAME_PX, track: int | None = None, whole: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the container and one of its video tracks, which is decoded on one thread.
 
     Args:
-        max_frame_px: as in `open_container`.
+        max_frame_px, whole: as in `open_container`.
         track: number of the video track, from 0; None: the track chosen by `video_track.choose`, as in a player.
 
     Raises:
         MediaError: as in `open_container`, or there is no such track, or no decoder for it.
     """
-    with open_container(uri, max_frame_px) as container:
+    with open_container(uri, max_frame_px, whole=whole) as container:
         counts = None
         number = choose(container.streams.video, uri, track)
         if number is None:
@@ -117,7 +120,7 @@ def open_video(
             yield container, _ready(container, number, uri, max_frame_px)
             return
     # Packets were read, and not all formats can seek.
-    with open_container(uri, max_frame_px, use_edit_lists=not hidden) as container:
+    with open_container(uri, max_frame_px, use_edit_lists=not hidden, whole=whole) as container:
         yield container, _ready(container, number, uri, max_frame_px)
 
 

@@ -135,7 +135,7 @@ def probe(
     if is_sequence(uri):
         return _probe_sequence(uri, max_frame_px, assume_fps)
     first = _first_picture(uri, max_frame_px, track)
-    with capture_log() as log, open_video(uri, max_frame_px, first.track) as (container, stream):
+    with capture_log() as log, open_video(uri, max_frame_px, first.track, whole=True) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
         clock, counter = PacketClock(container, stream), picture_counter(stream)
         pictures: list[tuple[Moment | None, bool]] = []  # of displayed packets, and whether each is a key frame
@@ -242,7 +242,7 @@ def fingerprint(uri: str) -> str:
         for file in sequence_files(uri):
             digest.update(f"{fingerprint(file)}\n".encode())
         return digest.hexdigest()
-    with opened(uri) as file:
+    with opened(uri, whole=True) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()

@@ -77,7 +77,8 @@ def test_from_and_to_s3_and_access_refused(server: Server, exported_checkpoint: 
     host = server.environment["AWS_ENDPOINT_URL"]
     assert "CONNECT" not in {method for method, _ in proxy.requests}  # Ray's nodes do not use the proxy for each other.
     requested = {(method, target.partition("?")[0]) for method, target in proxy.requests}
-    assert ("GET", f"{host}/archive/in/a.mp4") in requested  # A worker reads the clip.
+    reads = [method for method, target in proxy.requests if target.partition("?")[0] == f"{host}/archive/in/a.mp4"]
+    assert sorted(reads) == ["GET", "GET", "HEAD", "HEAD"]  # One worker probes the clip, and one annotates it.
     assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in requested)
 
 
@@ -150,7 +151,7 @@ def test_the_same_tables_as_on_disk_after_an_outage_of_the_server(
         clip = write_clip(tmp_path / "in" / f"{number}.mp4", scene(75, seed=number), options={"preset": "ultrafast"})
         server.files.put(str(clip), f"archive/in/{number}.mp4")
     server.files.put(exported_checkpoint, "archive/model", recursive=True)
-    job = server.annotate(*REMOTE, "--workers", "1")
+    job = server.annotate(*REMOTE, "--workers", "1", "--set", "packet_frames=0")  # with features in the store
     deadline = time.monotonic() + 300
     while not server.files.glob("archive/out/_work/observed/*.parquet"):
         assert job.poll() is None, "the job ended before the test could stop the server"

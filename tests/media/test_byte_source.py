@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aupipe.errors import MediaError
 from aupipe.media import byte_source
-from aupipe.media.frames import frames
+from aupipe.media.frames import Span, frames
 from aupipe.media.probe import fingerprint, probe
 from harness.clips import decoded_times, scene, write_clip
 from harness.webserver import serving
@@ -43,6 +44,48 @@ def test_only_a_part_of_a_large_file_is_fetched(tmp_path: Path) -> None:
     with serving(tmp_path) as web:
         assert probe(web.url("a.mp4")).frames_expected == 5
         assert sum(size for _, size in web.answers) < 30_000_000
+
+
+def test_a_part_of_a_video_costs_little_more_than_its_bytes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 96, 128, 3), np.uint8)
+    clip = write_clip(tmp_path / "a.mp4", list(noise), options={"g": "10", "preset": "ultrafast", "qp": "1"})
+    info, size = probe(str(clip)), clip.stat().st_size
+    assert size > 10_000_000
+    with serving(tmp_path) as web:
+        found = list(frames(web.url("a.mp4"), Span.part(info, 150, 450)))
+    assert [frame.index for frame in found] == list(range(150, 450))
+    assert all(frame.image is not None for frame in found)
+    assert sum(answered for _, answered in web.answers) < 1.5 * size / 2
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_file_is_read_once_if_it_fits_in_memory(beyond: int, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = clip.stat().st_size
+    monkeypatch.setattr(byte_source, "_HELD_BYTES", size - beyond)
+    clip.rename(clip.with_name("a.mp4"))
+    local = str(clip.with_name("a.mp4"))
+    with serving(clip.parent) as web:
+        url = web.url("a.mp4")
+        with byte_source.read_once(url):
+            assert not web.requests
+            assert probe(url).pts.tolist() == probe(local).pts.tolist()  # type: ignore[union-attr]
+            assert fingerprint(url) == fingerprint(local)
+            with byte_source.read_once(url):
+                assert len(list(frames(url))) == 30
+            assert len(list(frames(url))) == 30  # the inner block does not end the outer one
+            fetched = sum(answered for _, answered in web.answers)
+            assert (fetched < size + 10) == (beyond <= 0)  # and a byte that shows whether the server has ranges
+            assert (len(web.requests) <= 3) == (beyond <= 0)
+        (clip.with_name("a.mp4")).write_bytes(b"other")
+        assert fingerprint(url) == fingerprint(local)  # nothing is kept after the block
+
+
+def test_a_file_that_cannot_be_read_once_is_an_error_each_time(tmp_path: Path) -> None:
+    with serving(tmp_path) as web, byte_source.read_once(web.url("404")):
+        for _ in range(2):
+            with pytest.raises(MediaError) as error:
+                probe(web.url("404"))
+            assert error.value.reason == "not_found"
 
 
 @pytest.mark.parametrize(
