@@ -55,11 +55,7 @@ def run_lease(storage: Storage) -> Iterator[None]:
             logger.warning("heartbeat not written to %s: %s", redact(storage.root), redact(str(error)))
 
     with setting_up(f"{storage.root} cannot be written"):
-        try:
-            _beat(storage)
-        except FileNotFoundError as error:  # as in /proc, or below the mount point of an absent network drive
-            reason = error.strerror or str(error)
-            raise ConfigError(f"{storage.root} cannot be created: {reason}; fix: name another folder") from None
+        _beat(storage)
     try:
         with running(), periodically(beat, _EVERY_S):
             yield

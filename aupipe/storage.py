@@ -200,6 +200,8 @@ class Storage:
             os.makedirs(os.path.dirname(target), exist_ok=True)
         except FileExistsError as error:  # a path component is a file
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
+        except FileNotFoundError as error:  # as in /proc, or below the mount point of an absent network drive
+            raise ConfigError(f"{self.root} cannot be created: {error.strerror}; fix: name another folder") from None
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             with open(temporary, "wb") as file:

@@ -73,13 +73,18 @@ def fill_tracks(
 
 
 def read_order(sample: str) -> list[tuple[str, int]]:
-    """Return (track, frame) of every line of the organizers' sample file.
+    """Return (track, frame) of every line of the organizers' sample file, which begins with a header.
 
     Raises:
-        DatasetError: a line does not begin with TRACK/NNNNN.jpg.
+        DatasetError: there is no header, or no line, or a line does not begin with TRACK/NNNNN.jpg.
     """
     order = []
-    for number, line in enumerate(sample.splitlines()[1:], start=2):
+    lines = sample.splitlines()
+    if len(lines) < 2 or _LOCATION.fullmatch(lines[0].split(",")[0].strip()):
+        raise DatasetError(
+            "the sample file has no header with lines TRACK/NNNNN.jpg,… below it; fix: give that of the organizers"
+        )
+    for number, line in enumerate(lines[1:], start=2):
         match = _LOCATION.fullmatch(line.split(",")[0].strip())
         if match is None:
             raise DatasetError(f"the sample file's line {number} does not begin with TRACK/NNNNN.jpg: {line[:60]!r}")

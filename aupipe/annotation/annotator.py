@@ -39,7 +39,7 @@ from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, tak
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError, redact
 from aupipe.faces.detect import Detector
-from aupipe.parquet import read_parquet
+from aupipe.parquet import read_stored
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
 from aupipe.storage import Storage
 
@@ -141,7 +141,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
             pa.concat_tables(frames).sort_by([("video_id", "ascending"), ("frame", "ascending")])
             if frames else FRAMES.empty_table(),
             pa.concat_tables(events) if events else EVENTS.empty_table(),
-            read_parquet(storage.read(VIDEOS_FILE)),
+            read_stored(storage, VIDEOS_FILE),
         )  # fmt: skip
     finally:
         storage.delete_all()

@@ -30,7 +30,7 @@ from aupipe.annotation.record_columns import RECORDS, REPEATED_TEXT
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_rows
-from aupipe.parquet import read_parquet
+from aupipe.parquet import damage_named, read_stored
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
@@ -198,7 +198,7 @@ class Ledger:
                 ids = pa.array([record.video_id for record in valid])
                 frames = _only(read_all(self.storage, entry.frames), ids)
                 events = _only(read_all(self.storage, entry.events), ids)
-                rows_per_file = max(1, *(len(read_parquet(self.storage.read(n))) for n in entry.frames))
+                rows_per_file = max(1, *(len(read_stored(self.storage, n)) for n in entry.frames))
                 self.add(commit(self.storage, frames, events, valid, entry.generation, rows_per_file), valid)
         self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in by_entry])
 
@@ -269,7 +269,7 @@ def commit(
 
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
     """Return the rows of the files of an entry, in order. An entry has at least one file; all have the same columns."""
-    return pa.concat_tables([read_parquet(storage.read(name)) for name in names])
+    return pa.concat_tables([read_stored(storage, name) for name in names])
 
 
 def _tables(storage: Storage) -> Iterator[pa.Table]:
@@ -278,21 +278,26 @@ def _tables(storage: Storage) -> Iterator[pa.Table]:
     single = [name for name in names if name.endswith(".json")]
     with ThreadPoolExecutor(_READING_THREADS) as pool:
         for first in range(0, len(single), _READ_TOGETHER):
-            yield _parsed(pool.map(storage.read, single[first : first + _READ_TOGETHER]))
+            some = single[first : first + _READ_TOGETHER]
+            rows: list[dict[str, Any]] = []
+            for name, data in zip(some, pool.map(storage.read, some), strict=True):
+                with damage_named(storage.path(name)):
+                    rows += _parsed(data)
+            yield record_columns.table_of_rows(rows, _COLUMNS)
     for name in names:
         if name.endswith(_PACKED):
-            yield read_parquet(storage.read(name))
+            yield read_stored(storage, name)
         elif name.endswith(_OLD_PACKED):
-            yield _parsed(gzip.decompress(storage.read(name)).splitlines())
+            with damage_named(storage.path(name)):
+                entries = gzip.decompress(storage.read(name)).splitlines()
+                yield record_columns.table_of_rows([row for each in entries for row in _parsed(each)], _COLUMNS)
 
 
-def _parsed(entries: Iterable[bytes]) -> pa.Table:
-    """Return the records of entries, each as the text of its JSON."""
-    tables = []
-    for fields in map(json.loads, entries):
-        entry = Entry(fields["name"], fields["generation"], len(fields["frames"]), len(fields["events"]))
-        tables += _rows_of(entry, fields["videos"])
-    return record_columns.table_of_rows(tables, _COLUMNS)
+def _parsed(entry: bytes) -> list[dict[str, Any]]:
+    """Return the rows of the records of an entry, the text of its JSON."""
+    fields = json.loads(entry)
+    own = Entry(fields["name"], fields["generation"], len(fields["frames"]), len(fields["events"]))
+    return _rows_of(own, fields["videos"])
 
 
 def _table_of(entry: Entry, rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -20,7 +20,7 @@ from aupipe.annotation.schema import to_parquet
 from aupipe.annotation.settings import AnnotateConfig, ContentHash, content_hash
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_rows import one_piece, rows_of, take_rows
-from aupipe.parquet import read_parquet
+from aupipe.parquet import read_stored
 from aupipe.storage import Storage
 
 _FOLDER = "_work/probed"
@@ -46,7 +46,7 @@ class ProbeCache:
 
     def read(self, inputs: Inputs) -> Probed:
         """Read the results of these inputs that earlier runs with the same settings have written."""
-        tables = [read_parquet(self._storage.read(name)) for name in self._storage.names(_FOLDER, ".parquet")]
+        tables = [read_stored(self._storage, name) for name in self._storage.names(_FOLDER, ".parquet")]
         # Tables of other versions have other columns.
         table = concat((each for each in tables if each.schema.equals(_SCHEMA)), _SCHEMA)
         if not len(table):

@@ -27,6 +27,7 @@ from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, take_rows
 from aupipe.errors import redact
+from aupipe.parquet import damage_named
 from aupipe.storage import Storage
 
 if TYPE_CHECKING:
@@ -191,7 +192,12 @@ class _Earlier:
         """Read the content. The table of an archive is large, so only the parts with such rows are read."""
         if not storage.exists(VIDEOS_FILE):
             return cls(schema.VIDEOS.empty_table(), {})
-        file = pq.ParquetFile(pa.BufferReader(storage.read(VIDEOS_FILE)))
+        data = storage.read(VIDEOS_FILE)
+        with damage_named(storage.path(VIDEOS_FILE)):
+            return cls._parsed(pq.ParquetFile(pa.BufferReader(data)))
+
+    @classmethod
+    def _parsed(cls, file: pq.ParquetFile) -> _Earlier:
         aside = [schema.VIDEOS.empty_table()]
         names = [name for name in file.schema_arrow.names if name in schema.VIDEOS.names]
         for group in range(file.num_row_groups):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from aupipe.errors import CheckpointError, ConfigError
 from aupipe.storage import open_input
 
 SUFFIX = ".safetensors"  # files with any other suffix are read as torch.save's
+# The errors of the readers for files of any other content. The pickle machine of torch looks up what the bytes name.
+_DAMAGE = (
+    SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, ValueError, EOFError, LookupError, TypeError,
+    AttributeError, AssertionError, OverflowError, MemoryError,
+)  # fmt: skip
 
 
 def read(path: str) -> dict[str, Tensor]:
@@ -31,7 +37,7 @@ def read(path: str) -> dict[str, Tensor]:
         raise ConfigError(f"{path} cannot be read ({error.strerror or error})") from None
     try:
         loaded = safetensors.load(data) if path.endswith(SUFFIX) else _load(data)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"{path} is damaged, or not a state dict with only tensors ({' '.join(str(error).split())[:200]}); "
             "rewrite it with torch.save(network.state_dict(), FILE) or as safetensors"

@@ -28,8 +28,8 @@ import pyarrow.dataset as ds
 
 from aupipe import facs
 from aupipe.annotation import schema
-from aupipe.errors import ConfigError, MediaError, redact
-from aupipe.parquet import read_parquet
+from aupipe.errors import ConfigError, DatasetError, MediaError, redact
+from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
 from aupipe.storage import Storage, filesystem_of, is_uri
 
@@ -125,8 +125,12 @@ def write(job: ReportJob) -> str:
     summaries: list[dict[str, Any]] = []
     for number, video in enumerate(videos):
         video_id = video["video_id"]
-        frames, events = (_rows_of(tables[name], video_id) for name in ("frames", "events"))
+        frames, events = (_rows_of(source, name, tables[name], video_id) for name in ("frames", "events"))
         if frames is None or not len(frames):
+            if video["status"] in ("ok", "partial"):
+                raise DatasetError(
+                    f"{job.annotation}: no rows of {video_id} in frames; fix: copy the whole folder, or annotate again"
+                )
             continue
         pages[video_id] = f"videos/{number:05d}.html"
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
@@ -396,15 +400,20 @@ def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise ConfigError(
             f"{redact(storage.root)}: no annotation (a folder with videos.parquet); fix: annotate.py INPUT --out DIR"
         )
-    videos = read_parquet(storage.read("videos.parquet")).sort_by("video_id").to_pylist()
-    return videos, json.loads(storage.read("run.json")) if storage.exists("run.json") else {}
+    videos = read_stored(storage, "videos.parquet").sort_by("video_id").to_pylist()
+    with damage_named(storage.path("run.json")):
+        return videos, json.loads(storage.read("run.json")) if storage.exists("run.json") else {}
 
 
 def _dataset(storage: Storage, folder: str) -> ds.Dataset | None:
     names = storage.names(folder, ".parquet")
+    if not names:
+        return None
     filesystem, base = filesystem_of(storage.root)
-    return ds.dataset([f"{base}/{name}" for name in names], filesystem=filesystem, format="parquet") if names else None
+    with damage_named(storage.path(folder)):
+        return ds.dataset([f"{base}/{name}" for name in names], filesystem=filesystem, format="parquet")
 
 
-def _rows_of(dataset: ds.Dataset | None, video_id: str) -> pa.Table | None:
-    return dataset.to_table(filter=ds.field("video_id") == video_id) if dataset is not None else None
+def _rows_of(source: Storage, folder: str, dataset: ds.Dataset | None, video_id: str) -> pa.Table | None:
+    with damage_named(source.path(folder)):
+        return dataset.to_table(filter=ds.field("video_id") == video_id) if dataset is not None else None

@@ -107,6 +107,9 @@ def test_the_checker_checks_the_file_as_a_whole():
 def test_a_sample_file_of_another_kind_is_refused():
     with pytest.raises(DatasetError, match="line 2 does not begin with TRACK"):
         sub.read_order("image_location\n00001.jpg\n")
+    for text in ("", "hello", "image_location,AU1\n", "a/00001.jpg,\na/00002.jpg,\n"):
+        with pytest.raises(DatasetError, match="has no header with lines"):
+            sub.read_order(text)
 
 
 def test_files_of_either_kind_are_read_as_a_table(tmp_path):

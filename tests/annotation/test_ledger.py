@@ -13,6 +13,7 @@ from aupipe.annotation import ledger
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.errors import DatasetError
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -183,3 +184,23 @@ def test_a_killed_packing_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     Ledger.read(storage).reconcile()
     assert len(storage.names("_work/ledger")) == 2
     assert Ledger.read(storage).current() == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "a"}', b"\xff\xfe"])
+def test_a_damaged_entry_is_named(content: bytes, tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 2}, 1)
+    commit(storage, {"b": 2}, 2)
+    damaged = storage.names("_work/ledger")[0]
+    storage.write(damaged, content)
+    with pytest.raises(DatasetError, match=f"{damaged} is damaged .*; fix: restore"):
+        Ledger.read(storage)
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 2}, 1)
+    (name,) = storage.names("frames")
+    storage.write(name, storage.read(name)[:-20])
+    with pytest.raises(DatasetError, match=f"{name} is damaged"):
+        ledger.read_all(storage, [name])

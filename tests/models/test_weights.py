@@ -32,6 +32,9 @@ def test_other_files_are_refused_and_nothing_is_executed(tmp_path: Path) -> None
     files = {
         "malice.pth": pickle.dumps({"a": Malice()}, protocol=2),
         "text.pth": b"weights, honestly",
+        "line.pth": b"hello\n",  # for the pickle machine, it looks up its memo
+        "dot.pth": b".",
+        "tuple.pth": b"(t.",
         "empty.pth": b"",
         "text.safetensors": b"weights, honestly",
         "empty.safetensors": b"",

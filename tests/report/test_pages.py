@@ -196,6 +196,31 @@ def test_a_folder_without_an_annotation_is_one_sentence(tmp_path: Path) -> None:
         pages.write(pages.ReportJob(str(tmp_path), str(tmp_path / "report")))
 
 
+@pytest.mark.parametrize("name", ["videos.parquet", "frames/a.parquet", "events/a.parquet", "run.json"])
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"half", None])
+def test_a_damaged_or_incomplete_annotation_is_one_sentence(name: str, content: bytes | None, tmp_path: Path) -> None:
+    out = Path(annotation(tmp_path / "out", "a.mp4", [face(0.9, True, frame=0, time_s=0.0)]))
+    (out / "events").mkdir(exist_ok=True)
+    (out / "events" / "a.parquet").write_bytes(schema.to_parquet(schema.EVENTS.empty_table(), schema.EVENTS))
+    (out / "run.json").write_text("{}")
+    job = pages.ReportJob(str(out), str(tmp_path / "report"), thumbnails=False)
+    pages.write(job)
+    damaged = next(out.glob(name.replace("/a.", "/*.")))
+    if content is None:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:-9] if content == b"half" else content)
+    if content is None and name in ("events/a.parquet", "run.json"):  # An annotation may have none.
+        pages.write(job)
+        return
+    if name == "run.json" and content == b"half":
+        damaged.write_text('{"version": ')
+    with pytest.raises(ConfigError, match=r"is damaged|no rows of|no annotation") as error:
+        pages.write(job)
+    assert str(out) in str(error.value)
+    assert "; fix: " in str(error.value)
+
+
 def test_an_annotation_on_remote_storage_has_pages_beside_it(tmp_path: Path) -> None:
     rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
     local = Path(annotation(tmp_path / "out", "s3://bucket/a.mp4", rows))
