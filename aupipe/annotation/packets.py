@@ -28,7 +28,7 @@ from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
 from aupipe.annotation.pending import Pending, PendingVideo
 from aupipe.annotation.retry import Unwatched, Watchdog, guard
 from aupipe.annotation.settings import LimitsConfig, content_hash
-from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask
+from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask, memory_bytes
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
@@ -111,7 +111,7 @@ class PacketResult:
 def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Sequence[Packet], np.ndarray]:
     """Return packets of the short videos, ordered by video_id, and the rows of these videos.
 
-    Videos that do not fit in a packet are left out.
+    Videos that do not fit in a packet are left out, and those whose frames need workers with more memory.
 
     Args:
         max_frames: of a packet; 0: no packets.
@@ -119,7 +119,8 @@ def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Se
     frames = np.maximum(pending.frames, 1)
     short = frames[frames <= max_frames]
     limit = min(max_frames, max(_LEAST_FRAMES, int(short.sum()) // _PACKETS))
-    rows = np.flatnonzero(frames <= limit)
+    is_usual = np.array([not memory_bytes(each) for each in pending.frame_px.tolist()], bool)
+    rows = np.flatnonzero((frames <= limit) & is_usual)
     edges: list[int] = []
     room = 0
     for number, count in enumerate(frames[rows].tolist()):

@@ -37,6 +37,7 @@ class Pending(VideoRows[PendingVideo]):
 
     Attributes:
         frames: (n,) expected number of frames of each row.
+        frame_px: (n,) pixels of a frame of each row.
         segments: (n,) number of segments of each row.
     """
 
@@ -51,6 +52,8 @@ class Pending(VideoRows[PendingVideo]):
         self._model_sha256 = keys.models.sha256
         self._records: dict[str, VideoRecord] = {}
         self.frames = results["frames_expected"].fill_null(0).to_numpy()
+        width, height = (results[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height"))
+        self.frame_px = width.astype(np.int64) * height
         self.segments = pc.list_value_length(results["segments"]).to_numpy()
 
     def take(self, rows: np.ndarray) -> list[PendingVideo]:

@@ -22,7 +22,7 @@ from aupipe.annotation.probed import Probed
 from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.runner import Runner
 from aupipe.annotation.segments import Segment
-from aupipe.annotation.stages import ProbeRequest, ProbeResult, SegmentTask
+from aupipe.annotation.stages import ProbeRequest, ProbeResult, SegmentTask, memory_bytes
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import LazyList, one_piece, rows_of
 from aupipe.annotation.work_plan import Spent, WorkList
@@ -210,8 +210,8 @@ def _extract(run: Run, pending: Mapping[str, PendingVideo]) -> _Extracted:
     for _ in range(run.keys.config.limits.attempts + 2):
         done = features.segments(run.storage)
         tasks = [
-            SegmentTask(key, segment)
-            for video_id, (_, segments) in pending.items() if video_id not in found.reasons
+            SegmentTask(key, segment, memory_bytes((record.frame_width or 0) * (record.frame_height or 0)))
+            for video_id, (record, segments) in pending.items() if video_id not in found.reasons
             for key, segment in segments if key not in done
         ]  # fmt: skip
         if not tasks:

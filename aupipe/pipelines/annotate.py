@@ -181,12 +181,17 @@ class RayRunner:
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         progress = Progress("observe", sum(task.segment.frames for task in tasks), "frames", shown=False)
         ended = Counter("aupipe_segments", "Segments that are extracted or quarantined.", ("outcome",))
-        extracted = self._decoded_and_encoded(tasks) if self.encoders else self._extracted(tasks)
-        for row in self._watched("observe", extracted):
-            if row["last"]:
-                ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
-            progress.add(row["frames"])
-            yield row
+        # Segments that need more memory have workers of their own, because others would have to reserve it too.
+        for large in (True, False):
+            own = [task for task in tasks if bool(task.memory_bytes) == large]
+            if not own:
+                continue
+            extracted = self._decoded_and_encoded(own) if self.encoders else self._extracted(own)
+            for row in self._watched("observe", extracted):
+                if row["last"]:
+                    ended.inc(tags={"outcome": "set aside" if row["error"] else "done"})
+                progress.add(row["frames"])
+                yield row
         progress.finish()
 
     def _extracted(self, tasks: Sequence[SegmentTask]) -> ray.data.Dataset:
@@ -199,7 +204,8 @@ class RayRunner:
         )
         rows = Extract.rows(tasks)
         return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-            Extract, fn_constructor_args=stages, **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
+            Extract, fn_constructor_args=stages, **self.on_cpus, memory=_memory(tasks),
+            runtime_env={"env_vars": RETAIN_MEMORY_ENV},
             compute=ActorPoolStrategy(
                 size=min(self.decoders, len(rows)), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR
             ),
@@ -212,8 +218,8 @@ class RayRunner:
         blocks = min(len(tasks), max(64, 16 * self.decoders))
         parts = ray.data.from_items([task.to_row() for task in tasks], override_num_blocks=blocks).flat_map(
             Decode(config, self.storage, self.keys.models.templates),
-            **self.on_cpus, compute=TaskPoolStrategy(size=self.decoders), max_calls=_TASKS_PER_WORKER,
-            runtime_env={"env_vars": RELEASE_MEMORY_ENV},
+            **self.on_cpus, memory=_memory(tasks), compute=TaskPoolStrategy(size=self.decoders),
+            max_calls=_TASKS_PER_WORKER, runtime_env={"env_vars": RELEASE_MEMORY_ENV},
         )  # fmt: skip
         return parts.map_batches(
             Encode, fn_constructor_args=(self.models, self.storage, config.batch_size, device_of(config.resources)),
@@ -324,6 +330,16 @@ def _configure(config: AnnotateConfig) -> None:
         options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_bytes)
     context.execution_no_progress_timeout_s = config.limits.no_progress_s
     context.retried_map_errors, context.max_map_retries = list(TRANSIENT), _RETRIES
+
+
+def _memory(tasks: Sequence[SegmentTask]) -> int | None:
+    """Return the memory that a worker of these segments reserves, in bytes; None: none.
+
+    It is at most that of the largest node, because Ray would wait for a larger one for ever.
+    """
+    needed = max(task.memory_bytes for task in tasks)
+    largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return min(needed, largest or needed) or None
 
 
 def _counted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
@@ -127,3 +128,11 @@ def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> 
     assert len(rows) == sum(packets)
     assert [len(packet.videos) for packet in planned] == packets
     assert Packet.from_row(planned[0].to_row(), keys()) == planned[0] if planned else True
+
+
+def test_frames_that_need_more_memory_are_in_no_packet() -> None:
+    videos = pending(dict.fromkeys("abcd", 10))
+    videos.frame_px = np.array([0, 3840 * 2160, 7680 * 4320, 2**27])
+    packets, rows = plan_packets(videos, 6000, 1)
+    assert rows.tolist() == [0, 1]
+    assert [video.video_id for packet in packets for video, _ in packet.videos] == ["a", "b"]
