@@ -26,6 +26,10 @@ class ConfigError(AupipeError):
     exit_code = 2
 
 
+class UncreatableFolderError(ConfigError, FileNotFoundError):
+    """A folder that cannot be created. It is an OSError as well, which a run treats as a failure of its storage."""
+
+
 class EnvironmentFailure(AupipeError):
     """A failure of a disk, network, storage service or Ray during the job. Re-run the same command to resume."""
 

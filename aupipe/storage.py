@@ -26,7 +26,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from aupipe import network
-from aupipe.errors import ConfigError, redact
+from aupipe.errors import ConfigError, UncreatableFolderError, redact
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,9 @@ class Storage:
         except FileExistsError as error:  # a path component is a file
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
         except FileNotFoundError as error:  # as in /proc, or below the mount point of an absent network drive
-            raise ConfigError(f"{self.root} cannot be created: {error.strerror}; fix: name another folder") from None
+            raise UncreatableFolderError(
+                f"{self.root} cannot be created: {error.strerror}; fix: name another folder"
+            ) from None
         temporary = f"{os.path.dirname(target)}/{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             with open(temporary, "wb") as file:

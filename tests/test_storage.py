@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -130,3 +131,11 @@ def test_a_busy_server_is_no_permanent_error(code: str, message: str, expected: 
     error = translate_boto_error(ClientError({"Error": {"Code": code, "Message": message}}, "GetObject"))
     assert is_transient(error) is expected
     assert any(name in str(error) for name in TRANSIENT) is expected  # as Ray Data searches it
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which none can be created")
+def test_a_folder_that_cannot_be_created_is_a_failure_of_the_disk_with_one_sentence() -> None:
+    with pytest.raises(OSError, match=r"^/proc/aupipe/a cannot be created: No such file .*; fix: name") as error:
+        Storage("/proc/aupipe/a").write("b", b"")
+    assert isinstance(error.value, ConfigError)
+    assert isinstance(pickle.loads(pickle.dumps(error.value)), OSError)  # as Ray sends it
