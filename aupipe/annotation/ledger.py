@@ -288,9 +288,10 @@ def _tables(storage: Storage) -> Iterator[pa.Table]:
         if name.endswith(_PACKED):
             yield read_stored(storage, name)
         elif name.endswith(_OLD_PACKED):
+            data = storage.read(name)
             with damage_named(storage.path(name)):
-                entries = gzip.decompress(storage.read(name)).splitlines()
-                yield record_columns.table_of_rows([row for each in entries for row in _parsed(each)], _COLUMNS)
+                rows = [row for entry in gzip.decompress(data).splitlines() for row in _parsed(entry)]
+            yield record_columns.table_of_rows(rows, _COLUMNS)
 
 
 def _parsed(entry: bytes) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ SUFFIX = ".safetensors"  # files with any other suffix are read as torch.save's
 # The errors of the readers for files of any other content. The pickle machine of torch looks up what the bytes name.
 _DAMAGE = (
     SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, ValueError, EOFError, LookupError, TypeError,
-    AttributeError, AssertionError, OverflowError, MemoryError,
+    AttributeError, AssertionError, OverflowError,
 )  # fmt: skip
 
 

@@ -401,8 +401,11 @@ def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             f"{redact(storage.root)}: no annotation (a folder with videos.parquet); fix: annotate.py INPUT --out DIR"
         )
     videos = read_stored(storage, "videos.parquet").sort_by("video_id").to_pylist()
+    if not storage.exists("run.json"):
+        return videos, {}
+    data = storage.read("run.json")
     with damage_named(storage.path("run.json")):
-        return videos, json.loads(storage.read("run.json")) if storage.exists("run.json") else {}
+        return videos, json.loads(data)
 
 
 def _dataset(storage: Storage, folder: str) -> ds.Dataset | None:
