@@ -28,7 +28,7 @@ from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
 from aupipe.annotation.pending import Pending, PendingVideo
 from aupipe.annotation.retry import Unwatched, Watchdog, guard
 from aupipe.annotation.settings import LimitsConfig, content_hash
-from aupipe.annotation.stages import Decode, DecodedPart, Row, SegmentTask, memory_bytes
+from aupipe.annotation.stages import USUAL_FRAME_PX, Decode, DecodedPart, Row, SegmentTask
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
@@ -119,8 +119,7 @@ def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Se
     frames = np.maximum(pending.frames, 1)
     short = frames[frames <= max_frames]
     limit = min(max_frames, max(_LEAST_FRAMES, int(short.sum()) // _PACKETS))
-    is_usual = np.array([not memory_bytes(each) for each in pending.frame_px.tolist()], bool)
-    rows = np.flatnonzero((frames <= limit) & is_usual)
+    rows = np.flatnonzero((frames <= limit) & (pending.frame_px <= USUAL_FRAME_PX))
     edges: list[int] = []
     room = 0
     for number, count in enumerate(frames[rows].tolist()):

@@ -83,16 +83,12 @@ class ProbeResult:
 # The memory of a process that decodes and runs the models. 0.31 GB and 61 bytes per pixel of a frame were measured with
 # H.264 of 640×360 to 7680×4320; 10-bit video takes more.
 _WORKER_BYTES, _BYTES_PER_PX = 350 * 10**6, 100
-_USUAL_BYTES = 1500 * 10**6  # which nodes have per CPU, and workers need for frames of up to 4K
+USUAL_FRAME_PX = 11_500_000  # 4K and a little more: workers need up to 1.5 GB for it, which nodes have per CPU
 
 
 def memory_bytes(frame_px: int) -> int:
-    """Return the memory that a worker needs for frames of so many pixels, if it is more than nodes have per CPU.
-
-    Otherwise return 0.
-    """
-    needed = _WORKER_BYTES + _BYTES_PER_PX * frame_px
-    return needed if needed > _USUAL_BYTES else 0
+    """Return the memory that a worker reserves for frames of so many pixels; 0 for up to `USUAL_FRAME_PX`."""
+    return _WORKER_BYTES + _BYTES_PER_PX * frame_px if frame_px > USUAL_FRAME_PX else 0
 
 
 @dataclass(frozen=True)

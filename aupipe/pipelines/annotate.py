@@ -161,9 +161,7 @@ class RayRunner:
         rows = ray.data.from_items(items, override_num_blocks=len(items)).map(
             AnnotatePacket, fn_constructor_args=(self.models, self.storage, self.keys.config),
             **self.on_cpus, runtime_env={"env_vars": RETAIN_MEMORY_ENV},
-            compute=ActorPoolStrategy(
-                size=min(self.decoders, len(items)), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR
-            ),
+            compute=self._actors(len(items)),
         )  # fmt: skip
         del items
         progress = Progress("annotate", frames, "frames", shown=False)
@@ -206,10 +204,11 @@ class RayRunner:
         return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
             Extract, fn_constructor_args=stages, **self.on_cpus, memory=_memory(tasks),
             runtime_env={"env_vars": RETAIN_MEMORY_ENV},
-            compute=ActorPoolStrategy(
-                size=min(self.decoders, len(rows)), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR
-            ),
+            compute=self._actors(len(rows)),
         )  # fmt: skip
+
+    def _actors(self, tasks: int) -> ActorPoolStrategy:
+        return ActorPoolStrategy(size=min(self.decoders, tasks), max_tasks_in_flight_per_actor=_TASKS_PER_ACTOR)
 
     def _decoded_and_encoded(self, tasks: Sequence[SegmentTask]) -> ray.data.Dataset:
         """Return the execution of the stages in different processes, some of which have a GPU."""
@@ -338,8 +337,10 @@ def _memory(tasks: Sequence[SegmentTask]) -> int | None:
     It is at most that of the largest node, because Ray would wait for a larger one for ever.
     """
     needed = max(task.memory_bytes for task in tasks)
+    if not needed:
+        return None
     largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    return min(needed, largest or needed) or None
+    return min(needed, largest or needed)
 
 
 def _counted(
