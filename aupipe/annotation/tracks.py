@@ -31,7 +31,9 @@ def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     cut = features["cut"].to_numpy(zero_copy_only=False).astype(bool)
     links = features["link"].fill_null(-1).to_numpy()
     resumes = features["resumes"].combine_chunks()
-    has_resumes = resumes.value_lengths().fill_null(0).to_numpy() > 0  # of few rows, and Arrow is slow row by row
+    # Few rows have some, and Arrow is slow row by row.
+    resuming = np.flatnonzero(resumes.value_lengths().fill_null(0))
+    pairs = dict(zip(resuming.tolist(), _pairs(resumes.take(pa.array(resuming))), strict=True))
     sizes = np.stack([features[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height")], axis=1)
     edges = np.append(np.flatnonzero(np.diff(frame, prepend=frame[:1] - 1)), len(frame))
     starts, stops = edges[:-1], edges[1:]
@@ -39,8 +41,7 @@ def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     linked = (
         LinkedFaces(
             int(frame[a]), float(times[a]), boxes[a:b][has_face[a:b]], links[a:b][has_face[a:b]],
-            _pairs(resumes[a:b].filter(pa.array(has_face[a:b]))) if has_resumes[a:b].any()
-            else [()] * int(has_face[a:b].sum()),
+            [pairs.get(row, ()) for row in range(a, b) if has_face[row]],
             bool(cut[a]), (int(sizes[a, 0]), int(sizes[a, 1])),
         )
         for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
@@ -51,9 +52,9 @@ def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     return ids
 
 
-def _pairs(lists: pa.ListArray) -> Sequence[Sequence[tuple[int, int]]]:
+def _pairs(lists: pa.ListArray) -> list[Sequence[tuple[int, int]]]:
     """Return the (frame, face) pairs of each row."""
-    return [list(zip(flat[::2], flat[1::2], strict=True)) if flat else [] for flat in lists.to_pylist()]
+    return [list(zip(flat[::2], flat[1::2], strict=True)) for flat in lists.to_pylist()]
 
 
 def rows_of_faces(ids: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,7 +1,6 @@
 """The bytes of an input as a seekable file, with one error class per failure.
 
-A remote file is read by range requests. Within `read_once` it is read as a whole, with one request, if it fits in
-memory.
+A remote file is read by range requests. Within `read_once` it is read as a whole, once, if it fits in memory.
 """
 
 from __future__ import annotations

@@ -127,8 +127,8 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
     if is_sequence(uri):
         yield from _sequence_frames(uri, span, max_frame_px)
         return
-    with open_video(uri, max_frame_px, span.track, whole=span.last_pts is None and not span.seek_pts) as opened:
-        container, stream = opened
+    whole = span.last_pts is None and not span.seek_pts
+    with open_video(uri, max_frame_px, span.track, whole) as (container, stream):
         reader = _Reader(container, stream, span, max_frame_px)
         yield from reader.by_time() if span.exact else reader.in_output_order()
         for place in range(reader.yielded, span.expected):
