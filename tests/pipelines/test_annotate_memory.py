@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from aupipe.annotation import model_set
-from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Row, SegmentTask, memory_bytes
 from aupipe.media.frames import Span
-from aupipe.pipelines import annotate as on_ray
-from aupipe.pipelines.annotate import Extract, RayRunner
-from aupipe.storage import Storage
+from aupipe.pipelines.annotate import Extract
+from harness.ray_runner import runner_with
 
 pytestmark = pytest.mark.ray
 
@@ -36,11 +32,7 @@ class Reserved(Extract):
 def test_workers_of_large_frames_reserve_memory_up_to_that_of_a_node(
     ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(on_ray, "Extract", Reserved)
-    models = model_set.load([exported_checkpoint], "mean")
-    keys = CacheKeys(models, AnnotateConfig())
-    runner = RayRunner(keys, Storage(tmp_path), ray.put(models), ray.put(models.heads), workers=2)
+    runner = runner_with(Reserved, "Extract", exported_checkpoint, tmp_path, AnnotateConfig(), monkeypatch)
     (node,) = ray.nodes()
 
     def reserved(needed: dict[str, int]) -> dict[bool, float]:

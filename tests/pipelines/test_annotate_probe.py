@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import ray
 
-from aupipe.annotation import model_set
-from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Probe, ProbeRequest, ProbeResult, Row
 from aupipe.errors import EnvironmentFailure
 from aupipe.pipelines import annotate as on_ray
-from aupipe.pipelines.annotate import RayRunner
-from aupipe.storage import Storage
+from harness.ray_runner import runner_with
 
 pytestmark = pytest.mark.ray
 
@@ -32,16 +28,13 @@ def test_the_guard_passes_slow_probes_and_ends_a_stall(
     ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """24 s of probes on two workers, with a guard of 8 s."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(on_ray, "Probe", SlowProbe)
-    models = model_set.load([exported_checkpoint], "mean")
-    keys = CacheKeys(models, AnnotateConfig(limits={"no_progress_s": 8.0}))
-    runner = RayRunner(keys, Storage(tmp_path), ray.put(models), ray.put(models.heads), workers=2)
+    config = AnnotateConfig(limits={"no_progress_s": 8.0})
+    runner = runner_with(SlowProbe, "Probe", exported_checkpoint, tmp_path, config, monkeypatch)
     context = ray.data.DataContext.get_current()
     monkeypatch.setattr(context, "execution_no_progress_timeout_s", -1)
     requests = [ProbeRequest(Input(f"{number}.mp4", str(number))).to_row() for number in range(48)]
     assert len(list(runner.probe(requests[:8]))) == 8  # The start of workers takes longer than the guard on busy cores.
-    on_ray._configure(keys.config)
+    on_ray._configure(config)
     probed: list[int] = []
     while missing := [request for number, request in enumerate(requests) if number not in probed]:
         found = [int(row["video_id"]) for row in runner.probe(missing)]
