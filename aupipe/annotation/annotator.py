@@ -25,6 +25,7 @@ from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.packets import Packet
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.progress import JobProgress, StageWork
 from aupipe.annotation.record_columns import to_table
@@ -32,6 +33,7 @@ from aupipe.annotation.runner import LocalRunner, OpenRunner, Runner, local_runn
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.skipped_files import SkippedFiles
+from aupipe.annotation.small_files import plan_small_files
 from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.annotation.summary import VIDEOS_FILE, Summary, write_run, write_videos
 from aupipe.annotation.video_record import VideoRecord
@@ -282,17 +284,36 @@ def _carry_out(
     job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner, progress: JobProgress
 ) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
-    cache = ProbeCache(storage, keys.config)
+    cache, judge = ProbeCache(storage, keys.config), phases.Judge(keys.config.limits.quarantined_share)
+    run = phases.Run(keys, storage, runner, state.committed.next_generation, progress, cache, judge)
     try:
-        probed = phases.probe(runner, state.work.to_probe, cache, progress)
+        small = _probe(job, state, run)
+        phases.expect(run, state.work, job)
+        with runner.reserved(int(state.work.extract.segments.sum()) + len(small)):
+            frames, left = phases.extract_and_finalize(run, state.work, job, small)
+            if left.count:
+                rows = rows_of(state.inputs.ids, one_piece(left.table()["video_id"]))
+                more = plan(state.inputs.take(rows), state.committed, keys, left)
+                frames += phases.extract_and_finalize(run, more, job)[0]
+                state.work.add(more)
     except BaseException:  # also an interruption: the next run does not probe them again
         cache.write()
         raise
-    state.work = plan(state.inputs, state.committed, keys, probed)
-    del probed
-    with runner.reserved(int(state.work.extract.segments.sum())):
-        run = phases.Run(keys, storage, runner, state.committed.next_generation, progress)
-        return phases.extract_and_finalize(run, state.work, job)
+    return frames, state.work.work_s
+
+
+def _probe(job: AnnotateJob, state: _State, run: phases.Run) -> Sequence[Packet]:
+    """Probe what must be probed before its work is planned, and plan the work. Return packets of the small files."""
+    due = state.work.to_probe
+    small: Sequence[Packet] = ()
+    probed = run.cache.read(due)
+    if run.has_packets(job):
+        known = one_piece(probed.table()["video_id"])
+        small, estimates = plan_small_files(due, known, state.committed.current(), run.keys, run.generation)
+        probed.add_table(estimates)
+    phases.probe(run, due, probed)
+    state.work = plan(state.inputs, state.committed, run.keys, probed)
+    return small
 
 
 def _changed(job: AnnotateJob, state: _State) -> dict[str, str]:

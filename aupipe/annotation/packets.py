@@ -3,6 +3,8 @@
 Features and marks of each video cost more than the video itself if it has a few frames only. A packet keeps features in
 memory, writes one mark, runs the models on crops of several videos together, and commits one entry of the ledger. If
 its worker dies, the next attempt marks each video, so that only the one that crashes its worker is quarantined.
+
+Small files (see `small_files`) are probed here too. Those that turn out to be long, or to fill the packet, are left.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.extract import PART_CROPS
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
-from aupipe.annotation.pending import Pending, PendingVideo
-from aupipe.annotation.retry import Unwatched, Watchdog, guard
+from aupipe.annotation.pending import Pending, PendingVideo, pending_video
+from aupipe.annotation.retry import Attempt, Unwatched, Watchdog, guard
 from aupipe.annotation.settings import LimitsConfig, content_hash
-from aupipe.annotation.stages import USUAL_FRAME_PX, Decode, DecodedPart, Row, SegmentTask
+from aupipe.annotation.stages import USUAL_FRAME_PX, Decode, DecodedPart, Probe, Row, SegmentTask
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
@@ -38,7 +41,10 @@ from aupipe.storage import Storage
 # A packet has about 1/256 of the frames of all short videos, so that workers are equally busy, and at least
 # `_LEAST_FRAMES`, about the work of a segment. The number of workers changes neither packets nor tables.
 _PACKETS, _LEAST_FRAMES = 256, 600
-_VIDEOS = 64  # of a packet, at most
+MAX_VIDEOS = 64  # of a packet
+# A small file with up to so many frames has a packet of its own if it fits in no other; with segments it would be read
+# several times. Frames of small files are estimated, and a packet takes up to twice the estimate, at least this number.
+_ALONE_FRAMES = 2000
 _CROP_BYTES = CROP_SIZE_PX * CROP_SIZE_PX * 3
 _UNLIMITED = {"attempts": 10**9, "kills": 10**9}  # A packet is never given up; its videos are.
 
@@ -61,8 +67,8 @@ class Packet:
 
     @property
     def key(self) -> str:
-        """The name of its marks, which contains a dot as that of a segment does."""
-        return f"packet.{content_hash([key for _, segments in self.videos for key, _ in segments])[:32]}"
+        """The name of its marks, which contains a dot as that of a segment does. A video is in one packet only."""
+        return f"packet.{content_hash(self.pending.ids.to_pylist())[:32]}"
 
     @property
     def frames(self) -> int:
@@ -86,8 +92,12 @@ class PacketResult:
     Attributes:
         frames: number of frames of the committed videos.
         reasons: of the failed videos, by video_id.
-        spent: the costs, by video_id.
+        spent: the costs, by video_id, of those that could be probed.
         stages: seconds of each stage.
+        is_small: the packet has small files, which were probed here.
+        expected: the number of frames that were expected; an estimate if it has small files.
+        left: rows of the results of probing small files that can be annotated and were not.
+        twins: small files with the same bytes as an earlier one of the packet, and its video_id.
     """
 
     video_ids: list[str]
@@ -95,6 +105,10 @@ class PacketResult:
     reasons: dict[str, str]
     spent: dict[str, Spent]
     stages: dict[str, float] = field(default_factory=dict)
+    is_small: bool = False
+    expected: int = 0
+    left: list[Row] = field(default_factory=list)
+    twins: dict[str, str] = field(default_factory=dict)
 
     def to_row(self) -> Row:
         """Return the result as a row."""
@@ -108,31 +122,45 @@ class PacketResult:
         return cls(**result | {"spent": spent})
 
 
-def plan_packets(pending: Pending, max_frames: int, generation: int) -> tuple[Sequence[Packet], np.ndarray]:
-    """Return packets of the short videos, ordered by video_id, and the rows of these videos.
+def plan_packets(
+    pending: Pending, max_frames: int, generation: int, twins: np.ndarray | None = None
+) -> tuple[Sequence[Packet], np.ndarray]:
+    """Return packets of the short videos, the longest packets first, and the rows (n,) of these videos.
 
     Videos that do not fit in a packet are left out, and those whose frames need workers with more memory.
 
     Args:
         max_frames: of a packet; 0: no packets.
+        twins: of small files, (n,) the first row of a file that may have the same bytes, which is in the same packet;
+            None: packets of the videos that were probed.
     """
     frames = np.maximum(pending.frames, 1)
-    short = frames[frames <= max_frames]
+    unit, is_due = (np.arange(len(frames)), pending.is_probed) if twins is None else (twins, ~pending.is_probed)
+    together = np.bincount(unit, frames, len(frames)).astype(np.int64)
+    short = frames[is_due & (together[unit] <= max_frames)]
     limit = min(max_frames, max(_LEAST_FRAMES, int(short.sum()) // _PACKETS))
-    rows = np.flatnonzero((frames <= limit) & (pending.frame_px <= USUAL_FRAME_PX))
-    edges: list[int] = []
-    room = 0
-    for number, count in enumerate(frames[rows].tolist()):
-        if count > room or number - edges[-1] == _VIDEOS:
-            edges.append(number)
-            room = limit
-        room -= count
-    edges.append(len(rows))
+    longest = limit if twins is None else min(max_frames, max(limit, _ALONE_FRAMES))
+    videos = np.bincount(unit, minlength=len(frames))
+    fits = is_due & (together[unit] <= longest) & (videos[unit] <= MAX_VIDEOS)
+    rows = np.flatnonzero(fits & (pending.frame_px <= USUAL_FRAME_PX))
+    rows = rows[np.argsort(unit[rows], kind="stable")]
+    edges, sizes = [0], list[int]()  # of packets: the first of `rows`, and the number of frames
+    stop = 0
+    units = unit[rows][np.diff(unit[rows], prepend=-1) != 0]
+    for count, size in zip(videos[units].tolist(), together[units].tolist(), strict=True):
+        if not sizes or sizes[-1] + size > limit or stop + count - edges[-1] > MAX_VIDEOS:
+            edges.append(stop)
+            sizes.append(0)
+        sizes[-1] += size
+        stop += count
+    edges.append(stop)
+    order = np.argsort(-np.array(sizes, np.int64), kind="stable")
 
     def packet(number: int) -> Packet:
-        return Packet(generation, pending.subset(rows[edges[number] : edges[number + 1]]))
+        first, last = edges[order[number] + 1 : order[number] + 3]
+        return Packet(generation, pending.subset(np.sort(rows[first:last])))
 
-    return LazyList(len(edges) - 1, packet), rows
+    return LazyList(len(sizes), packet), np.sort(rows)
 
 
 class AnnotatePacket:
@@ -141,6 +169,7 @@ class AnnotatePacket:
     def __init__(self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True) -> None:
         models, config = keys.models, keys.config
         self._keys, self._storage, self._limits = keys, storage, config.limits
+        self._probe = Probe(config, storage, guarded)
         self._decode = Decode(config, storage, models.templates, guarded)
         self._encode = _EncodeInMemory(models, storage, config.batch_size, device)
         self._finalize = Finalize(models.heads, storage, config, keys.decision)
@@ -159,14 +188,15 @@ class AnnotatePacket:
     def _annotate(self, packet: Packet, watch: Watchdog | Unwatched) -> PacketResult:
         encoded: dict[str, list[EncodedPart]] = defaultdict(list)
         self._encode.tables.clear()
-        for batch in _batches(self._parts(packet, watch)):
+        taken = _Taken(max(2 * packet.frames, _ALONE_FRAMES))
+        for batch in _batches(self._parts(packet, watch, taken)):
             for part in self._encode(batch).to_pylist():
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))
         start = time.monotonic()
         finished: list[Tables] = []
-        reasons: dict[str, str] = {}
+        reasons = taken.reasons
         spent: dict[str, Spent] = {}
-        for planned, segments in packet.videos:
+        for planned, segments in taken.videos:
             parts = encoded[planned.video_id]
             spent[planned.video_id] = sum(part.work_s for part in parts), max(part.attempts for part in parts)
             lost = [part.lost for part in parts if part.lost]
@@ -191,21 +221,70 @@ class AnnotatePacket:
         for part in every:
             stages.update(part.stages)
         frames = sum(part.frames for part in every)
-        return PacketResult([record.video_id for record, _ in packet.videos], frames, reasons, spent, dict(stages))
+        done = {record.video_id for record, _ in taken.videos if record.video_id not in reasons}
+        left = [row for video_id, row in taken.results.items() if video_id not in done]
+        return PacketResult(
+            packet.pending.ids.to_pylist(), frames, reasons, spent, dict(stages), not packet.pending.is_probed.all(),
+            packet.frames, left, taken.twins,
+        )  # fmt: skip
 
-    def _parts(self, packet: Packet, watch: Watchdog | Unwatched) -> Iterator[DecodedPart]:
-        """Yield the parts of all videos. After the first failure of a video, its other segments are skipped."""
+    def _parts(self, packet: Packet, watch: Watchdog | Unwatched, taken: _Taken) -> Iterator[DecodedPart]:
+        """Yield the parts of all videos, which are taken. After the first failure of a video, its other segments are
+        skipped.
+        """
         # A first attempt shares the mark of the packet. Later ones find the video that ends the worker.
         attempt = self._attempt if watch.number > 1 else partial(_shared, watch)
-        for _, segments in packet.videos:
-            with read_once(segments[0][1].uri):
-                for key, segment in segments:
+        for video, known in packet.pending.sources():
+            with read_once(video.uri):
+                planned = known or self._probed(video, attempt, taken)
+                if planned is None:
+                    continue
+                taken.videos.append(planned)
+                for key, segment in planned[1]:
                     failed = False
                     for part in self._decode.parts(SegmentTask(key, segment), attempt):
                         failed = bool(part.error)
                         yield part
                     if failed:
                         break
+
+    def _probed(self, video: Input, attempt: Attempt, taken: _Taken) -> PendingVideo | None:
+        """Probe a small file. Return its record and segments, or None if it is not annotated here."""
+        result = self._probe.result(video, attempt)
+        if result.record is None:
+            taken.reasons[video.video_id] = result.reason
+            return None
+        taken.results[video.video_id] = result.to_row()
+        first = taken.sources.setdefault(result.record.source_hash, video.video_id)
+        frame_px = (result.record.frame_width or 0) * (result.record.frame_height or 0)
+        frames = max(1, result.record.frames_expected or 0)
+        if first != video.video_id:
+            taken.twins[video.video_id] = first
+        elif frames <= taken.room and frame_px <= USUAL_FRAME_PX:
+            taken.room -= frames
+            return pending_video(video.signature or "", result, self._keys)
+        return None
+
+
+@dataclass
+class _Taken:
+    """The videos of a packet that its worker has come to.
+
+    Attributes:
+        room: number of frames that the packet may take further.
+        videos: that are annotated.
+        results: of probing the small files among them that can be annotated, by video_id.
+        reasons: of those that cannot be annotated.
+        sources: the video_id of the first one with each source_hash.
+        twins: see `PacketResult`.
+    """
+
+    room: int
+    videos: list[PendingVideo] = field(default_factory=list)
+    results: dict[str, Row] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    twins: dict[str, str] = field(default_factory=dict)
 
 
 class _EncodeInMemory(Encode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from aupipe.annotation import probed
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.inputs import INPUTS, Inputs
+from aupipe.annotation.inputs import INPUTS, Input, Inputs
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import VideoRows, one_piece, take_rows
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, redact
 
 # The record of a video to extract, and its segments with their keys, in time order.
 PendingVideo = tuple[VideoRecord, list[tuple[str, Segment]]]
@@ -35,8 +35,13 @@ _BYTES = pa.schema([*INPUTS, *(_plain(probed.SCHEMA.field(name)) for name in _RE
 class Pending(VideoRows[PendingVideo]):
     """The videos to extract.
 
+    A small file is there before it is probed (see `small_files`): its record has nothing but its name, and it has no
+    segments.
+
     Attributes:
+        inputs: of each row.
         frames: (n,) expected number of frames of each row.
+        is_probed: (n,) bool, False of a small file, whose number of frames is estimated.
         frame_px: (n,) pixels of a frame of each row.
         segments: (n,) number of segments of each row.
     """
@@ -48,20 +53,18 @@ class Pending(VideoRows[PendingVideo]):
             results: of the inputs, in their order; a table of `probed.SCHEMA`.
         """
         super().__init__(inputs.ids)
-        self._inputs, self._results, self._keys = inputs, results, keys
-        self._model_sha256 = keys.models.sha256
+        self.inputs, self._results, self._keys = inputs, results, keys
         self._records: dict[str, VideoRecord] = {}
+        self.is_probed = results["fingerprint"].is_valid().to_numpy()
         self.frames = results["frames_expected"].fill_null(0).to_numpy()
         width, height = (results[name].fill_null(0).to_numpy() for name in ("frame_width", "frame_height"))
         self.frame_px = width.astype(np.int64) * height
         self.segments = pc.list_value_length(results["segments"]).to_numpy()
 
     def take(self, rows: np.ndarray) -> list[PendingVideo]:
-        inputs = list(self._inputs.take(rows))
+        inputs = list(self.inputs.take(rows))
         results = probed.to_results(self._results.take(pa.array(rows)), inputs)
-        return [
-            self._pending(video.signature or "", result) for video, result in zip(inputs, results, strict=True)
-        ]  # fmt: skip
+        return [self._pending(video, result) for video, result in zip(inputs, results, strict=True)]
 
     @classmethod
     def from_bytes(cls, data: bytes, keys: CacheKeys) -> Pending:
@@ -71,7 +74,7 @@ class Pending(VideoRows[PendingVideo]):
 
     def to_bytes(self) -> bytes:
         """Return the videos without changes of their records. Objects are made where these bytes are read."""
-        columns = [*self._inputs.table.itercolumns(), *(self._results[name] for name in _RESULTS)]
+        columns = [*self.inputs.table.itercolumns(), *(self._results[name] for name in _RESULTS)]
         arrays = [
             one_piece(column) if column.type == field.type else one_piece(column).cast(field.type)
             for column, field in zip(columns, _BYTES, strict=True)
@@ -80,7 +83,24 @@ class Pending(VideoRows[PendingVideo]):
 
     def subset(self, rows: np.ndarray) -> Pending:
         """Return the videos of rows (n,), ascending."""
-        return Pending(self._inputs.take(rows), take_rows(self._results, rows), self._keys)
+        return Pending(self.inputs.take(rows), take_rows(self._results, rows), self._keys)
+
+    def input(self, video_id: str) -> Input:
+        """Return the input of a video.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        row = self._row(video_id)
+        if row is None:
+            raise KeyError(video_id)
+        return self.inputs[row]
+
+    def sources(self) -> Iterator[tuple[Input, PendingVideo | None]]:
+        """Yield the input of each row, and its record and segments, or None if it was not probed."""
+        inputs = list(self.inputs)
+        for video, result in zip(inputs, probed.to_results(self._results, inputs), strict=True):
+            yield video, self._pending(video, result) if result.record else None
 
     def change(self, record: VideoRecord) -> None:
         """Set the record of a video."""
@@ -91,13 +111,22 @@ class Pending(VideoRows[PendingVideo]):
         for video_id in video_ids:
             self._records.pop(video_id, None)
 
-    def _pending(self, signature: str, result: ProbeResult) -> PendingVideo:
-        keys = self._keys
+    def _pending(self, video: Input, result: ProbeResult) -> PendingVideo:
+        signature = video.signature or ""
         if result.record is None:
-            raise AupipeError(f"{result.video_id}: no record of a video to extract; fix: run the same command again")
-        source_hash = result.record.source_hash
-        record = self._records.get(result.video_id) or replace(
-            result.record, stat_signature=signature, head_key=keys.head_key, decide_key=keys.decide_key, attempts=1,
-            model_sha256=self._model_sha256,
-        )  # fmt: skip
-        return record, [(keys.segment(source_hash, segment), segment) for segment in result.segments]
+            record = VideoRecord(redact(video.uri), video.video_id, stat_signature=signature)
+            return self._records.get(video.video_id, record), []
+        record, segments = pending_video(signature, result, self._keys)
+        return self._records.get(video.video_id, record), segments
+
+
+def pending_video(signature: str, result: ProbeResult, keys: CacheKeys) -> PendingVideo:
+    """Return the record of a probed video whose extraction is due, and its segments with their keys."""
+    if result.record is None:
+        raise AupipeError(f"{result.video_id}: no record; fix: run the same command again")
+    record = replace(
+        result.record, stat_signature=signature, head_key=keys.head_key, decide_key=keys.decide_key, attempts=1,
+        model_sha256=keys.models.sha256,
+    )  # fmt: skip
+    source_hash = record.source_hash
+    return record, [(keys.segment(source_hash, segment), segment) for segment in result.segments]

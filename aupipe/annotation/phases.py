@@ -24,7 +24,7 @@ from aupipe.annotation.runner import Runner
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.stages import ProbeRequest, ProbeResult, SegmentTask, memory_bytes
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.video_rows import LazyList, one_piece, rows_of
+from aupipe.annotation.video_rows import LazyList, chained, one_piece, rows_of
 from aupipe.annotation.work_plan import Spent, WorkList
 from aupipe.errors import AupipeError
 from aupipe.storage import Storage
@@ -43,20 +43,66 @@ class Run:
     runner: Runner
     generation: int
     progress: JobProgress
+    cache: ProbeCache
+    judge: Judge
+
+    def has_packets(self, job: AnnotateJob) -> bool:
+        """Return whether short videos go from bytes to tables in one task."""
+        uses_audio = self.keys.models.uses_audio  # A spectrogram needs the output folder.
+        return job.phase == "all" and not job.keep_intermediate and self.runner.has_packets and not uses_audio
 
 
-def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[int, float]:
-    """Extract and finalize in batches, limited to the phase of the job. Return frames and CPU seconds spent."""
+def expect(run: Run, work: WorkList, job: AnnotateJob) -> None:
+    """Leave to later what the phase of the job cannot do, and show what is to be done."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.extract))
-    run.progress.expect_videos(len(work.extract) + len(work.decide), int(work.extract.frames.sum()))
+    is_probed, frames = work.extract.is_probed, work.extract.frames
+    run.progress.expect_videos(
+        len(work.extract) + len(work.decide), int(frames[is_probed].sum()), int(frames[~is_probed].sum())
+    )
+
+
+class Judge:
+    """A check that most of the first inputs can be annotated, because a wrong setting concerns all."""
+
+    def __init__(self, max_share: float) -> None:
+        """Create the check. `max_share`: of the first `_JUDGED_INPUTS` that may be quarantined."""
+        self._max_share, self._inputs = max_share, 0
+        self._reasons: list[str] = []
+
+    def add(self, reason: str) -> None:
+        """Add the result of probing an input. `reason`: why it cannot be annotated; "" if it can.
+
+        Raises:
+            AupipeError: too many of the first inputs are quarantined.
+        """
+        self._inputs += 1
+        if reason and self._inputs <= _JUDGED_INPUTS:
+            self._reasons.append(reason)
+        if self._inputs == _JUDGED_INPUTS and len(self._reasons) > self._max_share * _JUDGED_INPUTS:
+            raise AupipeError(
+                f"{len(self._reasons)} of the first {_JUDGED_INPUTS} inputs are quarantined, for example "
+                f"{self._reasons[-1]}; fix: check the inputs, or allow it with --set limits.quarantined_share=1"
+            )
+
+
+def extract_and_finalize(
+    run: Run, work: WorkList, job: AnnotateJob, small: Sequence[Packet] = ()
+) -> tuple[int, Probed]:
+    """Extract and finalize in batches, limited to the phase of the job.
+
+    Return the number of extracted frames, and the results of the small files that are still to be extracted.
+
+    Args:
+        small: packets of the small files.
+    """
     total = 0
     packets: Sequence[Packet] = ()
     in_packets = np.arange(0)
-    # A spectrogram needs the output folder.
-    if job.phase == "all" and not job.keep_intermediate and run.runner.has_packets and not run.keys.models.uses_audio:
+    if run.has_packets(job):
         packets, in_packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
-    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets)
+    others = np.concatenate([in_packets, np.flatnonzero(~work.extract.is_probed)])
+    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, others)
     if job.phase == "observe":
         batches = [np.arange(len(work.extract.ids))]  # This phase writes the features of all videos.
     for number, rows in enumerate(batches or [np.arange(0)]):
@@ -84,53 +130,31 @@ def extract_and_finalize(run: Run, work: WorkList, job: AnnotateJob) -> tuple[in
                 features.delete(run.storage, map(run.keys.video, done))
         work.extract.drop_changes(batch)
     # Short videos come last, because they keep all workers busy to the end.
-    total += _annotate_packets(run, packets, len(in_packets), work)
+    frames, left = _annotate_packets(run, chained(packets, small), len(others), work)
+    total += frames
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
-    return total, work.work_s
+    return total, left
 
 
-def probe(runner: Runner, inputs: Inputs, cache: ProbeCache, progress: JobProgress | None = None) -> Probed:
-    """Return the result of each input. Results of a killed run are not computed again."""
-    progress = progress or JobProgress(shown=False)
-    results = cache.read(inputs)
+def probe(run: Run, inputs: Inputs, results: Probed) -> None:
+    """Probe the inputs without a result, and add their results."""
     is_missing = rows_of(one_piece(results.table()["video_id"]), inputs.ids) < 0
-    progress.expect_inputs(int(is_missing.sum()))
-    reasons: list[str] = []  # of the first inputs
+    run.progress.expect_inputs(int(is_missing.sum()))
     while len(missing := np.flatnonzero(is_missing)[:_PROBED_TOGETHER]):
         rows = dict(zip(inputs.ids.take(pa.array(missing)).to_pylist(), missing.tolist(), strict=True))
-        for row in runner.probe([ProbeRequest(video).to_row() for video in inputs.take(missing)]):
+        for row in run.runner.probe([ProbeRequest(video).to_row() for video in inputs.take(missing)]):
             result = ProbeResult.from_row(row)
             number = rows[result.video_id]
             if not is_missing[number]:  # a task that was repeated, because its worker died at its end
                 continue
             is_missing[number] = False
             results.add(result)
-            cache.add(inputs[number], result)
-            progress.add_probed(result.reason)
-            if result.reason and results.count <= _JUDGED_INPUTS:
-                reasons.append(result.reason)
-            if results.count == _JUDGED_INPUTS:
-                _check_share(reasons, _JUDGED_INPUTS, cache.config.limits.quarantined_share)
+            run.cache.add(inputs[number], result)
+            run.progress.add_probed(result.reason)
+            run.judge.add(result.reason)
         if is_missing[missing].all():
             raise AupipeError(f"probe: no result for {len(missing)} inputs; fix: run the same command again")
-    return results
-
-
-def _check_share(reasons: Sequence[str], inputs: int, max_share: float) -> None:
-    """Check that most inputs can be annotated, because a wrong setting or a missing right concerns all.
-
-    Args:
-        reasons: of the quarantined ones among the first `inputs`.
-
-    Raises:
-        AupipeError: more than `max_share` of the inputs are quarantined.
-    """
-    if len(reasons) > max_share * inputs:
-        raise AupipeError(
-            f"{len(reasons)} of the first {inputs} inputs are quarantined, for example {reasons[-1]}; fix: check "
-            "the inputs, or allow it with --set limits.quarantined_share=1"
-        )
 
 
 def _extract_audio(run: Run, pending: Mapping[str, PendingVideo]) -> dict[str, str]:
@@ -147,13 +171,15 @@ def _extract_audio(run: Run, pending: Mapping[str, PendingVideo]) -> dict[str, s
     return {result.video_id: result.error for result in results if result.error}
 
 
-def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: WorkList) -> int:
-    """Annotate and commit the videos of packets. Return the number of frames.
+def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: WorkList) -> tuple[int, Probed]:
+    """Annotate and commit the videos of packets.
+
+    Return the number of frames, and the results of the small files that are still to be extracted.
 
     Args:
         videos: number in all packets.
     """
-    frames = 0
+    frames, left = 0, Probed()
     done: set[str] = set()  # the first video of each packet
     for result in map(PacketResult.from_row, run.runner.annotate_packets(packets) if packets else ()):
         if result.video_ids[0] in done:  # a packet that was repeated, because its worker died at its end
@@ -161,13 +187,22 @@ def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: Wo
         done.add(result.video_ids[0])
         videos -= len(result.video_ids)
         frames += result.frames
+        due = work.add_left(map(ProbeResult.from_row, result.left), result.reasons, result.twins, run.keys)
+        for each in due:
+            left.add(each)
+            run.cache.add(work.extract.input(each.video_id), each)
+        if result.is_small:
+            for video_id in result.video_ids:
+                run.judge.add("" if video_id in result.spent else result.reasons.get(video_id, ""))
+            due_frames = sum(each.record.frames_expected or 0 for each in due if each.record)
+            run.progress.add_counted(result.expected, result.frames + due_frames)
         run.progress.add_frames(result.frames, result.stages)
-        run.progress.add_videos(len(result.video_ids), result.reasons.values())
-        work.add_spent(result.spent, only=result.reasons)
+        run.progress.add_videos(len(result.video_ids) - len(due), result.reasons.values())
+        work.add_spent(result.spent, only=result.reasons.keys() & result.spent.keys())
         work.quarantine(result.reasons)
     if videos:
         raise AupipeError(f"{videos} videos did not complete; fix: run the same command again")
-    return frames
+    return frames, left
 
 
 @dataclass

@@ -24,7 +24,7 @@ _FIELDS = (
     "fingerprint", "source_hash", "losses", "frames_expected", "duration_s", "rotation", "variable_frame_rate",
     "frame_width", "frame_height", "pixel_aspect", "hdr", "track", "tracks", "clock_restarts", "remark",
 )  # fmt: skip
-_SEGMENT = pa.struct([
+SEGMENT = pa.struct([
     ("number", pa.int32()), ("write_start", pa.int32()), ("write_stop", pa.int32()), ("sampled_frames", pa.binary()),
     ("expected", pa.int32()), ("exact", pa.bool_()), ("first", pa.int32()), ("first_pts", pa.int64()),
     ("last_pts", pa.int64()), ("seek_pts", pa.list_(pa.int64())), ("track", pa.int32()), ("assume_fps", pa.float64()),
@@ -32,7 +32,7 @@ _SEGMENT = pa.struct([
 ])  # fmt: skip
 SCHEMA = pa.schema([
     ("video_id", pa.string()), ("reason", record_columns.REPEATED_TEXT),
-    *(RECORDS.field(name) for name in _FIELDS), ("segments", pa.list_(_SEGMENT)),
+    *(RECORDS.field(name) for name in _FIELDS), ("segments", pa.list_(SEGMENT)),
 ])  # fmt: skip
 
 
@@ -64,6 +64,11 @@ class Probed:
         if len(self._rows) == BATCH:
             self._flush()
 
+    def add_table(self, table: pa.Table) -> None:
+        """Add a table of `SCHEMA`."""
+        self._tables.append(table)
+        self.count += len(table)
+
     def table(self) -> pa.Table:
         """Return the results in the order of their video_id."""
         self._flush()
@@ -76,6 +81,19 @@ class Probed:
         if self._rows:
             self._tables.append(record_columns.table_of_rows(self._rows, SCHEMA))
             self._rows = []
+
+
+def estimates(ids: pa.Array, frames: np.ndarray) -> pa.Table:
+    """Return a table of `SCHEMA` of small files with about so many frames (n,) each. It has neither fingerprints nor
+    reasons.
+    """
+    known = {
+        "video_id": ids,
+        "frames_expected": pa.array(frames, SCHEMA.field("frames_expected").type),
+        "segments": pa.ListArray.from_arrays(np.zeros(len(ids) + 1, np.int32), pa.array([], SEGMENT)),
+    }
+    columns = [known[each.name] if each.name in known else pa.nulls(len(ids), each.type) for each in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 def to_row(result: ProbeResult) -> dict[str, Any]:

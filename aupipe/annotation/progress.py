@@ -75,7 +75,8 @@ class JobProgress:
         """Create the progress of a job that begins now. `shown`: print it."""
         self.work = StageWork()
         self._shown, self._clock, self._terminal = shown, clock, sys.stderr.isatty()
-        self._inputs = self._probed = self._videos = self._done = self._frames = 0
+        self._inputs = self._probed = self._videos = self._done = self._known = self._estimated = 0
+        self._counted = (0, 0)  # frames of small files: their estimate, and their number
         self._quarantined: Counter[str] = Counter()
         self._start = self._drawn = clock()
 
@@ -88,9 +89,23 @@ class JobProgress:
         self._probed += 1
         self.add_quarantined([reason] if reason else [])
 
-    def expect_videos(self, videos: int, frames: int) -> None:
-        """Set the number of videos to annotate, and of their frames. The rate is counted from now on."""
-        self._videos, self._frames, self._start = videos, frames, self._clock()
+    def expect_videos(self, videos: int, frames: int, estimated: int = 0) -> None:
+        """Set the number of videos to annotate, and of their frames. The rate is counted from now on.
+
+        Args:
+            estimated: number of frames of small files, which are counted later.
+        """
+        self._videos, self._known, self._estimated, self._start = videos, frames, estimated, self._clock()
+
+    def add_counted(self, estimated: int, frames: int) -> None:
+        """Count small files whose frames were estimated. Others are assumed to be like them."""
+        self._counted = self._counted[0] + estimated, self._counted[1] + frames
+
+    @property
+    def _frames(self) -> int:
+        """The number of frames to extract."""
+        estimated, counted = self._counted
+        return self._known + (round(self._estimated * counted / estimated) if estimated else self._estimated)
 
     def add_frames(self, frames: int, seconds: Mapping[str, float], encoder_s: float = 0.0) -> None:
         """Count extracted frames.

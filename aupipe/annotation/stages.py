@@ -158,10 +158,13 @@ class Probe:
         self._attempt = guard(guarded)
 
     def __call__(self, row: Row) -> Row:
-        video = ProbeRequest.from_row(row).video
+        return self.result(ProbeRequest.from_row(row).video, self._attempt).to_row()
+
+    def result(self, video: Input, attempt: Attempt) -> ProbeResult:
+        """Probe a video. `attempt` guards the work on it."""
         limits, result = self._config.limits, ProbeResult(video.video_id)
         with contain_fault(self._storage, video.video_id, INPUT_ERRORS) as outcome, read_once(video.uri):
-            with self._attempt(self._storage, content_hash("probe", video.uri), limits, limits.probe_s) as watch:
+            with attempt(self._storage, content_hash("probe", video.uri), limits, limits.probe_s) as watch:
                 check(video.uri, limits)
                 info = probe(video.uri, limits.frame_px, self._config.media.track, self._config.assume_fps)
                 watch.touch()
@@ -191,7 +194,7 @@ class Probe:
                 remark=as_reason(info.remark),
             )
             result = ProbeResult(video.video_id, record=record, segments=segments)
-        return (ProbeResult(video.video_id, outcome.reason) if outcome.reason else result).to_row()
+        return ProbeResult(video.video_id, outcome.reason) if outcome.reason else result
 
 
 class ProbePacket:

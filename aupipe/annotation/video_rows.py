@@ -99,6 +99,12 @@ class LazyList(Sequence[T]):
         return self._make(found) if isinstance(found, int) else [self._make(each) for each in found]
 
 
+def chained(first: Sequence[T], second: Sequence[T]) -> Sequence[T]:
+    """Return the objects of both, without making them."""
+    count = len(first)
+    return LazyList(count + len(second), lambda n: first[n] if n < count else second[n - count])
+
+
 def one_piece(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """Return a column in one piece."""
     if isinstance(column, pa.Array):

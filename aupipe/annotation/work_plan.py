@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Committed, Ledger
-from aupipe.annotation.pending import Pending
+from aupipe.annotation.pending import Pending, pending_video
 from aupipe.annotation.probed import Probed, to_results
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
@@ -34,7 +34,7 @@ class WorkList:
     Attributes:
         unchanged: no work is due.
         decide: predictions are committed in the entry; thresholds, smoothing or events have changed.
-        extract: to be decoded.
+        extract: to be decoded. Small files are not probed yet (see `small_files`).
         quarantined: the records of quarantined videos, with the reason, and of duplicates.
         pending: left to a run of another phase.
         to_probe: must be probed before they can be planned.
@@ -48,6 +48,30 @@ class WorkList:
     pending: set[str] = field(default_factory=set)
     to_probe: Inputs = field(default_factory=lambda: Inputs.of([]))
     work_s: float = 0.0
+
+    def add_left(
+        self, results: Iterable[ProbeResult], failed: Collection[str], twins: Mapping[str, str], keys: CacheKeys
+    ) -> list[ProbeResult]:
+        """Add what workers found out about small files that they did not annotate.
+
+        Return the results of those whose extraction is due.
+
+        Args:
+            results: of probing.
+            failed: those that will be quarantined.
+            twins: the first video with the same bytes, by video_id.
+        """
+        due: list[ProbeResult] = []
+        for result in results:
+            video = self.extract.input(result.video_id)
+            if result.video_id in twins:
+                self.extract.remove(result.video_id)
+                self.quarantined[result.video_id] = _duplicate(video, result, twins[result.video_id])
+                continue
+            self.extract.change(pending_video(video.signature or "", result, keys)[0])
+            if result.video_id not in failed:
+                due.append(result)
+        return due
 
     def quarantine(self, reasons: Mapping[str, str]) -> None:
         """Quarantine videos whose extraction or finalization failed."""
@@ -82,6 +106,11 @@ class WorkList:
                 more = tuple(sorted(set(reasons.values())))
                 self.extract.change(replace(record, losses=(*record.losses, *more)))
         return failed
+
+    def add(self, other: WorkList) -> None:
+        """Add the outcome of a plan of videos of this one, which is carried out."""
+        self.quarantined |= other.quarantined
+        self.work_s += other.work_s
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""
@@ -128,7 +157,7 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
 
     Args:
         inputs: in the order of their video_id, with signatures.
-        probed: the result of `Probe` of each input that must be probed.
+        probed: the result of `Probe` of each input that must be probed, or the estimate of a small file.
 
     Raises:
         ConfigError: an input has the video_id that another video of an earlier run has.
@@ -151,7 +180,7 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     decide = current.subset(committed[~decided])
     decide.set_decide_key(keys.decide_key)
     new.renew(decide, is_committed)
-    extract = np.flatnonzero(new.has_record & ~is_committed & (twins < 0))
+    extract = np.flatnonzero(new.is_small | new.has_record & ~is_committed & (twins < 0))
     return WorkList(
         current.subset(committed[decided]),
         decide,
@@ -200,6 +229,7 @@ class _Probed:
 
     def __post_init__(self) -> None:
         self.has_record = self.results["fingerprint"].is_valid().to_numpy()
+        self.is_small = ~self.has_record & self.results["reason"].is_null().to_numpy()
         self._again = np.flatnonzero(self.has_record & (self.before >= 0))
         self._records = take_rows(self.current.table.select(_COMPARED), self.before[self._again])
 
@@ -258,15 +288,12 @@ class _Probed:
         for video, result, twin in zip(*self._take(rows), twins[rows].tolist(), strict=True):
             committed = len(self.current.ids)
             first = self.current.ids[twin] if twin < committed else self.inputs.ids[twin - committed]
-            found[video.video_id] = replace(
-                _record_of(video, result), status="duplicate", duplicate_of=first.as_py(),
-                reason=f"duplicate: same bytes as {first}",
-            )  # fmt: skip
+            found[video.video_id] = _duplicate(video, result, first.as_py())
         return found
 
     def unread(self) -> dict[str, VideoRecord]:
         """Return the records of the videos that could not be probed, by video_id."""
-        pairs = zip(*self._take(np.flatnonzero(~self.has_record)), strict=True)
+        pairs = zip(*self._take(np.flatnonzero(~self.has_record & ~self.is_small)), strict=True)
         return {video.video_id: _unread(video, video.signature or "", result.reason) for video, result in pairs}
 
     def renew(self, decide: Committed, is_committed: np.ndarray) -> None:
@@ -290,6 +317,12 @@ def _record_of(video: Input, result: ProbeResult) -> VideoRecord:
     if result.record is None:
         raise AupipeError(f"{video.video_id}: no record; fix: run the same command again")
     return replace(result.record, stat_signature=video.signature or "")
+
+
+def _duplicate(video: Input, result: ProbeResult, first: str) -> VideoRecord:
+    return replace(
+        _record_of(video, result), status="duplicate", duplicate_of=first, reason=f"duplicate: same bytes as {first}"
+    )
 
 
 def _source_hashes(records: pa.Table) -> pa.Array:

@@ -34,7 +34,7 @@ _BLOCK_BYTES = 2**20
 # while the next block is requested in the background.
 _WHOLE = {"cache_type": "readahead", "block_size": 8 * 2**20}
 _PART = {"cache_type": "background", "block_size": 2**19}
-_HELD_BYTES = 256 * 2**20  # limit for a file that is kept in memory
+HELD_BYTES = 256 * 2**20  # limit for a file that is kept in memory
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def opened(uri: str, *, whole: bool = False) -> Iterator[Any]:
             with _file(uri, _WHOLE) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
-                data = _held.files[uri] = file.read() if size <= _HELD_BYTES else b""
+                data = _held.files[uri] = file.read() if size <= HELD_BYTES else b""
         with io.BytesIO(data) if data else _file(uri, _WHOLE if whole else _PART) as file:
             yield file
 

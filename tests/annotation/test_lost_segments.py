@@ -14,7 +14,7 @@ import pytest
 from aupipe.annotation import annotator, model_set, phases, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.inputs import Input, Inputs
-from aupipe.annotation.probe_cache import ProbeCache
+from aupipe.annotation.probed import Probed
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbeRequest, ProbeResult, Row, SegmentTask
@@ -23,7 +23,7 @@ from aupipe.media import byte_source
 from aupipe.media.frames import Span
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
-from harness.pending import pending, work_list
+from harness.pending import pending, run, work_list
 
 pytestmark = pytest.mark.unit
 CRASH = "the worker died in 3 attempts (Segmentation fault)"
@@ -102,7 +102,7 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
 ) -> None:
     monkeypatch.setattr(phases, "_JUDGED_INPUTS", 5)
     inputs = Inputs.of(Input(f"{number}.mp4", str(number), signature="") for number in range(8))
-    cache = ProbeCache(Storage(tmp_path), AnnotateConfig(limits={"quarantined_share": 0.6}))
+    results = Probed()
 
     class Runner:
         def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
@@ -110,12 +110,14 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
                 reason = "" if 5 > number >= bad else "permission_denied: no permission"
                 yield ProbeResult(ProbeRequest.from_row(row).video.video_id, reason).to_row()
 
+    of_job = run(Runner(), Storage(tmp_path), quarantined_share=0.6)
     if not stops:
-        assert phases.probe(Runner(), inputs, cache).count == 8  # type: ignore[arg-type]
+        phases.probe(of_job, inputs, results)
+        assert results.count == 8
         return
     sentence = r"^4 of the first 5 inputs are quarantined, for example permission_denied: .*quarantined_share=1$"
     with pytest.raises(AupipeError, match=sentence):
-        phases.probe(Runner(), inputs, cache)  # type: ignore[arg-type]
+        phases.probe(of_job, inputs, results)
 
 
 def test_sigterm_interrupts_as_ctrl_c() -> None:

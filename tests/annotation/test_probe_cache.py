@@ -11,7 +11,7 @@ import pytest
 from aupipe.annotation import phases, probe_cache
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probe_cache import ProbeCache
-from aupipe.annotation.probed import to_results
+from aupipe.annotation.probed import Probed, to_results
 from aupipe.annotation.runner import LocalRunner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Probe, ProbePacket, ProbeRequest, ProbeResult, Row
@@ -20,6 +20,7 @@ from aupipe.commands.annotate import main
 from aupipe.errors import AupipeError
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
+from harness.pending import run
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +31,7 @@ def test_a_killed_run_keeps_its_results(checkpoint: str, tmp_path: Path, monkeyp
     (tmp_path / "in" / "0.mp4").write_text("no video")
     out = tmp_path / "out"
     command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(out)]
-    command += ["--set", "engine=local"]
+    command += ["--set", "engine=local", "--set", "packet_frames=0"]
     probed: list[int] = []
     probe = LocalRunner.probe
 
@@ -100,9 +101,9 @@ class Packets:
 @pytest.mark.parametrize(("budget_s", "calls"), [(60.0, 1), (0.0, 4)])
 def test_packets_end_early_and_the_rest_is_probed_again(budget_s: float, calls: int, tmp_path: Path) -> None:
     inputs = Inputs.of(Input(f"{name}.mp4", name, signature="") for name in "abcdefg")
-    cache = ProbeCache(Storage(tmp_path), AnnotateConfig())
+    results = Probed()
     runner = Packets(lambda row: ProbeResult(ProbeRequest.from_row(row).video.video_id).to_row(), budget_s)
-    results = phases.probe(runner, inputs, cache)  # type: ignore[arg-type]
+    phases.probe(run(runner, Storage(tmp_path)), inputs, results)
     assert results.table()["video_id"].to_pylist() == list("abcdefg")
     assert runner.calls == calls
 
@@ -112,6 +113,5 @@ def test_a_runner_without_results_ends_the_job(tmp_path: Path) -> None:
         def probe(self, rows: Sequence[Row]) -> list[Row]:
             return []
 
-    cache = ProbeCache(Storage(tmp_path), AnnotateConfig())
     with pytest.raises(AupipeError, match="no result for 1 inputs"):
-        phases.probe(Nothing(), Inputs.of([Input("a.mp4", "a")]), cache)  # type: ignore[arg-type]
+        phases.probe(run(Nothing(), Storage(tmp_path)), Inputs.of([Input("a.mp4", "a")]), Probed())

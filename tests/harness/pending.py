@@ -1,10 +1,10 @@
-"""Plans of videos that need no files."""
+"""Plans and runs of videos that need no files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +13,17 @@ from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Committed
 from aupipe.annotation.pending import Pending
+from aupipe.annotation.phases import Judge, Run
+from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.probed import Probed
+from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.record_columns import RECORDS, REPEATED_TEXT
 from aupipe.annotation.segments import Segment
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.work_plan import WorkList
+from aupipe.storage import Storage
 
 
 class Keys:
@@ -53,6 +57,12 @@ def pending(frames: Mapping[str, int], segments: Sequence[Segment] = ()) -> Pend
     ]
     inputs = Inputs.of(Input("u", key, signature="") for key in sorted(frames))
     return Pending(inputs, Probed.of(results).table(), keys())
+
+
+def run(runner: Any, storage: Storage, quarantined_share: float = 0.8) -> Run:
+    """Return a run whose stages the runner replaces."""
+    cache, judge = ProbeCache(storage, AnnotateConfig()), Judge(quarantined_share)
+    return Run(keys(), storage, runner, 1, JobProgress(shown=False), cache, judge)
 
 
 def work_list(extract: Pending) -> WorkList:

@@ -1,9 +1,10 @@
 """The driver of annotate.py on an archive of any size: its memory, its requests and its seconds in each phase.
 
 Listing, plan, ledger, marks and commits are those of a real job. Only workers are replaced: probing returns what it
-would find in such a file, decoding costs nothing, and a video has one row instead of one row per frame. Files are not
-synced, because workers would wait for this disk most of the time. `seconds` and `cpu_s` are the driver's alone, which a
-cluster of any size waits for; `worker_s` is the time for which the driver waits for workers.
+would find in such a file, decoding costs nothing, and a video has one row instead of one row per frame. Files have the
+sizes of videos; on disk they take no room, and on S3 they have one byte, and their sizes are changed in the listing.
+Files are not synced, because workers would wait for this disk most of the time. `seconds` and `cpu_s` are the driver's
+alone, which a cluster of any size waits for; `worker_s` is the time for which the driver waits for workers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation import features, ledger, retry
+from aupipe.annotation import features, input_search, ledger, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.annotator import annotate
 from aupipe.annotation.cache_keys import CacheKeys
@@ -34,6 +35,7 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import load
 from aupipe.annotation.model_stages import EncodedPart, Group, VideosResult
 from aupipe.annotation.packets import Packet, PacketResult
+from aupipe.annotation.pending import pending_video
 from aupipe.annotation.runner import Runner
 from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES, to_parquet
 from aupipe.annotation.segments import cut_into_segments
@@ -50,6 +52,7 @@ from harness.s3_server import S3Server
 
 RUNS = ("first", "unchanged")
 _FPS, _KEY_FRAMES = 25, 50  # frames per second, and frames from one key frame to the next
+_FRAME_BYTES = 10_000  # of a frame in a file
 _PER_FOLDER = 1000  # files of a folder of the archive
 LATENCY_S = 0.02  # added to each request to S3
 _WORKERS_ON_S3 = 16
@@ -77,7 +80,7 @@ def measure(clips: int, seconds: float, videos: int, minutes: float, remote: boo
             stack.callback(server.kill)
             proxy = stack.enter_context(proxying({}, LATENCY_S))
             root = "s3://archive"
-        files = write_archive(f"{root}/in", {"clip": clips, "long": videos}, server)
+        files = write_archive(f"{root}/in", {"clip": clips, "long": videos}, _durations_s(seconds, minutes), server)
         for run in RUNS:
             lines = []
             for line in _in_own_process(f"{root}/in", f"{root}/out", seconds, minutes, server, proxy):
@@ -95,8 +98,18 @@ def measure(clips: int, seconds: float, videos: int, minutes: float, remote: boo
             }  # fmt: skip
 
 
-def write_archive(root: str, kinds: dict[str, int], server: S3Server | None) -> int:
-    """Write files of one byte, because no worker reads them. Return their number."""
+def _durations_s(seconds: float, minutes: float) -> dict[str, float]:
+    return {"clip": seconds, "long": 60.0 * minutes}
+
+
+def _size_bytes(name: str, durations_s: dict[str, float]) -> int:
+    """Return the size of a file of the archive. All files of a kind have different sizes."""
+    kind, _, file = name.split("/")[-3:]
+    return round(durations_s[kind] * _FPS * _FRAME_BYTES) + int(file.partition(".")[0])
+
+
+def write_archive(root: str, kinds: dict[str, int], durations_s: dict[str, float], server: S3Server | None) -> int:
+    """Write files without content, because no worker reads them. Return their number."""
     names = [
         f"{kind}/{number // _PER_FOLDER:04d}/{number:07d}.mp4"
         for kind, count in kinds.items() for number in range(count)
@@ -109,7 +122,7 @@ def write_archive(root: str, kinds: dict[str, int], server: S3Server | None) -> 
         os.makedirs(f"{root}/{folder}")
     for name in names:
         with open(f"{root}/{name}", "xb") as file:
-            file.write(b"1")
+            file.truncate(_size_bytes(name, durations_s))
     return len(names)
 
 
@@ -136,10 +149,16 @@ def _in_own_process(
         raise AupipeError(f"the job ended with exit code {process.exitcode}")
 
 
-def _annotate_unsynced(*arguments: Any) -> None:
+def _annotate_unsynced(inputs: str, out: str, seconds: float, minutes: float, *others: Any) -> None:
     """Annotate as `annotate_unread`, without waiting for the disk, and without a watchdog, because nothing stalls."""
-    with patch("os.fsync", new=lambda file: None), patch.object(retry, "Watchdog", new=_Unwatched):
-        annotate_unread(*arguments)
+    durations_s = _durations_s(seconds, minutes)
+
+    def with_size(info: dict[str, Any]) -> str:
+        return f"{_size_bytes(info['name'], durations_s)}:{info['ETag']}"
+
+    listing = patch.object(input_search, "signature_in", new=with_size)
+    with patch("os.fsync", new=lambda file: None), patch.object(retry, "Watchdog", new=_Unwatched), listing:
+        annotate_unread(inputs, out, seconds, minutes, *others)
 
 
 class _Unwatched(retry.Unwatched):
@@ -236,7 +255,7 @@ class Workers:
         ends: Callable[[str], None] = lambda phase: None, working: Callable[[], Any] = nullcontext,
     ) -> None:  # fmt: skip
         self._keys, self._storage, self._ends, self._working = keys, storage, ends, working
-        self._durations_s = {"clip": seconds, "long": 60.0 * minutes}
+        self._durations_s = _durations_s(seconds, minutes)
         config = keys.config
         self._segments = {
             kind: cut_into_segments(
@@ -275,10 +294,16 @@ class Workers:
     def _annotated(self, row: Row) -> Row:
         packet = Packet.from_row(row, self._keys)
         with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
-            records = [self._done(record) for record, _ in packet.videos]
+            videos = [
+                known or pending_video(video.signature or "", self._probed(video), self._keys)
+                for video, known in packet.pending.sources()
+            ]
+            records = [self._done(record) for record, _ in videos]
             self._commit(records, packet.generation)
         spent = {record.video_id: (record.work_s or 0.0, 1) for record in records}
-        return PacketResult([record.video_id for record in records], packet.frames, {}, spent).to_row()
+        frames = sum(record.frames_expected or 0 for record in records)
+        is_small = not packet.pending.is_probed.all()
+        return PacketResult(list(spent), frames, {}, spent, is_small=is_small, expected=packet.frames).to_row()
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
         rows = [task.to_row() for task in tasks]

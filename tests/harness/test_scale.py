@@ -23,7 +23,10 @@ class Lines(list[dict[str, Any]]):
 @pytest.mark.parametrize(("clips", "videos"), [(1, 0), (0, 1), (5, 2)])
 def test_all_files_are_annotated_and_then_unchanged(clips: int, videos: int, tmp_path: Path) -> None:
     archive, out = f"{tmp_path}/in", f"{tmp_path}/out"
-    assert scale.write_archive(archive, {"clip": clips, "long": videos}, None) == clips + videos
+    assert (
+        scale.write_archive(archive, {"clip": clips, "long": videos}, {"clip": 9.0, "long": 300.0}, None)
+        == clips + videos
+    )
     first, unchanged = Lines(), Lines()
     for lines in (first, unchanged):
         scale.annotate_unread(archive, out, 9.0, 5.0, {}, lines)  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ def test_a_part_of_a_video_costs_little_more_than_its_bytes(tmp_path: Path) -> N
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
 def test_a_file_is_read_once_if_it_fits_in_memory(beyond: int, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = clip.stat().st_size
-    monkeypatch.setattr(byte_source, "_HELD_BYTES", size - beyond)
+    monkeypatch.setattr(byte_source, "HELD_BYTES", size - beyond)
     clip.rename(clip.with_name("a.mp4"))
     local = str(clip.with_name("a.mp4"))
     with serving(clip.parent) as web:
