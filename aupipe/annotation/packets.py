@@ -43,8 +43,12 @@ from aupipe.storage import Storage
 _PACKETS, _LEAST_FRAMES = 256, 600
 MAX_VIDEOS = 64  # of a packet
 # A small file with up to so many frames has a packet of its own if it fits in no other; with segments it would be read
-# several times. Frames of small files are estimated, and a packet takes up to twice the estimate, at least this number.
-_ALONE_FRAMES = 2000
+# several times. Frames of small files are estimated, and a packet takes up to `_TAKEN` times the estimate, and at least
+# this number.
+_ALONE_FRAMES, _TAKEN = 4000, 4
+# The last eighth of the frames, of `_PACKETS` packets at most, is in packets of a quarter of the size, so that all
+# workers are busy until the end.
+_LAST, _LAST_SIZE = 1 / 8, 1 / 4
 _CROP_BYTES = CROP_SIZE_PX * CROP_SIZE_PX * 3
 _UNLIMITED = {"attempts": 10**9, "kills": 10**9}  # A packet is never given up; its videos are.
 
@@ -145,14 +149,17 @@ def plan_packets(
     rows = np.flatnonzero(fits & (pending.frame_px <= USUAL_FRAME_PX))
     rows = rows[np.argsort(unit[rows], kind="stable")]
     edges, sizes = [0], list[int]()  # of packets: the first of `rows`, and the number of frames
-    stop = 0
+    stop, left = 0, int(frames[rows].sum())
+    at_end = min(left, limit * _PACKETS) * _LAST
     units = unit[rows][np.diff(unit[rows], prepend=-1) != 0]
     for count, size in zip(videos[units].tolist(), together[units].tolist(), strict=True):
-        if not sizes or sizes[-1] + size > limit or stop + count - edges[-1] > MAX_VIDEOS:
+        room = limit if left > at_end else limit * _LAST_SIZE
+        if not sizes or sizes[-1] + size > room or stop + count - edges[-1] > MAX_VIDEOS:
             edges.append(stop)
             sizes.append(0)
         sizes[-1] += size
         stop += count
+        left -= size
     edges.append(stop)
     order = np.argsort(-np.array(sizes, np.int64), kind="stable")
 
@@ -188,7 +195,7 @@ class AnnotatePacket:
     def _annotate(self, packet: Packet, watch: Watchdog | Unwatched) -> PacketResult:
         encoded: dict[str, list[EncodedPart]] = defaultdict(list)
         self._encode.tables.clear()
-        taken = _Taken(max(2 * packet.frames, _ALONE_FRAMES))
+        taken = _Taken(max(_TAKEN * packet.frames, _ALONE_FRAMES))
         for batch in _batches(self._parts(packet, watch, taken)):
             for part in self._encode(batch).to_pylist():
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))

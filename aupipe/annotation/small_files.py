@@ -25,7 +25,7 @@ from aupipe.annotation.video_rows import mask, one_piece, rows_of, take_rows
 from aupipe.media.byte_source import HELD_BYTES
 from aupipe.media.image_files import IMAGE_SUFFIXES
 
-_FRAME_BYTES = 10_000  # of a frame, about: 2 Mbit/s at 25 frames per second
+_FRAME_BYTES = 5_000  # of a frame, about: 1 Mbit/s at 25 frames per second
 _IMAGES = f"(?i)({'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))})$"
 
 

@@ -118,8 +118,8 @@ def test_after_a_death_each_video_has_its_own_mark(stage: tuple[AnnotatePacket, 
         ([600, 600, 601], 6000, [1, 1]),  # the third is longer than a packet of so few videos
         ([300, 300, 1], 6000, [2, 1]),
         ([0] * 130, 6000, [64, 64, 2]),
-        ([900] * 1024, 6000, [4] * 256),  # each has 1/256 of all frames
-        ([900] * 10_000, 6000, [6] * 1666 + [4]),
+        ([900] * 1024, 6000, [4] * 224 + [1] * 128),  # each has 1/256 of all frames, the last ones less
+        ([900] * 10_000, 6000, [6] * 1631 + [1] * 214),
         ([100, 101], 100, [1]),
     ],
 )

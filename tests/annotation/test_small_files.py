@@ -69,9 +69,9 @@ def in_packets(inputs: Inputs, done: Committed, probed: pa.Array = NONE) -> list
         ([], []),
         ([0], ["0000"]),
         ([10_000, 20_000], ["0000 0001"]),
-        ([3_000_000, 3_000_001, 10, 20], ["0001 0002 0003", "0000"]),  # a frame too many for one packet
+        ([1_500_000, 1_500_001, 10, 20], ["0001", "0000", "0002 0003"]),  # a frame too many for one packet
         ([100, 6_000_000, 7, 100], ["0001", "0000 0003", "0002"]),
-        ([20_000_000, 20_000_001], ["0000"]),  # 2000 frames have a packet of their own, 2001 have segments
+        ([20_000_000, 20_000_001], ["0000"]),  # 4000 frames have a packet of their own, 4001 have segments
         ([3_500_000, 1, 3_500_000], ["0000 0002", "0001"]),  # equal sizes are not parted …
         ([11_000_000, 1, 11_000_000], ["0001"]),  # … and too long together
         ([2**28, 2**28 + 1], []),
