@@ -59,11 +59,11 @@ REMOTE = (
 
 
 def test_from_and_to_s3_and_access_refused(server: Server, exported_checkpoint: str, tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "a.mp4", scene(8))
+    clip = write_clip(tmp_path / "a.mp4", scene(40), options={"g": "10"})
     server.files.put(str(clip), "archive/in/a.mp4")
     server.files.put(exported_checkpoint, "archive/model", recursive=True)
     with proxying({}) as proxy:
-        job = server.annotate(*REMOTE, http_proxy=proxy.url)
+        job = server.annotate(*REMOTE, "--set", "segment_s=0.4", http_proxy=proxy.url)
         refused = server.annotate(*REMOTE, AWS_SECRET_ACCESS_KEY="wrong")
         _, message = refused.communicate(timeout=300)
         assert refused.returncode == 2
@@ -72,13 +72,13 @@ def test_from_and_to_s3_and_access_refused(server: Server, exported_checkpoint: 
         _, message = job.communicate(timeout=300)
         assert job.returncode == 0, message
     table = server.rows("out", tmp_path / "fetched")
-    assert table["frame"].to_pylist() == list(range(8))
+    assert table["frame"].to_pylist() == list(range(40))
     assert set(table["status"].to_pylist()) == {"ok"}
     host = server.environment["AWS_ENDPOINT_URL"]
     assert "CONNECT" not in {method for method, _ in proxy.requests}  # Ray's nodes do not use the proxy for each other.
     requested = {(method, target.partition("?")[0]) for method, target in proxy.requests}
     reads = [method for method, target in proxy.requests if target.partition("?")[0] == f"{host}/archive/in/a.mp4"]
-    assert sorted(reads) == ["GET", "GET", "HEAD", "HEAD"]  # One worker probes the clip, and one annotates it.
+    assert sorted(reads) == ["GET", "HEAD"]  # One worker probes the clip and annotates its segments.
     assert any(method == "PUT" and target.startswith(f"{host}/archive/out/frames/") for method, target in requested)
 
 
