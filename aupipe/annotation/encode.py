@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -11,16 +13,33 @@ from aupipe.annotation.model_set import ModelSet, SetMember
 from aupipe.models.inference import Encoder
 
 
+class Embed(Protocol):
+    """The encoders of all models, in this process or elsewhere.
+
+    Attributes:
+        work_s: seconds that they have worked.
+    """
+
+    work_s: float
+
+    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
+
+
 class Encoders:
     """The encoders of all models on one device."""
 
     def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
+        self.work_s = 0.0
         self._batch_size = batch_size
         self._members = [(member, member.model.encoder(batch_size, device)) for member in models.members]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
-        return np.concatenate([self._embed(member, encoder, crops) for member, encoder in self._members], axis=1)
+        """Return the embeddings, as `Embed`."""
+        start = time.monotonic()
+        found = np.concatenate([self._embed(member, encoder, crops) for member, encoder in self._members], axis=1)
+        self.work_s += time.monotonic() - start
+        return found
 
     def _embed(self, member: SetMember, encoder: Encoder, crops: Sequence[np.ndarray]) -> np.ndarray:
         chunks = [np.zeros((0, member.model.embed_dim), np.float32)]
@@ -29,6 +48,15 @@ class Encoders:
                 encoder(np.stack([crop[member.template] for crop in crops[start : start + self._batch_size]]))
             )
         return np.concatenate(chunks)
+
+
+def broken_device(device: str) -> tuple[type[Exception], ...]:
+    """Return the errors after which every call to the device fails, for any crops: the process must end."""
+    if device == "cpu":
+        return ()
+    import torch
+
+    return (torch.AcceleratorError,)
 
 
 def set_torch_threads(count: int) -> int:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from aupipe.annotation import audio_features, features, ledger, model_set
 from aupipe.annotation.audio_features import LogMelReader
 from aupipe.annotation.counts import with_counts
-from aupipe.annotation.encode import Encoders
+from aupipe.annotation.encode import Embed, Encoders, broken_device
 from aupipe.annotation.events import find_events
 from aupipe.annotation.export import export
 from aupipe.annotation.extract import with_embeddings
@@ -143,9 +143,11 @@ class Encode:
     If the batch raises, each part is embedded separately, so that only the input whose part raises is quarantined.
     """
 
-    def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
-        self._encoders = Encoders(models, batch_size, device)
-        self._fatal = _broken_device(device)
+    def __init__(
+        self, models: ModelSet, storage: Storage, batch_size: int, device: str, embed: Embed | None = None
+    ) -> None:
+        """Create the stage. `embed`: encoders in other processes; None: encoders in this one, on the device."""
+        self.embed, self._fatal = embed or Encoders(models, batch_size, device), broken_device(device)
         self._crop_shape = (len(models.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
         self._storage = storage
 
@@ -184,7 +186,7 @@ class Encode:
     def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
         """Return the embeddings (m, ΣE) of the crops of each part."""
         crops = [np.frombuffer(buffer, np.uint8).reshape(-1, *self._crop_shape) for buffer in buffers]
-        embeddings = self._encoders([crop for part in crops for crop in part])
+        embeddings = self.embed([crop for part in crops for crop in part])
         offsets = np.cumsum([0, *map(len, crops)]).tolist()
         return [embeddings[first:last] for first, last in pairwise(offsets)]
 
@@ -196,15 +198,6 @@ class Encode:
 
     def _keep(self, part: DecodedPart, rows: pa.Table) -> None:
         features.write(self._storage, part.key, part.number, part.last, rows)
-
-
-def _broken_device(device: str) -> tuple[type[Exception], ...]:
-    """Return the errors after which every call to the device fails, for any crops: the process and the job must end."""
-    if device == "cpu":
-        return ()
-    import torch
-
-    return (torch.AcceleratorError,)
 
 
 def _from_ipc(data: bytes) -> pa.Table:

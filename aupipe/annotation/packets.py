@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.encode import Embed
 from aupipe.annotation.extract import PART_CROPS
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
@@ -42,6 +44,7 @@ from aupipe.storage import Storage
 # `_LEAST_FRAMES`, about the work of a segment. The number of workers changes neither packets nor tables.
 _PACKETS, _LEAST_FRAMES = 256, 600
 MAX_VIDEOS = 64  # of a packet
+_BATCHES_ELSEWHERE = 1  # that an encoder in another process has while the next one is decoded
 # A small file with up to so many frames has a packet of its own if it fits in no other; with segments it would be read
 # several times. Frames of small files are estimated, and a packet takes up to `_TAKEN` times the estimate, and at least
 # this number.
@@ -102,6 +105,7 @@ class PacketResult:
         expected: the number of frames that were expected; an estimate if it has small files.
         left: rows of the results of probing small files that can be annotated and were not.
         twins: small files with the same bytes as an earlier one of the packet, and its video_id.
+        encoder_s: seconds of encoders in other processes.
     """
 
     video_ids: list[str]
@@ -113,6 +117,7 @@ class PacketResult:
     expected: int = 0
     left: list[Row] = field(default_factory=list)
     twins: dict[str, str] = field(default_factory=dict)
+    encoder_s: float = 0.0
 
     def to_row(self) -> Row:
         """Return the result as a row."""
@@ -173,12 +178,20 @@ def plan_packets(
 class AnnotatePacket:
     """The stage that annotates the videos of a packet and commits their tables. A video that fails is left out."""
 
-    def __init__(self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True) -> None:
+    def __init__(
+        self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True, embed: Embed | None = None
+    ) -> None:
+        """Create the stage.
+
+        Args:
+            embed: encoders in other processes, which work while this one decodes; None: in this one, on the device.
+        """
         models, config = keys.models, keys.config
         self._keys, self._storage, self._limits = keys, storage, config.limits
         self._probe = Probe(config, storage, guarded)
         self._decode = Decode(config, storage, models.templates, guarded)
-        self._encode = _EncodeInMemory(models, storage, config.batch_size, device)
+        self._encode = _EncodeInMemory(models, storage, config.batch_size, device, embed)
+        self._elsewhere = embed is not None
         self._finalize = Finalize(models.heads, storage, config, keys.decision)
         self._attempt = guard(guarded)
 
@@ -196,8 +209,9 @@ class AnnotatePacket:
         encoded: dict[str, list[EncodedPart]] = defaultdict(list)
         self._encode.tables.clear()
         taken = _Taken(max(_TAKEN * packet.frames, _ALONE_FRAMES))
-        for batch in _batches(self._parts(packet, watch, taken)):
-            for part in self._encode(batch).to_pylist():
+        encoder_s = self._encode.embed.work_s
+        for batch in self._encoded(_batches(self._parts(packet, watch, taken))):
+            for part in batch.to_pylist():
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))
         start = time.monotonic()
         finished: list[Tables] = []
@@ -224,7 +238,8 @@ class AnnotatePacket:
         reasons |= self._finalize.commit(finished, packet.generation)
         self._encode.tables.clear()
         every = [part for parts in encoded.values() for part in parts]
-        stages = Counter({"encode": sum(part.encode_s for part in every), "finalize": time.monotonic() - start})
+        own_encode_s = 0.0 if self._elsewhere else sum(part.encode_s for part in every)
+        stages = Counter({"encode": own_encode_s, "finalize": time.monotonic() - start})
         for part in every:
             stages.update(part.stages)
         frames = sum(part.frames for part in every)
@@ -232,8 +247,22 @@ class AnnotatePacket:
         left = [row for video_id, row in taken.results.items() if video_id not in done]
         return PacketResult(
             packet.pending.ids.to_pylist(), frames, reasons, spent, dict(stages), not packet.pending.is_probed.all(),
-            packet.frames, left, taken.twins,
+            packet.frames, left, taken.twins, self._encode.embed.work_s - encoder_s if self._elsewhere else 0.0,
         )  # fmt: skip
+
+    def _encoded(self, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Encode the batches. If that happens elsewhere, the next one is decoded meanwhile."""
+        if not self._elsewhere:
+            yield from map(self._encode, batches)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            waiting: deque[Future[pa.Table]] = deque()
+            for batch in batches:
+                waiting.append(thread.submit(self._encode, batch))
+                if len(waiting) > _BATCHES_ELSEWHERE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _parts(self, packet: Packet, watch: Watchdog | Unwatched, taken: _Taken) -> Iterator[DecodedPart]:
         """Yield the parts of all videos, which are taken. After the first failure of a video, its other segments are
@@ -297,8 +326,8 @@ class _Taken:
 class _EncodeInMemory(Encode):
     """`Encode`, with the features in memory: `tables` has those of each segment by its key, in order."""
 
-    def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str) -> None:
-        super().__init__(models, storage, batch_size, device)
+    def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str, embed: Embed | None) -> None:
+        super().__init__(models, storage, batch_size, device, embed)
         self.tables: dict[str, list[pa.Table]] = defaultdict(list)
 
     def _keep(self, part: DecodedPart, rows: pa.Table) -> None:

@@ -49,7 +49,7 @@ class Run:
     def has_packets(self, job: AnnotateJob) -> bool:
         """Return whether short videos go from bytes to tables in one task."""
         uses_audio = self.keys.models.uses_audio  # A spectrogram needs the output folder.
-        return job.phase == "all" and not job.keep_intermediate and self.runner.has_packets and not uses_audio
+        return job.phase == "all" and not job.keep_intermediate and not uses_audio
 
 
 def expect(run: Run, work: WorkList, job: AnnotateJob) -> None:
@@ -196,7 +196,7 @@ def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: Wo
                 run.judge.add("" if video_id in result.spent else result.reasons.get(video_id, ""))
             due_frames = sum(each.record.frames_expected or 0 for each in due if each.record)
             run.progress.add_counted(result.expected, result.frames + due_frames)
-        run.progress.add_frames(result.frames, result.stages)
+        run.progress.add_frames(result.frames, result.stages, result.encoder_s)
         run.progress.add_videos(len(result.video_ids) - len(due), result.reasons.values())
         work.add_spent(result.spent, only=result.reasons.keys() & result.spent.keys())
         work.quarantine(result.reasons)

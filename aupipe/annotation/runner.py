@@ -25,10 +25,6 @@ class Runner(Protocol):
         """Run `Probe`, on at least one of the rows."""
 
     @property
-    def has_packets(self) -> bool:
-        """True if a task can both decode and run the models."""
-
-    @property
     def decoders(self) -> int:
         """The number of processes that run all stages, or all but `Encode`."""
 
@@ -71,7 +67,6 @@ class LocalRunner:
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
         return map(Probe(self._keys.config, self._storage, self._guarded), rows)
 
-    has_packets = True
     decoders, encoders = 1, 0
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:

@@ -98,7 +98,7 @@ class AnnotateConfig(Section):
     segment_s: float = Field(
         default=20.0, gt=0
     )  # long videos are split at key frames into segments of about this duration
-    packet_frames: int = Field(default=6000, ge=0)  # of short videos that are annotated as one task; 0: each by itself
+    packet_frames: int = Field(default=6000, ge=0)  # of short videos that are annotated as one task; 0: no packets
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
     # auto: small jobs run in this process if no cluster is named, all others on Ray.
     engine: Literal["auto", "local", "ray"] = "auto"

@@ -247,7 +247,6 @@ def _peak_mb() -> int:
 class Workers:
     """A runner whose workers decode nothing. Their results pass through rows, as on a cluster."""
 
-    has_packets = True
     decoders, encoders = 1, 0
 
     def __init__(

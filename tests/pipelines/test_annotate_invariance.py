@@ -33,7 +33,9 @@ def whole(ray_session: None, archive: Path, checkpoint: str, tmp_path_factory: p
 def annotated(archive: Path, checkpoint: str, out: Path, workers: int, segment_s: float) -> dict[str, pa.Table]:
     options = ["--workers", str(workers), "--set", f"segment_s={segment_s}"]
     if workers == 2:
+        packet_frames = 0 if segment_s == 20.0 else 6000  # 0: the stages of long videos
         options += ["--set", "encoders=2", "--set", f"object_store_bytes={2**28}"]
+        options += ["--set", f"packet_frames={packet_frames}"]
     assert main(["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), *options]) == 0
     return tables(out)
 

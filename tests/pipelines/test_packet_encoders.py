@@ -1,0 +1,60 @@
+"""Encoders in processes of their own, as on GPUs: the same tables without stored features, also if a device fails."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as pads
+import pytest
+import ray
+import torch
+
+from aupipe.annotation.model_set import ModelSet
+from aupipe.commands.annotate import main
+from aupipe.pipelines import annotate
+from harness.clips import scene, write_clip
+
+
+class FailsOnce(annotate._EncoderActor):
+    """An encoder whose device fails at its first call."""
+
+    mark = ""
+
+    def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
+        super().__init__(models, batch_size, device)
+        self._fatal = (torch.AcceleratorError,)
+        if not Path(self.mark).exists():
+            self._encoders = self  # type: ignore[assignment]
+
+    work_s = 0.0
+
+    def __call__(self, crops: list[np.ndarray]) -> np.ndarray:
+        Path(self.mark).touch()
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("fails", [False, True])
+def test_encoders_of_packets(
+    fails: bool, ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, people in enumerate([(0.5,), (), (0.25, 0.75)]):
+        write_clip(tmp_path / "in" / f"{number}.mp4", scene(12, size=(320, 160), face=110, people=people, seed=number))
+    command = ["--input", str(tmp_path / "in"), "--checkpoint", exported_checkpoint, "--out"]
+    if fails:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Workers cannot import tests.
+        monkeypatch.setattr(FailsOnce, "mark", str(tmp_path / "mark"))
+        monkeypatch.setattr(annotate, "_EncoderActor", FailsOnce)
+    encoders = ["--workers", "1", "--set", "engine=ray", "--set", "encoders=1"]
+    assert main([*command, f"{tmp_path}/elsewhere", *encoders]) == 0
+    assert main([*command, f"{tmp_path}/here", "--set", "engine=local"]) == 0
+    order = [(name, "ascending") for name in ("video_id", "frame", "face_id")]
+    elsewhere, here = (
+        pads.dataset(tmp_path / out / "frames").to_table().sort_by(order) for out in ("elsewhere", "here")
+    )
+    assert elsewhere.sort_by(order).equals(here.sort_by(order))
+    assert (tmp_path / "mark").exists() == fails
+    assert not (tmp_path / "elsewhere/_work/observed").exists()
+    assert not list((tmp_path / "elsewhere/_logs").glob("*"))
