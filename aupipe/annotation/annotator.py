@@ -199,10 +199,11 @@ def _run(
                 done.workers, done.encoders = runner.decoders, runner.encoders
                 done.frames, done.work_s = _carry_out(job, state, keys, storage, runner, progress)
                 changed = _changed(job, state)
-                state.work.quarantine(changed)
                 progress.add_quarantined(changed.values())
                 state.work.drop_due()  # The ledger has their records, and an archive is large.
-                committed = _withdraw(state.work, Ledger.read(storage), storage)
+                committed = Ledger.read(storage)
+                state.work.withdraw(changed, committed.current())
+                committed = _withdraw(state.work, committed, storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
         except KeyboardInterrupt:
@@ -284,18 +285,21 @@ def _carry_out(
     job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage, runner: Runner, progress: JobProgress
 ) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
-    cache, judge = ProbeCache(storage, keys.config), phases.Judge(keys.config.limits.quarantined_share)
+    cache = ProbeCache(storage, keys.config)
+    judge = phases.Judge(keys.config.limits.quarantined_share, len(state.inputs))
     run = phases.Run(keys, storage, runner, state.committed.next_generation, progress, cache, judge)
     try:
         small = _probe(job, state, run)
-        phases.expect(run, state.work, job)
+        phases.count_work(run, state.work, job)
         with runner.reserved(int(state.work.extract.segments.sum()) + len(small)):
             frames, left = phases.extract_and_finalize(run, state.work, job, small)
             if left.count:
                 rows = rows_of(state.inputs.ids, one_piece(left.table()["video_id"]))
                 more = plan(state.inputs.take(rows), state.committed, keys, left)
-                frames += phases.extract_and_finalize(run, more, job)[0]
-                state.work.add(more)
+                try:
+                    frames += phases.extract_and_finalize(run, more, job)[0]
+                finally:
+                    state.work.add(more)
     except BaseException:  # also an interruption: the next run does not probe them again
         cache.write()
         raise

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -67,14 +67,9 @@ class Packet:
     generation: int
     pending: Pending
 
-    @cached_property
-    def videos(self) -> list[PendingVideo]:
-        """The record of each video, and its segments with their keys."""
-        return self.pending.take(np.arange(len(self.pending.ids)))
-
     @property
     def key(self) -> str:
-        """The name of its marks, which contains a dot as that of a segment does. A video is in one packet only."""
+        """The name of its marks, which contains a dot as that of a segment does."""
         return f"packet.{content_hash(self.pending.ids.to_pylist())[:32]}"
 
     @property
@@ -97,12 +92,13 @@ class PacketResult:
     """The result of `AnnotatePacket`.
 
     Attributes:
-        frames: number of frames of the committed videos.
+        frames: number of frames that were decoded or lost.
         reasons: of the failed videos, by video_id.
-        spent: the costs, by video_id, of those that could be probed.
+        spent: the costs, by video_id, of the videos that were decoded.
         stages: seconds of each stage.
         is_small: the packet has small files, which were probed here.
         expected: the number of frames that were expected; an estimate if it has small files.
+        unread: reasons of small files that could not be probed, by video_id.
         left: rows of the results of probing small files that can be annotated and were not.
         twins: small files with the same bytes as an earlier one of the packet, and its video_id.
         encoder_s: seconds of encoders in other processes.
@@ -115,6 +111,7 @@ class PacketResult:
     stages: dict[str, float] = field(default_factory=dict)
     is_small: bool = False
     expected: int = 0
+    unread: dict[str, str] = field(default_factory=dict)
     left: list[Row] = field(default_factory=list)
     twins: dict[str, str] = field(default_factory=dict)
     encoder_s: float = 0.0
@@ -132,7 +129,7 @@ class PacketResult:
 
 
 def plan_packets(
-    pending: Pending, max_frames: int, generation: int, twins: np.ndarray | None = None
+    pending: Pending, max_frames: int, generation: int, same_size: np.ndarray | None = None
 ) -> tuple[Sequence[Packet], np.ndarray]:
     """Return packets of the short videos, the longest packets first, and the rows (n,) of these videos.
 
@@ -140,20 +137,22 @@ def plan_packets(
 
     Args:
         max_frames: of a packet; 0: no packets.
-        twins: of small files, (n,) the first row of a file that may have the same bytes, which is in the same packet;
-            None: packets of the videos that were probed.
+        same_size: of small files, (n,) the first row of a file of the same size, which is in the same packet; None:
+            packets of the videos that were probed.
     """
     frames = np.maximum(pending.frames, 1)
-    unit, is_due = (np.arange(len(frames)), pending.is_probed) if twins is None else (twins, ~pending.is_probed)
+    small = same_size is not None
+    unit = np.arange(len(frames)) if same_size is None else same_size
+    is_due = pending.is_probed != small
     together = np.bincount(unit, frames, len(frames)).astype(np.int64)
     short = frames[is_due & (together[unit] <= max_frames)]
     limit = min(max_frames, max(_LEAST_FRAMES, int(short.sum()) // _PACKETS))
-    longest = limit if twins is None else min(max_frames, max(limit, _ALONE_FRAMES))
+    longest = min(max_frames, max(limit, _ALONE_FRAMES)) if small else limit
     videos = np.bincount(unit, minlength=len(frames))
     fits = is_due & (together[unit] <= longest) & (videos[unit] <= MAX_VIDEOS)
     rows = np.flatnonzero(fits & (pending.frame_px <= USUAL_FRAME_PX))
     rows = rows[np.argsort(unit[rows], kind="stable")]
-    edges, sizes = [0], list[int]()  # of packets: the first of `rows`, and the number of frames
+    edges, sizes = list[int](), list[int]()  # of packets: the first of `rows`, and the number of frames
     stop, left = 0, int(frames[rows].sum())
     at_end = min(left, limit * _PACKETS) * _LAST
     units = unit[rows][np.diff(unit[rows], prepend=-1) != 0]
@@ -169,7 +168,7 @@ def plan_packets(
     order = np.argsort(-np.array(sizes, np.int64), kind="stable")
 
     def packet(number: int) -> Packet:
-        first, last = edges[order[number] + 1 : order[number] + 3]
+        first, last = edges[order[number] : order[number] + 2]
         return Packet(generation, pending.subset(np.sort(rows[first:last])))
 
     return LazyList(len(sizes), packet), np.sort(rows)
@@ -215,7 +214,7 @@ class AnnotatePacket:
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))
         start = time.monotonic()
         finished: list[Tables] = []
-        reasons = taken.reasons
+        reasons: dict[str, str] = {}
         spent: dict[str, Spent] = {}
         for planned, segments in taken.videos:
             parts = encoded[planned.video_id]
@@ -244,10 +243,11 @@ class AnnotatePacket:
             stages.update(part.stages)
         frames = sum(part.frames for part in every)
         done = {record.video_id for record, _ in taken.videos if record.video_id not in reasons}
+        encoder_s = self._encode.embed.work_s - encoder_s if self._elsewhere else 0.0
         left = [row for video_id, row in taken.results.items() if video_id not in done]
         return PacketResult(
             packet.pending.ids.to_pylist(), frames, reasons, spent, dict(stages), not packet.pending.is_probed.all(),
-            packet.frames, left, taken.twins, self._encode.embed.work_s - encoder_s if self._elsewhere else 0.0,
+            packet.frames, taken.unread, left, taken.twins, encoder_s,
         )  # fmt: skip
 
     def _encoded(self, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -265,9 +265,7 @@ class AnnotatePacket:
                 yield waiting.popleft().result()
 
     def _parts(self, packet: Packet, watch: Watchdog | Unwatched, taken: _Taken) -> Iterator[DecodedPart]:
-        """Yield the parts of all videos, which are taken. After the first failure of a video, its other segments are
-        skipped.
-        """
+        """Yield the parts of the videos that are annotated. A segment is skipped if one before it failed."""
         # A first attempt shares the mark of the packet. Later ones find the video that ends the worker.
         attempt = self._attempt if watch.number > 1 else partial(_shared, watch)
         for video, known in packet.pending.sources():
@@ -288,7 +286,7 @@ class AnnotatePacket:
         """Probe a small file. Return its record and segments, or None if it is not annotated here."""
         result = self._probe.result(video, attempt)
         if result.record is None:
-            taken.reasons[video.video_id] = result.reason
+            taken.unread[video.video_id] = result.reason
             return None
         taken.results[video.video_id] = result.to_row()
         first = taken.sources.setdefault(result.record.source_hash, video.video_id)
@@ -304,21 +302,20 @@ class AnnotatePacket:
 
 @dataclass
 class _Taken:
-    """The videos of a packet that its worker has come to.
+    """The videos of a packet so far.
 
     Attributes:
-        room: number of frames that the packet may take further.
+        room: number of further frames that are annotated.
         videos: that are annotated.
         results: of probing the small files among them that can be annotated, by video_id.
-        reasons: of those that cannot be annotated.
+        unread, twins: see `PacketResult`.
         sources: the video_id of the first one with each source_hash.
-        twins: see `PacketResult`.
     """
 
     room: int
     videos: list[PendingVideo] = field(default_factory=list)
     results: dict[str, Row] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     twins: dict[str, str] = field(default_factory=dict)
 
@@ -353,7 +350,7 @@ def _shared(
     watch: Watchdog | Unwatched, storage: Storage, unit: str, limits: LimitsConfig, stall_s: float
 ) -> Iterator[Watchdog | Unwatched]:
     """Work on a video in the block under the mark and the watchdog of its packet."""
-    watch.resume()
+    watch.resume(stall_s)
     try:
         yield watch
     finally:

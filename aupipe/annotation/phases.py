@@ -52,8 +52,8 @@ class Run:
         return job.phase == "all" and not job.keep_intermediate and not uses_audio
 
 
-def expect(run: Run, work: WorkList, job: AnnotateJob) -> None:
-    """Leave to later what the phase of the job cannot do, and show what is to be done."""
+def count_work(run: Run, work: WorkList, job: AnnotateJob) -> None:
+    """Postpone what the phase of the job cannot do, and count the rest for the progress."""
     if job.phase == "finalize":
         work.postpone(_not_extracted(run, work.extract))
     is_probed, frames = work.extract.is_probed, work.extract.frames
@@ -63,26 +63,33 @@ def expect(run: Run, work: WorkList, job: AnnotateJob) -> None:
 
 
 class Judge:
-    """A check that most of the first inputs can be annotated, because a wrong setting concerns all."""
+    """A check of the first results, because a wrong setting or a missing right concerns all inputs."""
 
-    def __init__(self, max_share: float) -> None:
-        """Create the check. `max_share`: of the first `_JUDGED_INPUTS` that may be quarantined."""
-        self._max_share, self._inputs = max_share, 0
-        self._reasons: list[str] = []
+    def __init__(self, max_share: float, inputs: int) -> None:
+        """Create the check. `max_share`: of the inputs of the job that may be quarantined."""
+        self._max_share, self._inputs = max_share, inputs
+        self._due = self._seen = self._bad = self._bad_before = 0
+        self._example = ""
+
+    def begin(self, due: int) -> None:
+        """Begin with so many further inputs. Their first results stand for all of them."""
+        self._bad_before += self._bad
+        self._due, self._seen, self._bad = due, 0, 0
 
     def add(self, reason: str) -> None:
         """Add the result of probing an input. `reason`: why it cannot be annotated; "" if it can.
 
         Raises:
-            AupipeError: too many of the first inputs are quarantined.
+            AupipeError: too many inputs will be quarantined, if the others are like the first ones.
         """
-        self._inputs += 1
-        if reason and self._inputs <= _JUDGED_INPUTS:
-            self._reasons.append(reason)
-        if self._inputs == _JUDGED_INPUTS and len(self._reasons) > self._max_share * _JUDGED_INPUTS:
+        self._seen += 1
+        self._bad += bool(reason)
+        self._example = reason or self._example
+        expected = self._bad_before + self._due * self._bad / self._seen
+        if self._seen == _JUDGED_INPUTS and expected > self._max_share * self._inputs:
             raise AupipeError(
-                f"{len(self._reasons)} of the first {_JUDGED_INPUTS} inputs are quarantined, for example "
-                f"{self._reasons[-1]}; fix: check the inputs, or allow it with --set limits.quarantined_share=1"
+                f"{self._bad} of the first {_JUDGED_INPUTS} inputs are quarantined, for example "
+                f"{self._example}; fix: check the inputs, or allow it with --set limits.quarantined_share=1"
             )
 
 
@@ -101,8 +108,8 @@ def extract_and_finalize(
     in_packets = np.arange(0)
     if run.has_packets(job):
         packets, in_packets = plan_packets(work.extract, run.keys.config.packet_frames, run.generation)
-    others = np.concatenate([in_packets, np.flatnonzero(~work.extract.is_probed)])
-    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, others)
+    in_packets = np.concatenate([in_packets, np.flatnonzero(~work.extract.is_probed)])
+    batches = work.disk_bounded_batches(run.keys.config.wave_bytes, run.keys.models.embed_dim, in_packets)
     if job.phase == "observe":
         batches = [np.arange(len(work.extract.ids))]  # This phase writes the features of all videos.
     for number, rows in enumerate(batches or [np.arange(0)]):
@@ -130,7 +137,7 @@ def extract_and_finalize(
                 features.delete(run.storage, map(run.keys.video, done))
         work.extract.drop_changes(batch)
     # Short videos come last, because they keep all workers busy to the end.
-    frames, left = _annotate_packets(run, chained(packets, small), len(others), work)
+    frames, left = _annotate_packets(run, chained(packets, small), len(in_packets), work)
     total += frames
     if job.phase == "observe":
         work.postpone([*work.extract, *work.decide])
@@ -141,6 +148,7 @@ def probe(run: Run, inputs: Inputs, results: Probed) -> None:
     """Probe the inputs without a result, and add their results."""
     is_missing = rows_of(one_piece(results.table()["video_id"]), inputs.ids) < 0
     run.progress.expect_inputs(int(is_missing.sum()))
+    run.judge.begin(int(is_missing.sum()))
     while len(missing := np.flatnonzero(is_missing)[:_PROBED_TOGETHER]):
         rows = dict(zip(inputs.ids.take(pa.array(missing)).to_pylist(), missing.tolist(), strict=True))
         for row in run.runner.probe([ProbeRequest(video).to_row() for video in inputs.take(missing)]):
@@ -180,6 +188,7 @@ def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: Wo
         videos: number in all packets.
     """
     frames, left = 0, Probed()
+    run.judge.begin(int((~work.extract.is_probed).sum()))
     done: set[str] = set()  # the first video of each packet
     for result in map(PacketResult.from_row, run.runner.annotate_packets(packets) if packets else ()):
         if result.video_ids[0] in done:  # a packet that was repeated, because its worker died at its end
@@ -193,13 +202,14 @@ def _annotate_packets(run: Run, packets: Sequence[Packet], videos: int, work: Wo
             run.cache.add(work.extract.input(each.video_id), each)
         if result.is_small:
             for video_id in result.video_ids:
-                run.judge.add("" if video_id in result.spent else result.reasons.get(video_id, ""))
+                run.judge.add(result.unread.get(video_id, ""))
             due_frames = sum(each.record.frames_expected or 0 for each in due if each.record)
             run.progress.add_counted(result.expected, result.frames + due_frames)
         run.progress.add_frames(result.frames, result.stages, result.encoder_s)
-        run.progress.add_videos(len(result.video_ids) - len(due), result.reasons.values())
-        work.add_spent(result.spent, only=result.reasons.keys() & result.spent.keys())
-        work.quarantine(result.reasons)
+        work.add_spent(result.spent, only=result.reasons)
+        reasons = result.reasons | result.unread
+        work.quarantine(reasons)
+        run.progress.add_videos(len(result.video_ids) - len(due), reasons.values())
     if videos:
         raise AupipeError(f"{videos} videos did not complete; fix: run the same command again")
     return frames, left

@@ -34,13 +34,10 @@ class ProbeCache:
 
     Only videos that can be annotated are kept: a reason such as a missing file may no longer hold at the next start.
     A file without a signature is not kept.
-
-    Attributes:
-        config: the settings of the job.
     """
 
     def __init__(self, storage: Storage, config: AnnotateConfig) -> None:
-        self.config, self._storage = config, storage
+        self._config, self._storage = config, storage
         self._unwritten: list[dict[str, Any]] = []
         self._written = time.monotonic()
 
@@ -73,11 +70,11 @@ class ProbeCache:
     def _key(self, video: Input) -> str | None:
         if not video.signature:
             return None
-        return self._hash(video.uri, video.video_id, video.signature, video.asked(self.config.sample_fps))
+        return self._hash(video.uri, video.video_id, video.signature, video.asked(self._config.sample_fps))
 
     @cached_property
     def _hash(self) -> ContentHash:
-        config, limits = self.config, self.config.limits
+        config, limits = self._config, self._config.limits
         return ContentHash(
             aupipe.__version__, config.segment_s, config.alignment.smoothing_radius,
             config.effective_tracking.max_gap_s, config.assume_fps, config.media.track, limits.frame_px, limits.frames,

@@ -65,8 +65,9 @@ class Watchdog:
         self._paused = True
         faulthandler.cancel_dump_traceback_later()
 
-    def resume(self) -> None:
-        """Restart the timer."""
+    def resume(self, stall_s: float | None = None) -> None:
+        """Restart the timer. `stall_s`: a new limit; None: the one before."""
+        self._stall_s = self._stall_s if stall_s is None else stall_s
         self._armed = 0.0
         self.touch()
         self._paused = False
@@ -150,7 +151,7 @@ class Unwatched:
     def pause(self) -> None:
         """Do nothing."""
 
-    def resume(self) -> None:
+    def resume(self, stall_s: float | None = None) -> None:
         """Do nothing."""
 
 

@@ -39,7 +39,7 @@ def plan_small_files(
         probed: the video_id of those that were probed by an earlier run.
     """
     sizes, done = _sizes(inputs.table["signature"]), _sizes(committed.table["stat_signature"])
-    # A file without a known size could have the bytes of any other one. A file on disk without one cannot be read.
+    # A file without a known size could have the bytes of any other one. A file on disk without one is not there.
     unknown = _are_remote_files(inputs.table["uri"]) & (sizes < 0)
     unknown_done = _are_remote_files(committed.table["uri"]) & (done < 0)
     is_small = (sizes >= 0) & (sizes <= HELD_BYTES) & ~np.isin(sizes, done)
@@ -49,17 +49,17 @@ def plan_small_files(
     is_small &= ~np.isin(sizes, sizes[~is_small])
     rows = np.flatnonzero(is_small)
     _, first, number = np.unique(sizes[rows], return_index=True, return_inverse=True)
+    same_size = np.where(sizes[rows] > 0, first[number], np.arange(len(rows)))  # An empty file is no video.
     small = inputs.take(rows)
     is_image = mask(pc.match_substring_regex(small.table["uri"], _IMAGES))
     results = estimates(small.ids, np.where(is_image, 1, np.maximum(1, -(-sizes[rows] // _FRAME_BYTES))))
-    twins = first[number]
-    packets, planned = plan_packets(Pending(small, results, keys), keys.config.packet_frames, generation, twins)
+    packets, planned = plan_packets(Pending(small, results, keys), keys.config.packet_frames, generation, same_size)
     return packets, take_rows(results, planned)
 
 
 def _are_remote_files(uris: pa.ChunkedArray) -> np.ndarray:
     """Return (n,) whether each is a file on a server. A folder of images has a fingerprint of its own kind."""
-    return mask(pc.match_substring_regex(uris, "://.*[^/]$"))
+    return mask(pc.and_not(pc.match_substring(uris, "://"), pc.ends_with(uris, "/")))
 
 
 def _sizes(signatures: pa.ChunkedArray) -> np.ndarray:

@@ -52,9 +52,9 @@ class WorkList:
     def add_left(
         self, results: Iterable[ProbeResult], failed: Collection[str], twins: Mapping[str, str], keys: CacheKeys
     ) -> list[ProbeResult]:
-        """Add what workers found out about small files that they did not annotate.
+        """Add the results of small files that were probed and not annotated.
 
-        Return the results of those whose extraction is due.
+        Return those whose extraction is due.
 
         Args:
             results: of probing.
@@ -68,8 +68,9 @@ class WorkList:
                 self.extract.remove(result.video_id)
                 self.quarantined[result.video_id] = _duplicate(video, result, twins[result.video_id])
                 continue
-            self.extract.change(pending_video(video.signature or "", result, keys)[0])
-            if result.video_id not in failed:
+            if result.video_id in failed:
+                self.extract.change(pending_video(video.signature or "", result, keys)[0])
+            else:
                 due.append(result)
         return due
 
@@ -108,9 +109,20 @@ class WorkList:
         return failed
 
     def add(self, other: WorkList) -> None:
-        """Add the outcome of a plan of videos of this one, which is carried out."""
+        """Add what a plan of some of these videos came to."""
+        for video_id in other.quarantined:
+            self.extract.remove(video_id)
         self.quarantined |= other.quarantined
         self.work_s += other.work_s
+
+    def withdraw(self, reasons: Mapping[str, str], committed: Committed) -> None:
+        """Quarantine videos whose rows are committed, without the counts of their rows."""
+        for video_id in filter(committed.__contains__, reasons):
+            record, _ = committed[video_id]
+            self.quarantined[video_id] = replace(
+                record, status="quarantined", reason=reasons[video_id], frames_decoded=None, frames_lost=None,
+                frames_corrupt=None, faces=None,
+            )  # fmt: skip
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,43 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
     sentence = r"^4 of the first 5 inputs are quarantined, for example permission_denied: .*quarantined_share=1$"
     with pytest.raises(AupipeError, match=sentence):
         phases.probe(of_job, inputs, results)
+
+
+@pytest.mark.parametrize(
+    ("before", "good", "stops"),
+    [
+        (5, 0, True),
+        (5, 1, False),  # 5 of 6 are more than 0.8, but not if the sixth is judged too
+        (6, 2, False),
+    ],
+)
+def test_inputs_that_are_probed_first_are_no_sample_of_the_others(before: int, good: int, stops: bool) -> None:
+    judge = phases.Judge(0.84, before + good)
+    judge.begin(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "_JUDGED_INPUTS", 5)
+        with pytest.raises(AupipeError) if stops else nullcontext():
+            for _ in range(before):
+                judge.add("empty: no bytes")
+        if not stops:
+            judge.begin(good)
+            for _ in range(good):
+                judge.add("")
+
+
+def test_inputs_of_both_kinds_are_judged_together() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phases, "_JUDGED_INPUTS", 5)
+        judge = phases.Judge(0.8, 20)
+        judge.begin(8)
+        for _ in range(8):
+            judge.add("not_found: x")
+        judge.begin(12)
+        judge.add("")
+        for _ in range(3):
+            judge.add("not_found: y")
+        with pytest.raises(AupipeError, match=r"^4 of the first 5 inputs are quarantined, for example not_found: y"):
+            judge.add("not_found: y")  # 8 + 12 · 4/5 of 20
 
 
 def test_sigterm_interrupts_as_ctrl_c() -> None:

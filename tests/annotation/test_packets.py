@@ -97,7 +97,7 @@ def test_after_a_death_each_video_has_its_own_mark(stage: tuple[AnnotatePacket, 
     annotate, packet, storage = stage
     assert PacketResult.from_row(annotate(packet.to_row())).reasons == {}
     tables = {name: storage.read(name) for name in [*storage.names("frames"), *storage.names("events")]}
-    ((key, _),) = packet.videos[1][1]
+    (_, ((key, _),)) = packet.pending["b"]
     for number in (1, 2):
         storage.write(f"_work/attempts/{packet.key}-{number}", b"started")
         storage.write(f"_work/attempts/{key}-{number}", b"startedFatal Python error: Aborted\n")
@@ -126,7 +126,7 @@ def test_after_a_death_each_video_has_its_own_mark(stage: tuple[AnnotatePacket, 
 def test_sizes_of_packets(frames: list[int], limit: int, packets: list[int]) -> None:
     planned, rows = plan_packets(pending({f"{number:06d}": count for number, count in enumerate(frames)}), limit, 1)
     assert len(rows) == sum(packets)
-    assert [len(packet.videos) for packet in planned] == packets
+    assert [len(packet.pending) for packet in planned] == packets
     assert Packet.from_row(planned[0].to_row(), keys()) == planned[0] if planned else True
 
 
@@ -135,4 +135,4 @@ def test_frames_that_need_more_memory_are_in_no_packet() -> None:
     videos.frame_px = np.array([0, 3840 * 2160, 7680 * 4320, 2**27])
     packets, rows = plan_packets(videos, 6000, 1)
     assert rows.tolist() == [0, 1]
-    assert [video.video_id for packet in packets for video, _ in packet.videos] == ["a", "b"]
+    assert [video_id for packet in packets for video_id in packet.pending] == ["a", "b"]

@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation import ledger, model_set, packets, probe_cache, stages
+from aupipe.annotation import ledger, model_set, packets, probe_cache, retry, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
@@ -75,6 +75,7 @@ def in_packets(inputs: Inputs, done: Committed, probed: pa.Array = NONE) -> list
         ([3_500_000, 1, 3_500_000], ["0000 0002", "0001"]),  # equal sizes are not parted …
         ([11_000_000, 1, 11_000_000], ["0001"]),  # … and too long together
         ([2**28, 2**28 + 1], []),
+        ([0] * 66, [" ".join(f"{number:04d}" for number in range(64)), "0064 0065"]),  # they have no twins
         ([-1, 5], ["0001"]),  # a file on disk whose size is unknown cannot be read
     ],
 )
@@ -217,9 +218,70 @@ def test_a_death_is_traced_to_its_file(archive: Path, checkpoint: str, tmp_path:
         storage.write(f"_work/attempts/{packet.key}-{number}", b"started")
         storage.write(f"_work/attempts/{mark}-{number}", b"startedFatal Python error: Aborted\n")
     result = PacketResult.from_row(annotate(packet.to_row()))
-    assert result.reasons == {"d": "worker_died: the worker died in 2 attempts (Aborted)"}
+    assert (result.reasons, result.unread) == ({}, {"d": "worker_died: the worker died in 2 attempts (Aborted)"})
     assert (result.video_ids, list(result.spent), result.left, result.twins) == (names, ["a"], [], {})
     assert sorted(Ledger.read(storage).current()) == ["a"]
+
+
+def test_a_file_that_is_overwritten_has_the_facts_of_what_was_read(
+    archive: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(archive, tmp_path / "in")
+    whole = LocalRunner.annotate_packets
+
+    def overwritten(self: LocalRunner, planned: list[Packet]) -> Iterator[stages.Row]:
+        yield from whole(self, planned)
+        (tmp_path / "in/d.mp4").write_bytes(b"other")
+
+    monkeypatch.setattr(LocalRunner, "annotate_packets", overwritten)
+    command = ["--input", str(tmp_path / "in"), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    assert main([*command, "--set", "engine=local"]) == 3
+    record = {row["video_id"]: row for row in pq.read_table(tmp_path / "out/videos.parquet").to_pylist()}["d.mp4"]
+    assert record["reason"].startswith("changed: ")
+    assert (record["status"], record["frame_width"], record["frames_decoded"]) == ("quarantined", 240, None)
+
+
+def test_what_cannot_be_extracted_later_is_listed_if_the_run_is_interrupted(
+    archive: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mp4", "d.mp4"):
+        shutil.copy(archive / name, tmp_path / name)
+    whole, calls = LocalRunner.annotate_packets, list[int]()
+
+    def interrupted(self: LocalRunner, planned: list[Packet]) -> Iterator[stages.Row]:
+        calls.append(len(planned))
+        if len(calls) == 2:
+            (tmp_path / "a.mp4").unlink()
+            yield from list(whole(self, planned))[:1]
+            raise KeyboardInterrupt
+        yield from whole(self, planned)
+
+    monkeypatch.setattr(LocalRunner, "annotate_packets", interrupted)
+    monkeypatch.setattr(packets, "_ALONE_FRAMES", 0)
+    monkeypatch.setattr(Packet, "frames", 0)
+    command = ["--input", str(tmp_path), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    assert main([*command, "--set", "engine=local"]) == 130
+    records = {row["video_id"]: row["reason"] for row in pq.read_table(tmp_path / "out/videos.parquet").to_pylist()}
+    assert records["a.mp4"].startswith("not_found: ")
+
+
+def test_a_file_is_probed_in_the_time_that_probing_may_take(
+    archive: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, storage = AnnotateConfig(limits={"stall_s": 7, "probe_s": 77}), Storage(tmp_path)
+    of_job = CacheKeys(model_set.load([checkpoint], "mean"), config)
+    inputs = with_signatures(Inputs.of([Input(str(archive / "d.mp4"), "d")]))
+    ((packet,), _) = plan_small_files(inputs, NONE, Ledger(storage).current(), of_job, 1)
+    limits: list[float | None] = []
+    resume = retry.Watchdog.resume
+
+    def recorded(self: retry.Watchdog, stall_s: float | None = None) -> None:
+        limits.append(stall_s)
+        resume(self, stall_s)
+
+    monkeypatch.setattr(retry.Watchdog, "resume", recorded)
+    AnnotatePacket(of_job, storage)(packet.to_row())
+    assert [limit for limit in limits if limit is not None] == [77, 7]
 
 
 @pytest.mark.parametrize("videos", [0, 1, 63, 64, 65, 128])

@@ -59,9 +59,9 @@ def pending(frames: Mapping[str, int], segments: Sequence[Segment] = ()) -> Pend
     return Pending(inputs, Probed.of(results).table(), keys())
 
 
-def run(runner: Any, storage: Storage, quarantined_share: float = 0.8) -> Run:
+def run(runner: Any, storage: Storage, quarantined_share: float = 0.8, inputs: int = 8) -> Run:
     """Return a run whose stages the runner replaces."""
-    cache, judge = ProbeCache(storage, AnnotateConfig()), Judge(quarantined_share)
+    cache, judge = ProbeCache(storage, AnnotateConfig()), Judge(quarantined_share, inputs)
     return Run(keys(), storage, runner, 1, JobProgress(shown=False), cache, judge)
 
 

@@ -52,7 +52,7 @@ from harness.s3_server import S3Server
 
 RUNS = ("first", "unchanged")
 _FPS, _KEY_FRAMES = 25, 50  # frames per second, and frames from one key frame to the next
-_FRAME_BYTES = 10_000  # of a frame in a file
+_FRAME_BYTES = 5_000  # of a frame in a file: 1 Mbit/s
 _PER_FOLDER = 1000  # files of a folder of the archive
 LATENCY_S = 0.02  # added to each request to S3
 _WORKERS_ON_S3 = 16
