@@ -47,7 +47,7 @@ MAX_VIDEOS = 64  # of a packet
 _BATCHES_ELSEWHERE = 1  # that an encoder in another process has while the next one is decoded
 # A small file with up to so many frames has a packet of its own if it fits in no other; with segments it would be read
 # several times. Frames of small files are estimated, and a packet takes up to `_TAKEN` times the estimate, and at least
-# this number.
+# this number, if `packet_frames` allows it.
 _ALONE_FRAMES, _TAKEN = 4000, 4
 # The last eighth of the frames, of `_PACKETS` packets at most, is in packets of a quarter of the size, so that all
 # workers are busy until the end.
@@ -187,6 +187,7 @@ class AnnotatePacket:
         """
         models, config = keys.models, keys.config
         self._keys, self._storage, self._limits = keys, storage, config.limits
+        self._max_frames = config.packet_frames
         self._probe = Probe(config, storage, guarded)
         self._decode = Decode(config, storage, models.templates, guarded)
         self._encode = _EncodeInMemory(models, storage, config.batch_size, device, embed)
@@ -207,7 +208,7 @@ class AnnotatePacket:
     def _annotate(self, packet: Packet, watch: Watchdog | Unwatched) -> PacketResult:
         encoded: dict[str, list[EncodedPart]] = defaultdict(list)
         self._encode.tables.clear()
-        taken = _Taken(max(_TAKEN * packet.frames, _ALONE_FRAMES))
+        taken = _Taken(max(_TAKEN * packet.frames, min(self._max_frames, _ALONE_FRAMES)))
         encoder_s = self._encode.embed.work_s
         for batch in self._encoded(_batches(self._parts(packet, watch, taken))):
             for part in batch.to_pylist():

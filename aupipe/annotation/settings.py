@@ -58,7 +58,7 @@ class LimitsConfig(Section):
     probe_s: float = Field(
         default=3600.0, gt=0
     )  # for reading the packets or sound of a video, until the worker is ended
-    # The job ends with exit code 1 if more than this share of its first 200 inputs is quarantined when it probes them.
+    # The job ends with exit code 1 if its first 200 results show that more than this share will be quarantined.
     quarantined_share: float = Field(default=0.8, gt=0, le=1)
     # Without any result of any worker, until the job ends with exit code 1. It exceeds the other limits, which end a
     # stalled worker. The wait for the first node is not counted.
@@ -98,7 +98,8 @@ class AnnotateConfig(Section):
     segment_s: float = Field(
         default=20.0, gt=0
     )  # long videos are split at key frames into segments of about this duration
-    packet_frames: int = Field(default=6000, ge=0)  # of short videos that are annotated as one task; 0: no packets
+    # Of short videos that are annotated as one task, about, because it is estimated for small files; 0: no packets.
+    packet_frames: int = Field(default=6000, ge=0)
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
     # auto: small jobs run in this process if no cluster is named, all others on Ray.
     engine: Literal["auto", "local", "ray"] = "auto"
