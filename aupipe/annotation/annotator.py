@@ -23,6 +23,7 @@ from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input, Inputs
+from aupipe.annotation.judge import Judge
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.packets import Packet
@@ -202,7 +203,7 @@ def _run(
                 progress.add_quarantined(changed.values())
                 state.work.drop_due()  # The ledger has their records, and an archive is large.
                 committed = Ledger.read(storage)
-                state.work.withdraw(changed, committed.current())
+                state.work.quarantine_committed(changed, committed.current())
                 committed = _withdraw(state.work, committed, storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
@@ -286,7 +287,7 @@ def _carry_out(
 ) -> tuple[int, float]:
     """Probe, extract and finalize the work that is due. Return the extracted frames and the CPU seconds spent."""
     cache = ProbeCache(storage, keys.config)
-    judge = phases.Judge(keys.config.limits.quarantined_share, len(state.inputs))
+    judge = Judge(keys.config.limits.quarantined_share, len(state.inputs))
     run = phases.Run(keys, storage, runner, state.committed.next_generation, progress, cache, judge)
     try:
         small = _probe(job, state, run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,8 +12,8 @@ from aupipe.annotation.model_set import ModelSet, SetMember
 from aupipe.models.inference import Encoder
 
 
-class Embed(Protocol):
-    """The encoders of all models, in this process or elsewhere.
+class EncodersElsewhere(Protocol):
+    """The encoders of all models in other processes.
 
     Attributes:
         work_s: seconds that they have worked.
@@ -23,23 +22,19 @@ class Embed(Protocol):
     work_s: float
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
+        """Return the embeddings, as `Encoders`."""
 
 
 class Encoders:
     """The encoders of all models on one device."""
 
     def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
-        self.work_s = 0.0
         self._batch_size = batch_size
         self._members = [(member, member.model.encoder(batch_size, device)) for member in models.members]
 
     def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the embeddings, as `Embed`."""
-        start = time.monotonic()
-        found = np.concatenate([self._embed(member, encoder, crops) for member, encoder in self._members], axis=1)
-        self.work_s += time.monotonic() - start
-        return found
+        """Return the embeddings (N, ΣE) float32 of N crops (T, 112, 112, 3) uint8, model after model."""
+        return np.concatenate([self._embed(member, encoder, crops) for member, encoder in self._members], axis=1)
 
     def _embed(self, member: SetMember, encoder: Encoder, crops: Sequence[np.ndarray]) -> np.ndarray:
         chunks = [np.zeros((0, member.model.embed_dim), np.float32)]

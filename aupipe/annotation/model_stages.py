@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from aupipe.annotation import audio_features, features, ledger, model_set
 from aupipe.annotation.audio_features import LogMelReader
 from aupipe.annotation.counts import with_counts
-from aupipe.annotation.encode import Embed, Encoders, broken_device
+from aupipe.annotation.encode import Encoders, EncodersElsewhere, broken_device
 from aupipe.annotation.events import find_events
 from aupipe.annotation.export import export
 from aupipe.annotation.extract import with_embeddings
@@ -144,10 +144,12 @@ class Encode:
     """
 
     def __init__(
-        self, models: ModelSet, storage: Storage, batch_size: int, device: str, embed: Embed | None = None
-    ) -> None:
-        """Create the stage. `embed`: encoders in other processes; None: encoders in this one, on the device."""
-        self.embed, self._fatal = embed or Encoders(models, batch_size, device), broken_device(device)
+        self, models: ModelSet, storage: Storage, batch_size: int, device: str,
+        elsewhere: EncodersElsewhere | None = None,
+    ) -> None:  # fmt: skip
+        """Create the stage. `elsewhere`: None: the encoders are in this process, on the device."""
+        self._encoders = elsewhere or Encoders(models, batch_size, device)
+        self._fatal = broken_device(device)
         self._crop_shape = (len(models.templates), CROP_SIZE_PX, CROP_SIZE_PX, 3)
         self._storage = storage
 
@@ -186,7 +188,7 @@ class Encode:
     def _embed(self, buffers: Sequence[pa.Buffer]) -> list[np.ndarray]:
         """Return the embeddings (m, ΣE) of the crops of each part."""
         crops = [np.frombuffer(buffer, np.uint8).reshape(-1, *self._crop_shape) for buffer in buffers]
-        embeddings = self.embed([crop for part in crops for crop in part])
+        embeddings = self._encoders([crop for part in crops for crop in part])
         offsets = np.cumsum([0, *map(len, crops)]).tolist()
         return [embeddings[first:last] for first, last in pairwise(offsets)]
 

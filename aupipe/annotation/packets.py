@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.encode import Embed
+from aupipe.annotation.encode import EncodersElsewhere
 from aupipe.annotation.extract import PART_CROPS
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.features import Embeddings
@@ -33,7 +33,7 @@ from aupipe.annotation.model_stages import Encode, EncodedPart, Finalize, Tables
 from aupipe.annotation.pending import Pending, PendingVideo, pending_video
 from aupipe.annotation.retry import Attempt, Unwatched, Watchdog, guard
 from aupipe.annotation.settings import LimitsConfig, content_hash
-from aupipe.annotation.stages import USUAL_FRAME_PX, Decode, DecodedPart, Probe, Row, SegmentTask
+from aupipe.annotation.stages import USUAL_FRAME_PX, Decode, DecodedPart, Probe, ProbeResult, Row, SegmentTask
 from aupipe.annotation.video_rows import LazyList
 from aupipe.annotation.work_plan import Spent
 from aupipe.faces import CROP_SIZE_PX
@@ -155,7 +155,7 @@ def plan_packets(
     edges, sizes = list[int](), list[int]()  # of packets: the first of `rows`, and the number of frames
     stop, left = 0, int(frames[rows].sum())
     at_end = min(left, limit * _PACKETS) * _LAST
-    units = unit[rows][np.diff(unit[rows], prepend=-1) != 0]
+    units = np.unique(unit[rows])
     for count, size in zip(videos[units].tolist(), together[units].tolist(), strict=True):
         room = limit if left > at_end else limit * _LAST_SIZE
         if not sizes or sizes[-1] + size > room or stop + count - edges[-1] > MAX_VIDEOS:
@@ -178,20 +178,21 @@ class AnnotatePacket:
     """The stage that annotates the videos of a packet and commits their tables. A video that fails is left out."""
 
     def __init__(
-        self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True, embed: Embed | None = None
-    ) -> None:
+        self, keys: CacheKeys, storage: Storage, device: str = "cpu", guarded: bool = True,
+        elsewhere: EncodersElsewhere | None = None,
+    ) -> None:  # fmt: skip
         """Create the stage.
 
         Args:
-            embed: encoders in other processes, which work while this one decodes; None: in this one, on the device.
+            elsewhere: encoders which work while this process decodes; None: they are in this process, on the device.
         """
         models, config = keys.models, keys.config
         self._keys, self._storage, self._limits = keys, storage, config.limits
         self._max_frames = config.packet_frames
         self._probe = Probe(config, storage, guarded)
         self._decode = Decode(config, storage, models.templates, guarded)
-        self._encode = _EncodeInMemory(models, storage, config.batch_size, device, embed)
-        self._elsewhere = embed is not None
+        self._encode = _EncodeInMemory(models, storage, config.batch_size, device, elsewhere)
+        self._elsewhere = elsewhere
         self._finalize = Finalize(models.heads, storage, config, keys.decision)
         self._attempt = guard(guarded)
 
@@ -209,7 +210,7 @@ class AnnotatePacket:
         encoded: dict[str, list[EncodedPart]] = defaultdict(list)
         self._encode.tables.clear()
         taken = _Taken(max(_TAKEN * packet.frames, min(self._max_frames, _ALONE_FRAMES)))
-        encoder_s = self._encode.embed.work_s
+        encoder_s = self._encoder_s
         for batch in self._encoded(_batches(self._parts(packet, watch, taken))):
             for part in batch.to_pylist():
                 encoded[part["video_id"]].append(EncodedPart.from_row(part))
@@ -244,12 +245,15 @@ class AnnotatePacket:
             stages.update(part.stages)
         frames = sum(part.frames for part in every)
         done = {record.video_id for record, _ in taken.videos if record.video_id not in reasons}
-        encoder_s = self._encode.embed.work_s - encoder_s if self._elsewhere else 0.0
-        left = [row for video_id, row in taken.results.items() if video_id not in done]
+        left = [result.to_row() for video_id, result in taken.results.items() if video_id not in done]
         return PacketResult(
             packet.pending.ids.to_pylist(), frames, reasons, spent, dict(stages), not packet.pending.is_probed.all(),
-            packet.frames, taken.unread, left, taken.twins, encoder_s,
+            packet.frames, taken.unread, left, taken.twins, self._encoder_s - encoder_s,
         )  # fmt: skip
+
+    @property
+    def _encoder_s(self) -> float:
+        return self._elsewhere.work_s if self._elsewhere else 0.0
 
     def _encoded(self, batches: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Encode the batches. If that happens elsewhere, the next one is decoded meanwhile."""
@@ -289,7 +293,7 @@ class AnnotatePacket:
         if result.record is None:
             taken.unread[video.video_id] = result.reason
             return None
-        taken.results[video.video_id] = result.to_row()
+        taken.results[video.video_id] = result
         first = taken.sources.setdefault(result.record.source_hash, video.video_id)
         frame_px = (result.record.frame_width or 0) * (result.record.frame_height or 0)
         frames = max(1, result.record.frames_expected or 0)
@@ -297,7 +301,7 @@ class AnnotatePacket:
             taken.twins[video.video_id] = first
         elif frames <= taken.room and frame_px <= USUAL_FRAME_PX:
             taken.room -= frames
-            return pending_video(video.signature or "", result, self._keys)
+            return pending_video(video, result, self._keys)
         return None
 
 
@@ -315,7 +319,7 @@ class _Taken:
 
     room: int
     videos: list[PendingVideo] = field(default_factory=list)
-    results: dict[str, Row] = field(default_factory=dict)
+    results: dict[str, ProbeResult] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     twins: dict[str, str] = field(default_factory=dict)
@@ -324,8 +328,10 @@ class _Taken:
 class _EncodeInMemory(Encode):
     """`Encode`, with the features in memory: `tables` has those of each segment by its key, in order."""
 
-    def __init__(self, models: ModelSet, storage: Storage, batch_size: int, device: str, embed: Embed | None) -> None:
-        super().__init__(models, storage, batch_size, device, embed)
+    def __init__(
+        self, models: ModelSet, storage: Storage, batch_size: int, device: str, elsewhere: EncodersElsewhere | None
+    ) -> None:
+        super().__init__(models, storage, batch_size, device, elsewhere)
         self.tables: dict[str, list[pa.Table]] = defaultdict(list)
 
     def _keep(self, part: DecodedPart, rows: pa.Table) -> None:

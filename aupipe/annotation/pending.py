@@ -112,20 +112,28 @@ class Pending(VideoRows[PendingVideo]):
             self._records.pop(video_id, None)
 
     def _pending(self, video: Input, result: ProbeResult) -> PendingVideo:
-        signature = video.signature or ""
         if result.record is None:
-            record = VideoRecord(redact(video.uri), video.video_id, stat_signature=signature)
+            record = VideoRecord(redact(video.uri), video.video_id, stat_signature=video.signature or "")
             return self._records.get(video.video_id, record), []
-        record, segments = pending_video(signature, result, self._keys)
+        record, segments = pending_video(video, result, self._keys)
         return self._records.get(video.video_id, record), segments
 
 
-def pending_video(signature: str, result: ProbeResult, keys: CacheKeys) -> PendingVideo:
-    """Return the record of a probed video whose extraction is due, and its segments with their keys."""
+def record_of(video: Input, result: ProbeResult) -> VideoRecord:
+    """Return the record of a probed video.
+
+    Raises:
+        AupipeError: it has none.
+    """
     if result.record is None:
-        raise AupipeError(f"{result.video_id}: no record; fix: run the same command again")
+        raise AupipeError(f"{video.video_id}: no record; fix: run the same command again")
+    return replace(result.record, stat_signature=video.signature or "")
+
+
+def pending_video(video: Input, result: ProbeResult, keys: CacheKeys) -> PendingVideo:
+    """Return the record of a probed video whose extraction is due, and its segments with their keys."""
     record = replace(
-        result.record, stat_signature=signature, head_key=keys.head_key, decide_key=keys.decide_key, attempts=1,
+        record_of(video, result), head_key=keys.head_key, decide_key=keys.decide_key, attempts=1,
         model_sha256=keys.models.sha256,
     )  # fmt: skip
     source_hash = record.source_hash

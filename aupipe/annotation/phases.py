@@ -13,6 +13,7 @@ from aupipe.annotation import audio_features, features
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Inputs
+from aupipe.annotation.judge import Judge
 from aupipe.annotation.ledger import Committed, Ledger
 from aupipe.annotation.model_stages import AudioResult, AudioTask, EncodedPart, ExportTask, Group, VideosResult
 from aupipe.annotation.packets import Packet, PacketResult, plan_packets
@@ -31,7 +32,6 @@ from aupipe.storage import Storage
 
 GROUP_VIDEOS = 64  # videos finalized together, at most
 _PROBED_TOGETHER = 100_000  # inputs at most, whose requests are in memory
-_JUDGED_INPUTS = 200  # the first ones, of which `limits.quarantined_share` is the maximum that may be quarantined
 
 
 @dataclass(frozen=True)
@@ -60,37 +60,6 @@ def count_work(run: Run, work: WorkList, job: AnnotateJob) -> None:
     run.progress.expect_videos(
         len(work.extract) + len(work.decide), int(frames[is_probed].sum()), int(frames[~is_probed].sum())
     )
-
-
-class Judge:
-    """A check of the first results, because a wrong setting or a missing right concerns all inputs."""
-
-    def __init__(self, max_share: float, inputs: int) -> None:
-        """Create the check. `max_share`: of the inputs of the job that may be quarantined."""
-        self._max_share, self._inputs = max_share, inputs
-        self._due = self._seen = self._bad = self._bad_before = 0
-        self._example = ""
-
-    def begin(self, due: int) -> None:
-        """Begin with so many further inputs. Their first results stand for all of them."""
-        self._bad_before += self._bad
-        self._due, self._seen, self._bad = due, 0, 0
-
-    def add(self, reason: str) -> None:
-        """Add the result of probing an input. `reason`: why it cannot be annotated; "" if it can.
-
-        Raises:
-            AupipeError: too many inputs will be quarantined, if the others are like the first ones.
-        """
-        self._seen += 1
-        self._bad += bool(reason)
-        self._example = reason or self._example
-        expected = self._bad_before + self._due * self._bad / self._seen
-        if self._seen == _JUDGED_INPUTS and expected > self._max_share * self._inputs:
-            raise AupipeError(
-                f"{self._bad} of the first {_JUDGED_INPUTS} inputs are quarantined, for example "
-                f"{self._example}; fix: check the inputs, or allow it with --set limits.quarantined_share=1"
-            )
 
 
 def extract_and_finalize(

@@ -24,7 +24,7 @@ _FIELDS = (
     "fingerprint", "source_hash", "losses", "frames_expected", "duration_s", "rotation", "variable_frame_rate",
     "frame_width", "frame_height", "pixel_aspect", "hdr", "track", "tracks", "clock_restarts", "remark",
 )  # fmt: skip
-SEGMENT = pa.struct([
+_SEGMENT = pa.struct([
     ("number", pa.int32()), ("write_start", pa.int32()), ("write_stop", pa.int32()), ("sampled_frames", pa.binary()),
     ("expected", pa.int32()), ("exact", pa.bool_()), ("first", pa.int32()), ("first_pts", pa.int64()),
     ("last_pts", pa.int64()), ("seek_pts", pa.list_(pa.int64())), ("track", pa.int32()), ("assume_fps", pa.float64()),
@@ -32,7 +32,7 @@ SEGMENT = pa.struct([
 ])  # fmt: skip
 SCHEMA = pa.schema([
     ("video_id", pa.string()), ("reason", record_columns.REPEATED_TEXT),
-    *(RECORDS.field(name) for name in _FIELDS), ("segments", pa.list_(SEGMENT)),
+    *(RECORDS.field(name) for name in _FIELDS), ("segments", pa.list_(_SEGMENT)),
 ])  # fmt: skip
 
 
@@ -87,13 +87,10 @@ def estimates(ids: pa.Array, frames: np.ndarray) -> pa.Table:
     """Return a table of `SCHEMA` of small files with about so many frames (n,) each. It has neither fingerprints nor
     reasons.
     """
-    known = {
-        "video_id": ids,
-        "frames_expected": pa.array(frames, SCHEMA.field("frames_expected").type),
-        "segments": pa.ListArray.from_arrays(np.zeros(len(ids) + 1, np.int32), pa.array([], SEGMENT)),
-    }
-    columns = [known[each.name] if each.name in known else pa.nulls(len(ids), each.type) for each in SCHEMA]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    segments = pa.ListArray.from_arrays(np.zeros(len(ids) + 1, np.int32), pa.array([], _SEGMENT))
+    expected = pa.array(frames, SCHEMA.field("frames_expected").type)
+    known = pa.table({"video_id": ids, "frames_expected": expected, "segments": segments})
+    return pa.concat_tables([SCHEMA.empty_table(), known], promote_options="default")
 
 
 def to_row(result: ProbeResult) -> dict[str, Any]:

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Committed, Ledger
-from aupipe.annotation.pending import Pending, pending_video
+from aupipe.annotation.pending import Pending, pending_video, record_of
 from aupipe.annotation.probed import Probed, to_results
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import first_equal, mask, one_piece, rows_of, take_rows
-from aupipe.errors import AupipeError, ConfigError, redact
+from aupipe.errors import ConfigError, redact
 
 _ROW_BYTES = 100  # of one face in one frame without its embedding, about
 
@@ -69,7 +69,7 @@ class WorkList:
                 self.quarantined[result.video_id] = _duplicate(video, result, twins[result.video_id])
                 continue
             if result.video_id in failed:
-                self.extract.change(pending_video(video.signature or "", result, keys)[0])
+                self.extract.change(pending_video(video, result, keys)[0])
             else:
                 due.append(result)
         return due
@@ -115,7 +115,7 @@ class WorkList:
         self.quarantined |= other.quarantined
         self.work_s += other.work_s
 
-    def withdraw(self, reasons: Mapping[str, str], committed: Committed) -> None:
+    def quarantine_committed(self, reasons: Mapping[str, str], committed: Committed) -> None:
         """Quarantine videos whose rows are committed, without the counts of their rows."""
         for video_id in filter(committed.__contains__, reasons):
             record, _ = committed[video_id]
@@ -325,15 +325,9 @@ class _Probed:
 _COMPARED = ["uri", "stat_signature", "fingerprint", "source_hash", "head_key"]
 
 
-def _record_of(video: Input, result: ProbeResult) -> VideoRecord:
-    if result.record is None:
-        raise AupipeError(f"{video.video_id}: no record; fix: run the same command again")
-    return replace(result.record, stat_signature=video.signature or "")
-
-
 def _duplicate(video: Input, result: ProbeResult, first: str) -> VideoRecord:
     return replace(
-        _record_of(video, result), status="duplicate", duplicate_of=first, reason=f"duplicate: same bytes as {first}"
+        record_of(video, result), status="duplicate", duplicate_of=first, reason=f"duplicate: same bytes as {first}"
     )
 
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.data.exceptions import ExecutionTimeoutError
-from ray.exceptions import RayTaskError
 from ray.util.metrics import Counter
 
 from aupipe.annotation import model_stages, packets
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.encode import Encoders, broken_device, set_torch_threads
-from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.encode import set_torch_threads
 from aupipe.annotation.model_stages import PARTS_PER_BATCH, Export, Group
 from aupipe.annotation.packets import Packet, PacketResult
 from aupipe.annotation.postprocess import Decision
@@ -32,6 +27,7 @@ from aupipe.annotation.settings import AnnotateConfig
 from aupipe.annotation.stages import Decode, Probe, ProbePacket, Row, SegmentTask
 from aupipe.errors import ConfigError, EnvironmentFailure, one_line
 from aupipe.models import default_models
+from aupipe.pipelines.encoder_actors import EncoderActors, started
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
 from aupipe.pipelines.session import (
@@ -44,8 +40,6 @@ from aupipe.pipelines.session import (
     session,
 )
 from aupipe.storage import TRANSIENT, Storage
-
-logger = logging.getLogger(__name__)
 
 # Reading an input may fail while storage is away: work is retried after 1, 2, 4 … 32 s. All else stops the job.
 _RETRIES = 8
@@ -68,8 +62,6 @@ PROBES_PER_TASK, _PROBE_S = 64, 5.0
 _TASKS_PER_ACTOR = 2
 # Frames at most that the driver finalizes itself, because a new process takes as long to start.
 FINALIZED_HERE = 30_000
-# Times that crops are given to an encoder which died: a node was lost, or they break the device, which costs a video.
-_ENCODER_RETRIES = 3
 _TASKS_PER_WORKER = 1000  # then a decoding process is replaced, because libraries leak
 
 
@@ -113,46 +105,9 @@ class AnnotatePacket(packets.AnnotatePacket):
         self, models: ray.ObjectRef, storage: Storage, config: AnnotateConfig, encoders: Sequence[ActorHandle]
     ) -> None:
         keys = CacheKeys(ray.get(models), config)
-        embed = _EmbedElsewhere(encoders, keys.models.embed_dim) if encoders else None
-        super().__init__(keys, storage, embed=embed)
+        elsewhere = EncoderActors(encoders, keys.models.embed_dim) if encoders else None
+        super().__init__(keys, storage, elsewhere=elsewhere)
         set_torch_threads(1)
-
-
-class _EncoderActor:
-    """The encoders of packets in an actor with a GPU or a CPU. If the device fails, the actor is started again."""
-
-    def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
-        self._encoders, self._fatal = Encoders(models, batch_size, device), broken_device(device)
-        set_torch_threads(1)
-
-    def embed(self, crops: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the embeddings (n, ΣE) of crops (n, T, 112, 112, 3), and the seconds that they took."""
-        before = self._encoders.work_s
-        try:
-            return self._encoders(list(crops)), self._encoders.work_s - before
-        except self._fatal:
-            logger.exception("the device failed; this encoder is started again")
-            os._exit(1)  # `exit_actor` would be an end that Ray takes for intended
-
-
-class _EmbedElsewhere:
-    """`Embed` by actors in turn, beginning with another one in each process."""
-
-    def __init__(self, actors: Sequence[ActorHandle], embed_dim: int) -> None:
-        self.work_s = 0.0
-        self._actors, self._number, self._embed_dim = actors, os.getpid(), embed_dim
-
-    def __call__(self, crops: Sequence[np.ndarray]) -> np.ndarray:
-        if not crops:
-            return np.zeros((0, self._embed_dim), np.float32)
-        self._number += 1
-        actor = self._actors[self._number % len(self._actors)]
-        try:
-            embeddings, work_s = ray.get(actor.embed.remote(np.stack(crops)))
-        except RayTaskError as error:  # Its text is a traceback; the cause is what a reason names.
-            raise error.cause from error
-        self.work_s += work_s
-        return embeddings
 
 
 @dataclass(frozen=True)
@@ -200,24 +155,10 @@ class RayRunner:
             yield from _counted(self._watched("probe", probed), "probe", len(rows))
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
-        with self._packet_encoders() as encoders:
-            yield from self._annotated(packets, encoders)
-
-    @contextmanager
-    def _packet_encoders(self) -> Iterator[list[ActorHandle]]:
-        """Start the encoders of packets; none if those who decode run the models."""
+        options = self._encoder_resources | {"runtime_env": {"env_vars": RETAIN_MEMORY_ENV}}
         config = self.keys.config
-        actor = ray.remote(_EncoderActor).options(
-            **self._encoder_resources, max_restarts=-1, max_task_retries=_ENCODER_RETRIES,
-            runtime_env={"env_vars": RETAIN_MEMORY_ENV},
-        )  # fmt: skip
-        device = device_of(config.resources)
-        actors = [actor.remote(self.models, config.batch_size, device) for _ in range(self.encoders)]
-        try:
-            yield actors
-        finally:
-            for each in actors:
-                ray.kill(each)
+        with started(self.encoders, options, self.models, config.batch_size, device_of(config.resources)) as encoders:
+            yield from self._annotated(packets, encoders)
 
     @property
     def _encoder_resources(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from aupipe.annotation import annotator, model_set, phases, stages
+from aupipe.annotation import annotator, judge, model_set, phases, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probed import Probed
@@ -101,7 +101,7 @@ def test_a_lost_segment_whose_file_is_gone_costs_the_video(video: Input, tmp_pat
 def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
     bad: int, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(phases, "_JUDGED_INPUTS", 5)
+    monkeypatch.setattr(judge, "_JUDGED_INPUTS", 5)
     inputs = Inputs.of(Input(f"{number}.mp4", str(number), signature="") for number in range(8))
     results = Probed()
 
@@ -130,32 +130,32 @@ def test_a_job_stops_when_most_of_its_first_inputs_are_bad(
     ],
 )
 def test_inputs_that_are_probed_first_are_no_sample_of_the_others(before: int, good: int, stops: bool) -> None:
-    judge = phases.Judge(0.84, before + good)
-    judge.begin(before)
+    of_job = judge.Judge(0.84, before + good)
+    of_job.begin(before)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "_JUDGED_INPUTS", 5)
+        patch.setattr(judge, "_JUDGED_INPUTS", 5)
         with pytest.raises(AupipeError) if stops else nullcontext():
             for _ in range(before):
-                judge.add("empty: no bytes")
+                of_job.add("empty: no bytes")
         if not stops:
-            judge.begin(good)
+            of_job.begin(good)
             for _ in range(good):
-                judge.add("")
+                of_job.add("")
 
 
 def test_inputs_of_both_kinds_are_judged_together() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "_JUDGED_INPUTS", 5)
-        judge = phases.Judge(0.8, 20)
-        judge.begin(8)
+        patch.setattr(judge, "_JUDGED_INPUTS", 5)
+        of_job = judge.Judge(0.8, 20)
+        of_job.begin(8)
         for _ in range(8):
-            judge.add("not_found: x")
-        judge.begin(12)
-        judge.add("")
+            of_job.add("not_found: x")
+        of_job.begin(12)
+        of_job.add("")
         for _ in range(3):
-            judge.add("not_found: y")
+            of_job.add("not_found: y")
         with pytest.raises(AupipeError, match=r"^4 of the first 5 inputs are quarantined, for example not_found: y"):
-            judge.add("not_found: y")  # 8 + 12 · 4/5 of 20
+            of_job.add("not_found: y")  # 8 + 12 · 4/5 of 20
 
 
 def test_sigterm_interrupts_as_ctrl_c() -> None:

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
+from aupipe.annotation.judge import Judge
 from aupipe.annotation.ledger import Committed
 from aupipe.annotation.pending import Pending
-from aupipe.annotation.phases import Judge, Run
+from aupipe.annotation.phases import Run
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.probed import Probed
 from aupipe.annotation.progress import JobProgress

@@ -294,7 +294,7 @@ class Workers:
         packet = Packet.from_row(row, self._keys)
         with retry.attempt(self._storage, packet.key, self._keys.config.limits, 60.0):
             videos = [
-                known or pending_video(video.signature or "", self._probed(video), self._keys)
+                known or pending_video(video, self._probed(video), self._keys)
                 for video, known in packet.pending.sources()
             ]
             records = [self._done(record) for record, _ in videos]

@@ -13,11 +13,11 @@ import torch
 
 from aupipe.annotation.model_set import ModelSet
 from aupipe.commands.annotate import main
-from aupipe.pipelines import annotate
+from aupipe.pipelines import encoder_actors
 from harness.clips import scene, write_clip
 
 
-class FailsOnce(annotate._EncoderActor):
+class FailsOnce(encoder_actors.EncoderActor):
     """An encoder whose device fails at its first call."""
 
     mark = ""
@@ -27,8 +27,6 @@ class FailsOnce(annotate._EncoderActor):
         self._fatal = (torch.AcceleratorError,)
         if not Path(self.mark).exists():
             self._encoders = self  # type: ignore[assignment]
-
-    work_s = 0.0
 
     def __call__(self, crops: list[np.ndarray]) -> np.ndarray:
         Path(self.mark).touch()
@@ -46,7 +44,7 @@ def test_encoders_of_packets(
     if fails:
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Workers cannot import tests.
         monkeypatch.setattr(FailsOnce, "mark", str(tmp_path / "mark"))
-        monkeypatch.setattr(annotate, "_EncoderActor", FailsOnce)
+        monkeypatch.setattr(encoder_actors, "EncoderActor", FailsOnce)
     encoders = ["--workers", "1", "--set", "engine=ray", "--set", "encoders=1"]
     assert main([*command, f"{tmp_path}/elsewhere", *encoders]) == 0
     assert main([*command, f"{tmp_path}/here", "--set", "engine=local"]) == 0
