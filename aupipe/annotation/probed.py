@@ -90,7 +90,8 @@ def estimates(ids: pa.Array, frames: np.ndarray) -> pa.Table:
     segments = pa.ListArray.from_arrays(np.zeros(len(ids) + 1, np.int32), pa.array([], _SEGMENT))
     expected = pa.array(frames, SCHEMA.field("frames_expected").type)
     known = pa.table({"video_id": ids, "frames_expected": expected, "segments": segments})
-    return pa.concat_tables([SCHEMA.empty_table(), known], promote_options="default")
+    table = pa.concat_tables([SCHEMA.empty_table(), known], promote_options="default")
+    return table.combine_chunks()  # Otherwise each packet combines all rows again.
 
 
 def to_row(result: ProbeResult) -> dict[str, Any]:
