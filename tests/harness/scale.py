@@ -53,6 +53,7 @@ from harness.s3_server import S3Server
 RUNS = ("first", "unchanged")
 _FPS, _KEY_FRAMES = 25, 50  # frames per second, and frames from one key frame to the next
 _FRAME_BYTES = 5_000  # of a frame in a file: 1 Mbit/s
+_SIZE_STEP = 7919  # bytes from the size of one file to that of the next one
 _PER_FOLDER = 1000  # files of a folder of the archive
 LATENCY_S = 0.02  # added to each request to S3
 _WORKERS_ON_S3 = 16
@@ -103,9 +104,10 @@ def _durations_s(seconds: float, minutes: float) -> dict[str, float]:
 
 
 def _size_bytes(name: str, durations_s: dict[str, float]) -> int:
-    """Return the size of a file of the archive. All files of a kind have different sizes."""
+    """Return the size of a file of the archive. Sizes of a kind differ by up to a half, however many files it has."""
     kind, _, file = name.split("/")[-3:]
-    return round(durations_s[kind] * _FPS * _FRAME_BYTES) + int(file.partition(".")[0])
+    usual = round(durations_s[kind] * _FPS * _FRAME_BYTES)
+    return usual + int(file.partition(".")[0]) * _SIZE_STEP % max(1, usual // 2)
 
 
 def write_archive(root: str, kinds: dict[str, int], durations_s: dict[str, float], server: S3Server | None) -> int:
