@@ -46,7 +46,7 @@ from aupipe.errors import AupipeError, ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.media.probe import VideoInfo
 from aupipe.models import default_models
-from aupipe.storage import Storage
+from aupipe.storage import Storage, objects_below
 from harness.proxy import Proxy, proxying
 from harness.s3_server import S3Server
 
@@ -117,8 +117,7 @@ def write_archive(root: str, kinds: dict[str, int], durations_s: dict[str, float
         for kind, count in kinds.items() for number in range(count)
     ]  # fmt: skip
     if server is not None:
-        for first in range(0, len(names), _PER_FOLDER):
-            server.files.pipe({f"{root}/{name}": b"1" for name in names[first : first + _PER_FOLDER]})
+        server.write_small(f"{root.removeprefix('s3://')}/{name}" for name in names)
         return len(names)
     for folder in {os.path.dirname(name) for name in names}:
         os.makedirs(f"{root}/{folder}")
@@ -155,10 +154,11 @@ def _annotate_unsynced(inputs: str, out: str, seconds: float, minutes: float, *o
     """Annotate as `annotate_unread`, without waiting for the disk, and without a watchdog, because nothing stalls."""
     durations_s = _durations_s(seconds, minutes)
 
-    def with_size(info: dict[str, Any]) -> str:
-        return f"{_size_bytes(info['name'], durations_s)}:{info['ETag']}"
+    def with_sizes(*arguments: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        for path, info in objects_below(*arguments):
+            yield path, info | {"size": _size_bytes(path, durations_s)}
 
-    listing = patch.object(input_search, "signature_in", new=with_size)
+    listing = patch.object(input_search, "objects_below", new=with_sizes)
     with patch("os.fsync", new=lambda file: None), patch.object(retry, "Watchdog", new=_Unwatched), listing:
         annotate_unread(inputs, out, seconds, minutes, *others)
 

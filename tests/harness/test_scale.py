@@ -39,6 +39,15 @@ def test_all_files_are_annotated_and_then_unchanged(clips: int, videos: int, tmp
     assert table["frames_decoded"].to_pylist() == [225] * clips + [7500] * videos
 
 
+def test_an_archive_on_s3() -> None:
+    lines = list(scale.measure(5, 2.0, 1, minutes=5, remote=True))
+    phases = {line["phase"] for line in lines if "phase" in line}
+    assert {"probe", "annotate", "extract", "finalize"} <= phases  # Sizes are those of videos.
+    first, unchanged = (line for line in lines if "phase" not in line)
+    assert first["files"] == unchanged["files"] == 6
+    assert 0 < unchanged["requests_per_file"] < first["requests_per_file"]
+
+
 def test_no_files_are_an_error() -> None:
     with pytest.raises(ConfigError, match="no file"):
         list(scale.measure(0, 30.0, 0, minutes=1, remote=False))
