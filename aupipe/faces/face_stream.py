@@ -11,6 +11,7 @@ import numpy as np
 
 from aupipe.faces.align import match_detections, smooth_landmarks
 from aupipe.faces.appearance import Appearance, appearance, is_unchanged, same_person
+from aupipe.faces.cross_fade import CrossFades, FadingFace
 from aupipe.faces.detect import Detections, Detector
 from aupipe.faces.search import FaceSearch
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
@@ -53,6 +54,7 @@ class _Look:
 
     image: np.ndarray
     box: np.ndarray
+    fading: FadingFace
 
     @cached_property
     def appearance(self) -> Appearance:
@@ -75,14 +77,15 @@ def detect_stream(
     """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are available.
 
     The result for a frame depends only on the detections of this frame, of the `radius` frames on each side and, for
-    `resumes`, of the frames at most `tracking.max_gap_s` before it. Detections depend on the cell of the frame, as
-    `FaceSearch` describes.
+    `resumes` and cross-fades, of the frames at most `tracking.max_gap_s` before it. Detections depend on the cell of
+    the frame, as `FaceSearch` describes.
 
     Args:
         tracking: the longest gap and step; None: `resumes` is not computed and stays empty.
         search_every: `SearchConfig.every`; 1: all frames are searched as a whole.
     """
     search = FaceSearch(detector, search_every)
+    fades = CrossFades(tracking.max_gap_s if tracking else 0.0)
     window: deque[FrameFaces] = deque(maxlen=2 * radius + 1)
     ended: list[_Ended] = []
     last: FrameFaces | None = None
@@ -93,15 +96,17 @@ def detect_stream(
         now = None if frame.image is None else thumbnail(frame.image)
         cut = frame.restart or (before is not None and now is not None and is_cut(before, now))
         faces = search.faces(frame, cut)
-        looks = [] if frame.image is None else [_Look(frame.image, box) for box in faces.boxes]
+        fades.add(frame, cut)
+        looks = [] if frame.image is None else [_Look(frame.image, box, FadingFace(box)) for box in faces.boxes]
         links = np.full(len(faces), -1)
         if cut:
             ended = []
         elif last is not None:
             links = match_detections(_in_pixels_of(frame, last), faces)
             for face in np.flatnonzero(links >= 0):
-                # Overlap is not identity: a tile of a video call may switch to another person between two frames.
-                if not looks[face].continues(last_looks[links[face]]):
+                # Overlap is not identity: a tile of a video call may switch to another person, at once or gradually.
+                look, look_before = looks[face], last_looks[links[face]]
+                if fades.begins(look.fading, look_before.fading) or not look.continues(look_before):
                     links[face] = -1
             if tracking is not None:
                 gone = sorted({*range(len(last.faces))} - {*links.tolist()})
@@ -110,8 +115,10 @@ def detect_stream(
                 ]
                 ended = [each for each in ended if 0 <= _gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(
-            _resumes(ended, frame, looks[face], tracking) if links[face] < 0 and tracking else ()
-            for face in range(len(faces))
+            _resumes(ended, frame, look, tracking)
+            if links[face] < 0 and tracking and not fades.is_active(look.fading)
+            else ()
+            for face, look in enumerate(looks)
         )
         last, last_looks = FrameFaces(frame, faces, links, cut, resumes), looks
         window.append(last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -22,7 +23,7 @@ from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame, Span, frames
 from aupipe.media.probe import probe
 from harness.clips import write_clip
-from harness.people import Layout, call, faults, gallery, person_at
+from harness.people import Layout, call, faults, gallery, person_at, textured
 
 pytestmark = pytest.mark.unit
 TRACKING = TrackingConfig()
@@ -69,6 +70,32 @@ def test_two_swap_places_and_the_speaker_changes_in_one_box(detector: Detector, 
     a, b, c, d = range(seed, seed + 4)
     before, after = {(0, 0): a, (1, 0): b, (2, 0): c}, {(0, 0): b, (1, 0): a, (2, 0): d}
     assert check([before] * 8 + [after] * 8, detector, (3, 1), step) == 6
+
+
+@pytest.mark.parametrize("length", [2, 4, 8])
+@pytest.mark.parametrize("seed", [0, 9])
+def test_a_person_who_fades_to_another_one(detector: Detector, length: int, seed: int) -> None:
+    people, others = list(range(seed, seed + 6)), list(range(seed + 6, seed + 12))
+    frames = 13 + length + 13
+    shares = [min(max((number - 12) / length, 0), 1) for number in range(frames)]
+    before, after = (textured(call([gallery(each)] * frames, GRID), seed=each[0]) for each in (people, others))
+    images = [cv2.addWeighted(a, 1 - b, c, b, 0) for a, b, c in zip(before, shares, after, strict=True)]
+    layouts = [gallery(people if share < 0.5 else others) for share in shares]
+    rows = [row for row in rows_of(images, detector) if shares[row["frame"]] in (0, 1)]
+    assert len(rows) >= 0.85 * 6 * 26
+    assert faults(layouts, rows) == (0, 0)
+
+
+@pytest.mark.parametrize("period", [24, 40])
+def test_a_mouth_that_opens_is_no_fade(detector: Detector, period: int) -> None:
+    images = textured(call([gallery(range(6))] * 41, GRID), seed=0)
+    for number, image in enumerate(images):
+        size = (14, round(1 + 6 * (1 - np.cos(2 * np.pi * number / period))))
+        for column, row in gallery(range(6)):
+            cv2.ellipse(image, (column * 168 + 84, row * 160 + 112), size, 0, 0, 360, (60, 20, 25), -1, cv2.LINE_AA)
+    rows = rows_of(images, detector)
+    assert len(rows) >= 0.85 * 6 * 41
+    assert faults([gallery(range(6))] * 41, rows) == (0, 0)
 
 
 def test_another_grid_of_smaller_tiles(detector: Detector) -> None:

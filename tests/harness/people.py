@@ -76,6 +76,14 @@ def call(
     return pictures
 
 
+def textured(pictures: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Return pictures with a random texture, because real skin, hair and walls are not of one color each."""
+    noise = np.random.default_rng(seed).normal(size=pictures[0].shape).astype(np.float32)
+    texture = cv2.GaussianBlur(noise, (0, 0), 5)
+    texture *= 20 / texture.std()
+    return [np.clip(picture + texture, 0, 255).astype(np.uint8) for picture in pictures]
+
+
 def gallery(people: Sequence[int], columns: int = 3) -> dict[Place, int]:
     """Return a layout of people in reading order."""
     return {(place % columns, place // columns): person for place, person in enumerate(people)}

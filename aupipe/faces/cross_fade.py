@@ -1,0 +1,162 @@
+"""Cross-fades from one picture of a face to another, in which no two neighboring frames differ enough for a new person.
+
+In a cross-fade the middle one of three equally spaced pictures of a place is about the mean of the outer ones, and
+they differ everywhere, not only where a mouth opens or an edge moves. Nearly all fades of up to 8 frames are found, and
+about half of those of a second, because no two pictures of half a second differ much there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from aupipe.faces.shot_boundaries import every
+from aupipe.faces.track import ASSUMED_FRAME_S
+from aupipe.media.frames import Frame
+
+_STEPS = (1, 2, 4, 6, 12)  # frames from one picture of three to the next
+_SIDE_PX = 320  # frames are kept with a longer side of less than twice this
+_GRID = 12  # samples of a box per axis, each the mean of about 2×2 pixels
+# The more alike the outer pictures are, the straighter the change between them must be. Straightness is the cosine of
+# the changes to and from the middle picture.
+_CORRELATIONS, _MIN_STRAIGHTNESS = (0.8, 0.9, 0.97), (0.85, 0.93, 0.99)
+_MIN_EVENNESS = 0.4  # ratio of the sizes of these changes
+_MIN_CHANGE = 8.0  # gray levels from the first to the last picture
+# Least share of the box that changes by half of the mean change. A mouth that opens or an edge that moves changes less.
+_MIN_SPREAD = 0.5
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A frame, reduced by the whole factor `step`."""
+
+    time_s: float
+    image: np.ndarray
+    step: int
+
+
+class FadingFace:
+    """A face of a frame.
+
+    Attributes:
+        boxes: of the same face in this and the frames before, newest last, each (4,).
+        faded_s: the last time at which it was fading.
+    """
+
+    def __init__(self, box: np.ndarray) -> None:
+        self.boxes = [box]
+        self.faded_s = -math.inf
+
+
+class CrossFades:
+    """The cross-fades in one stream of frames, which are added in order.
+
+    The results for a frame depend on the frames at most `max_s` before.
+    """
+
+    def __init__(self, max_s: float) -> None:
+        # A fade is found from frames of half of this time, and begins if there was none in the other half.
+        self._reach_s = max_s / 2
+        self._kept: deque[_Kept] = deque(maxlen=2 * _STEPS[-1] + 1)
+
+    def add(self, frame: Frame, cut: bool) -> None:
+        """Add the next frame. A fade does not reach across a shot cut, a lost frame or another frame size."""
+        if frame.image is None:
+            self._kept.clear()
+            return
+        step = max(1, max(frame.image.shape[:2]) // _SIDE_PX)
+        image = every(frame.image, step) if step > 1 else frame.image
+        if cut or (self._kept and self._kept[-1].image.shape != image.shape):
+            self._kept.clear()
+        self._kept.append(_Kept(frame.index * ASSUMED_FRAME_S if frame.time_s is None else frame.time_s, image, step))
+
+    def begins(self, face: FadingFace, before: FadingFace) -> bool:
+        """Return whether a face begins to fade to another one at the last frame, so that it has another id from now on.
+
+        Args:
+            before: the face at the frame before; `face` gets its boxes.
+        """
+        face.boxes = [*before.boxes[-2 * _STEPS[-1] :], *face.boxes]
+        face.faded_s = before.faded_s
+        return self.is_active(face) and face.faded_s - before.faded_s > self._reach_s
+
+    def is_active(self, face: FadingFace) -> bool:
+        """Return whether a face fades to another one at the last frame."""
+        if not self._is_active(face.boxes):
+            return False
+        face.faded_s = self._kept[-1].time_s
+        return True
+
+    def _is_active(self, boxes: list[np.ndarray]) -> bool:
+        last = len(self._kept) - 1
+        steps = [step for step in _STEPS if last >= 2 * step and self._is_near(last - 2 * step, last)]
+        if not steps:
+            return False
+        box = boxes[-1]
+        now = _samples(self._kept[last], box)
+
+        def change(step: int) -> float:
+            """Return the correlation with the face two steps before, at its own place, because a face may move."""
+            before = boxes[max(len(boxes) - 1 - 2 * step, 0)]
+            return _correlation(_samples(self._kept[last - 2 * step], before), now)
+
+        # Most faces have hardly changed, and need no further comparison.
+        if change(steps[-1]) > _CORRELATIONS[-1]:
+            return False
+        return any(
+            _is_fading(
+                _samples(self._kept[last - 2 * step], box), _samples(self._kept[last - step], box), now, change(step)
+            )
+            for step in steps
+        )
+
+    def _is_near(self, first: int, last: int) -> bool:
+        return self._kept[last].time_s - self._kept[first].time_s <= self._reach_s
+
+
+def _is_fading(before: np.ndarray, middle: np.ndarray, now: np.ndarray, correlation: float) -> bool:
+    """Return whether the middle one of three samples (N,) of a place is about the mean of the others, which differ.
+
+    Args:
+        correlation: of the face before and now.
+    """
+    correlation = max(correlation, _correlation(before, now))
+    if correlation > _CORRELATIONS[-1] or _norm(now - before) < _MIN_CHANGE * np.sqrt(len(now)):
+        return False
+    first, second = middle - before, now - middle
+    sizes = sorted((_norm(first), _norm(second)))
+    straightness = float(first @ second) / max(sizes[0] * sizes[1], 1e-6)
+    least = np.interp(correlation, _CORRELATIONS, _MIN_STRAIGHTNESS)
+    is_even = sizes[0] >= _MIN_EVENNESS * sizes[1]
+    return bool(straightness >= least and is_even and _spread(now - before) >= _MIN_SPREAD)
+
+
+def _spread(change: np.ndarray) -> float:
+    """Return the share of samples that change by at least half of the mean change. Light that changes is subtracted."""
+    colors = change.reshape(-1, 3)
+    sizes = np.abs(colors - np.median(colors, axis=0)).sum(axis=1)
+    return float(np.mean(sizes >= sizes.mean() / 2))
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    return float(first @ second) / max(_norm(first) * _norm(second), 1e-6)
+
+
+def _norm(values: np.ndarray) -> float:
+    return float(np.sqrt(values @ values))
+
+
+def _samples(kept: _Kept, box: np.ndarray) -> np.ndarray:
+    """Return samples (N,) float32 of the picture in a box, each channel with the mean 0, because light may change."""
+    x, y, width, height = (each / kept.step for each in box.tolist())
+    rows, columns = kept.image.shape[:2]
+    x0, y0 = min(max(round(x), 0), columns - 1), min(max(round(y), 0), rows - 1)
+    x1, y1 = min(max(round(x + width), x0 + 1), columns), min(max(round(y + height), y0 + 1), rows)
+    step = max(1, min(x1 - x0, y1 - y0) // (2 * _GRID))
+    small = cv2.resize(kept.image[y0:y1:step, x0:x1:step], (_GRID, _GRID), interpolation=cv2.INTER_AREA)
+    colors = small.reshape(-1, 3).astype(np.float32)
+    return (colors - colors.mean(axis=0)).ravel()
