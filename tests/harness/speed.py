@@ -29,7 +29,8 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
     `detect_every` searches every whole frame. `detect_opencv` and `encode_torch` are the detector and the models in the
     runtimes that were used before. The models (`encode`) are no part of `front`. `mediapipe` is the face mesh of
     MediaPipe on the same decoded frames, if the extra `bench` is installed; `mediapipe_ratio` is its time relative to
-    that of `front`, which includes decoding.
+    that of `front`, which includes decoding. `front_cores` is the number of cores whose crops keep one core with the
+    models busy, if each frame has one face.
 
     Args:
         video: of which the first frames are used; None: a drawn face of 240 px in 640×360.
@@ -98,6 +99,7 @@ def front(repeats: int, video: str | None) -> dict[str, Any]:
     return {
         "frame": f"{info.width_px}x{info.height_px}", "frames": len(images), "faces": len(faces), "repeats": repeats,
         "ms": ms, "front_ratio": round(ms["front"] / ms["decode"], 1),
+        "front_cores": round(ms["front"] / ms["encode"], 2),
         "detect_opencv_ratio": round(ms["detect_opencv"] / ms["detect"], 2),
         "encode_torch_ratio": round(ms["encode_torch"] / ms["encode"], 2),
         "mediapipe_ratio": round(ms["mediapipe"] / ms["front"], 2) if mesh is not None else None,
