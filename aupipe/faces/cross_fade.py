@@ -1,22 +1,21 @@
 """Cross-fades from one picture of a face to another, in which no two neighboring frames differ enough for a new person.
 
 In a cross-fade the middle one of three equally spaced pictures of a place is about the mean of the outer ones, and
-they differ everywhere, not only where a mouth opens or an edge moves. Nearly all fades of up to 8 frames are found, and
-about half of those of a second, because no two pictures of half a second differ much there.
+they differ everywhere, not only where a mouth opens or an edge moves. Slow fades are often missed, because pictures of
+half a second are compared.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import cv2
 import numpy as np
 
-from aupipe.faces.track import ASSUMED_FRAME_S
+from aupipe.faces.track import gap_s
 from aupipe.media.frames import Frame
 
 _STEPS = (1, 2, 4, 6, 12)  # frames from one picture of three to the next
@@ -33,9 +32,9 @@ _MIN_SPREAD = 0.5
 
 @dataclass(frozen=True)
 class _Kept:
-    """A frame, reduced by the whole factor `step`."""
+    """A frame, whose image is reduced by the whole factor `step`."""
 
-    time_s: float
+    frame: Frame
     image: np.ndarray
     step: int
 
@@ -45,12 +44,12 @@ class FadingFace:
 
     Attributes:
         boxes: of the same face in this and the frames before, newest last, each (4,).
-        faded_s: the last time at which it was fading.
+        faded: the last frame in which it was fading, without its image.
     """
 
     def __init__(self, box: np.ndarray) -> None:
         self.boxes = [box]
-        self.faded_s = -math.inf
+        self.faded: Frame | None = None
 
 
 class CrossFades:
@@ -76,7 +75,7 @@ class CrossFades:
             image = cv2.resize(image, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
         if cut or (self._kept and self._kept[-1].image.shape != image.shape):
             self._kept.clear()
-        self._kept.append(_Kept(frame.index * ASSUMED_FRAME_S if frame.time_s is None else frame.time_s, image, step))
+        self._kept.append(_Kept(replace(frame, image=None), image, step))
 
     def begins(self, face: FadingFace, before: FadingFace) -> bool:
         """Return whether a face begins to fade to another one at the last frame, so that it has another id from now on.
@@ -85,14 +84,16 @@ class CrossFades:
             before: the face at the frame before; `face` gets its boxes.
         """
         face.boxes = [*before.boxes[-2 * _STEPS[-1] :], *face.boxes]
-        face.faded_s = before.faded_s
-        return self.is_active(face) and face.faded_s - before.faded_s > self._reach_s
+        face.faded = before.faded
+        return self.is_active(face) and (
+            before.faded is None or gap_s(before.faded, self._kept[-1].frame) > self._reach_s
+        )
 
     def is_active(self, face: FadingFace) -> bool:
         """Return whether a face fades to another one at the last frame."""
         if not self._is_active(face.boxes):
             return False
-        face.faded_s = self._kept[-1].time_s
+        face.faded = self._kept[-1].frame
         return True
 
     def _is_active(self, boxes: list[np.ndarray]) -> bool:
@@ -116,7 +117,7 @@ class CrossFades:
         return any(_is_fading(at(2 * step), partial(at, step), at(0), partial(likeness, 2 * step)) for step in steps)
 
     def _is_near(self, first: int, last: int) -> bool:
-        return self._kept[last].time_s - self._kept[first].time_s <= self._reach_s
+        return gap_s(self._kept[first].frame, self._kept[last].frame) <= self._reach_s
 
 
 def _is_fading(

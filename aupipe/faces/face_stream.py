@@ -15,7 +15,7 @@ from aupipe.faces.cross_fade import CrossFades, FadingFace
 from aupipe.faces.detect import Detections, Detector
 from aupipe.faces.search import FaceSearch
 from aupipe.faces.shot_boundaries import is_cut, thumbnail
-from aupipe.faces.track import ASSUMED_FRAME_S, TrackingConfig, distance, scaled
+from aupipe.faces.track import TrackingConfig, distance, gap_s, scaled
 from aupipe.media.frames import Frame
 
 
@@ -113,7 +113,7 @@ def detect_stream(
                 ended += [
                     _Ended(last.frame, face, last.faces.boxes[face], last_looks[face].appearance) for face in gone
                 ]
-                ended = [each for each in ended if 0 <= _gap_s(each.frame, frame) <= tracking.max_gap_s]
+                ended = [each for each in ended if 0 <= gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(
             _resumes(ended, frame, look, tracking)
             if links[face] < 0 and tracking and not fades.is_active(look.fading)
@@ -149,12 +149,6 @@ def size_of(frame: Frame) -> tuple[int, int]:
     """Return the width and height of a decoded frame."""
     assert frame.image is not None
     return frame.image.shape[1], frame.image.shape[0]
-
-
-def _gap_s(before: Frame, now: Frame) -> float:
-    if before.time_s is None or now.time_s is None:
-        return (now.index - before.index) * ASSUMED_FRAME_S
-    return now.time_s - before.time_s
 
 
 def _resumes(

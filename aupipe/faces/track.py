@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from aupipe.config import Section
+
+if TYPE_CHECKING:
+    from aupipe.media.frames import Frame
 
 # The assumed distance of frames for the length of gaps, if a container has no times.
 ASSUMED_FRAME_S = 0.04
@@ -106,6 +110,13 @@ def scaled(boxes: np.ndarray, before: tuple[int, int], now: tuple[int, int]) -> 
         return boxes
     ratio = np.array(now) / np.array(before)
     return np.asarray(boxes * np.tile(ratio, 2), boxes.dtype)
+
+
+def gap_s(before: Frame, now: Frame) -> float:
+    """Return the seconds between two frames; by an assumed rate if one has no time."""
+    if before.time_s is None or now.time_s is None:
+        return (now.index - before.index) * ASSUMED_FRAME_S
+    return now.time_s - before.time_s
 
 
 def distance(tracks: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -93,6 +93,15 @@ def test_frames_of_half_the_time_decide() -> None:
     assert [number for number in active(images) if number >= 8 + 13] == [8 + each for each in later if each >= 13]
 
 
+def test_frames_without_a_time_are_at_an_assumed_rate_from_others() -> None:
+    fades, found = CrossFades(MAX_S), []
+    for number, image in enumerate(images := faded(8)):
+        fades.add(Frame(number, 1000 + number / 25 if number % 3 else None, image), False)
+        if fades.is_active(FadingFace(BOX)):
+            found.append(number)
+    assert found == active(images)
+
+
 def test_a_box_outside_of_the_frame() -> None:
     fades = CrossFades(MAX_S)
     for number, image in enumerate(person(0, 20)):
