@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 import numpy as np
@@ -119,30 +119,33 @@ class Ledger:
     storage: Storage
     entries: dict[str, Entry] = field(default_factory=dict)
     table: pa.Table = field(default_factory=_COLUMNS.empty_table)
+    _written: pa.Array = field(default_factory=lambda: _texts(()), repr=False)  # names of the files with rows
     _current: Committed | None = field(default=None, repr=False)
     _valid: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
         """Read the committed entries. An entry with missing files (deleted by hand, a power cut) is skipped."""
-        existing = {*storage.names("frames"), *storage.names("events")}
+        written = _texts([*storage.names("frames"), *storage.names("events")])
+        tables = list(_tables(storage))
+        firsts = np.cumsum([0, *map(len, tables)])
+        found = [
+            (entry, first + start, first + stop)
+            for table, first in zip(tables, firsts.tolist(), strict=False)
+            for entry, start, stop in _entries_in(table)
+        ]
+        is_complete = _with_files([entry for entry, _, _ in found], written)
         latest: dict[str, tuple[Entry, int, int]] = {}  # the rows of each entry
-        tables: list[pa.Table] = []
-        total = 0
-        for table in _tables(storage):
-            for entry, start, stop in _entries_in(table):
-                if existing.issuperset((*entry.frames, *entry.events)):
-                    before = latest.get(entry.name)
-                    # A packed entry may have been replaced and, later, written again.
-                    if before is None or before[0].generation < entry.generation:
-                        latest[entry.name] = entry, total + start, total + stop
-            tables.append(table)
-            total += len(table)
+        for entry, start, stop in compress(found, is_complete):
+            before = latest.get(entry.name)
+            # A packed entry may have been replaced and, later, written again.
+            if before is None or before[0].generation < entry.generation:
+                latest[entry.name] = entry, start, stop
         table = record_columns.concat(tables, _COLUMNS)
-        if sum(stop - start for _, start, stop in latest.values()) < total:
+        if sum(stop - start for _, start, stop in latest.values()) < len(table):
             rows = [np.arange(start, stop) for _, start, stop in latest.values()]
             table = take_rows(table, np.sort(np.concatenate(rows)) if rows else np.arange(0))
-        return cls(storage, {name: entry for name, (entry, _, _) in latest.items()}, table)
+        return cls(storage, {name: entry for name, (entry, _, _) in latest.items()}, table, written)
 
     @property
     def next_generation(self) -> int:
@@ -154,10 +157,10 @@ class Ledger:
             rows = self._valid_rows()
             ids = one_piece(self.table["video_id"])
             rows = rows[order_of(ids.take(pa.array(rows)))]
-            every = len(rows) == len(self.table)
-            table = take_rows(self.table, rows)
-            if every:  # Their order is of no importance here, and two copies would take twice the memory.
-                self.table = table
+            if len(rows) == len(self.table):  # The order of its rows is of no importance here.
+                table = self.table = self._in_order(rows)
+            else:
+                table = take_rows(self.table, rows)
             self._current = Committed(table, self.entries)
         return self._current
 
@@ -169,9 +172,9 @@ class Ledger:
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
         self._replace(keep)
-        named = {name for entry in self.entries.values() for name in (*entry.frames, *entry.events)}
-        written = [*self.storage.names("frames"), *self.storage.names("events")]
-        self.storage.delete_many([name for name in written if name not in named and _OURS.fullmatch(name)])
+        named = pa.chunked_array([names for _, names in _names_of([*self.entries.values()])], pa.string())
+        unnamed = self._written.filter(pc.invert(pc.is_in(self._written, value_set=named))).to_pylist()
+        self.storage.delete_many([name for name in unnamed if _OURS.fullmatch(name)])
         self.storage.delete_leftovers()
         self._pack()
 
@@ -220,6 +223,18 @@ class Ledger:
         order = np.lexsort((ranks, codes))
         return np.sort(order[np.append(np.diff(codes[order]) != 0, True)])
 
+    def _in_order(self, rows: np.ndarray) -> pa.Table:
+        """Return these rows (n,) of the table, each of whose columns is given up before the next one is copied.
+
+        The records of an archive are most of a start's memory.
+        """
+        table, self.table = self.table, _COLUMNS.empty_table()
+        columns, indices = table.columns, pa.array(rows)
+        del table
+        for number in range(len(columns)):
+            columns[number] = one_piece(columns[number]).take(indices)
+        return pa.Table.from_arrays(columns, schema=_COLUMNS)
+
     def _set(self, table: pa.Table) -> None:
         self.table, self._current, self._valid = table, None, None
 
@@ -240,7 +255,7 @@ class Ledger:
             packed = single[number * _ENTRIES_PER_PACK : (number + 1) * _ENTRIES_PER_PACK]
             table = self.table.take(pa.array(order[edges[number] : edges[number + 1]]))
             sink = pa.BufferOutputStream()
-            pq.write_table(table.unify_dictionaries(), sink, compression="zstd")
+            pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
             key = content_hash([(name, self.entries[name].generation) for name in packed])[:24]
             self.storage.write(f"{_ENTRIES}/{key}{_PACKED}", memoryview(sink.getvalue()))
             self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in packed])
@@ -322,8 +337,33 @@ def _entries_in(table: pa.Table) -> Iterator[tuple[Entry, int, int]]:
         yield Entry(*fields), start, stop
 
 
+def _names_of(entries: Sequence[Entry]) -> Iterator[tuple[np.ndarray, pa.Array]]:
+    """Yield the names of all files of some entries, with the positions of their entries."""
+    for kind, files in (("frames", [e.frames_files for e in entries]), ("events", [e.events_files for e in entries])):
+        counts = np.array(files, int)
+        for number in range(counts.max(initial=0)):
+            rows = np.flatnonzero(counts > number)
+            yield rows, _texts(_file(f"{kind}/{entries[row].name}", number) for row in rows.tolist())
+
+
+def _with_files(entries: Sequence[Entry], written: pa.Array) -> np.ndarray:
+    """Return for each entry (n,) whether all of its files are written."""
+    is_complete = np.ones(len(entries), bool)
+    for rows, names in _names_of(entries):
+        is_complete[rows] &= pc.is_in(names, value_set=written).to_numpy(zero_copy_only=False)
+    return is_complete
+
+
+def _texts(texts: Iterable[str]) -> pa.Array:
+    return pa.array(texts, pa.string())
+
+
 def _files(stem: str, count: int) -> list[str]:
-    return [f"{stem}-{number:05d}.parquet" for number in range(count)]
+    return [_file(stem, number) for number in range(count)]
+
+
+def _file(stem: str, number: int) -> str:
+    return f"{stem}-{number:05d}.parquet"
 
 
 def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> int:

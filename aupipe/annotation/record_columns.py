@@ -42,3 +42,15 @@ def to_records(table: pa.Table) -> list[VideoRecord]:
 def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Return the rows of all tables, with one dictionary for each column of repeated texts."""
     return pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries()
+
+
+def with_own_dictionaries(table: pa.Table) -> pa.Table:
+    """Return the table with no text in its dictionaries that its rows do not have.
+
+    Rows that are taken from a table keep its dictionaries, which name all entries of an archive.
+    """
+    for number, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            own = table[number].cast(field.type.value_type).combine_chunks().dictionary_encode()
+            table = table.set_column(number, field, own.cast(field.type))
+    return table

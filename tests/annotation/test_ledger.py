@@ -91,11 +91,19 @@ def test_other_bytes_or_another_part_have_another_name(tmp_path: Path) -> None:
     assert len({ledger.commit(storage, frames, events, [each], 1, 100).name for each in found}) == 3
 
 
-def test_an_entry_whose_file_is_gone_does_not_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", range(4))
+def test_an_entry_whose_file_is_gone_does_not_count(gone: int, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    commit(storage, {"a": 3}, generation=1)
-    storage.delete(storage.names("frames")[0])
-    assert Ledger.read(storage).current() == {}
+    commit(storage, {"a": 25}, generation=1, rows_per_file=10)
+    commit(storage, {"b": 3}, generation=1)
+    files = [name for entry in Ledger.read(storage).current()["a"][1:] for name in (*entry.frames, *entry.events)]
+    assert len(files) == 4
+    storage.delete(files[gone])
+    committed = Ledger.read(storage)
+    assert set(committed.current()) == {"b"}
+    committed.reconcile()  # The other files of the entry are leftovers.
+    assert content(storage) == {"b": 3}
+    assert len(storage.names("events")) == 1
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:
