@@ -30,7 +30,7 @@ from aupipe.annotation.record_columns import RECORDS, REPEATED_TEXT
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_rows
-from aupipe.parquet import damage_named, read_stored
+from aupipe.parquet import damage_named, read_parquet, read_stored
 from aupipe.storage import Storage
 
 _ENTRIES = "_work/ledger"
@@ -243,10 +243,10 @@ class Ledger:
         prefix, suffix = len(_ENTRIES) + 1, -len(".json")
         single = [name[prefix:suffix] for name in self.storage.names(_ENTRIES, ".json")]
         single = [name for name in single if name in self.entries]
-        packs = len(single) // _ENTRIES_PER_PACK
-        if not packs:
+        if len(single) < _ENTRIES_PER_PACK:
             return
-        position = {name: number for number, name in enumerate(single[: packs * _ENTRIES_PER_PACK])}
+        packs = -(-len(single) // _ENTRIES_PER_PACK)
+        position = {name: number for number, name in enumerate(single)}
         column = one_piece(self.table["entry"])
         places = np.array([position.get(name, -1) for name in column.dictionary.to_pylist()])[column.indices.to_numpy()]
         order = np.argsort(places, kind="stable")
@@ -290,23 +290,28 @@ def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
 def _tables(storage: Storage) -> Iterator[pa.Table]:
     """Yield the records of all entries, with the rows of an entry together."""
     names = storage.names(_ENTRIES)
-    single = [name for name in names if name.endswith(".json")]
     with ThreadPoolExecutor(_READING_THREADS) as pool:
-        for first in range(0, len(single), _READ_TOGETHER):
-            some = single[first : first + _READ_TOGETHER]
+        for some in _groups([name for name in names if name.endswith(".json")], _READ_TOGETHER):
             rows: list[dict[str, Any]] = []
             for name, data in zip(some, pool.map(storage.read, some), strict=True):
                 with damage_named(storage.path(name)):
                     rows += _parsed(data)
             yield record_columns.table_of_rows(rows, _COLUMNS)
+        for some in _groups([name for name in names if name.endswith(_PACKED)], _READING_THREADS):
+            for name, data in zip(some, pool.map(storage.read, some), strict=True):
+                with damage_named(storage.path(name)):
+                    table = read_parquet(data)  # not in the threads: Arrow keeps the memory of each
+                yield table
     for name in names:
-        if name.endswith(_PACKED):
-            yield read_stored(storage, name)
-        elif name.endswith(_OLD_PACKED):
+        if name.endswith(_OLD_PACKED):
             data = storage.read(name)
             with damage_named(storage.path(name)):
                 rows = [row for entry in gzip.decompress(data).splitlines() for row in _parsed(entry)]
             yield record_columns.table_of_rows(rows, _COLUMNS)
+
+
+def _groups(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    return (names[first : first + size] for first in range(0, len(names), size))
 
 
 def _parsed(entry: bytes) -> list[dict[str, Any]]:
