@@ -73,6 +73,7 @@ class Card(Section):
     aupipe_version: str = aupipe.__version__
     weights_sha256: str = ""  # of model.safetensors; set by `save`
     graph_sha256: str = ""  # of model.onnx; set by `save_graph`; "": there is none
+    graph_of: str = ""  # `sha256` of the model that the graph was made of, input included
 
     @field_validator("thresholds", "rest")
     @classmethod
@@ -118,7 +119,9 @@ def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> 
     if half:
         tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     weights = safetensors.save(tensors)
-    card = card.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest(), "graph_sha256": ""})
+    card = card.model_copy(
+        update={"weights_sha256": hashlib.sha256(weights).hexdigest(), "graph_sha256": "", "graph_of": ""}
+    )
     folder.write(WEIGHTS, weights)
     folder.write(CARD, card.model_dump_json(indent=1).encode())
     return card
@@ -126,7 +129,7 @@ def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> 
 
 def save_graph(folder: Storage, card: Card, graph: bytes) -> Card:
     """Add the exported graph to a checkpoint. Return its card, which is written last."""
-    card = card.model_copy(update={"graph_sha256": hashlib.sha256(graph).hexdigest()})
+    card = card.model_copy(update={"graph_sha256": hashlib.sha256(graph).hexdigest(), "graph_of": card.sha256})
     folder.write(GRAPH, graph)
     folder.write(CARD, card.model_dump_json(indent=1).encode())
     return card

@@ -71,8 +71,9 @@ def load(path: str) -> tuple[InferenceModel, Card]:
     """Load a model and its card from the checkpoint at `path` (folder or URI).
 
     Raises:
-        CheckpointError: see `checkpoint.load`; or the graph is not the file that the card was written with; or its
-            expression classes are not those of Aff-Wild2, after which tables name them.
+        CheckpointError: see `checkpoint.load`; or the graph is not the file that the card was written with, or not of
+            the model that it describes; or its expression classes are not those of Aff-Wild2, after which tables name
+            them.
     """
     card = checkpoint.load_card(path)
     count = min(len(card.expressions), len(facs.EXPRESSIONS))
@@ -82,6 +83,11 @@ def load(path: str) -> tuple[InferenceModel, Card]:
             "fix: give a later stage, which predicts AUs"
         )
     if card.graph_sha256 and isinstance(card.model, SingleFrameConfig):
+        if card.graph_of != card.sha256:
+            raise CheckpointError(
+                f"{path}/{checkpoint.GRAPH} was not made of the model and input that {checkpoint.CARD} now describes; "
+                f"fix: python jobs/convert.py {path} --out {path}/{checkpoint.GRAPH}"
+            )
         weights = checkpoint.read(path, checkpoint.WEIGHTS, card.weights_sha256)
         graph = checkpoint.read(path, checkpoint.GRAPH, card.graph_sha256)
         return ExportedModel(path, card, graph, weights), card

