@@ -22,7 +22,7 @@ import torch
 
 from aupipe.errors import AupipeError, ConfigError, one_line
 from aupipe.models import checkpoint
-from aupipe.models.checkpoint import Card, TrainingCard
+from aupipe.models.checkpoint import Card
 from aupipe.models.geometry import GeometryEncoder
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
@@ -146,12 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             system, card = _with_points(*models[0], material, keep_points=keep_points)
         known = [name for _, each in models for name in each.training.license.split(", ")]
-        origin = TrainingCard(
-            seed=args.seed, license=", ".join(dict.fromkeys(filter(None, [*known, *licenses]))),
-            videos=card.training.videos, source="rendered faces and poses",
-            command=" ".join(["python -m aupipe.synthesis.train_starter", *(sys.argv[1:] if argv is None else argv)]),
-            limits="trained on rendered faces alone",
-        )  # fmt: skip
+        command = ["python -m aupipe.synthesis.train_starter", *(sys.argv[1:] if argv is None else argv)]
+        # Its videos are those of the model with which it begins.
+        origin = models[0][1].training.model_copy(update={
+            "recipe": "", "stage": "", "source": "rendered faces and poses", "seed": args.seed,
+            "license": ", ".join(dict.fromkeys(filter(None, [*known, *licenses]))),
+            "thresholds_from": "0.5", "command": " ".join(command), "limits": "trained on rendered faces alone",
+        })  # fmt: skip
         checkpoint.save(Storage(args.out), system, card.model_copy(update={"training": origin}), half=True)
         report(f"checkpoint: {args.out}")
     except AupipeError as error:
