@@ -52,5 +52,5 @@ def with_own_dictionaries(table: pa.Table) -> pa.Table:
     for number, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):
             own = table[number].cast(field.type.value_type).combine_chunks().dictionary_encode()
-            table = table.set_column(number, field, own.cast(field.type))
+            table = table.set_column(number, field, own)
     return table

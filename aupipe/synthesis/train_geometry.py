@@ -35,10 +35,9 @@ from aupipe.synthesis.rendered_crops import MARGIN_PX, SIZE_PX, WIDE, Crops, Vie
 from aupipe.synthesis.rig import EYE_X_DM
 from aupipe.synthesis.shape_poses import ShapePoses
 
-_POSES, _POSES_EACH, _EPOCHS, _EXPERT_BATCH, _EXPERT_RATE = 3000, 10, 12, 256, 2e-3
+_EXPERT_BATCH, _EXPERT_RATE = 256, 2e-3
 _SHARE, _LESS_SHARE = 0.4, 0.2  # of the points in the logits; chosen with the figures in the card of the starter models
 _LESS_OF_POINTS = ("AU01", "AU02", "AU04", "AU06")
-_HELD_OUT_EVERY = 20  # One of this many people gives the errors of the network.
 _AU_WEIGHT = 2.0  # of the loss of the AUs beside that of the points
 _FIRST_LOG_DEVIATION = 1.2
 _DM_PER_PX = 2 * EYE_X_DM / float(ARCFACE_TEMPLATE[1, 0] - ARCFACE_TEMPLATE[0, 0])

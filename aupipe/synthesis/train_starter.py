@@ -12,6 +12,7 @@ mirror image, because the model that it is used with reads the picture.
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,9 +81,9 @@ def _view(keep_points: bool) -> View:
     return WIDE if keep_points else CLOSE
 
 
-def _distilled(models: Sequence[tuple[System, Card]], start: str, material: _Material) -> tuple[System, Card]:
-    """Return the model `start` after it has learned the logits of the models."""
-    system, card = _appearance_model(start)
+def _distilled(models: Sequence[tuple[System, Card]], material: _Material) -> tuple[System, Card]:
+    """Return a copy of the first model after it has learned the logits of all."""
+    system, card = copy.deepcopy(models[0])
     teachers = [teacher.encoder for teacher, _ in models]
     seed = material.seed + 1  # other distortions than those of a teacher that was trained with these people
     distil(system.encoder, teachers, material.crops, CLOSE, steps=material.steps, seed=seed, report=material.report)
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(f"{len(crops.images):,} faces of {args.people:,} people")
         material = _Material(rigs, crops, args.steps, args.seed, report)
         if args.kind == "distil":
-            system, card = _distilled(models, args.start[0], material)
+            system, card = _distilled(models, material)
         else:
             system, card = _with_points(*models[0], material, keep_points=keep_points)
         known = [name for _, each in models for name in each.training.license.split(", ")]

@@ -79,10 +79,7 @@ class Workers:
         return ProbeResult(video.video_id, record=record, segments=segments)
 
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
-        rows = [packet.to_row() for packet in packets]  # as for Ray, which holds the rows of all packets
-        self._ends("plan")
-        yield from self._results(self._annotated, rows)
-        self._ends("annotate")
+        return self._phase("plan", "annotate", self._annotated, packets)
 
     def _annotated(self, row: Row) -> Row:
         packet = Packet.from_row(row, self._keys)
@@ -99,10 +96,7 @@ class Workers:
         return PacketResult(list(spent), frames, {}, spent, is_small=is_small, expected=packet.frames).to_row()
 
     def extract(self, tasks: Sequence[SegmentTask]) -> Iterator[Row]:
-        rows = [task.to_row() for task in tasks]
-        self._ends("plan")
-        yield from self._results(self._extracted, rows)
-        self._ends("extract")
+        return self._phase("plan", "extract", self._extracted, tasks)
 
     def _extracted(self, row: Row) -> Row:
         task = SegmentTask.from_row(row)
@@ -112,15 +106,21 @@ class Workers:
         return EncodedPart(task.key, video_id, "", "", 1, frames * self._frame_s, True, frames).to_row()
 
     def finalize(self, groups: Sequence[Group]) -> Iterator[Row]:
-        rows = [group.to_row() for group in groups]
-        self._ends("group")
-        yield from self._results(self._finalized, rows)
-        self._ends("finalize")
+        return self._phase("group", "finalize", self._finalized, groups)
 
     def _finalized(self, row: Row) -> Row:
         group = Group.from_row(row)
         self._commit([self._done(record) for record in group.records], group.generation)
         return VideosResult([record.video_id for record in group.records], {}).to_row()
+
+    def _phase(
+        self, before: str, name: str, work: Callable[[Row], Row], given: Sequence[Packet | SegmentTask | Group]
+    ) -> Iterator[Row]:
+        """Yield the results of a phase, which follows the phase `before`."""
+        rows = [each.to_row() for each in given]  # as for Ray, which holds the rows of all
+        self._ends(before)
+        yield from self._results(work, rows)
+        self._ends(name)
 
     def _results(self, work: Callable[[Row], Row], rows: Sequence[Row]) -> Iterator[Row]:
         """Yield the results of the workers. Those on S3 wait for most of their time, so several work at a time."""

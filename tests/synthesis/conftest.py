@@ -1,4 +1,4 @@
-"""What the tests of the starter models' training share: an untrained model, and rendered crops."""
+"""Fixtures of the starter models' training: an untrained model, and rendered crops."""
 
 from __future__ import annotations
 

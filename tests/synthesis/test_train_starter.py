@@ -121,3 +121,4 @@ def test_unusable_starts_are_refused(
 def test_too_few_people_are_refused(tmp_path: Path, starter: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_starter.main([*command("geometry", tmp_path / "new", starter), "--people", "2"]) == 2
     assert "--people: 2 (at least 3" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
