@@ -36,6 +36,8 @@ class Resources(Section):
     pools: Literal["auto"] | bool = "auto"
 
 
+Precision = Literal["float32", "bfloat16"]  # of the numbers with which an encoder computes
+
 OVERLAP = 0.5  # default share of a window that the next window repeats
 
 

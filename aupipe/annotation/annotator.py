@@ -153,7 +153,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
 def _keys(job: AnnotateJob) -> CacheKeys:
     Detector(job.config.detector)  # Wrong weights must fail here; otherwise they would fail on a worker.
     with storage_errors_as_config_errors("a checkpoint"):
-        return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble), job.config)
+        return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble, job.config.precision), job.config)
 
 
 def _models(keys: CacheKeys) -> str:

@@ -26,7 +26,7 @@ from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.config import load, merge
+from aupipe.config import Precision, load, merge
 from aupipe.errors import AupipeError, ConfigError, MediaError
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import CROP_SIZE_PX
@@ -275,7 +275,11 @@ def annotate(
         'ok'
     """
     config = _config(settings, thresholds, sample_fps, fps)
-    models = (model if isinstance(model, Model) else load_model(model, ensemble=config.ensemble)).models
+    if not isinstance(model, Model):
+        model = load_model(model, ensemble=config.ensemble, precision=config.precision)
+    models = model.models
+    if config.precision not in ("float32", models.precision):  # The first is the default.
+        raise ConfigError(f"precision: {config.precision} (of the loaded model: {models.precision})")
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ConfigError(f"end_s: {end_s:g} (after start_s={start_s:g})")
     with _inputs(source, config) as (found, of_array):
@@ -300,13 +304,19 @@ def annotate(
     return Annotation(tables.frames, tables.events, videos, mean)
 
 
-def load_model(name_or_path: PathOrUri | Sequence[PathOrUri] = STARTER, *, ensemble: EnsembleRule = "mean") -> Model:
+def load_model(
+    name_or_path: PathOrUri | Sequence[PathOrUri] = STARTER,
+    *,
+    ensemble: EnsembleRule = "mean",
+    precision: Precision = "float32",
+) -> Model:
     """Load an AU model.
 
     Args:
         name_or_path: "starter", which is both models that come with aupipe; or a checkpoint folder or URI, as
             train.py writes it to RUN/best; or several, which predict together.
         ensemble: how several models decide in `annotate`.
+        precision: of the encoders; "bfloat16" is for GPUs.
 
     Raises:
         CheckpointError: a checkpoint cannot be used.
@@ -322,7 +332,7 @@ def load_model(name_or_path: PathOrUri | Sequence[PathOrUri] = STARTER, *, ensem
     paths: list[str] = []
     for each in named:
         paths += default_models.FOLDERS if os.fspath(each) == STARTER else [os.fspath(each)]
-    return Model(model_set.load(paths, ensemble))
+    return Model(model_set.load(paths, ensemble, precision))
 
 
 def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = None) -> list[Face]:

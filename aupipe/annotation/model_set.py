@@ -13,7 +13,7 @@ from aupipe import facs
 from aupipe.annotation.audio_features import LogMelReader
 from aupipe.annotation.features import Embeddings
 from aupipe.annotation.settings import content_hash
-from aupipe.config import Inference
+from aupipe.config import Inference, Precision
 from aupipe.errors import CheckpointError
 from aupipe.evaluation import decision
 from aupipe.evaluation.decision import EnsembleRule
@@ -48,10 +48,12 @@ class ModelSet:
     Attributes:
         members: ordered by sha256, so that the order on the command line has no effect.
         templates: (T, 5, 2); models whose templates agree within `template.SAME_PX` share one.
+        precision: of the encoders.
     """
 
     members: tuple[SetMember, ...]
     templates: np.ndarray
+    precision: Precision = "float32"
 
     @property
     def sha256(self) -> str:
@@ -92,14 +94,15 @@ class ModelSet:
         return max(member.model.window_length for member in self.members)
 
 
-def load(checkpoints: Sequence[str], rule: EnsembleRule) -> ModelSet:
+def load(checkpoints: Sequence[str], rule: EnsembleRule, precision: Precision = "float32") -> ModelSet:
     """Load the models from these checkpoints.
 
     Raises:
         ConfigError: a checkpoint cannot be read, is given twice or predicts no AUs, or a vote could end in a tie.
     """
     decision.check(len(checkpoints), rule)
-    loaded = sorted(((path, *models_inference.load(path)) for path in checkpoints), key=lambda each: each[2].sha256)
+    opened = ((path, *models_inference.load(path, precision)) for path in checkpoints)
+    loaded = sorted(opened, key=lambda each: each[2].sha256)
     for (first, _, card), (second, _, other) in pairwise(loaded):
         if card.sha256 == other.sha256:
             raise CheckpointError(f"{first} and {second} are the same model ({card.sha256[:12]}); name it once")
@@ -113,7 +116,7 @@ def load(checkpoints: Sequence[str], rule: EnsembleRule) -> ModelSet:
         encoder_key = content_hash(*model.encoder_parts)
         members.append(SetMember(path, card, model, encoder_key, template_index, model.outputs))
     _check_outputs(members)
-    return ModelSet(tuple(members), np.stack(templates))
+    return ModelSet(tuple(members), np.stack(templates), precision)
 
 
 def predict_track(

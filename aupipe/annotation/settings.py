@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from aupipe import facs
 from aupipe.annotation.input_search import ImageRule
-from aupipe.config import Inference, Resources, Section
+from aupipe.config import Inference, Precision, Resources, Section
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
@@ -101,6 +101,8 @@ class AnnotateConfig(Section):
     # Of short videos that are annotated as one task, about, because it is estimated for small files; 0: no packets.
     packet_frames: int = Field(default=6000, ge=0)
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded
+    # Of the encoders. bfloat16 is for GPUs: on most CPUs it is slower, and probabilities differ by about 0.01.
+    precision: Precision = "float32"
     # auto: small jobs run in this process if no cluster is named, all others on Ray.
     engine: Literal["auto", "local", "ray"] = "auto"
     # Processes that only run the models, each on a GPU, or on a CPU if there is none. None: one if there is a GPU,

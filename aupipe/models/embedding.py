@@ -8,27 +8,27 @@ import json
 import torch
 from torch import Tensor
 
-from aupipe.config import Section
+from aupipe.config import Precision, Section
 from aupipe.models.interfaces import FrameEncoder
 
 _PLAIN = (bool, int, float, str, Section)
 
 
 @torch.no_grad()
-def embed(encoder: FrameEncoder, images: Tensor, batch: int) -> Tensor:
+def embed(encoder: FrameEncoder, images: Tensor, batch: int, precision: Precision = "float32") -> Tensor:
     """Return embeddings (N, E) of normalized images (N, 3, H, W). The encoder is in eval mode afterwards.
 
-    Images are encoded in full precision and in batches of one fixed shape; the last batch is padded with its own
-    images. On one type of processor, the bits of an embedding therefore do not depend on batch composition.
+    Images are encoded in batches of one fixed shape; the last batch is padded with its own images. On one type of
+    processor, the bits of an embedding therefore do not depend on batch composition.
     """
     encoder.eval()
     if not len(images):
         return torch.zeros(0, encoder.embed_dim, device=images.device)
     found = []
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         for part in images.split(batch):
             padded = part[torch.arange(batch, device=part.device) % len(part)]
-            found.append(encoder(padded)[: len(part)])
+            found.append(encoder(padded)[: len(part)].float())
     return torch.cat(found)
 
 

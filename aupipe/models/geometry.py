@@ -146,7 +146,8 @@ class GeometryEncoder(FrameEncoder):
 
     def forward(self, frames: Tensor) -> Tensor:
         points, _, logits = self.backbone(frames)
-        return torch.lerp(logits, self.expert(points), self.share)
+        with torch.autocast(frames.device.type, enabled=False):  # 16 bits do not hold a shape
+            return torch.lerp(logits.float(), self.expert(points.float()), self.share)
 
 
 def build(config: GeometryConfig, inputs: InputSpec) -> System:

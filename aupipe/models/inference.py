@@ -1,6 +1,7 @@
 """A trained model as annotation runs it: an encoder of crops, and a head for the embeddings of one track.
 
-Torch runs every checkpoint. ONNX Runtime runs those with an exported graph on CPUs, and then torch is not imported.
+Torch runs every checkpoint. ONNX Runtime runs those with an exported graph on CPUs in float32, and then torch is not
+imported.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from aupipe import facs
 from aupipe.arrays import Floats, Ints
+from aupipe.config import Precision
 from aupipe.errors import CheckpointError
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
@@ -67,8 +69,11 @@ class InferenceModel(Protocol):
         """Return the model for `predict` only, which takes less memory."""
 
 
-def load(path: str) -> tuple[InferenceModel, Card]:
+def load(path: str, precision: Precision = "float32") -> tuple[InferenceModel, Card]:
     """Load a model and its card from the checkpoint at `path` (folder or URI).
+
+    Args:
+        precision: of the encoder. Torch runs other ones than float32, on CPUs too.
 
     Raises:
         CheckpointError: see `checkpoint.load`; or the graph is not the file that the card was written with, or not of
@@ -82,7 +87,7 @@ def load(path: str) -> tuple[InferenceModel, Card]:
             f"{path}: expressions {', '.join(card.expressions)} ({', '.join(facs.EXPRESSIONS)}); "
             "fix: give a later stage, which predicts AUs"
         )
-    if card.graph_sha256 and isinstance(card.model, SingleFrameConfig):
+    if card.graph_sha256 and isinstance(card.model, SingleFrameConfig) and precision == "float32":
         if card.graph_of != card.sha256:
             raise CheckpointError(
                 f"{path}/{checkpoint.GRAPH} was not made of the model and input that {checkpoint.CARD} now describes; "
@@ -93,4 +98,4 @@ def load(path: str) -> tuple[InferenceModel, Card]:
         return ExportedModel(path, card, graph, weights), card
     from aupipe.models.torch_model import TorchModel  # takes seconds, so it is imported only when needed
 
-    return TorchModel(*checkpoint.load(path)), card
+    return TorchModel(*checkpoint.load(path), precision), card

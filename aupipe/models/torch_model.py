@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aupipe.arrays import Floats, Ints
+from aupipe.config import Precision
 from aupipe.models import sliding_window
 from aupipe.models.checkpoint import Card
 from aupipe.models.embedding import embed, encoder_sha256
@@ -19,10 +20,11 @@ from aupipe.models.sliding_window import Columns, run_head
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A system in eval mode, and its card."""
+    """A system in eval mode, its card, and the precision of its encoder."""
 
     system: System
     card: Card
+    precision: Precision = "float32"
 
     @property
     def embed_dim(self) -> int:
@@ -42,14 +44,21 @@ class TorchModel:
 
     @property
     def encoder_parts(self) -> tuple[object, ...]:
-        return encoder_sha256(self.system.encoder), self.card.input.model_dump(mode="json")
+        parts = encoder_sha256(self.system.encoder), self.card.input.model_dump(mode="json")
+        return parts if self.precision == "float32" else (*parts, self.precision)
 
     def encoder(self, batch_size: int, device: str) -> Encoder:
-        network = self.system.encoder.to(torch.device(device))
+        place = torch.device(device)
+        network = self.system.encoder.to(place)
+        network.to(memory_format=torch.channels_last)
 
         def encode(crops: np.ndarray) -> np.ndarray:
-            inputs = self.card.input.prepare(torch.from_numpy(crops).to(torch.device(device)))
-            return np.asarray(embed(network, inputs, batch_size).cpu().numpy())
+            images = torch.from_numpy(crops)
+            if place.type == "cuda":  # A copy from other memory would wait for the GPU.
+                images = images.pin_memory()
+            inputs = self.card.input.prepare(images.to(place, non_blocking=True))
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            return np.asarray(embed(network, inputs, batch_size, self.precision).cpu().numpy())
 
         return encode
 

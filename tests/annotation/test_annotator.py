@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -64,6 +65,11 @@ def test_a_job_in_this_process(archive: Path, checkpoint: str, tmp_path: Path, c
     assert main([*command, "--set", "thresholds.AU12=0.0"]) == 3
     assert "; 0 frames decoded" in capsys.readouterr().out
     assert set(pads.dataset(out / "frames").to_table()["AU12"].to_pylist()) == {True}
+    probabilities = pads.dataset(out / "frames").to_table()["AU12_raw"].to_numpy()
+    assert main([*command, "--set", "precision=bfloat16"]) == 3
+    assert "42 frames decoded" in capsys.readouterr().out
+    changed = pads.dataset(out / "frames").to_table()["AU12_raw"].to_numpy()
+    assert 0 < np.abs(changed - probabilities).max() < 0.1
     assert not (out / "_work" / "observed").exists()  # short videos leave no features
     assert not list((out / "_work" / "attempts").iterdir())
 

@@ -167,6 +167,7 @@ def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path:
         ({"source": "a.mp4", "thresholds": {"AU99": 0.5}}, "unknown AU 'AU99'"),
         ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
         ({"source": "a.mp4", "sample_fps": -1}, "sample_fps"),
+        ({"source": "a.mp4", "settings": {"precision": "bfloat16"}}, "bfloat16 .of the loaded model: float32"),
     ],
 )
 def test_wrong_arguments_are_named(model: api.Model, arguments: dict[str, object], message: str) -> None:

@@ -66,7 +66,7 @@ def load(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., mode
         cards = {str(n): card.model_copy(update={"weights_sha256": str(n)}) for n in range(len(heads))}
         systems = [System(encoder=Mean(), head=head) for head in heads]
         found = {str(n): (TorchModel(system, cards[str(n)]), cards[str(n)]) for n, system in enumerate(systems)}
-        monkeypatch.setattr(model_set.models_inference, "load", found.__getitem__)
+        monkeypatch.setattr(model_set.models_inference, "load", lambda path, precision: found[path])
         return model_set.load(list(found), "mean")
 
     return make

@@ -135,6 +135,18 @@ def test_logits_do_not_depend_on_the_batch(both: tuple[str, ExportedModel, Torch
 
 
 @pytest.mark.parametrize("folder", default_models.FOLDERS)
+def test_bfloat16_is_run_by_torch_near_the_logits_of_float32(folder: str) -> None:
+    model, _ = inference.load(folder, "bfloat16")
+    full = TorchModel(*checkpoint.load(folder))
+    assert isinstance(model, TorchModel)
+    logits, expected = (each.encoder(17, "cpu")(CROPS) for each in (model, full))
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-expected)), atol=0.02)
+    assert not np.array_equal(logits, expected)
+    assert model.encoder_parts != full.encoder_parts  # embeddings of the one are not cached as those of the other
+
+
+@pytest.mark.parametrize("folder", default_models.FOLDERS)
 def test_the_default_models_agree_with_torch(folder: str) -> None:
     exported, card = inference.load(folder)
     assert isinstance(exported, ExportedModel)
