@@ -10,7 +10,7 @@ import pyarrow as pa
 from aupipe import facs
 from aupipe.annotation.schema import EVENTS, PROB
 from aupipe.annotation.settings import EventsConfig
-from aupipe.annotation.tracks import gap_times_s
+from aupipe.annotation.tracks import gap_times_s, longest_gap_s
 
 
 def find_events(frames: pa.Table, config: EventsConfig, thresholds: Mapping[str, float]) -> pa.Table:
@@ -23,6 +23,7 @@ def find_events(frames: pa.Table, config: EventsConfig, thresholds: Mapping[str,
     times = gap_times_s(frames)  # These only measure distances; an unknown time stays null in the table.
     numbers = frames["frame"].to_numpy()
     media_times = frames["time_s"].to_pylist()
+    gap_s = longest_gap_s(frames, times, config.max_gap_s)
     rows: list[dict[str, object]] = []
     video_id = frames["video_id"][0].as_py() if len(frames) else ""
     for face in np.unique(ids[ids >= 0]).tolist():
@@ -36,7 +37,7 @@ def find_events(frames: pa.Table, config: EventsConfig, thresholds: Mapping[str,
             if config.hysteresis:
                 active = positive | (probability >= thresholds[au] - config.hysteresis)
             on = of_face[active[of_face]]
-            for run in np.split(on, np.flatnonzero(np.diff(times[on]) > config.max_gap_s) + 1):
+            for run in np.split(on, np.flatnonzero(np.diff(times[on]) > gap_s) + 1):
                 first, last = run[0], run[-1]
                 if positive[run].any() and times[last] - times[first] >= config.min_duration_s:
                     peak = run[np.argmax(probability[run])]

@@ -22,6 +22,19 @@ def gap_times_s(table: pa.Table) -> np.ndarray:
     return np.where(known, times, np.interp(np.arange(len(times)), np.flatnonzero(known), times[known]))
 
 
+def longest_gap_s(table: pa.Table, times: np.ndarray, max_gap_s: float) -> float:
+    """Return the longest gap that is closed: `max_gap_s`, but at least 1.5 of the usual steps between frames.
+
+    Of a video with a frame per second, nothing is missing between two frames. A pause in a faster one is a gap.
+
+    Args:
+        times: (N,) of the rows, from `gap_times_s`.
+    """
+    _, firsts = np.unique(table["frame"].to_numpy(), return_index=True)
+    steps = np.diff(times[firsts])
+    return max(max_gap_s, 1.5 * float(np.median(steps))) if len(steps) else max_gap_s
+
+
 def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
     """Return the face id (N,) of each row of a whole video, −1 for a row without a face."""
     frame = features["frame"].to_numpy()
@@ -46,7 +59,8 @@ def link_faces(features: pa.Table, tracking: TrackingConfig) -> np.ndarray:
         )
         for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
     )  # fmt: skip
-    per_frame = face_ids(linked, tracking)
+    gap_s = longest_gap_s(features, times, tracking.max_gap_s)
+    per_frame = face_ids(linked, tracking.model_copy(update={"max_gap_s": gap_s}))
     ids = np.full(len(frame), -1, np.int32)
     ids[has_face] = np.fromiter(chain.from_iterable(per_frame), np.int32, int(has_face.sum()))
     return ids

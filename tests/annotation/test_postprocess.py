@@ -10,7 +10,7 @@ from aupipe import facs
 from aupipe.annotation.events import find_events
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import FEATURES, FRAMES, PROB, RAW, expression_columns, frames_schema, to_parquet
-from aupipe.annotation.settings import EventsConfig
+from aupipe.annotation.settings import AnnotateConfig, EventsConfig
 from aupipe.faces.track import TrackingConfig
 
 pytestmark = pytest.mark.unit
@@ -119,6 +119,23 @@ def test_events_bridge_short_gaps_and_stand_in_media_time() -> None:
     assert mine[0]["mean"] == pytest.approx(np.mean([0.802, 0.803, 0.804, 0.806, 0.807]))
     assert len(events) == 2 * 12
     assert len(find_events(run(rows), EventsConfig(max_gap_s=0.1, min_duration_s=0.1), HALF)) == 12
+
+
+@pytest.mark.parametrize("first", [0, 52, 1000])
+def test_gaps_and_events_of_as_many_frames_are_as_long_anywhere_in_a_video(first: int) -> None:
+    config = AnnotateConfig(events={"min_duration_s": 0.2}).effective_events
+    on = {*range(6), 10, *range(20, 26)}  # a gap of five steps, and an event of as many
+    table = run([{"frame": first + i, "x": 0.0, "p": 0.8 if i in on else 0.1} for i in range(30)])
+    found = find_events(table, config, HALF).to_pylist()
+    spans = [(e["onset_frame"] - first, e["offset_frame"] - first) for e in found if e["au"] == "AU12"]
+    assert spans == [(0, 10), (20, 25)]
+
+
+def test_an_event_of_a_video_with_few_frames_per_second_is_one_event() -> None:
+    table = run([{"frame": i, "x": 0.0, "p": 0.8 if i in (2, 3, 4, 8) else 0.1} for i in range(10)])
+    slow = table.set_column(table.schema.get_field_index("time_s"), "time_s", pa.array(np.arange(10.0)))
+    events = find_events(slow, EventsConfig(), HALF).to_pylist()
+    assert [(e["onset_s"], e["offset_s"]) for e in events if e["au"] == "AU12"] == [(2.0, 4.0), (8.0, 8.0)]
 
 
 def test_hysteresis_extends_events_and_makes_none() -> None:
