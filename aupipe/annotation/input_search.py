@@ -45,6 +45,9 @@ VIDEO_SUFFIXES = frozenset(
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
 ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.images`
 _OURS = {"uri", "video_id", "start_s", "end_s"}
+# A report beside a ledger shows the videos of an archive once more. Both are in an output folder of aupipe, which may
+# be in the folder that is searched.
+_LEDGER, _REPORT = "_work/ledger", "report"
 
 
 def find_inputs(
@@ -123,6 +126,8 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
             continue
         seen.add(real)
         hidden = {name for name in (*below, *names) if is_hidden(name)}
+        if _REPORT in below and os.path.isdir(os.path.join(folder, _LEDGER)):
+            hidden.add(_REPORT)
         for name in sorted(hidden):
             skipped.hide(os.path.join(folder, name))
         below[:] = sorted(name for name in below if name not in hidden)
@@ -224,12 +229,18 @@ def _add_listed(
     pictures: list[tuple[str, str]] = []
     skipped: SkippedFiles | None = None
     hidden_folders: set[str] = set()
+    reports: set[str] = set()
     before = len(found)
     for path, info in files:
         skipped = skipped or SkippedFiles()
         name = path[len(top) + 1 :]
         parts = name.split("/")
+        output, is_of_ledger, _ = f"/{name}".partition(f"/{_LEDGER}/")
+        if is_of_ledger:  # sorts before the report
+            reports.add(f"{output}/{_REPORT}"[1:])
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
+        if reports and first_hidden is None:
+            first_hidden = next((at for at in range(len(parts)) if "/".join(parts[: at + 1]) in reports), None)
         if first_hidden is not None:
             hidden_folders.add("/".join(parts[: first_hidden + 1]))
             continue

@@ -38,11 +38,19 @@ class Input:
     signature: str | None = field(default=None, compare=False)
 
     def asked(self, sample_fps: float | None) -> str:
-        """Return the name of the part and rate of the file to annotate; "" for all of it."""
+        """Return the name of the part and rate of the file to annotate; "" for all of it.
+
+        It is part of keys, so different parts have different names.
+        """
         if self.start_s is None and self.end_s is None and sample_fps is None:
             return ""
-        start, end = ("" if limit is None else f"{limit:g} s" for limit in (self.start_s, self.end_s))
-        return f"[{start}, {end})" + ("" if sample_fps is None else f" at {sample_fps:g}/s")
+        start, end = ("" if limit is None else f"{_exact(limit)} s" for limit in (self.start_s, self.end_s))
+        return f"[{start}, {end})" + ("" if sample_fps is None else f" at {_exact(sample_fps)}/s")
+
+
+def _exact(number: float) -> str:
+    """Return the shortest text that means this number only."""
+    return np.format_float_positional(number, trim="-")
 
 
 # The attributes of `Input`.

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation.input_search import ImageRule, find_inputs
+from aupipe.annotation.inputs import Input
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
 
@@ -71,6 +72,30 @@ def test_hidden_and_system_folders_are_not_searched_and_all_is_counted_by_suffix
         with pytest.raises(ConfigError, match=r"no video or image in this folder \(1 other files skipped: 1 .png"):
             find_inputs([f"{place}/frames"], images="skip")
     assert [video.video_id for video in find_inputs([f"{tmp_path}/deep/.*.mp4"])[0]] == ["._d.mp4"]
+
+
+def test_a_report_of_an_output_below_the_folder_is_not_an_input(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    reports = [f"{output}report/overlays/1.mp4" for output in ("", "deep/out/")]
+    ledgers = ["_work/ledger/1.json", "deep/out/_work/ledger/1.json"]
+    for name in ("a.mp4", "deep/b.mov", "other/report/c.mp4", "deep/out/d.mp4", *ledgers, *reports):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        memory.pipe_file(f"{top}/{name}", b"x")
+    for place in (str(tmp_path), f"memory:/{top}"):
+        inputs, passed = find_inputs([place])
+        found = [video.video_id for video in inputs]
+        assert found == ["a.mp4", "deep/b.mov", "deep/out/d.mp4", "other/report/c.mp4"]
+        shown = place.replace("memory:/", "memory://")
+        assert {*passed.hidden_examples} == {f"{shown}/report", f"{shown}/deep/out/report"}
+
+
+def test_parts_that_differ_have_different_names() -> None:
+    starts = (10800.06, 10800.13, 100000.25, 0.1, 0.1 + 1e-9, 5.0)
+    named = [Input("a.mp4", "a", start_s, start_s + 1).asked(None) for start_s in starts]
+    assert len({*named}) == len(starts)
+    assert named[-1] == "[5 s, 6 s)"
+    assert Input("a.mp4", "a", 5.0).asked(29.97) == "[5 s, ) at 29.97/s"
 
 
 SUFFIXES = """.dv .MOD .tod .h264 .264 .avc .H265 .265 .hevc .y4m .apng .f4v .m1v .mpv .mp2v .m2p .divx .xvid .rm .rmvb
