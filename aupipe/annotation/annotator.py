@@ -203,12 +203,14 @@ def _run(
                 progress.add_quarantined(changed.values())
                 state.work.drop_due()  # The ledger has their records, and an archive is large.
                 committed = Ledger.read(storage)
+                done.unreachable = state.work.keep_unreachable(committed.current())
                 state.work.quarantine_committed(changed, committed.current())
                 committed = _withdraw(state.work, committed, storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
         except KeyboardInterrupt:
             committed = Ledger.read(storage)
+            done.unreachable = state.work.keep_unreachable(committed.current())
             write_videos(storage, committed, state.work.quarantined, inputs)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
             write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, start))
@@ -233,13 +235,18 @@ def _run(
 
 @dataclass
 class _Done:
-    """The work that a run has done, and the processes that did it."""
+    """The work that a run has done, and the processes that did it.
+
+    Attributes:
+        unreachable: the reasons of inputs that cannot be reached now, whose rows of an earlier run are kept.
+    """
 
     frames: int = 0
     work_s: float = 0.0
     stages: StageWork = field(default_factory=StageWork)
     workers: int = 1
     encoders: int = 0
+    unreachable: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -260,7 +267,8 @@ def _summary(
         seconds=time.monotonic() - start, work_s=done.work_s,
         cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
         stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
-        better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
+        better_encoders=done.stages.better_encoders(done.workers, done.encoders), unreachable=done.unreachable,
+        interrupted=done.interrupted,
     )  # fmt: skip
 
 

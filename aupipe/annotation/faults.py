@@ -17,10 +17,20 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 import aupipe
 from aupipe.annotation.settings import content_hash
-from aupipe.errors import ChangedError, MediaError, TimedOutError, WorkerDiedError, as_reason, redact
+from aupipe.errors import (
+    ChangedError,
+    MediaError,
+    NotFoundError,
+    PermissionDeniedError,
+    TimedOutError,
+    WorkerDiedError,
+    as_reason,
+    redact,
+)
 from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
+_UNREACHABLE = (NotFoundError.reason, PermissionDeniedError.reason, MediaError.reason)
 LOGS = "_logs"
 # The errors that reading a damaged or hostile input can raise.
 INPUT_ERRORS = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
@@ -89,6 +99,11 @@ def is_internal(reason: str | None) -> bool:
 def is_changed(reason: str | None) -> bool:
     """Return whether a reason in videos.parquet is an overwritten file."""
     return (reason or "").startswith(f"{ChangedError.reason}:")
+
+
+def is_unreachable(reason: str | None) -> bool:
+    """Return whether a reason in videos.parquet tells nothing of the file: it is gone, or storage could not read it."""
+    return (reason or "").partition(":")[0] in _UNREACHABLE
 
 
 def delete_logs(storage: Storage, video_ids: Iterable[str]) -> None:

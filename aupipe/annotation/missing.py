@@ -19,7 +19,7 @@ from aupipe.storage import Storage, is_uri
 def all_missing(named: Sequence[str], out: str) -> bool:
     """Return whether every input is a local path that does not exist, and no run has committed to `out`.
 
-    If a run has committed, the job itself must run, because it may have to withdraw rows of these inputs.
+    If a run has committed, the job itself must run, because rows of these inputs may be kept.
     """
     return all(_is_missing(path) for path in named) and not Storage(out).names("_work/ledger")
 

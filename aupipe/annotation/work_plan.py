@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.faults import is_unreachable
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Committed, Ledger
 from aupipe.annotation.pending import Pending, pending_video, record_of
@@ -123,6 +124,21 @@ class WorkList:
                 record, status="quarantined", reason=reasons[video_id], frames_decoded=None, frames_lost=None,
                 frames_corrupt=None, faces=None,
             )  # fmt: skip
+
+    def keep_unreachable(self, committed: Committed) -> dict[str, str]:
+        """Leave the committed rows of videos that cannot be reached now. Return the reasons by video_id.
+
+        A disk that is not mounted or a network that fails must not cost the work of earlier runs.
+        """
+        reasons = {
+            video_id: record.reason or ""
+            for video_id, record in sorted(self.quarantined.items())
+            if is_unreachable(record.reason) and video_id in committed
+            and committed[video_id][0].status in ("ok", "partial")
+        }  # fmt: skip
+        for video_id in reasons:
+            del self.quarantined[video_id]
+        return reasons
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""

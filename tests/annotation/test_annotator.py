@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,36 @@ def test_a_job_in_this_process(archive: Path, checkpoint: str, tmp_path: Path, c
     assert 0 < np.abs(changed - probabilities).max() < 0.1
     assert not (out / "_work" / "observed").exists()  # short videos leave no features
     assert not list((out / "_work" / "attempts").iterdir())
+
+
+@pytest.mark.unit
+def test_rows_of_files_that_cannot_be_reached_are_kept(
+    archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copy(archive / "a.mp4", archive / "copy.mp4")
+    named = [str(archive / name) for name in ("a.mp4", "copy.mp4", "two.mkv")]
+    out = tmp_path / "out"
+    command = ["--input", *named, "--checkpoint", checkpoint, "--out", str(out), *LOCAL]
+    assert main(command) == 0
+    before, table = files(out), pq.read_table(out / "videos.parquet").select(["video_id", "status", "reason"])
+    (archive / "a.mp4").rename(tmp_path / "a.mp4")
+    for _ in range(2):
+        capsys.readouterr()
+        assert main(command) == 3
+        output = capsys.readouterr().out
+        assert "1 input cannot be reached now; the rows of an earlier run are kept" in output
+        assert "a.mp4: not_found: " in output
+        assert files(out) == before
+        assert pq.read_table(out / "videos.parquet").select(["video_id", "status", "reason"]).equals(table)
+        assert json.loads((out / "run.json").read_text())["unreachable"] == 1
+    (archive / "two.mkv").write_text("I am no video")  # known to be another file
+    assert main(command) == 3
+    assert {row["video_id"]: row["status"] for row in pq.read_table(out / "videos.parquet").to_pylist()} == {
+        "a.mp4": "ok", "copy.mp4": "duplicate", "two.mkv": "quarantined"
+    }  # fmt: skip
+    (tmp_path / "a.mp4").rename(archive / "a.mp4")
+    assert main(command) == 3
+    assert "; 0 frames decoded" in capsys.readouterr().out
 
 
 @pytest.mark.unit
