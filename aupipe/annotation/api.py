@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import cv2
 import numpy as np
@@ -129,7 +129,7 @@ class Model:
             raise ConfigError(f"crops: {crops.dtype} {crops.shape} (uint8 (N, {CROP_SIZE_PX}, {CROP_SIZE_PX}, 3))")
         apart = np.arange(len(crops), dtype=np.float64) * _APART_S
         times = apart if time_s is None else np.asarray(time_s, np.float64)
-        if times.shape != (len(crops),) or (np.diff(times) < 0).any():
+        if times.shape != (len(crops),) or not np.isfinite(times).all() or (np.diff(times) < 0).any():
             raise ConfigError(f"time_s: {times.shape} ({len(crops)} ascending seconds, one per crop)")
         _ = self.template  # of several, no crop would fit all models
         embeddings = Encoders(self.models, _BATCH, "cpu")(list(crops[:, None]))
@@ -280,6 +280,9 @@ def annotate(
     models = model.models
     if config.precision not in ("float32", models.precision):  # The first is the default.
         raise ConfigError(f"precision: {config.precision} (of the loaded model: {models.precision})")
+    for name, limit in (("start_s", start_s), ("end_s", end_s)):
+        if limit is not None and not (isinstance(limit, SupportsFloat) and np.isfinite(float(limit))):
+            raise ConfigError(f"{name}: {limit!r} (seconds, or None)")
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ConfigError(f"end_s: {end_s:g} (after start_s={start_s:g})")
     with _inputs(source, config) as (found, of_array):
@@ -384,6 +387,11 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[I
     if isinstance(source, str | os.PathLike):
         yield _find([source], config), False
         return
+    if not isinstance(source, np.ndarray | Sequence):
+        raise ConfigError(
+            f"source: {type(source).__name__} (a path, a URI, an array of frames, or a list of them); "
+            "fix: give an image of another library as numpy.asarray(image)"
+        )
     if len(source) == 0:
         raise ConfigError("source: empty (a path, a URI, an array of frames, or a list of them)")
     paths = [each for each in source if isinstance(each, str | os.PathLike)]

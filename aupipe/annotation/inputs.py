@@ -42,10 +42,13 @@ class Input:
 
         It is part of keys, so different parts have different names.
         """
-        if self.start_s is None and self.end_s is None and sample_fps is None:
-            return ""
-        start, end = ("" if limit is None else f"{_exact(limit)} s" for limit in (self.start_s, self.end_s))
-        return f"[{start}, {end})" + ("" if sample_fps is None else f" at {_exact(sample_fps)}/s")
+        parts = []
+        if self.start_s is not None or self.end_s is not None:
+            start, end = ("" if limit is None else f"{_exact(limit)} s" for limit in (self.start_s, self.end_s))
+            parts.append(f"[{start}, {end})")
+        if sample_fps is not None:
+            parts.append(f"at {_exact(sample_fps)}/s")
+        return " ".join(parts)
 
 
 def _exact(number: float) -> str:

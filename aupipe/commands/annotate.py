@@ -90,6 +90,8 @@ def _annotate(args: argparse.Namespace) -> int:
 
     given = {} if args.sample_fps is None else {"sample_fps": args.sample_fps}
     config = load(AnnotateConfig, given, args.overrides)
+    if given and config.sample_fps != args.sample_fps:
+        raise ConfigError(f"--sample-fps {args.sample_fps:g} and --set sample_fps={config.sample_fps} (give one)")
     # Other settings may be wrong too, and that comes first.
     if not (args.dry_run or args.checkpoint or args.overrides) and all_missing(inputs, args.out):
         print(record_missing(inputs, args.out))  # noqa: T201

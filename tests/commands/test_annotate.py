@@ -86,3 +86,10 @@ def test_wrong_options_exit_2(arguments: tuple[str, ...], message: str, capsys: 
     with pytest.raises(SystemExit, match=r"^2$"):
         annotate.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_two_sampling_rates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["a.mp4", "--out", str(tmp_path / "o"), "--sample-fps", "10"]
+    assert annotate.main([*command, "--set", "sample_fps=5"]) == 2
+    assert "--sample-fps 10 and --set sample_fps=5.0 (give one)" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
