@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
+from aupipe.annotation.export import check_names
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.judge import Judge
@@ -64,7 +65,7 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
         ConfigError: inputs, checkpoints or settings are invalid; nothing was started.
     """
     start = time.monotonic()
-    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
+    inputs, skipped = _find(job)
     if passed := skipped.text():  # It is logged at once as well, because a run may take days.
         logger.info("%s", passed)
     keys = _keys(job)
@@ -90,10 +91,11 @@ def check(job: AnnotateJob) -> AnnotatePlan:
     Raises:
         ConfigError: as `annotate`.
     """
-    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
+    inputs, skipped = _find(job)
     keys = _keys(job)
     with storage_errors_as_config_errors("--out"):
         committed = Ledger.read(Storage(job.out))
+    _check_exports(job, inputs, committed)
     inputs = with_signatures(inputs)
     return AnnotatePlan(job, inputs, skipped, keys, plan(inputs, committed, keys))
 
@@ -132,7 +134,7 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
     job = AnnotateJob(tuple(video.uri for video in inputs), (), storage.root, config)
     try:
         with one_thread():
-            state = _State.read(Inputs.of(inputs).sorted(), keys, storage)
+            state = _State.read(job, Inputs.of(inputs).sorted(), keys, storage)
             runner = LocalRunner(keys, storage, guarded=False)
             _carry_out(job, state, keys, storage, runner, JobProgress(shown=False))
         committed = Ledger.read(storage)
@@ -148,6 +150,23 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
         )  # fmt: skip
     finally:
         storage.delete_all()
+
+
+def _find(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
+    """Return the inputs of the job and what was skipped, after a check of the names that exports would have."""
+    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
+    check_names(job.export, inputs.ids.to_pylist() if job.export else ())
+    return inputs, skipped
+
+
+def _check_exports(job: AnnotateJob, inputs: Inputs, committed: Ledger) -> None:
+    """Check that no export of an input would replace one of a video that another run annotated and that stays."""
+    if not job.export or job.prune:
+        return
+    current = committed.current()
+    has_rows = pc.is_in(current.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
+    annotated = current.table.filter(has_rows)["video_id"].to_pylist()
+    check_names(job.export, dict.fromkeys([*inputs.ids.to_pylist(), *annotated]))
 
 
 def _keys(job: AnnotateJob) -> CacheKeys:
@@ -170,11 +189,12 @@ class _State:
     work: WorkList
 
     @classmethod
-    def read(cls, inputs: Inputs, keys: CacheKeys, storage: Storage, prune: bool = False) -> _State:
+    def read(cls, job: AnnotateJob, inputs: Inputs, keys: CacheKeys, storage: Storage) -> _State:
         with ThreadPoolExecutor(1) as thread:  # Both wait for a disk or a store.
             signed = thread.submit(with_signatures, inputs)
             committed = Ledger.read(storage)
-            committed.reconcile(inputs.ids.to_pylist() if prune else None)
+            _check_exports(job, inputs, committed)
+            committed.reconcile(inputs.ids.to_pylist() if job.prune else None)
             committed.current()  # kept for the plan; it takes long for a large archive
             inputs = signed.result()
         return cls(inputs, committed, plan(inputs, committed, keys))
@@ -184,7 +204,7 @@ def _run(
     job: AnnotateJob, inputs: Inputs, skipped: SkippedFiles, keys: CacheKeys, storage: Storage, open_ray: OpenRunner,
     start: float,
 ) -> Summary:  # fmt: skip
-    state = _State.read(inputs, keys, storage, job.prune)
+    state = _State.read(job, inputs, keys, storage)
     inputs = state.inputs
     done = _Done()
     not_exported: dict[str, VideoRecord] = {}

@@ -10,14 +10,16 @@ events     VIDEO_ID.csv           every column of the events table
 elan       VIDEO_ID.eaf           the events as tiers of ELAN, one per face and AU
 abaw       VIDEO.txt              the track file of the ABAW challenge, 0 or 1 per frame and AU, of the largest face of
                                   each frame; where frames have several, also VIDEO_left.txt and VIDEO_right.txt of the
-                                  two largest; as `submit.py --annotation` chooses and fills them
+                                  two largest; as `submit.py --annotation` chooses and fills them.
+                                  VIDEO has no suffix: a job with b.mp4 and b.mkv, or b.mp4 and b_left.mp4, of one
+                                  folder is refused
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -27,10 +29,11 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.affwild2.layout import track_name
+from aupipe.affwild2.layout import split_person, track_name
 from aupipe.annotation import elan
 from aupipe.annotation.challenge import people_predictions
 from aupipe.annotation.schema import INTENSITY, MEMBERS, POSE, PROB
+from aupipe.errors import ConfigError
 from aupipe.storage import Storage
 
 Form = Callable[[pa.Table, pa.Table], dict[str, bytes]]  # frames and events of a video → its files by name
@@ -60,6 +63,32 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
         for name, data in FORMS[form](frames, events).items():
             parts = map(_short, video_id.with_name(name).parts)
             storage.write(f"export/{form}/{'/'.join(parts)}", data)
+
+
+def check_names(forms: Iterable[str], video_ids: Collection[str]) -> None:
+    """Check that no file of one video has the name of a file of another.
+
+    Raises:
+        ConfigError: one has.
+    """
+    for form in forms:
+        videos: dict[str, str] = {}
+        for video_id in video_ids:
+            path = PurePosixPath(video_id)  # a/b.mp4 and a//b.mp4 are one path
+            name = str(path.parent / path.stem if form == "abaw" else path)
+            if (other := videos.setdefault(name, video_id)) != video_id:
+                raise _same_name(form, other, video_id)
+        for name, video_id in videos.items() if form == "abaw" else ():
+            video, person = split_person(name)
+            if person and video in videos:  # It has this track if a frame of it has two faces.
+                raise _same_name(form, videos[video], video_id)
+
+
+def _same_name(form: str, one: str, other: str) -> ConfigError:
+    return ConfigError(
+        f"--export {form}: files of {one} and {other} would have the same name; "
+        "fix: rename one of them, or annotate them into different folders (--out)"
+    )
 
 
 def _video_id(frames: pa.Table) -> PurePosixPath:

@@ -107,6 +107,27 @@ def test_rows_of_files_that_cannot_be_reached_are_kept(
 
 
 @pytest.mark.unit
+def test_no_export_replaces_that_of_another_video(
+    archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, one, other = tmp_path / "out", archive / "two.mkv", archive / "two.mp4"
+    write_clip(other, scene(3, size=(200, 160), face=120), options={"g": "10"})
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--export", "abaw", *LOCAL]
+    for further in ([], ["--dry-run"]):
+        assert main([*command, str(one), str(other), *further]) == 2
+        assert "two.mkv and two.mp4 would have the same name; fix: " in capsys.readouterr().err
+        assert not out.exists()
+    assert main([*command, str(one)]) == 0
+    exported = (out / "export/abaw/two.txt").read_bytes()
+    for further in ([], ["--dry-run"]):  # The first video is in the folder, and is no input of these runs.
+        assert main([*command, str(other), *further]) == 2
+        assert "two.mp4 and two.mkv would have the same name; fix: " in capsys.readouterr().err
+    assert (out / "export/abaw/two.txt").read_bytes() == exported
+    assert main([*command, str(other), "--prune"]) == 0
+    assert (out / "export/abaw/two.txt").read_bytes() != exported
+
+
+@pytest.mark.unit
 def test_it_needs_no_ray_and_a_missing_input_no_models(archive: Path, exported_checkpoint: str, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom aupipe.commands.annotate import main\n"

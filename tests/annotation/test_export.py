@@ -14,8 +14,9 @@ import pytest
 
 from aupipe import facs
 from aupipe.affwild2 import submission
-from aupipe.annotation.export import export
+from aupipe.annotation.export import FORMS, check_names, export
 from aupipe.annotation.schema import BOX, EVENTS, INTENSITY, PROB, frames_schema
+from aupipe.errors import ConfigError
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -130,3 +131,23 @@ def test_the_longest_names_find_a_place_and_do_not_meet(tmp_path: Path) -> None:
     names = [path.name for path in (tmp_path / "export" / "csv").iterdir()]
     assert len(names) == 2
     assert all(name.endswith(".csv") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("forms", "ids"),
+    [
+        (("abaw",), ("a/clip.mkv", "a/clip.mp4")),
+        (("csv", "abaw"), ("clip.mp4", "clip_left.mp4")),
+        (("abaw",), ("clip_right.mp4", "clip.mp4")),
+        (("csv",), ("a/clip.mp4", "a//clip.mp4")),  # two ids of a manifest
+    ],
+)
+def test_two_videos_with_files_of_one_name_are_refused(forms: tuple[str, ...], ids: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"would have the same name; fix: ") as error:
+        check_names(forms, ids)
+    assert all(video_id in str(error.value) for video_id in ids)
+
+
+def test_videos_with_files_of_different_names_are_accepted() -> None:
+    check_names(FORMS, ["a/clip.mp4", "b/clip.mkv", "b/clip_left.mp4/x.mp4", "clip_left.mp4", "clip_right.mp4"])
+    check_names(set(FORMS) - {"abaw"}, ["clip.mkv", "clip.mp4", "clip_left.mp4"])
