@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> int:
     parser = job.make_parser(
         prog,
         "Write pages about an annotation: an overview, and per video a player with boxes, AU curves, events and "
-        "tables. They open from disk, without a server or network.",
+        "tables. They open from disk, without a server or network. They replace the report that is there.",
         _EXAMPLES,
     )
     parser.add_argument(
@@ -43,12 +43,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    from aupipe.annotation import report_files
     from aupipe.config import Section, load
     from aupipe.report import pages
 
     load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
     plan = pages.ReportJob(
-        annotation=args.annotation, out=args.out or f"{args.annotation}/report",
+        annotation=args.annotation, out=args.out or f"{args.annotation}/{report_files.FOLDER}",
         thumbnails=not args.no_thumbnails, overlay=args.overlay, preview=args.preview,
     )  # fmt: skip
     print(pages.text(pages.check(plan)) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201

@@ -27,7 +27,8 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 
 from aupipe import facs
-from aupipe.annotation import schema
+from aupipe.annotation import report_files, schema
+from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
 from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
@@ -35,8 +36,6 @@ from aupipe.storage import Storage, filesystem_of, is_uri
 
 logger = logging.getLogger(__name__)
 
-INDEX = "index.html"
-SUMMARY = "faces.csv"  # one row per face and AU
 MAX_FACES = 24  # faces per page, those in most frames; the page names the number of others
 
 
@@ -113,6 +112,9 @@ def text(plan: ReportPlan) -> str:
 def write(job: ReportJob) -> str:
     """Write the pages, and return the path or URI of the index.
 
+    Files of single videos are numbered, so those of an earlier report that this one has not replaced may show videos
+    that the annotation no longer has. They are deleted.
+
     Raises:
         ConfigError: there is no annotation.
     """
@@ -123,6 +125,7 @@ def write(job: ReportJob) -> str:
     pages: dict[str, str] = {}
     rates: dict[str, Sequence[float | None]] = {}
     summaries: list[dict[str, Any]] = []
+    written = set[str]()
     for number, video in enumerate(videos):
         video_id = video["video_id"]
         frames, events = (_rows_of(source, name, tables[name], video_id) for name in ("frames", "events"))
@@ -132,7 +135,7 @@ def write(job: ReportJob) -> str:
                     f"{job.annotation}: no rows of {video_id} in frames; fix: copy the whole folder, or annotate again"
                 )
             continue
-        pages[video_id] = f"videos/{number:05d}.html"
+        pages[video_id] = report_files.page(number)
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
         events = schema.EVENTS.empty_table() if events is None else events
         axis = timeline(frames)
@@ -141,9 +144,8 @@ def write(job: ReportJob) -> str:
         summaries += _summaries(video_id, axis, of_aus)
         data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails)
         link = _link(video["uri"], target, "videos")
-        drawn = f"overlays/{number:05d}.mp4" if job.overlay else None
-        plain = f"previews/{number:05d}.mp4" if job.preview and not (link and _plays(video["uri"])) else None
-        written = set[str]()
+        drawn = report_files.overlay(number) if job.overlay else None
+        plain = report_files.preview(number) if job.preview and not (link and _plays(video["uri"])) else None
         for name, rows in ((drawn, frames), (plain, frames.slice(0, 0))):
             if name:
                 try:
@@ -155,10 +157,12 @@ def write(job: ReportJob) -> str:
         shown = f"../{plain}" if plain in written else link
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())
+        written.add(pages[video_id])
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
     target.write(SUMMARY, sink.getvalue())
     target.write(INDEX, index_page(videos, run, pages, rates).encode())
+    report_files.delete_others(target, written)
     return redact(target.path(INDEX))
 
 

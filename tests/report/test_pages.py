@@ -2,6 +2,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,21 @@ def test_an_annotation_on_remote_storage_has_pages_beside_it(tmp_path: Path) -> 
     page = remote.read("report/videos/00000.html").decode()
     assert page_data(page)["faces"][0]["rows"] == 3
     assert "<video" not in page
+
+
+@pytest.mark.parametrize("place", ["{tmp}/report", "memory://aupipe-pages/report"])
+def test_a_report_replaces_the_files_of_an_earlier_one(place: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=3)
+    rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
+    out = annotation(tmp_path / "out", str(tmp_path / "a.mp4"), rows)
+    target = Storage(place.format(tmp=tmp_path))
+    earlier = ["videos/00001.html", "videos/123456.html", "overlays/00001.mp4", "previews/00001.mp4"]
+    of_the_user = ["notes.txt", "videos/mine.html", "videos/00001.mp4", "overlays/kept/00001.mp4"]
+    for name in [*earlier, *of_the_user]:
+        target.write(name, b"1")
+    job = pages.ReportJob(out, target.root, thumbnails=False, overlay=True)
+    new = ["faces.csv", "index.html", "overlays/00000.mp4", "videos/00000.html"]
+    pages.write(job)
+    assert target.names() == sorted([*new, *of_the_user])
+    pages.write(replace(job, overlay=False))
+    assert target.names() == sorted({*new, *of_the_user} - {"overlays/00000.mp4"})

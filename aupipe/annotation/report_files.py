@@ -1,0 +1,44 @@
+"""The names of the files of a report, which `report.py` writes to OUT/report/ or to another folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from aupipe.storage import Storage
+
+FOLDER = "report"  # in the output folder of an annotation
+INDEX = "index.html"
+SUMMARY = "faces.csv"  # one row per face and AU
+_SUFFIXES = {"videos": ".html", "overlays": ".mp4", "previews": ".mp4"}
+_NUMBERED = re.compile(r"\w+/[0-9]{5,}\.\w+")
+
+
+def page(number: int) -> str:
+    """Return the name of the page of a video."""
+    return _name("videos", number)
+
+
+def overlay(number: int) -> str:
+    """Return the name of a video with its faces drawn."""
+    return _name("overlays", number)
+
+
+def preview(number: int) -> str:
+    """Return the name of a video for the player."""
+    return _name("previews", number)
+
+
+def delete_others(storage: Storage, written: Collection[str]) -> None:
+    """Delete the files of single videos that earlier reports have written and this one has not."""
+    storage.delete_many([name for name in _of_videos(storage) if name not in written])
+
+
+def _of_videos(storage: Storage) -> list[str]:
+    """Return the names of the files of single videos. Files that have other names are not of a report."""
+    found = [name for folder, suffix in _SUFFIXES.items() for name in storage.names(folder, suffix)]
+    return [name for name in found if _NUMBERED.fullmatch(name)]
+
+
+def _name(folder: str, number: int) -> str:
+    return f"{folder}/{number:05d}{_SUFFIXES[folder]}"
