@@ -30,6 +30,7 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.packets import Packet
 from aupipe.annotation.probe_cache import ProbeCache
 from aupipe.annotation.progress import JobProgress, StageWork
+from aupipe.annotation.prune import delete_shown
 from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.runner import LocalRunner, OpenRunner, Runner, local_runner, one_thread
 from aupipe.annotation.schema import EVENTS, FRAMES
@@ -194,6 +195,8 @@ class _State:
             signed = thread.submit(with_signatures, inputs)
             committed = Ledger.read(storage)
             _check_exports(job, inputs, committed)
+            if job.prune:  # Before the rows are: if this run is killed in between, the next one finds the videos again.
+                delete_shown(storage, committed, inputs.ids)
             committed.reconcile(inputs.ids.to_pylist() if job.prune else None)
             committed.current()  # kept for the plan; it takes long for a large archive
             inputs = signed.result()

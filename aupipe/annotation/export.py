@@ -36,7 +36,10 @@ from aupipe.annotation.schema import INTENSITY, MEMBERS, POSE, PROB
 from aupipe.errors import ConfigError
 from aupipe.storage import Storage
 
-Form = Callable[[pa.Table, pa.Table], dict[str, bytes]]  # frames and events of a video → its files by name
+# Frames and events of a video → its files by name, without the suffix of the form.
+Form = Callable[[pa.Table, pa.Table], dict[str, bytes]]
+_FOLDER = "export"
+_SUFFIXES = {"csv": ".csv", "openface": ".csv", "events": ".csv", "elan": ".eaf", "abaw": ".txt"}  # of each form
 _LONGEST_NAME = 255  # bytes
 
 # OpenFace 2's columns between `success` and the AUs, without the outlines of the eyes. Readers such as py-feat's
@@ -61,8 +64,15 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
     video_id = _video_id(frames)
     for form in forms:
         for name, data in FORMS[form](frames, events).items():
-            parts = map(_short, video_id.with_name(name).parts)
-            storage.write(f"export/{form}/{'/'.join(parts)}", data)
+            parts = map(_short, video_id.with_name(f"{name}{_SUFFIXES[form]}").parts)
+            storage.write(f"{_FOLDER}/{form}/{'/'.join(parts)}", data)
+
+
+def delete_all(storage: Storage) -> int:
+    """Delete the exports of all videos, and return the number of files. Files with other suffixes stay."""
+    names = [name for form, suffix in _SUFFIXES.items() for name in storage.names(f"{_FOLDER}/{form}", suffix)]
+    storage.delete_many(names)
+    return len(names)
 
 
 def check_names(forms: Iterable[str], video_ids: Collection[str]) -> None:
@@ -165,7 +175,7 @@ def _abaw(frames: pa.Table, _: pa.Table) -> dict[str, bytes]:
         for together in people for person, decisions in people_predictions(frames, together).items()
     }  # fmt: skip
     filled = submission.fill_tracks(tracks, dict.fromkeys(tracks, count))
-    return {f"{track}.txt": submission.write_track(each >= 0.5).encode() for track, each in filled.items()}
+    return {track: submission.write_track(each >= 0.5).encode() for track, each in filled.items()}
 
 
 def _bytes(table: pa.Table) -> bytes:
@@ -183,15 +193,15 @@ def _elan(frames: pa.Table, events: pa.Table) -> bytes:
     return elan.document(frames["video_id"][0].as_py(), times_s, events)
 
 
-def _file(suffix: str, make: Callable[[pa.Table, pa.Table], bytes]) -> Form:
-    """Return a format with one file, whose name is that of the video and a suffix."""
-    return lambda frames, events: {f"{_video_id(frames).name}{suffix}": make(frames, events)}
+def _file(make: Callable[[pa.Table, pa.Table], bytes]) -> Form:
+    """Return a format with one file, which has the name of the video."""
+    return lambda frames, events: {_video_id(frames).name: make(frames, events)}
 
 
 FORMS: dict[str, Form] = {
-    "csv": _file(".csv", _csv),
-    "openface": _file(".csv", _openface),
-    "events": _file(".csv", _events),
-    "elan": _file(".eaf", _elan),
+    "csv": _file(_csv),
+    "openface": _file(_openface),
+    "events": _file(_events),
+    "elan": _file(_elan),
     "abaw": _abaw,
 }

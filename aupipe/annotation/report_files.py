@@ -29,6 +29,13 @@ def preview(number: int) -> str:
     return _name("previews", number)
 
 
+def delete_all(storage: Storage) -> int:
+    """Delete a report, and return the number of its files. Other files in its folder stay."""
+    names = [*(name for name in (INDEX, SUMMARY) if storage.exists(name)), *_of_videos(storage)]
+    storage.delete_many(names)
+    return len(names)
+
+
 def delete_others(storage: Storage, written: Collection[str]) -> None:
     """Delete the files of single videos that earlier reports have written and this one has not."""
     storage.delete_many([name for name in _of_videos(storage) if name not in written])

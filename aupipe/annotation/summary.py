@@ -27,7 +27,7 @@ from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, take_rows
 from aupipe.errors import redact
-from aupipe.parquet import damage_named
+from aupipe.parquet import damage_named, read_parquet
 from aupipe.storage import Storage
 
 if TYPE_CHECKING:
@@ -180,6 +180,15 @@ def write_videos(
     rows = take_rows(rows, order_of(one_piece(rows["video_id"])))
     rows, full = _with_further(rows, earlier.further, inputs)
     storage.write(VIDEOS_FILE, schema.to_parquet(rows, full, _DISTINCT))
+
+
+def listed_ids(storage: Storage) -> pa.Array:
+    """Return the video_id of each row of videos.parquet; none if there is no such file."""
+    if not storage.exists(VIDEOS_FILE):
+        return pa.array([], pa.string())
+    data = storage.read(VIDEOS_FILE)
+    with damage_named(storage.path(VIDEOS_FILE)):
+        return one_piece(read_parquet(data, ["video_id"])["video_id"])
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
         help="also write OUT/export/, one file per video: csv, openface (AUxx_r is 5 times the intensity), events, "
         "elan or abaw (named without the suffix, so that a.mp4 and a.mkv of one folder are refused)",
     )  # fmt: skip
-    parser.add_argument("--prune", action="store_true", help="delete from OUT every video that is not an input")
+    parser.add_argument(
+        "--prune", action="store_true",
+        help="delete from OUT every video that is not an input and, if there is one, the exports and the report of all "
+        "videos in OUT/export/ and OUT/report/",
+    )  # fmt: skip
     parser.add_argument("--keep-intermediate", action="store_true", help="keep the embeddings in OUT/_work/observed")
     return job.run(parser, _annotate, argv, _settings)
 

@@ -1,0 +1,74 @@
+"""Pruning: no file that shows a removed video stays, and no file of the user is deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from aupipe.annotation import schema
+from aupipe.annotation.faults import contain_fault
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.prune import delete_shown
+from aupipe.commands import report
+from aupipe.commands.annotate import main
+from aupipe.storage import Storage
+from harness.clips import scene, write_clip
+
+pytestmark = pytest.mark.unit
+
+OF_THE_USER = ["export/csv/mine.txt", "export/notes/b.mp4.csv", "export/plan.csv", "report/mine.html"]
+OURS = [
+    "export/abaw/b.txt", "export/abaw/b_left.txt", "export/csv/deep/a.mp4.csv", "export/elan/b.mp4.eaf",
+    "export/events/b.mp4.csv", "export/openface/b.mp4.csv", "report/faces.csv", "report/index.html",
+    "report/overlays/00001.mp4", "report/previews/00001.mp4", "report/videos/00001.html",
+]  # fmt: skip
+
+
+def shown(storage: Storage) -> list[str]:
+    """Return the names of the files in the folders for exports, reports and logs."""
+    return [name for folder in ("_logs", "export", "report") for name in storage.names(folder)]
+
+
+@pytest.mark.parametrize("place", ["{tmp}/out", "memory://aupipe-prune/out"])
+def test_exports_and_reports_go_with_a_video_and_other_files_stay(place: str, tmp_path: Path) -> None:
+    storage = Storage(place.format(tmp=tmp_path))
+    rows = [{"video_id": each, "status": "quarantined"} for each in ("b.mp4", "deep/a.mp4")]
+    table = pa.Table.from_pylist(rows, schema=schema.VIDEOS)
+    storage.write("videos.parquet", schema.to_parquet(table, schema.VIDEOS))
+    for name in [*OURS, *OF_THE_USER]:
+        storage.write(name, b"1")
+    delete_shown(storage, Ledger.read(storage), pa.array(["b.mp4", "c.mp4", "deep/a.mp4"]))
+    assert shown(storage) == sorted([*OURS, *OF_THE_USER])
+    delete_shown(storage, Ledger.read(storage), pa.array(["deep/a.mp4"]))
+    assert shown(storage) == OF_THE_USER
+
+
+def test_a_pruned_video_is_gone_from_all_files(
+    checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(tmp_path / name, scene(5 if name == "a.mp4" else 8, size=(200, 160), face=120))
+    out = tmp_path / "out"
+    storage, inputs = Storage(out), [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
+    assert main([*command, *inputs, "--export", "csv,abaw"]) == 0
+    assert report.main([str(out), "--no-thumbnails", "--overlay"]) == 0
+    with contain_fault(storage, "b.mp4"):
+        raise ZeroDivisionError
+    before = shown(storage)
+    assert len(before) == 1 + 4 + 6
+    assert main([*command, inputs[0]]) == 0  # without --prune
+    assert main([*command, inputs[0], "--prune", "--dry-run"]) == 0
+    assert shown(storage) == before
+    with caplog.at_level("INFO"):
+        assert main([*command, inputs[0], "--prune", "--export", "csv"]) == 0
+    assert shown(storage) == ["export/csv/a.mp4.csv"]
+    assert f"{out}: --prune removes videos, so all exports and the report are deleted (10 files); " in caplog.text
+    assert pq.read_table(out / "videos.parquet")["video_id"].to_pylist() == ["a.mp4"]
+    assert report.main([str(out), "--no-thumbnails"]) == 0
+    before = shown(storage)
+    assert main([*command, inputs[0], "--prune"]) == 0  # no video is removed
+    assert shown(storage) == before
