@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
+from aupipe.annotation import report_files
 from aupipe.annotation.inputs import FoundInputs, Input, Inputs, text_of_name
 from aupipe.annotation.schema import VIDEOS
 from aupipe.annotation.skipped_files import SkippedFiles
@@ -47,7 +48,7 @@ ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.i
 _OURS = {"uri", "video_id", "start_s", "end_s"}
 # A report beside a ledger shows the videos of an archive once more. Both are in an output folder of aupipe, which may
 # be in the folder that is searched.
-_LEDGER, _REPORT = "_work/ledger", "report"
+_LEDGER = "_work/ledger"
 
 
 def find_inputs(
@@ -126,8 +127,8 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
             continue
         seen.add(real)
         hidden = {name for name in (*below, *names) if is_hidden(name)}
-        if _REPORT in below and os.path.isdir(os.path.join(folder, _LEDGER)):
-            hidden.add(_REPORT)
+        if report_files.FOLDER in below and os.path.isdir(os.path.join(folder, _LEDGER)):
+            hidden.add(report_files.FOLDER)
         for name in sorted(hidden):
             skipped.hide(os.path.join(folder, name))
         below[:] = sorted(name for name in below if name not in hidden)
@@ -237,7 +238,7 @@ def _add_listed(
         parts = name.split("/")
         output, is_of_ledger, _ = f"/{name}".partition(f"/{_LEDGER}/")
         if is_of_ledger:  # sorts before the report
-            reports.add(f"{output}/{_REPORT}"[1:])
+            reports.add(f"{output}/{report_files.FOLDER}"[1:])
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
         if reports and first_hidden is None:
             first_hidden = next((at for at in range(len(parts)) if "/".join(parts[: at + 1]) in reports), None)
