@@ -21,8 +21,9 @@ from aupipe.media.frames import Span
 
 # The fields of a record that its input does not give, and that are known before extraction.
 _FIELDS = (
-    "fingerprint", "source_hash", "losses", "frames_expected", "duration_s", "rotation", "variable_frame_rate",
-    "frame_width", "frame_height", "pixel_aspect", "hdr", "track", "tracks", "clock_restarts", "remark",
+    "fingerprint", "source_hash", "losses", "suspicion", "frames_expected", "duration_s", "rotation",
+    "variable_frame_rate", "frame_width", "frame_height", "pixel_aspect", "hdr", "track", "tracks", "clock_restarts",
+    "remark",
 )  # fmt: skip
 _SEGMENT = pa.struct([
     ("number", pa.int32()), ("write_start", pa.int32()), ("write_stop", pa.int32()), ("sampled_frames", pa.binary()),

@@ -21,7 +21,7 @@ from aupipe.errors import MediaError
 from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.display import Display
-from aupipe.media.image_files import is_sequence, sequence_files
+from aupipe.media.image_files import is_sequence, jpeg_is_whole, sequence_files
 from aupipe.media.pictures import mpeg2_size, picture_counter, top_layers
 from aupipe.media.probe import VideoInfo, packets_of, probe
 
@@ -44,7 +44,7 @@ class Frame:
         index: 0-based, in presentation order of the whole video.
         time_s: presentation time of the container, not shifted to start at 0; None if the container has none.
         image: (H, W, 3) uint8 RGB, upright, with square pixels, in SDR; None if the frame could not be decoded.
-        corrupt: the decoder returned the frame but flagged it as possibly corrupt.
+        corrupt: the decoder returned the frame but flagged it as possibly corrupt, or it is a JPEG that is cut short.
         restart: the container's clock restarts at this frame, because streams were joined.
     """
 
@@ -181,6 +181,8 @@ class _Reader:
             self._step = 1 / Fraction(span.assume_fps).limit_denominator(10**6)
         stream.codec_context.copy_opaque = True
         self._epoch = 0
+        self._is_jpeg = "jpeg_pipe" in format_names(container)
+        self._cut_short = False  # of a JPEG image
         self._sequence = 0  # the size of MPEG-2, or the number of restarts of the clock
         self.yielded = 0
 
@@ -277,7 +279,8 @@ class _Reader:
         self._epoch = moment[0] if moment is not None else self._epoch
         if frame is None:
             return Frame(index, time_s, None, restart=restart)
-        return Frame(index, time_s, self._display.picture(frame), bool(frame.is_corrupt), restart)
+        corrupt = bool(frame.is_corrupt) or self._cut_short
+        return Frame(index, time_s, self._display.picture(frame), corrupt, restart)
 
     def _begins_picture(self, packet: Packet) -> bool:
         return not packet.is_discard and self._counter.count(packet) > 0
@@ -294,6 +297,8 @@ class _Reader:
         if packet is not None and self._begins_sequence(packet):
             yield from self._decode(None)
             self._stream.codec_context.flush_buffers()
+        if packet is not None and self._is_jpeg:  # The decoder fills the rest of the picture, and flags nothing.
+            self._cut_short = not jpeg_is_whole(bytes(packet))
         try:
             yield from top_layers(self._stream, packet)
         except av.error.MemoryError:

@@ -35,6 +35,10 @@ IMAGE_SUFFIXES = frozenset(
 _WEBP_ANIMATION = 2  # flag of the VP8X chunk
 _NEW_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # tag of a TIFF's page, and its flags
 _HEAD_BYTES = 2**16  # an animated PNG announces its animation before its first image data
+# A marker of JPEG, except those that restart the decoder within a scan. FF 00 is no marker, but a byte of a scan.
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_WITHOUT_LENGTH = (0x01, 0xD8)  # markers that begin no segment
 
 
 def has_image_suffix(uri: str) -> bool:
@@ -91,6 +95,22 @@ def _number(data: bytes, order: Literal["little", "big"]) -> int:
 def signature_format(head: bytes) -> str:
     """Return FFmpeg's demuxer for an image that begins with these bytes; "" if they are not those of an image."""
     return next((demuxer for signature, demuxer in _SIGNATURES if re.match(signature, head, re.DOTALL)), "")
+
+
+def jpeg_is_whole(data: bytes) -> bool:
+    """Return whether a JPEG has the marker of its end after a scan. FFmpeg fills the picture after an early end.
+
+    The contents of segments are skipped, because a thumbnail in them has an end of its own.
+    """
+    place, scans = 0, False
+    while match := _JPEG_MARKER.search(data, place):
+        place, marker = match.end(), data[match.end() - 1]
+        if marker == _JPEG_END:
+            return scans
+        scans = scans or marker == _JPEG_SCAN
+        if marker not in _WITHOUT_LENGTH:
+            place += int.from_bytes(data[place : place + 2], "big")
+    return False
 
 
 def is_sequence(uri: str) -> bool:

@@ -41,6 +41,8 @@ _JOIN_PACKETS = 3
 _REORDERED_PACKETS = 48
 # A step between frames that is larger than this many median steps is a gap.
 _GAP_STEPS = 1.5
+# The suspicion about images, which holds for those that `frames` finds to be cut short.
+_CUT_SHORT = "truncated: an image ends before its end marker"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class VideoInfo:
         missing_s: seconds from the last frame to the duration stated by the container, which matters for Matroska,
             because it does not count frames; 0 if none is stated.
         damage: evidence that the container is damaged and may have lost frames undetected; "" if there is none.
+        suspicion: a loss, as a reason, for which a corrupt frame is the missing evidence; "" if there is none.
         remark: an irregularity of the container that loses no frame; "" if there is none.
         rotation: counter-clockwise rotation in degrees that makes the stored picture upright.
         pixel_aspect: width of a stored pixel divided by its height.
@@ -99,6 +102,7 @@ class VideoInfo:
     missing: int
     missing_s: float
     damage: str
+    suspicion: str
     remark: str
     pts: np.ndarray | None
     leading: int
@@ -223,6 +227,7 @@ def probe(
             missing=missing,
             missing_s=missing_s,
             damage=damage,
+            suspicion=_CUT_SHORT if IMAGE_FORMATS & formats else "",
             remark="; ".join(filter(None, [remark, ignored, undecodable if leading else "", remarks])),
             pts=pts,
             leading=len(leading),

@@ -155,6 +155,17 @@ def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path:
     assert len(set(result.frames["frame"].to_pylist())) == 20
 
 
+def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tmp_path: Path, model: api.Model) -> None:
+    whole = (folder / "face.jpg").read_bytes()
+    (tmp_path / "0.jpg").write_bytes(whole)
+    (tmp_path / "1.jpg").write_bytes(whole[: int(len(whole) * 0.9)])
+    for source, images, reason in ((tmp_path / "1.jpg", "each", "1 of 1 (0)"), (tmp_path, "sequence", "1 of 2 (1)")):
+        result = aupipe.annotate(source, model=model, settings={"images": images})
+        expected = f"frames_corrupt: {reason}; truncated: an image ends before its end marker"
+        assert (result.video["status"], result.video["reason"]) == ("partial", expected)
+        assert set(result.frames["status"].to_pylist()) == {"ok"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

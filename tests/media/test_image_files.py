@@ -16,7 +16,14 @@ import pytest
 from aupipe.errors import MediaError, NoFramesError, NotAVideoError
 from aupipe.media.audio import audio
 from aupipe.media.frames import Span, frames
-from aupipe.media.image_files import image_format, in_number_order, is_sequence, sequence_files, sequence_uri
+from aupipe.media.image_files import (
+    image_format,
+    in_number_order,
+    is_sequence,
+    jpeg_is_whole,
+    sequence_files,
+    sequence_uri,
+)
 from aupipe.media.probe import fingerprint, probe
 
 pytestmark = pytest.mark.unit
@@ -45,12 +52,15 @@ def write(path: Path, image: np.ndarray) -> Path:
     return path
 
 
+def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
+    """Insert a segment after the start marker."""
+    return jpeg[:2] + bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
 def with_orientation(jpeg: Path, orientation: int) -> None:
     """Insert an APP1 segment whose only EXIF tag is the orientation."""
     tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"
-    body = b"Exif\0\0" + tiff
-    data = jpeg.read_bytes()
-    jpeg.write_bytes(data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:])
+    jpeg.write_bytes(with_segment(jpeg.read_bytes(), 0xE1, b"Exif\0\0" + tiff))
 
 
 def with_further_page(tiff: Path, kind: int) -> None:
@@ -143,6 +153,38 @@ def test_only_the_first_image_of_a_file_is_read(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() * 2)  # as cameras append a second view, or a gain map
     assert probe(str(path)).frames_expected == 1
     assert [frame.index for frame in frames(str(path))] == [0]
+
+
+JPEGS: dict[str, list[int]] = {
+    "baseline": [],
+    "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    "restarts": [cv2.IMWRITE_JPEG_RST_INTERVAL, 1],
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_that_is_cut_short_is_a_corrupt_frame(kind: str, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    small = cv2.imencode(".jpg", drawing(32, 32))[1].tobytes()
+    plain = cv2.imencode(".jpg", image, JPEGS[kind])[1].tobytes()
+    whole = with_segment(plain, 0xE1, b"Exif\0\0" + small)  # a thumbnail, which has an end of its own
+    assert whole[-2:] == b"\xff\xd9"
+    path = tmp_path / "a.jpg"
+    for data in (whole, whole + bytes(99), whole + b"\xff\xd8 a film", whole[:-2] + b"\xff\xff\xd9"):
+        path.write_bytes(data)
+        (frame,) = frames(str(path))
+        assert (frame.image is not None, frame.corrupt) == (True, False)
+    start = len(whole) - len(plain)
+    for part in (0.3, 0.5, 0.8, 0.97, 1 - 1 / len(plain)):
+        path.write_bytes(whole[: start + int(len(plain) * part)])
+        (frame,) = frames(str(path))
+        assert (frame.image is not None, frame.corrupt) == (True, True)
+    (tmp_path / "b.jpg").write_bytes(whole)
+    assert [frame.corrupt for frame in frames(sequence_uri(str(tmp_path)), Span(2, exact=False))] == [True, False]
+
+
+def test_the_end_of_a_jpeg_is_found_in_time_linear_in_its_size() -> None:
+    assert not jpeg_is_whole(b"\xff\xd8" + b"\xff" * 10**7)
 
 
 def test_an_image_under_another_suffix_is_refused_with_a_remedy(tmp_path: Path) -> None:
