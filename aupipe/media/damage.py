@@ -13,6 +13,7 @@ from aupipe.media.clock import PacketClock
 from aupipe.media.container import format_names
 from aupipe.media.ffmpeg_log import FFmpegLog
 
+_GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = b"!", b",", b";"
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
@@ -63,7 +64,34 @@ def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[i
         return log.ends_early, ""
     if "mpegts" in format_names(container) and _ends_within_packet(uri):
         return "it ends within a packet", ""
+    if "gif" in format_names(container) and not _gif_is_whole(uri):
+        return "its blocks do not end with a trailer", ""
     return (text, "") if gap else ("", text)
+
+
+def _gif_is_whole(uri: str) -> bool:
+    """Return whether the blocks of a GIF end with the trailer. Bytes after it are no damage.
+
+    FFmpeg fills what is missing of a picture, and stops at bytes that begin no block, both without a message of the
+    demuxer.
+    """
+    with opened(uri, whole=True) as file:
+
+        def skip_colors(flags: int) -> None:
+            file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, 1)
+
+        skip_colors((file.read(13) + bytes(13))[10])
+        while kind := file.read(1):
+            if kind == _GIF_TRAILER:
+                return True
+            if kind == _GIF_IMAGE:
+                skip_colors((file.read(9) + bytes(9))[8])
+            elif kind != _GIF_EXTENSION:
+                return False
+            file.seek(1, 1)  # the label of an extension, or the code size of an image
+            while size := int.from_bytes(file.read(1), "big"):
+                file.seek(size, 1)
+    return False
 
 
 def _ends_within_packet(uri: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -132,3 +133,17 @@ def test_bytes_around_a_transport_stream_are_no_loss(length: int, tmp_path: Path
     for cut in (1, 100, 187):
         path.write_bytes(b"\r\n" + stream[: len(stream) - length + (4 if length == 192 else 0) + cut])
         assert probe(str(path)).damage
+
+
+def test_a_gif_without_its_trailer_is_damaged(tmp_path: Path) -> None:
+    images = scene(6, size=(96, 72), face=64)
+    path = write_clip(tmp_path / "a.gif", images, codec="gif", tick=Fraction(1, 100), pix_fmt="rgb8")
+    whole = path.read_bytes()
+    second = whole.index(b"!\xf9", whole.index(b"!\xf9") + 1)
+    for data in (whole, whole + b";", whole + b"text"):
+        path.write_bytes(data)
+        assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (6, "")
+    kept = (len(whole) // 2, second, second + 1, second + 9, second + 20, len(whole) - 2, len(whole) - 1)
+    for data in (*(whole[:size] for size in kept), whole[:second] + b"\0" + whole[second:]):
+        path.write_bytes(data)
+        assert "do not end with a trailer" in probe(str(path)).damage
