@@ -14,6 +14,8 @@ from aupipe.media.container import format_names
 from aupipe.media.ffmpeg_log import FFmpegLog
 
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = b"!", b",", b";"
+_PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream: the start of a pack, and of a packet
+_PACK_BYTES = 2**17  # more than a pack header and the longest packet
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
@@ -64,6 +66,8 @@ def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[i
         return log.ends_early, ""
     if "mpegts" in format_names(container) and _ends_within_packet(uri):
         return "it ends within a packet", ""
+    if "mpeg" in format_names(container) and _ends_within_pes_packet(uri):
+        return "it ends within a packet", ""
     if "gif" in format_names(container) and not _gif_is_whole(uri):
         return "its blocks do not end with a trailer", ""
     return (text, "") if gap else ("", text)
@@ -106,6 +110,20 @@ def _ends_within_packet(uri: str) -> bool:
         for place in starts
         for length in _TS_PACKET_BYTES
     )
+
+
+def _ends_within_pes_packet(uri: str) -> bool:
+    """Return whether the last packet of a program stream is incomplete. Other bytes after the stream are no packet."""
+    with opened(uri) as file:
+        file.seek(max(0, file.seek(0, 2) - _PACK_BYTES))
+        tail = file.read()
+    place = tail.rfind(_PACK)
+    if place < 0 or len(tail) < place + 14:
+        return place >= 0
+    place += 14 + (tail[place + 13] & 7) if tail[place + 4] & 0x40 else 12  # of MPEG-2 and MPEG-1
+    while tail[place : place + 3] == _PACK[:3] and place + 6 <= len(tail) and tail[place + 3] in _SYSTEM_CODES:
+        place += 6 + int.from_bytes(tail[place + 4 : place + 6], "big")
+    return place > len(tail)
 
 
 def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:

@@ -147,3 +147,17 @@ def test_a_gif_without_its_trailer_is_damaged(tmp_path: Path) -> None:
     for data in (*(whole[:size] for size in kept), whole[:second] + b"\0" + whole[second:]):
         path.write_bytes(data)
         assert "do not end with a trailer" in probe(str(path)).damage
+
+
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video"])
+def test_a_program_stream_that_ends_within_a_packet_is_damaged(codec: str, tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (6, 72, 96, 3), np.uint8))
+    for suffix in ("mpg", "vob"):  # with packs of MPEG-1 and of MPEG-2
+        path = write_clip(tmp_path / f"a.{suffix}", images, codec=codec, tick=Fraction(1, 25))
+        whole = path.read_bytes()
+        for after in (b"", b"\0\0\1\xb9", bytes(5000), b"text"):
+            path.write_bytes(whole + after)
+            assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (6, "")
+        for missing in (1, 1000, 3000, len(whole) // 2 + 7):
+            path.write_bytes(whole[:-missing])
+            assert probe(str(path)).damage
