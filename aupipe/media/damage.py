@@ -12,6 +12,7 @@ from aupipe.media.byte_source import opened
 from aupipe.media.clock import PacketClock
 from aupipe.media.container import format_names
 from aupipe.media.ffmpeg_log import FFmpegLog
+from aupipe.media.image_files import IMAGE_FORMATS
 
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = b"!", b",", b";"
 _PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream: the start of a pack, and of a packet
@@ -71,6 +72,19 @@ def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[i
     if "gif" in format_names(container) and not _gif_is_whole(uri):
         return "its blocks do not end with a trailer", ""
     return (text, "") if gap else ("", text)
+
+
+def suspicion_of(formats: frozenset[str]) -> str:
+    """Return the loss, as a reason, for which a corrupt frame would be the missing evidence; "" if there is none.
+
+    The packets of a program stream have no numbers, and its demuxer skips damaged ones without a message. Gaps in time
+    are no better evidence: few packets have a time, and FFmpeg supplies the others.
+    """
+    if formats & IMAGE_FORMATS:
+        return "truncated: an image ends before its end marker"
+    if "mpeg" in formats:
+        return "container_damaged: frames may be missing (a frame is corrupt, and packets have no numbers)"
+    return ""
 
 
 def _gif_is_whole(uri: str) -> bool:

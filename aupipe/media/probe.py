@@ -27,7 +27,7 @@ from aupipe.media.container import (
     open_video,
     uses_edit_lists,
 )
-from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_s_of
+from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_s_of, suspicion_of
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
@@ -41,8 +41,6 @@ _JOIN_PACKETS = 3
 _REORDERED_PACKETS = 48
 # A step between frames that is larger than this many median steps is a gap.
 _GAP_STEPS = 1.5
-# The suspicion about images, which holds for those that `frames` finds to be cut short.
-_CUT_SHORT = "truncated: an image ends before its end marker"
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ def probe(
             missing=missing,
             missing_s=missing_s,
             damage=damage,
-            suspicion=_CUT_SHORT if IMAGE_FORMATS & formats else "",
+            suspicion="" if damage else suspicion_of(formats),
             remark="; ".join(filter(None, [remark, ignored, undecodable if leading else "", remarks])),
             pts=pts,
             leading=len(leading),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
 from aupipe.media.probe import fingerprint, probe
+from harness import single_process
 from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
@@ -161,3 +163,27 @@ def test_a_program_stream_that_ends_within_a_packet_is_damaged(codec: str, tmp_p
         for missing in (1, 1000, 3000, len(whole) // 2 + 7):
             path.write_bytes(whole[:-missing])
             assert probe(str(path)).damage
+
+
+@pytest.mark.parametrize("harm", ["hole", "end"])
+def test_a_corrupt_frame_makes_a_program_stream_partial(harm: str, tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 64, (90, 72, 96, 3), np.uint8))
+    path = write_clip(tmp_path / "a.mpg", images, codec="mpeg2video", tick=Fraction(1, 25), options={"bf": "2"})
+    record, _ = single_process.annotate(path, tmp_path / "out")
+    assert (record["status"], record["reason"]) == ("ok", "")
+    data = path.read_bytes()
+    middle = len(data) // 4096 * 2048  # at the end of a packet
+    path.write_bytes(data[:middle] + (np.random.default_rng(0).bytes(2048) + data[middle + 2048 :]) * (harm == "hole"))
+    record, rows = single_process.annotate(path, tmp_path / "out")
+    assert len(rows) < len(images)
+    assert (record["status"], record["frames_lost"], probe(str(path)).damage) == ("partial", 0, "")
+    assert re.search(r"^frames_corrupt: .*; container_damaged: .*\(a frame is corrupt, and", record["reason"])
+
+
+@pytest.mark.parametrize("suffix", ["mpg", "ts", "mkv"])
+def test_a_gap_alone_is_no_damage(suffix: str, tmp_path: Path) -> None:
+    times = [0, 40, 80, 120, 520, 560, 600, 640]
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 72, 96, 3), np.uint8))  # none shares a packet
+    path = write_clip(tmp_path / f"a.{suffix}", images, times=times)
+    record, _ = single_process.annotate(path, tmp_path / "out")
+    assert (record["status"], record["reason"], record["variable_frame_rate"]) == ("ok", "", True)
