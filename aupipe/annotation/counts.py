@@ -34,8 +34,8 @@ def with_counts(record: VideoRecord, features: pa.Table, losses: Sequence[str]) 
     frame = features["frame"].to_numpy()
     lost = frame[pc.equal(features["status"], "decode_error").to_numpy()]
     corrupt = np.unique(frame[features["corrupt"].to_numpy(zero_copy_only=False).astype(bool)])
-    if len(corrupt) and record.suspicion:
-        losses = [*losses, record.suspicion]
+    if len(corrupt) and record.loss_if_corrupt:
+        losses = [*losses, record.loss_if_corrupt]
     total = len(np.unique(frame))
     frames_expected = max(record.frames_expected or 0, total)  # A packet may hold several frames.
     reasons = [

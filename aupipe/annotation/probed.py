@@ -21,7 +21,7 @@ from aupipe.media.frames import Span
 
 # The fields of a record that its input does not give, and that are known before extraction.
 _FIELDS = (
-    "fingerprint", "source_hash", "losses", "suspicion", "frames_expected", "duration_s", "rotation",
+    "fingerprint", "source_hash", "losses", "loss_if_corrupt", "frames_expected", "duration_s", "rotation",
     "variable_frame_rate", "frame_width", "frame_height", "pixel_aspect", "hdr", "track", "tracks", "clock_restarts",
     "remark",
 )  # fmt: skip

@@ -180,7 +180,7 @@ class Probe:
                 fingerprint=digest,
                 source_hash=digest + video.asked(fps),
                 losses=tuple(container_losses(info)),
-                suspicion=info.suspicion,
+                loss_if_corrupt=info.loss_if_corrupt,
                 frames_expected=sum(segment.frames for segment in segments),
                 duration_s=info.duration_s,
                 rotation=info.rotation,

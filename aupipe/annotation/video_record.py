@@ -16,7 +16,7 @@ class VideoRecord:
         stat_signature: `stat_signatures.stat_signature` of its file when it was probed.
         source_hash, head_key, decide_key: see `CacheKeys`.
         losses: the reasons for `partial` that the container gives, before any frame is decoded.
-        suspicion: a further such reason, which holds if some frame is corrupt.
+        loss_if_corrupt: a further such reason, which holds if some frame is corrupt.
 
     `schema.VIDEOS` describes the other fields.
     """
@@ -29,7 +29,7 @@ class VideoRecord:
     head_key: str = ""
     decide_key: str = ""
     losses: tuple[str, ...] = ()
-    suspicion: str = ""
+    loss_if_corrupt: str = ""
     status: str | None = None
     reason: str | None = None
     frames_expected: int | None = None
@@ -82,6 +82,6 @@ class VideoRecord:
 
 # Fields whose texts repeat from video to video.
 REPEATING = (
-    "status", "reason", "head_key", "decide_key", "model_sha256", "pixel_aspect", "hdr", "remark", "suspicion",
+    "status", "reason", "head_key", "decide_key", "model_sha256", "pixel_aspect", "hdr", "remark", "loss_if_corrupt",
 )  # fmt: skip
 _DEFAULTS = {field.name: field.default for field in fields(VideoRecord)}

@@ -74,7 +74,7 @@ def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[i
     return (text, "") if gap else ("", text)
 
 
-def suspicion_of(formats: frozenset[str]) -> str:
+def loss_if_corrupt(formats: frozenset[str]) -> str:
     """Return the loss, as a reason, for which a corrupt frame would be the missing evidence; "" if there is none.
 
     The packets of a program stream have no numbers, and its demuxer skips damaged ones without a message. Gaps in time

@@ -27,7 +27,7 @@ from aupipe.media.container import (
     open_video,
     uses_edit_lists,
 )
-from aupipe.media.damage import damage_of, joined_file, missing_frames, missing_s_of, suspicion_of
+from aupipe.media.damage import damage_of, joined_file, loss_if_corrupt, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
@@ -76,7 +76,7 @@ class VideoInfo:
         missing_s: seconds from the last frame to the duration stated by the container, which matters for Matroska,
             because it does not count frames; 0 if none is stated.
         damage: evidence that the container is damaged and may have lost frames undetected; "" if there is none.
-        suspicion: a loss, as a reason, for which a corrupt frame is the missing evidence; "" if there is none.
+        loss_if_corrupt: a loss, as a reason, for which a corrupt frame is the missing evidence; "" if there is none.
         remark: an irregularity of the container that loses no frame; "" if there is none.
         rotation: counter-clockwise rotation in degrees that makes the stored picture upright.
         pixel_aspect: width of a stored pixel divided by its height.
@@ -100,7 +100,7 @@ class VideoInfo:
     missing: int
     missing_s: float
     damage: str
-    suspicion: str
+    loss_if_corrupt: str
     remark: str
     pts: np.ndarray | None
     leading: int
@@ -225,7 +225,7 @@ def probe(
             missing=missing,
             missing_s=missing_s,
             damage=damage,
-            suspicion="" if damage else suspicion_of(formats),
+            loss_if_corrupt="" if damage else loss_if_corrupt(formats),
             remark="; ".join(filter(None, [remark, ignored, undecodable if leading else "", remarks])),
             pts=pts,
             leading=len(leading),

@@ -24,8 +24,8 @@ def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
     return VideoInfo(
         codec="h264", container="mov", width_px=64, height_px=64, track=0, tracks=1, rotation=0,
         pixel_aspect=Fraction(1), hdr="", time_base=Fraction(1, 25), start_s=0.0,
-        duration_s=1.0, frames_expected=len(pts), missing=0, missing_s=0.0, damage="", remark="", restarts=(),
-        pts=pts, leading=0, exact=True, by_order=False,
+        duration_s=1.0, frames_expected=len(pts), missing=0, missing_s=0.0, damage="", loss_if_corrupt="", remark="",
+        restarts=(), pts=pts, leading=0, exact=True, by_order=False,
         key_pts=pts[keys], variable_frame_rate=False, audio=None,
     )  # fmt: skip
 

@@ -172,6 +172,7 @@ def _video(duration_s: float) -> VideoInfo:
     return VideoInfo(
         codec="h264", container="mp4", width_px=1280, height_px=720, track=0, tracks=1, rotation=0,
         pixel_aspect=Fraction(1), hdr="", time_base=Fraction(1, FPS), start_s=0.0, duration_s=duration_s,
-        frames_expected=len(pts), missing=0, missing_s=0.0, damage="", suspicion="", remark="", pts=pts, leading=0,
-        exact=True, by_order=False, restarts=(), key_pts=pts[::_KEY_FRAMES], variable_frame_rate=False, audio=None,
+        frames_expected=len(pts), missing=0, missing_s=0.0, damage="", loss_if_corrupt="", remark="", pts=pts,
+        leading=0, exact=True, by_order=False, restarts=(), key_pts=pts[::_KEY_FRAMES], variable_frame_rate=False,
+        audio=None,
     )  # fmt: skip
