@@ -226,15 +226,15 @@ def _run(
                 progress.add_quarantined(changed.values())
                 state.work.drop_due()  # The ledger has their records, and an archive is large.
                 committed = Ledger.read(storage)
-                done.unreachable = state.work.keep_unreachable(committed.current())
+                done.kept = state.work.keep_unreachable(committed.current())
                 state.work.quarantine_committed(changed, committed.current())
                 committed = _withdraw(state.work, committed, storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
         except KeyboardInterrupt:
             committed = Ledger.read(storage)
-            done.unreachable = state.work.keep_unreachable(committed.current())
-            write_videos(storage, committed, state.work.quarantined, inputs)
+            done.kept = state.work.keep_unreachable(committed.current())
+            write_videos(storage, committed, state.work.quarantined | done.kept, inputs)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
             write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, start))
             raise
@@ -245,7 +245,9 @@ def _run(
     work = state.work
     if not work.pending:
         probe_cache.delete_all(storage)
-    write_videos(storage, committed, work.quarantined | not_exported, inputs, only=inputs.ids if job.prune else None)
+    write_videos(
+        storage, committed, work.quarantined | done.kept | not_exported, inputs, only=inputs.ids if job.prune else None
+    )
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         current = (record for _, (record, _) in committed.current().pairs())
         features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))
@@ -261,7 +263,8 @@ class _Done:
     """The work that a run has done, and the processes that did it.
 
     Attributes:
-        unreachable: the reasons of inputs that cannot be reached now, whose rows of an earlier run are kept.
+        kept: records of inputs that cannot be reached now, whose rows of an earlier run are kept. They go only into the
+            videos.parquet of this run.
     """
 
     frames: int = 0
@@ -269,7 +272,7 @@ class _Done:
     stages: StageWork = field(default_factory=StageWork)
     workers: int = 1
     encoders: int = 0
-    unreachable: Mapping[str, str] = field(default_factory=dict)
+    kept: dict[str, VideoRecord] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -277,7 +280,7 @@ def _summary(
     job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
     done: _Done, start: float,
 ) -> Summary:  # fmt: skip
-    current, own = committed.current(), state.work.quarantined | dict(not_exported)
+    current, own = committed.current(), state.work.quarantined | done.kept | dict(not_exported)
     ids = state.inputs.ids
     own = {video_id: record for video_id, record in own.items() if video_id not in state.work.pending}
     rows = rows_of(current.ids, ids)
@@ -290,8 +293,7 @@ def _summary(
         seconds=time.monotonic() - start, work_s=done.work_s,
         cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
         stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
-        better_encoders=done.stages.better_encoders(done.workers, done.encoders), unreachable=done.unreachable,
-        interrupted=done.interrupted,
+        better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
     )  # fmt: skip
 
 

@@ -53,7 +53,6 @@ class Summary:
         stages: seconds of work of each stage.
         bound_by: the stage that bound the run; "" if nothing was extracted.
         better_encoders: a number of encoders that suits the run better; None: it has enough.
-        unreachable: the reasons of inputs that cannot be reached now, whose rows of an earlier run are kept.
         interrupted: the run was interrupted; `pending` includes the inputs that it did not reach.
     """
 
@@ -68,7 +67,6 @@ class Summary:
     stages: Mapping[str, float] = field(default_factory=dict)
     bound_by: str = ""
     better_encoders: int | None = None
-    unreachable: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -85,7 +83,7 @@ class Summary:
 
     @property
     def incomplete(self) -> int:
-        return self.statuses["quarantined"] + self.statuses["partial"] + len(self.unreachable)
+        return self.statuses["quarantined"] + self.statuses["partial"]
 
     @property
     def faults(self) -> int:
@@ -126,11 +124,6 @@ class Summary:
         lines += [f"  {row['video_id']}: {row['status']}: {row['reason']}" for row in listed]
         if (more := len(incomplete) - len(listed)) > 0:
             lines.append(f"  … and {more:,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
-        if self.unreachable:
-            count = len(self.unreachable)
-            inputs = "1 input cannot" if count == 1 else f"{count:,} inputs cannot"
-            lines.append(f"{inputs} be reached now; the rows of an earlier run are kept, as its settings made them")
-            lines += [f"  {name}: {reason}" for name, reason in [*self.unreachable.items()][:_LISTED]]
         if self.frames:
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
         return "\n".join(lines)
@@ -263,7 +256,6 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "thresholds": thresholds if decision.rule == "mean" or len(members) == 1 else None,
         "schema_version": schema.SCHEMA_VERSION,
         "statuses": dict(summary.statuses),
-        "unreachable": len(summary.unreachable),
         "skipped": summary.skipped.record(),
         "frames": {  # of the inputs of this run; every expected frame has a row
             name: pc.sum(summary.videos[f"frames_{name}"]).as_py() or 0

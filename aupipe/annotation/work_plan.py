@@ -125,20 +125,22 @@ class WorkList:
                 frames_corrupt=None, faces=None,
             )  # fmt: skip
 
-    def keep_unreachable(self, committed: Committed) -> dict[str, str]:
-        """Leave the committed rows of videos that cannot be reached now. Return the reasons by video_id.
+    def keep_unreachable(self, committed: Committed) -> dict[str, VideoRecord]:
+        """Leave the committed rows of videos that cannot be reached now. Return their records, with status partial.
 
         A disk that is not mounted or a network that fails must not cost the work of earlier runs.
         """
-        reasons = {
-            video_id: record.reason or ""
-            for video_id, record in sorted(self.quarantined.items())
-            if is_unreachable(record.reason) and video_id in committed
-            and committed[video_id][0].status in ("ok", "partial")
-        }  # fmt: skip
-        for video_id in reasons:
+        kept: dict[str, VideoRecord] = {}
+        for video_id, record in sorted(self.quarantined.items()):
+            if is_unreachable(record.reason) and video_id in committed:
+                before, _ = committed[video_id]
+                if before.status in ("ok", "partial"):
+                    reason = f"{record.reason} (the rows of an earlier run are kept)"
+                    reason = "; ".join(filter(None, (reason, before.reason)))
+                    kept[video_id] = replace(before, status="partial", reason=reason)
+        for video_id in kept:
             del self.quarantined[video_id]
-        return reasons
+        return kept
 
     def postpone(self, video_ids: Iterable[str]) -> None:
         """Leave videos to a run of another phase."""

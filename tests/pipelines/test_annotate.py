@@ -145,7 +145,7 @@ def test_again_decodes_nothing_and_other_thresholds_only_decide(
 
 
 @pytest.mark.unit
-def test_what_is_gone_or_another_video_does_not_keep_old_rows(
+def test_another_file_does_not_keep_old_rows_and_a_file_that_is_gone_does(
     checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, out = tmp_path / "in" / "a.mp4", tmp_path / "out"
@@ -163,6 +163,10 @@ def test_what_is_gone_or_another_video_does_not_keep_old_rows(
     assert main([*command, str(clip)]) == 0
     assert tables(out)[0].num_rows == 4
     clip.unlink()
+    assert main([*command, str(clip)]) == 3
+    assert pq.read_table(out / "videos.parquet")["status"].to_pylist() == ["partial"]
+    assert tables(out)[0].num_rows == 4
+    clip.write_text("I am no video")
     assert main([*command, str(clip)]) == 1
     assert pq.read_table(out / "videos.parquet")["status"].to_pylist() == ["quarantined"]
     assert tables(out)[0].num_rows == 0
