@@ -41,7 +41,8 @@ def to_records(table: pa.Table) -> list[VideoRecord]:
 
 def concat(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Return the rows of all tables, with one dictionary for each column of repeated texts."""
-    return pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries()
+    whole = pa.concat_tables([schema.empty_table(), *tables], promote_options="default")  # of versions without a column
+    return whole.unify_dictionaries()
 
 
 def with_own_dictionaries(table: pa.Table) -> pa.Table:

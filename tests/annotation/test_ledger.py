@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger
@@ -156,6 +157,21 @@ def test_many_entries_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(storage.names("_work/ledger", ".parquet")) == 3
     assert Ledger.read(storage).current() == before.current()
     assert content(storage) == dict.fromkeys("abcdefg", 2)
+
+
+def test_packs_of_a_version_without_a_column_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 1)
+    storage = Storage(tmp_path)
+    commit(storage, {"a": 3}, generation=1)
+    Ledger.read(storage).reconcile()
+    (name,) = storage.names("_work/ledger", ".parquet")
+    older = pq.read_table(tmp_path / name).drop_columns(["loss_if_corrupt", "remark"])
+    pq.write_table(older, tmp_path / name)
+    commit(storage, {"b": 2}, generation=2)
+    read = Ledger.read(storage)
+    assert {video_id: found.remark for video_id, (found, _) in read.current().items()} == {"a": None, "b": None}
+    read.reconcile()
+    assert Ledger.read(storage).current().keys() == {"a", "b"}
 
 
 def test_a_packed_entry_is_replaced_and_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
