@@ -9,6 +9,7 @@ A model without points starts and learns likewise, because points improve the fe
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -62,12 +63,42 @@ def train_network(
 
     def losses(images: Tensor, placed: Tensor, chosen: npt.NDArray[np.int64]) -> dict[str, Tensor]:
         points, log_deviation, logits = network(images)
-        squared = (points - placed).square().sum(dim=-1)
-        of_points = (squared / (2 * (2 * log_deviation).exp()) + 2 * log_deviation).mean()
         of_aus = functional.binary_cross_entropy_with_logits(logits, intensity[chosen])
-        return {"of points": of_points, "of AUs": _AU_WEIGHT * of_aus}
+        return {"of points": _of_points(points, log_deviation, placed), "of AUs": _AU_WEIGHT * of_aus}
 
     train(network, crops, view, losses, steps=steps, seed=seed, generator=generator, report=report)
+
+
+def train_points(
+    network: FaceNetwork,
+    crops: Crops,
+    view: View,
+    *,
+    steps: int,
+    seed: int,
+    report: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Train the points of a trained network further on these crops, and keep the AUs that it reads.
+
+    Points are the better the longer they are trained, also on real faces. AUs that are trained as long on rendered
+    faces are worse on real ones, so the network learns the logits that it had, not labels.
+    """
+    before = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+
+    def losses(images: Tensor, placed: Tensor, _: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        points, log_deviation, logits = network(images)
+        with torch.no_grad():
+            _, _, kept = before(images)
+        of_aus = (logits - kept).square().mean()
+        return {"of points": _of_points(points, log_deviation, placed), "of AUs": _AU_WEIGHT * of_aus}
+
+    train(network, crops, view, losses, steps=steps, seed=seed, report=report)
+
+
+def _of_points(points: Tensor, log_deviation: Tensor, placed: Tensor) -> Tensor:
+    """Return the mean negative log likelihood, up to a constant, of places under normal distributions."""
+    squared = (points - placed).square().sum(dim=-1)
+    return (squared / (2 * (2 * log_deviation).exp()) + 2 * log_deviation).mean()
 
 
 def find_points(network: FaceNetwork, crops: Crops, view: View) -> Floats:

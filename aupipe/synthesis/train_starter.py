@@ -1,10 +1,12 @@
 """Training of the starter models on faces that are rendered on the way.
 
     python -m aupipe.synthesis.train_starter geometry --out DIR --start CKPT --rig anny ict:FILE
+    python -m aupipe.synthesis.train_starter points --out DIR --start CKPT --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter appearance --out DIR --start CKPT --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter distil --out DIR --start CKPT CKPT --rig anny --seed 1 --steps 4000
 
-`geometry` finds points and reads AUs from them and from the picture. `appearance` sees a closer square of the crop, and
+`geometry` finds points and reads AUs from them and from the picture. `points` starts as such a model, learns its points
+further and keeps the AUs that it reads from the picture. `appearance` sees a closer square of the crop, and
 reads AUs from the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the
 mirror image, because the model that it is used with reads the picture.
 """
@@ -38,6 +40,7 @@ from aupipe.synthesis.train_geometry import (
     read_pooled_features_alone,
     train_expert,
     train_network,
+    train_points,
     untrained,
     without_points,
 )  # fmt: skip
@@ -57,19 +60,20 @@ class _Material:
     report: Callable[[str], None]
 
 
-def _with_points(system: System, card: Card, material: _Material, *, keep_points: bool) -> tuple[System, Card]:
-    """Return an `untrained` model after it has learned points and AUs, with or without its points."""
+def _with_points(kind: str, system: System, card: Card, material: _Material) -> tuple[System, Card]:
+    """Return a model after it has learned points and AUs, with or without its points."""
     assert isinstance(system.encoder, GeometryEncoder)
     network, expert = system.encoder.backbone, system.encoder.expert
-    if not keep_points:
+    if kind == "appearance":
         read_pooled_features_alone(network)
-    view, seed, report = _view(keep_points), material.seed, material.report
+    view, seed, report = _view(kind), material.seed, material.report
     held_out = material.crops.person // len(material.rigs) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     training, others = material.crops.where(~held_out), material.crops.where(held_out)
-    train_network(network, training, view, steps=material.steps, seed=seed, report=report)
+    learn = train_points if kind == "points" else train_network
+    learn(network, training, view, steps=material.steps, seed=seed, report=report)
     found = find_points(network, others, view)
     report(f"median error of the points: {np.median(errors(others, found)):.2f} % of the distance of the eyes")
-    if not keep_points:
+    if kind == "appearance":
         return without_points(network, card)
     seen = find_points(network, training, view), training.intensity
     poses = draw_poses(material.rigs, people=_POSES, each=_POSES_EACH, seed=seed)
@@ -77,8 +81,8 @@ def _with_points(system: System, card: Card, material: _Material, *, keep_points
     return system, card
 
 
-def _view(keep_points: bool) -> View:
-    return WIDE if keep_points else CLOSE
+def _view(kind: str) -> View:
+    return WIDE if kind in ("geometry", "points") else CLOSE
 
 
 def _distilled(models: Sequence[tuple[System, Card]], material: _Material) -> tuple[System, Card]:
@@ -88,6 +92,21 @@ def _distilled(models: Sequence[tuple[System, Card]], material: _Material) -> tu
     seed = material.seed + 1  # other distortions than those of a teacher that was trained with these people
     distil(system.encoder, teachers, material.crops, CLOSE, steps=material.steps, seed=seed, report=material.report)
     return system, card.model_copy(update={"input": CLOSE.real_inputs.model_copy(update={"mirrored": True})})
+
+
+def _geometry_model(path: str) -> tuple[System, Card]:
+    """Load a model that finds points.
+
+    Raises:
+        ConfigError: the model is of another kind.
+    """
+    system, card = checkpoint.load(path)
+    if card.model.name != "geometry":
+        raise ConfigError(
+            f"--start: {path}: {card.model.name} (allowed: geometry); fix: name a model that this command with "
+            "`geometry` has trained"
+        )
+    return system, card
 
 
 def _appearance_model(path: str) -> tuple[System, Card]:
@@ -110,12 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m aupipe.synthesis.train_starter", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("kind", choices=("geometry", "appearance", "distil"), help="which model to train")
+    parser.add_argument("kind", choices=("geometry", "points", "appearance", "distil"), help="which model to train")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new checkpoint")
     parser.add_argument("--rig", nargs="+", default=["anny"], help="head models, which people have in turn")
     parser.add_argument(
         "--start", nargs="+", required=True, metavar="CKPT",
-        help="model of the recipe starter to begin with; with distil, all models whose logits are learned",
+        help="model to begin with: of the recipe starter, and with points of geometry; with distil, all models whose "
+        "logits are learned",
     )  # fmt: skip
     parser.add_argument("--people", type=int, default=2000, help="rendered people (default 2000)")
     parser.add_argument("--steps", type=int, default=9500, help="training steps of the network (default 9500)")
@@ -134,18 +154,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.kind != "distil" and len(args.start) > 1:
             raise ConfigError(f"--start: {len(args.start)} models (allowed with {args.kind}: one)")
         torch.manual_seed(args.seed)
-        keep_points = args.kind == "geometry"
         if args.kind == "distil":
             models = [_appearance_model(path) for path in args.start]
+        elif args.kind == "points":
+            models = [_geometry_model(args.start[0])]
         else:
-            models = [untrained(args.start[0], _view(keep_points))]
+            models = [untrained(args.start[0], _view(args.kind))]
         crops = render_crops(rigs, people=args.people, seed=args.seed)
         report(f"{len(crops.images):,} faces of {args.people:,} people")
         material = _Material(rigs, crops, args.steps, args.seed, report)
         if args.kind == "distil":
             system, card = _distilled(models, material)
         else:
-            system, card = _with_points(*models[0], material, keep_points=keep_points)
+            system, card = _with_points(args.kind, *models[0], material)
         known = [name for _, each in models for name in each.training.license.split(", ")]
         command = ["python -m aupipe.synthesis.train_starter", *(sys.argv[1:] if argv is None else argv)]
         # Its videos are those of the model with which it begins.

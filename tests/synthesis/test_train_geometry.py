@@ -62,6 +62,30 @@ def test_the_weights_are_the_mean_of_those_after_late_steps(
     assert set(counts) == {2}  # The statistics are those of the mean weights.
 
 
+def test_points_are_trained_further_and_the_aus_are_kept(
+    crops: Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = training.untrained(starter)[0].encoder
+    assert isinstance(encoder, GeometryEncoder)
+    network = encoder.backbone.eval()
+    out = network.out.weight.detach().clone()
+    given: list[crop_training.Losses] = []
+    monkeypatch.setattr(training, "train", lambda network, crops, view, losses, **_: given.append(losses))
+    training.train_points(network, crops, WIDE, steps=3, seed=0)
+    torch.testing.assert_close(network.out.weight, out)  # It does not begin anew.
+    [losses] = given
+    chosen = np.arange(4)
+    batch = crop_training.distorted(crops, chosen, WIDE, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = losses(*batch, chosen)
+        assert before["of AUs"].item() == pytest.approx(0, abs=1e-6)
+        network.au.bias += 1
+        network.out.bias += 0.1
+        after = losses(*batch, chosen)
+    assert after["of AUs"].item() == pytest.approx(training._AU_WEIGHT)  # of logits that are higher by 1
+    assert after["of points"].item() != before["of points"].item()
+
+
 @pytest.mark.slow
 def test_both_parts_learn_and_the_same_seed_gives_the_same_network(
     crops: Crops, starter: str, monkeypatch: pytest.MonkeyPatch

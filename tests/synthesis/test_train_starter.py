@@ -12,6 +12,7 @@ from torch import nn
 from aupipe import facs
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
+from aupipe.models.default_models import FOLDERS
 from aupipe.models.geometry import GeometryEncoder
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
@@ -71,6 +72,20 @@ def test_an_appearance_model_reads_the_aus_of_the_trained_network(
     assert not encoder.backbone.au.weight[:, width:].any()
 
 
+def test_points_begin_with_a_geometry_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_starter, "_POSES", 30)
+    monkeypatch.setattr(train_starter, "_EPOCHS", 1)
+    [start] = [folder for folder in FOLDERS if folder.endswith("geometry")]
+    assert train_starter.main(command("points", tmp_path / "new", start, steps=1)) == 0
+    (before, old), (after, card) = checkpoint.load(start), checkpoint.load(str(tmp_path / "new"))
+    assert (card.model, card.input, card.training.videos) == (old.model, old.input, old.training.videos)
+    assert (card.training.seed, card.training.thresholds_from) == (0, "0.5")
+    assert isinstance(before.encoder, GeometryEncoder)
+    assert isinstance(after.encoder, GeometryEncoder)
+    torch.testing.assert_close(after.encoder.backbone.out.weight, before.encoder.backbone.out.weight, atol=1e-3, rtol=0)
+    assert not torch.equal(after.encoder.backbone.out.weight, before.encoder.backbone.out.weight)
+
+
 def test_a_distilled_model_starts_as_the_first_teacher_and_reads_the_mirror_image(tmp_path: Path, close: str) -> None:
     assert train_starter.main(command("distil", tmp_path / "new", close, close, steps=2)) == 0
     _, card = checkpoint.load(str(tmp_path / "new"))
@@ -107,6 +122,7 @@ def test_distillation_approaches_the_mean_of_the_teachers(crops: Crops, monkeypa
     ("kind", "models", "reason"),
     [
         ("geometry", 2, "--start: 2 models"),
+        ("points", 1, "expression_transfer (allowed: geometry)"),
         ("distil", 2, "reads AUs alone, from one picture"),  # of `starter`, which reads the mirror image too
     ],
 )
