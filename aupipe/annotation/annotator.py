@@ -165,8 +165,7 @@ def _check_exports(job: AnnotateJob, inputs: Inputs, committed: Ledger) -> None:
     if not job.export or job.prune:
         return
     current = committed.current()
-    has_rows = pc.is_in(current.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
-    annotated = current.table.filter(has_rows)["video_id"].to_pylist()
+    annotated = current.table.filter(current.have_rows())["video_id"].to_pylist()
     check_names(job.export, dict.fromkeys([*inputs.ids.to_pylist(), *annotated]))
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation import report_files
 from aupipe.annotation.inputs import FoundInputs, Input, Inputs, text_of_name
-from aupipe.annotation.schema import VIDEOS
+from aupipe.annotation.schema import LEDGER, VIDEOS
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.hidden_files import is_hidden
@@ -46,9 +46,6 @@ VIDEO_SUFFIXES = frozenset(
 _SUFFIXES_OF_TEXT_TOO = frozenset({".ts", ".mts", ".mod", ".dif"})
 ImageRule = Literal["auto", "each", "sequence", "skip"]  # see `AnnotateConfig.images`
 _OURS = {"uri", "video_id", "start_s", "end_s"}
-# A report beside a ledger shows the videos of an archive once more. Both are in an output folder of aupipe, which may
-# be in the folder that is searched.
-_LEDGER = "_work/ledger"
 
 
 def find_inputs(
@@ -127,7 +124,8 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
             continue
         seen.add(real)
         hidden = {name for name in (*below, *names) if is_hidden(name)}
-        if report_files.FOLDER in below and os.path.isdir(os.path.join(folder, _LEDGER)):
+        # It shows the videos of an archive once more. An output folder may be in the folder that is searched.
+        if report_files.FOLDER in below and os.path.isdir(os.path.join(folder, LEDGER)):
             hidden.add(report_files.FOLDER)
         for name in sorted(hidden):
             skipped.hide(os.path.join(folder, name))
@@ -236,7 +234,7 @@ def _add_listed(
         skipped = skipped or SkippedFiles()
         name = path[len(top) + 1 :]
         parts = name.split("/")
-        output, is_of_ledger, _ = f"/{name}".partition(f"/{_LEDGER}/")
+        output, is_of_ledger, _ = f"/{name}".partition(f"/{LEDGER}/")
         if is_of_ledger:  # sorts before the report
             reports.add(f"{output}/{report_files.FOLDER}"[1:])
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)

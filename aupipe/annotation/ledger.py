@@ -33,7 +33,6 @@ from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_ro
 from aupipe.parquet import damage_named, read_parquet, read_stored
 from aupipe.storage import Storage
 
-_ENTRIES = "_work/ledger"
 _PACKED, _OLD_PACKED = ".parquet", ".jsonl.gz"  # the second of earlier versions
 _ENTRIES_PER_PACK = 1000  # from this number on, entries are packed
 _READ_TOGETHER = 1024  # entries whose text is in memory
@@ -94,6 +93,10 @@ class Committed(VideoRows[tuple[VideoRecord, Entry]]):
     def subset(self, rows: np.ndarray) -> Committed:
         """Return the videos of rows (n,), ascending, without copying them."""
         return Committed(self.table, self._entries, rows if self._rows is None else self._rows[rows])
+
+    def have_rows(self) -> pa.ChunkedArray:
+        """Return whether each row of the table is a video with rows in the frames table."""
+        return pc.is_in(self.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
 
     def set_decide_key(self, decide_key: str) -> None:
         """Set the key in all records."""
@@ -203,7 +206,7 @@ class Ledger:
                 events = _only(read_all(self.storage, entry.events), ids)
                 rows_per_file = max(1, *(len(read_stored(self.storage, n)) for n in entry.frames))
                 self.add(commit(self.storage, frames, events, valid, entry.generation, rows_per_file), valid)
-        self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in by_entry])
+        self.storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in by_entry])
 
     def _valid_rows(self) -> np.ndarray:
         """Return the row (n,) of the latest record of each video_id."""
@@ -240,8 +243,8 @@ class Ledger:
 
     def _pack(self) -> None:
         """Pack the entries that have a file each, if there are many."""
-        prefix, suffix = len(_ENTRIES) + 1, -len(".json")
-        single = [name[prefix:suffix] for name in self.storage.names(_ENTRIES, ".json")]
+        prefix, suffix = len(schema.LEDGER) + 1, -len(".json")
+        single = [name[prefix:suffix] for name in self.storage.names(schema.LEDGER, ".json")]
         single = [name for name in single if name in self.entries]
         if len(single) < _ENTRIES_PER_PACK:
             return
@@ -257,8 +260,8 @@ class Ledger:
             sink = pa.BufferOutputStream()
             pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
             key = content_hash([(name, self.entries[name].generation) for name in packed])[:24]
-            self.storage.write(f"{_ENTRIES}/{key}{_PACKED}", memoryview(sink.getvalue()))
-            self.storage.delete_many([f"{_ENTRIES}/{name}.json" for name in packed])
+            self.storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
+            self.storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in packed])
 
 
 def commit(
@@ -278,7 +281,7 @@ def commit(
         "name": name, "generation": generation, "frames": entry.frames, "events": entry.events,
         "videos": [record.to_row() for record in videos],
     }  # fmt: skip
-    storage.write(f"{_ENTRIES}/{name}.json", json.dumps(fields, indent=1).encode())
+    storage.write(f"{schema.LEDGER}/{name}.json", json.dumps(fields, indent=1).encode())
     return entry
 
 
@@ -289,7 +292,7 @@ def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
 
 def _tables(storage: Storage) -> Iterator[pa.Table]:
     """Yield the records of all entries, with the rows of an entry together."""
-    names = storage.names(_ENTRIES)
+    names = storage.names(schema.LEDGER)
     with ThreadPoolExecutor(_READING_THREADS) as pool:
         for some in _groups([name for name in names if name.endswith(".json")], _READ_TOGETHER):
             rows: list[dict[str, Any]] = []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.schema import LEDGER
 from aupipe.annotation.summary import write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import NotFoundError, redact
@@ -21,7 +22,7 @@ def all_missing(named: Sequence[str], out: str) -> bool:
 
     If a run has committed, the job itself must run, because rows of these inputs may be kept.
     """
-    return all(_is_missing(path) for path in named) and not Storage(out).names("_work/ledger")
+    return all(_is_missing(path) for path in named) and not Storage(out).names(LEDGER)
 
 
 def record_missing(named: Sequence[str], out: str) -> str:

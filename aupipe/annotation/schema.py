@@ -90,6 +90,8 @@ EVENTS = pa.schema(
     metadata=_METADATA,
 )
 
+LEDGER = "_work/ledger"  # the folder of the entries that commit rows, in an output folder
+
 # The codes at the start of a reason in videos.parquet.
 REASONS = {
     # Status quarantined: the video has no rows. With the first three, it is partial if an earlier run wrote rows.

@@ -134,7 +134,7 @@ class WorkList:
         for video_id, record in sorted(self.quarantined.items()):
             if is_unreachable(record.reason) and video_id in committed:
                 before, _ = committed[video_id]
-                if before.status in ("ok", "partial"):
+                if before.has_rows:
                     reason = f"{record.reason} (the rows of an earlier run are kept)"
                     reason = "; ".join(filter(None, (reason, before.reason)))
                     kept[video_id] = replace(before, status="partial", reason=reason)
@@ -296,8 +296,7 @@ class _Probed:
         new = np.flatnonzero(self.has_record & ~is_committed)
         if not len(new):
             return twins
-        has_rows = pc.is_in(self.current.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
-        is_first = mask(has_rows)
+        is_first = mask(self.current.have_rows())
         hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
         # A committed video of which other bytes were found will have other rows.
         is_first[self.before[self._again]] &= mask(
