@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aupipe.annotation.api import Annotation, annotate, detect_faces, load_model
+    from aupipe.annotation.annotated import Annotation
+    from aupipe.annotation.api import annotate, detect_faces, load_model
 
 __version__ = "0.1.0"
 __all__ = ["Annotation", "__version__", "annotate", "detect_faces", "load_model"]

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupipe.annotation import faults, features, ledger, model_set, phases, preflight, probe_cache, retry
+from aupipe.annotation import faults, features, ledger_entries, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
-from aupipe.annotation.export import check_names
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input, Inputs
+from aupipe.annotation.job_check import check_exports, checked_inputs, loaded_keys
 from aupipe.annotation.judge import Judge
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_set import ModelSet
@@ -43,9 +43,8 @@ from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError, redact
-from aupipe.faces.detect import Detector
 from aupipe.parquet import read_stored
-from aupipe.run_lease import run_lease, storage_errors_as_config_errors
+from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -66,54 +65,13 @@ def annotate(job: AnnotateJob, open_ray: OpenRunner) -> Summary:
         ConfigError: inputs, checkpoints or settings are invalid; nothing was started.
     """
     start = time.monotonic()
-    inputs, skipped = _find(job)
+    inputs, skipped = checked_inputs(job)
     if passed := skipped.text():  # It is logged at once as well, because a run may take days.
         logger.info("%s", passed)
-    keys = _keys(job)
+    keys = loaded_keys(job)
     storage = Storage(job.out)
     with run_lease(storage):
         return _run(job, inputs, skipped, keys, storage, open_ray, start)
-
-
-@dataclass(frozen=True)
-class AnnotatePlan:
-    """The checked inputs and models of a job, and the work that is due."""
-
-    job: AnnotateJob
-    inputs: Inputs
-    skipped: SkippedFiles
-    keys: CacheKeys
-    work: WorkList
-
-
-def check(job: AnnotateJob) -> AnnotatePlan:
-    """Check what a job needs, and return its plan. Neither starts Ray nor decodes.
-
-    Raises:
-        ConfigError: as `annotate`.
-    """
-    inputs, skipped = _find(job)
-    keys = _keys(job)
-    with storage_errors_as_config_errors("--out"):
-        committed = Ledger.read(Storage(job.out))
-    _check_exports(job, inputs, committed)
-    inputs = with_signatures(inputs)
-    return AnnotatePlan(job, inputs, skipped, keys, plan(inputs, committed, keys))
-
-
-def text(planned: AnnotatePlan) -> str:
-    """Return a plan for a terminal; the frames are estimated from the headers of the videos."""
-    job, inputs, skipped, work = planned.job, planned.inputs, planned.skipped, planned.work
-    frames = preflight.estimate_frames(work.to_probe, job.config)
-    hours = frames * job.config.cost.frame_cpu_s / 3600
-    cost = f", cost about {hours * job.config.cost.cpu_hour:.2f}" if job.config.cost.cpu_hour else ""
-    return (
-        f"{len(inputs)} inputs ({skipped.files} other files skipped): {len(work.unchanged)} done, "
-        f"{len(work.decide)} to apply a new decision to, {len(work.to_probe)} to probe and decode\n"
-        f"about {frames:,} frames, {hours:.2f} CPU-hours at {job.config.cost.frame_cpu_s:g} s per frame, "
-        f"{60 * hours / job.local_decoders:.0f} minutes with {job.local_decoders} decoders{cost}\n"
-        f"{_models(planned.keys)}; tables in {redact(job.out)}" + (f"\n{skipped.text()}" if skipped.text() else "")
-    )
 
 
 @dataclass(frozen=True)
@@ -141,8 +99,8 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
         committed = Ledger.read(storage)
         write_videos(storage, committed, state.work.quarantined, state.inputs)
         entries = sorted(committed.entries.values(), key=lambda entry: entry.name)
-        frames = [ledger.read_all(storage, entry.frames) for entry in entries if entry.frames]
-        events = [ledger.read_all(storage, entry.events) for entry in entries if entry.events]
+        frames = [ledger_entries.read_all(storage, entry.frames) for entry in entries if entry.frames]
+        events = [ledger_entries.read_all(storage, entry.events) for entry in entries if entry.events]
         return Tables(
             pa.concat_tables(frames).sort_by([("video_id", "ascending"), ("frame", "ascending")])
             if frames else FRAMES.empty_table(),
@@ -151,33 +109,6 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
         )  # fmt: skip
     finally:
         storage.delete_all()
-
-
-def _find(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
-    """Return the inputs of the job and what was skipped, after a check of the names that exports would have."""
-    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
-    check_names(job.export, inputs.ids.to_pylist() if job.export else ())
-    return inputs, skipped
-
-
-def _check_exports(job: AnnotateJob, inputs: Inputs, committed: Ledger) -> None:
-    """Check that no export of an input would replace one of a video that another run annotated and that stays."""
-    if not job.export or job.prune:
-        return
-    current = committed.current()
-    annotated = current.table.filter(current.have_rows())["video_id"].to_pylist()
-    check_names(job.export, dict.fromkeys([*inputs.ids.to_pylist(), *annotated]))
-
-
-def _keys(job: AnnotateJob) -> CacheKeys:
-    Detector(job.config.detector)  # Wrong weights must fail here; otherwise they would fail on a worker.
-    with storage_errors_as_config_errors("a checkpoint"):
-        return CacheKeys(model_set.load(job.checkpoints, job.config.ensemble, job.config.precision), job.config)
-
-
-def _models(keys: CacheKeys) -> str:
-    named = [f"model {m.card.sha256[:12]} ({m.card.model.name})" for m in keys.models.members]
-    return f"{keys.config.ensemble} of {', '.join(named)}" if len(named) > 1 else named[0]
 
 
 @dataclass
@@ -193,7 +124,7 @@ class _State:
         with ThreadPoolExecutor(1) as thread:  # Both wait for a disk or a store.
             signed = thread.submit(with_signatures, inputs)
             committed = Ledger.read(storage)
-            _check_exports(job, inputs, committed)
+            check_exports(job, inputs, committed)
             if job.prune:  # Before the rows are: if this run is killed in between, the next one finds the videos again.
                 delete_shown(storage, committed, inputs.ids)
             committed.reconcile(inputs.ids.to_pylist() if job.prune else None)
@@ -405,7 +336,7 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:
             for record in withdrawn
         ]
         frames, events = FRAMES.empty_table(), EVENTS.empty_table()
-        entry = ledger.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
+        entry = ledger_entries.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
         committed.add(entry, records)
     return committed
 

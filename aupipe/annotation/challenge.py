@@ -14,7 +14,8 @@ from aupipe import facs
 from aupipe.affwild2.layout import split_person
 from aupipe.affwild2.pack_videos import pick
 from aupipe.affwild2.submission import TrackPredictions
-from aupipe.annotation.ledger import Entry, Ledger, read_all
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.ledger_entries import Entry, read_all
 from aupipe.annotation.schema import BOX
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import DatasetError

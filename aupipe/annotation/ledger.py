@@ -1,71 +1,27 @@
-"""The committed state of an output folder: each entry names its files and holds the records of its videos.
+"""The committed state of an output folder: the valid record of each video, and the entry with its rows.
 
-    OUT/frames/NAME-00000.parquet …   OUT/events/NAME-00000.parquet     data; NAME derives from the keys of its content
-    OUT/_work/ledger/NAME.json                                          written last; commits the files that it names
-    OUT/_work/ledger/NAME.parquet                                       many entries, one row per video
-
-Writing is idempotent. A file that no entry names is a leftover of a killed run. Entries are packed once there are many,
-because an archive of a million clips has a hundred thousand of them, which each start reads. A packed entry is replaced
-by deleting the files that it names.
+Entries are packed once there are many, because an archive of a million clips has a hundred thousand of them, which each
+start reads. A packed entry is replaced by deleting the files that it names.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import compress, pairwise
-from typing import Any
+from itertools import compress
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from aupipe.annotation import record_columns, schema
-from aupipe.annotation.record_columns import RECORDS, REPEATED_TEXT
-from aupipe.annotation.settings import content_hash
+from aupipe.annotation import ledger_entries, record_columns
+from aupipe.annotation.ledger_entries import COLUMNS, Entry
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_rows
-from aupipe.parquet import damage_named, read_parquet, read_stored
+from aupipe.parquet import read_stored
 from aupipe.storage import Storage
 
-_PACKED, _OLD_PACKED = ".parquet", ".jsonl.gz"  # the second of earlier versions
 _ENTRIES_PER_PACK = 1000  # from this number on, entries are packed
-_READ_TOGETHER = 1024  # entries whose text is in memory
-_READING_THREADS = 16
-_OURS = re.compile(r"(frames|events)/[0-9a-f]{24}-\d{5}\.parquet")  # the names of `commit`; no other file is deleted
-# A row per record: its entry, the generation, and the number of files with its frames and with its events.
-_ENTRY_COLUMNS = ("entry", "generation", "frames", "events")
-_COLUMNS = pa.schema([*RECORDS, ("entry", REPEATED_TEXT), *((name, pa.int32()) for name in _ENTRY_COLUMNS[1:])])
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One commit of some videos.
-
-    Attributes:
-        generation: of the run that wrote it; the latest entry of a video is valid.
-        frames_files, events_files: number of files with all rows of the videos.
-    """
-
-    name: str
-    generation: int
-    frames_files: int
-    events_files: int
-
-    @property
-    def frames(self) -> list[str]:
-        """The files with the frames."""
-        return _files(f"frames/{self.name}", self.frames_files)
-
-    @property
-    def events(self) -> list[str]:
-        """The files with the events."""
-        return _files(f"events/{self.name}", self.events_files)
 
 
 class Committed(VideoRows[tuple[VideoRecord, Entry]]):
@@ -121,30 +77,31 @@ class Ledger:
 
     storage: Storage
     entries: dict[str, Entry] = field(default_factory=dict)
-    table: pa.Table = field(default_factory=_COLUMNS.empty_table)
-    _written: pa.Array = field(default_factory=lambda: _texts(()), repr=False)  # names of the files with rows
+    table: pa.Table = field(default_factory=COLUMNS.empty_table)
+    # names of the files with rows
+    _written: pa.Array = field(default_factory=lambda: pa.array((), pa.string()), repr=False)
     _current: Committed | None = field(default=None, repr=False)
     _valid: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
     def read(cls, storage: Storage) -> Ledger:
         """Read the committed entries. An entry with missing files (deleted by hand, a power cut) is skipped."""
-        written = _texts([*storage.names("frames"), *storage.names("events")])
-        tables = list(_tables(storage))
+        written = pa.array([*storage.names("frames"), *storage.names("events")], pa.string())
+        tables = list(ledger_entries.read_tables(storage))
         firsts = np.cumsum([0, *map(len, tables)])
         found = [
             (entry, first + start, first + stop)
             for table, first in zip(tables, firsts.tolist(), strict=False)
-            for entry, start, stop in _entries_in(table)
+            for entry, start, stop in ledger_entries.entries_in(table)
         ]
-        is_complete = _with_files([entry for entry, _, _ in found], written)
+        is_complete = ledger_entries.have_files([entry for entry, _, _ in found], written)
         latest: dict[str, tuple[Entry, int, int]] = {}  # the rows of each entry
         for entry, start, stop in compress(found, is_complete):
             before = latest.get(entry.name)
             # A packed entry may have been replaced and, later, written again.
             if before is None or before[0].generation < entry.generation:
                 latest[entry.name] = entry, start, stop
-        table = record_columns.concat(tables, _COLUMNS)
+        table = record_columns.concat(tables, COLUMNS)
         if sum(stop - start for _, start, stop in latest.values()) < len(table):
             rows = [np.arange(start, stop) for _, start, stop in latest.values()]
             table = take_rows(table, np.sort(np.concatenate(rows)) if rows else np.arange(0))
@@ -170,14 +127,14 @@ class Ledger:
     def add(self, entry: Entry, records: Iterable[VideoRecord]) -> None:
         """Add an entry that was written."""
         self.entries[entry.name] = entry
-        self._set(record_columns.concat([self.table, _table_of(entry, [r.to_row() for r in records])], _COLUMNS))
+        self._set(record_columns.concat([self.table, ledger_entries.table_of(entry, records)], COLUMNS))
 
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""
         self._replace(keep)
-        named = pa.chunked_array([names for _, names in _names_of([*self.entries.values()])], pa.string())
+        named = ledger_entries.file_names(self.entries.values())
         unnamed = self._written.filter(pc.invert(pc.is_in(self._written, value_set=named))).to_pylist()
-        self.storage.delete_many([name for name in unnamed if _OURS.fullmatch(name)])
+        self.storage.delete_many([name for name in unnamed if ledger_entries.OURS.fullmatch(name)])
         self.storage.delete_leftovers()
         self._pack()
 
@@ -202,11 +159,12 @@ class Ledger:
             entry = self.entries.pop(name)
             if valid:
                 ids = pa.array([record.video_id for record in valid])
-                frames = _only(read_all(self.storage, entry.frames), ids)
-                events = _only(read_all(self.storage, entry.events), ids)
+                frames = _only(ledger_entries.read_all(self.storage, entry.frames), ids)
+                events = _only(ledger_entries.read_all(self.storage, entry.events), ids)
                 rows_per_file = max(1, *(len(read_stored(self.storage, n)) for n in entry.frames))
-                self.add(commit(self.storage, frames, events, valid, entry.generation, rows_per_file), valid)
-        self.storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in by_entry])
+                entry = ledger_entries.commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
+                self.add(entry, valid)
+        ledger_entries.delete(self.storage, by_entry)
 
     def _valid_rows(self) -> np.ndarray:
         """Return the row (n,) of the latest record of each video_id."""
@@ -231,21 +189,19 @@ class Ledger:
 
         The records of an archive are most of a start's memory.
         """
-        table, self.table = self.table, _COLUMNS.empty_table()
+        table, self.table = self.table, COLUMNS.empty_table()
         columns, indices = table.columns, pa.array(rows)
         del table
         for number in range(len(columns)):
             columns[number] = one_piece(columns[number]).take(indices)
-        return pa.Table.from_arrays(columns, schema=_COLUMNS)
+        return pa.Table.from_arrays(columns, schema=COLUMNS)
 
     def _set(self, table: pa.Table) -> None:
         self.table, self._current, self._valid = table, None, None
 
     def _pack(self) -> None:
         """Pack the entries that have a file each, if there are many."""
-        prefix, suffix = len(schema.LEDGER) + 1, -len(".json")
-        single = [name[prefix:suffix] for name in self.storage.names(schema.LEDGER, ".json")]
-        single = [name for name in single if name in self.entries]
+        single = [name for name in ledger_entries.single_names(self.storage) if name in self.entries]
         if len(single) < _ENTRIES_PER_PACK:
             return
         packs = -(-len(single) // _ENTRIES_PER_PACK)
@@ -257,130 +213,7 @@ class Ledger:
         for number in range(packs):
             packed = single[number * _ENTRIES_PER_PACK : (number + 1) * _ENTRIES_PER_PACK]
             table = self.table.take(pa.array(order[edges[number] : edges[number + 1]]))
-            sink = pa.BufferOutputStream()
-            pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
-            key = content_hash([(name, self.entries[name].generation) for name in packed])[:24]
-            self.storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
-            self.storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in packed])
-
-
-def commit(
-    storage: Storage,
-    frames: pa.Table,
-    events: pa.Table,
-    videos: Sequence[VideoRecord],
-    generation: int,
-    rows_per_file: int,
-) -> Entry:
-    """Write the rows of videos in files of at most `rows_per_file` rows, then the entry that commits them."""
-    name = content_hash([(r.video_id, r.decide_key, r.fingerprint, r.source_hash) for r in videos])[:24]
-    frames_files = _write_all(storage, f"frames/{name}", frames, schema.schema_of(frames), rows_per_file)
-    events_files = _write_all(storage, f"events/{name}", events, schema.EVENTS, rows_per_file)
-    entry = Entry(name, generation, frames_files, events_files)
-    fields = {
-        "name": name, "generation": generation, "frames": entry.frames, "events": entry.events,
-        "videos": [record.to_row() for record in videos],
-    }  # fmt: skip
-    storage.write(f"{schema.LEDGER}/{name}.json", json.dumps(fields, indent=1).encode())
-    return entry
-
-
-def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
-    """Return the rows of the files of an entry, in order. An entry has at least one file; all have the same columns."""
-    return pa.concat_tables([read_stored(storage, name) for name in names])
-
-
-def _tables(storage: Storage) -> Iterator[pa.Table]:
-    """Yield the records of all entries, with the rows of an entry together."""
-    names = storage.names(schema.LEDGER)
-    with ThreadPoolExecutor(_READING_THREADS) as pool:
-        for some in _groups([name for name in names if name.endswith(".json")], _READ_TOGETHER):
-            rows: list[dict[str, Any]] = []
-            for name, data in zip(some, pool.map(storage.read, some), strict=True):
-                with damage_named(storage.path(name)):
-                    rows += _parsed(data)
-            yield record_columns.table_of_rows(rows, _COLUMNS)
-        for some in _groups([name for name in names if name.endswith(_PACKED)], _READING_THREADS):
-            for name, data in zip(some, pool.map(storage.read, some), strict=True):
-                with damage_named(storage.path(name)):
-                    table = read_parquet(data)  # not in the threads: Arrow keeps the memory of each
-                yield table
-    for name in names:
-        if name.endswith(_OLD_PACKED):
-            data = storage.read(name)
-            with damage_named(storage.path(name)):
-                rows = [row for entry in gzip.decompress(data).splitlines() for row in _parsed(entry)]
-            yield record_columns.table_of_rows(rows, _COLUMNS)
-
-
-def _groups(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    return (names[first : first + size] for first in range(0, len(names), size))
-
-
-def _parsed(entry: bytes) -> list[dict[str, Any]]:
-    """Return the rows of the records of an entry, the text of its JSON."""
-    fields = json.loads(entry)
-    own = Entry(fields["name"], fields["generation"], len(fields["frames"]), len(fields["events"]))
-    return _rows_of(own, fields["videos"])
-
-
-def _table_of(entry: Entry, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    return record_columns.table_of_rows(_rows_of(entry, rows), _COLUMNS)
-
-
-def _rows_of(entry: Entry, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of the records of an entry."""
-    own = {
-        "entry": entry.name, "generation": entry.generation, "frames": entry.frames_files, "events": entry.events_files
-    }  # fmt: skip
-    return [row | own for row in rows]
-
-
-def _entries_in(table: pa.Table) -> Iterator[tuple[Entry, int, int]]:
-    """Yield each entry of a table in which its rows are together, and their first row and the row after the last."""
-    codes = one_piece(table["entry"]).indices.to_numpy()
-    edges = [*np.flatnonzero(np.diff(codes, prepend=-1)).tolist(), len(table)] if len(table) else []
-    columns = [table[name].take(pa.array(edges[:-1], pa.int64())).to_pylist() for name in _ENTRY_COLUMNS]
-    for (start, stop), *fields in zip(pairwise(edges), *columns, strict=True):
-        yield Entry(*fields), start, stop
-
-
-def _names_of(entries: Sequence[Entry]) -> Iterator[tuple[np.ndarray, pa.Array]]:
-    """Yield the names of all files of some entries, with the positions of their entries."""
-    for kind, files in (("frames", [e.frames_files for e in entries]), ("events", [e.events_files for e in entries])):
-        counts = np.array(files, int)
-        for number in range(counts.max(initial=0)):
-            rows = np.flatnonzero(counts > number)
-            yield rows, _texts(_file(f"{kind}/{entries[row].name}", number) for row in rows.tolist())
-
-
-def _with_files(entries: Sequence[Entry], written: pa.Array) -> np.ndarray:
-    """Return for each entry (n,) whether all of its files are written."""
-    is_complete = np.ones(len(entries), bool)
-    for rows, names in _names_of(entries):
-        is_complete[rows] &= pc.is_in(names, value_set=written).to_numpy(zero_copy_only=False)
-    return is_complete
-
-
-def _texts(texts: Iterable[str]) -> pa.Array:
-    return pa.array(texts, pa.string())
-
-
-def _files(stem: str, count: int) -> list[str]:
-    return [_file(stem, number) for number in range(count)]
-
-
-def _file(stem: str, number: int) -> str:
-    return f"{stem}-{number:05d}.parquet"
-
-
-def _write_all(storage: Storage, stem: str, table: pa.Table, table_schema: pa.Schema, rows_per_file: int) -> int:
-    """Write a table in files of at most `rows_per_file` rows, at least one. Return their number."""
-    names = _files(stem, max(1, -(-len(table) // rows_per_file)))
-    for number, name in enumerate(names):
-        rows = table.slice(number * rows_per_file, rows_per_file)
-        storage.write(name, schema.to_parquet(rows, table_schema))
-    return len(names)
+            ledger_entries.pack(self.storage, [self.entries[name] for name in packed], table)
 
 
 def _only(table: pa.Table, video_ids: pa.Array) -> pa.Table:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupipe.annotation import audio_features, features, ledger, model_set
+from aupipe.annotation import audio_features, features, ledger_entries, model_set
 from aupipe.annotation.audio_features import LogMelReader
 from aupipe.annotation.counts import with_counts
 from aupipe.annotation.encode import Encoders, EncodersElsewhere, broken_device
@@ -326,7 +326,7 @@ class Finalize:
     def __call__(self, row: Row) -> Row:
         start = time.monotonic()
         group = Group.from_row(row)
-        read = cache(partial(ledger.read_all, self._storage, group.committed))
+        read = cache(partial(ledger_entries.read_all, self._storage, group.committed))
         finished: list[Tables] = []
         reasons: dict[str, str] = {}
         for number, planned in enumerate(group.records):
@@ -368,7 +368,7 @@ class Finalize:
     def _commit(self, videos: Sequence[Tables], generation: int) -> None:
         if videos:
             records, frames, events = zip(*videos, strict=True)
-            ledger.commit(
+            ledger_entries.commit(
                 self._storage, pa.concat_tables(frames), pa.concat_tables(events), records, generation,
                 self._config.rows_per_file,
             )  # fmt: skip
@@ -399,7 +399,7 @@ class Export:
 
     def __call__(self, row: Row) -> Row:
         task = ExportTask.from_row(row)
-        read = cache(partial(ledger.read_all, self._storage))
+        read = cache(partial(ledger_entries.read_all, self._storage))
         reasons: dict[str, str] = {}
         for video_id in task.video_ids:
             with contain_fault(self._storage, video_id) as outcome:

@@ -106,7 +106,7 @@ def _annotate(args: argparse.Namespace) -> int:
 
         check_address()
     from aupipe.annotation.annotate_job import AnnotateJob
-    from aupipe.annotation.annotator import annotate, check, text
+    from aupipe.annotation.annotator import annotate
 
     if args.checkpoint is None:
         from aupipe.models import default_models
@@ -120,7 +120,9 @@ def _annotate(args: argparse.Namespace) -> int:
         command=tuple(sys.argv),
     )  # fmt: skip
     if args.dry_run:
-        print(text(check(annotate_job)))  # noqa: T201
+        from aupipe.annotation.job_check import check
+
+        print(check(annotate_job).text())  # noqa: T201
         return job.DONE
     summary = annotate(annotate_job, _open_ray)
     print(summary.text())  # noqa: T201

@@ -14,7 +14,7 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import job as jobs
 from aupipe.affwild2 import pack_videos, submission
-from aupipe.annotation import ledger
+from aupipe.annotation import ledger_entries
 from aupipe.annotation.schema import EVENTS, frames_schema
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.submit import main
@@ -181,7 +181,7 @@ def annotated(folder: Path, videos: dict[str, list[dict]]) -> str:
         for name, own in videos.items()
     ]
     table = pa.Table.from_pylist(rows, schema=frames_schema())
-    ledger.commit(Storage(folder), table, EVENTS.empty_table(), records, 1, 1000)
+    ledger_entries.commit(Storage(folder), table, EVENTS.empty_table(), records, 1, 1000)
     return str(folder)
 
 

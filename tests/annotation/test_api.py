@@ -13,7 +13,7 @@ import pytest
 
 import aupipe
 from aupipe import facs
-from aupipe.annotation import api
+from aupipe.annotation import annotated, api
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.errors import CheckpointError, ConfigError, NoClockError, NoFramesError, NotAVideoError, NotFoundError
@@ -64,8 +64,9 @@ def test_examples_of_the_docstrings_run(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(folder)
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    for example in finder.find(api, extraglobs={"aupipe": aupipe}):
-        runner.run(example)
+    for module in (api, annotated):
+        for example in finder.find(module, extraglobs={"aupipe": aupipe}):
+            runner.run(example)
     assert runner.summarize(verbose=False).failed == 0
     assert runner.tries >= 9
     assert (folder / "clip.png").stat().st_size > 10_000

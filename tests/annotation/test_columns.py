@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from aupipe.annotation import inputs as inputs_module
-from aupipe.annotation import ledger, probed, stat_signatures, video_rows
+from aupipe.annotation import ledger, ledger_entries, probed, stat_signatures, video_rows
 from aupipe.annotation.inputs import FoundInputs, Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.packets import plan_packets
@@ -152,14 +152,14 @@ def test_videos_by_id(count: int) -> None:
 
 @pytest.mark.parametrize("count", sizes(BATCH))
 def test_entries_are_read_in_batches_and_packed(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_READ_TOGETHER", BATCH)
+    monkeypatch.setattr(ledger_entries, "_READ_TOGETHER", BATCH)
     monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", BATCH)
     storage, expected = Storage(tmp_path), {}
     for number in range(count):
         for name in (f"a{number}", f"b{number}"):
             expected[name] = VideoRecord("u", name, fingerprint=name, source_hash=name, decide_key="k", faces=number)
         records = [expected[f"a{number}"], expected[f"b{number}"]]
-        ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, 1 + number, 10)
+        ledger_entries.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), records, 1 + number, 10)
     before = Ledger.read(storage)
     assert {key: record for key, (record, _) in before.current().items()} == expected
     before.reconcile()
@@ -202,7 +202,7 @@ def test_duplicates_are_found_among_new_and_committed_videos(tmp_path: Path) -> 
 
     storage = Storage(tmp_path)
     record = replace(video("m", "1").record or VideoRecord("", ""), status="ok", head_key="m", decide_key="m d")
-    ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
+    ledger_entries.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
     contents = {"a": "1", "b": "2", "c": "2", "m": "3", "n": "3", "o": "4"}
     inputs = Inputs.of(Input(name, name, signature="s") for name in contents)
     results = Probed.of(video(name, content) for name, content in contents.items())
@@ -248,7 +248,7 @@ def test_a_clip_takes_a_bounded_memory(tmp_path: Path, monkeypatch: pytest.Monke
         for record in records
     ]  # fmt: skip
     storage = Storage(tmp_path)
-    ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), done, 1, 100)
+    ledger_entries.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), done, 1, 100)
     bytes_per_clip = {
         "inputs": inputs.table.nbytes / count, "probed": results.table().nbytes / count, "packets": rows / count,
         "ledger": Ledger.read(storage).current().table.nbytes / count,

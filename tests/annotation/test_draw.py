@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from aupipe.annotation import schema
-from aupipe.annotation.api import Annotation
+from aupipe.annotation.annotated import Annotation
 from aupipe.annotation.draw import COLORS
 from aupipe.errors import ConfigError
 from harness.drawn_tables import face, write_video

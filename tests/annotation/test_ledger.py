@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation import ledger
+from aupipe.annotation import ledger, ledger_entries
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.video_record import VideoRecord
@@ -31,11 +31,11 @@ def record(video_id: str, key: str = "k") -> VideoRecord:
 def commit(storage: Storage, counts: dict[str, int], generation: int, key: str = "k", rows_per_file: int = 100) -> None:
     frames = pa.concat_tables([rows(video_id, count) for video_id, count in counts.items()])
     records = [record(video_id, key) for video_id in counts]
-    ledger.commit(storage, frames, EVENTS.empty_table(), records, generation, rows_per_file)
+    ledger_entries.commit(storage, frames, EVENTS.empty_table(), records, generation, rows_per_file)
 
 
 def content(storage: Storage) -> dict[str, int]:
-    table = ledger.read_all(storage, storage.names("frames"))
+    table = ledger_entries.read_all(storage, storage.names("frames"))
     counts = table.group_by("video_id").aggregate([("frame", "count")]).to_pylist()
     return {row["video_id"]: row["frame_count"] for row in counts}
 
@@ -61,7 +61,7 @@ def test_an_added_entry_replaces_records_that_were_read_before(tmp_path: Path) -
     assert [r.decide_key for r, _ in committed.current().values()] == ["k"]
     for video_id in "ab":
         added = [record(video_id, "other")]
-        committed.add(ledger.commit(storage, rows(video_id, 1), EVENTS.empty_table(), added, 2, 100), added)
+        committed.add(ledger_entries.commit(storage, rows(video_id, 1), EVENTS.empty_table(), added, 2, 100), added)
     assert {key: r.decide_key for key, (r, _) in committed.current().items()} == {"a": "other", "b": "other"}
 
 
@@ -89,7 +89,7 @@ def test_writing_the_same_twice_changes_nothing(tmp_path: Path) -> None:
 def test_other_bytes_or_another_part_have_another_name(tmp_path: Path) -> None:
     storage, frames, events = Storage(tmp_path), FRAMES.empty_table(), EVENTS.empty_table()
     found = [record("a"), replace(record("a"), fingerprint="g"), replace(record("a"), source_hash="f-a[1 s, )")]
-    assert len({ledger.commit(storage, frames, events, [each], 1, 100).name for each in found}) == 3
+    assert len({ledger_entries.commit(storage, frames, events, [each], 1, 100).name for each in found}) == 3
 
 
 @pytest.mark.parametrize("gone", range(4))
@@ -227,4 +227,4 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     (name,) = storage.names("frames")
     storage.write(name, storage.read(name)[:-20])
     with pytest.raises(DatasetError, match=f"{name} is damaged"):
-        ledger.read_all(storage, [name])
+        ledger_entries.read_all(storage, [name])

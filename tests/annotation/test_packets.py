@@ -83,7 +83,7 @@ def test_a_fault_costs_one_video(
         monkeypatch.setattr(model_stages, "apply_decision", fails(model_stages.apply_decision, guilty))
     else:
         holds = lambda _, frames, *__: "b" in frames["video_id"].to_pylist()  # noqa: E731
-        monkeypatch.setattr(model_stages.ledger, "commit", fails(model_stages.ledger.commit, holds))
+        monkeypatch.setattr(model_stages.ledger_entries, "commit", fails(model_stages.ledger_entries.commit, holds))
     result = PacketResult.from_row(annotate(packet.to_row()))
     assert result.video_ids == NAMES
     assert list(result.reasons) == ["b"]

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from aupipe import facs
-from aupipe.annotation import audio_features, encode, features, ledger, model_set, model_stages, phases, schema
+from aupipe.annotation import audio_features, encode, features, ledger_entries, model_set, model_stages, phases, schema
 from aupipe.annotation import extract as observing
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.events import find_events
 from aupipe.annotation.extract import CropBatch, extract, with_embeddings
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.model_stages import Encode, Extract
 from aupipe.annotation.postprocess import Decision, apply_decision, predict_video
 from aupipe.annotation.schema import EVENTS, FEATURES, FRAMES
@@ -216,11 +217,11 @@ def test_files_of_an_entry(count: int, tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     rows = pa.Table.from_pylist([{"video_id": "v", "frame": number} for number in range(count)], schema=FRAMES)
     record = VideoRecord("v.mp4", "v", decide_key="d", fingerprint="f")
-    entry = ledger.commit(storage, rows, EVENTS.empty_table(), [record], 1, rows_per_file=5)
+    entry = ledger_entries.commit(storage, rows, EVENTS.empty_table(), [record], 1, rows_per_file=5)
     held = [len(read_parquet(storage.read(name))) for name in entry.frames]
     assert held == (batches(count, 5) or [0])
-    assert ledger.read_all(storage, entry.frames)["frame"].to_pylist() == list(range(count))
-    ledger.Ledger.read(storage).reconcile()
+    assert ledger_entries.read_all(storage, entry.frames)["frame"].to_pylist() == list(range(count))
+    Ledger.read(storage).reconcile()
     assert storage.names("frames") == entry.frames
 
 

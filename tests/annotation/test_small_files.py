@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation import ledger, model_set, packets, probe_cache, retry, stages
+from aupipe.annotation import ledger_entries, model_set, packets, probe_cache, retry, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
@@ -47,7 +47,7 @@ def signed(*sizes: int, uri: str = "{}.mp4") -> Inputs:
 def committed(storage: Storage, *records: VideoRecord) -> Committed:
     frames, events = FRAMES.empty_table(), EVENTS.empty_table()
     for record in records:
-        ledger.commit(storage, frames, events, [replace(record, status="ok")], 1, 10)
+        ledger_entries.commit(storage, frames, events, [replace(record, status="ok")], 1, 10)
     return Ledger.read(storage).current()
 
 

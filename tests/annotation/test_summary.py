@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation import ledger
+from aupipe.annotation import ledger_entries
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.record_columns import to_table
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 def test_further_columns_stand_beside_the_video(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     record = VideoRecord("a.mp4", "a", status="ok", decide_key="k", fingerprint="f")
-    ledger.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
+    ledger_entries.commit(storage, FRAMES.empty_table(), EVENTS.empty_table(), [record], 1, 10)
     aside = {"b": VideoRecord("b.mp4", "b", status="quarantined", reason="not_found: b.mp4")}
     listed = [Input("a.mp4", "a", further={"speaker": "anna"}), Input("b.mp4", "b", further={"speaker": ""})]
     write_videos(storage, Ledger.read(storage), aside, Inputs.of(listed))

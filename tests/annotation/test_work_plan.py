@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from aupipe.annotation import ledger, schema
+from aupipe.annotation import ledger_entries, schema
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.probed import Probed
@@ -48,7 +48,7 @@ def assert_due(work: WorkList, **expected: list[str]) -> None:
 
 def commit(storage: Storage, *records: VideoRecord) -> Ledger:
     frames, events = schema.FRAMES.empty_table(), schema.EVENTS.empty_table()
-    ledger.commit(storage, frames, events, [replace(record, status="ok") for record in records], 1, 10)
+    ledger_entries.commit(storage, frames, events, [replace(record, status="ok") for record in records], 1, 10)
     return Ledger.read(storage)
 
 

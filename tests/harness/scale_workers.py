@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from aupipe.annotation import features, ledger, retry
+from aupipe.annotation import features, ledger_entries, retry
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_stages import EncodedPart, Group, VideosResult
@@ -158,7 +158,7 @@ class Workers:
         ids = pa.array([record.video_id for record in records])
         frames = pa.concat_tables([self._frames] * len(records)).set_column(0, "video_id", ids)
         rows_per_file = self._keys.config.rows_per_file
-        ledger.commit(self._storage, frames, EVENTS.empty_table(), records, generation, rows_per_file)
+        ledger_entries.commit(self._storage, frames, EVENTS.empty_table(), records, generation, rows_per_file)
 
 
 def _row(schema: pa.Schema) -> pa.Table:

@@ -18,7 +18,7 @@ import pytest
 import ray
 import torch
 
-from aupipe.annotation import features, ledger, model_set, model_stages, schema, stages
+from aupipe.annotation import features, ledger, ledger_entries, model_set, model_stages, schema, stages
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.encode import Encoders
 from aupipe.annotation.inputs import Input
@@ -162,7 +162,7 @@ def test_finalize(where: str, storage: Storage, models: model_set.ModelSet, monk
         monkeypatch.setattr(model_stages, "apply_decision", fails(model_stages.apply_decision, guilty))
     else:
         holds = lambda _, frames, *__: pc.any(pc.equal(frames["video_id"], "b")).as_py()  # noqa: E731
-        monkeypatch.setattr(model_stages.ledger, "commit", fails(ledger.commit, holds))
+        monkeypatch.setattr(model_stages.ledger_entries, "commit", fails(ledger_entries.commit, holds))
     result = finalize(group.to_row())
     assert json.loads(result["video_ids"]) == ["a", "b", "c"]
     ((guilty_id, reason),) = json.loads(result["reasons"]).items()
