@@ -81,7 +81,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
         "--sizes", type=int, nargs="+", default=[1, 2], metavar="N", help="sizes of the archive; default: 1 2"
     )
     annotate.add_argument("--repeats", type=int, default=3, metavar="N", help="interleaved rounds")
-    front.add_argument("--input", type=job.location, metavar="VIDEO", help="default: a drawn face, 640x360")
+    for each in (annotate, front):
+        each.add_argument("--input", type=job.location, metavar="VIDEO", help="default: a drawn face, 640x360")
     for each in (jitter, search):
         each.add_argument("--every", type=int, default=5, metavar="K", help="frames from one whole search to the next")
     for each in (autoscale, chaos, memory, rerun):
@@ -186,7 +187,9 @@ _MEASURES: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] =
     "pose": _pose,
     "face_search": _face_search,
     "all": lambda args: _harness(args.name, "bench_all").measure(args.out),
-    "annotate": lambda args: [_harness(args.name, "throughput").measure(args.minutes, args.sizes, args.repeats)],
+    "annotate": lambda args: [
+        _harness(args.name, "throughput").measure(args.minutes, args.sizes, args.repeats, args.input)
+    ],
     "autoscale": lambda args: _harness(args.name, "autoscale").measure(args.cluster, args.checkpoint),
     "chaos": lambda args: _harness(args.name, "chaos").measure(None, args.checkpoint, args.kills, args.seed),
     "conservation": _frame_accounting,

@@ -184,18 +184,25 @@ def truncate(path: Path, part: float = 0.6) -> Path:
     return path
 
 
-def repeat(clip: Path, seconds: int, times: int, path: Path) -> Path:
-    """Repeat the packets of a clip, video and audio, in one file: hours of video without encoding them.
+def free_box(content: bytes) -> bytes:
+    """Return a box that readers of MP4 skip: at the end of a file it makes it another one with the same frames."""
+    return (8 + len(content)).to_bytes(4, "big") + b"free" + content
+
+
+def repeat(clip: Path, seconds: float, times: int, path: Path, kinds: Sequence[str] = ("video", "audio")) -> Path:
+    """Repeat the packets of a clip in one file: hours of video without encoding them.
 
     Args:
         seconds: duration of the clip.
         times: number of repetitions.
+        kinds: of streams to repeat.
     """
     with av.open(str(clip)) as source, av.open(str(path), "w") as target:
-        outputs = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        repeated = [stream for stream in source.streams if stream.type in kinds]
+        outputs = {stream.index: target.add_stream_from_template(stream) for stream in repeated}
         for repetition in range(times):
             source.seek(0)
-            for packet in source.demux():
+            for packet in source.demux(repeated):
                 if packet.size and packet.pts is not None and packet.dts is not None:
                     ticks = round(repetition * seconds / packet.time_base)
                     packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks

@@ -19,22 +19,20 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aupipe.errors import AupipeError, ConfigError
+from aupipe.media.probe import probe
 from harness import processes
-from harness.clips import repeat, scene, write_clip
+from harness.clips import free_box, repeat, scene, write_clip
 
 CORES = 2
 _SIZE, _FACE_PX, _FPS = (640, 360), 240, 25
-_CLIP_S = 10
-_SHIFT_PX = 8  # by which the drawings of two videos differ, because equal files are annotated once
+_CLIP_S = 10.0
 _EVERY_S = 0.1  # between two samples of a run
 _IDLE = 0.9  # least share of a sample without work, in which a core counts as idle
 
 
-def measure(minutes: float, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Return frames per second of 640×360 with one face on two cores, with the default models.
+def measure(minutes: float, sizes: Sequence[int], repeats: int, video: str | None = None) -> dict[str, Any]:
+    """Return frames per second of annotation on two cores, with the default models.
 
     `annotate_1` and `annotate_2` are the job on Ray with a worker and a core, and with two of each, from the first
     decoded frame to the last table; `startup_s` is the time before. `decode` only decodes, in a process per core.
@@ -45,25 +43,32 @@ def measure(minutes: float, sizes: Sequence[int], repeats: int) -> dict[str, Any
     Args:
         minutes: length of an archive of size 1, which has a video for each core.
         sizes: sizes of the archive, the first of which all variants annotate.
+        video: which is repeated; None: a drawn face of 240 px in 640×360, which is smooth, so that it is decoded faster
+            than a real one.
 
     Raises:
         ConfigError: there are fewer than two cores, or an argument is too small.
+        MediaError: the video cannot be read.
         AupipeError: the job failed.
     """
     cores = sorted(os.sched_getaffinity(0))[:CORES]
-    clips = round(minutes * 60 / _CLIP_S / CORES)
+    info = probe(video) if video else None
+    clip_s = info.duration_s or 1.0 if info else _CLIP_S
+    clips = round(minutes * 60 / clip_s / CORES)
     if len(cores) < CORES or clips < 1 or min(sizes, default=0) < 1 or repeats < 1:
         raise ConfigError(
             f"{len(cores)} cores, {minutes:g} minutes, sizes {sizes}, {repeats} repeats (at least {CORES} cores, "
-            f"{CORES * _CLIP_S / 60:.2f} minutes, a size of 1 and 1 repeat)"
+            f"{CORES * clip_s / 60:.2f} minutes, a size of 1 and 1 repeat)"
         )
     runs: dict[tuple[int, int], list[_Run]] = {(number, sizes[0]): [] for number in (1, 2)}
     runs |= {(CORES, size): [] for size in sizes[1:]}
     seconds: dict[str, list[float]] = {"decode": [], "loop": []}
     with tempfile.TemporaryDirectory() as scratch, _loops(cores) as loops:
         folder = Path(scratch)
-        archives = {size: _archive(folder / str(size), size, clips) for size in dict.fromkeys(sizes)}
-        frames = CORES * clips * _CLIP_S * _FPS
+        clip = Path(video) if video else _drawn(folder / "clip.mp4")
+        archives = {size: _archive(folder / str(size), size, clip, clip_s, clips) for size in dict.fromkeys(sizes)}
+        held = probe(str(archives[sizes[0]][0]))
+        frames = CORES * held.frames_expected
         for number in range(repeats):
             for name, taken in seconds.items():
                 taken.append(loops(name, archives[sizes[0]][:CORES]))
@@ -77,7 +82,7 @@ def measure(minutes: float, sizes: Sequence[int], repeats: int) -> dict[str, Any
     costs = {size: work_s[CORES, size] / size / (work_s[CORES, first] / first) for size in sizes}
     last = runs[CORES, sizes[-1]]
     return {
-        "frame": f"{_SIZE[0]}x{_SIZE[1]}", "frames": frames * first, "repeats": repeats,
+        "frame": f"{held.width_px}x{held.height_px}", "frames": frames * first, "repeats": repeats,
         "frames_per_s": {name: round(rate, 1) for name, rate in rates.items()},
         "decode_ratio": round(rates["annotate_2"] / rates["decode"], 3),
         "loop_ratio": round(rates["annotate_2"] / rates["loop"], 3),
@@ -88,14 +93,18 @@ def measure(minutes: float, sizes: Sequence[int], repeats: int) -> dict[str, Any
     }  # fmt: skip
 
 
-def _archive(folder: Path, size: int, clips: int) -> list[Path]:
+def _drawn(path: Path) -> Path:
+    return write_clip(path, scene(round(_CLIP_S * _FPS), _SIZE, face=_FACE_PX))
+
+
+def _archive(folder: Path, size: int, clip: Path, clip_s: float, clips: int) -> list[Path]:
     """Write the videos of an archive, each a clip repeated `clips` times."""
-    drawn = scene(_CLIP_S * _FPS, _SIZE, face=_FACE_PX)
     folder.mkdir()
-    videos = []
-    for number in range(CORES * size):
-        clip = write_clip(folder.parent / "clip.mp4", [np.roll(image, number * _SHIFT_PX, axis=1) for image in drawn])
-        videos.append(repeat(clip, _CLIP_S, clips, folder / f"{number}.mp4"))
+    paths = [folder / f"{number}.mp4" for number in range(CORES * size)]
+    videos = [repeat(clip, clip_s, clips, path, kinds=["video"]) for path in paths]
+    for number, each in enumerate(videos):  # Equal files would be annotated once.
+        with open(each, "ab") as file:
+            file.write(free_box(number.to_bytes(8, "big")))
     return videos
 
 
@@ -131,8 +140,10 @@ def _annotate(archive: Path, out: Path, cores: Sequence[int]) -> _Run:
             while job.poll() is None:
                 now = time.monotonic()
                 run.samples.append((now, _idle_s(cores)))
-                # The mark of a segment has a dot in its name, that of a video to be probed has none.
-                begun = begun or (now if any("." in each.name for each in _files(out / "_work/attempts")) else 0.0)
+                # The mark of a segment or packet has a dot in its name, that of a video to be probed has none. A packet
+                # whose videos turned out to be long leaves no commit.
+                is_marked = any("." in each.name for each in _files(out / "_work/attempts"))
+                begun = begun if run.commits or (begun and is_marked) else now if is_marked else 0.0
                 found = {each.name for part in ("observed", "ledger") for each in _files(out / "_work" / part)}
                 run.commits += [now] if found - names else []
                 names |= found
