@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation.video_rows import BATCH, one_piece, order_of, take_rows
-from aupipe.errors import ConfigError, redact
+from aupipe.errors import ConfigError, NotFoundError, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,8 @@ class FoundInputs:
     def __init__(self) -> None:
         self._tables = [INPUTS.empty_table()]
         # Of files that are not in a table yet.
-        self._uris, self._ids, self._signatures = list[str](), list[str](), list[str | None]()
+        self._uris, self._ids, self._refused = list[str](), list[str](), list[str]()
+        self._signatures = list[str | None]()
         self._count = 0
 
     def __len__(self) -> int:
@@ -175,8 +176,13 @@ class FoundInputs:
     def add_files(
         self, uris: Sequence[str], video_ids: Sequence[str], signatures: Sequence[str | None] | None = None
     ) -> None:
-        """Add files with these ids and signatures."""
-        self._uris += map(text_of_name, uris)
+        """Add files with these ids and signatures. One whose name is no text is refused."""
+        texts = [text_of_name(uri) for uri in uris]
+        self._refused += [
+            "" if text == uri else f"{NotFoundError.reason}: {redact(text)}: its name is not UTF-8; fix: rename it"
+            for text, uri in zip(texts, uris, strict=True)
+        ]
+        self._uris += texts
         self._ids += map(text_of_name, video_ids)
         self._signatures += [None] * len(uris) if signatures is None else signatures
         self._count += len(uris)
@@ -200,17 +206,17 @@ class FoundInputs:
 
     def _flush(self) -> None:
         if count := len(self._uris):
-            texts = [pa.array(each, pa.string()) for each in (self._uris, self._ids, self._signatures)]
+            texts = [pa.array(each, pa.string()) for each in (self._uris, self._ids, self._signatures, self._refused)]
             others = [pa.nulls(count, INPUTS.field(name).type) for name in ("start_s", "end_s", "further")]
-            self._add_table([*texts, pa.repeat("", count), *others])
-            self._uris, self._ids, self._signatures = [], [], []
+            self._add_table([*texts, *others])
+            self._uris, self._ids, self._refused, self._signatures = [], [], [], []
 
     def _add_table(self, columns: Sequence[pa.Array]) -> None:
         self._tables.append(pa.Table.from_arrays(columns, schema=INPUTS))
 
 
 def text_of_name(name: str) -> str:
-    """Return a name as text for tables. Invalid UTF-8 becomes \\x.., and such a name does not open the file."""
+    """Return a name as text for tables. Invalid UTF-8 becomes \\x.., which does not open the file."""
     if name.isascii():
         return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

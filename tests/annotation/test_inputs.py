@@ -202,8 +202,11 @@ def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Pa
     (tmp_path / "far" / "b.mp4").touch()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/caf\xe9.mp4")).touch()
-    ids = [video.video_id for video in find_inputs([str(tmp_path / "in")])[0]]
-    assert ids == ["caf\\xe9.mp4", "link/b.mp4", "real/a.mp4"]
+    found = find_inputs([str(tmp_path / "in")])[0]
+    assert [video.video_id for video in found] == ["caf\\xe9.mp4", "link/b.mp4", "real/a.mp4"]
+    place = str(tmp_path / "in/caf\\xe9.mp4")
+    refused = f"not_found: {place}: its name is not UTF-8; fix: rename it"
+    assert [video.refused for video in found] == [refused, "", ""]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
