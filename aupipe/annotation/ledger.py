@@ -1,7 +1,7 @@
 """The committed state of an output folder: the valid record of each video, and the entry with its rows.
 
 Entries are packed once there are many, because an archive of a million clips has a hundred thousand of them, which each
-start reads. A packed entry is replaced by deleting the files that it names.
+start reads.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -98,16 +98,22 @@ def pack(storage: Storage, entries: Sequence[Entry], table: pa.Table) -> None:
     Args:
         table: the records, as COLUMNS, with the rows of an entry together.
     """
-    sink = pa.BufferOutputStream()
-    pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
-    key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
-    storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
-    delete(storage, [entry.name for entry in entries])
+    _write_pack(storage, entries, table)
+    _delete_single(storage, [entry.name for entry in entries])
 
 
-def delete(storage: Storage, names: Iterable[str]) -> None:
-    """Delete entries that have a file each, by their names. Those in packs stay."""
-    storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in names])
+def delete(storage: Storage, names: Collection[str]) -> None:
+    """Delete entries with these names. Packs that hold some of them are written again without them."""
+    _delete_single(storage, names)
+    deleted = pa.array([*names], pa.string())
+    for pack_name, packed in _packs(storage, storage.names(schema.LEDGER)):
+        stay = packed.filter(pc.invert(pc.is_in(packed["entry"].cast(pa.string()), deleted)))
+        if len(stay) == len(packed):
+            continue
+        if len(stay):
+            rest = record_columns.concat([stay], COLUMNS)
+            _write_pack(storage, [entry for entry, _, _ in entries_in(rest)], rest)
+        storage.delete(pack_name)
 
 
 def read_all(storage: Storage, names: Sequence[str]) -> pa.Table:
@@ -125,17 +131,8 @@ def read_tables(storage: Storage) -> Iterator[pa.Table]:
                 with damage_named(storage.path(name)):
                     rows += _parsed(data)
             yield record_columns.table_of_rows(rows, COLUMNS)
-        for some in _groups([name for name in names if name.endswith(_PACKED)], _READING_THREADS):
-            for name, data in zip(some, pool.map(storage.read, some), strict=True):
-                with damage_named(storage.path(name)):
-                    table = read_parquet(data)  # not in the threads: Arrow keeps the memory of each
-                yield table
-    for name in names:
-        if name.endswith(_OLD_PACKED):
-            data = storage.read(name)
-            with damage_named(storage.path(name)):
-                rows = [row for entry in gzip.decompress(data).splitlines() for row in _parsed(entry)]
-            yield record_columns.table_of_rows(rows, COLUMNS)
+    for _, table in _packs(storage, names):
+        yield table
 
 
 def table_of(entry: Entry, records: Iterable[VideoRecord]) -> pa.Table:
@@ -163,6 +160,33 @@ def have_files(entries: Sequence[Entry], written: pa.Array) -> np.ndarray:
     for rows, names in _names_of(entries):
         is_complete[rows] &= pc.is_in(names, value_set=written).to_numpy(zero_copy_only=False)
     return is_complete
+
+
+def _packs(storage: Storage, names: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the names and records of the packs among these files."""
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        for some in _groups([name for name in names if name.endswith(_PACKED)], _READING_THREADS):
+            for name, data in zip(some, pool.map(storage.read, some), strict=True):
+                with damage_named(storage.path(name)):
+                    table = read_parquet(data)  # not in the threads: Arrow keeps the memory of each
+                yield name, table
+    for name in names:
+        if name.endswith(_OLD_PACKED):
+            data = storage.read(name)
+            with damage_named(storage.path(name)):
+                rows = [row for entry in gzip.decompress(data).splitlines() for row in _parsed(entry)]
+            yield name, record_columns.table_of_rows(rows, COLUMNS)
+
+
+def _write_pack(storage: Storage, entries: Sequence[Entry], table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
+    key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
+    storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
+
+
+def _delete_single(storage: Storage, names: Iterable[str]) -> None:
+    storage.delete_many([f"{schema.LEDGER}/{name}.json" for name in names])
 
 
 def _groups(names: Sequence[str], size: int) -> Iterator[Sequence[str]]:

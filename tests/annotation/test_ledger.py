@@ -15,6 +15,7 @@ from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import DatasetError
+from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -186,6 +187,51 @@ def test_a_packed_entry_is_replaced_and_written_again(tmp_path: Path, monkeypatc
     Ledger.read(storage).reconcile(keep=())
     assert Ledger.read(storage).current() == {}
     assert storage.names("frames") == []
+
+
+def packed_ids(storage: Storage) -> list[str]:
+    tables = [read_parquet(storage.read(name)) for name in storage.names("_work/ledger", ".parquet")]
+    return sorted(video_id for table in tables for video_id in table["video_id"].to_pylist())
+
+
+def test_packs_hold_no_records_of_removed_or_replaced_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 3)
+    storage = Storage(tmp_path)
+    for pair in ("ab", "cd", "ef", "gh"):
+        commit(storage, dict.fromkeys(pair, 2), generation=1)
+    Ledger.read(storage).reconcile()
+    assert packed_ids(storage) == list("abcdefgh")
+    commit(storage, {"a": 5}, generation=2, key="other")
+    Ledger.read(storage).reconcile()
+    assert packed_ids(storage) == list("cdefgh")  # The entry of b alone has a file of its own.
+    Ledger.read(storage).reconcile(keep=["a", "c", "d", "e", "g", "h"])
+    assert packed_ids(storage) == list("cdgh")
+    texts = b"".join(storage.read(name) for name in storage.names("_work/ledger", ".json"))
+    assert (b"b.mp4" in texts, b"f.mp4" in texts) == (False, False)
+    assert content(storage) == {"a": 5} | dict.fromkeys("cdegh", 2)
+    assert Ledger.read(storage).current().keys() == set("acdegh")
+    Ledger.read(storage).reconcile(keep=[])
+    assert storage.names("_work/ledger") == storage.names("frames") == []
+
+
+def test_a_killed_removal_from_packs_is_done_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 3)
+    storage = Storage(tmp_path)
+    for name in "abc":
+        commit(storage, {name: 2}, generation=1)
+    Ledger.read(storage).reconcile()
+
+    def killed(self: Storage, name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger.read(storage).reconcile(keep=["a", "b"])
+    assert Ledger.read(storage).current().keys() == set("abc")
+    Ledger.read(storage).reconcile(keep=["a", "b"])
+    assert packed_ids(storage) == ["a", "b"]
+    assert content(storage) == {"a": 2, "b": 2}
 
 
 def test_a_killed_packing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
