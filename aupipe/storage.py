@@ -243,6 +243,12 @@ class Storage:
             with ThreadPoolExecutor(_DELETING_THREADS) as pool:
                 list(pool.map(self.delete, names))
 
+    def delete_empty_folders(self, folder: str) -> None:
+        """Delete the folders below a folder, and itself, as far as they hold no files. Stores of objects have none."""
+        for path, _, _ in os.walk(self.path(folder), topdown=False) if self.local else ():
+            if not os.listdir(path):
+                os.rmdir(path)
+
     @_retry_transient
     def _delete_objects(self, names: Sequence[str]) -> None:
         # `rm` of s3fs ignores the errors in the response, so the request is made here.

@@ -69,9 +69,14 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
 
 
 def delete_all(storage: Storage) -> int:
-    """Delete the exports of all videos, and return the number of files. Files with other suffixes stay."""
+    """Delete the exports of all videos, and return the number of files. Files with other suffixes stay.
+
+    Their folders, which have names of people perhaps, are deleted too.
+    """
     names = [name for form, suffix in _SUFFIXES.items() for name in storage.names(f"{_FOLDER}/{form}", suffix)]
     storage.delete_many(names)
+    for form in _SUFFIXES:
+        storage.delete_empty_folders(f"{_FOLDER}/{form}")
     return len(names)
 
 

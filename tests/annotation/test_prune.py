@@ -44,6 +44,8 @@ def test_exports_and_reports_go_with_a_video_and_other_files_stay(place: str, tm
     assert shown(storage) == sorted([*OURS, *OF_THE_USER])
     delete_shown(storage, Ledger.read(storage), pa.array(["deep/a.mp4"]))
     assert shown(storage) == OF_THE_USER
+    folders = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("export/**/") if path.is_dir())
+    assert folders == (["out/export", "out/export/csv", "out/export/notes"] if storage.local else [])
 
 
 def test_a_pruned_video_is_gone_from_all_files(
