@@ -47,7 +47,7 @@ def by_column(decision: Decision, manifest: Manifest) -> dict[str, Any]:
     """Return column → value → macro F1, its 95 % interval over videos, floor and counts.
 
     Every group has its own floor, because F1 depends on how often an AU is on. Compare groups by their distance to the
-    floor. An AU without a positive in a group scores 0 there, so such AUs are listed.
+    floor. An AU that is labeled without a positive in a group scores 0 there, so such AUs are listed.
 
     Args:
         manifest: accepted by `check`.
@@ -76,12 +76,12 @@ def _scores(decision: Decision, keep: Bools) -> dict[str, Any]:
     names, per_video = video_counts(decision, keep)
     counts = per_video.sum(axis=0)
     drawn = metrics.macro_f1(metrics.resample(per_video, DRAWS))
-    positives = counts[:, 0] + counts[:, 2]
+    never = metrics.are_labeled(counts) & (counts[:, 0] + counts[:, 2] == 0)
     return {
         "macro_f1": float(metrics.macro_f1(counts)),
         "ci95": metrics.interval95(drawn),
         "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
         "n_videos": len(names),
         "n_frames": int((keep & decision.predictions.labeled()).sum()),
-        "aus_without_positives": [au for au, count in zip(facs.AUS, positives, strict=True) if not count],
+        "aus_without_positives": [au for au, none in zip(facs.AUS, never, strict=True) if none],
     }

@@ -2,6 +2,7 @@
 
 Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives and true negatives of each AU over
 its labeled entries. Labels of −1 are not counted. A ratio whose denominator is 0 is 0 (scikit-learn's zero_division=0).
+A mean over AUs leaves out those without any label, as in data sets that label some of the twelve only.
 """
 
 from __future__ import annotations
@@ -49,13 +50,19 @@ def recall(counts: Ints) -> Floats:
 
 
 def macro_f1(counts: Ints) -> Floats:
-    """Return the challenge's score (…): mean over AUs of the F1 of the positive class."""
-    return f1(counts).mean(axis=-1)
+    """Return the challenge's score (…): mean over labeled AUs of the F1 of the positive class."""
+    return _over_labeled(f1(counts), counts)
+
+
+def are_labeled(counts: Ints) -> Bools:
+    """Return whether each AU has a label (…, 12)."""
+    labeled: Bools = counts.sum(axis=-1) > 0
+    return labeled
 
 
 def macro_f1_both_classes(counts: Ints) -> Floats:
     """Return the mean F1 over AUs and both classes. Some papers call it macro F1; not comparable to `macro_f1`."""
-    return (f1(counts) + f1(counts[..., ::-1])).mean(axis=-1) / 2
+    return _over_labeled(f1(counts) + f1(counts[..., ::-1]), counts) / 2
 
 
 def acc_elem(counts: Ints) -> Floats:
@@ -168,7 +175,7 @@ def floor_prior(counts: Ints, rates: Floats) -> float:
     """Return the expected macro F1 on the same labels of predicting 1 with probability `rates` (12,)."""
     tp, fp, fn, tn = _cells(counts)
     actual = _ratio(tp + fn, tp + fp + fn + tn)
-    return float(_ratio(2 * actual * rates, actual + rates).mean(axis=-1))
+    return float(_over_labeled(_ratio(2 * actual * rates, actual + rates), counts))
 
 
 def resample(per_video: Ints, draws: int = 1000, seed: int = 0) -> Ints:
@@ -208,6 +215,12 @@ def _average_precision(positive: Bools, values: Floats) -> float:
     _, place = np.unique(-values, return_inverse=True)
     hits, called = np.cumsum(np.bincount(place, positive)), np.cumsum(np.bincount(place))
     return float((np.diff(hits, prepend=0) * hits / called).sum() / hits[-1])
+
+
+def _over_labeled(values: Floats, counts: Ints) -> Floats:
+    """Return the mean (…) of values (…, 12) over the AUs with a label; 0 if there is none."""
+    labeled = are_labeled(counts)
+    return _ratio((values * labeled).sum(axis=-1), labeled.sum(axis=-1))
 
 
 def _cells(counts: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,12 +42,14 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     names = [*facs.AUS, "macro"]
-    own = [*result["per_au"].values(), {"f1": result["macro_f1"], "ci95": result["ci95"]["macro_f1"]}]
-    f1 = [score["f1"] for score in own]
+    own = [
+        *result["per_au"].values(),
+        {"f1": result["macro_f1"], "floor": result["floor"], "ci95": result["ci95"]["macro_f1"]},
+    ]
+    f1, floors = ([_or_nan(score[name]) for score in own] for name in ("f1", "floor"))
+    low, high = ([_or_nan(score["ci95"] and score["ci95"][end]) for score in own] for end in (0, 1))
     # The score itself can be outside its interval, but an error bar must not be negative.
-    below = [max(score["f1"] - score["ci95"][0], 0) for score in own]
-    above = [max(score["ci95"][1] - score["f1"], 0) for score in own]
-    floors = [*(score["floor"] for score in result["per_au"].values()), result["floor"]]
+    below, above = np.maximum(np.subtract(f1, low), 0), np.maximum(np.subtract(high, f1), 0)
     places = list(range(len(names)))
     bars = axes.bar(places, f1, 0.6, yerr=[below, above], color="#a6c4de", ecolor="#33506b", capsize=3)
     floor = axes.hlines(
@@ -60,10 +63,16 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
     )
     if published:
         stage = result["stages"][result["compared_with_published"]]
-        compared = axes.plot(places, [*stage["per_au"].values(), stage["macro_f1"]], "x", color="#33506b", markersize=6)
+        compared_f1 = [*map(_or_nan, stage["per_au"].values()), stage["macro_f1"]]
+        compared = axes.plot(places, compared_f1, "x", color="#33506b", markersize=6)
         _draw_published(figure, axes, places)
         figure.legend(compared, ["this run, to compare with published"], loc="outside right center")
     return _png(figure)
+
+
+def _or_nan(value: float | None) -> float:
+    """Return a score, or NaN, which is not drawn, for that of an AU without a label."""
+    return math.nan if value is None else value
 
 
 def curves(predictions: Predictions, thresholds: Floats | None, title: str) -> bytes:

@@ -30,14 +30,15 @@ def report(stages: Mapping[str, Decision]) -> dict[str, Any]:
 def _points(decision: Decision) -> dict[str, Any]:
     """Return the metrics of the papers, without intervals."""
     counts = _counts(decision)
-    f1, elementwise = metrics.f1(counts), float(metrics.acc_elem(counts))
+    macro_f1, elementwise = float(metrics.macro_f1(counts)), float(metrics.acc_elem(counts))
+    f1 = np.where(metrics.are_labeled(counts), metrics.f1(counts), np.nan)
     exact = metrics.acc_exact(decision.predictions.labels, decision.decided)
     return {
-        "macro_f1": float(f1.mean()),
-        "per_au": dict(zip(facs.AUS, f1.tolist(), strict=True)),
+        "macro_f1": macro_f1,
+        "per_au": dict(zip(facs.AUS, map(_number, f1), strict=True)),
         "acc_elem": elementwise,
         "acc_exact": exact,
-        "metric_abaw2": _metric_abaw2(float(f1.mean()), elementwise, exact),
+        "metric_abaw2": _metric_abaw2(macro_f1, elementwise, exact),
         "expression": _expression(decision),
     }
 
@@ -56,17 +57,23 @@ def _metric_abaw2(macro_f1: float, elementwise: float, exact: float) -> dict[str
 def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Return all scores of a decision.
 
-    Areas under curves are None for an AU whose labels are all equal, false alarms without a resting face. `ci95` are
-    bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
+    All scores of an AU are None if no row has a label of it, areas under curves if its labels are all equal, and false
+    alarms without a resting face. Means leave out such AUs. `ci95` are bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
     """
     names, per_video = video_counts(decision)
     labels = decision.predictions.labels
     counts = per_video.sum(axis=0)
     drawn = metrics.resample(per_video, draws, seed)
-    f1, precision, recall = metrics.f1(counts), metrics.precision(counts), metrics.recall(counts)
-    drawn_f1 = metrics.f1(drawn)
-    floor = metrics.f1(metrics.all_ones(counts))
-    calibration_error = metrics.calibration_error(labels, decision.predictions.probabilities)
+    labeled = metrics.are_labeled(counts)
+    drawn_f1, drawn_macro = metrics.f1(drawn), metrics.macro_f1(drawn)
+    macro_f1 = float(metrics.macro_f1(counts))
+    f1, floor, precision, recall, calibration_error = (
+        np.where(labeled, values, np.nan)
+        for values in (
+            metrics.f1(counts), metrics.f1(metrics.all_ones(counts)), metrics.precision(counts), metrics.recall(counts),
+            metrics.calibration_error(labels, decision.predictions.probabilities),
+        )
+    )  # fmt: skip
     auc, precision_mean = (
         score(labels, decision.predictions.probabilities) for score in (metrics.auc, metrics.average_precision)
     )
@@ -74,23 +81,23 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     alarms = metrics.false_alarms(decision.decided[rest])
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)
     return {
-        "macro_f1": float(f1.mean()),
-        "floor": float(floor.mean()),
+        "macro_f1": macro_f1,
+        "floor": float(metrics.macro_f1(metrics.all_ones(counts))),
         "floor_prior": metrics.floor_prior(counts, _rates(counts)),
         "ci95": {
-            "macro_f1": metrics.interval95(drawn_f1.mean(axis=-1)),
-            "above_floor": metrics.interval95(drawn_f1.mean(axis=-1) - metrics.macro_f1(metrics.all_ones(drawn))),
+            "macro_f1": metrics.interval95(drawn_macro),
+            "above_floor": metrics.interval95(drawn_macro - metrics.macro_f1(metrics.all_ones(drawn))),
         },
         "per_au": {
             au: {
-                "f1": float(f1[i]),
-                "ci95": metrics.interval95(drawn_f1[:, i]),
-                "floor": float(floor[i]),
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
+                "f1": _number(f1[i]),
+                "ci95": metrics.interval95(drawn_f1[:, i]) if labeled[i] else None,
+                "floor": _number(floor[i]),
+                "precision": _number(precision[i]),
+                "recall": _number(recall[i]),
                 "threshold": None if decision.thresholds is None else float(decision.thresholds[i]),
                 "positives": int(counts[i, 0] + counts[i, 2]),
-                "calibration_error": float(calibration_error[i]),
+                "calibration_error": _number(calibration_error[i]),
                 "auc": _number(auc[i]),
                 "average_precision": _number(precision_mean[i]),
                 "false_alarms_at_rest": _number(alarms[i]),
@@ -104,7 +111,7 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
         "macro_f1_both_classes": float(metrics.macro_f1_both_classes(counts)),
         "acc_elem": elementwise,
         "acc_exact": exact,
-        "metric_abaw2": _metric_abaw2(float(f1.mean()), elementwise, exact),
+        "metric_abaw2": _metric_abaw2(macro_f1, elementwise, exact),
         "expression": _expression(decision),
         "n_frames": int(decision.predictions.labeled().sum()),
         "n_videos": len(names),

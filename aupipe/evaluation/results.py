@@ -172,7 +172,8 @@ def _of_run(name: str, result: Mapping[str, Any]) -> Row:
     step = result["compared_with_published"]
     stages = result["by_step"] if "by_step" in result else result["stages"]
     points = stages[step]
-    figures = {"macro F1": points["macro_f1"], **points["per_au"], "accuracy": points["acc_elem"]}
+    figures = {"macro F1": points["macro_f1"], "accuracy": points["acc_elem"]}
+    figures |= {au: f1 for au, f1 in points["per_au"].items() if f1 is not None}
     figures["ABAW2 metric"] = points["metric_abaw2"]["with_acc_elem"]
     if (expression := points["expression"]) is not None:
         figures |= {"EXPR F1": expression["macro_f1"], "EXPR accuracy": expression["accuracy"]}

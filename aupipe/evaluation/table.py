@@ -25,7 +25,7 @@ def text(result: dict[str, Any]) -> str:
         row = [own["floor"], *(stage["per_au"][au] for stage in stages.values())]
         lines.append(
             _row(au, row, own["ci95"])
-            + f"{threshold:>11}{own['positives']:11d}{own['calibration_error']:13.3f}"
+            + f"{threshold:>11}{own['positives']:11d}{_or_dash(own['calibration_error']):>13}"
             + f"{_or_dash(own['auc']):>8}{_or_dash(own['average_precision']):>8}"
             + f"{_or_dash(own['false_alarms_at_rest']):>9}"
         )
@@ -36,6 +36,8 @@ def text(result: dict[str, Any]) -> str:
         "AUC, AP: area under the ROC curve (0.5 by chance) and average precision (by chance the share of positives). "
         f"At rest: share of the {result['n_resting_frames']} faces without any AU in which it is predicted"
     )
+    if without := [au for au, own in result["per_au"].items() if own["f1"] is None]:
+        lines.append(f"no row has a label of {', '.join(without)}: not in the means")
     for column, groups in result.get("groups", {}).items():
         lines.append(f"macro F1 by {column}:")
         lines += [_group(value, scores) for value, scores in groups.items()]
@@ -81,8 +83,9 @@ def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _row(name: str, values: list[float], interval: tuple[float, float]) -> str:
-    return f"{name:<10}" + "".join(f"{value:14.3f}" for value in values) + f"{_range(interval):>18}"
+def _row(name: str, values: list[float | None], interval: tuple[float, float] | None) -> str:
+    drawn = "-" if interval is None else _range(interval)
+    return f"{name:<10}" + "".join(f"{_or_dash(value):>14}" for value in values) + f"{drawn:>18}"
 
 
 def _group(value: str, scores: dict[str, Any]) -> str:

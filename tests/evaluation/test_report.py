@@ -7,6 +7,7 @@ import pytest
 from aupipe import facs
 from aupipe.evaluation import metrics, report, table
 from aupipe.evaluation.decision import Decision, Member, decide
+from aupipe.evaluation.plot import picture
 from aupipe.evaluation.predictions import Predictions
 
 pytestmark = pytest.mark.unit
@@ -69,6 +70,34 @@ def test_every_stage_has_the_metrics_of_the_papers_and_one_is_compared_with_them
     assert "expression F1" in line
     given = report.report({"as_given": stages["with_thresholds"]})
     assert given["compared_with_published"] == "as_given"
+
+
+def test_aus_without_labels_have_no_scores_and_are_in_no_mean() -> None:
+    rows = predictions(0.5)
+    rows.labels[:, 2:] = -1  # as in a data set that labels AU01 and AU02 only
+    rows.labels[:, 1] = np.minimum(rows.labels[:, 1], 0)  # labeled, and never present: F1 0
+    stages = decide([Member(rows, np.full(12, 0.4), 2)], "mean")
+    result = json.loads(json.dumps(report.report(stages), allow_nan=False))
+    own = result["per_au"]
+    assert own["AU01"]["f1"] > 0.5
+    assert own["AU02"]["f1"] == 0.0
+    for au in facs.AUS[2:]:
+        values = [own[au][name] for name in ("f1", "ci95", "floor", "precision", "recall", "calibration_error", "auc")]
+        assert values == [None] * 7
+    assert result["macro_f1"] == pytest.approx(own["AU01"]["f1"] / 2)
+    assert result["floor"] == pytest.approx(own["AU01"]["floor"] / 2)
+    low, high = result["ci95"]["macro_f1"]
+    assert low <= result["macro_f1"] <= high
+    for stage in result["stages"].values():
+        assert stage["macro_f1"] == pytest.approx(stage["per_au"]["AU01"] / 2)
+        assert stage["per_au"]["AU26"] is None
+    text = table.text(result)
+    assert "no row has a label of AU04, AU06, AU07, AU10, AU12, AU15, AU23, AU24, AU25, AU26: not in the means" in text
+    (row,) = [line.split() for line in text.splitlines() if line.startswith("AU26")]
+    assert row[1:6] == ["-"] * 5
+    assert picture(result, "some", published=True).startswith(b"\x89PNG")
+    # Of all images, none may have a label; the score is then 0, not an error.
+    assert metrics.macro_f1(np.zeros((12, 4), int)) == 0.0
 
 
 def test_areas_and_false_alarms_at_rest_are_of_the_decision() -> None:
