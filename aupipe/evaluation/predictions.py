@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -142,10 +143,19 @@ def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Boo
             the decisions serve as probabilities. Rows without a label in the store are skipped.
 
     Raises:
-        DatasetError: a labeled row has no prediction. A score over the other rows would be too high.
+        DatasetError: a labeled row has no prediction, a row has two, or a value is no decision or no probability.
+            A score over the other rows would be too high.
     """
+    decisions = np.stack([_decisions(given, au) for au in facs.AUS], axis=1)
+    probabilities = _probabilities(given)
     rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
-    place = {key: number for number, key in enumerate(_keys(given))}
+    keys = _keys(given)
+    place = {key: number for number, key in enumerate(keys)}
+    if len(place) < len(keys):
+        (video, person, frame), times = Counter(keys).most_common(1)[0]
+        raise DatasetError(
+            f"frame {frame} of {video} {person}".rstrip() + f" is predicted {times} times; fix: give one row for each"
+        )
     labeled = _keys(rows)
     missing = [key for key in labeled if key not in place]
     if missing:
@@ -155,11 +165,41 @@ def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Boo
             f"{video} {person}".rstrip()
             + "; predict them, or score a --split that is predicted whole"
         )
-    chosen = given.take(np.array([place[key] for key in labeled], dtype=np.int64))
-    decided = np.stack([chosen[au].to_numpy() for au in facs.AUS], axis=1)
-    if f"{facs.AUS[0]}_prob" not in chosen.column_names:
-        return Predictions.of(rows, decided.astype(np.float64)), decided
-    return Predictions.of(rows, np.stack([chosen[f"{au}_prob"].to_numpy() for au in facs.AUS], axis=1)), decided
+    chosen = np.array([place[key] for key in labeled], dtype=np.int64)
+    decided = decisions[chosen]
+    return Predictions.of(rows, decided.astype(np.float64) if probabilities is None else probabilities[chosen]), decided
+
+
+def _decisions(given: pa.Table, au: str) -> Bools:
+    """Return the decisions (N,) of an AU, which are booleans, or 0 and 1."""
+    values = np.asarray(given[au].to_pylist(), dtype=object)
+    wrong = [value for value in values if value is None or value not in (0, 1)]
+    if wrong:
+        raise DatasetError(
+            f"{au} of the predictions has {wrong[0]!r} (true, false, 0 or 1 in each row); fix: decide each row, and "
+            f"name a column of probabilities {au}_prob"
+        )
+    return values.astype(bool)
+
+
+def _probabilities(given: pa.Table) -> Floats | None:
+    """Return the probabilities (N, 12); None if there are none."""
+    names = [f"{au}_prob" for au in facs.AUS]
+    missing = [name for name in names if name not in given.column_names]
+    if len(missing) == len(names):
+        return None
+    if missing:
+        raise DatasetError(f"the predictions have probabilities of some AUs only; add the columns {', '.join(missing)}")
+    columns = []
+    for name in names:
+        try:
+            values = given[name].cast(pa.float64()).to_numpy()  # null becomes NaN
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise DatasetError(f"{name} of the predictions is {given[name].type} (numbers 0 … 1)") from None
+        if len(wrong := values[~((values >= 0) & (values <= 1))]):
+            raise DatasetError(f"{name} of the predictions has {wrong[0]:g} (0 … 1 in each row)")
+        columns.append(values)
+    return np.stack(columns, axis=1)
 
 
 def _keys(table: pa.Table) -> list[tuple[str, str, int]]:

@@ -58,7 +58,8 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     """Return all scores of a decision.
 
     All scores of an AU are None if no row has a label of it, areas under curves if its labels are all equal, and false
-    alarms without a resting face. Means leave out such AUs. `ci95` are bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
+    alarms without a resting face. Means leave out such AUs. `ci95` are bootstrap intervals over videos. `above_floor`
+    is paired: model and floor use the same drawn videos.
     """
     names, per_video = video_counts(decision)
     labels = decision.predictions.labels

@@ -97,6 +97,36 @@ def test_a_table_is_aligned_to_the_store_row_by_row(make_store: Callable[..., st
         align_predictions(rows, table.filter(pa.array(np.arange(24) != np.flatnonzero(known)[3])))
 
 
+def test_predictions_of_another_program_are_checked(make_store: Callable[..., str]) -> None:
+    rows = FaceStore.open(make_store(train=3, frames=8)).labels("train")
+    raw = Predictions.of(rows, np.random.default_rng(0).random((24, 12)).astype(np.float32))
+    table = pq.read_table(io.BytesIO(raw.to_parquet(raw.probabilities >= 0.5)))
+    numbers = pa.array((raw.probabilities[:, 6] >= 0.5).astype(int))
+
+    def given(name: str, values: pa.Array) -> pa.Table:
+        return table.set_column(table.column_names.index(name), name, values)
+
+    same = align_predictions(rows, given("AU12", numbers))[1]
+    assert np.array_equal(same, align_predictions(rows, table)[1])
+    ones, halves = numbers.to_pylist(), [0.5] * 24
+    for name, values, reason in (
+        ("AU12", pa.array([2, *ones[1:]]), "AU12 of the predictions has 2 "),
+        ("AU12", pa.array([None, *ones[1:]]), "AU12 of the predictions has None "),
+        ("AU12", pa.array(halves), "AU12 of the predictions has 0.5 .* AU12_prob"),
+        ("AU12", pa.array([float("nan"), *halves[1:]]), "AU12 of the predictions has nan "),
+        ("AU12_prob", pa.array([3.0, *halves[1:]]), "AU12_prob of the predictions has 3 "),
+        ("AU12_prob", pa.array([None, *halves[1:]]), "AU12_prob of the predictions has nan "),
+        ("AU12_prob", pa.array(["much"] * 24), "AU12_prob of the predictions is string"),
+    ):
+        with pytest.raises(DatasetError, match=reason):
+            align_predictions(rows, given(name, values))
+    with pytest.raises(DatasetError, match="probabilities of some AUs only; add the columns AU12_prob"):
+        align_predictions(rows, table.drop_columns(["AU12_prob"]))
+    twice = pa.concat_tables([table, table.slice(3, 1)])
+    with pytest.raises(DatasetError, match=r"frame \d+ of .* is predicted 2 times"):
+        align_predictions(rows, twice)
+
+
 def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> None:
     index = FaceStore.open(make_store(train=2, frames=8))
     rows = index.labels("train")
