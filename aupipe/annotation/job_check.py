@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aupipe import output_folders
 from aupipe.annotation import model_set, preflight
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
@@ -21,7 +22,9 @@ from aupipe.storage import Storage
 
 
 def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
-    """Return the inputs of the job and what was skipped, after a check of the names that exports would have."""
+    """Return the inputs of the job and what was skipped, after a check of OUT and of the names of exports."""
+    with storage_errors_as_config_errors("--out"):
+        output_folders.check(Storage(job.out), "an annotation")
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     check_names(job.export, inputs.ids.to_pylist() if job.export else ())
     return inputs, skipped

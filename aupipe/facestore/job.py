@@ -9,7 +9,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from aupipe import facs
+from aupipe import facs, output_folders
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
@@ -62,6 +62,7 @@ def check(job: StoreJob) -> None:
         ConfigError: the folder contains a store made from another source.
     """
     storage = Storage(job.out)
+    output_folders.check(storage, "a face store")
     if storage.exists(CARD) and (origin := FaceStore.open(job.out).card.source) != job.origin:
         raise ConfigError(
             f"--out {job.out} contains a store made from {origin}, not {job.origin}; "

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aupipe import facs
+from aupipe import facs, output_folders
 from aupipe.affwild2 import submission
 from aupipe.affwild2.job import is_official
 from aupipe.data import splits
@@ -108,6 +108,7 @@ def check(job: EvaluateJob) -> EvaluatePlan:
     Raises:
         ConfigError: as `evaluate`.
     """
+    output_folders.check(Storage(job.out), "scores")
     index = FaceStore.open(job.store)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
     drop = any(card.training.leak == "drop_val" for card in cards)

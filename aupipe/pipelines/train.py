@@ -85,9 +85,10 @@ def check(job: TrainJob) -> TrainPlan:
     """Check what a run needs, and return its plan. Starts nothing.
 
     Raises:
-        ConfigError: the recipe, the store, or the initial weights are invalid.
+        ConfigError: the recipe, the store, or the initial weights are invalid, or RUN contains another run.
     """
     index = FaceStore.open(job.store)
+    run_dir.check(Storage(job.out), run_dir.identity(job.recipe, index, job.split))
     stages: list[StagePlan] = []
     tensors: dict[str, set[str]] = {}  # stage → names of its tensors
     seen: set[tuple[str, str]] = set()  # (store, video) of the training videos of all stages so far
@@ -158,7 +159,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     """Run the recipe's last stage and the stages that it builds on, write RUN/best, and return the summary.
 
     Raises:
-        ConfigError: as `check`, or RUN contains another run.
+        ConfigError: as `check`.
         AupipeError: training failed.
     """
     folder = Storage(job.out)

@@ -67,9 +67,11 @@ def check(job: TuneJob) -> TunePlan:
     """Check what a search needs, and return its plan. Starts nothing.
 
     Raises:
-        ConfigError: there is nothing to search, or the recipe, the store or the weights are invalid.
+        ConfigError: there is nothing to search, or the recipe, the store or the weights are invalid, or OUT contains
+            another search.
     """
     check_searcher(job.searcher)
+    run_dir.check(Storage(job.out), _identity(job, FaceStore.open(job.store)))
     space, shared = search.search_space(job.recipe), search.shared(job.recipe)
     if "validation" not in FaceStore.open(job.store).splits:
         raise DatasetError(f"{job.store} has no validation split to score the best trial on; fix: give another store")
@@ -78,6 +80,12 @@ def check(job: TuneJob) -> TunePlan:
     status = [trial.status for trial in trials.read(Storage(job.out))]
     default = train.check(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers))
     return TunePlan(job, space, list(shared.stages) if shared else [], status, default)
+
+
+def _identity(job: TuneJob, index: FaceStore) -> dict[str, Any]:
+    """Return everything that determines the trials. A search only resumes with equal values."""
+    own = {"search": job.recipe.model_dump(mode="json")["search"]}
+    return run_dir.identity(job.recipe, index, splits.SEARCH) | own
 
 
 def text(plan: TunePlan) -> str:
@@ -101,13 +109,12 @@ def tune(job: TuneJob) -> dict[str, Any]:
     """Run the trials, or resume them, write the files listed above, and return the summary.
 
     Raises:
-        ConfigError: as `check`, or OUT contains another search.
+        ConfigError: as `check`.
         AupipeError: no trial could be trained.
     """
     out, index = Storage(job.out), FaceStore.open(job.store)
     plan = check(job)
-    identity = run_dir.identity(job.recipe, index, splits.SEARCH)
-    run_dir.begin(out, identity | {"search": job.recipe.model_dump(mode="json")["search"]})
+    run_dir.begin(out, _identity(job, index))
     if (done := run_dir.summary(out)) is not None and done["trials"] >= job.trials:
         return done
     logger.info("%s", text(plan))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from aupipe import output_folders
 from aupipe.errors import ConfigError
 from aupipe.facestore.read import FaceStore
 from aupipe.storage import Storage
@@ -23,18 +24,29 @@ def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:
     }
 
 
-def begin(folder: Storage, settings: dict[str, Any]) -> None:
-    """Write the settings of this run into the folder, or check that they equal those of the run to resume.
+def check(folder: Storage, settings: dict[str, Any]) -> None:
+    """Check that a folder is new, or has a run with these settings to resume.
 
     Raises:
-        ConfigError: the folder contains a run with other settings.
+        ConfigError: it has a run with other settings, or files of another job.
     """
+    output_folders.check(folder, "a training run")
     if not folder.exists(STARTED):
-        folder.write(STARTED, json.dumps(settings, indent=1).encode())
         return
     different = _differences(json.loads(folder.read(STARTED)), settings)
     if different:
         raise ConfigError(f"{folder.root} contains a run with other settings ({different[0]}); give another --out")
+
+
+def begin(folder: Storage, settings: dict[str, Any]) -> None:
+    """Write the settings of this run into the folder, or check that they equal those of the run to resume.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    check(folder, settings)
+    if not folder.exists(STARTED):
+        folder.write(STARTED, json.dumps(settings, indent=1).encode())
 
 
 def summary(folder: Storage) -> dict[str, Any] | None:
