@@ -85,12 +85,25 @@ def parse_override(item: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` updated by `top`: mappings are merged, every other value is replaced."""
+    """Return `base` updated by `top`: mappings are merged, every other value is replaced.
+
+    Mappings with numbers as keys update the elements of a list: groups.0.lr is the rate of the first group.
+    """
     result = dict(base)
     for key, value in top.items():
-        below = result.get(key)
-        result[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+        result[key] = _merged(result.get(key), value)
     return result
+
+
+def _merged(below: Any, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(below, Mapping):
+        return merge(below, value)
+    places = {str(number) for number in range(len(below))} if isinstance(below, list | tuple) else set[str]()
+    if value and value.keys() <= places:
+        return [_merged(each, value.get(str(number), each)) for number, each in enumerate(below)]
+    return value
 
 
 def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
@@ -120,6 +133,17 @@ def _kinds(section: type[Section]) -> set[str]:
     return found
 
 
+def _beside(section: type[Section], place: Sequence[int | str], key: str) -> list[str]:
+    """Return the dotted keys of the section that holds an unknown key, which may be an entry of a mapping."""
+    sections = [section]
+    for part in place[:-1]:
+        fields = [one.model_fields[part] for one in sections if isinstance(part, str) and part in one.model_fields]
+        # Other parts name an entry of a mapping, an element of a list or a kind of section.
+        sections = [inner for field in fields for inner in sections_in(field.annotation)] if fields else sections
+    prefix = key.rpartition(".")[0]
+    return [f"{prefix}.{name}" if prefix else name for one in sections for name in one.model_fields]
+
+
 def _explain(section: type[Section], error: ValidationError) -> str:
     """Return one sentence per problem, with dotted keys."""
     keys, kinds = list(known_keys(section)), _kinds(section)
@@ -128,7 +152,7 @@ def _explain(section: type[Section], error: ValidationError) -> str:
         named = [part for part in problem["loc"][:-1] if part not in kinds] + list(problem["loc"][-1:])
         key = ".".join(str(part) for part in named if not isinstance(part, str) or part.isidentifier())
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(key, [*_beside(section, problem["loc"], key), *keys], n=1, cutoff=0.0)
             parts.append(
                 f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}"
             )

@@ -19,6 +19,8 @@ class Inner(Section):
 class Outer(Section):
     inner: Inner = Inner()
     count: int = 1
+    entries: dict[str, Inner] = Field(default={})
+    steps: tuple[Inner, ...] = (Inner(), Inner(rate=0.2))
 
 
 def test_overrides_replace_values_of_the_yaml() -> None:
@@ -31,6 +33,7 @@ def test_overrides_replace_values_of_the_yaml() -> None:
     [
         ("inner.rte=1", "unknown setting 'inner.rte'; the nearest known one is 'inner.rate'"),
         ("inner.rate=-1", "setting 'inner.rate': should be greater than 0 (got -1)"),
+        ("entries.some.rte=1", "unknown setting 'entries.some.rte'; the nearest known one is 'entries.some.rate'"),
         ("count=many", "setting 'count': should be a valid integer"),
         ("count", "not of the form key=value"),
         ("count=[1", "not YAML"),
@@ -40,6 +43,17 @@ def test_an_error_names_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Outer, {}, [override])
     assert message in str(caught.value)
+
+
+def test_an_element_of_a_list_is_set_by_its_number() -> None:
+    given = {"steps": [{"rate": 0.5}, {"rate": 0.6, "name": "b"}]}
+    got = load(Outer, given, ["steps.1.rate=3e-4", "steps.0.name=c"])
+    assert got.steps == (Inner(rate=0.5, name="c"), Inner(rate=3e-4, name="b"))
+    for override in ("steps.2.rate=1", "steps.-1.rate=1", "steps.first.rate=1"):
+        with pytest.raises(ConfigError, match="setting 'steps': should be a valid tuple"):
+            load(Outer, given, [override])
+    with pytest.raises(ConfigError, match=r"'steps\.1\.rte'; the nearest known one is 'steps\.1\.rate'"):
+        load(Outer, given, ["steps.1.rte=1"])
 
 
 def test_merge_and_parse() -> None:

@@ -62,7 +62,7 @@ class Face:
     score: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """One or several AU models that predict together; `load_model` makes it.
 
@@ -73,6 +73,11 @@ class Model:
 
     models: ModelSet
     aus: tuple[str, ...] = facs.AUS
+
+    def __repr__(self) -> str:
+        # Cards name all videos of the training.
+        names = ", ".join(f"{card.training.recipe or card.model.name} {card.sha256[:12]}" for card in self.cards)
+        return f"Model({names}; {len(self.aus)} AUs)"
 
     @property
     def cards(self) -> tuple[Card, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -34,8 +34,8 @@ class SetMember:
     """
 
     checkpoint: str
-    card: Card
-    model: InferenceModel
+    card: Card = field(repr=False)  # It names all videos of the training.
+    model: InferenceModel = field(repr=False)
     encoder_sha256: str
     template: int
     outputs: dict[str, int]

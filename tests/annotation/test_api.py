@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,11 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
 def test_wrong_arguments_are_named(model: api.Model, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         aupipe.annotate(**arguments, model=model)  # type: ignore[arg-type]
+
+
+def test_a_model_is_shown_in_one_line(model: api.Model) -> None:
+    assert re.fullmatch(r"Model\((\w+ [0-9a-f]{12}(, )?)+; 12 AUs\)", repr(model))
+    assert len(repr(model.models)) < 1000
 
 
 def test_predictions_of_crops_are_those_of_the_tables(folder: Path, model: api.Model, tmp_path: Path) -> None:
