@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,6 +40,7 @@ from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError, redact
+from aupipe.interrupts import sigterm_interrupts
 from aupipe.parquet import read_stored
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
@@ -149,7 +147,7 @@ def _run(
             retry.reset_attempts(storage)
         progress = JobProgress()
         try:
-            with (local_runner if is_local else open_ray)(job, keys, storage) as runner, _interrupted_by_sigterm():
+            with (local_runner if is_local else open_ray)(job, keys, storage) as runner, sigterm_interrupts():
                 done.workers, done.encoders = runner.decoders, runner.encoders
                 done.frames, done.work_s = _carry_out(job, state, keys, storage, runner, progress)
                 changed = _changed(job, state)
@@ -339,16 +337,3 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:
         entry = ledger_entries.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
         committed.add(entry, records)
     return committed
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM interrupt the block as Ctrl-C does, so that what is done is committed before the process ends."""
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread can set a handler.
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

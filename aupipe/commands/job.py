@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import aupipe
 from aupipe.edge_errors import explain
 from aupipe.errors import one_line
+from aupipe.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:
     from aupipe.config import Section
@@ -102,7 +103,8 @@ def run(
 
             print(table(settings(args)))  # noqa: T201
             return DONE
-        return body(args)
+        with sigterm_interrupts():
+            return body(args)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; re-run the same command to resume", file=sys.stderr)  # noqa: T201
         return 130

@@ -19,6 +19,7 @@ from aupipe import network
 from aupipe.config import Resources
 from aupipe.edge_errors import explain, running
 from aupipe.errors import ConfigError, one_line
+from aupipe.interrupts import sigterm_interrupts
 from aupipe.periodic import periodically
 from aupipe.pipelines import processes, ray_internals
 from aupipe.pipelines.ray_address import cluster_address, job_environment, local_options
@@ -78,7 +79,7 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False  # jobs print their own progress
         context.print_on_execution_start = False
-        with running():
+        with running(), sigterm_interrupts():
             yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from aupipe.annotation import annotator, judge, model_set, phases, stages
+from aupipe.annotation import judge, model_set, phases, stages
 from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probed import Probed
@@ -156,13 +155,6 @@ def test_inputs_of_both_kinds_are_judged_together() -> None:
             of_job.add("not_found: y")
         with pytest.raises(AupipeError, match=r"^4 of the first 5 inputs are quarantined, for example not_found: y"):
             of_job.add("not_found: y")  # 8 + 12 · 4/5 of 20
-
-
-def test_sigterm_interrupts_as_ctrl_c() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), annotator._interrupted_by_sigterm():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_overwritten_object_is_a_reason_of_its_own() -> None:
