@@ -3,12 +3,14 @@
 A manifest is CSV, TSV, JSONL or Parquet, read by the rules of `aupipe.manifests`. It has the column `path` (relative to
 the manifest, or absolute) and any of: `subject`, `split` (train | validation; default train), `identity`, `expression`
 (class name or number), AUs (`AU12`, `AU1` or `AU01`) and AU intensities (`AU12_intensity`, 0 … 1, one column for every
-AU). Empty cells, −1 and AUs without a column are unknown. Other columns are ignored. Published data sets with files of
-their own have readers in `datasets`.
+AU). Empty cells, −1 and AUs without a column are unknown. Other columns are not used, which is logged. Published data
+sets with files of their own have readers in `datasets`.
 """
 
 from __future__ import annotations
 
+import logging
+import posixpath
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,6 +23,8 @@ from aupipe.facestore.schema import SPLITS
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import TextTable, parse_number, read_table
 from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -49,13 +53,20 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
     """Return the images of a manifest as `TABLE`, sorted by split, subject, number.
 
     Raises:
-        ManifestError: the column `path` is missing, or a value is invalid; the message contains the line.
+        ManifestError: the column `path` is missing, a value is invalid, or two rows name one image; the message
+            contains the line.
     """
     where = storage.path(name)
     table = read_table(storage, name, "path", _OWN)
     if not len(table):
         raise ManifestError(f"{where} lists no image")
     paths = [table.place("path", row) for row in range(len(table))]
+    rows: dict[str, int] = {}
+    for row, path in enumerate(paths):
+        if (before := rows.setdefault(posixpath.normpath(path), row)) != row:
+            raise ManifestError(
+                f"{table.where(row)} names {path} again, as {table.where(before)}; fix: give one row for each image"
+            )
     au = np.full((len(table), len(facs.AUS)), facs.UNKNOWN, np.int8)
     named: dict[int, str] = {}
     for column in table.columns:
@@ -67,6 +78,12 @@ def read_manifest(storage: Storage, name: str) -> pa.Table:
         named[place] = column
         au[:, place] = _numbers(table, column, _BOOLEANS, 1, "0, 1 or -1")
     intensity = _intensity(table)
+    intensities = {f"{name}_INTENSITY".upper() for name in facs.AUS}
+    others = [
+        column for column in table.columns if column not in _OWN and column.upper() not in {*_AU_COLUMNS, *intensities}
+    ]
+    if others:
+        logger.warning("%s: columns that are not used: %s (used: %s, AUs)", where, ", ".join(others), ", ".join(_OWN))
     splits = [split.lower() or "train" for split in table.texts("split")]
     for row, split in enumerate(splits):
         if split not in SPLITS:

@@ -38,6 +38,23 @@ def test_columns_are_identified_by_name_and_missing_ones_are_unknown(tmp_path):
     assert [row["identity"] for row in rows] == [None, None, "7", "7"]
 
 
+@pytest.mark.parametrize("again", ["a.jpg", "./a.jpg", "b/../a.jpg"])
+def test_an_image_has_one_row(again, tmp_path):
+    text = f"path,split,AU12\na.jpg,train,1\nb.jpg,train,1\n{again},validation,0\n"
+    with pytest.raises(ManifestError, match=r"m\.csv:4 names .*a\.jpg again, as .*m\.csv:2; fix: give one row"):
+        manifest(tmp_path, text)
+
+
+def test_columns_that_are_not_used_are_named(tmp_path, caplog):
+    intensities = ",".join(f"{au}_intensity" for au in facs.AUS)
+    manifest(tmp_path, f"Path,person,splt,au1,AU17,{intensities}\nx.jpg,7,validation,1,1" + ",0.5" * 12 + "\n")
+    (line,) = caplog.messages
+    assert "m.csv: columns that are not used: person, splt, AU17 (used: path, subject, split, " in line
+    caplog.clear()
+    manifest(tmp_path, f"path,AU12,subject,{intensities}\nx.jpg,1,7" + ",0.5" * 12 + "\n")
+    assert caplog.messages == []
+
+
 def test_intensities_are_given_for_all_aus_or_for_none(tmp_path):
     header = ",".join(f"{au}_intensity" for au in facs.AUS)
     values = [round(0.05 * number, 2) for number in range(12)]
