@@ -17,9 +17,9 @@ from aupipe.errors import ConfigError
 
 
 class Section(BaseModel):
-    """Base class of every configuration section. Instances are immutable; an unknown key is an error."""
+    """Base class of every configuration section: immutable; an unknown key or an infinite number is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class Resources(Section):

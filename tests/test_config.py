@@ -34,6 +34,8 @@ def test_overrides_replace_values_of_the_yaml() -> None:
         ("inner.rte=1", "unknown setting 'inner.rte'; the nearest known one is 'inner.rate'"),
         ("inner.rate=-1", "setting 'inner.rate': should be greater than 0 (got -1)"),
         ("entries.some.rte=1", "unknown setting 'entries.some.rte'; the nearest known one is 'entries.some.rate'"),
+        ("inner.rate=.inf", "setting 'inner.rate': should be a finite number"),
+        ("inner.rate=.nan", "setting 'inner.rate': should be a finite number"),
         ("count=many", "setting 'count': should be a valid integer"),
         ("count", "not of the form key=value"),
         ("count=[1", "not YAML"),

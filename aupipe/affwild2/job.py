@@ -15,6 +15,7 @@ from aupipe.config import Resources, Section
 from aupipe.errors import DatasetError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
 from aupipe.faces.detect import Detector, DetectorConfig
+from aupipe.faces.search import SearchConfig
 from aupipe.faces.template import Template
 from aupipe.facestore.job import FileTask, measured_template
 from aupipe.facestore.schema import TEST, StoreCard, StoreHeader
@@ -36,6 +37,7 @@ class PreprocessConfig(Section):
     data: AffWild2DataConfig = AffWild2DataConfig()
     detector: DetectorConfig = DetectorConfig()
     alignment: AlignmentConfig = AlignmentConfig()
+    search: SearchConfig = SearchConfig()
     resources: Resources = Resources()  # as in every job; preprocessing uses no GPU
 
 
@@ -69,7 +71,9 @@ class AffWild2Job:
     def files(self) -> list[FileTask]:
         """Return all files of the store except the card."""
         root = self.layout.root
-        own = pack_videos, {"root": root, "detector": self.config.detector, "alignment": self.config.alignment}
+        config = self.config
+        of_videos = {"detector": config.detector, "alignment": config.alignment, "search": config.search}
+        own = pack_videos, {"root": root, **of_videos}
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
         videos = {track.video_id: track.video for track in (*self.layout.tracks, *self._tests()) if track.video}
@@ -83,6 +87,7 @@ class AffWild2Job:
         if self.source == "videos":
             settings["smoothing_radius"] = config.alignment.smoothing_radius
             settings["min_score"] = config.detector.min_score
+            settings["search_every"] = config.search.every
             template = Template(ARCFACE_TEMPLATE, "arcface", 0)
         else:
             template = measured_template(self.out, self.parts, Detector(config.detector))
@@ -139,7 +144,7 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
         )
     if source == "videos" and not with_video:
         raise DatasetError(f"{data}: no annotated video has crops or a video file; unpack batch1 and batch2")
-    settings = config.model_dump(include={"detector", "alignment"}) if source == "videos" else {}
+    settings = config.model_dump(include={"detector", "alignment", "search"}) if source == "videos" else {}
     return AffWild2Job(out, source, layout, make_plan(layout, source=source, settings=settings), config)
 
 

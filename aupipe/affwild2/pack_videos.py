@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from aupipe.errors import MediaError
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig, crop
 from aupipe.faces.detect import Detections, Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
+from aupipe.faces.search import SearchConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter
 from aupipe.media.frames import Frame, Span, frames
@@ -24,10 +25,15 @@ from aupipe.storage import Storage
 SOURCE = "affwild2:videos"
 
 
-def pack_videos(unit: ShardPlan, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig) -> bytes:
-    """Return the part of a unit with crops of the frames that have a label."""
+def pack_videos(
+    unit: ShardPlan, *, root: str, detector: DetectorConfig, alignment: AlignmentConfig, search: SearchConfig
+) -> bytes:
+    """Return the part of a unit with crops of the frames that have a label.
+
+    Faces are searched as in annotation, so that a model sees the same crops of a frame in training and in use.
+    """
     storage = Storage(root)
-    cropper = _Cropper(Detector(detector), alignment.smoothing_radius)
+    cropper = _Cropper(Detector(detector), alignment.smoothing_radius, search.every)
     part = ShardWriter()
     for piece in unit.pieces:
         people = [labeled_slice(storage, piece, track) for track in piece.tracks]
@@ -73,6 +79,7 @@ class _Cropper:
 
     detector: Detector
     radius: int
+    search_every: int
 
     def cut(
         self, uri: str, info: VideoInfo, piece: VideoSlice, people: Sequence[LabeledSlice]
@@ -82,12 +89,12 @@ class _Cropper:
         for person in people:
             person.outcome[person.known] = "no_frame"
         times = np.full(len(known), np.nan)
-        near = np.convolve(known, np.ones(2 * self.radius + 1)) > 0  # starts `radius` frames before the slice
+        needed = _with_cells(np.flatnonzero(known) + piece.first, self.radius, self.search_every)
         names = tuple(person.track.person for person in people)
         middle = info.width_px / 2
-        start = piece.first - self.radius
-        stretch = _only(_stretch(uri, info, start, piece.stop + self.radius), start, near)
-        for seen, points in detect_stream(stretch, self.detector, self.radius):
+        start = needed[0] if len(needed) else piece.first
+        stretch = _only(_stretch(uri, info, int(start), piece.stop + self.radius), {*needed.tolist()})
+        for seen, points in detect_stream(stretch, self.detector, self.radius, search_every=self.search_every):
             row = seen.frame.index - piece.first
             if not 0 <= row < len(known):
                 continue
@@ -114,9 +121,19 @@ def _stretch(uri: str, info: VideoInfo, first: int, stop: int) -> Iterator[Frame
         yield from (frame for frame in frames(uri, Span.part(info, first, stop)) if first <= frame.index < stop)
 
 
-def _only(stretch: Iterator[Frame], start: int, near: npt.NDArray[np.bool_]) -> Iterator[Frame]:
-    """Yield the frames, without image if no label is near, so that nothing is detected there."""
+def _with_cells(labeled: npt.NDArray[np.int64], radius: int, every: int) -> npt.NDArray[np.int64]:
+    """Return the frames, ascending, on which the crops of labeled frames (n,) depend.
+
+    Smoothing needs the frames up to `radius` away, and the faces of a frame need those before it in its cell of the
+    search (`FaceSearch`).
+    """
+    near = np.unique(labeled[:, None] + np.arange(-radius, radius + 1))
+    near = near[near >= 0]
+    before = near[:, None] - np.arange(every)
+    return np.unique(before[before // every == near[:, None] // every])
+
+
+def _only(stretch: Iterator[Frame], needed: Collection[int]) -> Iterator[Frame]:
+    """Yield the frames, without image if they are not needed, so that nothing is detected there."""
     for frame in stretch:
-        place = frame.index - start
-        keep = 0 <= place < len(near) and near[place]
-        yield frame if keep else dataclasses.replace(frame, image=None)
+        yield frame if frame.index in needed else dataclasses.replace(frame, image=None)

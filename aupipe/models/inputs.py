@@ -30,6 +30,13 @@ class InputSpec(Section):
     mean: Triple = (0.5, 0.5, 0.5)  # Mean per RGB channel, for values in 0..1.
     std: Triple = (0.5, 0.5, 0.5)  # Standard deviation per RGB channel.
 
+    @field_validator("std")
+    @classmethod
+    def _is_positive(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError("positive numbers are needed")
+        return std
+
     @field_validator("box_px")
     @classmethod
     def _lies_within(cls, box: tuple[int, int, int] | None) -> tuple[int, int, int] | None:

@@ -1,6 +1,7 @@
 """Crops from videos: assignment of faces to people, selection of frames, and independence of cuts."""
 
 import io
+from itertools import pairwise
 
 import av
 import cv2
@@ -11,8 +12,16 @@ import pytest
 from aupipe import facs
 from aupipe.affwild2 import pack_videos
 from aupipe.affwild2.plan import ShardPlan, TrackSlice, VideoSlice
+from aupipe.annotation.extract import extract
+from aupipe.annotation.segments import Segment
+from aupipe.annotation.settings import AnnotateConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
-from aupipe.faces.detect import NO_FACES, Detections, DetectorConfig
+from aupipe.faces.detect import NO_FACES, Detections, Detector, DetectorConfig
+from aupipe.faces.search import SearchConfig
+from aupipe.facestore import jpeg
+from aupipe.media.frames import Span, frames
+from aupipe.media.probe import probe
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -63,9 +72,11 @@ def piece(first=0, stop=22, people=("left", "right")):
     return VideoSlice("pair", tracks, "batch1/pair.mp4", first, stop)
 
 
-def packed(data, *pieces):
+def packed(data, *pieces, every=1):
     unit = ShardPlan("part", "train", pieces)
-    made = pack_videos.pack_videos(unit, root=str(data), detector=DetectorConfig(), alignment=AlignmentConfig())
+    made = pack_videos.pack_videos(
+        unit, root=str(data), detector=DetectorConfig(), alignment=AlignmentConfig(), search=SearchConfig(every=every)
+    )
     return pq.read_table(io.BytesIO(made)).to_pylist(), pq.ParquetFile(io.BytesIO(made)).metadata.metadata[b"aupipe"]
 
 
@@ -84,6 +95,28 @@ def test_cutting_a_video_leaves_no_trace(data):
     whole, _ = packed(data, piece())
     cut, _ = packed(data, piece(0, 7), piece(7, 9), piece(9, 22))
     assert sorted(cut, key=lambda row: (row["person"], row["frame"])) == whole
+
+
+@pytest.mark.parametrize("cuts", [(0, 40), (0, 7, 9, 20, 40)])
+def test_crops_are_those_of_annotation(cuts, tmp_path):
+    (tmp_path / "batch1").mkdir()
+    write_clip(tmp_path / "batch1/pair.mp4", scene(40, (320, 240), face=120))
+    lines = [",".join(["-1" if 12 <= frame < 24 else "1"] * 12) for frame in range(40)]
+    (tmp_path / "pair.txt").write_text("\n".join([",".join(facs.AFFWILD2_AUS), *lines]))
+    track = (TrackSlice("pair", "", (("au", "pair.txt"),), ()),)
+    pieces = [VideoSlice("pair", track, "batch1/pair.mp4", first, stop) for first, stop in pairwise(cuts)]
+    config = AnnotateConfig()
+    rows, _ = packed(tmp_path, *pieces, every=config.search.every)
+    video = str(tmp_path / "batch1/pair.mp4")
+    whole = Segment(video, "pair", 0, 0, None, Span.whole(probe(video)))
+    found = extract(
+        whole, frames(video, whole.span), Detector(config.detector), config.alignment.smoothing_radius,
+        ARCFACE_TEMPLATE[None], config.effective_tracking, config.search.every,
+    )  # fmt: skip
+    crops = [jpeg.encode(crop[0]) for part in found for crop in part.crops]
+    assert len(crops) == 40
+    assert [row["frame"] for row in rows] == [*range(1, 13), *range(25, 41)]
+    assert [row["image"] for row in rows] == [*crops[:12], *crops[24:]]
 
 
 @pytest.mark.parametrize(

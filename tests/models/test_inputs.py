@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 
 from aupipe.models.inputs import InputSpec
 
@@ -49,3 +50,9 @@ def test_a_mirrored_input_is_the_mirror_image_of_the_square() -> None:
         plain = InputSpec(box_px=box, size_px=size)
         mirrored = plain.model_copy(update={"mirrored": True})
         torch.testing.assert_close(mirrored.prepare(crops), plain.prepare(crops).flip(-1), atol=1e-5, rtol=0)
+
+
+def test_deviations_are_positive() -> None:
+    for std in ((0.0, 0.0, 0.0), (0.5, -0.5, 0.5), (0.5, 0.5, float("nan"))):
+        with pytest.raises(ValidationError):
+            InputSpec(std=std)
