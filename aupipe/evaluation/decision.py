@@ -35,6 +35,9 @@ class Decision:
     predictions: Predictions
     decided: Bools
     thresholds: Floats | None = None  # (12,); None for a vote, which has no common threshold
+    has_probabilities: bool = (
+        True  # False: those of `predictions` are the decisions, and areas under curves mean nothing
+    )
 
 
 def check(members: int, rule: EnsembleRule) -> None:

@@ -57,12 +57,12 @@ def _metric_abaw2(macro_f1: float, elementwise: float, exact: float) -> dict[str
 def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Return all scores of a decision.
 
-    All scores of an AU are None if no row has a label of it, areas under curves if its labels are all equal, and false
-    alarms without a resting face. Means leave out such AUs. `ci95` are bootstrap intervals over videos. `above_floor`
-    is paired: model and floor use the same drawn videos.
+    All scores of an AU are None if no row has a label of it, areas under curves if its labels are all equal, those and
+    the calibration if there are no probabilities, and false alarms without a resting face. Means leave out such AUs.
+    `ci95` are bootstrap intervals over videos. `above_floor` is paired: model and floor use the same drawn videos.
     """
     names, per_video = video_counts(decision)
-    labels = decision.predictions.labels
+    labels, probabilities = decision.predictions.labels, decision.predictions.probabilities
     counts = per_video.sum(axis=0)
     drawn = metrics.resample(per_video, draws, seed)
     labeled = metrics.are_labeled(counts)
@@ -72,12 +72,12 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
         np.where(labeled, values, np.nan)
         for values in (
             metrics.f1(counts), metrics.f1(metrics.all_ones(counts)), metrics.precision(counts), metrics.recall(counts),
-            metrics.calibration_error(labels, decision.predictions.probabilities),
+            metrics.calibration_error(labels, probabilities),
         )
     )  # fmt: skip
-    auc, precision_mean = (
-        score(labels, decision.predictions.probabilities) for score in (metrics.auc, metrics.average_precision)
-    )
+    auc, precision_mean = (score(labels, probabilities) for score in (metrics.auc, metrics.average_precision))
+    if not decision.has_probabilities:
+        auc = precision_mean = calibration_error = np.full(len(facs.AUS), np.nan)
     rest = metrics.resting(labels)
     alarms = metrics.false_alarms(decision.decided[rest])
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)

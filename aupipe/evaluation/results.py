@@ -145,7 +145,7 @@ def collect(folders: Sequence[str]) -> Tables:
         ConfigError: a folder has none of the files, or its run was scored by an earlier version.
     """
     own: dict[str, list[Row]] = {}
-    for folder in folders:
+    for folder in dict.fromkeys(folders):
         for row in _rows(folder):
             own.setdefault(row.recipe, []).append(row)
     rows: list[Row] = []

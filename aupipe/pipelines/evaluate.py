@@ -178,7 +178,8 @@ def _given(option: str, path: str, plan: EvaluatePlan) -> Decision:
     else:
         given = submission.read_files(path)
     rows = plan.index.labels(plan.part.split)
-    return Decision(*align_predictions(rows.filter(plan.part.mask(rows["video_id"])), given))
+    predictions, decided = align_predictions(rows.filter(plan.part.mask(rows["video_id"])), given)
+    return Decision(predictions, decided, has_probabilities=f"{facs.AUS[0]}_prob" in given.column_names)
 
 
 def _tuned(raw: Decision) -> dict[str, Any]:

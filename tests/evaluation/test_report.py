@@ -72,6 +72,19 @@ def test_every_stage_has_the_metrics_of_the_papers_and_one_is_compared_with_them
     assert given["compared_with_published"] == "as_given"
 
 
+def test_decisions_without_probabilities_have_no_areas_and_no_calibration() -> None:
+    rows = predictions(0.5)
+    decided = rows.probabilities >= 0.4
+    with_some = report.scores(Decision(rows, decided))
+    found = report.scores(Decision(rows, decided, has_probabilities=False))
+    assert (found["auc"], found["average_precision"], found["macro_f1"]) == (None, None, with_some["macro_f1"])
+    for au in facs.AUS:
+        names = ("auc", "average_precision", "calibration_error")
+        assert [found["per_au"][au][name] for name in names] == [None] * 3
+        assert None not in [with_some["per_au"][au][name] for name in names]
+        assert found["per_au"][au]["f1"] == with_some["per_au"][au]["f1"]
+
+
 def test_aus_without_labels_have_no_scores_and_are_in_no_mean() -> None:
     rows = predictions(0.5)
     rows.labels[:, 2:] = -1  # as in a data set that labels AU01 and AU02 only
