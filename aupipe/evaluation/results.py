@@ -162,6 +162,8 @@ def _rows(folder: str) -> list[Row]:
     result = json.loads(storage.read(name))
     runs = {f"{folder}/{run}": value for run, value in result.items()} if name == "folds.json" else {folder: result}
     for run, value in runs.items():
+        if "trials" in value:
+            raise ConfigError(f"{run} is a search; fix: name a run, as that of train.py --recipe {run}/best.yaml")
         if "compared_with_published" not in value:
             raise ConfigError(f"{run}: no scores of AUs in {name}, or of an earlier version; fix: score it again")
     return [_of_run(run, value) for run, value in runs.items()]
