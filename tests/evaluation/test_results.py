@@ -109,7 +109,9 @@ def test_folders_without_scores_exit_2(runs, tmp_path, capsys):
     (tmp_path / "search").mkdir()
     (tmp_path / "search/summary.json").write_text('{"trials": 3}')
     for folder, message in (
-        (tmp_path / "none", "no run"), (tmp_path / "old", "of an earlier version"), (tmp_path / "search", "is a search"),
-    ):  # fmt: skip
+        (tmp_path / "none", "no run"),
+        (tmp_path / "old", "of an earlier version"),
+        (tmp_path / "search", "is a search"),
+    ):
         assert main([runs["run"], str(folder), "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
