@@ -155,16 +155,17 @@ class Ledger:
         by_entry: dict[str, list[VideoRecord]] = {names[code]: [] for code in replaced.tolist()}
         for name, record in zip(rest["entry"].to_pylist(), record_columns.to_records(rest), strict=True):
             by_entry[name].append(record)
-        for name, valid in by_entry.items():
-            entry = self.entries.pop(name)
+        replaced_entries = [(self.entries.pop(name), valid) for name, valid in by_entry.items()]
+        for entry, valid in replaced_entries:
             if valid:
                 ids = pa.array([record.video_id for record in valid])
                 frames = _only(ledger_entries.read_all(self.storage, entry.frames), ids)
                 events = _only(ledger_entries.read_all(self.storage, entry.events), ids)
                 rows_per_file = max(1, *(len(read_stored(self.storage, n)) for n in entry.frames))
-                entry = ledger_entries.commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
-                self.add(entry, valid)
-        ledger_entries.delete(self.storage, by_entry)
+                rest_entry = ledger_entries.commit(self.storage, frames, events, valid, entry.generation, rows_per_file)
+                self.add(rest_entry, valid)
+        # If a run was killed here, its new entries and the old ones are both replaced now, the new ones by themselves.
+        ledger_entries.delete(self.storage, [name for name in by_entry if name not in self.entries])
 
     def _valid_rows(self) -> np.ndarray:
         """Return the row (n,) of the latest record of each video_id."""

@@ -87,8 +87,17 @@ def check(job: TrainJob) -> TrainPlan:
     Raises:
         ConfigError: the recipe, the store, or the initial weights are invalid, or RUN contains another run.
     """
+    run_dir.check(Storage(job.out), run_dir.identity(job.recipe, FaceStore.open(job.store), job.split))
+    return plan(job)
+
+
+def plan(job: TrainJob) -> TrainPlan:
+    """Return the plan of a run, whatever its folder contains.
+
+    Raises:
+        ConfigError: the recipe, the store, or the initial weights are invalid.
+    """
     index = FaceStore.open(job.store)
-    run_dir.check(Storage(job.out), run_dir.identity(job.recipe, index, job.split))
     stages: list[StagePlan] = []
     tensors: dict[str, set[str]] = {}  # stage → names of its tensors
     seen: set[tuple[str, str]] = set()  # (store, video) of the training videos of all stages so far

@@ -78,7 +78,8 @@ def check(job: TuneJob) -> TunePlan:
     if job.recipe.stages[job.recipe.needed()[-1]].tasks.au is None:
         raise ConfigError("a search compares AU scores, but the recipe's last stage predicts none")
     status = [trial.status for trial in trials.read(Storage(job.out))]
-    default = train.check(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers))
+    # A trial's recipe leaves out the stages that all trials share, so its folder is not that of this run.
+    default = train.plan(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers))
     return TunePlan(job, space, list(shared.stages) if shared else [], status, default)
 
 

@@ -214,6 +214,36 @@ def test_packs_hold_no_records_of_removed_or_replaced_videos(tmp_path: Path, mon
     assert storage.names("_work/ledger") == storage.names("frames") == []
 
 
+@pytest.mark.parametrize("seed", range(8))  # The names of entries are hashes, and their order decides.
+@pytest.mark.parametrize("keep", [None, "a"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_kill_between_commit_and_deletion_loses_nothing(
+    seed: int, keep: str | None, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, a, b = Storage(tmp_path), f"a{seed}", f"b{seed}"
+    commit(storage, {a: 3, b: 4}, generation=1)
+    if packed:
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "_ENTRIES_PER_PACK", 1)
+            Ledger.read(storage).reconcile()
+    if keep is None:
+        commit(storage, {b: 5}, generation=2, key="other")
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = None if keep is None else [a]
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_entries, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Ledger.read(storage).reconcile(kept)
+    expected = {a: 3} if keep else {a: 3, b: 5}
+    for _ in range(2):
+        Ledger.read(storage).reconcile(kept)
+        assert content(storage) == expected
+        assert Ledger.read(storage).current().keys() == expected.keys()
+
+
 def test_a_killed_removal_from_packs_is_done_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger, "_ENTRIES_PER_PACK", 3)
     storage = Storage(tmp_path)
