@@ -14,7 +14,8 @@ def sigterm_interrupts() -> Iterator[None]:
 
     Ray sets a handler of its own, which ends the process with a crash report, so the block begins after Ray has.
     """
-    if threading.current_thread() is not threading.main_thread():  # Only the main thread can set a handler.
+    is_main = threading.current_thread() is threading.main_thread()  # Only it can set a handler.
+    if not is_main or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # Whoever starts a job may want this.
         yield
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

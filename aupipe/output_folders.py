@@ -1,4 +1,4 @@
-"""The kinds of output folders. A job writes into a new folder or one of its own kind, so that it replaces no files."""
+"""The kinds of output folders. Jobs whose files could replace those of others refuse a folder of another kind."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class Storage:
     def delete_empty_folders(self, folder: str) -> None:
         """Delete the folders below a folder, and itself, as far as they hold no files. Stores of objects have none."""
         for path, _, _ in os.walk(self.path(folder), topdown=False) if self.local else ():
-            if not os.listdir(path):
+            with suppress(OSError):  # It has files, or is a link or the place of a disk.
                 os.rmdir(path)
 
     @_retry_transient

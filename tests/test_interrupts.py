@@ -50,6 +50,16 @@ def test_other_threads_are_left_alone() -> None:
     assert done == [True]
 
 
+@pytest.mark.unit
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_interrupts():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.ray
 def test_a_job_on_ray_says_how_to_resume() -> None:
     process = subprocess.Popen(

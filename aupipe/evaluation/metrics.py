@@ -129,9 +129,10 @@ def false_alarms(predicted: Bools) -> Floats:
 
 
 def acc_exact(labels: Labels, predicted: Bools) -> float:
-    """Return the share of fully labeled rows in which every AU is right."""
-    known = (labels != facs.UNKNOWN).all(axis=1)
-    right = ((labels == 1) == predicted).all(axis=1) & known
+    """Return the share of rows in which every AU is right, of those that have all labels that any row has."""
+    labeled = (labels != facs.UNKNOWN).any(axis=0)
+    known = (labels != facs.UNKNOWN)[:, labeled].all(axis=1) & labeled.any()
+    right = ((labels == 1) == predicted)[:, labeled].all(axis=1) & known
     return float(_ratio(right.sum(), known.sum()))
 
 

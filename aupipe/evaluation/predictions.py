@@ -146,28 +146,30 @@ def align_predictions(rows: pa.Table, given: pa.Table) -> tuple[Predictions, Boo
         DatasetError: a labeled row has no prediction, a row has two, or a value is no decision or no probability.
             A score over the other rows would be too high.
     """
-    decisions = np.stack([_decisions(given, au) for au in facs.AUS], axis=1)
-    probabilities = _probabilities(given)
     rows = rows.filter(pa.array((labels(rows) != facs.UNKNOWN).any(axis=1)))
-    keys = _keys(given)
+    keys, labeled = _keys(given), _keys(rows)
     place = {key: number for number, key in enumerate(keys)}
-    if len(place) < len(keys):
-        (video, person, frame), times = Counter(keys).most_common(1)[0]
-        raise DatasetError(
-            f"frame {frame} of {video} {person}".rstrip() + f" is predicted {times} times; fix: give one row for each"
-        )
-    labeled = _keys(rows)
     missing = [key for key in labeled if key not in place]
     if missing:
-        video, person, frame = missing[0]
         raise DatasetError(
-            f"{len(missing):,} of {len(labeled):,} labeled rows have no prediction, the first is frame {frame} of "
-            f"{video} {person}".rstrip()
-            + "; predict them, or score a --split that is predicted whole"
+            f"{len(missing):,} of {len(labeled):,} labeled rows have no prediction, the first is {_name(missing[0])}; "
+            "predict them, or score a --split that is predicted whole"
         )
-    chosen = np.array([place[key] for key in labeled], dtype=np.int64)
-    decided = decisions[chosen]
-    return Predictions.of(rows, decided.astype(np.float64) if probabilities is None else probabilities[chosen]), decided
+    if len(place) < len(keys):
+        times = Counter(keys)
+        if twice := [key for key in labeled if times[key] > 1]:
+            raise DatasetError(
+                f"{_name(twice[0])} is predicted {times[twice[0]]} times; fix: give one row for each face and frame"
+            )
+    chosen = given.take(np.array([place[key] for key in labeled], dtype=np.int64))
+    decided = np.stack([_decisions(chosen, au) for au in facs.AUS], axis=1)
+    probabilities = _probabilities(chosen)
+    return Predictions.of(rows, decided.astype(np.float64) if probabilities is None else probabilities), decided
+
+
+def _name(key: tuple[str, str, int]) -> str:
+    video, person, frame = key
+    return f"frame {frame} of {video} {person}".rstrip()
 
 
 def _decisions(given: pa.Table, au: str) -> Bools:

@@ -79,7 +79,7 @@ def scores(decision: Decision, *, draws: int = DRAWS, seed: int = 0) -> dict[str
     if not decision.has_probabilities:
         auc = precision_mean = calibration_error = np.full(len(facs.AUS), np.nan)
     rest = metrics.resting(labels)
-    alarms = metrics.false_alarms(decision.decided[rest])
+    alarms = np.where(labeled, metrics.false_alarms(decision.decided[rest]), np.nan)
     elementwise, exact = float(metrics.acc_elem(counts)), metrics.acc_exact(labels, decision.decided)
     return {
         "macro_f1": macro_f1,

@@ -145,7 +145,7 @@ def collect(folders: Sequence[str]) -> Tables:
         ConfigError: a folder has none of the files, or its run was scored by an earlier version.
     """
     own: dict[str, list[Row]] = {}
-    for folder in dict.fromkeys(folders):
+    for folder in {Storage(folder).root: folder for folder in folders}.values():
         for row in _rows(folder):
             own.setdefault(row.recipe, []).append(row)
     rows: list[Row] = []

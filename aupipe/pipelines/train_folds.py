@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from aupipe import output_folders
 from aupipe.data import splits
 from aupipe.errors import ConfigError
 from aupipe.facestore.folds import FOLDS
@@ -49,6 +50,7 @@ def check(job: TrainJob) -> list[TrainPlan]:
     Raises:
         ConfigError: as `jobs` and `train.check`.
     """
+    output_folders.check(Storage(job.out), "a training run")
     return [train.check(one) for one in jobs(job).values()]
 
 
@@ -60,6 +62,7 @@ def text(plans: Sequence[TrainPlan]) -> str:
 def train_folds(job: TrainJob) -> dict[str, Any]:
     """Train the runs that are not finished. Return run → macro F1 on its held-out part, floor, checkpoint."""
     out = Storage(job.out)
+    output_folders.check(out, "a training run")
     with session(log_to_driver=False):
         for one in jobs(job).values():
             train.train(one)

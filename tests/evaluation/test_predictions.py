@@ -110,21 +110,25 @@ def test_predictions_of_another_program_are_checked(make_store: Callable[..., st
     assert np.array_equal(same, align_predictions(rows, table)[1])
     ones, halves = numbers.to_pylist(), [0.5] * 24
     for name, values, reason in (
-        ("AU12", pa.array([2, *ones[1:]]), "AU12 of the predictions has 2 "),
-        ("AU12", pa.array([None, *ones[1:]]), "AU12 of the predictions has None "),
+        ("AU12", pa.array([2] * 24), "AU12 of the predictions has 2 "),
+        ("AU12", pa.array([None] * 24, pa.bool_()), "AU12 of the predictions has None "),
         ("AU12", pa.array(halves), "AU12 of the predictions has 0.5 .* AU12_prob"),
-        ("AU12", pa.array([float("nan"), *halves[1:]]), "AU12 of the predictions has nan "),
-        ("AU12_prob", pa.array([3.0, *halves[1:]]), "AU12_prob of the predictions has 3 "),
-        ("AU12_prob", pa.array([None, *halves[1:]]), "AU12_prob of the predictions has nan "),
+        ("AU12", pa.array([float("nan")] * 24), "AU12 of the predictions has nan "),
+        ("AU12_prob", pa.array([3.0] * 24), "AU12_prob of the predictions has 3 "),
+        ("AU12_prob", pa.array([None] * 23 + [0.5]), "AU12_prob of the predictions has nan "),
         ("AU12_prob", pa.array(["much"] * 24), "AU12_prob of the predictions is string"),
     ):
         with pytest.raises(DatasetError, match=reason):
             align_predictions(rows, given(name, values))
     with pytest.raises(DatasetError, match="probabilities of some AUs only; add the columns AU12_prob"):
         align_predictions(rows, table.drop_columns(["AU12_prob"]))
-    twice = pa.concat_tables([table, table.slice(3, 1)])
+    labeled, other = (int(np.flatnonzero(raw.labeled() == known)[0]) for known in (True, False))
     with pytest.raises(DatasetError, match=r"frame \d+ of .* is predicted 2 times"):
-        align_predictions(rows, twice)
+        align_predictions(rows, pa.concat_tables([table, table.slice(labeled, 1)]))
+    # Rows without a label are not scored, whatever they say.
+    wrong = [None if row == other else value for row, value in enumerate(ones)]
+    again = pa.concat_tables([given("AU12", pa.array(wrong)), given("AU12", pa.array(wrong)).slice(other, 1)])
+    assert np.array_equal(align_predictions(rows, again)[1], same)
 
 
 def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> None:

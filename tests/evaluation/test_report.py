@@ -95,9 +95,11 @@ def test_aus_without_labels_have_no_scores_and_are_in_no_mean() -> None:
     assert own["AU01"]["f1"] > 0.5
     assert own["AU02"]["f1"] == 0.0
     for au in facs.AUS[2:]:
-        values = [own[au][name] for name in ("f1", "ci95", "floor", "precision", "recall", "calibration_error", "auc")]
-        assert values == [None] * 7
+        values = [own[au][name] for name in ("f1", "ci95", "floor", "precision", "recall", "calibration_error", "auc",
+                                              "false_alarms_at_rest")]  # fmt: skip
+        assert values == [None] * 8
     assert result["macro_f1"] == pytest.approx(own["AU01"]["f1"] / 2)
+    assert 0 < result["acc_exact"] < 1  # of both labeled AUs
     assert result["floor"] == pytest.approx(own["AU01"]["floor"] / 2)
     low, high = result["ci95"]["macro_f1"]
     assert low <= result["macro_f1"] <= high
