@@ -20,7 +20,7 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.annotation import report_files
-from aupipe.annotation.inputs import FoundInputs, Input, Inputs, text_of_name
+from aupipe.annotation.inputs import FoundInputs, Input, Inputs, refused_name, text_of_name
 from aupipe.annotation.schema import LEDGER, VIDEOS
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
@@ -285,10 +285,11 @@ def _listed(path: str) -> Iterator[Input]:
         start_s, end_s = (_seconds(table, column, row) for column in ("start_s", "end_s"))
         absolute = is_uri(place) or os.path.isabs(place)
         video_id = table.text("video_id", row) or (_name_in(place) if absolute else place)
+        uri = place if absolute else storage.path(place)
         yield Input(
-            place if absolute else storage.path(place), video_id, start_s, end_s,
+            text_of_name(uri), video_id, start_s, end_s,
             {column: values[row] for column, values in table.columns.items() if column in further},
-            _refused(video_id, start_s, end_s),
+            refused_name(uri) or _refused(video_id, start_s, end_s),
         )  # fmt: skip
 
 

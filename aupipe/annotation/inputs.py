@@ -177,12 +177,8 @@ class FoundInputs:
         self, uris: Sequence[str], video_ids: Sequence[str], signatures: Sequence[str | None] | None = None
     ) -> None:
         """Add files with these ids and signatures. One whose name is no text is refused."""
-        texts = [text_of_name(uri) for uri in uris]
-        self._refused += [
-            "" if text == uri else f"{NotFoundError.reason}: {redact(text)}: its name is not UTF-8; fix: rename it"
-            for text, uri in zip(texts, uris, strict=True)
-        ]
-        self._uris += texts
+        self._refused += map(refused_name, uris)
+        self._uris += map(text_of_name, uris)
         self._ids += map(text_of_name, video_ids)
         self._signatures += [None] * len(uris) if signatures is None else signatures
         self._count += len(uris)
@@ -213,6 +209,13 @@ class FoundInputs:
 
     def _add_table(self, columns: Sequence[pa.Array]) -> None:
         self._tables.append(pa.Table.from_arrays(columns, schema=INPUTS))
+
+
+def refused_name(uri: str) -> str:
+    """Return why a file cannot be annotated by its name; "" if it can."""
+    if (text := text_of_name(uri)) == uri:
+        return ""
+    return f"{NotFoundError.reason}: {redact(text)}: its name is not UTF-8; fix: rename it"
 
 
 def text_of_name(name: str) -> str:

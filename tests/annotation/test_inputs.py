@@ -209,6 +209,15 @@ def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Pa
     assert [video.refused for video in found] == [refused, "", ""]
 
 
+def test_a_manifest_in_a_folder_with_an_odd_name_is_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "m.csv").write_text(f"uri\na.mp4\n{tmp_path}/b.mp4\n")
+    first, second = find_inputs([str(folder / "m.csv")])[0]
+    assert first.refused == f"not_found: {tmp_path}/caf\\xe9/a.mp4: its name is not UTF-8; fix: rename it"
+    assert (second.uri, second.refused) == (f"{tmp_path}/b.mp4", "")
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
     with pytest.raises(ConfigError, match="no video or image in this folder"):
