@@ -23,9 +23,9 @@ from aupipe.storage import Storage
 
 def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
     """Return the inputs of the job and what was skipped, after a check of OUT and of the names of exports."""
+    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     with storage_errors_as_config_errors("--out"):
         output_folders.check(Storage(job.out), "an annotation")
-    inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     check_names(job.export, inputs.ids.to_pylist() if job.export else ())
     return inputs, skipped
 
