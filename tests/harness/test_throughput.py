@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from aupipe.errors import ConfigError
 from harness import bench_all, throughput
-from harness.throughput import longest_idle_s
+from harness.throughput import longest_idle_s, work_start
 
 
 @pytest.mark.unit
@@ -24,6 +25,18 @@ def test_an_idle_core_is_found_among_busy_ones() -> None:
     assert longest_idle_s(in_turn) == pytest.approx(0.5)
     twice = [(0.0, [0.0]), (1.0, [1.0]), (2.0, [1.8]), (3.0, [2.8]), (4.0, [3.8])]
     assert longest_idle_s(twice) == pytest.approx(2.0)
+
+
+@pytest.mark.unit
+def test_work_begins_with_what_is_committed() -> None:
+    def marks(text: str) -> list[tuple[float, bool]]:
+        return [(number / 4, letter == "x") for number, letter in enumerate(text)]
+
+    assert work_start(marks("..xxx.xx"), first_commit=2.0) == 0.5  # a short pause, as between two segments
+    assert work_start(marks("..x.......xxx"), first_commit=3.0) == 2.5  # a packet that was left
+    assert work_start(marks("..xx......xxx"), first_commit=1.0) == 0.5  # ... and one that was committed
+    assert work_start(marks("..xx"), first_commit=math.inf) == 0.5  # It ended between two samples.
+    assert work_start(marks("...."), first_commit=math.inf) is None
 
 
 @pytest.mark.unit

@@ -5,6 +5,7 @@ All variants run in turn, so that other work on the machine affects them alike. 
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ CORES = 2
 _SIZE, _FACE_PX, _FPS = (640, 360), 240, 25
 _CLIP_S = 10.0
 _EVERY_S = 0.1  # between two samples of a run
+_PAUSE_S = 1.0  # without a mark, at most, between two pieces of the same work
 _IDLE = 0.9  # least share of a sample without work, in which a core counts as idle
 
 
@@ -131,7 +133,7 @@ def _annotate(archive: Path, out: Path, cores: Sequence[int]) -> _Run:
         "annotate", "--input", str(archive), "--out", str(out), "--workers", str(len(cores)), "--set", "engine=ray",
     )  # fmt: skip
     run, names = _Run(), set[str]()
-    begun, ended = 0.0, 0.0
+    marks, ended = list[tuple[float, bool]](), 0.0
     start = time.monotonic()
     with open(out.with_name("log"), "w+") as log:
         job = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
@@ -140,10 +142,8 @@ def _annotate(archive: Path, out: Path, cores: Sequence[int]) -> _Run:
             while job.poll() is None:
                 now = time.monotonic()
                 run.samples.append((now, _idle_s(cores)))
-                # The mark of a segment or packet has a dot in its name, that of a video to be probed has none. A packet
-                # whose videos turned out to be long leaves no commit.
-                is_marked = any("." in each.name for each in _files(out / "_work/attempts"))
-                begun = begun if run.commits or (begun and is_marked) else now if is_marked else 0.0
+                # The mark of a segment or packet has a dot in its name, that of a video to be probed has none.
+                marks.append((now, any("." in each.name for each in _files(out / "_work/attempts"))))
                 found = {each.name for part in ("observed", "ledger") for each in _files(out / "_work" / part)}
                 run.commits += [now] if found - names else []
                 names |= found
@@ -153,11 +153,29 @@ def _annotate(archive: Path, out: Path, cores: Sequence[int]) -> _Run:
             processes.end(job.pid)
         log.seek(0)
         text = log.read()
-    if job.returncode or not begun:
+    begun = work_start(marks, run.commits[0] if run.commits else math.inf)
+    if job.returncode or begun is None:
         raise AupipeError(f"annotate.py ended with {job.returncode}: {text.strip().splitlines()[-1:]}")
     run.startup_s, run.work_s = begun - start, (ended or time.monotonic()) - begun
     run.idle_s = longest_idle_s([each for each in run.samples if run.commits[0] <= each[0] <= run.commits[-1]])
     return run
+
+
+def work_start(marks: Sequence[tuple[float, bool]], first_commit: float) -> float | None:
+    """Return the time at which the work began that led to the first commit; None if there was no work.
+
+    A packet whose videos turn out to be long is marked, probed and left. Its mark is gone some time before the segments
+    of the videos are marked.
+
+    Args:
+        marks: times, each with whether anything was marked as being worked on.
+    """
+    begun, last = None, -math.inf
+    for now, is_marked in marks:
+        if is_marked and now <= first_commit:
+            begun = now if begun is None or now - last > _PAUSE_S else begun
+            last = now
+    return begun
 
 
 def longest_idle_s(samples: Sequence[tuple[float, Sequence[float]]]) -> float:
