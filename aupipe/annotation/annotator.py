@@ -40,7 +40,6 @@ from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
 from aupipe.annotation.work_plan import WorkList, plan
 from aupipe.errors import ConfigError, redact
-from aupipe.interrupts import sigterm_interrupts
 from aupipe.parquet import read_stored
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
@@ -147,7 +146,7 @@ def _run(
             retry.reset_attempts(storage)
         progress = JobProgress()
         try:
-            with (local_runner if is_local else open_ray)(job, keys, storage) as runner, sigterm_interrupts():
+            with (local_runner if is_local else open_ray)(job, keys, storage) as runner:
                 done.workers, done.encoders = runner.decoders, runner.encoders
                 done.frames, done.work_s = _carry_out(job, state, keys, storage, runner, progress)
                 changed = _changed(job, state)

@@ -212,9 +212,8 @@ class Ledger:
         order = np.argsort(places, kind="stable")
         edges = np.searchsorted(places[order], np.arange(packs + 1) * _ENTRIES_PER_PACK)
         for number in range(packs):
-            packed = single[number * _ENTRIES_PER_PACK : (number + 1) * _ENTRIES_PER_PACK]
-            table = self.table.take(pa.array(order[edges[number] : edges[number + 1]]))
-            ledger_entries.pack(self.storage, [self.entries[name] for name in packed], table)
+            rows = order[edges[number] : edges[number + 1]]
+            ledger_entries.pack(self.storage, self.table.take(pa.array(rows)))
 
 
 def _only(table: pa.Table, video_ids: pa.Array) -> pa.Table:

@@ -92,14 +92,13 @@ def single_names(storage: Storage) -> list[str]:
     return [name[prefix:suffix] for name in storage.names(schema.LEDGER, ".json")]
 
 
-def pack(storage: Storage, entries: Sequence[Entry], table: pa.Table) -> None:
+def pack(storage: Storage, table: pa.Table) -> None:
     """Write the records of entries that have a file each into one file instead.
 
     Args:
         table: the records, as COLUMNS, with the rows of an entry together.
     """
-    _write_pack(storage, entries, table)
-    _delete_single(storage, [entry.name for entry in entries])
+    _delete_single(storage, _write_pack(storage, table))
 
 
 def delete(storage: Storage, names: Collection[str]) -> None:
@@ -111,8 +110,7 @@ def delete(storage: Storage, names: Collection[str]) -> None:
         if len(stay) == len(packed):
             continue
         if len(stay):
-            rest = record_columns.concat([stay], COLUMNS)
-            _write_pack(storage, [entry for entry, _, _ in entries_in(rest)], rest)
+            _write_pack(storage, record_columns.concat([stay], COLUMNS))
         storage.delete(pack_name)
 
 
@@ -178,11 +176,14 @@ def _packs(storage: Storage, names: Sequence[str]) -> Iterator[tuple[str, pa.Tab
             yield name, record_columns.table_of_rows(rows, COLUMNS)
 
 
-def _write_pack(storage: Storage, entries: Sequence[Entry], table: pa.Table) -> None:
+def _write_pack(storage: Storage, table: pa.Table) -> list[str]:
+    """Write the records of some entries into one file. Return the names of the entries."""
+    entries = [entry for entry, _, _ in entries_in(table)]
     sink = pa.BufferOutputStream()
     pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
     key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
     storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
+    return [entry.name for entry in entries]
 
 
 def _delete_single(storage: Storage, names: Iterable[str]) -> None:

@@ -30,14 +30,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Decision:
-    """Probabilities (the mean over several models) and decisions (N, 12)."""
+    """Probabilities (the mean over several models) and decisions (N, 12).
+
+    Attributes:
+        thresholds: (12,); None for a vote, which has no common threshold.
+        has_probabilities: False if those of `predictions` are the decisions, so that areas under curves mean nothing.
+    """
 
     predictions: Predictions
     decided: Bools
-    thresholds: Floats | None = None  # (12,); None for a vote, which has no common threshold
-    has_probabilities: bool = (
-        True  # False: those of `predictions` are the decisions, and areas under curves mean nothing
-    )
+    thresholds: Floats | None = None
+    has_probabilities: bool = True
 
 
 def check(members: int, rule: EnsembleRule) -> None:

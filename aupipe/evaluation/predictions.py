@@ -196,7 +196,7 @@ def _probabilities(given: pa.Table) -> Floats | None:
     for name in names:
         try:
             values = given[name].cast(pa.float64()).to_numpy()  # null becomes NaN
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # text that is no number, or lists
             raise DatasetError(f"{name} of the predictions is {given[name].type} (numbers 0 … 1)") from None
         if len(wrong := values[~((values >= 0) & (values <= 1))]):
             raise DatasetError(f"{name} of the predictions has {wrong[0]:g} (0 … 1 in each row)")

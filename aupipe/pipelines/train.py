@@ -177,7 +177,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     if (done := run_dir.summary(folder)) is not None:
         run_dir.begin(folder, identity)
         return done
-    logger.info("%s", text(check(job)))
+    logger.info("%s", text(plan(job)))
     run_dir.begin(folder, identity)
     ray_internals.configure_train()
     with run_lease(folder), session(log_to_driver=False):
