@@ -1,12 +1,13 @@
 """Thresholds for real faces, set with pictures of people at rest and with rendered intensities.
 
-A model that was trained on rendered faces scores real faces at rest higher than rendered ones, so thresholds from
-rendered faces report AUs in them. Here each AU gets one of two thresholds:
+A model that was trained on rendered faces gives real faces at rest other scores than rendered ones, so thresholds from
+rendered faces report some AUs in them, and miss others in faces that move. So the logits of rendered faces are moved by
+the difference of both medians at rest. Then each AU gets one of two thresholds:
 
 * With at least `MIN_POSITIVES` real pictures that show the AU: the highest threshold that finds all but one of the most
   faces with it that can be found with false alarms in at most `MAX_FALSE_ALARMS` of the resting faces.
-* Otherwise: the higher of the threshold with the best F1 on rendered faces, which says how intense a movement has to
-  be, and the one that `EXPECTED_FALSE_ALARMS` of further people at rest are expected to reach.
+* Otherwise: the higher of the threshold with the best F1 on moved rendered faces, which says how intense a movement has
+  to be, and the one that `EXPECTED_FALSE_ALARMS` of further people at rest are expected to reach.
 
 `python -m aupipe.evaluation.resting_thresholds --real REAL --rendered RENDERED [--write CKPT …]` reads two
 predictions.parquet of `evaluate.py`, prints the thresholds with figures of people on whom they were not set, and writes
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +37,7 @@ EXPECTED_FALSE_ALARMS = 0.08  # Below the maximum, because few people give an un
 MIN_POSITIVES = 20
 HALVINGS = 20  # A single halving of few people gives recalls that differ by 0.1.
 _DIGITS = 3  # of the thresholds in the cards
+_LEAST = 1e-6  # Probabilities of 0 and 1 have no logit.
 
 
 def fit(real: Predictions, rendered: Predictions, by_recall: Bools) -> Floats:
@@ -59,6 +62,22 @@ def fit(real: Predictions, rendered: Predictions, by_recall: Bools) -> Floats:
         else:
             thresholds[au] = max(from_rendered[au], rarely_reached(resting))
     return thresholds.round(_DIGITS)
+
+
+def on_real_scale(rendered: Predictions, real: Predictions) -> Predictions:
+    """Return rendered faces whose logits are moved so that their medians at rest are those of the real faces.
+
+    Raises:
+        DatasetError: no face in `rendered` or none in `real` is at rest.
+    """
+    medians = []
+    for name, each in (("real", real), ("rendered", rendered)):
+        at_rest = metrics.resting(each.labels)
+        if not at_rest.any():
+            raise DatasetError(f"no {name} resting face; fix: add faces that are labeled without any AU")
+        medians.append(np.median(_logit(each.probabilities[at_rest]), axis=0))
+    moved = _logit(rendered.probabilities) + medians[0] - medians[1]
+    return replace(rendered, probabilities=1 / (1 + np.exp(-moved)))
 
 
 def with_recall(real: Predictions) -> Bools:
@@ -110,7 +129,8 @@ def cross_fitted(real: Predictions, rendered: Predictions) -> Floats:
     for _ in range(HALVINGS):
         half = rng.permutation(len(names))[codes] % 2
         for scored in (half == 0, half == 1):
-            thresholds = fit(real.where(~scored), rendered, by_recall)
+            others = real.where(~scored)
+            thresholds = fit(others, on_real_scale(rendered, others), by_recall)
             called[scored] += apply_rule([real.probabilities[scored]], [thresholds], "mean")[1]
     return called / HALVINGS
 
@@ -167,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         real, rendered = _read(args.real), _read(args.rendered)
-        thresholds = fit(real, rendered, with_recall(real))
+        thresholds = fit(real, on_real_scale(rendered, real), with_recall(real))
         print(text(real, rendered, thresholds))  # noqa: T201
         for folder in args.write:
             write(folder, thresholds, real)
@@ -175,6 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(one_line(error), file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def _logit(probabilities: Floats) -> Floats:
+    inside = np.clip(probabilities, _LEAST, 1 - _LEAST)
+    return np.log(inside) - np.log1p(-inside)
 
 
 def _read(path: str) -> Predictions:

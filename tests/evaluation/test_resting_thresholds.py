@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aupipe import facs
+from aupipe.errors import DatasetError
 from aupipe.evaluation import metrics, resting_thresholds
 from aupipe.evaluation.predictions import Predictions
 from aupipe.models import checkpoint
@@ -75,6 +76,37 @@ def test_the_higher_of_rendered_and_resting_threshold_counts() -> None:
     assert high[0] == pytest.approx(0.4, abs=0.005)
     assert low[0] < 0.3
     assert high[SMILE] == low[SMILE]  # real smiles decide, rendered ones do not
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities / (1 - probabilities))
+
+
+def test_rendered_faces_are_moved_until_they_rest_as_real_ones_do() -> None:
+    """Real faces at rest score lower than rendered ones, so a rendered threshold would miss all but the strongest."""
+    real = people(51)
+    before, after = rendered(0.4), resting_thresholds.on_real_scale(rendered(0.4), real)
+    medians = [np.median(each.probabilities[metrics.resting(each.labels)], axis=0) for each in (real, after)]
+    np.testing.assert_allclose(*medians, rtol=1e-6)
+    # All logits of an AU move alike.
+    moved = logit(after.probabilities) - logit(before.probabilities)
+    assert np.ptp(moved, axis=0).max() < 1e-6
+    assert moved.max() < -0.5
+    assert np.array_equal(after.labels, before.labels)
+    extreme = rendered(0.4)
+    extreme.probabilities[:2] = [[0.0], [1.0]]
+    assert np.isfinite(resting_thresholds.on_real_scale(extreme, real).probabilities).all()
+    by_recall = resting_thresholds.with_recall(real)
+    thresholds = resting_thresholds.fit(real, after, by_recall)
+    assert (thresholds[~by_recall] < 0.35).all()
+    called = resting_thresholds.cross_fitted(real, before)[metrics.resting(real.labels)]
+    assert called.mean() < 0.12
+
+
+def test_rendered_faces_without_any_at_rest_are_refused() -> None:
+    moving = rendered(0.4).where(rendered(0.4).labels[:, 0] == 1)
+    with pytest.raises(DatasetError, match="no rendered resting face"):
+        resting_thresholds.on_real_scale(moving, people(51))
 
 
 def test_figures_are_of_people_on_whom_the_thresholds_were_not_set() -> None:
