@@ -158,7 +158,7 @@ def annotate(
     Args:
         source: path or URI of a video, an image or a folder; a list of them; or the frames of one video:
             an array (N, H, W, 3) or (H, W, 3), uint8 RGB, or a list of arrays (H, W, 3).
-        model: as `load_model` takes it, or a loaded model. Default: the two starter models, trained on rendered faces.
+        model: as `load_model` takes it, or a loaded model. Default: the starter model, trained on rendered faces.
         start_s, end_s: the part of a video, in seconds of media time; the end is not included. None: all of it.
         sample_fps: frames per second to annotate, at most. None: every frame.
         fps: frames per second of an array, or of another input without a clock. None: its times are null.
@@ -220,7 +220,7 @@ def load_model(
     """Load an AU model.
 
     Args:
-        name_or_path: "starter", which is both models that come with aupipe; or a checkpoint folder or URI, as
+        name_or_path: "starter", which comes with aupipe; or a checkpoint folder or URI, as
             train.py writes it to RUN/best; or several, which predict together.
         ensemble: how several models decide in `annotate`.
         precision: of the encoders; "bfloat16" is for GPUs.

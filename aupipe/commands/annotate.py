@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
     parser.add_argument(
         "--checkpoint", type=job.location, nargs="+", action="extend", metavar="CKPT",
         help="model folders, e.g. RUN/best of a training run; several are an ensemble (--set ensemble=mean|vote; "
-        "default: the two starter models of aupipe)",
+        "default: the starter model of aupipe)",
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=_positive, metavar="N", help="segments decoded at a time (default: one per CPU)"

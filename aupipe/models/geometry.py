@@ -3,7 +3,8 @@
 One network finds dense points and reads AUs from the same features. Points can be learned from rendered faces alone,
 with an uncertainty for each, because labels of rendered faces are exact (Wood et al.: 3D Face Reconstruction with Dense
 Landmarks, 2022, arXiv 2204.02776). Layers that see only the points read the AUs too; they are trained on poses of the
-heads that are not rendered (`aupipe.synthesis.train_geometry`). The logits are weighted means of both.
+heads that are not rendered (`aupipe.synthesis.train_geometry`). The logits are weighted means of both. To some of them
+a distance between points is added, which FACS names, such as the height of the brows.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class ShapeExpert(nn.Module):
     mirror: Tensor
     mean: Tensor
     spread: Tensor
+    distances: Tensor
+    distances_at_rest: Tensor
 
     def __init__(self, *, points: int, hidden: tuple[int, ...], dropout: float) -> None:
         super().__init__()
@@ -110,6 +113,8 @@ class ShapeExpert(nn.Module):
         self.register_buffer("mirror", torch.eye(points))  # a permutation: the partner of each point
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("spread", torch.ones(width))
+        self.register_buffer("distances", torch.zeros(N_AUS, width))  # a distance for each AU, in its logits
+        self.register_buffer("distances_at_rest", torch.zeros(N_AUS))
         layers: list[nn.Module] = []
         for inner, outer in zip((width, *hidden), hidden, strict=False):
             layers += [nn.Linear(inner, outer), nn.ReLU(), nn.Dropout(dropout)]
@@ -123,6 +128,10 @@ class ShapeExpert(nn.Module):
         """Return the input (B, 2 P + 3) of the layers: the frontal shape and the pose."""
         offsets, pose = self.frontal(points)
         return torch.cat([offsets.flatten(1), pose], dim=1)
+
+    def above_rest(self, points: Tensor) -> Tensor:
+        """Return (B, 12) by how much the distance of each AU is above that of faces at rest; 0 for AUs without one."""
+        return self.features(points) @ self.distances.T - self.distances_at_rest
 
     def read(self, features: Tensor) -> Tensor:
         logits: Tensor = self.layers((features - self.mean) / self.spread)
@@ -147,7 +156,8 @@ class GeometryEncoder(FrameEncoder):
     def forward(self, frames: Tensor) -> Tensor:
         points, _, logits = self.backbone(frames)
         with torch.autocast(frames.device.type, enabled=False):  # 16 bits do not hold a shape
-            return torch.lerp(logits.float(), self.expert(points.float()), self.share)
+            points = points.float()
+            return torch.lerp(logits.float(), self.expert(points), self.share) + self.expert.above_rest(points)
 
 
 def build(config: GeometryConfig, inputs: InputSpec) -> System:

