@@ -158,6 +158,10 @@ def _run(
                 committed = _withdraw(state.work, committed, storage)
                 committed.reconcile()
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
+                done.stages = progress.work
+                retry.reset_attempts(storage)
+                # Before the runner ends, because Ray takes a second for it.
+                return _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
         except KeyboardInterrupt:
             committed = Ledger.read(storage)
             done.kept = state.work.keep_unreachable(committed.current())
@@ -167,14 +171,19 @@ def _run(
             raise
         finally:
             progress.close()
-        done.stages = progress.work
-        retry.reset_attempts(storage)
+    return _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
+
+
+def _complete(
+    job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
+    done: _Done, keys: CacheKeys, storage: Storage, start: float,
+) -> Summary:  # fmt: skip
+    """Write videos.parquet and run.json, and delete what only the work needed."""
     work = state.work
     if not work.pending:
         probe_cache.delete_all(storage)
-    write_videos(
-        storage, committed, work.quarantined | done.kept | not_exported, inputs, only=inputs.ids if job.prune else None
-    )
+    own = work.quarantined | done.kept | dict(not_exported)
+    write_videos(storage, committed, own, state.inputs, only=state.inputs.ids if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         current = (record for _, (record, _) in committed.current().pairs())
         features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))

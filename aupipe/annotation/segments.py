@@ -14,6 +14,9 @@ from aupipe.faces.search import begins_cell
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
+_SHARE = 1 / 16  # of a video: about as many segments as a machine has cores
+_LEAST_S, _MOST_S = 30.0, 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -77,7 +80,7 @@ _SEGMENT, _SPAN = ([field.name for field in fields(kind)] for kind in (Segment, 
 def cut_into_segments(
     video: Input,
     info: VideoInfo,
-    segment_s: float,
+    segment_s: float | None,
     smoothing_radius: int,
     sample_fps: float | None = None,
     assume_fps: float | None = None,
@@ -85,6 +88,8 @@ def cut_into_segments(
     search_every: int = 1,
 ) -> list[Segment]:
     """Split the requested part of a video at key frames into segments of at least `segment_s` each.
+
+    None: a sixteenth of this part, but at least 30 and at most 60 seconds.
 
     A video whose index is unreliable becomes one segment.
 
@@ -172,10 +177,12 @@ def _chosen(times: np.ndarray, start_s: float | None, end_s: float | None, sampl
     return indices[np.diff(slot, prepend=-1) != 0]  # Slots decrease where the clock restarts.
 
 
-def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float) -> list[int]:
+def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float | None) -> list[int]:
     """Return the positions in `keys` (K,) of key frames among the chosen frames, at least `segment_s` apart."""
     cuts = []
     last = times[chosen[0]]
+    if segment_s is None:
+        segment_s = min(max(float(times[chosen[-1]] - last) * _SHARE, _LEAST_S), _MOST_S)
     for position, index in enumerate(keys.tolist()):
         if chosen[0] < index <= chosen[-1] and times[index] - last >= segment_s:
             cuts.append(position)

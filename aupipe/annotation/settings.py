@@ -99,9 +99,9 @@ class AnnotateConfig(Section):
     # their times are null.
     assume_fps: float | None = Field(default=None, gt=0)
     sample_fps: float | None = Field(default=None, gt=0)  # maximum number of frames per second; None: all frames
-    segment_s: float = Field(
-        default=20.0, gt=0
-    )  # long videos are split at key frames into segments of about this duration
+    # Long videos are split at key frames into segments of about this duration. None: a sixteenth of the video, but at
+    # least 30 s, because a segment decodes some seconds more than it writes, and at most 60 s.
+    segment_s: float | None = Field(default=None, gt=0)
     # Of short videos that are annotated as one task, about, because it is estimated for small files; 0: no packets.
     packet_frames: int = Field(default=6000, ge=0)
     batch_size: int = Field(default=64, ge=1)  # crops per encoder call; the last batch is padded

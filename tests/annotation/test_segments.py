@@ -19,6 +19,8 @@ from harness.sizes import sizes
 
 pytestmark = pytest.mark.unit
 
+FPS = 25
+
 
 def _info(pts: np.ndarray, keys: np.ndarray) -> VideoInfo:
     return VideoInfo(
@@ -46,6 +48,14 @@ def test_segments_begin_with_a_cell_of_the_search(
     assert sum(segment.frames for segment in segments) == len(seen)
     for segment in segments[1:]:
         assert seen.tolist().index(segment.write_start) >= seen.tolist().index(_looked_at(segment)[0]) + max(radius, 1)
+
+
+@pytest.mark.parametrize(("minutes", "length_s"), [(0.3, 18), (3, 30), (12, 45), (30, 60)])
+def test_segments_are_a_sixteenth_of_the_video_within_limits(minutes: float, length_s: float) -> None:
+    count = round(minutes * 60 * FPS)
+    segments = cut_into_segments(Input("x", "x"), _info(np.arange(count), np.arange(0, count, 10)), None, 0)
+    lengths = [each.frames / FPS for each in segments]
+    np.testing.assert_allclose(lengths[:-1] or lengths, length_s, rtol=0.05)
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.floats(0.04, 8.0), st.integers(0, 6))
