@@ -161,8 +161,12 @@ def _run(
                 done.stages = progress.work
                 retry.reset_attempts(storage)
                 # Before the runner ends, because Ray takes a second for it.
-                return _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
+                summary = _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
+                done.is_complete = True
+                return summary
         except KeyboardInterrupt:
+            if done.is_complete:  # All is written, and only the runner was still ending.
+                raise
             committed = Ledger.read(storage)
             done.kept = state.work.keep_unreachable(committed.current())
             write_videos(storage, committed, state.work.quarantined | done.kept, inputs)
@@ -201,6 +205,7 @@ class _Done:
     Attributes:
         kept: records of inputs that cannot be reached now, whose rows of an earlier run are kept. They go only into the
             videos.parquet of this run.
+        is_complete: videos.parquet and run.json are written.
     """
 
     frames: int = 0
@@ -210,6 +215,7 @@ class _Done:
     encoders: int = 0
     kept: dict[str, VideoRecord] = field(default_factory=dict)
     interrupted: bool = False
+    is_complete: bool = False
 
 
 def _summary(

@@ -136,7 +136,10 @@ def cross_fitted(real: Predictions, rendered: Predictions) -> Floats:
 
 
 def text(real: Predictions, rendered: Predictions, thresholds: Floats) -> str:
-    """Return a table with one line per AU: its threshold, and recall and false alarms of people it was not set on."""
+    """Return a table with one line per AU: its threshold, and recall and false alarms of people it was not set on.
+
+    Recall and F1 on rendered faces are those of logits that are not moved.
+    """
     called, decided = cross_fitted(real, rendered), real.probabilities >= thresholds
     rest, auc = metrics.resting(real.labels), metrics.auc(real.labels, real.probabilities)
     alarms, same_alarms = called[rest].mean(axis=0), decided[rest].mean(axis=0)

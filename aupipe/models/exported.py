@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from aupipe.models.sliding_window import Columns
 
 CROPS, LOGITS = "crops", "logits"  # the input and the output of a graph
-# More crops per call are hardly faster on a CPU (0.72 and 0.85 ms per crop of the starter models at 8, 0.73 and 0.78 at
-# 64), and fewer fit a video's last call better.
+# More crops per call are hardly faster on a CPU (0.72 and 0.85 ms per crop of two earlier starter models at 8, 0.73 and
+# 0.78 at 64), and fewer fit a video's last call better.
 _CALL = 8
 _PROBABILITY_ROWS = 65536  # per step, so that a long track is not in memory as a whole
 

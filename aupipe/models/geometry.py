@@ -9,6 +9,8 @@ a distance between points is added, which FACS names, such as the height of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +121,11 @@ class ShapeExpert(nn.Module):
         for inner, outer in zip((width, *hidden), hidden, strict=False):
             layers += [nn.Linear(inner, outer), nn.ReLU(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear((width, *hidden)[-1], N_AUS))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        for name in ("distances", "distances_at_rest"):  # Models of earlier versions have none.
+            state_dict.setdefault(prefix + name, torch.zeros_like(self.get_buffer(name)))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def mirrored(self, points: Tensor) -> Tensor:
         """Return the points of the mirror image, up to a shift, which has no effect here."""

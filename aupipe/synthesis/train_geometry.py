@@ -2,7 +2,8 @@
 
 The network starts as one that reads AUs. From distorted pictures it learns the points, by the likelihood of a normal
 distribution per point, and the AUs. The layers behind the points learn the AUs from poses with the errors that the
-network makes on held-out rendered people, and from the points that it finds in the pictures of the others.
+network makes on held-out rendered people, and from the points that it finds in the pictures of the others. Some AUs
+also get a distance between points.
 
 A model without points starts and learns likewise, because points improve the features, and keeps what reads AUs.
 """
@@ -107,7 +108,7 @@ def train_points(
         points, log_deviation, logits = network(images)
         with torch.no_grad():
             _, _, kept = before(images)
-            closer = part(images, view, CLOSE).flip(-1)
+            closer = part(images, view, CLOSE).flip(-1) if others else images
             learned = torch.stack([kept, *(other(closer) for other in others)]).mean(dim=0)
         of_aus = (logits - torch.where(is_own, kept, learned)).square().mean()
         return {"of points": _of_points(points, log_deviation, placed), "of AUs": _AU_WEIGHT * of_aus}

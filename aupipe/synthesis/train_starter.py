@@ -9,7 +9,7 @@
 further and keeps the AUs that it reads from the picture, or learns the mean logits of itself and of models that
 `distil` has trained. `appearance` sees a closer square of the crop, and
 reads AUs from the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the
-mirror image, because the model that it is used with reads the picture.
+mirror image, because the model that is used with it, or learns from it, reads the picture.
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ def _appearance_model(path: str, is_distilled: bool = False) -> tuple[System, Ca
             "picture); fix: name models of the recipe starter with model.mirrored=false"
         )
     if is_distilled and card.input != _distilled_inputs():
-        raise ConfigError(f"--start: {path}: it reads another square of the crop (allowed: a model of `distil`)")
+        raise ConfigError(
+            f"--start: {path}: its input is not that of `distil` (the mirror image of a closer square); fix: name "
+            "models that `distil` has trained after the first one"
+        )
     return system, card
 
 

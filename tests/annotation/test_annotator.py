@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.runner import Runner, local_runner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
@@ -207,6 +211,27 @@ def test_both_runners_write_the_same_bytes(
     local, on_ray = (table.drop_columns(["work_s", "reason"]) for table in videos)
     assert isinstance(local, pa.Table)
     assert local.equals(on_ray)
+
+
+@pytest.mark.unit
+def test_a_complete_run_stays_so_if_the_end_of_the_cluster_is_interrupted(
+    archive: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    before: list[bytes] = []
+
+    @contextmanager
+    def ending(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[Runner]:
+        with local_runner(job, keys, storage) as runner:
+            yield runner
+            before.append((out / "run.json").read_bytes())
+            raise KeyboardInterrupt
+
+    job = AnnotateJob((str(archive),), (checkpoint,), str(out), AnnotateConfig(engine="ray"))
+    with pytest.raises(KeyboardInterrupt):
+        annotator.annotate(job, ending)
+    assert [(out / "run.json").read_bytes()] == before
+    assert not json.loads(before[0])["interrupted"]
 
 
 @pytest.mark.unit

@@ -100,7 +100,7 @@ def test_rendered_faces_are_moved_until_they_rest_as_real_ones_do() -> None:
     thresholds = resting_thresholds.fit(real, after, by_recall)
     assert (thresholds[~by_recall] < 0.35).all()
     called = resting_thresholds.cross_fitted(real, before)[metrics.resting(real.labels)]
-    assert called.mean() < 0.12
+    assert 0.03 < called.mean() < 0.12  # 0.0005 with thresholds of rendered faces that are not moved
 
 
 def test_rendered_faces_without_any_at_rest_are_refused() -> None:

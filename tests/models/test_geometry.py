@@ -94,6 +94,16 @@ def test_a_distance_is_added_to_the_logit_of_its_au() -> None:
     torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_models_of_earlier_versions_have_no_distances() -> None:
+    config = GeometryConfig(points=POINTS, hidden=(8,))
+    encoder = build(config, INPUT).encoder
+    earlier = {name: value for name, value in encoder.state_dict().items() if "distances" not in name}
+    assert len(earlier) == len(encoder.state_dict()) - 2
+    encoder.get_buffer("expert.distances").fill_(1)
+    encoder.load_state_dict(earlier)
+    assert not encoder.get_buffer("expert.distances").any()
+
+
 def test_a_network_without_training_finds_the_typical_points() -> None:
     network = FaceNetwork(backbone="test_resnet", size_px=40, points=POINTS).eval()
     network.typical.copy_(torch.rand(POINTS, 2) * 40)

@@ -12,7 +12,7 @@ from torch import nn
 from aupipe import facs
 from aupipe.models import checkpoint
 from aupipe.models.checkpoint import Card
-from aupipe.models.default_models import FOLDERS
+from aupipe.models.default_models import FOLDERS, SINGLE_NETWORK
 from aupipe.models.geometry import GeometryEncoder
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
@@ -84,6 +84,25 @@ def test_points_begin_with_a_geometry_model(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(after.encoder, GeometryEncoder)
     torch.testing.assert_close(after.encoder.backbone.out.weight, before.encoder.backbone.out.weight, atol=1e-3, rtol=0)
     assert not torch.equal(after.encoder.backbone.out.weight, before.encoder.backbone.out.weight)
+
+
+def test_points_learn_from_distilled_models_alone(
+    tmp_path: Path, close: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_starter, "_POSES", 30)
+    monkeypatch.setattr(train_starter, "_EPOCHS", 1)
+    [geometry], taught = FOLDERS, []
+    train_points = train_starter.train_points
+    monkeypatch.setattr(
+        train_starter, "train_points",
+        lambda *given, others, **options: (taught.append(len(others)), train_points(*given, others=others, **options)),
+    )  # fmt: skip
+    assert train_starter.main(command("points", tmp_path / "new", geometry, SINGLE_NETWORK, steps=1)) == 0
+    assert taught == [1]
+    _, card = checkpoint.load(str(tmp_path / "new"))
+    assert card.model.name == "geometry"
+    assert train_starter.main(command("points", tmp_path / "other", geometry, close)) == 2
+    assert "the mirror image of a closer square" in capsys.readouterr().err
 
 
 def test_a_distilled_model_starts_as_the_first_teacher_and_reads_the_mirror_image(tmp_path: Path, close: str) -> None:
