@@ -220,8 +220,8 @@ def load_model(
     """Load an AU model.
 
     Args:
-        name_or_path: "starter", which comes with aupipe; or a checkpoint folder or URI, as
-            train.py writes it to RUN/best; or several, which predict together.
+        name_or_path: "starter", which comes with aupipe; or a checkpoint folder or URI, as train.py writes it to
+            RUN/best; or several, which predict together.
         ensemble: how several models decide in `annotate`.
         precision: of the encoders; "bfloat16" is for GPUs.
 

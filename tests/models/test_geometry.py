@@ -29,6 +29,16 @@ def shape() -> torch.Tensor:
     return torch.randn(POINTS, 3, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture
+def encoder() -> GeometryEncoder:
+    torch.manual_seed(0)
+    encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
+    assert isinstance(encoder, GeometryEncoder)
+    encoder.backbone.typical.normal_()
+    encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
+    return encoder
+
+
 def test_pose_scale_and_place_have_no_effect_and_a_movement_stays(shape: torch.Tensor) -> None:
     frontal, rigid = Frontal(POINTS), torch.arange(POINTS) < 8
     frontal.set_shape(shape, rigid)
@@ -57,12 +67,7 @@ def test_a_face_and_its_mirror_image_have_the_same_logits(shape: torch.Tensor) -
     assert expert(points).std() > 0
 
 
-def test_logits_are_the_mean_of_picture_and_points_in_the_share_of_each_au() -> None:
-    torch.manual_seed(0)
-    encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
-    assert isinstance(encoder, GeometryEncoder)
-    encoder.backbone.typical.normal_()
-    encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
+def test_logits_are_the_mean_of_picture_and_points_in_the_share_of_each_au(encoder: GeometryEncoder) -> None:
     encoder.share.copy_(torch.linspace(0, 1, 12))
     frames = torch.rand(2, 3, 80, 80)
     with torch.no_grad():
@@ -76,12 +81,7 @@ def test_logits_are_the_mean_of_picture_and_points_in_the_share_of_each_au() -> 
     torch.testing.assert_close(logits, of_picture + (of_points - of_picture) * encoder.share)
 
 
-def test_a_distance_is_added_to_the_logit_of_its_au() -> None:
-    torch.manual_seed(0)
-    encoder = build(GeometryConfig(points=POINTS, hidden=(8,)), INPUT).encoder.eval()
-    assert isinstance(encoder, GeometryEncoder)
-    encoder.backbone.typical.normal_()
-    encoder.expert.frontal.set_shape(torch.randn(POINTS, 3), torch.arange(POINTS) < 8)
+def test_a_distance_is_added_to_the_logit_of_its_au(encoder: GeometryEncoder) -> None:
     frames = torch.rand(2, 3, 80, 80)
     with torch.no_grad():
         before = encoder(frames)
@@ -94,9 +94,7 @@ def test_a_distance_is_added_to_the_logit_of_its_au() -> None:
     torch.testing.assert_close(added, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_models_of_earlier_versions_have_no_distances() -> None:
-    config = GeometryConfig(points=POINTS, hidden=(8,))
-    encoder = build(config, INPUT).encoder
+def test_models_of_earlier_versions_have_no_distances(encoder: GeometryEncoder) -> None:
     earlier = {name: value for name, value in encoder.state_dict().items() if "distances" not in name}
     assert len(earlier) == len(encoder.state_dict()) - 2
     encoder.get_buffer("expert.distances").fill_(1)
