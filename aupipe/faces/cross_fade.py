@@ -44,11 +44,13 @@ class FadingFace:
 
     Attributes:
         boxes: of the same face in this and the frames before, newest last, each (4,).
+        samples: of the picture in each of the boxes, (N,); None if they were not needed yet.
         faded: the last frame in which it was fading, without its image.
     """
 
     def __init__(self, box: np.ndarray) -> None:
         self.boxes = [box]
+        self.samples: list[np.ndarray | None] = [None]
         self.faded: Frame | None = None
 
 
@@ -84,6 +86,7 @@ class CrossFades:
             before: the face at the frame before; `face` gets its boxes.
         """
         face.boxes = [*before.boxes[-2 * _STEPS[-1] :], *face.boxes]
+        face.samples = [*before.samples[-2 * _STEPS[-1] :], *face.samples]
         face.faded = before.faded
         return self.is_active(face) and (
             before.faded is None or gap_s(before.faded, self._kept[-1].frame) > self._reach_s
@@ -91,12 +94,12 @@ class CrossFades:
 
     def is_active(self, face: FadingFace) -> bool:
         """Return whether a face fades to another one at the last frame."""
-        if not self._is_active(face.boxes):
+        if not self._is_active(face):
             return False
         face.faded = self._kept[-1].frame
         return True
 
-    def _is_active(self, boxes: list[np.ndarray]) -> bool:
+    def _is_active(self, face: FadingFace) -> bool:
         last = len(self._kept) - 1
         steps = [step for step in _STEPS if last >= 2 * step and self._is_near(last - 2 * step, last)]
         if not steps:
@@ -105,11 +108,17 @@ class CrossFades:
         @cache
         def at(back: int) -> np.ndarray:
             """Return samples (N,) of the place of the face, so many frames before."""
-            return _samples(self._kept[last - back], boxes[-1])
+            return _samples(self._kept[last - back], face.boxes[-1])
+
+        face.samples[-1] = at(0)
 
         def likeness(back: int) -> float:
             """Return the correlation with the face so many frames before, at its own place, because a face may move."""
-            return _correlation(_samples(self._kept[last - back], boxes[max(len(boxes) - 1 - back, 0)]), at(0))
+            place = len(face.boxes) - 1 - back
+            before = face.samples[place] if place >= 0 else None
+            if before is None:
+                before = _samples(self._kept[last - back], face.boxes[max(place, 0)])
+            return _correlation(before, at(0))
 
         # Most faces have hardly changed, and need no further comparison.
         if likeness(2 * steps[-1]) > _CORRELATIONS[-1]:

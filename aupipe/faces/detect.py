@@ -74,7 +74,8 @@ class Detections:
     def scaled(self, before: tuple[int, int], now: tuple[int, int]) -> Detections:
         """Return the faces in pixels of a frame of another width and height with the same content."""
         ratio = np.array(now, np.float32) / np.array(before, np.float32)
-        return Detections(self.boxes * np.tile(ratio, 2), self.landmarks * ratio, self.scores)
+        # `np.tile` takes several times as long as `concatenate`.
+        return Detections(self.boxes * np.concatenate([ratio, ratio]), self.landmarks * ratio, self.scores)
 
 
 NO_FACES = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
@@ -222,6 +223,8 @@ def _decode(scores: np.ndarray, boxes: np.ndarray, points: np.ndarray, anchors: 
 
 def suppress(found: Detections, max_overlap: float) -> Detections:
     """Return the detections, highest score first, without those that overlap a better one (greedy)."""
+    if len(found) < 2:
+        return found
     kept = []
     left = np.arange(len(found))
     while len(left):
