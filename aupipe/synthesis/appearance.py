@@ -20,6 +20,8 @@ from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDER
 # Scale of the weights of local targets; no weight exceeds 1.5 times this.
 _LIMIT = 0.5
 _LIMITS = {"asym": 0.3, "mouth": 0.35, "eyes": 0.4}
+# Both lips of a person are full or thin: these targets have a weight in common, up to a limit of their own.
+_FULL_LIPS, _FULLEST = ("lip-height-incr", "lip-volume-incr"), 1.2
 
 # Reflectance, darkest first. Only people with light skin have one of the third and later colors.
 _HAIRS = ((0.015, 0.012, 0.01), (0.05, 0.03, 0.018), (0.14, 0.08, 0.04), (0.38, 0.25, 0.12), (0.2, 0.06, 0.03))
@@ -180,7 +182,9 @@ def _local_weights(rng: np.random.Generator, rig: Rig) -> dict[str, float]:
             left = name.replace("/r-", "/l-")
             drawn = weights[left] if left in weights else limit * max(0.0, rng.normal(-0.3, 0.7))
             weights[name] = min(drawn, 1.5 * limit)
-    return weights
+    fullness = max(0.0, rng.spawn(1)[0].normal(0.0, 0.6))  # a stream of its own leaves the other traits as they were
+    fuller = {name: value + fullness for name, value in weights.items() if name.endswith(_FULL_LIPS)}
+    return weights | {name: min(value, _FULLEST) for name, value in fuller.items()}
 
 
 def _hair_color(rng: np.random.Generator, old: float, melanin: float) -> Floats:

