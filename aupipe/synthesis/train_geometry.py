@@ -41,7 +41,9 @@ _EXPERT_BATCH, _EXPERT_RATE = 256, 2e-3
 _SHARE, _LESS_SHARE = 0.4, 0.2  # of the points in the logits; chosen with the figures in the card of the starter models
 _LESS_OF_POINTS = ("AU01", "AU02", "AU04", "AU06")
 _OWN = ("AU04",)  # On real faces, networks that read a closer square take resting faces with low brows for it.
-_OF_BROWS = ("AU01", "AU02", "AU04")  # On real faces the layers behind the points read these worse than distances.
+# Shares that belong to the distances. On real faces the layers behind the points read the brows worse than distances,
+# and the picture takes full lips of dark skin for parted ones.
+_WITH_DISTANCES = {"AU01": 0.0, "AU02": 0.0, "AU04": 0.0, "AU25": 0.8}
 # AU → the points whose mean height is added, and those whose mean height is subtracted, as the starts of their names.
 _DISTANCES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "AU01": (("brow",), ()),
@@ -184,7 +186,7 @@ def train_expert(
 
 
 def add_distances(encoder: GeometryEncoder, poses: ShapePoses) -> None:
-    """Add to the logits of some AUs a distance between points, and leave the layers behind the points out of the brows.
+    """Add to the logits of some AUs a distance between points, and set the share of the points for some of them.
 
     A logit rises by 1 for each standard deviation of the distance among these poses, above its mean over the people at
     rest. The layers learn to tell movements apart by details of the heads that real faces do not share; a distance
@@ -203,8 +205,8 @@ def add_distances(encoder: GeometryEncoder, poses: ShapePoses) -> None:
         expert.distances.div_(scale[:, None])
         at_rest = expert.features(torch.from_numpy(poses.at_rest[..., :2]).float()) @ expert.distances.T
     expert.distances_at_rest.copy_(at_rest.mean(dim=0))
-    for au in _OF_BROWS:
-        encoder.share[facs.AUS.index(au)] = 0.0
+    for au, share in _WITH_DISTANCES.items():
+        encoder.share[facs.AUS.index(au)] = share
 
 
 def _to_network(points: Floats, view: View) -> Floats:

@@ -146,6 +146,7 @@ def test_distances_rise_with_their_aus_and_are_0_at_rest(starter: str) -> None:
         assert np.corrcoef(above[:, at], poses.intensity[:, at])[0, 1] > 0.1, au
     assert encoder.share[[facs.AUS.index(au) for au in ("AU01", "AU02", "AU04")]].tolist() == [0, 0, 0]
     assert encoder.share[facs.AUS.index("AU12")].item() == pytest.approx(0.4)
+    assert encoder.share[facs.AUS.index("AU25")].item() == pytest.approx(0.8)
 
 
 @pytest.mark.slow
