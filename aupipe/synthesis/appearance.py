@@ -20,7 +20,9 @@ from aupipe.synthesis.rig_anny import AGES, ANCESTRIES, GENDERS, IDENTITY_FOLDER
 # Scale of the weights of local targets; no weight exceeds 1.5 times this.
 _LIMIT = 0.5
 _LIMITS = {"asym": 0.3, "mouth": 0.35, "eyes": 0.4}
-# Both lips of a person are full or thin: these targets have a weight in common, up to a limit of their own.
+# Both lips of a person are full or thin: these targets have a weight in common, up to a limit of their own. The lower
+# lip moves down by as much, because full lips would overlap at rest.
+_LOWER_LIP = ("unit/mouthLowerDownLeft", "unit/mouthLowerDownRight")
 _FULL_LIPS, _FULLEST = ("lip-height-incr", "lip-volume-incr"), 1.2
 
 # Reflectance, darkest first. Only people with light skin have one of the third and later colors.
@@ -184,7 +186,8 @@ def _local_weights(rng: np.random.Generator, rig: Rig) -> dict[str, float]:
             weights[name] = min(drawn, 1.5 * limit)
     fullness = max(0.0, rng.spawn(1)[0].normal(0.0, 0.6))  # a stream of its own leaves the other traits as they were
     fuller = {name: value + fullness for name, value in weights.items() if name.endswith(_FULL_LIPS)}
-    return weights | {name: min(value, _FULLEST) for name, value in fuller.items()}
+    weights |= {name: min(value, _FULLEST) for name, value in fuller.items()}
+    return weights | dict.fromkeys(_LOWER_LIP, fullness)
 
 
 def _hair_color(rng: np.random.Generator, old: float, melanin: float) -> Floats:

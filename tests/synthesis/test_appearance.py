@@ -7,6 +7,7 @@ import pytest
 
 from aupipe.synthesis import rig
 from aupipe.synthesis.appearance import draw_identity, draw_person
+from aupipe.synthesis.au_blendshapes import lip_columns
 from aupipe.synthesis.rig import HIGHEST_DM, LOWEST_DM
 from aupipe.synthesis.skin_texture import FURROWS, TEXTURE_SIZE, Traits, skin
 
@@ -64,6 +65,9 @@ def test_both_lips_of_a_person_are_full_or_thin() -> None:
     assert (np.minimum(upper, lower) > 0.6).mean() > 0.1
     assert (np.maximum(upper, lower) < 0.25).mean() > 0.3
     assert max(upper.max(), lower.max()) <= 1.2
+    # Full lips meet at rest as thin ones do: within 1.5 hundredths of a decimeter.
+    gaps = np.array([lip_columns(heads).gap(heads.shape(each)) for each in people])
+    assert np.abs(gaps).max() < 0.015
 
 
 def rows_of(height_dm: float) -> int:
