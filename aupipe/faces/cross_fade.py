@@ -83,7 +83,7 @@ class CrossFades:
         """Return whether a face begins to fade to another one at the last frame, so that it has another id from now on.
 
         Args:
-            before: the face at the frame before; `face` gets its boxes.
+            before: the face at the frame before; `face` gets its boxes and samples.
         """
         face.boxes = [*before.boxes[-2 * _STEPS[-1] :], *face.boxes]
         face.samples = [*before.samples[-2 * _STEPS[-1] :], *face.samples]

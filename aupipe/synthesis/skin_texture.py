@@ -19,7 +19,7 @@ from aupipe.synthesis.rig import EYE_X_DM, EYES_DM, HIGHEST_DM, LOWEST_DM, Rig
 TEXTURE_SIZE = (384, 768)  # Rows (height), columns (angle).
 EYE_HEIGHT_DM = EYES_DM[1]
 RADIUS_DM = 0.9  # Radius of the face about the axis; it converts angles to lengths.
-_MOUTH_HEIGHT_DM = 6.61  # where closed lips meet
+_MOUTH_HEIGHT_DM, _LOWER_LIP_DM = 6.61, 6.56  # where closed lips meet, and the middle of the lower one
 _INNER_END_DM = 0.12  # Distance of a brow's inner end from the middle of the face.
 
 # Furrows of an AU at full intensity, which FACS lists among the appearance changes: polylines of points (distance from
@@ -188,13 +188,13 @@ def _natural_lips(rng: np.random.Generator, traits: Traits, arc: Floats, height:
     picture = np.where(below > 0, lower, upper)
     pale = rng.uniform(0, 0.7) * traits.melanin * np.exp(-below.clip(0) / rng.uniform(0.02, 0.06)) * (below > 0)
     picture = picture + (np.array([0.45, 0.22, 0.2]) * rng.uniform(0.6, 1.1) - picture) * pale
-    wet = rng.uniform(0, 0.3) * np.exp(-((arc / 0.09) ** 2) - ((height - 6.56) / 0.025) ** 2)
+    wet = rng.uniform(0, 0.3) * np.exp(-((arc / 0.09) ** 2) - ((height - _LOWER_LIP_DM) / 0.025) ** 2)
     return picture + (0.6 - picture) * wet[..., None]
 
 
 def _seam(rng: np.random.Generator, height: Floats) -> Floats:
     """Return a mask (rows, columns), 0..1, of the dark line between closed lips."""
-    rng = rng.spawn(1)[0]
+    rng = rng.spawn(1)[0]  # as for the lips
     return _soft(rng.uniform(0.004, 0.012) - np.abs(height - _MOUTH_HEIGHT_DM), 0.012) * rng.uniform(0, 0.8)
 
 

@@ -46,7 +46,7 @@ def test_lips_of_dark_skin_are_paler_below_and_those_of_light_skin_are_not() -> 
         traits = Traits(female=0.0, old=0.0, melanin=melanin, tone=tone, hair=0.5 * tone)
         no_hair = np.zeros(TEXTURE_SIZE, np.float32)
         skins = [skin(np.random.default_rng(seed), heads, traits, no_hair)[0] for seed in range(12)]
-        upper, lower = (rows_of(6.65), rows_of(6.58))
+        upper, lower = row_at(6.65), row_at(6.58)
         return np.array([float(each[lower, FRONT].mean() / each[upper, FRONT].mean()) for each in skins])
 
     dark, light = lower_over_upper(0.95), lower_over_upper(0.03)
@@ -70,5 +70,5 @@ def test_both_lips_of_a_person_are_full_or_thin() -> None:
     assert np.abs(gaps).max() < 0.015
 
 
-def rows_of(height_dm: float) -> int:
+def row_at(height_dm: float) -> int:
     return round((HIGHEST_DM - height_dm) / (HIGHEST_DM - LOWEST_DM) * TEXTURE_SIZE[0])
