@@ -39,18 +39,24 @@ class _Kept:
     step: int
 
 
+@dataclass
+class _Place:
+    """The box (4,) of a face in one frame, and samples (N,) of the picture in it; None if they were not needed yet."""
+
+    box: np.ndarray
+    samples: np.ndarray | None = None
+
+
 class FadingFace:
     """A face of a frame.
 
     Attributes:
-        boxes: of the same face in this and the frames before, newest last, each (4,).
-        samples: of the picture in each of the boxes, (N,); None if they were not needed yet.
+        places: of the same face in this and the frames before, newest last.
         faded: the last frame in which it was fading, without its image.
     """
 
     def __init__(self, box: np.ndarray) -> None:
-        self.boxes = [box]
-        self.samples: list[np.ndarray | None] = [None]
+        self.places = [_Place(box)]
         self.faded: Frame | None = None
 
 
@@ -83,10 +89,9 @@ class CrossFades:
         """Return whether a face begins to fade to another one at the last frame, so that it has another id from now on.
 
         Args:
-            before: the face at the frame before; `face` gets its boxes and samples.
+            before: the face at the frame before; `face` gets its places.
         """
-        face.boxes = [*before.boxes[-2 * _STEPS[-1] :], *face.boxes]
-        face.samples = [*before.samples[-2 * _STEPS[-1] :], *face.samples]
+        face.places = [*before.places[-2 * _STEPS[-1] :], *face.places]
         face.faded = before.faded
         return self.is_active(face) and (
             before.faded is None or gap_s(before.faded, self._kept[-1].frame) > self._reach_s
@@ -100,7 +105,7 @@ class CrossFades:
         return True
 
     def _is_active(self, face: FadingFace) -> bool:
-        last = len(self._kept) - 1
+        last, here = len(self._kept) - 1, face.places[-1]
         steps = [step for step in _STEPS if last >= 2 * step and self._is_near(last - 2 * step, last)]
         if not steps:
             return False
@@ -108,17 +113,16 @@ class CrossFades:
         @cache
         def at(back: int) -> np.ndarray:
             """Return samples (N,) of the place of the face, so many frames before."""
-            return _samples(self._kept[last - back], face.boxes[-1])
+            return _samples(self._kept[last - back], here.box)
 
-        face.samples[-1] = at(0)
+        here.samples = at(0)
 
         def likeness(back: int) -> float:
             """Return the correlation with the face so many frames before, at its own place, because a face may move."""
-            place = len(face.boxes) - 1 - back
-            before = face.samples[place] if place >= 0 else None
-            if before is None:
-                before = _samples(self._kept[last - back], face.boxes[max(place, 0)])
-            return _correlation(before, at(0))
+            if back < len(face.places) and (known := face.places[-1 - back].samples) is not None:
+                return _correlation(known, at(0))
+            place = face.places[max(len(face.places) - 1 - back, 0)]
+            return _correlation(_samples(self._kept[last - back], place.box), at(0))
 
         # Most faces have hardly changed, and need no further comparison.
         if likeness(2 * steps[-1]) > _CORRELATIONS[-1]:
