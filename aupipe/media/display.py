@@ -16,7 +16,8 @@ from av.video.stream import VideoStream
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, PROGRAM_STREAMS, format_names
 from aupipe.media.image_files import IMAGE_FORMATS
 
-_EXIF = 31  # AV_FRAME_DATA_EXIF of FFmpeg 8
+_ICC_PROFILE, _EXIF = 15, 31  # AVFrameSideDataType of FFmpeg 8
+_PNG = {"png", "apng"}  # codecs
 # A field of HEVC is a picture of its own, with half of the lines. The pixel aspect in its header is that of the whole
 # frame if it is at least this; a smaller one, which is unusual for frames, is that of the field.
 _FIELD = Fraction(3, 4)
@@ -38,6 +39,7 @@ class Display:
         self._square = bool(format_names(container) & IMAGE_FORMATS)  # an image's density is that of its print
         # The codec's header has the pixel aspect in these formats. It may change within a stream (4:3 and 16:9 on TV).
         self._by_codec = bool(format_names(container) & (PROGRAM_STREAMS | CLOCKLESS_FORMATS))
+        self._is_png = stream.codec_context.name in _PNG
         self._reformatter = VideoReformatter()
 
     def picture(self, frame: VideoFrame) -> np.ndarray:
@@ -47,13 +49,27 @@ class Display:
         if not hdr and (width, height) == (frame.width, frame.height):
             # Without `threads` each frame would start as many threads as the machine has CPUs.
             converted = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
-            return _upright(frame, converted.to_ndarray())
+            return self._upright(frame, converted.to_ndarray())
         converted = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC,
             dst_color_trc=ColorTrc.IEC61966_2_1 if hdr else None,
             dst_color_primaries=ColorPrimaries.BT709 if hdr else None, threads=1,
         )  # fmt: skip
-        return _upright(frame, converted.to_ndarray())
+        return self._upright(frame, converted.to_ndarray())
+
+    def _upright(self, frame: VideoFrame, image: np.ndarray) -> np.ndarray:
+        """Rotate and mirror an image by the frame's display matrix."""
+        side = _display_matrix(_readable(frame) if self._is_png else frame)
+        if side is None:
+            return image
+        # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
+        matrix = np.frombuffer(side, np.int32)
+        a, b, _, c, d = matrix[:5].tolist()
+        if abs(a) < abs(b):
+            image, x_sign, y_sign = image.transpose(1, 0, 2), c, b
+        else:
+            x_sign, y_sign = a, d
+        return np.ascontiguousarray(image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1])
 
     def size(self, frame: VideoFrame) -> tuple[int, int]:
         """Return the width and height of the frame with square pixels, before rotation."""
@@ -87,24 +103,20 @@ def _display_matrix(frame: VideoFrame) -> Any:
     try:
         return frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
-        graph = av.filter.Graph()
-        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
-        remover = graph.add("sidedata", f"mode=delete:type={_EXIF}")
-        graph.link_nodes(source, remover, graph.add("buffersink")).configure()
-        graph.push(frame)
-        return graph.pull().side_data.get("DISPLAYMATRIX")
+        return _readable(frame).side_data.get("DISPLAYMATRIX")
 
 
-def _upright(frame: VideoFrame, image: np.ndarray) -> np.ndarray:
-    """Rotate and mirror an image by the frame's display matrix."""
-    side = _display_matrix(frame)
-    if side is None:
-        return image
-    # 3×3 of int32, native order: x' = a·x + c·y, y' = b·x + d·y (FFmpeg, libavutil/display.h)
-    matrix = np.frombuffer(side, np.int32)
-    a, b, _, c, d = matrix[:5].tolist()
-    if abs(a) < abs(b):
-        image, x_sign, y_sign = image.transpose(1, 0, 2), c, b
-    else:
-        x_sign, y_sign = a, d
-    return np.ascontiguousarray(image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1])
+def _readable(frame: VideoFrame) -> VideoFrame:
+    """Return the frame without the side data that PyAV 18.1 cannot read: EXIF data, and the ICC profile of PNG.
+
+    PyAV frees the metadata of all side data that it looks at, which FFmpeg frees again: the process crashes. Of all
+    decoders, only that of PNG gives side data metadata: the name of the profile.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    removers = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in (_ICC_PROFILE, _EXIF)]
+    graph.link_nodes(source, *removers, graph.add("buffersink")).configure()
+    graph.push(frame)
+    readable = graph.pull()
+    assert isinstance(readable, VideoFrame)
+    return readable

