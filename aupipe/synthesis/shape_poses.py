@@ -24,8 +24,6 @@ from aupipe.synthesis.skin_texture import draw_brows
 from aupipe.synthesis.stills import ASYMMETRY, GAP_DM, draw_distractions, draw_intensity, draw_pose
 
 _INWARD_BROW = 0.25  # share of the rigs' inward movement of a lowered brow
-_OF_BROWS = np.array([name.startswith("brow") for name in face_points.NAMES])
-_LOWER_BROWS_DM = (0.0, 0.09)  # range by which a person's brows are lower than painted ones
 _STRENGTH: Mapping[str, Mapping[str, float]] = {"anny": {"AU01": 0.6, "AU07": 0.55}, "ict": {}}
 
 
@@ -54,8 +52,7 @@ def draw_poses(rigs: list[Rig], *, people: int, each: int, seed: int) -> ShapePo
         person = rig.shape(draw_identity(rng, rig).weights)
         person = person - person[head.eyes].mean(axis=0)
         places = head.points.places(draw_brows(rng))
-        lower = np.where(_OF_BROWS, rng.uniform(*_LOWER_BROWS_DM), 0.0)[:, None] * [0, -1, 0]
-        at_rest.append((places.of(person) + lower) * [1, -1, 1])
+        at_rest.append(places.of(person) * [1, -1, 1])
         for _ in range(each):
             drawn = draw_intensity(rng)
             moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
@@ -63,7 +60,7 @@ def draw_poses(rigs: list[Rig], *, people: int, each: int, seed: int) -> ShapePo
             lean = {name: float(rng.normal(0, ASYMMETRY)) for name in moves}
             face = rig.shape(au_blendshapes.offset_weights(rig.actions, moved, lean), person)
             drawn[facs.AUS.index("AU25")] = np.clip(head.lips.gap(face) / GAP_DM, 0, 1)
-            turned = rotate_head(places.of(face) + lower, draw_pose(rng), np.ones(1))
+            turned = rotate_head(places.of(face), draw_pose(rng), np.ones(1))
             distance = draw_camera_distance(rng)
             points.append(turned[:, :2] * [1, -1] * distance / (distance - turned[:, 2:]))
             intensity.append(drawn)

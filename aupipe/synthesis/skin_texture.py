@@ -69,12 +69,14 @@ class Brows:
         thickness: half of that of the inner end.
         height: of the inner end above the eyes.
         arch: further height of the stroke in its middle.
+        lower: subtracted from the height, because the brows of many people are nearer to the eyes.
     """
 
     length: float
     thickness: float
     height: float
     arch: float
+    lower: float = 0.0
 
     def place(self, along: Floats, across: Floats) -> Floats:
         """Return the distance from the middle of the face and the height (..., 2) of places in the stroke.
@@ -87,7 +89,7 @@ class Brows:
 
     def middle(self, along: Floats) -> Floats:
         """Return the height of the middle of the stroke."""
-        return EYE_HEIGHT_DM + self.height + self.arch * np.sin(along * 2.6)
+        return EYE_HEIGHT_DM + self.height - self.lower + self.arch * np.sin(along * 2.6)
 
     def half(self, along: Floats) -> Floats:
         """Return half of the thickness."""
@@ -97,7 +99,8 @@ class Brows:
 def draw_brows(rng: np.random.Generator) -> Brows:
     """Return the brows of one random adult."""
     length, thickness = rng.uniform(0.36, 0.44), rng.uniform(0.025, 0.055)
-    return Brows(length, thickness, height=rng.uniform(0.2, 0.25), arch=rng.uniform(0.02, 0.07))
+    height, arch = rng.uniform(0.2, 0.25), rng.uniform(0.02, 0.07)
+    return Brows(length, thickness, height, arch, lower=rng.spawn(1)[0].uniform(0.0, 0.09))  # as for the lips
 
 
 def hair_mask(rng: np.random.Generator, traits: Traits) -> Floats:
