@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from typing import cast
 
 import av
@@ -127,6 +127,16 @@ def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX)
     if is_sequence(uri):
         yield from _sequence_frames(uri, span, max_frame_px)
         return
+    yielded = 0
+    try:
+        for frame in _decoded(uri, span, max_frame_px):
+            yield frame
+            yielded += 1
+    except _NoIndexError:
+        yield from islice(_decoded(uri, replace(span, seek_pts=()), max_frame_px), yielded, None)
+
+
+def _decoded(uri: str, span: Span, max_frame_px: int) -> Iterator[Frame]:
     whole = span.last_pts is None and not span.seek_pts
     with open_video(uri, max_frame_px, span.track, whole) as (container, stream):
         reader = _Reader(container, stream, span, max_frame_px)
@@ -350,8 +360,16 @@ def _moment_of(frame: VideoFrame | None) -> Moment | None:
     return None if frame is None else cast("Moment | None", frame.opaque)
 
 
+class _NoIndexError(Exception):
+    """The container has no key frames in its index, and is no longer at its start."""
+
+
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
-    """Seek to the key frame at `pts`, and return whether the next packet is at or before it (an index can be wrong)."""
+    """Seek to the key frame at `pts`, and return whether the next packet is at or before it (an index can be wrong).
+
+    Raises:
+        _NoIndexError: no seek is possible, not even to the start.
+    """
     try:
         container.seek(pts, stream=stream, backward=True)
         packet = next(iter(container.demux(stream)))
@@ -360,4 +378,6 @@ def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
         stream.codec_context.flush_buffers()
     except (av.error.InvalidDataError, av.error.EOFError):  # a damaged position: the caller decodes from the start
         return False
+    except av.error.PermissionError as error:  # FFmpeg returns −1, the number of this error
+        raise _NoIndexError from error
     return starts

@@ -13,6 +13,7 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import cut_into_segments
 from aupipe.media.frames import frame_at, frames
 from aupipe.media.probe import probe
+from harness import oddities
 from harness.clips import damage, decoded_times, scene, truncate, write_clip
 
 pytestmark = pytest.mark.unit
@@ -68,10 +69,15 @@ def test_a_frame_by_its_number_is_that_of_the_whole(tmp_path: Path, name: str) -
         assert frame_at(str(path), info, index) is None
 
 
-@pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4"])
+@pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4", "unflagged.mkv"])
 def test_segments_give_the_same_frames_as_the_whole(tmp_path: Path, name: str) -> None:
     options = {"g": "10", "bf": "3", "x264-params": "open-gop=1" if name == "open.mkv" else "open-gop=0"}
     path = write_clip(tmp_path / name, IMAGES, times=VARIABLE if name == "variable.mp4" else None, options=options)
+    if name == "unflagged.mkv":  # The index of a file whose blocks are no key frames is empty.
+        coded = oddities.packets(
+            "libx264", IMAGES, "yuv420p", {"g": "10", "bf": "0", "x264-params": "repeat-headers=1"}
+        )
+        oddities.mux(path, [(data, pts, False) for data, _, pts in coded], (96, 72), Fraction(1, 25))
     whole = list(frames(str(path)))
     segments = cut_into_segments(Input(str(path), name), probe(str(path)), segment_s=0.5, smoothing_radius=2)
     assert len(segments) > 2
