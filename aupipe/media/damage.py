@@ -14,6 +14,7 @@ from aupipe.media.container import format_names
 from aupipe.media.ffmpeg_log import FFmpegLog
 from aupipe.media.image_files import IMAGE_FORMATS
 
+_ROUNDING_S = 1e-6
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = b"!", b",", b";"
 _PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream: the start of a pack, and of a packet
 _PACK_BYTES = 2**17  # more than a pack header and the longest packet
@@ -169,7 +170,8 @@ def missing_s_of(stream: VideoStream, pts: np.ndarray, end: int) -> float:
     end = max(end, int(pts[-1] + steps.max(initial=0)))
     tick_s = float(stream.time_base or 1)
     missing_s = _stated_duration_s(stream) - max(end, end - int(pts[0])) * tick_s
-    return missing_s if missing_s > (0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0) else 0.0
+    least_s = 0.5 * float(np.median(steps)) * tick_s if len(steps) else 1.0
+    return missing_s if missing_s > least_s + _ROUNDING_S else 0.0
 
 
 def _stated_duration_s(stream: VideoStream) -> float:

@@ -196,8 +196,10 @@ def probe(
         restarts = tuple((np.flatnonzero(np.diff(epochs)) + 1).tolist())
         steps = np.diff(ticks)[np.diff(epochs) == 0]
         usual = float(np.median(steps)) if len(steps) else 0.0
-        # AVI's duration comes from the number of frames in its header, which may be wrong.
-        trusted = header_valid and not (missing or restarts or assumed or "avi" in formats)
+        # AVI's duration comes from the number of frames in its header, which may be wrong. The index of an MP4 or MOV
+        # proves that nothing is missing, and an edit list may end within a frame.
+        indexed = "mov" in formats and stream.frames >= len(pictures)
+        trusted = header_valid and not (missing or restarts or assumed or indexed or "avi" in formats)
         missing_s = missing_s_of(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
         damage, remarks = damage_of(uri, log, container, joined, gap)

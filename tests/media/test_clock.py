@@ -176,6 +176,23 @@ def test_frames_that_an_edit_list_cuts_away_are_no_loss(
     assert np.abs(np.array(levels) - [images[number].mean() for number in expected]).max() < 3
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)])
+def test_an_edit_list_may_end_within_a_frame(rate: Fraction, b_frames: int, tmp_path: Path) -> None:
+    images = [np.full((72, 96, 3), 4 * number + 8, np.uint8) for number in range(60)]
+    options = {"g": "8", "bf": str(b_frames), "sc_threshold": "0", "preset": "ultrafast"}
+    whole = write_clip(tmp_path / "whole.mp4", images, tick=1 / rate, options=options)
+    info, rng = probe(str(whole)), np.random.default_rng(0)
+    for _ in range(12):
+        edges_ms = np.sort(rng.choice(int(58 / rate * 1000), 2 * int(rng.integers(1, 4)), replace=False)).tolist()
+        edits = [
+            (stop - start, int(start / 1000 / info.time_base))
+            for start, stop in zip(edges_ms[::2], edges_ms[1::2], strict=True)
+        ]
+        found = probe(str(oddities.with_edits(whole, tmp_path / "trimmed.mp4", edits)))
+        assert (found.missing, found.missing_s, found.damage) == (0, 0, "")
+
+
 def test_joined_hevc_that_continues_with_an_open_group_loses_its_leading_frames_only(tmp_path: Path) -> None:
     parameters = "keyint=6:min-keyint=6:open-gop=1:bframes=2:b-adapt=0:scenecut=0:log-level=none:pools=none"
     whole = write_clip(
