@@ -81,11 +81,17 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
         raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
     if is_uri(argument):
         return _search_remote(argument, images, found)
+    before = len(found)
     if os.path.isdir(argument):
-        return _search_folder(argument, images, found)
+        skipped = _search_folder(argument, images, found)
+        _check_found(len(found) - before, skipped, argument)
+        return skipped
     if glob.has_magic(argument) and not os.path.lexists(argument):
         visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
-        return _joined([_search(match, images, found) for match in visible], hidden, argument)
+        each = [(_search_folder if os.path.isdir(match) else _search)(match, images, found) for match in visible]
+        skipped = _joined(each, hidden, argument)
+        _check_found(len(found) - before, skipped, argument)
+        return skipped
     found.add(argument, os.path.basename(argument))
     return SkippedFiles()
 
@@ -149,7 +155,6 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
     _add_images(pictures, images, len(found) > before, top, found, skipped)
     for error in unreadable:
         found.add(str(error.filename), os.path.relpath(error.filename, top))
-    _check_found(len(found) - before, skipped, top)
     return skipped
 
 

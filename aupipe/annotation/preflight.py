@@ -46,7 +46,10 @@ def read_header(uri: str, max_frame_px: int = MAX_FRAME_PX) -> Header:
         return _sequence_header(uri, max_frame_px)
     with capture_log() as log, open_video(uri, max_frame_px) as (container, stream):
         rate_hz = float(stream.average_rate or 0.0)
-        duration_s = (container.duration or 0) / av.time_base
+        duration, start = container.duration or 0, container.start_time or 0
+        if "matroska" in format_names(container) and 0 < start < duration:  # its duration is the time of its end
+            duration -= start
+        duration_s = duration / av.time_base
         context = stream.codec_context
         width, height = max((context.width, context.height), log.refused_size())  # A refused frame size is read as 0×0.
         estimate = round(duration_s * rate_hz)

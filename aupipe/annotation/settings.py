@@ -97,7 +97,7 @@ class AnnotateConfig(Section):
     images: ImageRule = "auto"
     # Frames a second of inputs without a clock: elementary streams (.h264, .265, .m2v …) and sequences of images. None:
     # their times are null.
-    assume_fps: float | None = Field(default=None, gt=0)
+    assume_fps: float | None = Field(default=None, ge=1e-6)
     sample_fps: float | None = Field(default=None, gt=0)  # maximum number of frames per second; None: all frames
     # Long videos are split at key frames into segments of about this duration. None: a sixteenth of the video, but at
     # least 30 s, because a segment decodes some seconds more than it writes, and at most 60 s.

@@ -80,7 +80,8 @@ class CrossFades:
         image = frame.image
         if step > 1:
             height, width = image.shape[:2]
-            image = cv2.resize(image, (width // step, height // step), interpolation=cv2.INTER_NEAREST)
+            small = (max(1, width // step), max(1, height // step))
+            image = cv2.resize(image, small, interpolation=cv2.INTER_NEAREST)
         if cut or (self._kept and self._kept[-1].image.shape != image.shape):
             self._kept.clear()
         self._kept.append(_Kept(replace(frame, image=None), image, step))

@@ -35,6 +35,7 @@ from aupipe.media.pictures import picture_counter, top_layers
 
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
+_FULL_TURN = 360
 # Packets on each side of a join that a demuxer may flag as corrupt, because the streams' counters do not match.
 _JOIN_PACKETS = 3
 # A group of B frames lies within so many packets. They are decoded only if the times ascend in the order of decoding.
@@ -312,11 +313,16 @@ def _first_picture(uri: str, max_frame_px: int, track: int | None) -> _FirstPict
                 continue
             for frame in decoded:
                 width, height = display.size(frame)
-                rotation = int(frame.rotation)
+                rotation = _right_angle(int(frame.rotation))
                 upright = (height, width) if rotation % 180 else (width, height)
                 return _FirstPicture(track, *upright, rotation, display.pixel_aspect(frame), hdr_of(frame))
         context = stream.codec_context
         return _FirstPicture(track, context.width, context.height, 0, Fraction(1), "")
+
+
+def _right_angle(degrees: int) -> int:
+    """Return the nearest multiple of 90°, because frames are not turned by others; 0 for an invalid matrix."""
+    return 90 * round(degrees / 90) if abs(degrees) <= _FULL_TURN else 0
 
 
 def _leading(

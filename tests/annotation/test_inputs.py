@@ -194,6 +194,16 @@ def test_a_pattern_names_what_it_matches(tmp_path: Path) -> None:
         find_inputs([""])
 
 
+def test_a_folder_without_videos_that_a_pattern_matches_is_passed_over(tmp_path: Path) -> None:
+    for name in ("a/x.mp4", "b/notes.txt", "c/y.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    inputs, skipped = find_inputs([str(tmp_path / "*")])
+    assert ([video.video_id for video in inputs], skipped.files) == (["x.mp4", "y.mp4"], 1)
+    with pytest.raises(ConfigError, match=r"\[b\]: no video or image in this folder \(1 other files skipped"):
+        find_inputs([str(tmp_path / "[b]")])
+
+
 def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Path) -> None:
     (tmp_path / "in" / "real").mkdir(parents=True)
     (tmp_path / "in" / "real" / "a.mp4").touch()

@@ -32,6 +32,15 @@ def test_what_is_too_large_is_refused_by_its_header(clip: str) -> None:
         check(clip, LimitsConfig(frames=49))
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
+def test_a_late_start_adds_nothing_to_the_length(name: str, tmp_path: Path) -> None:
+    """Matroska's duration is the time of its end."""
+    times = [50_000_000 + 40 * number for number in range(25)]
+    path = str(write_clip(tmp_path / name, scene(25, people=()), times=times))
+    check(path, LimitsConfig(duration_s=10))
+    assert estimate_frames([Input(path, "a")], AnnotateConfig()) == pytest.approx(25, abs=2)
+
+
 def test_frames_of_an_archive_are_estimated(clip: str) -> None:
     inputs = [Input(clip, "a"), Input(clip, "b", 0.5, 1.5), Input(clip + "gone", "c")]
     assert estimate_frames(inputs, AnnotateConfig()) == 75

@@ -109,3 +109,8 @@ def test_a_box_outside_of_the_frame() -> None:
         for box in ([-500, -500, 9, 9], [9000, 10, 60, 60], [150, 150, 0, 0], [-9, -9, 900, 900]):
             assert not fades.is_active(FadingFace(np.array(box, np.float32)))
     assert not CrossFades(MAX_S).is_active(FadingFace(BOX))
+
+
+@pytest.mark.parametrize("shape", [(2, 3000), (3000, 1), (1, 640), (1, 1)])
+def test_frames_may_be_very_flat_or_tall(shape: tuple[int, int]) -> None:
+    assert active([np.full((*shape, 3), 9 * number, np.uint8) for number in range(26)]) == []

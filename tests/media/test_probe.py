@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
+from aupipe.media.frames import frames
 from aupipe.media.probe import fingerprint, probe
 from harness import single_process
 from harness.clips import scene, write_clip
@@ -36,6 +38,19 @@ def test_variable_rate_and_start_are_detected(tmp_path: Path) -> None:
     info = probe(str(write_clip(tmp_path / "a.mkv", scene(5, size=(96, 72), face=64), times=times)))
     assert info.variable_frame_rate
     assert info.start_s == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0, 0), (0.7071, 0.7071, -0.7071, 0.7071)])
+def test_a_display_matrix_that_turns_by_no_right_angle_turns_nothing(turn: tuple[float, ...], tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", scene(3, size=(96, 64), face=56))
+    data = bytearray(path.read_bytes())
+    matrix = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    a, b, c, d = (round(each * 2**16) for each in turn)
+    data[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    info = probe(str(path))
+    assert (info.rotation, info.width_px, info.height_px) == (0, 96, 64)
+    assert [frame.image.shape for frame in frames(str(path)) if frame.image is not None] == [(64, 96, 3)] * 3
 
 
 def test_audio_without_video_is_an_error(tmp_path: Path) -> None:
