@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import BinaryIO, Literal
 
 from aupipe.errors import NoFramesError, NotAVideoError
 from aupipe.hidden_files import is_hidden
+from aupipe.media import tiff
 from aupipe.media.byte_source import named_errors, opened
 from aupipe.storage import Storage, is_http, is_uri
 
@@ -33,7 +33,6 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".jp2", ".j2k", ".pgm", ".ppm"}
 )
 _WEBP_ANIMATION = 2  # flag of the VP8X chunk
-_NEW_SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # tag of a TIFF's page, and its flags
 _HEAD_BYTES = 2**16  # an animated PNG announces its animation before its first image data
 # A marker of JPEG, except those that restart the decoder within a scan. FF 00 is no marker, but a byte of a scan.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -61,35 +60,13 @@ def image_format(uri: str) -> str:
     with opened(uri) as file:
         head = file.read(_HEAD_BYTES)
         demuxer = signature_format(head)
-        if demuxer == "tiff_pipe" and _has_pages(file, head):
+        if demuxer == "tiff_pipe" and tiff.has_pages(file):
             raise NotAVideoError(f"{uri}: a TIFF of several pages, of which FFmpeg reads one; save each page as a file")
+        if demuxer == "tiff_pipe" and (cause := tiff.misread(file)):
+            raise NotAVideoError(f"{uri}: a TIFF with {cause}, which FFmpeg decodes wrongly; save it as PNG")
     if demuxer == "webp_pipe" and head[12:16] == b"VP8X" and head[20] & _WEBP_ANIMATION:
         raise NotAVideoError(f"{uri}: an animated WebP, which FFmpeg does not read; convert it to a video")
     return "" if demuxer == "png_pipe" and b"acTL" in head else demuxer
-
-
-def _has_pages(file: BinaryIO, head: bytes) -> bool:
-    """Return whether a TIFF has a picture besides the first that is no reduced copy and no mask of another (TIFF 6.0).
-
-    A damaged directory ends the search, because the decoder gives the reason. `head`: the first bytes of the file.
-    """
-    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
-    offset, seen = _number(head[4:8], order), set[int]()
-    while offset and offset not in seen:
-        file.seek(offset)
-        entries = file.read(12 * _number(file.read(2), order))
-        tags = [entries[start : start + 12] for start in range(0, len(entries), 12)]
-        kinds = [_number(tag[8:12], order) for tag in tags if _number(tag[:2], order) == _NEW_SUBFILE_TYPE]
-        if seen and tags and not any(kind & _REDUCED_OR_MASK for kind in kinds):
-            return True
-        seen.add(offset)
-        offset = _number(file.read(4), order)
-    return False
-
-
-def _number(data: bytes, order: Literal["little", "big"]) -> int:
-    """Return an unsigned number of 2 or 4 bytes; 0 if they are missing."""
-    return int.from_bytes(data, order) if len(data) in (2, 4) else 0
 
 
 def signature_format(head: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import sys
 import uuid
@@ -133,6 +134,50 @@ def test_the_directories_of_a_tiff_may_form_a_circle(tmp_path: Path) -> None:
     data[end : end + 4] = data[4:8]
     path.write_bytes(data)
     assert probe(str(path)).frames_expected == 1
+
+
+# Further tags of a picture with 8-bit samples → the reason why it is refused. Values are (tag, values).
+MISREAD: list[tuple[list[tuple[int, tuple[int, ...]]], str]] = [
+    ([(322, (16,)), (323, (16,))], "tiles"), ([(259, (7,))], "JPEG compression"), ([(259, (6,))], "JPEG compression"),
+    ([(339, (2, 2, 2))], "signed samples"), ([(339, (2,))], "signed samples"),
+    ([(258, (32, 32, 32))], "32-bit samples"), ([(258, (16,)), (339, (3,))], "16-bit samples"),
+    ([(258, (4,)), (266, (2,))], "a reversed order of bits"), ([(262, (3,)), (277, (2,))], "a palette"),
+    ([(258, (16,) * 4), (262, (5,))], "CMYK of 16 bits"), ([(258, (8,) * 4), (262, (5,)), (284, (2,))], "CMYK of 16"),
+    ([], ""), ([(258, (16, 16, 16))], ""), ([(258, (32,) * 3), (339, (3,) * 3)], ""), ([(262, (5,))], ""),
+    ([(259, (5,)), (266, (1,)), (284, (2,))], ""), ([(258, (1,)), (266, (2,))], ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("tags", "reason"), MISREAD)
+def test_a_tiff_that_ffmpeg_misreads_is_refused(
+    tmp_path: Path, tags: list[tuple[int, tuple[int, ...]]], reason: str, order: str
+) -> None:
+    given = {256: (96,), 257: (64,), 258: (8, 8, 8), 262: (2,), **dict(tags)}
+    place, entries, values = 8 + 2 + 12 * len(given) + 4, b"", b""
+    for tag, numbers in sorted(given.items()):
+        data = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        if len(data) > 4:
+            data, values = struct.pack(order + "I", place + len(values)), values + data
+        entries += struct.pack(order + "HHI", tag, 3, len(numbers)) + data.ljust(4, b"\0")
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, len(given))
+    path = tmp_path / "a.tif"
+    path.write_bytes(head + entries + bytes(4) + values)
+    if reason:
+        with pytest.raises(NotAVideoError, match=f"a TIFF with {reason}.*; save it as PNG"):
+            image_format(str(path))
+    else:
+        assert image_format(str(path)) == "tiff_pipe"
+
+
+def test_a_tiff_of_jpeg_strips_is_not_a_black_picture(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 7, cv2.IMWRITE_TIFF_ROWSPERSTRIP, 64]
+    assert cv2.imwrite(str(path), drawing(), options)
+    with pytest.raises(NotAVideoError, match="JPEG compression"):
+        probe(str(path))
+    (frame,) = frames(str(write(path, drawing())))
+    assert np.array_equal(frame.image, drawing())
 
 
 def test_an_animated_webp_is_refused(tmp_path: Path) -> None:
