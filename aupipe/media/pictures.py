@@ -2,8 +2,8 @@
 
 A packet may contain one field of a frame (interlaced H.264 and MPEG-2), two frames (MPEG-4 packed by DivX), a frame
 that is never displayed (VP8's alternate references) or none (MPEG-4's "not coded" frames, which repeat the previous
-one). Only headers are read, and nothing is decoded. A packet with a damaged header counts as one picture, as in its
-decoder.
+one, and comments of GIF). Only headers are read, and nothing is decoded. A packet with a damaged header counts as one
+picture, as in its decoder.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class PictureCounter(Protocol):
 def picture_counter(stream: VideoStream) -> PictureCounter:
     """Return the counter for the stream's codec."""
     context = stream.codec_context
-    makers: dict[str, type[_OneEach | _H264 | _Mpeg2 | _Mpeg4 | _Vp8]] = {
-        "h264": _H264, "mpeg2video": _Mpeg2, "mpeg4": _Mpeg4, "vp8": _Vp8
+    makers: dict[str, type[_OneEach | _Gif | _H264 | _Mpeg2 | _Mpeg4 | _Vp8]] = {
+        "gif": _Gif, "h264": _H264, "mpeg2video": _Mpeg2, "mpeg4": _Mpeg4, "vp8": _Vp8
     }  # fmt: skip
     return makers.get(context.name, _OneEach)(bytes(context.extradata or b""))
 
@@ -53,6 +53,24 @@ class _OneEach:
 
     def count(self, packet: Packet) -> int:
         return 1
+
+
+class _Gif:
+    """Counter without the packet of comments after the last picture (GIF89a, 24)."""
+
+    def __init__(self, extradata: bytes) -> None:
+        pass
+
+    def count(self, packet: Packet) -> int:
+        data, place = bytes(packet), 0
+        if data.startswith(b"GIF"):
+            place = 13 + (3 << (data[10] & 7) + 1 if data[10:11] and data[10] & 0x80 else 0)
+        while data[place : place + 1] == b"!":
+            place += 2
+            while size := int.from_bytes(data[place : place + 1], "big"):
+                place += 1 + size
+            place += 1
+        return int(data[place : place + 1] != b";")
 
 
 class _Vp8:

@@ -177,3 +177,16 @@ def test_a_first_key_frame_that_is_damaged_is_a_loss(tmp_path: Path) -> None:
         data[packet.pos + 8 : packet.pos + packet.size] = bytes(packet.size - 8)
     path.write_bytes(data)
     assert probe(str(path)).frames_expected == len(list(frames(str(path)))) == 20
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_comment_of_a_gif_is_no_picture(tmp_path: Path, count: int, place: str) -> None:
+    path = write_clip(
+        tmp_path / "a.gif", scene(count, size=(96, 64), face=56), codec="gif", tick=Fraction(1, 100), pix_fmt="rgb8"
+    )
+    whole = path.read_bytes()
+    at = {"first": whole.index(b"!\xf9"), "middle": whole.rindex(b"!\xf9"), "last": len(whole) - 1}[place]
+    path.write_bytes(whole[:at] + b"!\xfe\x05first\x06second\0" + whole[at:])
+    assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (count, "")
+    assert [frame.image is None for frame in frames(str(path))] == [False] * count
