@@ -204,7 +204,9 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     new = _Probed(inputs.take(due), take_rows(results, found[due]), current, rows[due])
     new.check_ids()
     is_committed = new.are_committed(keys)
-    twins = new.twins(is_committed)
+    named = np.zeros(len(current.ids), bool)
+    named[rows[rows >= 0]] = True
+    twins = new.twins(is_committed, named, keys)
     committed = np.sort(np.concatenate([rows[is_current], rows[due][is_committed]]))
     decided = mask(pc.equal(take_rows(current.table.select(["decide_key"]), committed)["decide_key"], keys.decide_key))
     decide = current.subset(committed[~decided])
@@ -287,17 +289,26 @@ class _Probed:
         is_committed[self._again] = same & mask(pc.equal(_source_hashes(self._records), hashes))
         return is_committed
 
-    def twins(self, is_committed: np.ndarray) -> np.ndarray:
+    def twins(self, is_committed: np.ndarray, named: np.ndarray, keys: CacheKeys) -> np.ndarray:
         """Return (n,) the row of the first video with the same bytes, in `current` and then in these inputs.
 
-        −1 if there is none but the video itself. Committed videos come first, then the order of video_id counts.
+        −1 if there is none but the video itself. Committed videos come first, then the order of video_id counts. A
+        committed video that is no input of this run keeps its rows, so it counts only if they were made under the same
+        keys.
+
+        Args:
+            named: whether each committed video is an input.
         """
         twins = np.full(len(self.inputs), -1)
         new = np.flatnonzero(self.has_record & ~is_committed)
         if not len(new):
             return twins
-        is_first = mask(self.current.have_rows())
-        hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
+        table = self.current.table
+        as_asked = mask(pc.equal(table["head_key"], keys.head_key)) & mask(
+            pc.equal(table["decide_key"], keys.decide_key)
+        )
+        is_first = mask(self.current.have_rows()) & (named | as_asked)
+        hashes, committed = _source_hashes(self.results), _source_hashes(table)
         # A committed video of which other bytes were found will have other rows.
         is_first[self.before[self._again]] &= mask(
             pc.equal(_source_hashes(self._records), hashes.take(pa.array(self._again)))

@@ -103,6 +103,18 @@ def test_duplicates_refusals_and_failed_probes_are_quarantined(committed: Ledger
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("changed", [{"decision": "e"}, {"model": "n"}])
+def test_a_copy_has_rows_of_its_own_where_those_of_the_first_are_made_otherwise(
+    changed: dict[str, str], committed: Ledger
+) -> None:
+    """The first one is no input of the run, so it keeps its rows."""
+    inputs, results = signed("s", B), Probed.of([probed("b", "f")])
+    assert plan(inputs, committed, keys(), results).quarantined["b"].duplicate_of == "a"
+    assert_due(plan(inputs, committed, keys(**changed), results), extract=["b"])
+    both = plan(signed("s", A, B), committed, keys(**changed), Probed.of([probed("a", "f"), probed("b", "f")]))
+    assert both.quarantined["b"].duplicate_of == "a"
+
+
 def test_another_video_with_the_same_id_is_rejected(committed: Ledger) -> None:
     moved = probed("a", "g")
     assert moved.record is not None
