@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupipe.annotation import faults, features, ledger_entries, phases, preflight, probe_cache, retry
+from aupipe.annotation import export, faults, features, ledger_entries, phases, preflight, probe_cache, retry
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.input_search import find_inputs
@@ -267,6 +267,7 @@ def _carry_out(
     try:
         small = _probe(job, state, run)
         phases.count_work(run, state.work, job)
+        _delete_exports(job, state, storage)
         with runner.reserved(int(state.work.extract.segments.sum()) + len(small)):
             frames, left = phases.extract_and_finalize(run, state.work, job, small)
             if left.count:
@@ -294,6 +295,23 @@ def _probe(job: AnnotateJob, state: _State, run: phases.Run) -> Sequence[Packet]
     phases.probe(run, due, probed)
     state.work = plan(state.inputs, state.committed, run.keys, probed)
     return small
+
+
+def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
+    """Delete the exports of rows that this run replaces or withdraws; `phases.export` writes those of `job` again.
+
+    It happens before the rows are replaced, because a run that is killed in between would leave former ones.
+    """
+    work, ids = state.work, state.committed.current().ids
+    if not len(ids) or job.phase == "observe":
+        return
+    withdrawn = [video_id for video_id, record in work.quarantined.items() if not faults.is_unreachable(record.reason)]
+    touched = pa.array([*work.extract, *work.decide, *withdrawn], pa.string())
+    stale = pc.filter(touched, pc.is_in(touched, ids)).to_pylist()
+    others = [form for form in export.FORMS if form not in job.export]
+    export.delete(storage, stale, job.export)
+    if count := export.delete(storage, stale, others):
+        logger.warning("exports of former rows deleted: %d (--export writes them again)", count)
 
 
 def _changed(job: AnnotateJob, state: _State) -> dict[str, str]:

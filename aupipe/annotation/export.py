@@ -64,8 +64,7 @@ def export(storage: Storage, forms: Iterable[str], frames: pa.Table, events: pa.
     video_id = _video_id(frames)
     for form in forms:
         for name, data in FORMS[form](frames, events).items():
-            parts = map(_short, video_id.with_name(f"{name}{_SUFFIXES[form]}").parts)
-            storage.write(f"{_FOLDER}/{form}/{'/'.join(parts)}", data)
+            storage.write(_path(form, video_id, name), data)
 
 
 def delete_all(storage: Storage) -> int:
@@ -78,6 +77,18 @@ def delete_all(storage: Storage) -> int:
     for form in _SUFFIXES:
         storage.delete_empty_folders(f"{_FOLDER}/{form}")
     return len(names)
+
+
+def delete(storage: Storage, video_ids: Collection[str], forms: Iterable[str]) -> int:
+    """Delete the exports of some videos in these formats, and return the number of files."""
+    count = 0
+    for form in forms if video_ids else ():
+        present = set(storage.names(f"{_FOLDER}/{form}", _SUFFIXES[form]))
+        if present:
+            stale = present.intersection(path for video_id in video_ids for path in _paths(form, video_id))
+            storage.delete_many(sorted(stale))
+            count += len(stale)
+    return count
 
 
 def check_names(forms: Iterable[str], video_ids: Collection[str]) -> None:
@@ -108,6 +119,18 @@ def _same_name(form: str, one: str, other: str) -> ConfigError:
 
 def _video_id(frames: pa.Table) -> PurePosixPath:
     return PurePosixPath(frames["video_id"][0].as_py())
+
+
+def _path(form: str, video_id: PurePosixPath, name: str) -> str:
+    """Return the path of a video's file that a form gives this name."""
+    return f"{_FOLDER}/{form}/{'/'.join(map(_short, video_id.with_name(f'{name}{_SUFFIXES[form]}').parts))}"
+
+
+def _paths(form: str, video_id: str) -> list[str]:
+    """Return the paths of all files that a video may have in a form."""
+    video = PurePosixPath(video_id)
+    names = [track_name(video.stem, person) for person in ("", "left", "right")] if form == "abaw" else [video.name]
+    return [_path(form, video, name) for name in names]
 
 
 def _short(name: str) -> str:

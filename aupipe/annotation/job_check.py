@@ -15,7 +15,7 @@ from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.stat_signatures import with_signatures
 from aupipe.annotation.work_plan import WorkList, plan
-from aupipe.errors import redact
+from aupipe.errors import ConfigError, redact
 from aupipe.faces.detect import Detector
 from aupipe.run_lease import storage_errors_as_config_errors
 from aupipe.storage import Storage
@@ -23,6 +23,10 @@ from aupipe.storage import Storage
 
 def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
     """Return the inputs of the job and what was skipped, after a check of OUT and of the names of exports."""
+    if job.export and job.phase == "observe":
+        raise ConfigError(
+            f"--export {','.join(job.export)}: --phase observe makes no tables; fix: leave one of them out"
+        )
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     with storage_errors_as_config_errors("--out"):
         output_folders.check(Storage(job.out), "an annotation")

@@ -74,3 +74,35 @@ def test_a_pruned_video_is_gone_from_all_files(
     before = shown(storage)
     assert main([*command, inputs[0], "--prune"]) == 0  # no video is removed
     assert shown(storage) == before
+
+
+def test_exports_of_former_rows_are_rewritten_or_deleted(
+    checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_clip(tmp_path / name, scene(5 if name == "a.mp4" else 8, size=(200, 160), face=120))
+    out = tmp_path / "out"
+    storage, inputs = Storage(out), [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
+    assert main([*command, *inputs, "--export", "csv,abaw,elan"]) == 0
+    storage.write("export/csv/mine.csv", b"1")
+    every = shown(storage)
+    assert len(every) == 7
+    assert main([*command, *inputs]) == 0  # nothing is due
+    assert main([*command, *inputs, "--phase", "observe", "--set", "thresholds.AU12=0.98"]) == 0  # no row is replaced
+    assert shown(storage) == every
+    former = storage.read("export/csv/a.mp4.csv")
+    assert main([*command, inputs[0], "--set", "thresholds.AU12=0.99", "--export", "csv"]) == 0
+    assert shown(storage) == [name for name in every if name not in ("export/abaw/a.txt", "export/elan/a.mp4.eaf")]
+    assert storage.read("export/csv/a.mp4.csv") != former
+    assert "exports of former rows deleted: 2 (--export writes them again)" in caplog.text
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    assert main([*command, inputs[1], "--export", "csv"]) == 1
+    assert shown(storage) == ["export/csv/a.mp4.csv", "export/csv/mine.csv"]
+
+
+def test_an_export_needs_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_clip(tmp_path / "a.mp4", scene(3))
+    assert main([str(tmp_path / "a.mp4"), "--out", str(tmp_path / "o"), "--phase", "observe", "--export", "csv"]) == 2
+    assert "--export csv: --phase observe makes no tables" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
