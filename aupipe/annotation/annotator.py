@@ -171,7 +171,7 @@ def _run(
             done.kept = state.work.keep_unreachable(committed.current())
             write_videos(storage, committed, state.work.quarantined | done.kept, inputs)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
-            write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, start))
+            write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, keys, start))
             raise
         finally:
             progress.close()
@@ -193,7 +193,7 @@ def _complete(
         features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))
         if job.prune:
             features.delete_all(storage)
-    summary = _summary(job, state, committed, not_exported, skipped, done, start)
+    summary = _summary(job, state, committed, not_exported, skipped, done, keys, start)
     write_run(storage, keys, job.command, summary)
     return summary
 
@@ -220,7 +220,7 @@ class _Done:
 
 def _summary(
     job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
-    done: _Done, start: float,
+    done: _Done, keys: CacheKeys, start: float,
 ) -> Summary:  # fmt: skip
     current, own = committed.current(), state.work.quarantined | done.kept | dict(not_exported)
     ids = state.inputs.ids
@@ -230,12 +230,14 @@ def _summary(
     tables = [take_rows(current.table.select(_SUMMARIZED), rows[rows >= 0])]
     videos = pa.concat_tables([*tables, to_table(own.values()).select(_SUMMARIZED)]).unify_dictionaries()
     videos = take_rows(videos, order_of(one_piece(videos["video_id"])))
+    otherwise = mask(current.have_rows()) & ~mask(current.made_under(keys.head_key, keys.decide_key))
     return Summary(
         out=job.out, videos=videos, pending=len(ids) - len(videos), frames=done.frames,
         seconds=time.monotonic() - start, work_s=done.work_s,
         cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
         stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
         better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
+        otherwise=int(otherwise.sum()),
     )  # fmt: skip
 
 

@@ -54,6 +54,10 @@ class Committed(VideoRows[tuple[VideoRecord, Entry]]):
         """Return whether each row of the table is a video with rows in the frames table."""
         return pc.is_in(self.table["status"].cast(pa.string()), pa.array(["ok", "partial"]))
 
+    def made_under(self, head_key: str, decide_key: str) -> pa.ChunkedArray:
+        """Return whether each row of the table is of a video whose rows were made under these keys."""
+        return pc.and_(pc.equal(self.table["head_key"], head_key), pc.equal(self.table["decide_key"], decide_key))
+
     def set_decide_key(self, decide_key: str) -> None:
         """Set the key in all records."""
         self._decide_key = decide_key

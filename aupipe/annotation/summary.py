@@ -54,6 +54,7 @@ class Summary:
         bound_by: the stage that bound the run; "" if nothing was extracted.
         better_encoders: a number of encoders that suits the run better; None: it has enough.
         interrupted: the run was interrupted; `pending` includes the inputs that it did not reach.
+        otherwise: the number of videos of the output whose rows have other models or settings than those of this run.
     """
 
     out: str
@@ -68,6 +69,7 @@ class Summary:
     bound_by: str = ""
     better_encoders: int | None = None
     interrupted: bool = False
+    otherwise: int = 0
 
     @property
     def rates(self) -> dict[str, dict[str, float]]:
@@ -124,6 +126,12 @@ class Summary:
         lines += [f"  {row['video_id']}: {row['status']}: {row['reason']}" for row in listed]
         if (more := len(incomplete) - len(listed)) > 0:
             lines.append(f"  … and {more:,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
+        if self.otherwise:
+            videos = "1 video keeps" if self.otherwise == 1 else f"{self.otherwise:,} videos keep"
+            lines.append(
+                f"{videos} rows of other models or settings, which run.json no longer describes: name all videos as "
+                "inputs to renew them, or give each setting its own --out"
+            )
         if self.frames:
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
         return "\n".join(lines)
@@ -255,6 +263,7 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         # With vote, each model has its own thresholds.
         "thresholds": thresholds if decision.rule == "mean" or len(members) == 1 else None,
         "schema_version": schema.SCHEMA_VERSION,
+        "videos_of_other_settings": summary.otherwise,
         "statuses": dict(summary.statuses),
         "skipped": summary.skipped.record(),
         "frames": {  # of the inputs of this run; every expected frame has a row

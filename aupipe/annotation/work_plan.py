@@ -308,7 +308,7 @@ class _Probed:
             pc.equal(table["decide_key"], keys.decide_key)
         )
         is_first = mask(self.current.have_rows()) & (named | as_asked)
-        hashes, committed = _source_hashes(self.results), _source_hashes(table)
+        hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
         # A committed video of which other bytes were found will have other rows.
         is_first[self.before[self._again]] &= mask(
             pc.equal(_source_hashes(self._records), hashes.take(pa.array(self._again)))

@@ -112,6 +112,23 @@ def test_rows_of_files_that_cannot_be_reached_are_kept(
 
 
 @pytest.mark.unit
+def test_rows_of_other_settings_are_counted(
+    archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """An output accumulates videos, and run.json describes the last run."""
+    one, two, out = str(archive / "a.mp4"), str(archive / "two.mkv"), tmp_path / "out"
+    command = ["--checkpoint", checkpoint, "--out", str(out), *LOCAL]
+    changed = [*command, "--set", "thresholds.AU12=0.99"]
+    for arguments, count in (
+        ([one, *command], 0), ([two, *command], 0), ([two, *changed], 1), ([one, two, *changed], 0),
+        ([one, *command], 1),
+    ):  # fmt: skip
+        assert main(arguments) == 0
+        assert json.loads((out / "run.json").read_bytes())["videos_of_other_settings"] == count
+        assert ("1 video keeps rows of other models or settings" in capsys.readouterr().out) == bool(count)
+
+
+@pytest.mark.unit
 def test_no_export_replaces_that_of_another_video(
     archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
