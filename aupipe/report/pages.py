@@ -30,6 +30,7 @@ from aupipe import facs
 from aupipe.annotation import report_files, schema
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
+from aupipe.media.probe import fingerprint
 from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
 from aupipe.storage import Storage, filesystem_of, is_uri
@@ -142,10 +143,13 @@ def write(job: ReportJob) -> str:
         of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
         of_aus = {face: face_data.summarize(rows, of_face[face]) for face, rows in axis.faces.items()}
         summaries += _summaries(video_id, axis, of_aus)
-        data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails)
-        link = _link(video["uri"], target, "videos")
-        drawn = report_files.overlay(number) if job.overlay else None
-        plain = report_files.preview(number) if job.preview and not (link and _plays(video["uri"])) else None
+        changed = _changed(video) if job.thumbnails or job.overlay or job.preview else ""
+        data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails and not changed)
+        data["problem"] = data["problem"] or changed
+        link = None if changed else _link(video["uri"], target, "videos")
+        drawn = report_files.overlay(number) if job.overlay and not changed else None
+        is_previewed = job.preview and not changed and not (link and _plays(video["uri"]))
+        plain = report_files.preview(number) if is_previewed else None
         for name, rows in ((drawn, frames), (plain, frames.slice(0, 0))):
             if name:
                 try:
@@ -382,6 +386,22 @@ def _write_overlay(
         overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds)
         with open(path, "rb") as file:
             target.write(name, file.read())
+
+
+def _changed(video: Mapping[str, Any]) -> str:
+    """Return a message if the file has other bytes than when it was annotated, so that nothing of it is shown.
+
+    A file that cannot be read is left to the functions that show it.
+    """
+    try:
+        is_same = video["fingerprint"] in (None, fingerprint(video["uri"]))
+    except (MediaError, OSError):
+        return ""
+    if is_same:
+        return ""
+    message = f"{redact(video['uri'])} has changed since it was annotated, and is not shown; annotate it again"
+    logger.warning("%s: %s", video["video_id"], message)
+    return message
 
 
 def _plays(uri: str) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from aupipe import facs
 from aupipe.annotation import schema
 from aupipe.commands import report as command
 from aupipe.errors import ConfigError
+from aupipe.media.probe import fingerprint
 from aupipe.report import face_data, pages
 from aupipe.storage import Storage
 from harness.drawn_tables import annotation, face, write_video
@@ -190,6 +192,26 @@ def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
     assert data["problem"].startswith("No pictures of the apexes: ")
     assert data["faces"][0]["pictures"] == []
     assert "no player" in pages.video_page(video_row(), data, None)
+
+
+def test_nothing_of_a_video_that_has_changed_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_video(tmp_path / "a.mp4", frames=6)
+    out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mp4"), [face(0.9, True, frame=0, time_s=0.0)]))
+    table = pq.read_table(out / "videos.parquet")
+    place = table.schema.get_field_index("fingerprint")
+    of_bytes = pa.array([fingerprint(str(tmp_path / "a.mp4"))])
+    pq.write_table(table.set_column(place, table.schema.field(place), of_bytes), out / "videos.parquet")
+    options = [str(out), "--overlay", "--preview"]
+    assert command.main(options) == 0
+    assert (out / "report/overlays/00000.mp4").exists()
+    assert not caplog.records
+    write_video(tmp_path / "a.mp4", frames=4)
+    assert command.main(options) == 0
+    page = (out / "report/videos/00000.html").read_text()
+    assert "has changed since it was annotated" in page_data(page)["problem"]
+    assert "has changed since it was annotated" in caplog.text
+    assert "<video" not in page
+    assert not (out / "report/overlays/00000.mp4").exists()
 
 
 def test_a_folder_without_an_annotation_is_one_sentence(tmp_path: Path) -> None:
