@@ -61,8 +61,17 @@ class LocalRunner:
     def __init__(self, keys: CacheKeys, storage: Storage, *, guarded: bool = True) -> None:
         """Create the runner. `guarded`: a stalled stage ends this process, and each input has a limited number of
         attempts.
+
+        Raises:
+            ConfigError: a GPU is asked for, and torch has none.
         """
         self._keys, self._storage, self._guarded = keys, storage, guarded
+        resources, self._device = keys.config.resources, "cpu"
+        if resources.gpu is True:
+            from aupipe.models.torch_model import check_device
+
+            check_device(resources.device)
+            self._device = resources.device
 
     def probe(self, rows: Sequence[Row]) -> Iterator[Row]:
         return map(Probe(self._keys.config, self._storage, self._guarded), rows)
@@ -72,11 +81,6 @@ class LocalRunner:
     def annotate_packets(self, packets: Sequence[Packet]) -> Iterator[Row]:
         stage = AnnotatePacket(self._keys, self._storage, self._device, self._guarded)
         return (stage(packet.to_row()) for packet in packets)
-
-    @property
-    def _device(self) -> str:
-        resources = self._keys.config.resources
-        return resources.device if resources.gpu is True else "cpu"
 
     def extract_audio(self, rows: Sequence[Row]) -> Iterator[Row]:
         return map(ExtractAudio(self._keys.config, self._storage, self._guarded), rows)

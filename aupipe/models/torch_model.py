@@ -10,6 +10,7 @@ from torch import Tensor
 
 from aupipe.arrays import Floats, Ints
 from aupipe.config import Precision
+from aupipe.errors import ConfigError
 from aupipe.models import sliding_window
 from aupipe.models.checkpoint import Card
 from aupipe.models.embedding import embed, encoder_sha256
@@ -83,3 +84,18 @@ class _Tensors:
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self._rows[rows]))
+
+
+def check_device(device: str) -> None:
+    """Check that torch can compute on a device.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # no driver, a wrong name; a torch that was built without CUDA
+        cause = str(error).partition("\n")[0].partition(". ")[0]
+        raise ConfigError(
+            f"resources.gpu=true: torch has no device {device!r} here ({cause}); fix: leave it out"
+        ) from None

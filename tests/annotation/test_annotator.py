@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from aupipe.annotation import annotator, model_set
 from aupipe.annotation.annotate_job import AnnotateJob
@@ -109,6 +110,21 @@ def test_rows_of_files_that_cannot_be_reached_are_kept(
     assert main(command) == 3
     assert "; 0 frames decoded" in capsys.readouterr().out
     assert statuses(out) == {"a.mp4": "ok", "copy.mp4": "duplicate", "two.mkv": "quarantined"}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "gpu"])
+def test_a_gpu_that_is_not_there_is_one_sentence(
+    device: str, archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    if torch.cuda.is_available() and device == "cuda":
+        pytest.skip("this machine has a GPU")
+    settings = ["--set", "resources.gpu=true", "--set", f"resources.device={device}"]
+    command = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(tmp_path / "out"), *LOCAL, *settings]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"resources.gpu=true: torch has no device {device!r} here (" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.unit
