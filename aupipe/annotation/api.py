@@ -227,6 +227,7 @@ def load_model(
 
     Raises:
         CheckpointError: a checkpoint cannot be used.
+        ConfigError: it is no name.
 
     Example:
         >>> model = aupipe.load_model("starter")
@@ -235,6 +236,8 @@ def load_model(
         >>> model.card.training.license
         'CC0-1.0, MIT (ICT-FaceKit)'
     """
+    if not isinstance(name_or_path, str | os.PathLike | Sequence):
+        raise ConfigError(f"model: {name_or_path!r} ({STARTER!r}, a checkpoint folder or URI, or several)")
     named = [name_or_path] if isinstance(name_or_path, str | os.PathLike) else list(name_or_path)
     paths: list[str] = []
     for each in named:
@@ -274,15 +277,21 @@ def _config(
     if isinstance(settings, AnnotateConfig):
         given = settings.model_dump()
     else:
-        for key, value in (settings or {}).items():
+        for key, value in _named_values("settings", settings or {}).items():
             for part in reversed(key.split(".")):
                 value = {part: value}  # noqa: PLW2901
             given = merge(given, value)
     if thresholds is not None:
-        given = merge(given, {"thresholds": dict(thresholds)})
+        given = merge(given, {"thresholds": dict(_named_values("thresholds", thresholds))})
     given |= {} if sample_fps is None else {"sample_fps": sample_fps}
     given |= {} if fps is None else {"assume_fps": fps}
     return load(AnnotateConfig, given)
+
+
+def _named_values(argument: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ConfigError(f"{argument}: {given!r} (a mapping from names to values)")
+    return given
 
 
 @contextmanager

@@ -185,11 +185,17 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
         ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
         ({"source": "a.mp4", "sample_fps": -1}, "sample_fps"),
         ({"source": "a.mp4", "settings": {"precision": "bfloat16"}}, "bfloat16 .of the loaded model: float32"),
+        ({"source": "a.mp4", "settings": {1: 2}}, r"settings: \{1: 2\} \(a mapping"),
+        ({"source": "a.mp4", "settings": "a=b"}, "settings: 'a=b'"),
+        ({"source": "a.mp4", "thresholds": [0.5]}, r"thresholds: \[0.5\] \(a mapping"),
+        ({"source": np.zeros((2, 8, 8, 3), np.uint8), "fps": 1e-7}, "assume_fps"),
+        ({"source": "a.mp4", "model": None}, "model: None .'starter', a checkpoint"),
+        ({"source": "a.mp4", "model": 3}, "model: 3 .'starter', a checkpoint"),
     ],
 )
 def test_wrong_arguments_are_named(model: api.Model, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        aupipe.annotate(**arguments, model=model)  # type: ignore[arg-type]
+        aupipe.annotate(**({"model": model} | arguments))  # type: ignore[arg-type]
 
 
 def test_a_model_is_shown_in_one_line(model: api.Model) -> None:
