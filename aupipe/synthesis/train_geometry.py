@@ -44,6 +44,9 @@ _OWN = ("AU04",)  # On real faces, networks that read a closer square take resti
 # Shares that belong to the distances. On real faces the layers behind the points read the brows worse than distances,
 # and the picture takes full lips of dark skin for parted ones.
 _WITH_DISTANCES = {"AU01": 0.0, "AU02": 0.0, "AU04": 0.0, "AU25": 0.8}
+# Shares for points that follow brows down to the eyes, as those of people with low brows taught them: they tell frowns
+# better than the picture. The picture alone tells raised cheeks of real faces, not of rendered ones.
+_OF_REAL_FACES = {"AU04": 0.2, "AU06": 0.1, "AU24": 0.3}
 # AU → the points whose mean height is added, and those whose mean height is subtracted, as the starts of their names.
 _DISTANCES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "AU01": (("brow",), ()),
@@ -206,6 +209,12 @@ def add_distances(encoder: GeometryEncoder, poses: ShapePoses) -> None:
         at_rest = expert.features(torch.from_numpy(poses.at_rest[..., :2]).float()) @ expert.distances.T
     expert.distances_at_rest.copy_(at_rest.mean(dim=0))
     for au, share in _WITH_DISTANCES.items():
+        encoder.share[facs.AUS.index(au)] = share
+
+
+def set_shares(encoder: GeometryEncoder) -> None:
+    """Set the share of the points for AUs whose share was chosen on real faces; figures are in the card."""
+    for au, share in _OF_REAL_FACES.items():
         encoder.share[facs.AUS.index(au)] = share
 
 

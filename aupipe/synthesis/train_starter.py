@@ -42,6 +42,7 @@ from aupipe.synthesis.train_geometry import (
     errors,
     find_points,
     read_pooled_features_alone,
+    set_shares,
     train_expert,
     train_network,
     train_points,
@@ -86,6 +87,7 @@ def _with_points(kind: str, models: Sequence[tuple[System, Card]], material: _Ma
     poses = draw_poses(material.rigs, people=_POSES, each=_POSES_EACH, seed=seed)
     train_expert(expert, poses, found - others.points, seen, epochs=_EPOCHS, seed=seed)
     add_distances(system.encoder, poses)
+    set_shares(system.encoder)
     return system, card
 
 

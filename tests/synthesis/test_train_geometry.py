@@ -147,6 +147,10 @@ def test_distances_rise_with_their_aus_and_are_0_at_rest(starter: str) -> None:
     assert encoder.share[[facs.AUS.index(au) for au in ("AU01", "AU02", "AU04")]].tolist() == [0, 0, 0]
     assert encoder.share[facs.AUS.index("AU12")].item() == pytest.approx(0.4)
     assert encoder.share[facs.AUS.index("AU25")].item() == pytest.approx(0.8)
+    before = encoder.share.clone()
+    training.set_shares(encoder)
+    changed = {au for au, is_changed in zip(facs.AUS, (encoder.share != before).tolist(), strict=True) if is_changed}
+    assert changed == {"AU04", "AU06", "AU24"}
 
 
 @pytest.mark.slow
