@@ -24,7 +24,7 @@ from aupipe.manifests import decode_text, parse_number, split_lines
 
 _AU_VALUES = (-1, 0, 1)
 _INDEX_NAMES = frozenset({"", "frame", "image", "index", "id", "frame_id", "image_id", "image_location", "unnamed: 0"})
-_FRAME_NUMBER = re.compile(r"(?:.*/)?(\d+)(?:\.\w+)?", re.ASCII)  # 7, 7.0, 00007.jpg or video/00007.jpg
+_FRAME_NUMBER = re.compile(r"(?:.*/)?0*(\d{1,7})(?:\.\w+)?", re.ASCII)  # 7, 7.0, 00007.jpg or video/00007.jpg
 _DELIMITERS = (",", ";", "\t", None)  # None: any white space, as in str.split
 _CLASSES = {name.lower(): index for index, name in enumerate(facs.EXPRESSIONS)}
 
@@ -46,7 +46,7 @@ class Labels:
     @property
     def known(self) -> npt.NDArray[np.bool_]:
         """(N,) whether the line has a label."""
-        return self.values.reshape(len(self.values), -1)[:, 0] != facs.UNKNOWN
+        return (self.values if self.values.ndim == 1 else self.values[:, 0]) != facs.UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _plain_numbers(
         return None
     try:
         values = np.array(",".join(file.lines).split(","), np.int64).reshape(len(file.lines), file.width)[:, places]
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return values if np.isin(values, list(allowed)).all() else None
 

@@ -20,7 +20,7 @@ from aupipe.storage import Storage
 TASKS = ("au", "expr")
 _SPLIT_FOLDERS = {"train_set": "train", "training_set": "train", "validation_set": "validation"}
 _VIDEO_SUFFIXES = (".mp4", ".avi")
-_CROP = re.compile(r"(\d+)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
+_CROP = re.compile(r"0*(\d{1,7})\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 _MAX_DEPTH = 4
 _AU_LIST = re.compile(r"(?<![a-z])au(?![a-z])|action_unit", re.IGNORECASE)
 _PERSON = re.compile(r"(?P<video>.+)_(?P<person>left|right)")

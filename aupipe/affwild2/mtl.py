@@ -25,7 +25,7 @@ FILES = {
     "training_set_annotations.txt": "train",
     "validation_set_annotations.txt": "validation",
 }
-_IMAGE = re.compile(r"(?P<track>[^/]+)/(?P<frame>\d+)\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
+_IMAGE = re.compile(r"(?P<track>[^/]+)/0*(?P<frame>\d{1,7})\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass

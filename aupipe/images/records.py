@@ -41,7 +41,10 @@ def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
     Raises:
         DatasetError: the index or the file is damaged.
     """
-    pairs = np.array(storage.read(IDX).split(), dtype=np.int64)
+    try:
+        pairs = np.array(storage.read(IDX).split(), dtype=np.int64)
+    except (ValueError, OverflowError):  # text, or a number beyond int64
+        pairs = np.empty(0, np.int64)
     if not len(pairs) or len(pairs) % 2:
         raise DatasetError(f"{storage.path(IDX)}: not an index of lines `number offset`; download it again")
     numbers, offsets = pairs[0::2], pairs[1::2]

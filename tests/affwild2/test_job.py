@@ -199,3 +199,15 @@ def test_a_split_of_invalid_lines_is_reported_first(tree, tmp_path):
     tree.annotate("au", "validation", "video9", ["yes", ",".join(["0"] * 12)])
     _, card, _ = make(tree, tmp_path / "store")
     assert card.annotations["au.bad_line"] == 4 + 2  # 1 of video9, 3 of v2; 2 of the tree
+
+
+@pytest.mark.parametrize("source", ["crops", "videos"])
+def test_an_annotation_file_with_only_a_header_adds_no_label(tree, tmp_path, source):
+    tree.annotate("au", "train", "10-30-1280x720", [])
+    made = jobs.prepare(str(tree.root), str(tmp_path / "store"), source, load(jobs.PreprocessConfig, {}, []))
+    for task in made.files():
+        Storage(tmp_path / "store").write(task.name, task.make())
+    if source == "crops":  # the tree's videos have no faces
+        made.complete()
+        rows = rows_of(FaceStore.open(str(tmp_path / "store")), "train")
+        assert {max(row["au"]) for row in rows if row["video_id"] == "10-30-1280x720"} == {-1}

@@ -147,6 +147,21 @@ def test_a_file_that_is_not_an_annotation_file_is_an_error(task, text, message):
             function(task, text.encode(), "f")
 
 
+@pytest.mark.parametrize(("task", "header"), [("au", HEADER), ("expr", "Neutral,Anger,Disgust")])
+def test_a_file_with_only_a_header_has_no_label(task, header):
+    labels = parse(task, f"{header}\n".encode(), "f")
+    assert (len(labels.values), labels.known.tolist(), labels.bad.tolist()) == (0, [], [])
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 400, "9" * 5000])
+def test_a_number_of_any_size_loses_only_its_own_frame(number):
+    lines = ["1," * 11 + "1", number + ",1" * 11, "0," * 11 + "0"]
+    assert parse("au", "\n".join([HEADER, *lines]).encode(), "f").bad.tolist() == [False, True, False]
+    assert parse("expr", f"Neutral,Anger\n1\n{number}\n0".encode(), "f").bad.tolist() == [False, True, False]
+    numbered = "\n".join(f"{name},{lines[0]}" for name in ("0", number, "2"))
+    assert parse("au", f"frame,{HEADER}\n{numbered}".encode(), "f").bad.tolist() == [False, True, False]
+
+
 def test_the_fast_and_the_careful_way_agree():
     random = np.random.default_rng(0)
     body = [",".join(map(str, row)) for row in random.integers(-1, 2, (50, 12))]

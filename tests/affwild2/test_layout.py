@@ -127,5 +127,5 @@ def test_suffixes_and_folders_may_be_in_any_case_and_system_files_are_ignored(tr
 def test_crops_are_named_by_their_frame():
     names = ("00007.jpg", "7.JPG", "00007.png", "00007.PNG", "00007.Jpeg")
     assert {frame_of_crop(name) for name in names} == {7}
-    others = ("._00007.jpg", "thumb.jpg", "00007", "00007.txt", "٧.jpg", "00007.jpg.tmp")
+    others = ("._00007.jpg", "thumb.jpg", "00007", "00007.txt", "٧.jpg", "00007.jpg.tmp", f"{10**19}.jpg")
     assert {frame_of_crop(name) for name in others} == {None}

@@ -92,6 +92,10 @@ def test_other_files_and_two_kinds_of_annotations_are_refused(root):
     with pytest.raises(DatasetError, match=r"image '00001.jpg' \(TRACK/NNNNN.jpg\)"):
         read_layout(str(root))
     mtl._read.cache_clear()
+    file.write_text(f"{text}c/{10**19}.jpg,0,0,0,{on()}\n")
+    with pytest.raises(DatasetError, match=r"image 'c/1.* \(TRACK/NNNNN.jpg\)"):
+        read_layout(str(root))
+    mtl._read.cache_clear()
     file.write_text(text)
     (root / "AU_Detection_Challenge/Train_Set").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"multi-task challenge .*data\.edition=mtl"):

@@ -78,3 +78,7 @@ def test_an_invalid_index_is_named(folder):
     (folder / "train.idx").write_text("0\t0\n2\t40\n")
     with pytest.raises(DatasetError, match="not numbered 0 … 1"):
         image_offsets(Storage(folder))
+    for text in ("", "0\tzero\n", f"0\t{10**20}\n"):
+        (folder / "train.idx").write_text(text)
+        with pytest.raises(DatasetError, match="not an index of lines"):
+            image_offsets(Storage(folder))
