@@ -23,7 +23,7 @@ from aupipe import facs
 from aupipe.affwild2.job import is_official
 from aupipe.data import splits
 from aupipe.data.sampler import Task
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.evaluation import calibration, decision, report
 from aupipe.evaluation.plot import learning_curves
 from aupipe.facestore.read import FaceStore
@@ -116,6 +116,11 @@ def plan(job: TrainJob) -> TrainPlan:
             if stage.init == "random":
                 pretrained.check_frozen(learner, set(), setting=setting)
         check_workers(job, name)
+        if name == job.recipe.needed()[-1] and "au" in data and data["au"].eval is None:
+            raise DatasetError(
+                f"{data['au'].index.storage.root} has no validation split to score AUs on; "
+                "fix: give --split fold:0, or remake the store from a manifest with a column split"
+            )
         steps = {task: task_loader.steps_of(each.train, task, stage) for task, each in data.items()}
         seen |= init_videos(job, name) if not stage.init.startswith(FROM_STAGE) else set()
         seen |= {(each.index.storage.root, video) for each in data.values() for video in each.train.videos}

@@ -74,6 +74,20 @@ def test_a_folder_that_is_no_store_exits_2(tmp_path: Path, capsys: pytest.Captur
     assert "preprocess.py" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--folds", "--dry-run"]])
+def test_a_store_without_a_validation_split_is_refused_before_training(
+    more: list[str], make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = make_store(train=8, validation=0, frames=10)
+    arguments = [*QUICK, "--data", store, "--out", str(tmp_path / "run"), "--set", "stages.train.batch=8"]
+    assert main([*arguments, *more]) == 2
+    error = capsys.readouterr().err
+    assert "no validation split to score AUs on; fix: give --split fold:0" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--split", "fold:0", "--dry-run"]) == 0
+
+
 @pytest.mark.parametrize("workers", ["0", "3-1", "0-2", "2-", "two", "-1", "1-2-3"])
 def test_workers_are_a_number_or_a_range(workers: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
