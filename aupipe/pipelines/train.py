@@ -42,6 +42,7 @@ from aupipe.pipelines.train_stage import (
     history,
     inference_resources,
     init_videos,
+    people_splits,
     run_stage,
 )
 from aupipe.run_lease import run_lease
@@ -104,6 +105,8 @@ def plan(job: TrainJob) -> TrainPlan:
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
         data = task_data.task_data(job.recipe, name, index, job.split)
+        for split in people_splits(job, name):
+            task_data.task_data(job.recipe, name, index, split)
         with torch.device("meta"):
             learner, _ = build_learner(job.recipe, name, data, None)
         tensors[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
@@ -270,15 +273,18 @@ def _best_epoch(figures: History, stage: str) -> dict[str, Any]:
 
 
 def _folds(job: TrainJob, figures: History) -> dict[str, Any]:
-    """Return stage → accuracy on the held-out people after the last epoch of every fold. Nothing is selected by it."""
+    """Return stage → scores on the held-out people after the last epoch of every fold. Nothing is selected by them.
+
+    A stage with expressions is compared by their accuracy, one of AUs alone by their macro F1.
+    """
     result: dict[str, Any] = {}
     for name in job.recipe.needed():
         last = {line["stage"]: line for line in figures if line["stage"].startswith(f"{name}-people-")}
         if last:
-            accuracies = [line["expr_accuracy"] for line in last.values()]
-            result[name] = {
-                "accuracies": accuracies,
-                "mean": sum(accuracies) / len(accuracies),
-                "majority": [line["expr_majority"] for line in last.values()],
-            }
+            columns = {"macro_f1": "macro_f1", "floor": "floor"}
+            if job.recipe.stages[name].tasks.expr is not None:
+                columns = {"accuracies": "expr_accuracy", "majority": "expr_majority"}
+            found = {key: [line[column] for line in last.values()] for key, column in columns.items()}
+            scores, _ = found.values()
+            result[name] = {**found, "mean": sum(scores) / len(scores)}
     return result

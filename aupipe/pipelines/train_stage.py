@@ -89,15 +89,18 @@ def run_stage(job: TrainJob, stage: str, earlier: History) -> History:
 
 def cross_validate(job: TrainJob, stage: str, earlier: History) -> History:
     """Train a stage once per fold of people, score it on the held-out people, and return the figures as `run_stage`."""
-    count = job.recipe.stages[stage].cross_validate
-    if count is None or job.split != splits.OFFICIAL:
-        return earlier
-    for fold in range(count):
+    for fold, split in enumerate(people_splits(job, stage)):
         name = f"{stage}-people-{fold}"
         if (done := history(job, name)) is None:
-            done = _run(replace(job, split=splits.people(fold, count)), stage, name, earlier)
+            done = _run(replace(job, split=split), stage, name, earlier)
         earlier = done
     return earlier
+
+
+def people_splits(job: TrainJob, stage: str) -> list[str]:
+    """Return the splits of a stage's cross-validation; none in a run on another split."""
+    count = job.recipe.stages[stage].cross_validate or 0
+    return [splits.people(fold, count) for fold in range(count)] if job.split == splits.OFFICIAL else []
 
 
 def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:

@@ -103,6 +103,12 @@ class Stage(Section):
         return self
 
     @model_validator(mode="after")
+    def _folds_can_be_scored(self) -> Stage:
+        if self.cross_validate and not (self.tasks.au or self.tasks.expr):
+            raise ValueError("cross_validate scores AUs or expressions; the task identity has no score")
+        return self
+
+    @model_validator(mode="after")
     def _copies_can_be_stored(self) -> Stage:
         if self.encode_once and self.encode_once.copies:
             if self.augment.mixup_alpha:

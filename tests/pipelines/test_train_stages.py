@@ -12,6 +12,7 @@ import torch
 from aupipe.commands import evaluate, train
 from aupipe.errors import ConfigError
 from aupipe.models import checkpoint
+from aupipe.pipelines import train as training
 from aupipe.pipelines import train_folds
 from aupipe.pipelines.train_stage import TrainJob
 from aupipe.training import recipe
@@ -60,6 +61,39 @@ def test_people_left_out_then_expressions_then_aus(
     alone = ["--checkpoint", str(run / "stages/expressions/best"), "--data", store, "--out", str(tmp_path / "scores")]
     assert evaluate.main(alone) == 2
     assert "predicts expr, no AUs" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("name", "stage", "keys"),
+    [
+        ("multilabel_transformer", "train", ("macro_f1", "floor")),
+        ("expression_transfer", "expressions", ("accuracies", "majority")),
+    ],
+)
+def test_folds_of_people_are_scored_by_the_tasks_of_their_stage(
+    tmp_path: Path, name: str, stage: str, keys: tuple[str, str]
+) -> None:
+    plan = recipe.read(name, quick=True, overrides=[f"stages.{stage}.cross_validate=2"])
+    score, base = ("expr_accuracy", "expr_majority") if stage == "expressions" else keys
+    figures = [
+        {"stage": f"{stage}-people-{fold}", "epoch": epoch, score: fold + epoch, base: 0.5}
+        for fold in (0, 1) for epoch in (0, 1)
+    ]  # fmt: skip
+    found = training._folds(TrainJob(recipe=plan, store="store", out=str(tmp_path)), figures)
+    assert found == {stage: {keys[0]: [1, 2], "mean": 1.5, keys[1]: [0.5, 0.5]}}
+
+
+@pytest.mark.unit
+def test_folds_without_labeled_people_are_refused_before_training(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(train=4, validation=2, frames=16)
+    arguments = ["--recipe", "multilabel_transformer", "--quick", "--data", store, "--out", str(tmp_path / "run")]
+    arguments += ["--dry-run", *settings("stages.train.batch=4")]
+    assert train.main([*arguments, *settings("stages.train.cross_validate=6")]) == 0
+    assert train.main([*arguments, *settings("stages.train.cross_validate=7")]) == 2
+    assert "has no rows with a label for au" in capsys.readouterr().err
 
 
 @pytest.mark.unit

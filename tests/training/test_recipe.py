@@ -62,6 +62,15 @@ def test_intensities_are_refused_where_they_would_be_ignored(name: str, settings
         recipe.read(name, quick=False, overrides=settings)
 
 
+def test_folds_of_people_need_a_task_with_a_score() -> None:
+    with pytest.raises(ConfigError, match="cross_validate scores AUs or expressions"):
+        recipe.read(
+            "region_relation", quick=True,
+            overrides=["stages.expressions.tasks.expr=null", "stages.expressions.cross_validate=2",
+                       "stages.expressions.tasks.identity.loss.kind=cosface"],
+        )  # fmt: skip
+
+
 def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nope.*multilabel_transformer"):
         recipe.read("nope", quick=False)
