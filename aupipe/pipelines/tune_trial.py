@@ -67,8 +67,8 @@ def settings_of(job: TuneJob, config: Mapping[str, Any]) -> Settings:
 def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -> None:
     """Run one trial in a driver of Ray Tune.
 
-    A trial whose training fails, for example by a high learning rate, ends as `failed`. Ray Tune retries after any
-    other error, and without limit after the loss of a node.
+    A trial whose settings do not fit together, or whose training fails, for example by a high learning rate, ends as
+    `failed`. Ray Tune retries after any other error, and without limit after the loss of a node.
     """
     out, settings = Storage(job.out), settings_of(job, config)
     trial = trials.begin(out, settings)
@@ -77,11 +77,12 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     # A resumed trial first reports its earlier epochs, because Ray Tune keeps them only as long as its driver.
     for line in trials.epochs(out, trial):
         tune.report(line)
-    run = replace(trial_job(job, settings, starts), callbacks=(_Epochs(),))
     ray_internals.configure_train()
     try:
+        run = trial_job(job, settings, starts)
+        train.plan(run)
         run_dir.begin(Storage(run.out), run_dir.identity(run.recipe, FaceStore.open(run.store), run.split))
-        train.run_stages(run)
+        train.run_stages(replace(run, callbacks=(_Epochs(),)))
     except AupipeError as error:
         trials.end(out, settings, "failed", str(error))
     except Exception as error:

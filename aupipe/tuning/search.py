@@ -41,7 +41,12 @@ def search_space(recipe: Recipe) -> dict[str, Dimension]:
         )
     for key, dimension in found.items():
         for value in dimension.ends:
-            recipe.changed({key: value})
+            changed = recipe.changed({key: value})
+            if dimension.choice is None and isinstance(changed.value_of(key), int):
+                raise ConfigError(
+                    f"search: {key} has {dimension.kind}, which draws fractions (a whole number); "
+                    f"fix: {key.split('.', 2)[2]}: {{choice: [{', '.join(f'{end:g}' for end in dimension.ends)}]}}"
+                )
     return found
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from aupipe.pipelines import tune_search
-from aupipe.pipelines.tune_trial import TuneJob, settings_of
+from aupipe.pipelines.tune_trial import TuneJob, run_trial, settings_of
+from aupipe.storage import Storage
 from aupipe.training import recipe
 from aupipe.tuning import search
-from aupipe.tuning.trials import Trial
+from aupipe.tuning.trials import Trial, read
 
 pytestmark = pytest.mark.unit
 
@@ -36,6 +39,29 @@ def test_a_new_trial_is_compared_with_completed_ones() -> None:
     assert decision(asha, "good", 2, 0.6) == TrialScheduler.CONTINUE
     assert decision(asha, "last", 9, 0.6) == TrialScheduler.CONTINUE  # the last epoch is never stopped
     assert decision(tune_search.scheduler(10, []), "first", 2, 0.0) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"stages.train.model.width": 60}, "width 60 is no multiple of heads 8"),
+        ({"stages.train.batch": 1.37}, "stages.train.batch"),
+        ({"stages.train.batch": 1000}, "fewer than one batch of 1000"),
+    ],
+)
+def test_a_trial_with_invalid_settings_fails_at_once(
+    settings: dict[str, object], reason: str, make_store: Callable[..., str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("aupipe.pipelines.train.run_stages", lambda run: pytest.fail("trained"))
+    space = {"train": {key.removeprefix("stages.train."): {"choice": [8]} for key in settings}}
+    plan = recipe.read("multilabel_transformer", quick=True, overrides=["model.heads=8", "model.width=64"])
+    store = make_store(train=8, validation=3, frames=16)
+    job = TuneJob(recipe=plan.changed({"search": space}), store=store, out=str(tmp_path))
+    run_trial({"settings": settings}, job, {})
+    (trial,) = read(Storage(tmp_path))
+    assert (trial.status, trial.failures) == ("failed", 0)
+    assert reason in trial.reason
 
 
 def test_optuna_uses_completed_trials_and_proposes_valid_settings() -> None:

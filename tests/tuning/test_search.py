@@ -70,6 +70,9 @@ def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
         (["search.train={batch: {choice: [8, 0]}}"], "stages.train.batch"),
         (["search.train={optimizer.groups.1.weight_decay: {choice: [0]}}"], "optimizer.groups.1.weight_decay"),
         (["search.train={model.width: {choice: [30]}}"], "heads"),
+        (["search.train={model.width: {uniform: [16, 64]}}"], r"fractions .*fix: model.width: {choice: \[16, 64\]}"),
+        (["search.train={epochs: {log_uniform: [1, 8]}}"], "draws fractions"),
+        (["search.train={augment.flip: {uniform: [0, 1]}}"], "draws fractions"),
     ],
 )
 def test_invalid_searches_are_named(overrides: list[str], message: str) -> None:
