@@ -72,7 +72,7 @@ def check(job: SubmitJob) -> SubmitPlan:
     if job.annotation is None:
         decision.check(len(job.checkpoints), job.config.ensemble)
         for path in job.checkpoints:
-            checkpoint.load_card(path)
+            checkpoint.load(path)  # damaged weights would fail on every worker
     known = _packed_frames(str(job.store)) if job.annotation is None else frame_counts(job.annotation)
     if job.sample is None:
         return SubmitPlan(job, None, known)

@@ -17,15 +17,16 @@ STARTER = "starter"  # the starter model of a single network
 
 
 def check(init: str, *, setting: str, system: System) -> None:
-    """Check that the weights of `init` exist, before anything is started.
+    """Check that the weights of `init` exist, and that a checkpoint is intact, before anything is started.
 
     Raises:
         ConfigError: they do not; the message names the setting and the expected file.
+        CheckpointError: the checkpoint is damaged.
     """
     if init == "random":
         return
     if init != "timm" and not init.endswith(SUFFIXES):
-        checkpoint.load_card(checkpoint_folder(init))
+        checkpoint.load(checkpoint_folder(init))
         return
     backbone = _backbone(system, f"{setting}: {init}")
     if init == "timm":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
@@ -222,6 +223,8 @@ def test_wrong_inputs_exit_2(tmp_path, make_store, make_checkpoint, capsys):
     sample(tmp_path / "sample.txt", {"a": 2})
     folder = annotated(tmp_path / "twice", {"x/a.mp4": [{"frame": 0}], "y/a.avi": [{"frame": 0}]})
     out, store, model = ["--out", str(tmp_path / "out")], make_store(train=1, validation=1, frames=8), make_checkpoint()
+    damaged = str(shutil.copytree(model, tmp_path / "damaged"))
+    (tmp_path / "damaged/model.safetensors").write_bytes(b"")
     for arguments, message in (
         (["--checkpoint", model, "--data", store, "--dry-run"], "has no test split"),
         (["--checkpoint", model], "--data"),
@@ -229,6 +232,7 @@ def test_wrong_inputs_exit_2(tmp_path, make_store, make_checkpoint, capsys):
         (["--annotation", str(tmp_path / "none")], "contains no annotation"),
         (["--annotation", folder], "have the same name"),
         (["--checkpoint", model, model, "--data", store, "--set", "ensemble=vote", "--dry-run"], "odd"),
+        (["--checkpoint", damaged, "--data", store, "--dry-run"], "copy the checkpoint again"),
     ):
         assert main([*arguments, *out]) == 2, arguments
         assert message in capsys.readouterr().err

@@ -82,6 +82,25 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
             main([*arguments, "--data", store, *out])
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize("damaged", ["model.safetensors", "model.json"])
+def test_a_damaged_checkpoint_exits_2_before_ray_starts(
+    damaged: str, more: list[str], trained: str, make_store: Callable[..., str], tmp_path: Path,
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("aupipe.pipelines.evaluate.session", lambda: pytest.fail("Ray was started"))
+    file = tmp_path / "best" / damaged
+    if damaged == "model.json":
+        file.write_text(file.read_text().replace('"width": 16', '"width": 32'))  # the weights no longer fit
+    else:
+        file.write_bytes(file.read_bytes()[:1000])
+    store = make_store(train=1, validation=2, frames=10)
+    assert main(["--checkpoint", trained, "--data", store, "--out", str(tmp_path / "out"), *more]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "best/model.safetensors" in error
+
+
 def test_videos_that_a_model_was_trained_on_are_not_scored(
     trained: str, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

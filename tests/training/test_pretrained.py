@@ -91,6 +91,10 @@ def test_a_run_initializes_the_whole_system(tmp_path: Path) -> None:
         assert same(system, trained)
     with pytest.raises(CheckpointError, match="does not fit"):
         pretrained.load_pretrained(build(MODEL.model_copy(update={"width": 32}), INPUT), str(tmp_path), setting="s")
+    weights = tmp_path / "best/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="copy the checkpoint again"):
+        pretrained.check(str(tmp_path), setting="s", system=build(MODEL, INPUT))
 
 
 def expressions(**settings: object) -> ExpressionTransferConfig:
