@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from aupipe import facs
@@ -26,6 +27,7 @@ from aupipe.parquet import read_parquet
 from aupipe.storage import Storage
 
 ALL = "all"
+_IMAGE_STEP_S = 60.0  # between separate images; more than `gaps.MAX_GAP_S`
 _SHARDS_AT_A_TIME = 16  # more than CPUs, because reading labels waits for the object store
 
 
@@ -176,9 +178,18 @@ class FaceStore:
         return read_group(storage_of(row_group.store), row_group.file, row_group.group, columns)
 
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
-        """Return all rows of a split without images. Row i of the table is row i of the split."""
+        """Return all rows of a split without images. Row i of the table is row i of the split.
+
+        Separate images get times so far apart that neither smoothing nor a window of a temporal model joins them.
+        """
+        separate = {index.storage.root for index in (self, *self.added) if index.card.separate_images}
+
+        def read(shard: tuple[Storage, Shard]) -> pa.Table:
+            table = read_columns(shard[0], shard[1].name, columns)
+            return _with_image_times(table) if shard[0].root in separate else table
+
         with ThreadPoolExecutor(_SHARDS_AT_A_TIME) as pool:
-            tables = list(pool.map(lambda each: read_columns(each[0], each[1].name, columns), self.shards(split)))
+            tables = list(pool.map(read, self.shards(split)))
         if not tables:
             return SCHEMA.empty_table().select(list(columns))
         return pa.concat_tables(tables).combine_chunks()
@@ -210,6 +221,13 @@ class FaceStore:
         own = [(self.storage, shard) for shard in self.card.shards if shard.split in pool]
         extra = [each for store in self.added if split in ("train", ALL) for each in store.shards("train")]
         return own + extra
+
+
+def _with_image_times(table: pa.Table) -> pa.Table:
+    if not {"frame", "time_s"} <= set(table.column_names):
+        return table
+    place = table.schema.get_field_index("time_s")
+    return table.set_column(place, table.schema.field(place), pc.multiply(table["frame"], pa.scalar(_IMAGE_STEP_S)))
 
 
 def sample_images(storage: Storage, names: Sequence[str], count: int) -> Iterator[bytes]:

@@ -96,6 +96,11 @@ class StoreHeader(Section):
     expressions: tuple[str, ...] = facs.EXPRESSIONS  # names of the classes in label order
     settings: dict[str, str | int | float | bool | None]  # settings of its creation: detector, smoothing …
 
+    @property
+    def separate_images(self) -> bool:
+        """True if rows are photographs of their own, so that consecutive frame numbers are not close in time."""
+        return self.source.startswith("images:") and self.source != "images:bp4d"  # BP4D has the frames of videos
+
 
 class StoreCard(StoreHeader):
     """The content of store.json."""

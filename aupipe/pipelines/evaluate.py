@@ -199,7 +199,11 @@ def _origin(job: EvaluateJob, plan: EvaluatePlan) -> dict[str, Any]:
         "split": job.split,
         "thresholds_from": "; ".join(origins) or job.predictions,
         "models": [
-            {"checkpoint": path, "sha256": card.sha256, "smoothing_radius": card.smoothing.radius}
+            {
+                "checkpoint": path,
+                "sha256": card.sha256,
+                "smoothing_radius": 0 if plan.index.card.separate_images else card.smoothing.radius,
+            }
             for path, card in zip(job.checkpoints, plan.cards, strict=True)
         ],
         "ensemble": job.config.ensemble if len(plan.cards) > 1 else None,

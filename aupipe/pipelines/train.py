@@ -242,7 +242,8 @@ def _calibrated(
     parts = (held_out, scored) if held_out.videos else (scored,)
     found = predict([path], index, parts, job.recipe.inference, inference_resources(job), embeddings(job), "train")
     if held_out.videos:
-        fitted = calibration.calibrate(found[held_out][0], job.recipe.smoothing_radii)
+        radii = (0,) if index.card.separate_images else job.recipe.smoothing_radii
+        fitted = calibration.calibrate(found[held_out][0], radii)
         card = card.model_copy(
             update={
                 "thresholds": dict(zip(facs.AUS, fitted.thresholds.tolist(), strict=True)),

@@ -6,10 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from aupipe.data import samples
+from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError, ManifestError
+from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore import jpeg
 from aupipe.facestore.read import FaceStore
 from aupipe.images import job as jobs
+from aupipe.models.sliding_window import plan_windows
 from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
@@ -102,3 +106,21 @@ def test_unreadable_input_is_reported(tmp_path):
         jobs.prepare(str(tmp_path / "none.csv"), str(tmp_path), jobs.ImagesConfig())
     with pytest.raises(DatasetError, match="no such folder"):
         jobs.prepare(str(tmp_path / "none"), str(tmp_path), jobs.ImagesConfig())
+
+
+@pytest.mark.parametrize("source", ["images:manifest", "images:bp4d"])
+def test_images_of_a_person_are_smoothed_and_windowed_only_if_they_are_frames_of_a_video(tmp_path, source):
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg.encode(CROP + number))
+    (tmp_path / "m.csv").write_text("path,subject,AU12\n" + "".join(f"{n}.jpg,anna,{n % 2}\n" for n in range(6)))
+    make(tmp_path / "m.csv", tmp_path / "store")
+    card = tmp_path / "store/store.json"
+    card.write_text(card.read_text().replace("images:manifest", source))
+    index = FaceStore.open(str(tmp_path / "store"))
+    rows = samples.rows_of(index, SplitPart("train"))
+    raw = Predictions.of(rows, (rows["frame"].to_numpy() % 2)[:, None].repeat(12, axis=1))
+    separate = source == "images:manifest"
+    assert (raw.smoothed(2).probabilities == raw.probabilities).all() == separate
+    assert len(plan_windows(samples.tracks("train", rows).time_s, 3, 0.0)) == (6 if separate else 2)
+    added = index.with_extra_stores([index]).labels("train")
+    assert added["time_s"].to_pylist() == [None if not separate else 60.0 * n for n in range(1, 7)] * 2
