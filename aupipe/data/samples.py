@@ -108,9 +108,8 @@ class Samples:
 
     @property
     def positive_rates(self) -> Floats:
-        """(12,) share of positives among the known AU labels; an AU without a positive counts as having one."""
-        positives = np.maximum((self.targets == 1).sum(axis=0), 1)
-        return positives / np.maximum((self.targets != facs.UNKNOWN).sum(axis=0), 1)
+        """(12,) share of positives among the known AU labels; 0 for an AU without a label."""
+        return (self.targets == 1).sum(axis=0) / np.maximum((self.targets != facs.UNKNOWN).sum(axis=0), 1)
 
     @property
     def classes(self) -> int:

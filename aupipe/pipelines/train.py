@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from aupipe import facs
@@ -105,6 +106,9 @@ def plan(job: TrainJob) -> TrainPlan:
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
         data = task_data.task_data(job.recipe, name, index, job.split)
+        if "au" in data and (absent := data["au"].train.positive_rates == 0).any():
+            aus = ", ".join(np.array(facs.AUS)[absent])
+            logger.warning("stage %s: no training row is positive for %s, so the model cannot find them", name, aus)
         for split in people_splits(job, name):
             task_data.task_data(job.recipe, name, index, split)
         with torch.device("meta"):

@@ -88,6 +88,18 @@ def test_a_store_without_a_validation_split_is_refused_before_training(
     assert main([*arguments, "--split", "fold:0", "--dry-run"]) == 0
 
 
+def test_an_au_without_positives_is_named_once(
+    make_store: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = [*QUICK, "--out", str(tmp_path / "run"), "--set", "stages.train.batch=8", "--dry-run"]
+    assert main([*arguments, "--data", make_store(train=4, validation=2, frames=16, lacks=("AU15", "AU24"))]) == 0
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no training row is positive for AU15, AU24" in warning
+    caplog.clear()
+    assert main([*arguments, "--data", make_store(train=8, validation=2, frames=48)]) == 0
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("workers", ["0", "3-1", "0-2", "2-", "two", "-1", "1-2-3"])
 def test_workers_are_a_number_or_a_range(workers: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):

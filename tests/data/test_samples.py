@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,5 @@ def test_positive_rates_ignore_unknown_labels(index: FaceStore) -> None:
     rows = samples.train_samples(index, DataConfig(held_out=0), "au")
     known = rows.targets[:, 0] != facs.UNKNOWN
     assert rows.positive_rates[0] == (rows.targets[known, 0] == 1).mean()
+    never = replace(rows, targets=np.where(np.arange(12) == 5, -1, 0 * rows.targets))
+    assert never.positive_rates.tolist() == [0] * 12

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.training.losses.masked import at_least_float32, masked_mean
 
 TINY = 1e-12  # (1 − p_t)^γ is constant below it, because for γ < 1 its slope at 0 is infinite
@@ -46,9 +46,16 @@ class BceDice(nn.Module):
 
 
 def frequency_weights(positive_rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return w_t = T · (1/f_t) / Σ_u (1/f_u) for rates f_t above 0; their mean is 1."""
-    inverse: npt.NDArray[np.float64] = 1 / positive_rates
-    return inverse / inverse.mean()
+    """Return w_t = T · (1/f_t) / Σ_u (1/f_u) for the T rates f_t above 0; their mean is 1. A rate of 0 has weight 0.
+
+    Raises:
+        DatasetError: no rate is above 0.
+    """
+    found = positive_rates > 0
+    if not found.any():
+        raise DatasetError("no training row is positive for any AU; fix: train on rows with positive AUs")
+    inverse = np.divide(1, positive_rates, out=np.zeros_like(positive_rates), where=found)
+    return inverse / inverse[found].mean()
 
 
 def dice_entries(p: Tensor, y: Tensor, epsilon: float = 1.0) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.training import losses
 from aupipe.training.losses.au import BceCircle, Focal, dice_entries, frequency_weights
 
@@ -75,6 +75,17 @@ def test_weights_follow_the_rates_of_affwild2() -> None:
     assert weights.mean() == pytest.approx(1)
     expected = [0.606, 1.422, 0.448, 0.272, 0.180, 0.208, 0.296, 2.642, 2.311, 2.551, 0.114, 0.948]
     assert weights.tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_an_au_without_positives_takes_no_weight_from_the_others() -> None:
+    rates = RATES.copy()
+    rates[7] = 0
+    weights = frequency_weights(rates)
+    assert weights[7] == 0
+    assert np.delete(weights, 7) == pytest.approx(frequency_weights(np.delete(RATES, 7)))
+    assert (frequency_weights(RATES) == (1 / RATES) / (1 / RATES).mean()).all()
+    with pytest.raises(DatasetError, match="positive for any AU"):
+        frequency_weights(np.zeros(12))
 
 
 def test_equal_rates_give_plain_summed_bce() -> None:
