@@ -122,7 +122,7 @@ def plan(job: TrainJob) -> TrainPlan:
             pretrained.check(stage.init, setting=setting, system=learner.system)
             if stage.init == "random":
                 pretrained.check_frozen(learner, set(), setting=setting)
-        check_workers(job, name)
+        check_workers(job, name, learner)
         if name == job.recipe.needed()[-1] and "au" in data and data["au"].eval is None:
             raise DatasetError(
                 f"{data['au'].index.storage.root} has no validation split to score AUs on; "

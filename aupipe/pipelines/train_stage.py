@@ -16,6 +16,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+import torch
 
 from aupipe.config import Resources
 from aupipe.data import splits
@@ -33,7 +34,7 @@ from aupipe.pipelines.session import device_of, gpus_per_worker, label_selector_
 from aupipe.pipelines.train_worker import log_epochs, train_loop_per_worker
 from aupipe.storage import Storage
 from aupipe.training import state, task_data
-from aupipe.training.learner import build_learner
+from aupipe.training.learner import Learner, build_learner, least_clips
 from aupipe.training.pretrained import SUFFIXES, checkpoint_folder
 from aupipe.training.recipe import FROM_STAGE, Recipe
 
@@ -281,8 +282,11 @@ def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
     return {(Storage(initial.data).root, video) for video in initial.videos}
 
 
-def check_workers(job: TrainJob, stage: str) -> None:
+def check_workers(job: TrainJob, stage: str, learner: Learner) -> None:
     """Check that the workers can share the batch of a stage.
+
+    Args:
+        learner: that of the stage; its weights may be lost.
 
     Raises:
         ConfigError: there are too many workers for the batch; the message names the settings.
@@ -296,14 +300,27 @@ def check_workers(job: TrainJob, stage: str) -> None:
             f"stages.{stage}.accumulate={settings.accumulate} is more than the {settings.batch // most} clips of "
             "each worker in a batch"
         )
+    parts = most * settings.accumulate
+    if settings.batch < 2 * parts and (least := least_clips(learner, job.recipe, stage)) > 1:
+        raise ConfigError(
+            f"stages.{stage}.batch={settings.batch} leaves one clip to a worker and accumulation step, and batch norm "
+            f"needs two; fix: --set stages.{stage}.batch={least * parts} (at least {least} per worker and accumulation "
+            "step)"
+        )
 
 
 def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
     if job.workers is not None:
         return job.workers
     settings = job.recipe.stages[stage]
-    room = slots(job.recipe.resources)
-    return max(min(room if gpu else min(room, MAX_CPU_WORKERS), settings.batch // settings.accumulate), 1)
+    room, clips = slots(job.recipe.resources), settings.batch // settings.accumulate
+    room = room if gpu else min(room, MAX_CPU_WORKERS)
+    if clips < 2 * room:
+        data = task_data.task_data(job.recipe, stage, FaceStore.open(job.store), job.split)
+        with torch.device("meta"):
+            learner, _ = build_learner(job.recipe, stage, data, None)
+        clips //= least_clips(learner, job.recipe, stage)
+    return max(min(room, clips), 1)
 
 
 def _first_error(error: ray.train.TrainingFailedError) -> AupipeError:

@@ -95,6 +95,26 @@ def build_learner(
     return learner, optimizer
 
 
+def least_clips(learner: Learner, recipe: Recipe, stage: str) -> int:
+    """Return the number of clips that a part of a batch needs: 2 if torch refuses the batch-norm statistics of one.
+
+    Args:
+        learner: as from `build_learner`; its weights are lost.
+    """
+    if min(task.data.clip_frames for task in recipe.stages[stage].tasks.named.values()) > 1:
+        return 1
+    optim.train_mode(learner.to_empty(device="cpu"))
+    frame = torch.zeros(1, 1, 3, recipe.input.size_px, recipe.input.size_px)
+    try:
+        with torch.no_grad():
+            learner.system(SequenceBatch.untimed(frame))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return 2
+    return 1
+
+
 def _loss(task: AuTask | ExprTask | IdentityTask, samples: Samples, system: System) -> nn.Module:
     if isinstance(task, AuTask):
         return losses.build_au(task.loss, samples.positive_rates)

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from aupipe.commands.train import main
+from aupipe.pipelines import train_stage
+from aupipe.training import recipe as recipes
 
 pytestmark = pytest.mark.unit
 
@@ -98,6 +100,42 @@ def test_an_au_without_positives_is_named_once(
     caplog.clear()
     assert main([*arguments, "--data", make_store(train=8, validation=2, frames=48)]) == 0
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage", "settings", "least"),
+    [
+        ("expression_transfer", "aus", ["batch=1"], 2),
+        ("expression_transfer", "aus", ["batch=7", "accumulate=2", "--workers", "2"], 8),
+        ("expression_transfer", "aus", ["batch=3", "--workers", "1-2"], 4),
+        ("region_relation", "train", ["batch=1"], 2),
+        ("multilabel_transformer", "train", ["batch=1"], 1),
+        ("multimodal", "sequence", ["batch=1", "tasks.expr=null", "model.outputs=[au]"], 1),  # clips of several frames
+    ],
+)
+def test_batch_norm_needs_two_clips_per_part_of_a_batch(
+    recipe: str, stage: str, settings: list[str], least: int, make_store: Callable[..., str], tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    arguments = ["--recipe", recipe, "--quick", "--data", make_store(train=8, validation=3, frames=32), "--dry-run"]
+    arguments += ["--out", str(tmp_path), "--set", "resources.gpu=false"]
+    for setting in settings:
+        arguments += ["--set", f"stages.{stage}.{setting}"] if "=" in setting else [setting]
+    assert main(arguments) == (2 if least > 1 else 0)
+    if least > 1:
+        error = capsys.readouterr().err
+        assert f"fix: --set stages.{stage}.batch={least} (at least 2 per worker and accumulation step)" in error
+        assert main([*arguments, "--set", f"stages.{stage}.batch={least}"]) == 0
+
+
+@pytest.mark.parametrize(("name", "stage", "workers"), [("expression_transfer", "aus", 2), ("starter", "train", 4)])
+def test_default_workers_leave_batch_norm_two_clips(
+    name: str, stage: str, workers: int, make_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_stage, "slots", lambda resources: 9)
+    plan = recipes.read(name, quick=True, overrides=[f"stages.{stage}.batch=5"])
+    job = train_stage.TrainJob(plan, make_store(train=8, validation=3, frames=32), "out")
+    assert train_stage._workers(job, stage, False) == workers
 
 
 @pytest.mark.parametrize("workers", ["0", "3-1", "0-2", "2-", "two", "-1", "1-2-3"])
