@@ -77,7 +77,7 @@ def parse_override(item: str) -> dict[str, Any]:
         raise ConfigError(f"--set {item!r} is not of the form key=value, as in --set detector.min_score=0.7")
     try:
         value: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"--set {item!r}: the value is not YAML ({error})".replace("\n", " ")) from None
     for key in reversed(dotted.split(".")):
         value = {key: value}

@@ -19,8 +19,8 @@ from aupipe.facestore.read import ALL, FaceStore, RowGroup
 OFFICIAL = "official"
 SEARCH = "search"
 SEARCH_FOLDS = 5  # of the people of the train split; a search scores one, and never uses the validation split
-_FOLD = re.compile(r"fold:(\d+)")
-_PEOPLE = re.compile(r"people:(\d+)/(\d+)")
+_FOLD = re.compile(r"fold:(\d{1,6})")
+_PEOPLE = re.compile(r"people:(\d{1,6})/(\d{1,6})")
 
 
 # Aff-Wild2's tasks have independent splits, so a video may be in train for one task and in validation for another. A
@@ -111,7 +111,10 @@ def _parts(index: FaceStore, split: str) -> tuple[str, dict[str, int], int]:
     if split == SEARCH:
         return "train", _search_folds(index), 0
     if match := _PEOPLE.fullmatch(split):
-        return ALL, _people_folds(index, int(match[2])), int(match[1])
+        fold, count = map(int, match.groups())
+        if not (fold < count and count >= 2):
+            raise ConfigError(f"--split {split}: no such split; allowed are people:K/N with K below N, and N from 2 up")
+        return ALL, _people_folds(index, count), fold
     return ALL, _folds(index), _fold(index, split)
 
 
@@ -121,6 +124,8 @@ def _people_folds(index: FaceStore, count: int) -> dict[str, int]:
     person = _person(table).combine_chunks()
     codes = person.dictionary_encode()
     expression = table["expression"].to_numpy()
+    if (found := len(codes.dictionary)) < count:
+        raise DatasetError(f"{index.storage.root}: {found} people are too few for {count} folds of people")
     counts = np.zeros((len(codes.dictionary), len(facs.EXPRESSIONS) + 1), dtype=np.int64)
     np.add.at(counts, (codes.indices.to_numpy(), expression), 1)  # the last column counts unknown labels (−1)
     fold_of = folds(dict(zip(codes.dictionary.to_pylist(), counts, strict=True)), count)

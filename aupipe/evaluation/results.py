@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from aupipe import facs
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, one_line
 from aupipe.evaluation.plot import PUBLISHED_PER_AU
 from aupipe.storage import Storage
 
@@ -159,14 +159,23 @@ def _rows(folder: str) -> list[Row]:
     name = next((name for name in ("folds.json", "summary.json", "scores.json") if storage.exists(name)), None)
     if name is None:
         raise ConfigError(f"{folder}: no run (folds.json, summary.json or scores.json); fix: name the folder of a run")
-    result = json.loads(storage.read(name))
-    runs = {f"{folder}/{run}": value for run, value in result.items()} if name == "folds.json" else {folder: result}
+    try:
+        result = json.loads(storage.read(name))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{storage.path(name)} is not JSON ({error}); fix: score it again") from None
+    folds = name == "folds.json" and isinstance(result, dict)
+    runs = {f"{folder}/{run}": value for run, value in result.items()} if folds else {folder: result}
     for run, value in runs.items():
+        if not isinstance(value, dict):
+            raise ConfigError(f"{run}: {name} contains no scores; fix: score it again")
         if "trials" in value:
             raise ConfigError(f"{run} is a search; fix: name a run, as that of train.py --recipe {run}/best.yaml")
         if "compared_with_published" not in value:
             raise ConfigError(f"{run}: no scores of AUs in {name}, or of an earlier version; fix: score it again")
-    return [_of_run(run, value) for run, value in runs.items()]
+    try:
+        return [_of_run(run, value) for run, value in runs.items()]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{storage.path(name)} has other entries ({one_line(error)}); fix: score it again") from None
 
 
 def _of_run(name: str, result: Mapping[str, Any]) -> Row:

@@ -15,8 +15,9 @@ from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
 from aupipe.data.splits import LeakFilter
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, ManifestError
 from aupipe.evaluation.calibration import RADII
+from aupipe.manifests import decode_text
 from aupipe.models.configs import ModelConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.training.losses import AuLossConfig, ExprLossConfig, IdentityLossConfig
@@ -147,7 +148,7 @@ class Recipe(Section):
     @classmethod
     def _search_goes_with_its_stage(cls, data: Any) -> Any:
         """Drop the search space of a stage that is removed."""
-        if not (isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping) and data.get("search")):
+        if not (isinstance(data, Mapping) and all(isinstance(data.get(k), Mapping) for k in ("stages", "search"))):
             return data
         gone = {name for name, stage in data["stages"].items() if stage is None}
         return {**data, "search": {name: keys for name, keys in data["search"].items() if name not in gone}}
@@ -262,7 +263,7 @@ def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Re
         ConfigError: there is no such recipe or no quick section, or a setting is invalid.
     """
     data = _yaml(name_or_file)
-    light, rows = data.pop("quick", None), data.pop("ablations", {})
+    light, rows = data.pop("quick", None), data.pop("ablations", None) or {}
     if quick:
         if not isinstance(light, dict):
             raise ConfigError(f"recipe {name_or_file} has no quick: section; leave out --quick")
@@ -273,22 +274,30 @@ def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Re
     return load(Recipe, data, [item for item in overrides if item not in chosen])
 
 
-def _ablation(rows: Mapping[str, Any], row: str, name: str) -> dict[str, Any]:
+def _ablation(rows: Any, row: str, name: str) -> dict[str, Any]:
+    if not isinstance(rows, dict):
+        raise ConfigError(f"recipe {name}: ablations is no mapping (row → settings, as full: {{model: …}})")
     if row not in rows:
-        raise ConfigError(f"ablation={row}: recipe {name} has {', '.join(rows) or 'no ablations'}")
-    return dict(rows[row] or {})
+        raise ConfigError(f"ablation={row}: recipe {name} has {', '.join(map(str, rows)) or 'no ablations'}")
+    settings = rows[row] or {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"recipe {name}: ablations.{row} is {settings!r} (settings, as model: …)")
+    return settings
 
 
 def _yaml(name_or_file: str) -> dict[str, Any]:
     if name_or_file in known():
         text = (resources.files("aupipe") / "recipes" / f"{name_or_file}.yaml").read_text()
     elif Path(name_or_file).is_file():
-        text = Path(name_or_file).read_text()
+        try:
+            text = decode_text(Path(name_or_file).read_bytes(), name_or_file)
+        except ManifestError as error:
+            raise ConfigError(f"--recipe {error}") from None
     else:
         raise ConfigError(f"--recipe {name_or_file}: no such recipe or file; allowed are {', '.join(known())}")
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"--recipe {name_or_file}: not YAML ({error})".replace("\n", " ")) from None
     if not isinstance(data, dict):
         raise ConfigError(f"--recipe {name_or_file}: a mapping with name, model, input and stages is needed")

@@ -33,7 +33,7 @@ def check(folder: Storage, settings: dict[str, Any]) -> None:
     output_folders.check(folder, "a training run")
     if not folder.exists(STARTED):
         return
-    different = _differences(json.loads(folder.read(STARTED)), settings)
+    different = _differences(_read(folder, STARTED), settings)
     if different:
         raise ConfigError(f"{folder.root} contains a run with other settings ({different[0]}); give another --out")
 
@@ -51,8 +51,15 @@ def begin(folder: Storage, settings: dict[str, Any]) -> None:
 
 def summary(folder: Storage) -> dict[str, Any] | None:
     """Return the summary of a run; None if it is not finished."""
-    found: dict[str, Any] | None = json.loads(folder.read(SUMMARY)) if folder.exists(SUMMARY) else None
+    found: dict[str, Any] | None = _read(folder, SUMMARY) if folder.exists(SUMMARY) else None
     return found
+
+
+def _read(folder: Storage, name: str) -> Any:
+    try:
+        return json.loads(folder.read(name))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{folder.path(name)} is not JSON ({error}); fix: give another --out") from None
 
 
 def write_metrics(folder: Storage, history: list[dict[str, Any]]) -> None:

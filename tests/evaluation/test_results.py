@@ -115,3 +115,14 @@ def test_folders_without_scores_exit_2(runs, tmp_path, capsys):
     ):
         assert main([runs["run"], str(folder), "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scores.json", "summary.json", "folds.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 1}', '{"compared_with_published": "raw_at_0.5"}'])
+def test_a_damaged_file_exits_2_with_one_sentence(name, content, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text(content)
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert name in error

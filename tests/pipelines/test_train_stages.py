@@ -93,7 +93,7 @@ def test_folds_without_labeled_people_are_refused_before_training(
     arguments += ["--dry-run", *settings("stages.train.batch=4")]
     assert train.main([*arguments, *settings("stages.train.cross_validate=6")]) == 0
     assert train.main([*arguments, *settings("stages.train.cross_validate=7")]) == 2
-    assert "has no rows with a label for au" in capsys.readouterr().err
+    assert "6 people are too few for 7 folds of people" in capsys.readouterr().err
 
 
 @pytest.mark.unit

@@ -78,6 +78,14 @@ def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
     file.write_text("name: [")
     with pytest.raises(ConfigError, match="YAML"):
         recipe.read(str(file), quick=False)
+    for damaged, message in (
+        (b"name: \xe9\n", "is not UTF-8"),
+        (b"name: 2024-13-45\n", "YAML"),
+        (b"stages: {train: {}}\nsearch: [1]\n", "setting 'search'"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=message):
+            recipe.read(str(file), quick=False)
     file.write_text("name: x")
     with pytest.raises(ConfigError, match="quick"):
         recipe.read(str(file), quick=True)
@@ -125,6 +133,21 @@ def test_unknown_ablation_names_the_allowed_ones() -> None:
         recipe.read("region_relation", quick=True, overrides=["ablation=glnt"])
     with pytest.raises(ConfigError, match="no ablations"):
         recipe.read("starter", quick=True, overrides=["ablation=full"])
+
+
+@pytest.mark.parametrize(
+    ("ablations", "message"),
+    [
+        ("", "ablation=full: recipe .* has no ablations"),
+        ("[full]", "ablations is no mapping"),
+        ("{full: text}", "ablations.full is 'text'"),
+        ("{1: {}, half: {}}", "has 1, half"),
+    ],
+)
+def test_invalid_ablations_are_named(ablations: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(f"name: x\nablations: {ablations}\n")
+    with pytest.raises(ConfigError, match=message):
+        recipe.read(str(tmp_path / "r.yaml"), quick=False, overrides=["ablation=full"])
 
 
 def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:

@@ -24,6 +24,12 @@ def test_a_folder_belongs_to_one_run(tmp_path: Path, make_store: Callable[..., s
         run_dir.begin(folder, run_dir.identity(read.model_copy(update={"seed": 3}), index, "official"))
     with pytest.raises(ConfigError, match="store_sha256"):
         run_dir.begin(folder, run_dir.identity(read, other_store, "official"))
+    folder.write(run_dir.STARTED, b"{")
+    with pytest.raises(ConfigError, match=r"run\.json is not JSON"):
+        run_dir.check(folder, {})
+    folder.write(run_dir.SUMMARY, b"")
+    with pytest.raises(ConfigError, match=r"summary\.json is not JSON"):
+        run_dir.summary(folder)
 
 
 def test_metrics_are_written_whole(tmp_path: Path) -> None:
