@@ -1,17 +1,18 @@
 """Configuration: frozen pydantic sections, read from YAML and overridden by `--set a.b=value`.
 
-Unknown keys are errors that name the nearest known key. The comment beside a field is also its line in
-`--list-settings` (`aupipe.commands.settings`), so it must be readable without the code.
+Unknown keys are errors that name the nearest known key. A number is not written as true or false. The comment beside a
+field is also its line in `--list-settings` (`aupipe.commands.settings`), so it must be readable without the code.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aupipe.errors import ConfigError
 
@@ -64,10 +65,27 @@ def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[s
     merged = merge({}, data)
     for item in overrides:
         merged = merge(merged, parse_override(item))
+    found: SectionT = validate(section, merged)
+    return found
+
+
+def validate(kind: Any, given: Mapping[str, Any], key: str = "") -> Any:
+    """Return the section that `given` describes.
+
+    Args:
+        kind: a section, or a union of sections.
+        key: dotted key of `given` in the configuration, for messages.
+
+    Raises:
+        ConfigError: as `load`.
+    """
     try:
-        return section.model_validate(merged)
+        found = TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
-        raise ConfigError(_explain(section, error)) from None
+        raise ConfigError(_explain([*sections_in(kind)], error, given, f"{key}." if key else "")) from None
+    if bools := [*_numbers_from_bools(found, given, key)]:
+        raise ConfigError(f"setting {bools[0]!r}: should be a number (got true or false)")
+    return found
 
 
 def parse_override(item: str) -> dict[str, Any]:
@@ -122,41 +140,104 @@ def sections_in(annotation: Any) -> Iterator[type[Section]]:
         yield from sections_in(inner)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """The location of an error.
+
+    Attributes:
+        folder: dotted key of `holder`, with a dot at its end; empty at the top.
+        name: last part of the key; empty for the whole configuration.
+        holder: the value that holds `name`.
+        sections: the sections that `holder` may be.
+    """
+
+    folder: str
+    name: str
+    holder: Any
+    sections: Sequence[type[Section]]
+
+    @property
+    def key(self) -> str:
+        """Dotted key."""
+        return f"{self.folder}{self.name}".rstrip(".")
+
+    @property
+    def beside(self) -> list[str]:
+        """Known keys of the sections."""
+        return [self.folder + name for one in self.sections for name in one.model_fields]
+
+    @property
+    def other_entries(self) -> list[str]:
+        """Keys of the other entries, if `name` is an entry of a mapping instead of a field of a section."""
+        if not self.name or self.key in self.beside or not isinstance(self.holder, Mapping):
+            return []
+        return [f"{self.folder}{name}" for name in self.holder if name != self.name]
+
+
+def _locate(sections: Sequence[type[Section]], location: Sequence[int | str], given: Any, folder: str) -> _Place:
+    """Return the place of an error in `given`, whose own key is `folder`.
+
+    pydantic adds the kind of a section and the member of a union to a location. They are no keys.
+    """
+    place = _Place(folder, "", given, sections)
+    for number, part in enumerate(location, start=1):
+        in_list = isinstance(part, int) and isinstance(given, list | tuple)
+        is_key = in_list or (isinstance(given, Mapping) and part in given)
+        is_last = number == len(location)
+        is_kind = isinstance(given, Mapping) and part in (given.get("kind"), given.get("name"))
+        if is_kind and not (is_last and is_key) and (of_kind := [one for one in sections if part in _kinds(one)]):
+            sections = of_kind
+        elif is_key or any(part in one.model_fields for one in sections):
+            place = _Place(f"{place.key}." if place.key else "", str(part), given, sections)
+            given = given[part] if is_key else None
+            fields = [one.model_fields[part] for one in sections if isinstance(part, str) and part in one.model_fields]
+            # Other parts name an entry of a mapping or an element of a list.
+            sections = [one for field in fields for one in sections_in(field.annotation)] if fields else sections
+    return place
+
+
 def _kinds(section: type[Section]) -> set[str]:
-    """Return the values of all discriminators, which pydantic adds to the location of an error."""
-    found = set()
-    for field in section.model_fields.values():
-        inner = list(sections_in(field.annotation))
-        tags = [f for one in inner for f in (one.model_fields.get("kind"), one.model_fields.get("name")) if f]
-        found |= {value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)}
-        found |= {tag for one in inner for tag in _kinds(one)}
-    return found
+    """Return the values of the section's discriminator, which pydantic adds to the location of an error."""
+    tags = [section.model_fields[name] for name in ("kind", "name") if name in section.model_fields]
+    return {value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)}
 
 
-def _beside(section: type[Section], place: Sequence[int | str], key: str) -> list[str]:
-    """Return the dotted keys of the section that holds an unknown key, which may be an entry of a mapping."""
-    sections = [section]
-    for part in place[:-1]:
-        fields = [one.model_fields[part] for one in sections if isinstance(part, str) and part in one.model_fields]
-        # Other parts name an entry of a mapping, an element of a list or a kind of section.
-        sections = [inner for field in fields for inner in sections_in(field.annotation)] if fields else sections
-    prefix = key.rpartition(".")[0]
-    return [f"{prefix}.{name}" if prefix else name for one in sections for name in one.model_fields]
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"; the nearest known one is {near[0]!r}" if near else ""
 
 
-def _explain(section: type[Section], error: ValidationError) -> str:
+def _explain(sections: Sequence[type[Section]], error: ValidationError, given: Any, folder: str) -> str:
     """Return one sentence per problem, with dotted keys."""
-    keys, kinds = list(known_keys(section)), _kinds(section)
-    parts = []
+    found: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
     for problem in error.errors():
-        named = [part for part in problem["loc"][:-1] if part not in kinds] + list(problem["loc"][-1:])
-        key = ".".join(str(part) for part in named if not isinstance(part, str) or part.isidentifier())
+        place = _locate(sections, problem["loc"], given, folder)
+        key = place.key
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, [*_beside(section, problem["loc"], key), *keys], n=1, cutoff=0.0)
-            parts.append(
-                f"unknown setting {key!r}; the nearest known one is {near[0]!r}" if near else f"unknown {key!r}"
-            )
+            every = [] if place.folder else [known for one in sections for known in known_keys(one)]
+            found[key] = f"unknown setting {key!r}{_nearest(key, [*place.beside, *every])}"
+        elif problem["type"] == "missing":
+            above = _locate(sections, problem["loc"][:-1], given, folder)
+            missing.setdefault(above.key, []).append(place.name)
+            subject = f"setting {above.key!r} has" if above.key else "there is"
+            found[above.key] = f"{subject} no {', '.join(missing[above.key])}{_nearest(above.key, above.other_entries)}"
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            parts.append(f"setting {key!r}: {message} (got {problem['input']!r})")
-    return "; ".join(parts)
+            # A problem of a whole section has no single value.
+            value = "" if isinstance(problem["input"], Mapping) else f" (got {problem['input']!r})"
+            found[f"{key} {message}"] = f"setting {key!r}: {message}{value}" if key else message
+    return "; ".join(found.values())
+
+
+def _numbers_from_bools(found: Any, given: Any, key: str) -> Iterator[str]:
+    """Yield the keys at which pydantic has converted true or false to a number."""
+    if isinstance(given, bool) and type(found) in (int, float):
+        yield key
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            inner = found.get(name) if isinstance(found, Mapping) else getattr(found, str(name), None)
+            yield from _numbers_from_bools(inner, value, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list | tuple) and isinstance(found, list | tuple):
+        for number, (inner, value) in enumerate(zip(found, given, strict=False)):
+            yield from _numbers_from_bools(inner, value, f"{key}.{number}")

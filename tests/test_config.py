@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from pydantic import Field
+from typing import Annotated, Literal
 
-from aupipe.config import Section, load, merge, parse_override
+import pytest
+from pydantic import Field, model_validator
+
+from aupipe.config import Section, load, merge, parse_override, validate
 from aupipe.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -39,6 +41,10 @@ def test_overrides_replace_values_of_the_yaml() -> None:
         ("count=many", "setting 'count': should be a valid integer"),
         ("count", "not of the form key=value"),
         ("count=[1", "not YAML"),
+        ("count=true", "setting 'count': should be a number (got true or false)"),
+        ("entries.some.rate=true", "setting 'entries.some.rate': should be a number"),
+        ("steps=[{}, {rate: true}]", "setting 'steps.1.rate': should be a number"),
+        ("entries.two words.rte=1", "unknown setting 'entries.two words.rte'"),
     ],
 )
 def test_an_error_names_its_key(override: str, message: str) -> None:
@@ -61,3 +67,58 @@ def test_an_element_of_a_list_is_set_by_its_number() -> None:
 def test_merge_and_parse() -> None:
     assert parse_override("a.b=[1, x]") == {"a": {"b": [1, "x"]}}
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
+
+
+class Circle(Section):
+    kind: Literal["circle"]
+    radius: float
+
+
+class Square(Section):
+    kind: Literal["square"]
+    side: float
+    radio: Literal["auto"] | bool = "auto"
+
+
+class Drawing(Section):
+    shapes: dict[str, Annotated[Circle | Square, Field(discriminator="kind")]] = Field(default={})
+    front: Annotated[Circle | Square, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _closed(self) -> Drawing:
+        if "open" in self.shapes:
+            raise ValueError("a shape is open")
+        return self
+
+
+SQUARE = {"kind": "square", "side": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"front": SQUARE | {"radius": 1}}, "unknown setting 'front.radius'; the nearest known one is 'front.radio'"),
+        ({"front": SQUARE | {"radio": "x"}}, "setting 'front.radio': should be"),
+        ({"front": {"kind": "square"}}, "setting 'front' has no side"),
+        ({"front": {"kind": "oval", "side": 1}}, "setting 'front': tag 'oval' found using 'kind' does not match"),
+        ({}, "there is no front"),
+        (
+            {"front": SQUARE, "shapes": {"first-one": SQUARE, "frist-one": {"kind": "circle"}}},
+            "setting 'shapes.frist-one' has no radius; the nearest known one is 'shapes.first-one'",
+        ),
+        ({"front": SQUARE, "shapes": {"square": {"kind": "circle", "sid": 1}}}, "unknown setting 'shapes.square.sid'"),
+    ],
+)
+def test_an_error_names_the_keys_of_its_kind_of_section(given: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Drawing, given)
+    assert message in str(caught.value)
+
+
+def test_an_error_of_the_whole_configuration_has_no_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Drawing, {"front": SQUARE, "shapes": {"open": SQUARE}})
+    assert str(caught.value) == "a shape is open"
+    with pytest.raises(ConfigError) as caught:
+        validate(Circle | Square, {"kind": "circle", "radius": True}, "front")
+    assert str(caught.value) == "setting 'front.radius': should be a number (got true or false)"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from aupipe.config import OVERLAP, Inference, Resources, Section, load, merge, parse_override
+from aupipe.config import OVERLAP, Inference, Resources, Section, load, merge, parse_override, validate
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
@@ -194,7 +194,7 @@ class Recipe(Section):
         changes = self.stages[stage].model
         other = changes.get("name", self.model.name) != self.model.name
         described = changes if other else merge(self.model.model_dump(), changes)
-        config: ModelConfig = TypeAdapter(ModelConfig).validate_python(described)
+        config: ModelConfig = validate(ModelConfig, described, f"stages.{stage}.model")
         return config
 
     def needed(self) -> list[str]:

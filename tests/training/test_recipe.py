@@ -93,6 +93,30 @@ def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
         recipe.read(str(file), quick=False)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.expressions=5", "unknown setting 'model.expressions'; the nearest known one is 'model.heads'"),
+        (
+            "stages.tain.epochs=1",
+            "setting 'stages.tain' has no init, tasks, optimizer, batch; the nearest .*'stages.train'",
+        ),
+        ("stages.train.init=stage:x", "^stages.train.init: stage:x names no earlier stage"),
+        ("stages.train.epochs=true", "setting 'stages.train.epochs': should be a number"),
+        ("stages.train.model.dropout=true", "setting 'stages.train.model.dropout'"),
+        (
+            "stages.train.model.dropuot=0",
+            "unknown setting 'stages.train.model.dropuot'; the nearest .*train.model.dropout'",
+        ),
+        ("stages.train.model.width=61", "^setting 'stages.train.model': width 61 is no multiple of heads 4$"),
+    ],
+)
+def test_errors_name_their_setting(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipe.read("multilabel_transformer", quick=True, overrides=[setting])
+    assert len(str(caught.value)) < 150
+
+
 def test_init_must_be_stated() -> None:
     with pytest.raises(ConfigError, match="init"):
         recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.init=null"])
