@@ -64,7 +64,7 @@ def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[s
     """
     merged = merge({}, data)
     for item in overrides:
-        merged = merge(merged, parse_override(item))
+        merged = merge(merged, parse_override(item), [section])
     found: SectionT = validate(section, merged)
     return found
 
@@ -102,26 +102,43 @@ def parse_override(item: str) -> dict[str, Any]:
     return value
 
 
-def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def merge(
+    base: Mapping[str, Any], top: Mapping[str, Any], sections: Sequence[type[Section]] = ()
+) -> dict[str, Any]:  # fmt: skip
     """Return `base` updated by `top`: mappings are merged, every other value is replaced.
 
     Mappings with numbers as keys update the elements of a list: groups.0.lr is the rate of the first group.
+
+    Args:
+        sections: those that `base` may be. If `top` changes a `kind` in them, keys that the new kind lacks are dropped.
     """
-    result = dict(base)
+    result = of_kind(base, top.get("kind"), sections)
     for key, value in top.items():
-        result[key] = _merged(result.get(key), value)
+        result[key] = _merged(result.get(key), value, inner_sections(sections, key))
     return result
 
 
-def _merged(below: Any, value: Any) -> Any:
+def _merged(below: Any, value: Any, sections: Sequence[type[Section]]) -> Any:
     if not isinstance(value, Mapping):
         return value
     if isinstance(below, Mapping):
-        return merge(below, value)
+        return merge(below, value, sections)
     places = {str(number) for number in range(len(below))} if isinstance(below, list | tuple) else set[str]()
     if value and value.keys() <= places:
-        return [_merged(each, value.get(str(number), each)) for number, each in enumerate(below)]
+        return [_merged(each, value.get(str(number), each), sections) for number, each in enumerate(below)]
     return value
+
+
+def of_kind(given: Mapping[str, Any], kind: Any, sections: Sequence[type[Section]]) -> dict[str, Any]:
+    """Return `given` without keys that sections of another kind lack; unchanged if no section is of that kind."""
+    chosen = [one for one in sections if kind in _kinds(one)] if kind != given.get("kind") else []
+    return {key: value for key, value in given.items() if not chosen or any(key in one.model_fields for one in chosen)}
+
+
+def inner_sections(sections: Sequence[type[Section]], key: int | str) -> Sequence[type[Section]]:
+    """Return the sections below a key: those of a field, or the same ones for an entry of a mapping or a list."""
+    fields = [one.model_fields[key] for one in sections if isinstance(key, str) and key in one.model_fields]
+    return [inner for field in fields for inner in sections_in(field.annotation)] if fields else sections
 
 
 def known_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
@@ -190,16 +207,14 @@ def _locate(sections: Sequence[type[Section]], location: Sequence[int | str], gi
         elif is_key or any(part in one.model_fields for one in sections):
             place = _Place(f"{place.key}." if place.key else "", str(part), given, sections)
             given = given[part] if is_key else None
-            fields = [one.model_fields[part] for one in sections if isinstance(part, str) and part in one.model_fields]
-            # Other parts name an entry of a mapping or an element of a list.
-            sections = [one for field in fields for one in sections_in(field.annotation)] if fields else sections
+            sections = inner_sections(sections, part)
     return place
 
 
-def _kinds(section: type[Section]) -> set[str]:
+def _kinds(section: type[Section]) -> list[str]:
     """Return the values of the section's discriminator, which pydantic adds to the location of an error."""
     tags = [section.model_fields[name] for name in ("kind", "name") if name in section.model_fields]
-    return {value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)}
+    return [value for tag in tags for value in get_args(tag.annotation) if isinstance(value, str)]
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:

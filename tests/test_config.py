@@ -122,3 +122,34 @@ def test_an_error_of_the_whole_configuration_has_no_key() -> None:
     with pytest.raises(ConfigError) as caught:
         validate(Circle | Square, {"kind": "circle", "radius": True}, "front")
     assert str(caught.value) == "setting 'front.radius': should be a number (got true or false)"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["front.kind=circle", "front.radius=2"],
+        ["front.radius=2", "front.kind=circle"],
+        ["front={kind: circle, radius: 2}"],
+        ["shapes.a.kind=circle", "shapes.a.radius=2", "front={kind: circle, radius: 2}"],
+    ],
+)
+def test_another_kind_drops_the_keys_that_it_lacks(overrides: list[str]) -> None:
+    drawn = load(Drawing, {"front": SQUARE, "shapes": {"a": SQUARE}}, overrides)
+    assert drawn.front == Circle(kind="circle", radius=2)
+    assert drawn.shapes["a"].kind == ("circle" if "shapes.a.kind=circle" in overrides else "square")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["front={kind: circle, radius: 2, side: 3}"], "unknown setting 'front.side'"),
+        (["front.kind=circle", "front.radius=2", "front.side=3"], "unknown setting 'front.side'"),
+        (["front.kind=circle"], "setting 'front' has no radius"),
+        (["front.kind=oval"], "tag 'oval' found"),
+        (["front.kind=[1]"], "setting 'front'"),
+    ],
+)
+def test_keys_that_are_given_with_another_kind_are_checked(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(Drawing, {"front": SQUARE}, overrides)
+    assert message in str(caught.value)

@@ -10,7 +10,18 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from aupipe.config import OVERLAP, Inference, Resources, Section, load, merge, parse_override, validate
+from aupipe.config import (
+    OVERLAP,
+    Inference,
+    Resources,
+    Section,
+    inner_sections,
+    load,
+    merge,
+    of_kind,
+    parse_override,
+    validate,
+)
 from aupipe.data.augment import AugmentConfig
 from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
@@ -213,7 +224,7 @@ class Recipe(Section):
         described = self.model_dump(mode="json")
         for key, value in settings.items():
             try:
-                described = _put(described, key.split("."), value)
+                described = _put(described, key.split("."), value, [Recipe])
             except LookupError as error:
                 raise ConfigError(f"setting {key!r}: {error}") from None
         return load(Recipe, described)
@@ -233,17 +244,23 @@ class Recipe(Section):
         return load(Recipe, merge(described, {"model": self.fold.get(fold, {})}))
 
 
-def _put(described: Any, path: Sequence[str], value: Any) -> Any:
-    """Return `described` with another value at `path`; missing mappings on the path are created."""
+def _put(described: Any, path: Sequence[str], value: Any, sections: Sequence[type[Section]]) -> Any:
+    """Return `described` with another value at `path`; missing mappings on the path are created.
+
+    With another `kind`, keys that the new kind lacks are dropped.
+    """
     if not path:
         return value
     key, *rest = path
+    inner = inner_sections(sections, key)
     if not isinstance(described, list):
         mapping = described if isinstance(described, dict) else {}
-        return mapping | {key: _put(mapping.get(key), rest, value)}
+        if path == ["kind"]:
+            mapping = of_kind(mapping, value, sections)
+        return mapping | {key: _put(mapping.get(key), rest, value, inner)}
     if key not in map(str, range(len(described))):
         raise LookupError(f"{key} is no index below {len(described)}")
-    return [_put(each, rest, value) if str(n) == key else each for n, each in enumerate(described)]
+    return [_put(each, rest, value, inner) if str(n) == key else each for n, each in enumerate(described)]
 
 
 def known() -> list[str]:
@@ -267,10 +284,10 @@ def read(name_or_file: str, *, quick: bool, overrides: Sequence[str] = ()) -> Re
     if quick:
         if not isinstance(light, dict):
             raise ConfigError(f"recipe {name_or_file} has no quick: section; leave out --quick")
-        data = merge(data, light)
+        data = merge(data, light, [Recipe])
     chosen = [item for item in overrides if item.partition("=")[0] == "ablation"]
     for item in chosen:
-        data = merge(data, _ablation(rows, str(parse_override(item)["ablation"]), name_or_file))
+        data = merge(data, _ablation(rows, str(parse_override(item)["ablation"]), name_or_file), [Recipe])
     return load(Recipe, data, [item for item in overrides if item not in chosen])
 
 

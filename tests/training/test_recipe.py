@@ -4,6 +4,8 @@ import pytest
 
 from aupipe.errors import ConfigError
 from aupipe.training import recipe
+from aupipe.training.losses import BceConfig, FocalConfig
+from aupipe.training.optim import Milestones
 
 pytestmark = pytest.mark.unit
 
@@ -115,6 +117,18 @@ def test_errors_name_their_setting(setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         recipe.read("multilabel_transformer", quick=True, overrides=[setting])
     assert len(str(caught.value)) < 150
+
+
+def test_a_loss_and_a_schedule_may_be_of_another_kind() -> None:
+    loss, schedule = "stages.train.tasks.au.loss.kind", "stages.train.optimizer.groups.0.schedule.kind"
+    read = recipe.read("multilabel_transformer", quick=True, overrides=[f"{loss}=bce", f"{schedule}=milestones"])
+    stage = read.stages["train"]
+    assert stage.tasks.au.loss == BceConfig()
+    assert stage.optimizer.groups[0].schedule == Milestones(kind="milestones", lr=1e-3)  # lr is that of the cosine
+    plain = recipe.read("multilabel_transformer", quick=True)
+    assert plain.changed({loss: "bce", schedule: "milestones"}) == read
+    focal = {"stages.train.tasks.au.loss.gamma": 1.0, loss: "focal"}  # in any order
+    assert plain.changed(focal).stages["train"].tasks.au.loss == FocalConfig(gamma=1.0)
 
 
 def test_init_must_be_stated() -> None:

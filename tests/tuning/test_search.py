@@ -53,6 +53,13 @@ def test_stages_before_the_searched_one_are_trained_once_for_all_trials() -> Non
     assert search.of_trial(QUICK, {}, {}).stages == QUICK.stages
 
 
+def test_losses_of_several_kinds_can_be_searched() -> None:
+    space = {"train": {"tasks.au.loss.kind": {"choice": ["bce_dice", "bce", "focal"]}}}
+    plan = QUICK.changed({"search": space})
+    kinds = [plan.changed(each).stages["train"].tasks.au.loss.kind for each in search.draws(plan, 4)]
+    assert sorted(kinds) == ["bce", "bce_dice", "bce_dice", "focal"]
+
+
 def test_a_search_of_a_stage_that_is_not_run_is_left_out() -> None:
     plan = recipe.read("region_relation", quick=True, overrides=["search.expressions={batch: {choice: [16, 32]}}"])
     assert "stages.expressions.batch" in search.search_space(plan)
