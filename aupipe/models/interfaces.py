@@ -52,7 +52,24 @@ class SequenceBatch:
 
     def encoded(self, encoder: nn.Module) -> SequenceBatch:
         """Return the batch with the embeddings of its frames."""
-        return replace(self, features=encoder(self.features.flatten(0, 1)).unflatten(0, self.mask.shape))
+        return replace(self, features=on_frames(encoder, self.features, self.mask))
+
+
+def on_frames(module: nn.Module, frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the outputs (B, S, …) of a module for each frame of (B, S, …).
+
+    In train mode the module gets only valid frames, so that padding does not enter batch-norm statistics. The outputs
+    for padding are then 0. A single valid frame has no statistics, and gets those of the padding too.
+    """
+    flat, valid = frames.flatten(0, 1), mask.flatten()
+    # The number of valid frames waits for a GPU, so clips of one frame, which have no padding, are not counted.
+    if not module.training or mask.shape[1] == 1 or not 1 < int(valid.sum()) < len(valid):
+        out: Tensor = module(flat)
+    else:
+        found = module(flat[valid])
+        out = found.new_zeros(len(flat), *found.shape[1:])
+        out[valid] = found
+    return out.unflatten(0, mask.shape)
 
 
 class FrameEncoder(nn.Module):

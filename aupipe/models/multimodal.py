@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aupipe.models.backbone import Backbone, make
 from aupipe.models.configs import MultimodalConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System
+from aupipe.models.interfaces import FrameEncoder, SequenceBatch, SequenceHead, System, on_frames
 from aupipe.models.tdnn import NETWORKS
 from aupipe.models.transformer import LAYER_NORM_EPS, Attention
 
@@ -114,7 +114,7 @@ class TransformerHead(TdnnHead):
         padding = ~batch.mask[:, None].expand(-1, x.shape[1], -1)
         x = self.attention_norm(x + self.dropout(self.attention(x, x, padding)[0]))
         x = self.mlp_norm(x + self.dropout(self.mlp(x)))
-        out: dict[str, Tensor] = self.sequence(self.hidden(x.flatten(0, 1)).unflatten(0, batch.mask.shape))
+        out: dict[str, Tensor] = self.sequence(on_frames(self.hidden, x, batch.mask))
         return out
 
 

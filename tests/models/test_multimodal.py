@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from aupipe.models.build import build
 from aupipe.models.configs import MultimodalConfig
 from aupipe.models.inputs import InputSpec
-from aupipe.models.interfaces import SequenceBatch, System
+from aupipe.models.interfaces import SequenceBatch, System, on_frames
 from aupipe.models.multimodal import sinusoid
 from aupipe.training import optim
 from aupipe.training.optim import Milestones, OptimizerConfig, ParameterGroup
@@ -188,3 +188,26 @@ def test_positions_against_the_formula() -> None:
     angle = torch.tensor(11 / 10000 ** (2 / 6))
     torch.testing.assert_close(table[11, 2:4], torch.stack([angle.sin(), angle.cos()]))
     assert sinusoid(4, 5).shape == (4, 5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_changes_neither_valid_logits_nor_statistics(training: bool) -> None:
+    given = inputs()
+    given.mask[0, 4:], given.mask[1, 2:] = False, False
+    other = replace(given, features=torch.where(given.mask[..., None, None, None], given.features, 7.0))
+    found = []
+    for batch in (given, other):
+        model = system(sequence={**SMALL["sequence"], "dropout": 0}, dropout=0).train(training)
+        logits = model(batch)["au"][given.mask]
+        logits.sum().backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        found.append([logits, *gradients, *model.buffers()])
+    assert all(torch.equal(one, another) for one, another in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("mask", [torch.ones(2, 3), torch.tensor([[1, 0, 0], [0, 0, 0]])])
+def test_a_module_gets_all_frames_if_there_is_no_padding_or_one_valid_frame(mask: torch.Tensor) -> None:
+    frames, norm = torch.randn(2, 3, 5), torch.nn.BatchNorm1d(5)
+    plain = torch.nn.BatchNorm1d(5)
+    assert torch.equal(on_frames(norm, frames, mask.bool()), plain(frames.flatten(0, 1)).unflatten(0, (2, 3)))
+    assert torch.equal(norm.running_var, plain.running_var)
