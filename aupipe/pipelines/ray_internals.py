@@ -263,11 +263,13 @@ def configure_tune() -> None:
 
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS: the run of a trial writes its own figures.
     TUNE_DISABLE_SIGINT_HANDLER: Ctrl-C ends a search as it ends any job.
+    TUNE_DISABLE_STRICT_METRIC_CHECKING: a trial that fails before its first epoch has no score, and ends no search.
     RAY_AIR_NEW_OUTPUT: off, because the new output prints tables whatever `verbose` is.
     """
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "RAY_AIR_NEW_OUTPUT": "0",
     }.items():
         os.environ.setdefault(name, value)

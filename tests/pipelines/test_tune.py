@@ -67,6 +67,21 @@ def test_a_short_search(make_store: Callable[..., str], tmp_path: Path, file: st
 
 
 @pytest.mark.slow
+def test_a_trial_with_invalid_settings_fails_at_once_and_the_others_go_on(
+    make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None
+) -> None:
+    store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
+    space = "search.train={tasks.au.loss.alpha: null, model.width: {choice: [16, 20]}, model.heads: {choice: [8]}}"
+    settings = ["stages.train.epochs=2", "model.width=16", "model.heads=4", space]
+    arguments = ["--recipe", file, "--data", store, "--out", str(out), "--trials", "3"]
+    assert tune.main([*arguments, *(part for setting in settings for part in ("--set", setting))]) == 0
+    table = pq.read_table(out / "trials.parquet").to_pylist()
+    found = {row["stages.train.model.width"]: row for row in table if row["trial"] != search.DEFAULT}
+    assert {width: row["status"] == "failed" for width, row in found.items()} == {16: False, 20: True}
+    assert "width 20 is no multiple of heads 8" in found[20]["reason"]
+
+
+@pytest.mark.slow
 def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
     make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
