@@ -62,8 +62,10 @@ def on_frames(module: nn.Module, frames: Tensor, mask: Tensor) -> Tensor:
     for padding are then 0. A single valid frame has no statistics, and gets those of the padding too.
     """
     flat, valid = frames.flatten(0, 1), mask.flatten()
-    # The number of valid frames waits for a GPU, so clips of one frame, which have no padding, are not counted.
-    if not module.training or mask.shape[1] == 1 or not 1 < int(valid.sum()) < len(valid):
+    # The number of valid frames waits for a GPU, so clips of one frame, which have no padding, are not counted. Nor are
+    # those on the meta device, which have no values.
+    uncounted = not module.training or mask.shape[1] == 1 or mask.is_meta
+    if uncounted or not 1 < int(valid.sum()) < len(valid):
         out: Tensor = module(flat)
     else:
         found = module(flat[valid])
