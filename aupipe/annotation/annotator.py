@@ -305,7 +305,7 @@ def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
     It happens before the rows are replaced, because a run that is killed in between would leave former ones.
     """
     work, ids = state.work, state.committed.current().ids
-    if not len(ids) or job.phase == "observe":
+    if not len(ids) or job.phase == "observe" or not export.exist(storage):
         return
     withdrawn = [video_id for video_id, record in work.quarantined.items() if not faults.is_unreachable(record.reason)]
     touched = pa.array([*work.extract, *work.decide, *withdrawn], pa.string())

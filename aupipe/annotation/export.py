@@ -79,6 +79,11 @@ def delete_all(storage: Storage) -> int:
     return len(names)
 
 
+def exist(storage: Storage) -> bool:
+    """Return whether there are exports of any video."""
+    return any(storage.exists(f"{_FOLDER}/{form}") for form in FORMS)
+
+
 def delete(storage: Storage, video_ids: Collection[str], forms: Iterable[str]) -> int:
     """Delete the exports of some videos in these formats, and return the number of files."""
     count = 0
