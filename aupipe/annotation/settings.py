@@ -73,8 +73,8 @@ class CostConfig(Section):
     """The costs for estimates and for the summary of a run."""
 
     cpu_hour: float = Field(default=0.0, ge=0)  # price, in any currency
-    # Estimated CPU time per frame. A run prints the measured one: with the former two starter models 0.006 s at 640×360
-    # with one face, 0.014 s with four, and 0.013 s at 1920×1080.
+    # Estimated CPU time per frame. A run prints the measured one: with the starter model 0.003 s at 640×360 with one
+    # face, 0.007 s with four, and 0.009 s at 1920×1080.
     frame_cpu_s: float = Field(default=0.01, gt=0)
 
 
