@@ -63,7 +63,7 @@ def load(section: type[SectionT], data: Mapping[str, Any], overrides: Sequence[s
         ConfigError: a key is unknown or a value invalid; names every such key and the nearest known one.
     """
     merged = merge({}, data)
-    for item in overrides:
+    for item in sorted(overrides, key=sets_no_kind):
         merged = merge(merged, parse_override(item), [section])
     found: SectionT = validate(section, merged)
     return found
@@ -86,6 +86,11 @@ def validate(kind: Any, given: Mapping[str, Any], key: str = "") -> Any:
     if bools := [*_numbers_from_bools(found, given, key)]:
         raise ConfigError(f"setting {bools[0]!r}: should be a number (got true or false)")
     return found
+
+
+def sets_no_kind(item: str) -> bool:
+    """Return False for a kind, which comes first in an order by this: keys that the new kind lacks are then named."""
+    return not item.partition("=")[0].endswith(".kind")
 
 
 def parse_override(item: str) -> dict[str, Any]:
@@ -199,14 +204,17 @@ def _locate(sections: Sequence[type[Section]], location: Sequence[int | str], gi
     place = _Place(folder, "", given, sections)
     for number, part in enumerate(location, start=1):
         in_list = isinstance(part, int) and isinstance(given, list | tuple)
-        is_key = in_list or (isinstance(given, Mapping) and part in given)
+        has_value = (isinstance(given, Mapping) and part in given) or (
+            in_list and isinstance(part, int) and part < len(given)
+        )
+        is_key = in_list or has_value
         is_last = number == len(location)
         is_kind = isinstance(given, Mapping) and part in (given.get("kind"), given.get("name"))
         if is_kind and not (is_last and is_key) and (of_kind := [one for one in sections if part in _kinds(one)]):
             sections = of_kind
         elif is_key or any(part in one.model_fields for one in sections):
             place = _Place(f"{place.key}." if place.key else "", str(part), given, sections)
-            given = given[part] if is_key else None
+            given = given[part] if has_value else None  # a tuple may be too short
             sections = inner_sections(sections, part)
     return place
 
@@ -226,7 +234,13 @@ def _explain(sections: Sequence[type[Section]], error: ValidationError, given: A
     """Return one sentence per problem, with dotted keys."""
     found: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        inner = len(problem["loc"])
+        if problem["type"] == "too_short" and any(
+            len(other["loc"]) > inner and other["loc"][:inner] == problem["loc"] for other in problems
+        ):  # Elements that are invalid do not count.
+            continue
         place = _locate(sections, problem["loc"], given, folder)
         key = place.key
         if problem["type"] == "extra_forbidden":

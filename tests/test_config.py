@@ -144,6 +144,7 @@ def test_another_kind_drops_the_keys_that_it_lacks(overrides: list[str]) -> None
     [
         (["front={kind: circle, radius: 2, side: 3}"], "unknown setting 'front.side'"),
         (["front.kind=circle", "front.radius=2", "front.side=3"], "unknown setting 'front.side'"),
+        (["front.side=3", "front.kind=circle", "front.radius=2"], "unknown setting 'front.side'"),
         (["front.kind=circle"], "setting 'front' has no radius"),
         (["front.kind=oval"], "tag 'oval' found"),
         (["front.kind=[1]"], "setting 'front'"),

@@ -310,9 +310,10 @@ def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
     withdrawn = [video_id for video_id, record in work.quarantined.items() if not faults.is_unreachable(record.reason)]
     touched = pa.array([*work.extract, *work.decide, *withdrawn], pa.string())
     stale = pc.filter(touched, pc.is_in(touched, ids)).to_pylist()
+    kept = pc.filter(ids, pc.invert(pc.is_in(ids, touched))).to_pylist()
     others = [form for form in export.FORMS if form not in job.export]
-    export.delete(storage, stale, job.export)
-    if count := export.delete(storage, stale, others):
+    export.delete(storage, stale, job.export, kept)
+    if count := export.delete(storage, stale, others, kept):
         logger.warning("exports of former rows deleted: %d (--export writes them again)", count)
 
 

@@ -84,15 +84,22 @@ def exist(storage: Storage) -> bool:
     return any(storage.exists(f"{_FOLDER}/{form}") for form in FORMS)
 
 
-def delete(storage: Storage, video_ids: Collection[str], forms: Iterable[str]) -> int:
-    """Delete the exports of some videos in these formats, and return the number of files."""
+def delete(storage: Storage, video_ids: Collection[str], forms: Iterable[str], kept: Iterable[str] = ()) -> int:
+    """Delete the exports of some videos in these formats, and return the number of files.
+
+    Args:
+        kept: the video_id of each other video. A file that may be one of theirs stays.
+    """
     count = 0
     for form in forms if video_ids else ():
         present = set(storage.names(f"{_FOLDER}/{form}", _SUFFIXES[form]))
-        if present:
-            stale = present.intersection(path for video_id in video_ids for path in _paths(form, video_id))
+        stale = present.intersection(path for video_id in video_ids for path in _paths(form, video_id))
+        if stale and form == "abaw":  # All other names have the suffix of the video, so that they are unique.
+            stale -= {path for video_id in kept for path in _paths(form, video_id)}
+        if stale:
             storage.delete_many(sorted(stale))
-            count += len(stale)
+            storage.delete_empty_folders(f"{_FOLDER}/{form}")
+        count += len(stale)
     return count
 
 

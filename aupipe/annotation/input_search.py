@@ -191,8 +191,12 @@ def _is_text(path: str) -> bool:
     return bool(head) and b"\0" not in head
 
 
-def _search_remote(uri: str, images: ImageRule, found: FoundInputs) -> SkippedFiles:
-    """Find the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file."""
+def _search_remote(uri: str, images: ImageRule, found: FoundInputs, *, matched: bool = False) -> SkippedFiles:
+    """Find the inputs of a file, a folder or a pattern at a URI. HTTP has no folders: a URL is a file.
+
+    Args:
+        matched: a pattern matches it, so that it may be a folder without inputs.
+    """
     suffix = PurePosixPath(uri).suffix.lower()
     is_file = (suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES) and not glob.has_magic(uri)
     if is_file or is_http(uri):
@@ -204,8 +208,11 @@ def _search_remote(uri: str, images: ImageRule, found: FoundInputs) -> SkippedFi
         filesystem.invalidate_cache()  # A second listing in a run finds what has changed since the first.
         if glob.has_magic(top) and not filesystem.exists(top):
             visible, hidden = _split_hidden(filesystem.glob(top), top)
-            matches = [_search_remote(f"{protocol}://{path}", images, found) for path in visible]
-            return _joined(matches, hidden, uri)
+            before = len(found)
+            matches = [_search_remote(f"{protocol}://{path}", images, found, matched=True) for path in visible]
+            joined = _joined(matches, hidden, uri)
+            _check_found(len(found) - before, joined, uri)
+            return joined
         files: Iterable[tuple[str, dict[str, Any]]] = ()
         if is_s3(uri):
             files = objects_below(filesystem, top)
@@ -218,7 +225,8 @@ def _search_remote(uri: str, images: ImageRule, found: FoundInputs) -> SkippedFi
     if skipped is None:  # no folder
         found.add(uri, _name_in(uri))
         return SkippedFiles()
-    _check_found(len(found) - before, skipped, uri)
+    if not matched:
+        _check_found(len(found) - before, skipped, uri)
     return skipped
 
 

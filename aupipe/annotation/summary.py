@@ -126,7 +126,7 @@ class Summary:
         lines += [f"  {row['video_id']}: {row['status']}: {row['reason']}" for row in listed]
         if (more := len(incomplete) - len(listed)) > 0:
             lines.append(f"  … and {more:,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
-        if self.otherwise:
+        if self.otherwise and not self.pending:
             videos = "1 video keeps" if self.otherwise == 1 else f"{self.otherwise:,} videos keep"
             lines.append(
                 f"{videos} rows of other models or settings, which run.json no longer describes: name all videos as "

@@ -204,9 +204,10 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     new = _Probed(inputs.take(due), take_rows(results, found[due]), current, rows[due])
     new.check_ids()
     is_committed = new.are_committed(keys)
-    named = np.zeros(len(current.ids), bool)
-    named[rows[rows >= 0]] = True
-    twins = new.twins(is_committed, named, keys)
+    renewed = np.zeros(len(current.ids), bool)
+    read = rows[due][new.has_record | new.is_small]
+    renewed[[*rows[is_current], *read[read >= 0]]] = True
+    twins = new.twins(is_committed, renewed, keys)
     committed = np.sort(np.concatenate([rows[is_current], rows[due][is_committed]]))
     decided = mask(pc.equal(take_rows(current.table.select(["decide_key"]), committed)["decide_key"], keys.decide_key))
     decide = current.subset(committed[~decided])
@@ -289,25 +290,22 @@ class _Probed:
         is_committed[self._again] = same & mask(pc.equal(_source_hashes(self._records), hashes))
         return is_committed
 
-    def twins(self, is_committed: np.ndarray, named: np.ndarray, keys: CacheKeys) -> np.ndarray:
+    def twins(self, is_committed: np.ndarray, renewed: np.ndarray, keys: CacheKeys) -> np.ndarray:
         """Return (n,) the row of the first video with the same bytes, in `current` and then in these inputs.
 
         −1 if there is none but the video itself. Committed videos come first, then the order of video_id counts. A
-        committed video that is no input of this run keeps its rows, so it counts only if they were made under the same
+        committed video that this run does not read keeps its rows, so it counts only if they were made under the same
         keys.
 
         Args:
-            named: whether each committed video is an input.
+            renewed: whether each committed video is an input that can be read, so that its rows follow the keys.
         """
         twins = np.full(len(self.inputs), -1)
         new = np.flatnonzero(self.has_record & ~is_committed)
         if not len(new):
             return twins
-        table = self.current.table
-        as_asked = mask(pc.equal(table["head_key"], keys.head_key)) & mask(
-            pc.equal(table["decide_key"], keys.decide_key)
-        )
-        is_first = mask(self.current.have_rows()) & (named | as_asked)
+        as_asked = mask(self.current.made_under(keys.head_key, keys.decide_key))
+        is_first = mask(self.current.have_rows()) & (renewed | as_asked)
         hashes, committed = _source_hashes(self.results), _source_hashes(self.current.table)
         # A committed video of which other bytes were found will have other rows.
         is_first[self.before[self._again]] &= mask(

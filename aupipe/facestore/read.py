@@ -180,7 +180,8 @@ class FaceStore:
     def labels(self, split: str, columns: Sequence[str] = LABEL_COLUMNS) -> pa.Table:
         """Return all rows of a split without images. Row i of the table is row i of the split.
 
-        Separate images get times so far apart that neither smoothing nor a window of a temporal model joins them.
+        Separate images get times so far apart that neither smoothing nor a window of a temporal model joins them when
+        they are scored. Clips for training are cut by their numbers.
         """
         separate = {index.storage.root for index in (self, *self.added) if index.card.separate_images}
 

@@ -88,7 +88,7 @@ class _Gif:
             while size := int.from_bytes(data[place : place + 1], "big"):
                 place += 1 + size
             place += 1
-        return int(data[place : place + 1] != b";")
+        return int(data[place : place + 1] not in (b"", b";"))
 
 
 class _Vp8:

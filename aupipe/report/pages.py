@@ -143,7 +143,8 @@ def write(job: ReportJob) -> str:
         of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
         of_aus = {face: face_data.summarize(rows, of_face[face]) for face, rows in axis.faces.items()}
         summaries += _summaries(video_id, axis, of_aus)
-        changed = _changed(video) if job.thumbnails or job.overlay or job.preview else ""
+        is_decoded = job.overlay or job.preview or (job.thumbnails and len(events) > 0)
+        changed = _changed(video) if is_decoded else ""
         data = video_data(video, axis, of_face, of_aus, run.get("thresholds"), job.thumbnails and not changed)
         data["problem"] = data["problem"] or changed
         link = None if changed else _link(video["uri"], target, "videos")

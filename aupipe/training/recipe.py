@@ -20,6 +20,7 @@ from aupipe.config import (
     merge,
     of_kind,
     parse_override,
+    sets_no_kind,
     validate,
 )
 from aupipe.data.augment import AugmentConfig
@@ -222,7 +223,7 @@ class Recipe(Section):
             ConfigError: a key does not exist, or a value is invalid.
         """
         described = self.model_dump(mode="json")
-        for key, value in settings.items():
+        for key, value in sorted(settings.items(), key=lambda each: sets_no_kind(each[0])):
             try:
                 described = _put(described, key.split("."), value, [Recipe])
             except LookupError as error:

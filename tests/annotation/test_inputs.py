@@ -17,6 +17,7 @@ from aupipe.annotation.input_search import ImageRule, find_inputs
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
+from aupipe.storage import Storage
 
 pytestmark = pytest.mark.unit
 
@@ -202,6 +203,13 @@ def test_a_folder_without_videos_that_a_pattern_matches_is_passed_over(tmp_path:
     assert ([video.video_id for video in inputs], skipped.files) == (["x.mp4", "y.mp4"], 1)
     with pytest.raises(ConfigError, match=r"\[b\]: no video or image in this folder \(1 other files skipped"):
         find_inputs([str(tmp_path / "[b]")])
+    remote = Storage(f"memory://{uuid.uuid4().hex}")
+    for name in ("a/x.mp4", "b/notes.txt", "c/y.mp4"):
+        remote.write(name, b"1")
+    inputs, skipped = find_inputs([f"{remote.root}/*"])
+    assert ([video.video_id for video in inputs], skipped.files) == (["x.mp4", "y.mp4"], 1)
+    with pytest.raises(ConfigError, match="no video or image in this folder"):
+        find_inputs([f"{remote.root}/[b]"])
 
 
 def test_linked_folders_are_searched_once_and_odd_names_become_text(tmp_path: Path) -> None:

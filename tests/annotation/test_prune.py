@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.annotation import schema
+from aupipe.annotation import export, schema
 from aupipe.annotation.faults import contain_fault
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.prune import delete_shown
@@ -96,6 +96,12 @@ def test_exports_of_former_rows_are_rewritten_or_deleted(
     assert shown(storage) == [name for name in every if name not in ("export/abaw/a.txt", "export/elan/a.mp4.eaf")]
     assert storage.read("export/csv/a.mp4.csv") != former
     assert "exports of former rows deleted: 2 (--export writes them again)" in caplog.text
+    for name in ("a_left.txt", "b.txt"):
+        storage.write(f"export/abaw/{name}", b"1")
+    assert export.delete(storage, ["a.mp4"], ["abaw"], ["a_left.mp4", "b.mp4"]) == 0  # it may be that of another video
+    assert export.delete(storage, ["a.mp4", "b.mp4"], ["abaw"], ["b.avi"]) == 1
+    assert export.delete(storage, ["b.avi"], ["abaw"]) == 1
+    assert not (out / "export/abaw").exists()
     (tmp_path / "b.mp4").write_bytes(b"no video")
     assert main([*command, inputs[1], "--export", "csv"]) == 1
     assert shown(storage) == ["export/csv/a.mp4.csv", "export/csv/mine.csv"]

@@ -113,6 +113,9 @@ def test_a_copy_has_rows_of_its_own_where_those_of_the_first_are_made_otherwise(
     assert_due(plan(inputs, committed, keys(**changed), results), extract=["b"])
     both = plan(signed("s", A, B), committed, keys(**changed), Probed.of([probed("a", "f"), probed("b", "f")]))
     assert both.quarantined["b"].duplicate_of == "a"
+    moved = Probed.of([ProbeResult("a", "not_found: a.mp4"), probed("b", "f")])  # its former rows are kept
+    assert list(plan(signed("t", A, B), committed, keys(**changed), moved).extract) == ["b"]
+    assert plan(signed("t", A, B), committed, keys(), moved).quarantined["b"].duplicate_of == "a"
 
 
 def test_another_video_with_the_same_id_is_rejected(committed: Ledger) -> None:

@@ -190,3 +190,7 @@ def test_a_comment_of_a_gif_is_no_picture(tmp_path: Path, count: int, place: str
     path.write_bytes(whole[:at] + b"!\xfe\x05first\x06second\0" + whole[at:])
     assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (count, "")
     assert [frame.image is None for frame in frames(str(path))] == [False] * count
+    if place == "last":  # cut after the comment, and within it
+        for size in (1, 5):
+            path.write_bytes((whole[:at] + b"!\xfe\x05first\x06second\0" + whole[at:])[:-size])
+            assert probe(str(path)).frames_expected == count

@@ -111,6 +111,11 @@ def test_unknown_names_and_bad_files_are_refused(tmp_path: Path) -> None:
             "unknown setting 'stages.train.model.dropuot'; the nearest .*train.model.dropout'",
         ),
         ("stages.train.model.width=61", "^setting 'stages.train.model': width 61 is no multiple of heads 4$"),
+        ("input.mean=[0.5]", "^setting 'input.mean' has no 1, 2$"),
+        (
+            "stages.train.optimizer.groups.0.schedule.lr=abc",
+            "^setting 'stages.train.optimizer.groups.0.schedule.lr': should be a valid number.* \\(got 'abc'\\)$",
+        ),
     ],
 )
 def test_errors_name_their_setting(setting: str, message: str) -> None:
