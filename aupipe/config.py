@@ -203,18 +203,17 @@ def _locate(sections: Sequence[type[Section]], location: Sequence[int | str], gi
     """
     place = _Place(folder, "", given, sections)
     for number, part in enumerate(location, start=1):
-        in_list = isinstance(part, int) and isinstance(given, list | tuple)
-        has_value = (isinstance(given, Mapping) and part in given) or (
-            in_list and isinstance(part, int) and part < len(given)
-        )
-        is_key = in_list or has_value
+        if isinstance(part, int) and isinstance(given, list | tuple):
+            is_key, has_value = True, part < len(given)  # a tuple may be too short
+        else:
+            is_key = has_value = isinstance(given, Mapping) and part in given
         is_last = number == len(location)
         is_kind = isinstance(given, Mapping) and part in (given.get("kind"), given.get("name"))
-        if is_kind and not (is_last and is_key) and (of_kind := [one for one in sections if part in _kinds(one)]):
-            sections = of_kind
+        if is_kind and not (is_last and is_key) and (chosen := [one for one in sections if part in _kinds(one)]):
+            sections = chosen
         elif is_key or any(part in one.model_fields for one in sections):
             place = _Place(f"{place.key}." if place.key else "", str(part), given, sections)
-            given = given[part] if has_value else None  # a tuple may be too short
+            given = given[part] if has_value else None
             sections = inner_sections(sections, part)
     return place
 

@@ -89,9 +89,7 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
     if glob.has_magic(argument) and not os.path.lexists(argument):
         visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
         each = [(_search_folder if os.path.isdir(match) else _search)(match, images, found) for match in visible]
-        skipped = _joined(each, hidden, argument)
-        _check_found(len(found) - before, skipped, argument)
-        return skipped
+        return _joined(each, hidden, argument, len(found) - before)
     found.add(argument, os.path.basename(argument))
     return SkippedFiles()
 
@@ -110,10 +108,13 @@ def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], Skip
     return visible, hidden
 
 
-def _joined(matches: Sequence[SkippedFiles], hidden: SkippedFiles, pattern: str) -> SkippedFiles:
+def _joined(matches: Sequence[SkippedFiles], hidden: SkippedFiles, pattern: str, count: int) -> SkippedFiles:
+    """Return what is skipped in all matches of a pattern, in which so many inputs were found."""
     if not matches:
         raise ConfigError("; ".join(filter(None, [f"{pattern}: nothing matches this pattern", hidden.text()])))
-    return sum(matches, hidden)
+    skipped = sum(matches, hidden)
+    _check_found(count, skipped, pattern)
+    return skipped
 
 
 def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFiles:
@@ -210,9 +211,7 @@ def _search_remote(uri: str, images: ImageRule, found: FoundInputs, *, matched: 
             visible, hidden = _split_hidden(filesystem.glob(top), top)
             before = len(found)
             matches = [_search_remote(f"{protocol}://{path}", images, found, matched=True) for path in visible]
-            joined = _joined(matches, hidden, uri)
-            _check_found(len(found) - before, joined, uri)
-            return joined
+            return _joined(matches, hidden, uri, len(found) - before)
         files: Iterable[tuple[str, dict[str, Any]]] = ()
         if is_s3(uri):
             files = objects_below(filesystem, top)

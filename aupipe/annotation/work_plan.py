@@ -206,7 +206,7 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     is_committed = new.are_committed(keys)
     renewed = np.zeros(len(current.ids), bool)
     read = rows[due][new.has_record | new.is_small]
-    renewed[[*rows[is_current], *read[read >= 0]]] = True
+    renewed[np.concatenate([rows[is_current], read[read >= 0]])] = True
     twins = new.twins(is_committed, renewed, keys)
     committed = np.sort(np.concatenate([rows[is_current], rows[due][is_committed]]))
     decided = mask(pc.equal(take_rows(current.table.select(["decide_key"]), committed)["decide_key"], keys.decide_key))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from aupipe.media import gif_blocks
 from aupipe.media.byte_source import opened
 from aupipe.media.clock import PacketClock
 from aupipe.media.container import format_names
@@ -15,7 +17,6 @@ from aupipe.media.ffmpeg_log import FFmpegLog
 from aupipe.media.image_files import IMAGE_FORMATS
 
 _ROUNDING_S = 1e-6
-_GIF_EXTENSION, _GIF_IMAGE, _GIF_TRAILER = b"!", b",", b";"
 _PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream: the start of a pack, and of a packet
 _PACK_BYTES = 2**17  # more than a pack header and the longest packet
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
@@ -95,22 +96,8 @@ def _gif_is_whole(uri: str) -> bool:
     demuxer.
     """
     with opened(uri, whole=True) as file:
-
-        def skip_colors(flags: int) -> None:
-            file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, 1)
-
-        skip_colors((file.read(13) + bytes(13))[10])
-        while kind := file.read(1):
-            if kind == _GIF_TRAILER:
-                return True
-            if kind == _GIF_IMAGE:
-                skip_colors((file.read(9) + bytes(9))[8])
-            elif kind != _GIF_EXTENSION:
-                return False
-            file.seek(1, 1)  # the label of an extension, or the code size of an image
-            while size := int.from_bytes(file.read(1), "big"):
-                file.seek(size, 1)
-    return False
+        gif_blocks.skip_header(file)
+        return deque(gif_blocks.blocks(file), maxlen=1) == deque([gif_blocks.TRAILER])
 
 
 def _ends_within_packet(uri: str) -> bool:

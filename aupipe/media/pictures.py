@@ -8,12 +8,15 @@ picture, as in its decoder.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Protocol
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from aupipe.media import gif_blocks
 
 # Profiles whose sequence parameter set has fields for chroma and scaling (H.264, 7.3.2.1.1).
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
@@ -80,15 +83,12 @@ class _Gif:
         pass
 
     def count(self, packet: Packet) -> int:
-        data, place = bytes(packet), 0
+        data = bytes(packet)
+        file = io.BytesIO(data)
         if data.startswith(b"GIF"):
-            place = 13 + (3 << (data[10] & 7) + 1 if data[10:11] and data[10] & 0x80 else 0)
-        while data[place : place + 1] == b"!":
-            place += 2
-            while size := int.from_bytes(data[place : place + 1], "big"):
-                place += 1 + size
-            place += 1
-        return int(data[place : place + 1] not in (b"", b";"))
+            gif_blocks.skip_header(file)
+        kind = next((kind for kind in gif_blocks.blocks(file) if kind != gif_blocks.EXTENSION), b"")
+        return int(kind not in (b"", gif_blocks.TRAILER))
 
 
 class _Vp8:

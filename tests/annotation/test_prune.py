@@ -32,6 +32,12 @@ def shown(storage: Storage) -> list[str]:
     return [name for folder in ("_logs", "export", "report") for name in storage.names(folder)]
 
 
+def clips(folder: Path) -> list[str]:
+    """Write a.mp4 and b.mp4, and return their paths."""
+    lengths = {"a.mp4": 5, "b.mp4": 8}
+    return [str(write_clip(folder / name, scene(count, size=(200, 160), face=120))) for name, count in lengths.items()]
+
+
 @pytest.mark.parametrize("place", ["{tmp}/out", "memory://aupipe-prune/out"])
 def test_exports_and_reports_go_with_a_video_and_other_files_stay(place: str, tmp_path: Path) -> None:
     storage = Storage(place.format(tmp=tmp_path))
@@ -51,11 +57,8 @@ def test_exports_and_reports_go_with_a_video_and_other_files_stay(place: str, tm
 def test_a_pruned_video_is_gone_from_all_files(
     checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        write_clip(tmp_path / name, scene(5 if name == "a.mp4" else 8, size=(200, 160), face=120))
-    out = tmp_path / "out"
-    storage, inputs = Storage(out), [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
-    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
+    inputs, out = clips(tmp_path), tmp_path / "out"
+    storage, command = Storage(out), ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
     assert main([*command, *inputs, "--export", "csv,abaw"]) == 0
     assert report.main([str(out), "--no-thumbnails", "--overlay"]) == 0
     with contain_fault(storage, "b.mp4"):
@@ -79,11 +82,8 @@ def test_a_pruned_video_is_gone_from_all_files(
 def test_exports_of_former_rows_are_rewritten_or_deleted(
     checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("a.mp4", "b.mp4"):
-        write_clip(tmp_path / name, scene(5 if name == "a.mp4" else 8, size=(200, 160), face=120))
-    out = tmp_path / "out"
-    storage, inputs = Storage(out), [str(tmp_path / name) for name in ("a.mp4", "b.mp4")]
-    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
+    inputs, out = clips(tmp_path), tmp_path / "out"
+    storage, command = Storage(out), ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
     assert main([*command, *inputs, "--export", "csv,abaw,elan"]) == 0
     storage.write("export/csv/mine.csv", b"1")
     every = shown(storage)
