@@ -247,8 +247,11 @@ def test_the_slurm_script_needs_a_command_and_ends_with_its_exit_code(tmp_path: 
     script = [shutil.which("bash") or "bash", str(ROOT / "jobs/slurm.sh")]
     without = subprocess.run(script, capture_output=True, text=True, check=False)
     assert (without.returncode, without.stderr.split(":")[0]) == (2, "usage")
-    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/srun.log\nexec sleep 100\n')
-    (tmp_path / "python").write_text('#!/bin/sh\nif [ "$1" = jobs/x.py ]; then env; exit 3; fi\necho secret\n')
+    log = tmp_path / "srun.log"
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec sleep 100\n')
+    wait = f'if [ "$1" = - ]; then until [ "$(grep -c . {log})" = 2 ]; do sleep .05; done; fi'  # as for Ray's nodes
+    python = f'#!/bin/sh\nif [ "$1" = jobs/x.py ]; then env; exit 3; fi\n{wait}\necho secret\n'
+    (tmp_path / "python").write_text(python)
     for name in ("srun", "python"):
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {
@@ -256,11 +259,11 @@ def test_the_slurm_script_needs_a_command_and_ends_with_its_exit_code(tmp_path: 
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }  # fmt: skip
     command = [*script, "python", "jobs/x.py"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 3, ended.stderr
     variables = dict(line.split("=", 1) for line in ended.stdout.splitlines() if "=" in line)
     assert variables["RAY_AUTH_TOKEN"] == "secret"
     assert variables["RAY_ADDRESS"].endswith(":22340")
-    steps = (tmp_path / "srun.log").read_text().splitlines()
+    steps = log.read_text().splitlines()
     assert all("--num-cpus=8" in step and "--num-gpus=2" in step for step in steps)
     assert sorted("--nodes=2 --ntasks=2" in step for step in steps) == [False, True]
