@@ -119,6 +119,7 @@ def draw_person(rng: np.random.Generator, rig: Rig) -> Person:
     if has_cap or (hair.max() > 0.5 and rng.random() < 0.65):
         accessories["hair"] = draw_hair(rng, surface, long=rng.random() < (0.7 if female > 0.5 else 0.15))
     skin, brows = skin_texture.skin(rng, rig, traits, hair)
+    colors["teeth"] += (0.9 - colors["teeth"]) * rng.spawn(1)[0].uniform(0, 0.8)  # as for the lips
     return Person(
         vertices=vertices,
         skin=skin,

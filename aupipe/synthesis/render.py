@@ -27,7 +27,7 @@ _SHADOW_BIAS_DM = 0.05
 _HOLLOW_DM = 0.06  # Depth at which a hollow receives little light from the sky.
 # Specular strength and Blinn's exponent of parts other than the skin.
 _SHINE = {"eyes": (0.6, 250.0), "teeth": (0.25, 60.0), "tongue": (0.2, 30.0), "glasses": (0.3, 40.0)}
-_INSIDE = ("mouth", "teeth", "tongue")  # Parts that receive little light from the sky.
+_OF_SKY = {"mouth": 0.35, "tongue": 0.35, "teeth": 0.7}  # share of its light that parts inside the mouth receive
 
 
 class Renderer:
@@ -169,7 +169,7 @@ class Renderer:
             light += (
                 lamp.color.astype(np.float32) * (0.5 + 0.5 * (normal @ lamp.towards.astype(np.float32))[:, None]) ** 2
             )
-        dim = np.array([0.35 if name in _INSIDE else 1.0 for name in self._names], np.float32)
+        dim = np.array([_OF_SKY.get(name, 1.0) for name in self._names], np.float32)
         return light * dim[part][:, None]
 
     def _reached(self, lamp: Lamp, points: Floats, place: Floats, inside: npt.NDArray[np.bool_]) -> Floats:

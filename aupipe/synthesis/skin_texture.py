@@ -149,6 +149,9 @@ def skin(rng: np.random.Generator, rig: Rig, traits: Traits, hair: Floats) -> tu
     brows = draw_brows(rng)
     picture = _over(picture, traits.hair * 0.8, _brows(brows, arc, height) * rng.uniform(0.6, 0.95))
     picture = _over(picture, traits.tone * 0.55, _bake(rig, rig.masks["eyelids"]) * rng.uniform(0, 0.5))
+    if man:
+        own = rng.spawn(1)[0]  # as for the lips
+        picture = _over(picture, _beard_color(own, traits), _moustache_and_goatee(own, arc, height))
     strands = traits.hair * (1 + 0.35 * _noise(rng, 96))[..., None]
     return _over(picture, strands, hair).clip(0.005, 0.95).astype(np.float32), brows
 
@@ -209,6 +212,30 @@ def _beard(rng: np.random.Generator, angle: Floats, height: Floats) -> Floats:
     jaw = _soft(6.78 - height + 0.9 * (np.abs(angle) - 0.9).clip(0), 0.12)
     jaw = jaw * _soft(1.25 - np.abs(angle), 0.2) * _soft(height - 6.05, 0.2)
     return jaw * rng.uniform(0.15, 0.85) * (1 + 0.3 * _noise(rng, 96)).clip(0, 1)
+
+
+def _beard_color(rng: np.random.Generator, traits: Traits) -> Floats:
+    """Return the reflectance (3,) of a beard, which may be darker, lighter or grayer than the hair of the head."""
+    gray = rng.uniform(0.3, 1) if rng.random() < 0.5 * traits.old else 0.0
+    return traits.hair * rng.uniform(0.4, 1.4) * (1 - gray) + rng.uniform(0.2, 0.6) * gray
+
+
+def _moustache_and_goatee(rng: np.random.Generator, arc: Floats, height: Floats) -> Floats:
+    """Return a mask (rows, columns), 0..1, of hair that covers a part of the upper lip, the chin or both; mostly empty.
+
+    Networks that never saw it take its lower edge, or the lips within it, for an open mouth.
+    """
+    moustache, goatee = rng.random(2) < (0.3, 0.25)
+    half, droop = rng.uniform(0.2, 0.36), rng.uniform(0.0, 0.12)
+    fall = droop * (arc / half) ** 2
+    upper, lower = rng.uniform(6.76, 6.84), rng.uniform(6.615, 6.68)
+    over_lip = _soft(upper - fall - height, 0.05) * _soft(height - lower + 1.3 * fall, 0.03) * _soft(half - arc, 0.06)
+    below = _soft(height - 6.05, 0.2)
+    on_chin = _soft(rng.uniform(0.12, 0.4) - arc, 0.1) * _soft(rng.uniform(6.42, 6.52) - height, 0.05) * below
+    beside = _soft(rng.uniform(0.03, 0.1) - np.abs(arc - 0.36), 0.06) * _soft(upper - 0.1 - height, 0.1) * below
+    joined = rng.random() < 0.6
+    mask = np.maximum(moustache * over_lip, goatee * np.maximum(on_chin, joined * beside))
+    return (mask * rng.uniform(0.4, 1) * (1 + 0.3 * _noise(rng, 96))).clip(0, 1)
 
 
 def _brows(brows: Brows, arc: Floats, height: Floats) -> Floats:

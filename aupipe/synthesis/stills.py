@@ -82,6 +82,16 @@ _GRIMACES: Sequence[str] = [
 ]  # fmt: skip
 
 
+def _grin(rng: np.random.Generator, intensity: Floats) -> float:
+    """Return a factor of the opening of the lips: those of a smile with parted lips often bare the teeth.
+
+    Args:
+        intensity: (12,)
+    """
+    smile, parted = (float(intensity[facs.AUS.index(au)]) for au in ("AU12", "AU25"))
+    return float(rng.uniform(1, 2)) if min(smile, parted) > 0.25 and rng.random() < 0.7 else 1.0
+
+
 def draw_pose(rng: np.random.Generator) -> Floats:
     """Return random yaw, pitch and roll (3,) in radians."""
     return (rng.normal(0, [16, 9, 6]) * np.pi / 180).clip(-0.7, 0.7)
@@ -98,6 +108,7 @@ def stills(rig: Rig, *, seed: int, count: int, size_px: int) -> Stills:
     for number in range(count):
         drawn, pose = draw_intensity(rng), draw_pose(rng)
         moves = dict(zip(facs.AUS, drawn.tolist(), strict=True)) | draw_distractions(rng)
+        moves["AU25"] *= _grin(rng.spawn(1)[0], drawn)
         lean = {name: float(rng.normal(0, ASYMMETRY)) for name in moves}
         face = rig.shape(au_blendshapes.offset_weights(rig.actions, moves, lean), person.vertices)
         gap_dm[number], intensity[number] = lips.gap(face), drawn
