@@ -321,7 +321,7 @@ def ray_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[
     Raises:
         ConfigError: a path is not visible on every node, or the cluster has no CPU and `--workers` is not given.
     """
-    with session(num_cpus=job.local_decoders + (job.config.encoders or 0)):
+    with session(job.config.resources, num_cpus=job.local_decoders + (job.config.encoders or 0)):
         # The package's own models are wherever the package is, and only the driver reads them.
         own = [path for path in job.checkpoints if path not in default_models.OWN]
         check_visible_on_all_nodes(job.out, [*job.inputs, *own])

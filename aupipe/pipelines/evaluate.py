@@ -154,9 +154,9 @@ def _decisions(job: EvaluateJob, plan: EvaluatePlan) -> tuple[dict[str, Decision
     """Return the decisions by stage, and additional entries of scores.json."""
     if job.predictions is not None:
         return {"as_given": _given("--predictions", job.predictions, plan)}, {}
-    with session():
+    config = job.config
+    with session(config.resources):
         check_visible_on_all_nodes(job.out, [job.store, *job.checkpoints])
-        config = job.config
         found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
     members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
     stages = ensemble.decide(members, job.config.ensemble)

@@ -37,7 +37,13 @@ _COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
 
 @contextmanager
-def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driver: bool = True) -> Iterator[None]:
+def session(
+    resources: Resources | None = None,
+    *,
+    num_cpus: int | None = None,
+    dashboard: bool = False,
+    log_to_driver: bool = True,
+) -> Iterator[None]:
     """Connect to Ray for the length of the block. An existing connection is used and stays open.
 
     In a submitted job, or if RAY_ADDRESS names a cluster, the job joins that cluster. Otherwise a local Ray starts, and
@@ -46,12 +52,13 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
     node. Messages of Ray that no user can act on do not reach the terminal (`ray_internals`).
 
     Args:
+        resources: of the job, if parts of it may run on GPUs.
         num_cpus: logical CPUs of a local Ray; default: the machine's cores.
         dashboard: start the dashboard of a local Ray (Ray Tune needs it to release placement groups).
         log_to_driver: show what workers log.
 
     Raises:
-        ConfigError: Ray cannot be reached or started.
+        ConfigError: Ray cannot be reached or started, or a GPU is asked for, and a local Ray finds none.
         EnvironmentFailure: in the block, a library at the edges failed on this machine or on a worker.
     """
     if ray.is_initialized():
@@ -74,6 +81,11 @@ def session(*, num_cpus: int | None = None, dashboard: bool = False, log_to_driv
         else:
             options = stack.enter_context(local_options())
             stack.enter_context(_local_ray(num_cpus=num_cpus, include_dashboard=dashboard, **options, **logs))
+            if resources is not None and resources.gpu is True and not ray.cluster_resources().get("GPU"):
+                raise ConfigError(
+                    "resources.gpu=true: Ray finds no GPU on this machine, and tasks would wait for one without end; "
+                    "fix: leave it out, or set RAY_ADDRESS to the address of a cluster that adds GPU nodes"
+                )
         if log_to_driver:
             ray_internals.drop_backend_lines()
         context = ray.data.DataContext.get_current()

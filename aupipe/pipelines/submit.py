@@ -156,7 +156,7 @@ def _predicted(job: SubmitJob, out: Storage) -> tuple[dict[str, TrackPredictions
     """Return the predictions of the test tracks by the models, and the thresholds (12,) or () for them."""
     index, part = FaceStore.open(str(job.store)), SplitPart(TEST)
     cards = [checkpoint.load_card(path) for path in job.checkpoints]
-    with session():
+    with session(job.config.resources):
         check_visible_on_all_nodes(job.out, [str(job.store), *job.checkpoints])
         found = predict(job.checkpoints, index, (part,), job.config.inference, job.config.resources)[part]
     members = [member(card, raw) for card, raw in zip(cards, found, strict=True)]

@@ -192,7 +192,7 @@ def train(job: TrainJob) -> dict[str, Any]:
     logger.info("%s", text(plan(job)))
     run_dir.begin(folder, identity)
     ray_internals.configure_train()
-    with run_lease(folder), session(log_to_driver=False):
+    with run_lease(folder), session(job.recipe.resources, log_to_driver=False):
         check_visible_on_all_nodes(job.out, [job.store, embeddings(job)])
         return _finish(job, index, job.recipe.needed()[-1], run_stages(job))
 

@@ -63,7 +63,7 @@ def train_folds(job: TrainJob) -> dict[str, Any]:
     """Train the runs that are not finished. Return run → macro F1 on its held-out part, floor, checkpoint."""
     out = Storage(job.out)
     output_folders.check(out, "a training run")
-    with session(log_to_driver=False):
+    with session(job.recipe.resources, log_to_driver=False):
         for one in jobs(job).values():
             train.train(one)
     table: dict[str, Any] = {}

@@ -122,7 +122,7 @@ def tune(job: TuneJob) -> dict[str, Any]:
     ray_internals.configure_train()
     ray_internals.configure_tune()
     # Without a dashboard Ray Train never releases the resources of a trial that was stopped early.
-    with run_lease(out), session(dashboard=True, log_to_driver=False):
+    with run_lease(out), session(job.recipe.resources, dashboard=True, log_to_driver=False):
         check_visible_on_all_nodes(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])
         starts = _shared(job)
         run_trials(job, starts)

@@ -62,6 +62,17 @@ with session():
     print(ray.get(ray.remote(lambda: "joined").remote()))
 """
 
+_ASKS_FOR_A_GPU = """
+from aupipe.config import Resources
+from aupipe.errors import ConfigError
+from aupipe.pipelines.session import session
+try:
+    with session(Resources(gpu=True), num_cpus=1):
+        print("started")
+except ConfigError as error:
+    print(error)
+"""
+
 
 def run(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", script]
@@ -103,6 +114,11 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
         token = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH")}
         done = run(_JOINS, environment | token | {"RAY_ADDRESS": address})
         assert done.stdout.splitlines() == ["joined"], done.stderr[-2000:]
+        # The autoscaler of a cluster may add GPUs. A local Ray has none, which a job would wait for without end.
+        done = run(_ASKS_FOR_A_GPU, environment | token | {"RAY_ADDRESS": address})
+        assert done.stdout.splitlines() == ["started"], done.stderr[-2000:]
+        done = run(_ASKS_FOR_A_GPU, environment | {"CUDA_VISIBLE_DEVICES": ""})
+        assert done.stdout.startswith("resources.gpu=true: Ray finds no GPU on this machine"), done.stderr[-2000:]
         assert set(processes.ProcessTree(others).alive()) == others
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
 
