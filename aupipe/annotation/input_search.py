@@ -23,7 +23,7 @@ from aupipe.annotation import report_files
 from aupipe.annotation.inputs import FoundInputs, Input, Inputs, refused_name, text_of_name
 from aupipe.annotation.schema import LEDGER, VIDEOS
 from aupipe.annotation.skipped_files import SkippedFiles
-from aupipe.errors import ConfigError, ManifestError, redact
+from aupipe.errors import ConfigError, ManifestError, MediaError, PermissionDeniedError, redact
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
@@ -51,7 +51,7 @@ _OURS = {"uri", "video_id", "start_s", "end_s"}
 def find_inputs(
     named: Sequence[str], limit: int | None = None, images: ImageRule = "auto"
 ) -> tuple[Inputs, SkippedFiles]:
-    """Return the inputs that the arguments name, sorted by id, and what was skipped in folders.
+    """Return the inputs that the arguments name, sorted by id, and what was skipped or could not be searched.
 
     A path that does not exist is kept, because it becomes a row with the reason `not_found`.
 
@@ -91,7 +91,7 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
         each = [(_search_folder if os.path.isdir(match) else _search)(match, images, found) for match in visible]
         return _joined(each, hidden, argument, len(found) - before)
     found.add(argument, os.path.basename(argument))
-    return SkippedFiles()
+    return SkippedFiles(unsearched=[] if os.path.exists(argument) else [argument])
 
 
 def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], SkippedFiles]:
@@ -152,11 +152,23 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
                 pictures.append((outside + name, inside + name))
             else:
                 skipped.add(outside + name)
+                if os.path.islink(outside + name) and not os.path.exists(outside + name):
+                    skipped.unsearched.append(outside + name)  # It may lead to a folder of a disk that is away.
         found.add_files([outside + name for name in videos], [inside + name for name in videos])
     _add_images(pictures, images, len(found) > before, top, found, skipped)
     for error in unreadable:
-        found.add(str(error.filename), os.path.relpath(error.filename, top))
+        folder = str(error.filename)
+        found.add_all([_unlisted(folder, _name_in(top) if folder == top else os.path.relpath(folder, top), error)])
+        skipped.unsearched.append(folder)
     return skipped
+
+
+def _unlisted(folder: str, video_id: str, error: OSError) -> Input:
+    """Return the input that a folder becomes if it cannot be listed."""
+    code = (PermissionDeniedError if isinstance(error, PermissionError) else MediaError).reason
+    uri = text_of_name(folder)
+    reason = f"{code}: {redact(uri)}: this folder cannot be listed ({error.strerror})"
+    return Input(uri, text_of_name(video_id), refused=reason)
 
 
 def _add_images(
@@ -219,11 +231,12 @@ def _search_remote(uri: str, images: ImageRule, found: FoundInputs, *, matched: 
             files = sorted(filesystem.find(top, detail=True).items())
         before = len(found)
         skipped = _add_listed(files, protocol, str(top).rstrip("/"), images, found)
+        is_there = skipped is not None or matched or filesystem.isfile(top)
     except (OSError, ValueError, ImportError, BotoCoreError) as error:
         raise ConfigError(redact(f"{uri} cannot be listed: {error}")) from None
     if skipped is None:  # no folder
         found.add(uri, _name_in(uri))
-        return SkippedFiles()
+        return SkippedFiles(unsearched=[] if is_there else [uri])
     if not matched:
         _check_found(len(found) - before, skipped, uri)
     return skipped

@@ -10,7 +10,7 @@ from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.export import check_names
 from aupipe.annotation.input_search import find_inputs
-from aupipe.annotation.inputs import Inputs
+from aupipe.annotation.inputs import Inputs, text_of_name
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.stat_signatures import with_signatures
@@ -22,12 +22,22 @@ from aupipe.storage import Storage
 
 
 def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
-    """Return the inputs of the job and what was skipped, after a check of OUT and of the names of exports."""
+    """Return the inputs of the job and what was skipped, after a check of OUT and of the names of exports.
+
+    Raises:
+        ConfigError: an option, OUT or a name is invalid, or --prune would delete the rows of videos that are away.
+    """
     if job.export and job.phase == "observe":
         raise ConfigError(
             f"--export {','.join(job.export)}: --phase observe makes no tables; fix: leave one of them out"
         )
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
+    if job.prune and skipped.unsearched:
+        first, *more = skipped.unsearched
+        raise ConfigError(
+            f"--prune: {redact(text_of_name(first))}{f' and {len(more)} more' if more else ''}: not found, or a folder "
+            "that cannot be listed, so the rows of its videos would be deleted; fix: mount it, or leave out --prune"
+        )
     with storage_errors_as_config_errors("--out"):
         output_folders.check(Storage(job.out), "an annotation")
     check_names(job.export, inputs.ids.to_pylist() if job.export else ())

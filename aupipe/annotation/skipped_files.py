@@ -1,4 +1,4 @@
-"""The files and folders that a search of folders skips."""
+"""The files and folders that a search for inputs skips, and those that it cannot search."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class SkippedFiles:
         hidden: the number of hidden and system files and folders; such a folder is not opened and counts once.
         hidden_examples: the first few of them.
         images: how many of the files are images that could be inputs.
+        unsearched: named paths that do not exist, and folders that cannot be listed: their videos are not found.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -33,6 +34,7 @@ class SkippedFiles:
     hidden: int = 0
     hidden_examples: list[str] = field(default_factory=list)
     images: int = 0
+    unsearched: list[str] = field(default_factory=list)
 
     @property
     def files(self) -> int:
@@ -57,6 +59,7 @@ class SkippedFiles:
             self.suffixes + other.suffixes, (self.examples + other.examples)[:_EXAMPLES],
             self.hidden + other.hidden, (self.hidden_examples + other.hidden_examples)[:_EXAMPLES],
             self.images + other.images,
+            self.unsearched + other.unsearched,
         )  # fmt: skip
 
     def text(self) -> str:

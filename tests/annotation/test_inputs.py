@@ -91,6 +91,44 @@ def test_a_report_of_an_output_below_the_folder_is_not_an_input(tmp_path: Path) 
         assert {*passed.hidden_examples} == {f"{shown}/report", f"{shown}/deep/out/report"}
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(PermissionError(13, "Permission denied"), "permission_denied"), (OSError(5, "EIO"), "unreadable")],
+)
+def test_a_folder_that_cannot_be_listed_is_an_input_with_that_reason(
+    error: OSError, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "in/a.mp4").touch()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path) == str(tmp_path / "in/deep"):
+            error.filename = str(path)
+            raise error
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (video, folder), skipped = find_inputs([str(tmp_path / "in")])
+    assert (video.video_id, folder.video_id, folder.uri) == ("a.mp4", "deep", str(tmp_path / "in/deep"))
+    assert folder.refused == f"{code}: {tmp_path}/in/deep: this folder cannot be listed ({error.strerror})"
+    assert skipped.unsearched == [f"{tmp_path}/in/deep"]
+    (folder,), _ = find_inputs([str(tmp_path / "in/deep")])
+    assert (folder.video_id, folder.refused.partition(":")[0]) == ("deep", code)
+
+
+def test_what_is_not_there_is_not_searched(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"memory://{uuid.uuid4().hex}"
+    memory.pipe_file(f"{top}/clip", b"x")
+    (tmp_path / "clip").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in (str(tmp_path), top):
+        for name in ("gone", "gone/", "link"):
+            assert find_inputs([f"{place}/{name}"])[1].unsearched == [f"{place}/{name}"]
+        for name in ("clip", "c*p"):
+            assert find_inputs([f"{place}/{name}"])[1].unsearched == []
+
+
 def test_parts_that_differ_have_different_names() -> None:
     starts = (10800.06, 10800.13, 100000.25, 0.1, 0.1 + 1e-9, 5.0)
     named = [Input("a.mp4", "a", start_s, start_s + 1).asked(None) for start_s in starts]

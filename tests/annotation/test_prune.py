@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -112,3 +115,52 @@ def test_an_export_needs_tables(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([str(tmp_path / "a.mp4"), "--out", str(tmp_path / "o"), "--phase", "observe", "--export", "csv"]) == 2
     assert "--export csv: --phase observe makes no tables" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_nothing_is_deleted_because_a_folder_is_away(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, gone, out = tmp_path / "archive", tmp_path / "gone", tmp_path / "out"
+    for number, folder in enumerate((archive / "one", archive / "two", gone)):
+        write_clip(folder / f"{number}.mp4", scene(3, size=(96, 72), face=64, seed=number))
+    (archive / "link").symlink_to(gone)
+    (archive / "other.txt").touch()
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--prune", "--input"]
+
+    def run(*inputs: object) -> tuple[int, str]:
+        """Return the exit code and the error, and check that all rows are there after an error."""
+        code = main([*command, *map(str, inputs)])
+        error = capsys.readouterr().err
+        assert (code == 2) == bool(error)
+        if error:
+            assert set(Ledger.read(Storage(out)).current()) == {"link/2.mp4", "one/0.mp4", "two/1.mp4"}
+        return code, error
+
+    assert run(archive) == (0, "")
+    away = tmp_path / "away"
+    archive.rename(away)
+    sentence = "not found, or a folder that cannot be listed, so the rows of its videos would be deleted; fix: mount it"
+    assert run(archive) == (2, f"annotate.py: --prune: {archive}: {sentence}, or leave out --prune\n")
+    assert run(away / "two", archive, archive / "x.mp4")[1].startswith(f"annotate.py: --prune: {archive} and 1 more: ")
+    assert run(archive, "--dry-run")[0] == 2
+    archive.mkdir()  # the place of a disk that is not mounted
+    assert "no video or image in this folder" in run(archive)[1]
+    archive.rmdir()
+    away.rename(archive)
+    shutil.move(gone, away)
+    assert f"{archive / 'link'}: {sentence}" in run(archive)[1]
+    shutil.move(away, gone)
+
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path) == str(archive / "two"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert f"{archive / 'two'}: {sentence}" in run(archive)[1]
+    shutil.rmtree(archive / "two")
+    assert run(archive) == (0, "")
+    assert set(Ledger.read(Storage(out)).current()) == {"link/2.mp4", "one/0.mp4"}
