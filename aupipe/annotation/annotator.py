@@ -268,6 +268,7 @@ def _carry_out(
     run = phases.Run(keys, storage, runner, state.committed.next_generation, progress, cache, judge)
     try:
         small = _probe(job, state, run)
+        state.committed.renew(state.work.touched)
         phases.count_work(run, state.work, job)
         _delete_exports(job, state, storage)
         with runner.reserved(int(state.work.extract.segments.sum()) + len(small)):

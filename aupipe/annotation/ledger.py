@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.annotation import ledger_entries, record_columns
+from aupipe.annotation.inputs import Inputs
 from aupipe.annotation.ledger_entries import COLUMNS, Entry
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, take_rows
+from aupipe.annotation.video_rows import VideoRows, one_piece, order_of, rows_of, take_rows
 from aupipe.parquet import read_stored
 from aupipe.storage import Storage
 
@@ -132,6 +133,22 @@ class Ledger:
         """Add an entry that was written."""
         self.entries[entry.name] = entry
         self._set(record_columns.concat([self.table, ledger_entries.table_of(entry, records)], COLUMNS))
+
+    def renew(self, inputs: Inputs) -> None:
+        """Commit the URI and the signature of files that were touched or moved; the rows of their videos stay."""
+        if not len(inputs):
+            return
+        found = rows_of(inputs.ids, one_piece(self.table["video_id"]))
+        is_renewed, indices = pa.array(found >= 0), pa.array(np.maximum(found, 0))
+        table = self.table
+        for name, new in (("uri", inputs.redacted_uris()), ("stat_signature", one_piece(inputs.table["signature"]))):
+            column = pc.if_else(is_renewed, new.take(indices), table[name])
+            table = table.set_column(table.schema.get_field_index(name), COLUMNS.field(name), column)
+        self._set(table)
+        codes = one_piece(table["entry"]).indices.to_numpy()
+        rows = np.flatnonzero(np.isin(codes, codes[found >= 0]))
+        rows = rows[np.argsort(codes[rows], kind="stable")]
+        ledger_entries.replace_records(self.storage, table.take(pa.array(rows)))
 
     def reconcile(self, keep: Collection[str] | None = None) -> None:
         """Delete rows that a later run replaced, rows of videos not in `keep`, and files that no entry names."""

@@ -98,7 +98,31 @@ def pack(storage: Storage, table: pa.Table) -> None:
     Args:
         table: the records, as COLUMNS, with the rows of an entry together.
     """
-    _delete_single(storage, _write_pack(storage, table))
+    _write_pack(storage, table)
+    _delete_single(storage, [entry.name for entry, _, _ in entries_in(table)])
+
+
+def replace_records(storage: Storage, table: pa.Table) -> None:
+    """Write other records of entries, whose names, generations and files of rows stay.
+
+    A run that is killed in between leaves an entry twice, with former and other records. Both are of the same rows.
+
+    Args:
+        table: all records of these entries, as COLUMNS, with the rows of an entry together.
+    """
+    names = one_piece(table["entry"].cast(pa.string()))
+    for pack_name, packed in _packs(storage, storage.names(schema.LEDGER)):
+        former = packed["entry"].cast(pa.string())
+        is_replaced = pc.is_in(former, value_set=names)
+        if not pc.any(is_replaced).as_py():
+            continue
+        own = table.filter(pc.is_in(names, value_set=one_piece(former.filter(is_replaced))))
+        stay = packed.filter(pc.invert(is_replaced))
+        if _write_pack(storage, record_columns.concat([own, stay], COLUMNS)) != pack_name:
+            storage.delete(pack_name)
+    singles = table.filter(pc.is_in(names, value_set=pa.array(single_names(storage), pa.string())))
+    if len(singles):
+        pack(storage, singles)
 
 
 def delete(storage: Storage, names: Collection[str]) -> None:
@@ -176,14 +200,15 @@ def _packs(storage: Storage, names: Sequence[str]) -> Iterator[tuple[str, pa.Tab
             yield name, record_columns.table_of_rows(rows, COLUMNS)
 
 
-def _write_pack(storage: Storage, table: pa.Table) -> list[str]:
-    """Write the records of some entries into one file. Return the names of the entries."""
+def _write_pack(storage: Storage, table: pa.Table) -> str:
+    """Write the records of some entries into one file. Return its name."""
     entries = [entry for entry, _, _ in entries_in(table)]
     sink = pa.BufferOutputStream()
     pq.write_table(record_columns.with_own_dictionaries(table), sink, compression="zstd")
     key = content_hash([(entry.name, entry.generation) for entry in entries])[:24]
-    storage.write(f"{schema.LEDGER}/{key}{_PACKED}", memoryview(sink.getvalue()))
-    return [entry.name for entry in entries]
+    name = f"{schema.LEDGER}/{key}{_PACKED}"
+    storage.write(name, memoryview(sink.getvalue()))
+    return name
 
 
 def _delete_single(storage: Storage, names: Iterable[str]) -> None:

@@ -39,6 +39,7 @@ class WorkList:
         quarantined: the records of quarantined videos, with the reason, and of duplicates.
         pending: left to a run of another phase.
         to_probe: must be probed before they can be planned.
+        touched: the unchanged ones whose file was touched or moved, so that the ledger has another URI or signature.
         work_s: CPU seconds that were spent.
     """
 
@@ -48,6 +49,7 @@ class WorkList:
     quarantined: dict[str, VideoRecord] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     to_probe: Inputs = field(default_factory=lambda: Inputs.of([]))
+    touched: Inputs = field(default_factory=lambda: Inputs.of([]))
     work_s: float = 0.0
 
     def add_left(
@@ -213,6 +215,7 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     decide = current.subset(committed[~decided])
     decide.set_decide_key(keys.decide_key)
     new.renew(decide, is_committed)
+    is_touched = is_committed & ~np.isin(rows[due], committed[~decided]) & new.are_touched()
     extract = np.flatnonzero(new.is_small | new.has_record & ~is_committed & (twins < 0))
     return WorkList(
         current.subset(committed[decided]),
@@ -222,6 +225,7 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
         | new.unread()
         | new.duplicates(twins),
         to_probe=inputs.take(to_probe),
+        touched=new.inputs.take(np.flatnonzero(is_touched)),
     )
 
 
@@ -289,6 +293,15 @@ class _Probed:
         is_committed = np.zeros(len(self.inputs), bool)
         is_committed[self._again] = same & mask(pc.equal(_source_hashes(self._records), hashes))
         return is_committed
+
+    def are_touched(self) -> np.ndarray:
+        """Return (n,) whether another URI or signature is committed."""
+        inputs = self.inputs.take(self._again)
+        is_same = mask(pc.equal(self._records["uri"], inputs.redacted_uris()))
+        is_same &= mask(pc.equal(self._records["stat_signature"].fill_null(""), inputs.table["signature"]))
+        are_touched = np.zeros(len(self.inputs), bool)
+        are_touched[self._again] = ~is_same
+        return are_touched
 
     def twins(self, is_committed: np.ndarray, renewed: np.ndarray, keys: CacheKeys) -> np.ndarray:
         """Return (n,) the row of the first video with the same bytes, in `current` and then in these inputs.

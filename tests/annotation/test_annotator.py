@@ -113,6 +113,45 @@ def test_rows_of_files_that_cannot_be_reached_are_kept(
 
 
 @pytest.mark.unit
+def test_a_moved_archive_is_known_from_then_on(
+    archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (archive / "broken.mp4").unlink()
+    write_clip(archive / "one.mp4", scene(3, size=(96, 72), face=64))
+    moved, out = tmp_path / "moved", tmp_path / "out"
+
+    def run(folder: Path, *settings: str) -> tuple[int, str]:
+        code = main(["--input", str(folder), "--checkpoint", checkpoint, "--out", str(out), *LOCAL, *settings])
+        return code, capsys.readouterr().out
+
+    def uris() -> list[str]:
+        return [record.uri for record, _ in Ledger.read(Storage(out)).current().values()]
+
+    assert run(archive)[0] == 0
+    before = files(out)
+    names = sorted(path.name for path in archive.iterdir())
+    archive.rename(moved)
+    code, output = run(moved)
+    assert (code, "; 0 frames decoded" in output, files(out)) == (0, True, before)
+    assert uris() == pq.read_table(out / "videos.parquet")["uri"].to_pylist() == [f"{moved}/{name}" for name in names]
+    assert "3 done, 0 to apply a new decision to, 0 to probe" in run(moved, "--dry-run")[1]
+    ledger = {path: path.stat().st_mtime_ns for path in (out / "_work/ledger").iterdir()}
+    assert run(moved)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "_work/ledger").iterdir()} == ledger
+    os.utime(moved / "one.mp4", (1, 1))
+    assert "2 done, 0 to apply a new decision to, 1 to probe" in run(moved, "--dry-run")[1]
+    assert run(moved)[0] == 0
+    assert "3 done" in run(moved, "--dry-run")[1]
+    write_clip(moved / "one.mp4", scene(4, size=(96, 72), face=64))
+    code, output = run(moved)
+    assert (code, "; 4 frames decoded" in output) == (0, True)
+    moved.rename(archive)
+    code, output = run(archive, "--set", "thresholds.AU12=0.0")
+    assert (code, "; 0 frames decoded" in output) == (0, True)
+    assert uris() == [f"{archive}/{name}" for name in names]
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("device", ["cuda", "cuda:7", "gpu"])
 def test_a_gpu_that_is_not_there_is_one_sentence(
     device: str, archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture

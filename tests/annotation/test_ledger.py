@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe.annotation import ledger, ledger_entries
+from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.video_record import VideoRecord
@@ -106,6 +107,39 @@ def test_an_entry_whose_file_is_gone_does_not_count(gone: int, tmp_path: Path) -
     committed.reconcile()  # The other files of the entry are leftovers.
     assert content(storage) == {"b": 3}
     assert len(storage.names("events")) == 1
+
+
+@pytest.mark.parametrize("packed", [(), ("a",), ("a", "b"), ("a", "b", "c")])
+def test_moved_files_are_renewed_where_their_entries_are(
+    packed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(tmp_path)
+    for first in "abc":
+        commit(storage, {f"{first}1": 1, f"{first}2": 2}, generation=1)
+        if first in packed:
+            with monkeypatch.context() as patch:
+                patch.setattr(ledger, "_ENTRIES_PER_PACK", 1 if packed == ("a",) else len(packed))
+                Ledger.read(storage).reconcile()
+    entries = Ledger.read(storage).entries
+    frames = {name: storage.read(name) for name in storage.names("frames")}
+    moved = Inputs.of(
+        Input(f"/new/{name}", name, signature=sign) for name, sign in (("a2", "5:1"), ("b1", ""), ("x", ""))
+    )
+    committed = Ledger.read(storage)
+    committed.renew(moved)
+    for found in (committed, Ledger.read(storage)):
+        assert {key: (r.uri, r.stat_signature) for key, (r, _) in found.current().items()} == {
+            "a1": ("a1.mp4", ""), "a2": ("/new/a2", "5:1"), "b1": ("/new/b1", ""), "b2": ("b2.mp4", ""),
+            "c1": ("c1.mp4", ""), "c2": ("c2.mp4", ""),
+        }  # fmt: skip
+        assert found.entries == entries
+    assert {name: storage.read(name) for name in storage.names("frames")} == frames
+    held = [name for table in ledger_entries.read_tables(storage) for name in table["video_id"].to_pylist()]
+    assert sorted(held) == ["a1", "a2", "b1", "b2", "c1", "c2"]
+    before = {name: storage.read(name) for name in storage.names()}
+    Ledger.read(storage).renew(moved)
+    Ledger.read(storage).renew(moved[:0])
+    assert {name: storage.read(name) for name in storage.names()} == before
 
 
 def test_files_are_bounded(tmp_path: Path) -> None:
