@@ -116,6 +116,14 @@ class _State:
     committed: Ledger
     work: WorkList
 
+    @property
+    def described(self) -> Inputs:
+        """The inputs that videos.parquet describes."""
+        if not self.work.clashing:
+            return self.inputs
+        is_clashing = pc.is_in(self.inputs.ids, pa.array([*self.work.clashing]))
+        return self.inputs.take(np.flatnonzero(~mask(is_clashing)))
+
     @classmethod
     def read(cls, job: AnnotateJob, inputs: Inputs, keys: CacheKeys, storage: Storage) -> _State:
         with ThreadPoolExecutor(1) as thread:  # Both wait for a disk or a store.
@@ -169,7 +177,7 @@ def _run(
                 raise
             committed = Ledger.read(storage)
             done.kept = state.work.keep_unreachable(committed.current())
-            write_videos(storage, committed, state.work.quarantined | done.kept, inputs)
+            write_videos(storage, committed, state.work.quarantined | done.kept, state.described)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
             write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, keys, start))
             raise
@@ -187,7 +195,7 @@ def _complete(
     if not work.pending:
         probe_cache.delete_all(storage)
     own = work.quarantined | done.kept | dict(not_exported)
-    write_videos(storage, committed, own, state.inputs, only=state.inputs.ids if job.prune else None)
+    write_videos(storage, committed, own, state.described, only=state.inputs.ids if job.prune else None)
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         current = (record for _, (record, _) in committed.current().pairs())
         features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))
@@ -222,7 +230,8 @@ def _summary(
     job: AnnotateJob, state: _State, committed: Ledger, not_exported: Mapping[str, VideoRecord], skipped: SkippedFiles,
     done: _Done, keys: CacheKeys, start: float,
 ) -> Summary:  # fmt: skip
-    current, own = committed.current(), state.work.quarantined | done.kept | dict(not_exported)
+    current = committed.current()
+    own = state.work.quarantined | state.work.clashing | done.kept | dict(not_exported)
     ids = state.inputs.ids
     own = {video_id: record for video_id, record in own.items() if video_id not in state.work.pending}
     rows = rows_of(current.ids, ids)

@@ -37,6 +37,8 @@ class WorkList:
         decide: predictions are committed in the entry; thresholds, smoothing or events have changed.
         extract: to be decoded. Small files are not probed yet (see `small_files`).
         quarantined: the records of quarantined videos, with the reason, and of duplicates.
+        clashing: the records of inputs that cannot be read and whose video_id is that of another file with committed
+            rows. They are only in the summary of the run, because the rows and the record stay those of that file.
         pending: left to a run of another phase.
         to_probe: must be probed before they can be planned.
         touched: the unchanged ones whose file was touched or moved, so that the ledger has another URI or signature.
@@ -47,6 +49,7 @@ class WorkList:
     decide: Committed
     extract: Pending
     quarantined: dict[str, VideoRecord] = field(default_factory=dict)
+    clashing: dict[str, VideoRecord] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     to_probe: Inputs = field(default_factory=lambda: Inputs.of([]))
     touched: Inputs = field(default_factory=lambda: Inputs.of([]))
@@ -217,13 +220,15 @@ def plan(inputs: Inputs, cached: Ledger, keys: CacheKeys, probed: Probed | None 
     new.renew(decide, is_committed)
     is_touched = is_committed & ~np.isin(rows[due], committed[~decided]) & new.are_touched()
     extract = np.flatnonzero(new.is_small | new.has_record & ~is_committed & (twins < 0))
+    unread = {video.video_id: _unread(video, "", video.refused) for video in inputs.take(np.flatnonzero(is_refused))}
+    unread |= new.unread()
+    clashing = _clashing(unread, current)
     return WorkList(
         current.subset(committed[decided]),
         decide,
         Pending(new.inputs.take(extract), take_rows(new.results, extract), keys),
-        {video.video_id: _unread(video, "", video.refused) for video in inputs.take(np.flatnonzero(is_refused))}
-        | new.unread()
-        | new.duplicates(twins),
+        {video_id: record for video_id, record in unread.items() if video_id not in clashing} | new.duplicates(twins),
+        clashing,
         to_probe=inputs.take(to_probe),
         touched=new.inputs.take(np.flatnonzero(is_touched)),
     )
@@ -372,6 +377,20 @@ def _duplicate(video: Input, result: ProbeResult, first: str) -> VideoRecord:
 
 def _source_hashes(records: pa.Table) -> pa.Array:
     return one_piece(pc.coalesce(records["source_hash"], records["fingerprint"]))
+
+
+def _clashing(unread: Mapping[str, VideoRecord], current: Committed) -> dict[str, VideoRecord]:
+    """Return the records of unread inputs whose video_id is that of another file with committed rows.
+
+    It may be the same video, moved and damaged since, or another one of the same name: nothing tells which.
+    """
+    clashing: dict[str, VideoRecord] = {}
+    for video_id in filter(current.__contains__, unread):
+        (before, _), record = current[video_id], unread[video_id]
+        if before.has_rows and before.uri != record.uri:
+            reason = f"{record.reason} (the rows with this video_id are kept: they are of {before.uri})"
+            clashing[video_id] = replace(record, reason=reason)
+    return clashing
 
 
 def _unread(video: Input, signature: str, reason: str) -> VideoRecord:

@@ -113,6 +113,48 @@ def test_rows_of_files_that_cannot_be_reached_are_kept(
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("change", ["damaged", "missing", "bad_range"])
+def test_an_unreadable_file_leaves_the_video_of_another_file_with_its_id(
+    change: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be the same archive after a move, so the other videos of the run are not refused."""
+    for name in ("one/clip.mp4", "one/other.mp4"):
+        write_clip(tmp_path / name, scene(3 + len(name), size=(96, 72), face=64))
+    out = tmp_path / "out"
+
+    def run(folder: str, *limits: str) -> int:
+        rows = [f"{folder}/clip.mp4,clip.mp4,{folder},{','.join(limits) or ','}", f"{folder}/other.mp4,other.mp4,,,"]
+        (tmp_path / "list.csv").write_text("\n".join(["uri,video_id,place,start_s,end_s", *rows, ""]))
+        command = ["--checkpoint", checkpoint, "--out", str(out), "--export", "csv", *LOCAL]
+        return main([str(tmp_path / "list.csv"), *command])
+
+    def state() -> tuple[object, ...]:
+        clip, _ = pq.read_table(out / "videos.parquet").to_pylist()
+        return clip, files(out), (out / "export/csv/clip.mp4.csv").read_bytes()
+
+    assert run("one") == 0
+    before = state()
+    if change != "damaged":
+        (tmp_path / "two").mkdir()
+        shutil.copy2(tmp_path / "one/other.mp4", tmp_path / "two/other.mp4")
+    else:
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        (tmp_path / "two/clip.mp4").write_bytes(b"no video")
+    limits = ("2", "1") if change == "bad_range" else ()
+    for _ in range(2):
+        capsys.readouterr()
+        assert run("two", *limits) == 3
+        code = {"damaged": "not_a_video", "missing": "not_found"}.get(change, change)
+        clip = re.escape(f"{tmp_path / 'one/clip.mp4'}")
+        kept = rf"clip.mp4: quarantined: {code}: .* \(the rows with this video_id are kept: they are of {clip}\)"
+        assert re.search(kept, capsys.readouterr().out)
+        assert state() == before
+        assert pq.read_table(out / "videos.parquet")["uri"][1].as_py() == f"{tmp_path}/two/other.mp4"
+    assert run("one") == 0
+    assert state() == before
+
+
+@pytest.mark.unit
 def test_a_moved_archive_is_known_from_then_on(
     archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
