@@ -183,6 +183,11 @@ def _run(
             raise
         finally:
             progress.close()
+    if state.work.quarantined:  # inputs that are refused unopened
+        done.kept = state.work.keep_unreachable(committed.current())
+        _delete_exports(job, state, storage)
+        committed = _withdraw(state.work, committed, storage)
+        committed.reconcile()
     return _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
 
 
@@ -368,16 +373,16 @@ def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:
     Return the ledger after it.
     """
     current = committed.current()
-    withdrawn = [record for video_id, record in sorted(work.quarantined.items()) if video_id in current]
-    if withdrawn:
-        # A record without keys makes the next run retry a video that failed because of an internal error, or whose file
-        # was overwritten, even if it has the same bytes.
-        records = [
-            replace(record, fingerprint="", source_hash="", head_key="", decide_key="")
-            if faults.is_internal(record.reason) or faults.is_changed(record.reason)
-            else record
-            for record in withdrawn
-        ]
+    # A record without keys makes the next run retry a video that failed because of an internal error, or whose file was
+    # overwritten, even if it has the same bytes.
+    withdrawn = {
+        video_id: replace(record, fingerprint="", source_hash="", head_key="", decide_key="")
+        if faults.is_internal(record.reason) or faults.is_changed(record.reason)
+        else record
+        for video_id, record in sorted(work.quarantined.items()) if video_id in current
+    }  # fmt: skip
+    records = [record for video_id, record in withdrawn.items() if record != current[video_id][0]]
+    if records:
         frames, events = FRAMES.empty_table(), EVENTS.empty_table()
         entry = ledger_entries.commit(storage, frames, events, records, committed.next_generation, rows_per_file=1)
         committed.add(entry, records)

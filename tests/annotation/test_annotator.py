@@ -155,6 +155,37 @@ def test_an_unreadable_file_leaves_the_video_of_another_file_with_its_id(
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("others", [[], ["other"]])
+def test_a_refused_input_has_no_rows_whether_others_are_due_or_not(
+    others: list[str], checkpoint: str, tmp_path: Path
+) -> None:
+    for name in ("clip", "other"):
+        write_clip(tmp_path / f"{name}.mp4", scene(3 + len(name), size=(96, 72), face=64))
+    out, listed = tmp_path / "out", tmp_path / "list.csv"
+
+    def run(names: list[str], limits: str, *options: str) -> int:
+        listed.write_text(
+            "\n".join(["uri,start_s,end_s", f"clip.mp4,{limits}", *(f"{each}.mp4,," for each in names), ""])
+        )
+        return main([str(listed), "--checkpoint", checkpoint, "--out", str(out), *LOCAL, *options])
+
+    assert run([], ",", "--export", "csv") == 0
+    assert (out / "export/csv/clip.mp4.csv").exists()
+    for _ in range(2):
+        assert run(others, "2,1") == (3 if others else 1)
+        assert statuses(out)["clip.mp4"] == "quarantined"
+        assert set(pads.dataset(out / "frames").to_table()["video_id"].to_pylist()) == {
+            f"{each}.mp4" for each in others
+        }
+        assert not (out / "export/csv/clip.mp4.csv").exists()
+        ledger = sorted((path.name, path.stat().st_mtime_ns) for path in (out / "_work/ledger").iterdir())
+    assert run(others, "2,1") == (3 if others else 1)
+    assert ledger == sorted((path.name, path.stat().st_mtime_ns) for path in (out / "_work/ledger").iterdir())
+    assert run(others, ",") == 0
+    assert statuses(out)["clip.mp4"] == "ok"
+
+
+@pytest.mark.unit
 def test_a_moved_archive_is_known_from_then_on(
     archive: Path, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
