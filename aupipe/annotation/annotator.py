@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -183,6 +184,7 @@ def _run(
             raise
         finally:
             progress.close()
+    _delete_features(job, state, keys, storage)
     if state.work.quarantined:  # inputs that are refused unopened
         done.kept = state.work.keep_unreachable(committed.current())
         _delete_exports(job, state, storage)
@@ -204,8 +206,6 @@ def _complete(
     if not job.keep_intermediate:  # A killed run may have left features of completed videos.
         current = (record for _, (record, _) in committed.current().pairs())
         features.delete(storage, (keys.video(each.source_hash) for each in current if each.head_key == keys.head_key))
-        if job.prune:
-            features.delete_all(storage)
     summary = _summary(job, state, committed, not_exported, skipped, done, keys, start)
     write_run(storage, keys, job.command, summary)
     return summary
@@ -285,6 +285,7 @@ def _carry_out(
         state.committed.renew(state.work.touched)
         phases.count_work(run, state.work, job)
         _delete_exports(job, state, storage)
+        _delete_features(job, state, keys, storage)
         with runner.reserved(int(state.work.extract.segments.sum()) + len(small)):
             frames, left = phases.extract_and_finalize(run, state.work, job, small)
             if left.count:
@@ -330,6 +331,19 @@ def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
     export.delete(storage, stale, job.export, kept)
     if count := export.delete(storage, stale, others, kept):
         logger.warning("exports of former rows deleted: %d (--export writes them again)", count)
+
+
+def _delete_features(job: AnnotateJob, state: _State, keys: CacheKeys, storage: Storage) -> None:
+    """With --prune, delete the features of videos that are no inputs, and those of other models or settings.
+
+    It happens once the inputs are probed, because those of a run of the phase `observe` are in no ledger.
+    """
+    if not job.prune:
+        return
+    work, current = state.work, state.committed.current()
+    due = (record for videos in (work.unchanged, work.decide, work.extract) for _, (record, _) in videos.pairs())
+    unreachable = (current[video_id][0] for video_id in work.quarantined if video_id in current)
+    features.delete_others(storage, (keys.video(record.source_hash) for record in chain(due, unreachable)))
 
 
 def _changed(job: AnnotateJob, state: _State) -> dict[str, str]:

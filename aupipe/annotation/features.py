@@ -44,17 +44,23 @@ def delete(storage: Storage, video_keys: Iterable[str]) -> None:
     """Delete the features of these videos."""
     if names := storage.names(FOLDER):
         keys = set(video_keys)
-        storage.delete_many([name for name in names if name[len(FOLDER) + 1 :].partition(".")[0] in keys])
+        storage.delete_many([name for name in names if _video_key(name) in keys])
 
 
-def delete_all(storage: Storage) -> None:
-    """Delete the features of all videos."""
-    storage.delete_many(storage.names(FOLDER))
+def delete_others(storage: Storage, video_keys: Iterable[str]) -> None:
+    """Delete the features of all videos but these."""
+    if names := storage.names(FOLDER):
+        keys = set(video_keys)
+        storage.delete_many([name for name in names if _video_key(name) not in keys])
 
 
 def part_name(segment_key: str, number: int, last: bool) -> str:
     """Return the name of the file of a part."""
     return f"{FOLDER}/{segment_key}-{number:05d}{'-last' if last else ''}.parquet"
+
+
+def _video_key(name: str) -> str:
+    return name[len(FOLDER) + 1 :].partition(".")[0]
 
 
 def _complete(key: str, names: Sequence[str]) -> list[str]:

@@ -164,3 +164,29 @@ def test_nothing_is_deleted_because_a_folder_is_away(
     shutil.rmtree(archive / "two")
     assert run(archive) == (0, "")
     assert set(Ledger.read(Storage(out)).current()) == {"link/2.mp4", "one/0.mp4"}
+
+
+def test_pruning_deletes_the_features_of_removed_videos_only(checkpoint: str, tmp_path: Path) -> None:
+    inputs, out = clips(tmp_path), tmp_path / "out"
+    storage = Storage(out)
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input"]
+
+    def observed() -> set[str]:
+        """Return the names of the features, of which a small video has one."""
+        return {name.rpartition("/")[2] for name in storage.names("_work/observed")}
+
+    assert main([*command, *inputs, "--phase", "observe", "--prune"]) == 0
+    both = observed()
+    assert len(both) == 2
+    assert main([*command, inputs[0], "--phase", "observe", "--prune"]) == 0
+    (first,) = observed()
+    assert main([*command, inputs[0], "--phase", "finalize", "--keep-intermediate", "--prune"]) == 0
+    assert main([*command, *inputs, "--phase", "observe", "--keep-intermediate", "--prune"]) == 0
+    assert observed() == both
+    assert main([*command, *inputs, "--phase", "finalize", "--keep-intermediate"]) == 0
+    assert main([*command, inputs[0], "--keep-intermediate", "--prune"]) == 0  # nothing is due
+    assert observed() == {first}
+    assert main([*command, inputs[1], "--keep-intermediate", "--prune"]) == 0
+    assert observed() == both - {first}
+    assert main([*command, inputs[1], "--prune"]) == 0
+    assert observed() == set()
