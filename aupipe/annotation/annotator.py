@@ -177,6 +177,7 @@ def _run(
             if done.is_complete:  # All is written, and only the runner was still ending.
                 raise
             committed = Ledger.read(storage)
+            committed.reconcile()  # Otherwise replaced rows stay beside the new ones until the next run.
             done.kept = state.work.keep_unreachable(committed.current())
             write_videos(storage, committed, state.work.quarantined | done.kept, state.described)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True

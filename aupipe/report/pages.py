@@ -13,9 +13,10 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +29,8 @@ import pyarrow.dataset as ds
 
 from aupipe import facs
 from aupipe.annotation import report_files, schema
+from aupipe.annotation.ledger import Ledger
+from aupipe.annotation.ledger_entries import Entry
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
 from aupipe.media.probe import fingerprint
@@ -122,15 +125,15 @@ def write(job: ReportJob) -> str:
     source, target = Storage(job.annotation), Storage(job.out)
     plan = check(job)
     videos, run = plan.videos, plan.run
-    tables = {name: _dataset(source, name) for name in ("frames", "events")}
+    tables = _Tables(source)
     pages: dict[str, str] = {}
     rates: dict[str, Sequence[float | None]] = {}
     summaries: list[dict[str, Any]] = []
     written = set[str]()
     for number, video in enumerate(videos):
         video_id = video["video_id"]
-        frames, events = (_rows_of(source, name, tables[name], video_id) for name in ("frames", "events"))
-        if frames is None or not len(frames):
+        frames, events = tables.frames(video_id), tables.events(video_id)
+        if not len(frames):
             if video["status"] in ("ok", "partial"):
                 raise DatasetError(
                     f"{job.annotation}: no rows of {video_id} in frames; fix: copy the whole folder, or annotate again"
@@ -138,7 +141,6 @@ def write(job: ReportJob) -> str:
             continue
         pages[video_id] = report_files.page(number)
         rates[video_id] = [pc.mean(frames[au].cast(pa.float64())).as_py() for au in facs.AUS]
-        events = schema.EVENTS.empty_table() if events is None else events
         axis = timeline(frames)
         of_face = {face: events.filter(pc.equal(events["face_id"], face)) for face in axis.faces}
         of_aus = {face: face_data.summarize(rows, of_face[face]) for face, rows in axis.faces.items()}
@@ -433,15 +435,36 @@ def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return videos, json.loads(data)
 
 
-def _dataset(storage: Storage, folder: str) -> ds.Dataset | None:
-    names = storage.names(folder, ".parquet")
-    if not names:
-        return None
-    filesystem, base = filesystem_of(storage.root)
-    with damage_named(storage.path(folder)):
-        return ds.dataset([f"{base}/{name}" for name in names], filesystem=filesystem, format="parquet")
+class _Tables:
+    """The frames and events tables of an annotation.
 
+    The ledger names the files of a video, because a run that was killed leaves former rows beside the new ones. Of a
+    folder without a ledger, as of one that was copied in part, all files are read.
+    """
 
-def _rows_of(source: Storage, folder: str, dataset: ds.Dataset | None, video_id: str) -> pa.Table | None:
-    with damage_named(source.path(folder)):
-        return dataset.to_table(filter=ds.field("video_id") == video_id) if dataset is not None else None
+    def __init__(self, source: Storage) -> None:
+        self._source = source
+        self._filesystem, self._base = filesystem_of(source.root)
+        ledger = Ledger.read(source)
+        self._committed = ledger.current()
+        self._every = {} if ledger.entries else {name: source.names(name, ".parquet") for name in ("frames", "events")}
+        self._dataset = lru_cache(2)(self._opened)  # The videos of an entry mostly follow one another.
+
+    def frames(self, video_id: str) -> pa.Table:
+        """Return the frames of a video; no row if there is none."""
+        return self._rows("frames", schema.FRAMES, lambda entry: entry.frames, video_id)
+
+    def events(self, video_id: str) -> pa.Table:
+        """Return the events of a video; no row if there is none."""
+        return self._rows("events", schema.EVENTS, lambda entry: entry.events, video_id)
+
+    def _rows(self, folder: str, empty: pa.Schema, files_of: Callable[[Entry], list[str]], video_id: str) -> pa.Table:
+        is_committed = video_id in self._committed
+        names = files_of(self._committed[video_id][1]) if is_committed else self._every.get(folder, [])
+        if not names:
+            return empty.empty_table()
+        with damage_named(self._source.path(folder)):
+            return self._dataset(tuple(names)).to_table(filter=ds.field("video_id") == video_id)
+
+    def _opened(self, names: tuple[str, ...]) -> ds.Dataset:
+        return ds.dataset([f"{self._base}/{name}" for name in names], filesystem=self._filesystem, format="parquet")

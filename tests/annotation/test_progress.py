@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
+from aupipe.annotation.model_stages import Group
 from aupipe.annotation.packets import Packet
 from aupipe.annotation.progress import JobProgress, StageWork
 from aupipe.annotation.runner import LocalRunner
@@ -150,3 +152,24 @@ def test_an_interrupted_run_writes_what_is_done(
     assert run["bound_by"] == max(run["stages"], key=lambda stage: run["stages"][stage]["work_s"])
     assert sum(stage["work_s"] for stage in run["stages"].values()) < run["seconds"]
     assert "  bound the run\n" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_leaves_no_replaced_rows(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_clip(tmp_path / f"in/{name}.mp4", scene(3, size=(96, 72), face=64, seed=ord(name)))
+    command = ["--input", f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out"]
+    command += ["--set", "engine=local"]
+    assert main(command) == 0
+    whole = LocalRunner.finalize
+
+    def interrupted(self: LocalRunner, groups: Sequence[Group]) -> Iterator[Row]:
+        yield from whole(self, groups)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalRunner, "finalize", interrupted)
+    assert main([*command, "--set", "thresholds.AU12=0.0"]) == 130
+    frames = pads.dataset(tmp_path / "out/frames").to_table()
+    assert sorted(frames["video_id"].to_pylist()) == ["a.mp4"] * 3 + ["b.mp4"] * 3
+    assert set(frames["AU12"].to_pylist()) == {True}

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe import facs
-from aupipe.annotation import schema
+from aupipe.annotation import ledger_entries, schema
+from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands import report as command
 from aupipe.errors import ConfigError
 from aupipe.media.probe import fingerprint
@@ -212,6 +213,23 @@ def test_nothing_of_a_video_that_has_changed_is_shown(tmp_path: Path, caplog: py
     assert "has changed since it was annotated" in caplog.text
     assert "<video" not in page
     assert not (out / "report/overlays/00000.mp4").exists()
+
+
+def test_a_report_has_no_rows_that_a_killed_run_has_replaced(tmp_path: Path) -> None:
+    rows = [face(0.9, True, frame=index, time_s=index / 25) for index in range(3)]
+    out = annotation(tmp_path / "out", "a.mp4", rows)
+    Storage(out).delete("frames/a.parquet")
+    record = VideoRecord("a.mp4", "a.mp4", fingerprint="f", status="ok")
+    happened = events_table([event("AU12", 0, 1, 2, 0.9)])
+    for generation, key in enumerate("de", 1):
+        videos = [replace(record, decide_key=key), replace(record, video_id="b.mp4", decide_key=key)]
+        both = pa.concat_tables([frames_table(rows), frames_table([row | {"video_id": "b.mp4"} for row in rows])])
+        ledger_entries.commit(Storage(out), both, happened, videos, generation, rows_per_file=2)
+    pages.write(pages.ReportJob(out, str(tmp_path / "report"), thumbnails=False))
+    (shown,) = page_data((tmp_path / "report/videos/00000.html").read_text())["faces"]
+    assert (shown["rows"], len(shown["events"])) == (3, 1)
+    with (tmp_path / "report/faces.csv").open() as file:
+        assert [row["frames"] for row in csv.DictReader(file)] == ["3"] * len(facs.AUS)
 
 
 def test_a_folder_without_an_annotation_is_one_sentence(tmp_path: Path) -> None:
