@@ -98,7 +98,7 @@ REASONS = {
     "not_found": "no such file; if partial, the rows of an earlier run are kept",
     "permission_denied": "no permission to read it; if partial, the rows of an earlier run are kept",
     "unreadable": "storage could not read it; if partial, the rows of an earlier run are kept",
-    "changed": "the file was overwritten during the run, so its rows were withdrawn; the next run annotates it",
+    "changed": "overwritten during the run, or a duplicate of a file that was later; the next run annotates it",
     "not_a_video": "FFmpeg does not support the format, or it is a playlist, which references other files or hosts",
     "no_video_stream": "only sound or cover pictures",
     "no_clock": "a part in time or a sampling rate is requested, but its frames have no times (`assume_fps`)",

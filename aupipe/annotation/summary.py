@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from aupipe.annotation.record_columns import to_table
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.annotation.video_rows import mask, one_piece, order_of, take_rows
-from aupipe.errors import redact
+from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
+from aupipe.errors import ChangedError, redact
 from aupipe.parquet import damage_named, read_parquet
 from aupipe.storage import Storage
 
@@ -174,13 +174,40 @@ def write_videos(
     aside = earlier.aside
     for table in known:
         aside = aside.filter(pc.invert(pc.is_in(aside["video_id"], one_piece(table["video_id"]))))
-    known.append(to_table(map(VideoRecord.from_row, aside.to_pylist())).select(schema.VIDEOS.names))
+    records = map(VideoRecord.from_row, aside.to_pylist())
+    known.append(to_table(_without_stale_duplicates([*records], known)).select(schema.VIDEOS.names))
     rows = pa.concat_tables(known).unify_dictionaries()
     if only is not None:
         rows = rows.filter(pc.is_in(rows["video_id"], only))
     rows = take_rows(rows, order_of(one_piece(rows["video_id"])))
     rows, full = _with_further(rows, earlier.further, inputs)
     storage.write(VIDEOS_FILE, schema.to_parquet(rows, full, _DISTINCT))
+
+
+def _without_stale_duplicates(earlier: Sequence[VideoRecord], known: Sequence[pa.Table]) -> list[VideoRecord]:
+    """Return the records, in which a duplicate is quarantined if the first video has other bytes by now.
+
+    It has no rows any more. It is not in the ledger, so the next run that names it annotates it.
+
+    Args:
+        earlier: the records that earlier runs wrote.
+        known: all other records, as VIDEOS.
+    """
+    videos = pa.concat_tables([table.select(["video_id", "fingerprint"]) for table in known])
+    firsts = pa.array([record.duplicate_of for record in earlier], pa.string())
+    rows = rows_of(one_piece(videos["video_id"]), firsts)
+    first_ids = firsts.filter(pa.array(rows >= 0)).to_pylist()
+    fingerprints = dict(zip(first_ids, take_rows(videos, rows[rows >= 0])["fingerprint"].to_pylist(), strict=True))
+    return [
+        record
+        if fingerprints.get(record.duplicate_of, record.fingerprint) == record.fingerprint
+        else replace(
+            record, status="quarantined", duplicate_of=None,
+            reason=f"{ChangedError.reason}: {record.duplicate_of}, whose rows were those of this file too, has other "
+            "bytes or cannot be read any more, so name this file to annotate it",
+        )
+        for record in earlier
+    ]  # fmt: skip
 
 
 def listed_ids(storage: Storage) -> pa.Array:

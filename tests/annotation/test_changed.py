@@ -52,3 +52,34 @@ def test_an_overwritten_file_is_withdrawn_and_annotated_again(
     assert run("") == (0, dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), ""), {"a.mp4", "b.mp4", "c.mp4"})
     shutil.rmtree(out)
     assert run("delete") == (0, dict.fromkeys(("a.mp4", "b.mp4", "c.mp4"), ""), {"a.mp4", "b.mp4", "c.mp4"})
+
+
+@pytest.mark.parametrize("content", ["video", "text"])
+def test_a_duplicate_of_an_overwritten_file_claims_no_rows(content: str, checkpoint: str, tmp_path: Path) -> None:
+    out, command = tmp_path / "out", ["--checkpoint", checkpoint, "--set", "engine=local"]
+    for name, count in (("a.mp4", 3), ("other.mp4", 5)):
+        write_clip(tmp_path / name, scene(count, size=(96, 72), face=64))
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+
+    def run(*named: str) -> tuple[str, str, str | None]:
+        """Annotate files. Return status, reason and first video of b.mp4."""
+        main([*(str(tmp_path / name) for name in named), "--out", str(out), *command])
+        (b,) = [row for row in pq.read_table(out / "videos.parquet").to_pylist() if row["video_id"] == "b.mp4"]
+        return b["status"], b["reason"], b["duplicate_of"]
+
+    duplicate = ("duplicate", "duplicate: same bytes as a.mp4", "a.mp4")
+    assert run("a.mp4", "b.mp4") == duplicate
+    assert run("other.mp4") == run("a.mp4") == duplicate
+    (tmp_path / "a.mp4").rename(tmp_path / "away.mp4")
+    assert run("a.mp4", "other.mp4") == duplicate  # The rows of a.mp4 are kept.
+    if content == "video":
+        write_clip(tmp_path / "a.mp4", scene(4, size=(96, 72), face=64, seed=5))
+    else:
+        (tmp_path / "a.mp4").write_text("no video")
+    for named in ("a.mp4", "other.mp4"):
+        status, reason, first = run(named)
+        assert (status, first) == ("quarantined", None)
+        assert reason.startswith("changed: a.mp4, whose rows were those of this file too, has other bytes or ")
+    assert run("b.mp4") == ("ok", "", None)
+    ids = pads.dataset(out / "frames").to_table()["video_id"].to_pylist()
+    assert ids.count("b.mp4") == 3
