@@ -9,7 +9,7 @@ from aupipe import facs
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
-from aupipe.annotation.segments import Segment
+from aupipe.annotation.segments import SAMPLING, Segment
 from aupipe.annotation.settings import AnnotateConfig, ContentHash, content_hash
 from aupipe.faces import detect
 from aupipe.faces.detect import weights_sha256
@@ -70,7 +70,8 @@ class CacheKeys:
     def _extract_hash(self) -> ContentHash:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector), "method": detect.METHOD}
-        optional = [part for part in (self.config.media.track, self.config.assume_fps) if part is not None]
+        sampling = None if self.config.sample_fps is None else f"sampling {SAMPLING}"
+        optional = [part for part in (self.config.media.track, self.config.assume_fps, sampling) if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump()
         search, alignment = self.config.search.model_dump(), self.config.alignment.model_dump()

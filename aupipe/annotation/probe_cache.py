@@ -17,6 +17,7 @@ from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.probed import Probed
 from aupipe.annotation.record_columns import concat, table_of_rows
 from aupipe.annotation.schema import to_parquet
+from aupipe.annotation.segments import SAMPLING
 from aupipe.annotation.settings import AnnotateConfig, ContentHash, content_hash
 from aupipe.annotation.stages import ProbeResult
 from aupipe.annotation.video_rows import one_piece, rows_of, take_rows
@@ -78,7 +79,7 @@ class ProbeCache:
         return ContentHash(
             aupipe.__version__, config.segment_s, config.alignment.smoothing_radius,
             config.effective_tracking.max_gap_s, config.assume_fps, config.media.track, limits.frame_px, limits.frames,
-            limits.duration_s,
+            limits.duration_s, *([] if config.sample_fps is None else [SAMPLING]),
         )  # fmt: skip
 
 

@@ -16,6 +16,12 @@ from aupipe.media.probe import VideoInfo
 
 _SHARE = 1 / 16  # of a video: about as many segments as a machine has cores
 _LEAST_S, _MOST_S = 30.0, 60.0
+# The rule by which frames are sampled. Videos sampled by another rule are annotated again.
+SAMPLING = 2
+# Most containers round times to at most this, Matroska, FLV and ASF to milliseconds. Copies into other containers keep
+# the rounded times.
+_ROUNDING_S = 1e-3
+_MOST_ROUNDING = 0.25  # of the step between sampled frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ def cut_into_segments(
             "--set assume_fps=RATE"
         )
     times = _times_s(info)
-    chosen = _chosen(times, video.start_s, video.end_s, sample_fps)
+    chosen = _chosen(times, video.start_s, video.end_s, sample_fps, _rounding_s(info))
     if len(chosen) == 0:
         raise NoFramesError(f"{video.uri}: no frame lies in the requested part {video.asked(sample_fps)}")
     whole = len(chosen) == len(times)
@@ -165,16 +171,39 @@ def _times_s(info: VideoInfo) -> np.ndarray:
     return (info.start_s or 0.0) + np.arange(count) * step_s
 
 
-def _chosen(times: np.ndarray, start_s: float | None, end_s: float | None, sample_fps: float | None) -> np.ndarray:
-    """Return the indices of the frames in [`start_s`, `end_s`), only the first in each 1/`sample_fps` s."""
+def _chosen(
+    times: np.ndarray, start_s: float | None, end_s: float | None, sample_fps: float | None, rounding_s: float
+) -> np.ndarray:
+    """Return the indices of the frames in [`start_s`, `end_s`), only the first in each 1/`sample_fps` s.
+
+    A frame within `rounding_s` of the edge of such a slot may be in either slot. It is in the one that follows the slot
+    of the frame before, so that frames at the sampling rate stay even, also if their rate is a little lower.
+    """
     inside = (times >= (-np.inf if start_s is None else start_s)) & (times < (np.inf if end_s is None else end_s))
     indices = np.flatnonzero(inside)
     if sample_fps is None or len(indices) == 0:
         return indices
     origin = times[indices[0]] if start_s is None else start_s
-    # The tolerance is for a frame that rounding puts just before the edge of its slot.
-    slot = np.floor((times[indices] - origin) * sample_fps + 1e-6)
-    return indices[np.diff(slot, prepend=-1) != 0]  # Slots decrease where the clock restarts.
+    places = (times[indices] - origin) * sample_fps + 1e-6  # for the rounding of floating-point numbers
+    rounding = min(rounding_s * sample_fps, _MOST_ROUNDING)
+    lows, highs = (np.floor(each).astype(np.int64).tolist() for each in (places - rounding, places + rounding))
+    chosen, slot = [], -1
+    for index, low, high in zip(indices.tolist(), lows, highs, strict=True):
+        if high != slot:  # It is lower where the clock restarts.
+            slot = slot + 1 if low <= slot + 1 <= high else high
+            chosen.append(index)
+    return np.array(chosen, np.int64)
+
+
+def _rounding_s(info: VideoInfo) -> float:
+    """Return by how much the times of frames may be rounded; 0 if the clock counts frames, as in AVI."""
+    tick_s = float(info.time_base)
+    if tick_s <= _ROUNDING_S or info.pts is None:
+        return _ROUNDING_S
+    steps = np.diff(info.pts)
+    steps = steps[steps > 0]
+    counts_frames = len(steps) == 0 or not (steps % steps.min()).any()
+    return 0.0 if counts_frames else tick_s
 
 
 def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: float | None) -> list[int]:

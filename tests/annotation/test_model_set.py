@@ -88,6 +88,22 @@ def test_the_order_of_the_checkpoints_makes_no_difference(make_checkpoint: MakeC
     assert CacheKeys(first, AnnotateConfig()).head_key == CacheKeys(first, config).head_key
 
 
+def test_another_rule_of_sampling_renews_only_sampled_videos(
+    load: Callable[..., model_set.ModelSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = load(Faces(au=True, classes=7))
+
+    def keys() -> list[tuple[str, str, str]]:
+        both = [CacheKeys(models, config) for config in (AnnotateConfig(), AnnotateConfig(sample_fps=5))]
+        return [(each.head_key, each.decide_key, each.video("f")) for each in both]
+
+    before = keys()
+    monkeypatch.setattr("aupipe.annotation.cache_keys.SAMPLING", 0)
+    after = keys()
+    assert before[0] == after[0]
+    assert not set(before[1]) & set(after[1])
+
+
 def test_another_head_keeps_the_embeddings(load: Callable[..., model_set.ModelSet]) -> None:
     models = load(Faces(au=True, classes=7))
     assert models.n_expressions == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import Segment, cut_into_segments
 from aupipe.errors import NoClockError, NoFramesError
 from aupipe.faces.search import begins_cell
-from aupipe.media.probe import VideoInfo
+from aupipe.media.probe import VideoInfo, probe
+from harness.clips import scene, write_clip
 from harness.sizes import sizes
 
 pytestmark = pytest.mark.unit
@@ -137,6 +139,45 @@ def _looked_at(segment: Segment) -> list[int]:
     return list(
         range(span.first, span.first + span.expected) if segment.sampled_frames is None else segment.sampled_frames
     )
+
+
+@pytest.mark.parametrize("fps", [24.0, 30.0, 60.0, 30000 / 1001, 24000 / 1001])
+@pytest.mark.parametrize("tick", [Fraction(1, 1000), Fraction(1, 600), Fraction(1, 90_000), Fraction(1, 16_000)])
+def test_sampling_allows_for_the_rounding_of_clocks(fps: float, tick: Fraction) -> None:
+    """Matroska rounds to milliseconds, which a copy in MP4 keeps in finer ticks; QuickTime rounds to 1/600 s."""
+    rounded_s = np.round(np.arange(120) / fps * 1000) / 1000 if tick.denominator == 16_000 else np.arange(120) / fps
+    info = replace(_info(np.round(rounded_s / float(tick)).astype(np.int64), np.arange(0, 120, 12)), time_base=tick)
+    for every in (1, 2, 4):
+        (whole,) = cut_into_segments(Input("x", "x"), info, 1e9, 4, fps / every)
+        assert _looked_at(whole) == list(range(0, 120, every))
+        segments = cut_into_segments(Input("x", "x"), info, 0.5, 4, fps / every)
+        assert {index for segment in segments for index in _looked_at(segment)} == set(range(0, 120, every))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.flv", "flv")]
+)
+def test_sampling_is_even_in_every_container(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_clip(tmp_path / name, scene(50, (64, 48), face=40), codec=codec, times=range(50), tick=Fraction(1, 30))
+    for every in (1, 2):
+        (segment,) = cut_into_segments(Input(str(path), name), probe(str(path)), None, 4, 30 / every)
+        assert _looked_at(segment) == list(range(0, 50, every))
+
+
+def test_a_rate_that_is_a_little_lower_than_that_of_a_rounded_clock_leaves_out_single_frames() -> None:
+    pts = np.round(np.arange(60_000) * 1001 / 30).astype(np.int64)
+    info = replace(_info(pts, np.arange(1)), time_base=Fraction(1, 1000))
+    (segment,) = cut_into_segments(Input("x", "x"), info, 1e9, 4, 29.97)
+    assert segment.frames == 59_999
+
+
+def test_sampling_allows_for_the_hundredths_of_gif_and_takes_frame_counters_as_exact() -> None:
+    gif = replace(_info(np.round(np.arange(60) / 15 * 100).astype(np.int64), np.arange(1)), time_base=Fraction(1, 100))
+    (segment,) = cut_into_segments(Input("x", "x"), gif, 1e9, 4, 15.0)
+    assert _looked_at(segment) == list(range(60))
+    avi = replace(_info(np.arange(120), np.arange(1)), time_base=Fraction(1, 120))
+    (segment,) = cut_into_segments(Input("x", "x"), avi, 1e9, 4, 30.0)
+    assert _looked_at(segment) == list(range(0, 120, 4))
 
 
 def test_a_video_without_times_is_sampled_by_its_average_rate() -> None:
