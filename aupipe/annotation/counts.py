@@ -9,14 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aupipe.annotation.segments import missing_times_s
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import as_reason
 from aupipe.media.probe import VideoInfo
 
 
-def container_losses(info: VideoInfo) -> list[str]:
-    """Return the losses of a container that cannot be counted in frames, as reasons."""
+def container_losses(info: VideoInfo, end_s: float | None = None, sample_fps: float | None = None) -> list[str]:
+    """Return the losses of a container that cannot be counted in frames, as reasons.
+
+    Args:
+        end_s, sample_fps: the end of the requested part, and its rate. With one of them, rows of missing frames depend
+            on times that are estimated, so the loss is stated as well.
+    """
     losses = []
+    if end_s is not None or sample_fps is not None:
+        missing_s = missing_times_s(info)
+        if count := int((missing_s < (np.inf if end_s is None else end_s)).sum()):
+            losses.append(f"truncated: it ends before {count:,} frames that its container counts")
     if info.missing_s:
         losses.append(f"truncated: it ends {info.missing_s:.2f} s before the length that its container promises")
     if info.damage:

@@ -114,7 +114,7 @@ REASONS = {
     # Status partial, or ok if frames_corrupt is the only one: the other rows exist.
     "frames_lost": "frames that could not be decoded, with their indices",
     "frames_corrupt": "frames that the decoder returned with a warning that part of them may be wrong",
-    "truncated": "it ends before the duration that its container gives, or is an image that is cut short",
+    "truncated": "it ends before the duration or the frames that its container gives, or is an image that is cut short",
     "container_damaged": "the container is damaged: frames may be missing without a trace",
     "sound_lost": "its sound ends early or is invalid, and a model uses audio",
     # Status duplicate.

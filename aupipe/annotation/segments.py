@@ -122,16 +122,16 @@ def cut_into_segments(
         )
     times = _times_s(info)
     chosen = _chosen(times, video.start_s, video.end_s, sample_fps, _rounding_s(info))
+    present = _present(info)
+    lost, chosen = chosen[chosen >= present], chosen[chosen < present]
     if len(chosen) == 0:
         raise NoFramesError(f"{video.uri}: no frame lies in the requested part {video.asked(sample_fps)}")
-    whole = len(chosen) == len(times)
-    lost = info.frames_expected - len(times) if video.end_s is None and sample_fps is None else 0
     if info.pts is None or len(info.key_pts) == 0:
         span = Span.whole(info, assume_fps)
-        if whole:
+        sampled = (*chosen.tolist(), *lost.tolist())
+        if len(sampled) == len(times):
             return [Segment(video.uri, video.video_id, 0, 0, None, span)]
-        edge = None if lost else int(chosen[-1]) + 1
-        return [Segment(video.uri, video.video_id, 0, int(chosen[0]), edge, span, _indices(chosen, lost, len(times)))]
+        return [Segment(video.uri, video.video_id, 0, sampled[0], sampled[-1] + 1, span, sampled)]
     # At least 1, because a shot boundary before the first written frame is found from the frame before it.
     halo = max(smoothing_radius, 1)
     keys = np.searchsorted(info.pts, info.key_pts)  # indices of frames
@@ -151,24 +151,40 @@ def cut_into_segments(
         begin = 0 if number == 0 else int(places[number - 1])
         end = len(chosen) if final else min(stop + halo, len(chosen))
         first, last = int(chosen[begin]), int(chosen[end - 1])
-        span = Span.part(info, first, last + 1)
-        if final:  # Frames that the container counts but does not hold come after all others.
-            span = replace(span, expected=span.expected + lost)
+        sampled = chosen[begin:end].tolist()
+        if final and len(lost):  # They come after all others, so the segment reads on to the last frame that exists.
+            span, last = Span.part(info, first, present), int(lost[-1])
+            span = replace(span, expected=last + 1 - first)
+            sampled += lost.tolist()
+        else:
+            span = Span.part(info, first, last + 1)
         write_stop = int(chosen[stop]) if not final else None if last == len(times) - 1 else last + 1
-        sampled_frames = None if last - first + 1 == end - begin else tuple(chosen[begin:end].tolist())
+        sampled_frames = None if last - first + 1 == len(sampled) else tuple(sampled)
         segments.append(
             Segment(video.uri, video.video_id, number, int(chosen[start]), write_stop, span, sampled_frames)
         )
     return segments
 
 
+def missing_times_s(info: VideoInfo) -> np.ndarray:
+    """Return the times of the frames that the container counts after the last one that it holds."""
+    return _times_s(info)[_present(info) :]
+
+
+def _present(info: VideoInfo) -> int:
+    """Return the number of frames with a place in the container. In AVI some of them may be missing."""
+    return info.frames_expected - info.missing if info.pts is None else len(info.pts)
+
+
 def _times_s(info: VideoInfo) -> np.ndarray:
-    """Return the media times (N,) of the existing frames; evenly spaced if the container gives no times."""
+    """Return the media times (frames_expected,) of all frames; evenly spaced as far as the container gives no times."""
+    present = _present(info)
     if info.pts is not None:
-        return info.pts * float(info.time_base)
-    count = info.frames_expected - info.missing
-    step_s = info.duration_s / count if info.duration_s else 0.0
-    return (info.start_s or 0.0) + np.arange(count) * step_s
+        step = float(np.median(np.diff(info.pts))) if present > 1 else 0.0
+        ticks = np.concatenate([info.pts, info.pts[-1] + step * np.arange(1, info.frames_expected - present + 1)])
+        return ticks * float(info.time_base)
+    step_s = info.duration_s / present if info.duration_s else 0.0
+    return (info.start_s or 0.0) + np.arange(info.frames_expected) * step_s
 
 
 def _chosen(
@@ -217,7 +233,3 @@ def _cuts(times: np.ndarray, keys: np.ndarray, chosen: np.ndarray, segment_s: fl
             cuts.append(position)
             last = times[index]
     return cuts
-
-
-def _indices(chosen: np.ndarray, lost: int, count: int) -> tuple[int, ...]:
-    return (*chosen.tolist(), *range(count, count + lost))

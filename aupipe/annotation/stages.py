@@ -179,7 +179,7 @@ class Probe:
                 video.video_id,
                 fingerprint=digest,
                 source_hash=digest + video.asked(fps),
-                losses=tuple(container_losses(info)),
+                losses=tuple(container_losses(info, video.end_s, fps)),
                 loss_if_corrupt=info.loss_if_corrupt,
                 frames_expected=sum(segment.frames for segment in segments),
                 duration_s=info.duration_s,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -155,6 +156,29 @@ def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path:
     result = aupipe.annotate(clip, model=model)
     assert result.video["status"] == "partial"
     assert len(set(result.frames["frame"].to_pylist())) == 20
+
+
+def test_frames_missing_at_the_end_count_in_a_part_and_at_a_rate(tmp_path: Path, model: api.Model) -> None:
+    clip = write_clip(tmp_path / "a.mp4", scene(20), muxer={"movflags": "faststart"}, options={"g": "5", "bf": "0"})
+    with av.open(str(clip)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][9]
+    assert last.pos is not None
+    clip.write_bytes(clip.read_bytes()[: last.pos + last.size])
+
+    def result(**part: float) -> tuple[str, str, list[int]]:
+        found = aupipe.annotate(clip, model=model, settings={"segment_s": 0.1}, **part)
+        return found.video["status"], found.video["reason"], found.frames["frame"].to_pylist()
+
+    truncated = "truncated: it ends before {} frames that its container counts".format
+    assert result() == ("partial", "frames_lost: 10 of 20 (10-19)", list(range(20)))
+    assert result(sample_fps=5) == ("partial", f"frames_lost: 2 of 4 (10, 15); {truncated(10)}", [0, 5, 10, 15])
+    assert result(sample_fps=1) == ("partial", truncated(10), [0])
+    assert result(end_s=0.6) == ("partial", f"frames_lost: 5 of 15 (10-14); {truncated(5)}", list(range(15)))
+    assert result(start_s=0.2, sample_fps=25)[1:] == (
+        f"frames_lost: 10 of 15 (10-19); {truncated(10)}",
+        [*range(5, 20)],
+    )
+    assert result(end_s=0.4) == ("ok", "", list(range(10)))
 
 
 def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tmp_path: Path, model: api.Model) -> None:

@@ -134,6 +134,33 @@ def test_a_part_and_a_rate_are_covered_alike(
     assert owned == wanted
 
 
+@given(
+    st.integers(2, 300), st.integers(1, 40), st.integers(1, 60), st.floats(0.04, 8.0), st.integers(0, 6),
+    st.one_of(st.none(), st.floats(0.3, 40)), st.one_of(st.none(), st.floats(0.1, 40)),
+)  # fmt: skip
+def test_frames_missing_at_the_end_are_sampled_as_if_they_existed(
+    count: int, group: int, missing: int, segment_s: float, radius: int, fps: float | None, end_s: float | None
+) -> None:
+    whole = _info(np.arange(count + missing) * 3, np.arange(0, count, group))
+    held = replace(whole, pts=np.arange(count) * 3, missing=missing)
+    timeless = {"pts": None, "exact": False}
+    pairs = [
+        (whole, held),
+        (
+            replace(whole, duration_s=(count + missing) * 3 / 25, **timeless),
+            replace(held, duration_s=count * 3 / 25, **timeless),
+        ),
+    ]
+    for expected, info in pairs:
+        (one,) = cut_into_segments(Input("x", "x", end_s=end_s), expected, 1e9, radius, fps)
+        segments = cut_into_segments(Input("x", "x", end_s=end_s), info, segment_s, radius, fps)
+        assert [index for segment in segments for index in segment.written_frames] == _looked_at(one)
+        assert sum(segment.frames for segment in segments) == len(_looked_at(one))
+        final = segments[-1].span
+        if info.pts is not None and _looked_at(one)[-1] >= count:
+            assert final.last_pts == (count - 1) * 3
+
+
 def _looked_at(segment: Segment) -> list[int]:
     span = segment.span
     return list(
