@@ -121,7 +121,7 @@ def cut_into_segments(
             "--set assume_fps=RATE"
         )
     times = _times_s(info)
-    chosen = _chosen(times, video.start_s, video.end_s, sample_fps, _rounding_s(info))
+    chosen = _chosen(times, info, video, sample_fps)
     present = _present(info)
     lost, chosen = chosen[chosen >= present], chosen[chosen < present]
     if len(chosen) == 0:
@@ -187,27 +187,28 @@ def _times_s(info: VideoInfo) -> np.ndarray:
     return (info.start_s or 0.0) + np.arange(info.frames_expected) * step_s
 
 
-def _chosen(
-    times: np.ndarray, start_s: float | None, end_s: float | None, sample_fps: float | None, rounding_s: float
-) -> np.ndarray:
-    """Return the indices of the frames in [`start_s`, `end_s`), only the first in each 1/`sample_fps` s.
+def _chosen(times: np.ndarray, info: VideoInfo, video: Input, sample_fps: float | None) -> np.ndarray:
+    """Return the indices of the frames in the requested part, only the first in each 1/`sample_fps` s.
 
-    A frame within `rounding_s` of the edge of such a slot may be in either slot. It is in the one that follows the slot
-    of the frame before, so that frames at the sampling rate stay even, also if their rate is a little lower.
+    A frame within the rounding of times of the edge of such a slot may be in either slot. It is in the one that follows
+    the slot of the frame before, so that frames at the sampling rate stay even, also if their rate is a little lower.
+    Slots begin anew where the clock restarts.
     """
-    inside = (times >= (-np.inf if start_s is None else start_s)) & (times < (np.inf if end_s is None else end_s))
-    indices = np.flatnonzero(inside)
+    start_s = -np.inf if video.start_s is None else video.start_s
+    indices = np.flatnonzero((times >= start_s) & (times < (np.inf if video.end_s is None else video.end_s)))
     if sample_fps is None or len(indices) == 0:
         return indices
-    origin = times[indices[0]] if start_s is None else start_s
+    origin = times[indices[0]] if video.start_s is None else video.start_s
     places = (times[indices] - origin) * sample_fps + 1e-6  # for the rounding of floating-point numbers
-    rounding = min(rounding_s * sample_fps, _MOST_ROUNDING)
+    rounding = min(_rounding_s(info) * sample_fps, _MOST_ROUNDING)
     lows, highs = (np.floor(each).astype(np.int64).tolist() for each in (places - rounding, places + rounding))
-    chosen, slot = [], -1
-    for index, low, high in zip(indices.tolist(), lows, highs, strict=True):
-        if high != slot:  # It is lower where the clock restarts.
-            slot = slot + 1 if low <= slot + 1 <= high else high
+    epochs = np.searchsorted(info.restarts, indices, side="right").tolist()
+    chosen, slot, before = [], -1, epochs[0]
+    for index, low, high, epoch in zip(indices.tolist(), lows, highs, epochs, strict=True):
+        if epoch != before or high != slot:
+            slot = slot + 1 if epoch == before and low <= slot + 1 <= high else high
             chosen.append(index)
+        before = epoch
     return np.array(chosen, np.int64)
 
 

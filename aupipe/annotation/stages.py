@@ -6,8 +6,8 @@ import gc
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -248,7 +248,7 @@ class Decode:
         ):
             images: Iterable[Frame] = watch.through(frames(task.segment.uri, task.segment.span, limits.frame_px))
             if task.segment.sampled_frames is not None:
-                images = filter(partial(_is_sampled, frozenset(task.segment.sampled_frames)), images)
+                images = _sampled(frozenset(task.segment.sampled_frames), images)
             radius, tracking = self._config.alignment.smoothing_radius, self._config.effective_tracking
             every, timed = self._config.search.every, _Timed(images)
             for part in extract(task.segment, timed, self._detector, radius, self._templates, tracking, every):
@@ -309,8 +309,14 @@ class _Timed:
         return spent_s
 
 
-def _is_sampled(sampled: frozenset[int], frame: Frame) -> bool:
-    return frame.index in sampled
+def _sampled(indices: frozenset[int], images: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the frames with these indices. A restart of the clock between two of them is flagged at the second one."""
+    restart = False
+    for frame in images:
+        restart = restart or frame.restart
+        if frame.index in indices:
+            yield replace(frame, restart=restart)
+            restart = False
 
 
 def _to_ipc(table: pa.Table) -> bytes:

@@ -158,6 +158,20 @@ def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path:
     assert len(set(result.frames["frame"].to_pylist())) == 20
 
 
+def test_sampled_faces_and_events_end_where_streams_are_joined(tmp_path: Path, model: api.Model) -> None:
+    for number in range(2):
+        write_clip(tmp_path / f"{number}.ts", scene(12), options={"bf": "0"})
+    clip = tmp_path / "joined.ts"
+    clip.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(2)))
+    first_s = aupipe.annotate(clip, model=model).frames["time_s"][0].as_py()
+    parts = [({"sample_fps": 1.0}, [0, 12]), ({"start_s": first_s + 0.07, "end_s": first_s + 0.13}, [2, 3, 14, 15])]
+    for part, expected in parts:
+        found = aupipe.annotate(clip, model=model, thresholds=dict.fromkeys(facs.AUS, 0.0), **part)
+        assert found.frames["frame"].to_pylist() == expected
+        assert found.frames["face_id"].to_pylist() == sorted([0, 1] * (len(expected) // 2))
+        assert len(found.events) == 2 * len(facs.AUS)
+
+
 def test_frames_missing_at_the_end_count_in_a_part_and_at_a_rate(tmp_path: Path, model: api.Model) -> None:
     clip = write_clip(tmp_path / "a.mp4", scene(20), muxer={"movflags": "faststart"}, options={"g": "5", "bf": "0"})
     with av.open(str(clip)) as container:
