@@ -13,6 +13,7 @@ import glob
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -334,7 +335,11 @@ def _seconds(table: TextTable, column: str, row: int) -> float | None:
 
 def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     parts = video_id.replace("\\", "/").split("/")
-    if ".." in parts or parts[0] in {"", "~"} or not video_id.isprintable():
+    # Only control characters, because names of files have other characters that are not printable, such as the narrow
+    # space in those of recordings by macOS, and the joiners of several scripts.
+    if any(unicodedata.category(character) == "Cc" for character in video_id):
+        return f"bad_video_id: {video_id!r} contains a control character; give a name without it"
+    if ".." in parts or parts[0] in {"", "~"}:
         return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"

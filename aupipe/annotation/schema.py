@@ -109,7 +109,7 @@ REASONS = {
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",
     "timed_out": "no progress for `limits.stall_s`, or for `limits.probe_s` while packets or sound were read",
     "internal_error": "an error in aupipe, with its traceback in the named file; if partial, only an export failed",
-    "bad_video_id": "a manifest's video_id that would lead out of the output folder",
+    "bad_video_id": "a manifest's video_id that would lead out of the output folder, or contains a control character",
     "bad_range": "a manifest's end_s that is not after its start_s",
     # Status partial, or ok if frames_corrupt is the only one: the other rows exist.
     "frames_lost": "frames that could not be decoded, with their indices",

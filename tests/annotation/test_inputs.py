@@ -359,6 +359,20 @@ def test_an_id_that_leads_out_of_the_output_is_set_aside(tmp_path: Path) -> None
     assert refused == {"../../x": "bad_video_id", "/etc/x": "bad_video_id", "c": "bad_range", "d": ""}
 
 
+def test_ids_in_manifests_may_have_all_but_control_characters(tmp_path: Path) -> None:
+    names = [f"a{character}b.mp4" for character in "\u202f\u3000\u00a0\u200d\u200f\u2028\ue000"]
+    bad = [f"a{character}b.mp4" for character in "\t\x1b\x7f\x85"]
+    for name in names:
+        (tmp_path / name).touch()
+    rows = [{"uri": name} for name in names] + [{"uri": "a.mp4", "video_id": name} for name in bad]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    listed = {video.video_id: video.refused for video in find_inputs([str(tmp_path / "m.jsonl")])[0]}
+    assert {name for name, refused in listed.items() if not refused} == set(names)
+    assert {video.video_id for video in find_inputs([str(tmp_path)])[0]} == set(names)
+    assert listed["a\x1bb.mp4"] == (r"bad_video_id: 'a\x1bb.mp4' contains a control character; give a name without it")
+    assert all(listed[name].startswith("bad_video_id: ") for name in bad)
+
+
 def test_secrets_of_a_uri_are_not_shown() -> None:
     assert redact("https://anna:secret@host/a.mp4: no such file") == "https://host/a.mp4: no such file"
     assert redact("https://b.s3.eu/a.mp4?X-Amz-Signature=ab12&x=1 failed") == "https://b.s3.eu/a.mp4?… failed"
