@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Sequence
 
+from aupipe import output_folders
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import LEDGER
@@ -13,7 +14,7 @@ from aupipe.annotation.summary import write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import NotFoundError, redact
 from aupipe.manifests import SUFFIXES
-from aupipe.run_lease import run_lease
+from aupipe.run_lease import run_lease, storage_errors_as_config_errors
 from aupipe.storage import Storage, is_uri
 
 
@@ -26,7 +27,11 @@ def all_missing(named: Sequence[str], out: str) -> bool:
 
 
 def record_missing(named: Sequence[str], out: str) -> str:
-    """Write videos.parquet with a row per input, and return the message for the terminal."""
+    """Write videos.parquet with a row per input, and return the message for the terminal.
+
+    Raises:
+        ConfigError: `out` is the output of another kind of job.
+    """
     inputs, _ = find_inputs(named)
     rows = {
         video.video_id: VideoRecord(
@@ -36,6 +41,8 @@ def record_missing(named: Sequence[str], out: str) -> str:
         for video in inputs
     }  # fmt: skip
     storage = Storage(out)
+    with storage_errors_as_config_errors("--out"):
+        output_folders.check(storage, "an annotation")
     with run_lease(storage):
         write_videos(storage, Ledger(storage), rows, inputs)
     lines = [f"  {row.video_id}: quarantined: {row.reason}" for row in rows.values()]

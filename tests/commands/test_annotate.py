@@ -88,6 +88,18 @@ def test_wrong_options_exit_2(arguments: tuple[str, ...], message: str, capsys: 
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mark", ["run.json", "store.json", "scores.json"])
+def test_missing_inputs_leave_the_folder_of_another_job_alone(
+    mark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / mark).write_text("{}")
+    assert annotate.main([str(tmp_path / "gone.mp4"), "--out", str(out)]) == 2
+    assert f"({mark}), and an annotation would be mixed with it" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [mark]
+
+
 def test_two_sampling_rates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["a.mp4", "--out", str(tmp_path / "o"), "--sample-fps", "10"]
     assert annotate.main([*command, "--set", "sample_fps=5"]) == 2
