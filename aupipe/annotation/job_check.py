@@ -31,6 +31,10 @@ def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
         raise ConfigError(
             f"--export {','.join(job.export)}: --phase observe makes no tables; fix: leave one of them out"
         )
+    if job.config.engine == "local":
+        for name, count in (("--workers ", job.workers), ("--set encoders=", job.config.encoders)):
+            if count is not None:
+                raise ConfigError(f"{name}{count}: engine=local runs in one process; fix: leave one of them out")
     inputs, skipped = find_inputs(job.inputs, job.limit, job.config.images)
     if job.prune and skipped.unsearched:
         first, *more = skipped.unsearched

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.commands import annotate, job
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -98,6 +99,18 @@ def test_missing_inputs_leave_the_folder_of_another_job_alone(
     assert annotate.main([str(tmp_path / "gone.mp4"), "--out", str(out)]) == 2
     assert f"({mark}), and an annotation would be mixed with it" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [mark]
+
+
+@pytest.mark.parametrize("option", ["--workers 4", "--set encoders=2"])
+def test_numbers_of_processes_are_refused_where_there_is_only_this_one(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(write_clip(tmp_path / "a.mp4", scene(2))), "--out", str(tmp_path / "o"), *option.split()]
+    for dry in ([], ["--dry-run"]):
+        assert annotate.main([*command, "--set", "engine=local", *dry]) == 2
+        assert f"{option}: engine=local runs in one process; fix: leave one of them out" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    assert annotate.main([*command, "--dry-run"]) == 0
 
 
 def test_two_sampling_rates_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
