@@ -295,17 +295,22 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
     Raises:
         ConfigError: the protocol is not supported or not installed, or a network setting is invalid.
     """
+    place = local_path(uri)
+    if not is_uri(place):  # fsspec would interpret "::" in a name as chaining
+        return LocalFileSystem(), os.path.abspath(os.path.expanduser(place))
     options: dict[str, Any] = {}
-    if is_http(uri) or is_s3(uri):
+    if is_remote := is_http(uri) or is_s3(uri):
         network.apply_proxies(network.host_of(uri))
         if is_http(uri):
             options = {"get_client": network.http_client, "client_kwargs": {"path": network.certificates()}}
         else:
             options = network.s3_options()
     try:
-        filesystem, path = url_to_fs(local_path(uri), **options)
+        filesystem, path = url_to_fs(place.partition("::")[0] if is_remote else place, **options)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{uri}: {error}") from None
+    if is_remote and "::" in place:  # in a key or an IPv6 address, because a chain does not begin with S3 or HTTP
+        path = place if is_http(place) else place.partition("://")[2].rstrip("/")
     return filesystem, str(path)
 
 

@@ -12,7 +12,7 @@ from s3fs.errors import translate_boto_error
 
 from aupipe.commands.job import location
 from aupipe.errors import ConfigError
-from aupipe.storage import TRANSIENT, Storage, is_transient, local_path, open_input
+from aupipe.storage import TRANSIENT, Storage, filesystem_of, is_transient, local_path, open_input
 
 pytestmark = pytest.mark.unit
 
@@ -55,6 +55,19 @@ def test_a_partly_written_file_is_not_listed_and_is_deleted(tmp_path: Path) -> N
     assert storage.names() == ["a/x"]
     assert storage.delete_leftovers() == 1
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x"]
+
+
+def test_colons_in_a_path_are_no_chain_of_filesystems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for root in ("o::x", str(tmp_path / "zip::y"), "~::z"):
+        storage = Storage(root)
+        storage.write("a::b/one.bin", b"1")
+        assert (storage.names(), storage.read("a::b/one.bin")) == (["a::b/one.bin"], b"1")
+        assert storage.children() == (["a::b"], [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o::x", "zip::y", "~::z"]
+    assert filesystem_of("s3://bucket/a/::x/b::c.mp4")[1] == "bucket/a/::x/b::c.mp4"
+    assert filesystem_of("http://[::1]:80/x.mp4")[1] == "http://[::1]:80/x.mp4"
+    assert filesystem_of(str(tmp_path / "a::b"))[1] == str(tmp_path / "a::b")
 
 
 def test_a_name_outside_the_root_is_an_error(tmp_path: Path) -> None:
