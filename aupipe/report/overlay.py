@@ -32,26 +32,28 @@ _WEBM = ("vp8", "vp9", "av1")
 
 
 def write_overlay(
-    path: str, uri: str, track: int | None, rows: pa.Table, thresholds: Mapping[str, float] | None
+    path: str, uri: str, track: int | None, rows: pa.Table, thresholds: Mapping[str, float] | None, draws: bool = True
 ) -> int:
     """Write the video as H.264 and AAC in MP4, and return the number of its frames.
 
-    Every frame of the video is written at its presentation time. A frame that cannot be decoded is black.
+    Every frame of the video is written at its presentation time, also if that follows from an assumed frame rate. A
+    frame that cannot be decoded is black. The faces of a frame are shown until the next one that was annotated.
 
     Args:
         path: the file to write, local.
         uri, track: the video and its track.
-        rows: its rows of the frames table; none: the plain video, for browsers that do not play the original.
+        rows: its rows of the frames table.
         thresholds: per AU; None: bars without marks.
+        draws: False: the plain video, for browsers that do not play the original.
 
     Raises:
         MediaError: the video cannot be read any more.
         OSError: the video is not there any more, or the file cannot be written.
     """
     info = probe(uri, track=track)
-    faces: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.filter(pc.is_valid(rows["face_id"])).to_pylist():
-        faces[row["frame"]].append(row)
+    assume_fps = _assumed_fps(rows) if info.start_s is None else None
+    faces, until = _faces(rows), _shown_until(rows) if draws else {}
+    shown, end = list[dict[str, Any]](), 0
     sound, count, last = _sound(uri), 0, -1
     block = next(sound, None)
     with av.open(path, "w", format="mp4") as container:
@@ -59,7 +61,7 @@ def write_overlay(
         video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, _TICKS)
         voice = container.add_stream("aac", rate=_SOUND_RATE_HZ, layout="stereo") if block else None
         size: tuple[int, int] | None = None
-        for frame in frames(uri, Span.whole(info)):
+        for frame in frames(uri, Span.whole(info, assume_fps)):
             if size is None:
                 size = _even(frame, rows)
                 video.width, video.height = size
@@ -68,7 +70,9 @@ def write_overlay(
             while voice and block and block.start_s * _TICKS <= last:
                 container.mux(voice.encode(_audio_frame(block)))
                 block = next(sound, None)
-            picture = _picture(frame, faces[frame.index], size, thresholds)
+            if frame.index in until:
+                shown, end = faces[frame.index], until[frame.index]
+            picture = _picture(frame, shown if frame.index < end else [], size, thresholds)
             picture.pts, picture.time_base = last, Fraction(1, _TICKS)
             container.mux(video.encode(picture))
             count += 1
@@ -91,6 +95,33 @@ def plays_in_browsers(uri: str) -> bool:
     """
     info = probe(uri)
     return (info.codec, info.container) in _PLAYABLE or (info.codec in _WEBM and uri.lower().endswith(".webm"))
+
+
+def _assumed_fps(rows: pa.Table) -> float | None:
+    """Return the frame rate of a video without a clock, from the times of its rows; None if they have no times."""
+    timed = rows.filter(pc.greater(rows["time_s"], 0))
+    return pc.max(timed["frame"]).as_py() / pc.max(timed["time_s"]).as_py() if len(timed) else None
+
+
+def _faces(rows: pa.Table) -> dict[int, list[dict[str, Any]]]:
+    """Return the rows with a face by frame."""
+    faces: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows.filter(pc.is_valid(rows["face_id"])).to_pylist():
+        faces[row["frame"]].append(row)
+    return faces
+
+
+def _shown_until(rows: pa.Table) -> dict[int, int]:
+    """Return for each annotated frame the first one that does not show its faces: the next annotated frame.
+
+    After the last one, and where two are much further apart than most, as at the end of a part in time, their faces are
+    shown for a usual step.
+    """
+    annotated = np.unique(rows["frame"].to_numpy())
+    steps = np.diff(annotated)
+    usual = int(np.median(steps)) if len(steps) else 1
+    lasts = np.append(np.where(steps <= 2 * usual, steps, usual), usual)
+    return dict(zip(annotated.tolist(), (annotated + lasts).tolist(), strict=False))
 
 
 def _picture(

@@ -153,10 +153,10 @@ def write(job: ReportJob) -> str:
         drawn = report_files.overlay(number) if job.overlay and not changed else None
         is_previewed = job.preview and not changed and not (link and _plays(video["uri"]))
         plain = report_files.preview(number) if is_previewed else None
-        for name, rows in ((drawn, frames), (plain, frames.slice(0, 0))):
+        for name, draws in ((drawn, True), (plain, False)):
             if name:
                 try:
-                    _write_overlay(target, name, video, rows, run.get("thresholds"))
+                    _write_overlay(target, name, video, frames, run.get("thresholds"), draws)
                     written.add(name)
                 except (MediaError, OSError) as error:
                     data["problem"] = f"{data['problem']} No {name}: {redact(str(error))}".strip()
@@ -381,12 +381,13 @@ def _duration(seconds: float | None) -> str:
 
 
 def _write_overlay(
-    target: Storage, name: str, video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None
-) -> None:
+    target: Storage, name: str, video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None,
+    draws: bool,
+) -> None:  # fmt: skip
     """Write the overlay to a temporary file, because an MP4 is not written in one pass, and then to its place."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "overlay.mp4")
-        overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds)
+        overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds, draws)
         with open(path, "rb") as file:
             target.write(name, file.read())
 

@@ -12,7 +12,8 @@ from aupipe.annotation import schema
 from aupipe.annotation.draw import COLORS, draw_faces
 from aupipe.commands import report as command
 from aupipe.report.overlay import write_overlay
-from harness.drawn_tables import annotation, face
+from harness.clips import write_clip as harness_clip
+from harness.drawn_tables import annotation, face, write_video
 
 pytestmark = pytest.mark.unit
 
@@ -59,6 +60,45 @@ def test_overlay_has_the_frames_times_and_sound_of_the_original(tmp_path: Path) 
     assert sound[0].time == pytest.approx(0.5, abs=0.03)
     assert sum(frame.samples for frame in sound) / 48_000 == pytest.approx(1.0, abs=0.05)
     assert max(np.abs(frame.to_ndarray()).max() for frame in sound) > 0.15  # mono in stereo is 3 dB lower
+
+
+def test_an_assumed_rate_is_that_of_the_overlay_and_the_preview(tmp_path: Path) -> None:
+    raw = harness_clip(tmp_path / "a.h264", [np.full((120, 160, 3), 90, np.uint8)] * 12, form="h264")
+    for step in (1, 5):  # all frames, and sampled ones
+        table = [face(0.9, True, frame=index, time_s=index / 10) for index in range(0, 12, step)]
+        out = Path(annotation(tmp_path / f"out{step}", str(raw), table))
+        assert command.main([str(out), "--overlay", "--preview"]) == 0
+        for folder in ("overlays", "previews"):
+            with av.open(str(out / "report" / folder / "00000.mp4")) as container:
+                times_s = [frame.time for frame in container.decode(video=0)]
+            assert times_s == pytest.approx(np.arange(12) / 10, abs=1e-4), folder
+
+
+@pytest.mark.parametrize(
+    ("annotated", "without", "expected"),
+    [
+        ([0, 5, 10], [], range(15)),
+        ([0, 4, 9, 14], [9], [*range(9), *range(14, 18)]),
+        ([3, 4, 5], [], [3, 4, 5]),
+        ([2, 3, 12, 13], [], [2, 3, 12, 13]),
+        ([4], [], [4]),
+    ],
+)
+def test_faces_are_shown_until_the_next_annotated_frame(
+    annotated: list[int], without: list[int], expected: list[int], tmp_path: Path
+) -> None:
+    write_video(tmp_path / "a.mkv", 18)
+    table = [
+        {"frame": index, "time_s": index / 25, "status": "no_face"}
+        if index in without
+        else face(0.9, True, frame=index, time_s=index / 25)
+        for index in annotated
+    ]
+    rows = pa.Table.from_pylist([{"video_id": "a"} | row for row in table], schema=schema.FRAMES)
+    write_overlay(str(tmp_path / "o.mp4"), str(tmp_path / "a.mkv"), 0, rows, None)
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        images = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert [n for n, image in enumerate(images) if np.abs(image - 90).max() > 40] == list(expected)
 
 
 def test_bars_follow_the_probability_and_panels_stay_inside() -> None:
