@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+from pathlib import PurePosixPath
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -11,6 +12,17 @@ import pyarrow as pa
 
 _FORMAT = "3.0"  # of EAF; every ELAN from version 5 opens it
 _DATE = "1970-01-01T00:00:00+00:00"  # The schema requires one. A fixed date keeps the bytes reproducible.
+
+# The table of `mimetypes` gives .ts to translations of Qt, .mts to a format of models, .3gp to sound, and lacks others.
+_MPEG_TS = dict.fromkeys((".ts", ".mts", ".m2ts", ".m2t", ".tp", ".trp", ".tod", ".mpegts"), "video/mp2t")
+_MPEG = dict.fromkeys((".mpg", ".mpeg", ".mpe", ".mpv", ".m1v", ".m2v", ".m2p", ".vob", ".mod"), "video/mpeg")
+_MEDIA_TYPES = _MPEG_TS | _MPEG | {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".qt": "video/quicktime",
+    ".3gp": "video/3gpp", ".3gpp": "video/3gpp", ".3g2": "video/3gpp2", ".3gp2": "video/3gpp2",
+    ".mkv": "video/x-matroska", ".webm": "video/webm", ".avi": "video/x-msvideo", ".flv": "video/x-flv",
+    ".wmv": "video/x-ms-wmv", ".asf": "video/x-ms-asf", ".ogv": "video/ogg", ".ogm": "video/ogg",
+    ".mxf": "application/mxf",
+}  # fmt: skip
 
 
 def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
@@ -32,7 +44,7 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
     header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     url = f"./{quote(video_id.rpartition('/')[2])}"
     ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", {
-        "MEDIA_URL": url, "RELATIVE_MEDIA_URL": url, "MIME_TYPE": mimetypes.guess_type(video_id)[0] or "video/mp4",
+        "MEDIA_URL": url, "RELATIVE_MEDIA_URL": url, "MIME_TYPE": _media_type(video_id),
     })  # fmt: skip
     order = ElementTree.SubElement(root, "TIME_ORDER")
     tiers: dict[tuple[int, str], ElementTree.Element] = {}
@@ -58,3 +70,12 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
         "GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "au", "TIME_ALIGNABLE": "true",
     })  # fmt: skip
     return bytes(ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True))
+
+
+def _media_type(video_id: str) -> str:
+    """Return the MIME type by the suffix; that of MP4 if it is unknown."""
+    suffix = PurePosixPath(video_id).suffix.lower()
+    if suffix in _MEDIA_TYPES:
+        return _MEDIA_TYPES[suffix]
+    guessed = mimetypes.guess_type(f"a{suffix}")[0] or ""
+    return guessed if guessed.startswith(("video/", "image/")) else "video/mp4"

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from aupipe import facs
 from aupipe.affwild2 import submission
+from aupipe.annotation import elan
 from aupipe.annotation.export import FORMS, check_names, export
 from aupipe.annotation.schema import BOX, EVENTS, INTENSITY, PROB, frames_schema
 from aupipe.errors import ConfigError
@@ -120,6 +122,23 @@ def test_elan_has_a_tier_per_face_and_au(exported: Path) -> None:
     assert [each.findtext("ANNOTATION_VALUE") for each in tiers["face 0 AU12"]] == ["0.90"]
     types = {each.get("LINGUISTIC_TYPE_ID") for each in root.iterfind("LINGUISTIC_TYPE")}
     assert {tier.get("LINGUISTIC_TYPE_REF") for tier in root.iterfind("TIER")} == types
+
+
+@pytest.mark.parametrize(
+    ("suffix", "expected"),
+    [
+        (".ts", "video/mp2t"), (".MTS", "video/mp2t"), (".m2ts", "video/mp2t"), (".mkv", "video/x-matroska"),
+        (".webm", "video/webm"), (".mov", "video/quicktime"), (".avi", "video/x-msvideo"), (".mpg", "video/mpeg"),
+        (".mxf", "application/mxf"), (".wmv", "video/x-ms-wmv"), (".flv", "video/x-flv"), (".3gp", "video/3gpp"),
+        (".ogv", "video/ogg"), (".m4v", "video/mp4"), (".mp4", "video/mp4"), (".mod", "video/mpeg"),
+        (".png", "image/png"), (".rm", "video/mp4"), ("", "video/mp4"),
+    ],
+)  # fmt: skip
+def test_elan_names_the_type_of_the_media(suffix: str, expected: str) -> None:
+    root = ElementTree.fromstring(elan.document(f"b/a{suffix}", np.array([0.0]), EVENTS.empty_table()))
+    descriptor = root.find("HEADER/MEDIA_DESCRIPTOR")
+    assert descriptor is not None
+    assert descriptor.get("MIME_TYPE") == expected
 
 
 def test_the_longest_names_find_a_place_and_do_not_meet(tmp_path: Path) -> None:
