@@ -90,7 +90,7 @@ class _Cropper:
             person.outcome[person.known] = "no_frame"
         times = np.full(len(known), np.nan)
         needed = _with_cells(np.flatnonzero(known) + piece.first, self.radius, self.search_every)
-        names = tuple(person.track.person for person in people)
+        names = (*(person.track.person for person in people), *piece.others)
         middle = info.width_px / 2
         start = needed[0] if len(needed) else piece.first
         stretch = _only(_stretch(uri, info, int(start), piece.stop + self.radius), {*needed.tolist()})

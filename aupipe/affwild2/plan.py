@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.mtl import labels_of, rows_and_digest
@@ -34,13 +34,20 @@ class TrackSlice:
 
 @dataclass(frozen=True)
 class VideoSlice:
-    """Annotation rows `first` … `stop` − 1 (0-based; row r belongs to frame r + 1) of the people of one video."""
+    """Annotation rows `first` … `stop` − 1 (0-based; row r belongs to frame r + 1) of people of one video.
+
+    Attributes:
+        tracks: one track when crops are packed; when the video is decoded, all tracks of the split if they fit a part.
+        others: further people of a video that is decoded, in other slices or splits or without labels. Each person's
+            face is known only beside those of the others.
+    """
 
     video_id: str
-    tracks: tuple[TrackSlice, ...]  # one track when crops are packed; all tracks of the video when it is decoded
+    tracks: tuple[TrackSlice, ...]
     video: str | None
     first: int
     stop: int
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,10 +108,11 @@ def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object])
     _check_labels(layout, storage)
     units = []
     for split in (*SPLITS, TEST):
-        pieces = _slices(_pieces(layout, split, splits, lengths, by_track=source == "crops"))
+        whole = _pieces(layout, split, splits, lengths, by_track=source == "crops")
+        pieces = _slices(_people_apart(whole))
         for ordinal, unit_pieces in enumerate(_pack(pieces)):
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
-            key = json.dumps([source, dict(settings), [dataclasses.asdict(p) for p in unit_pieces], content])
+            key = json.dumps([source, dict(settings), [_as_dict(p) for p in unit_pieces], content])
             units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
     return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked)
 
@@ -190,6 +198,21 @@ def _pieces(
         yield VideoSlice(video_id, tuple(chosen), tracks[0].video, 0, rows)
 
 
+def _people_apart(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:
+    """Yield the people of a video one by one if a part cannot hold all of them.
+
+    The store is ordered by video, person, frame, so slices of several people would interrupt the tracks of each. Such a
+    video is decoded once per person.
+    """
+    for piece in pieces:
+        if piece.stop * len(piece.tracks) <= FILE_ROWS:
+            yield piece
+            continue
+        people = {*piece.others, *(track.person for track in piece.tracks)}
+        for track in piece.tracks:
+            yield dataclasses.replace(piece, tracks=(track,), others=tuple(sorted(people - {track.person})))
+
+
 def _slices(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:
     """Yield slices of at most FILE_ROWS rows."""
     for piece in pieces:
@@ -211,6 +234,12 @@ def _pack(pieces: Iterator[VideoSlice]) -> Iterator[tuple[VideoSlice, ...]]:
         rows += more
     if group:
         yield tuple(group)
+
+
+def _as_dict(piece: VideoSlice) -> dict[str, Any]:
+    """Return the fields of a slice. Without other people they are those of earlier versions, as is a part's name."""
+    fields = dataclasses.asdict(piece)
+    return fields if piece.others else {name: value for name, value in fields.items() if name != "others"}
 
 
 def _files(pieces: tuple[VideoSlice, ...]) -> set[str]:

@@ -13,7 +13,7 @@ from aupipe import facs, output_folders
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
-from aupipe.facestore.read import FaceStore, sample_images
+from aupipe.facestore.read import read_card, sample_images
 from aupipe.facestore.schema import CARD, StoreCard
 from aupipe.storage import Storage
 
@@ -63,7 +63,7 @@ def check(job: StoreJob) -> None:
     """
     storage = Storage(job.out)
     output_folders.check(storage, "a face store")
-    if storage.exists(CARD) and (origin := FaceStore.open(job.out).card.source) != job.origin:
+    if storage.exists(CARD) and (origin := read_card(storage).source) != job.origin:
         raise ConfigError(
             f"--out {job.out} contains a store made from {origin}, not {job.origin}; "
             "fix: name another folder, or delete it"

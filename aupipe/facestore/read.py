@@ -88,26 +88,11 @@ class FaceStore:
         """Open the store at a path or URI.
 
         Raises:
-            DatasetError: there is no store, or its schema or AU order is different.
+            DatasetError: there is no store, or its schema, AU order or order of rows is different.
         """
         storage = Storage(uri)
-        if not storage.exists(CARD):
-            raise DatasetError(
-                f"{uri} is not a face store: it has no {CARD}; fix: make it by preprocess.py --out {uri}"
-            )
-        try:
-            card = StoreCard.model_validate_json(storage.read(CARD))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DatasetError(
-                f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); fix: rebuild it"
-            ) from None
-        if card.schema_version != SCHEMA_VERSION or card.au_order != facs.AUS:
-            raise DatasetError(
-                f"{uri} has schema {card.schema_version} and AUs {','.join(card.au_order)}, "
-                f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}; fix: run preprocess.py again"
-            )
+        card = read_card(storage)
+        _check_order(storage, card)
         return cls(storage, card)
 
     def with_extra_stores(self, others: Sequence[FaceStore]) -> FaceStore:
@@ -222,6 +207,52 @@ class FaceStore:
         own = [(self.storage, shard) for shard in self.card.shards if shard.split in pool]
         extra = [each for store in self.added if split in ("train", ALL) for each in store.shards("train")]
         return own + extra
+
+
+def read_card(storage: Storage) -> StoreCard:
+    """Return the card of the store in a folder.
+
+    Raises:
+        DatasetError: there is no store, or its schema or AU order is different.
+    """
+    if not storage.exists(CARD):
+        raise DatasetError(
+            f"{storage.root} is not a face store: it has no {CARD}; fix: make it by preprocess.py --out {storage.root}"
+        )
+    try:
+        card = StoreCard.model_validate_json(storage.read(CARD))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DatasetError(f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); fix: rebuild it") from None
+    if card.schema_version != SCHEMA_VERSION or card.au_order != facs.AUS:
+        raise DatasetError(
+            f"{storage.root} has schema {card.schema_version} and AUs {','.join(card.au_order)}, "
+            f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}; fix: run preprocess.py again"
+        )
+    return card
+
+
+def _check_order(storage: Storage, card: StoreCard) -> None:
+    """Refuse a store in which another person's rows interrupt a track; clips and smoothing would end there.
+
+    Earlier versions stored videos of two people with more than 4,096 frames so. Separate images have no tracks.
+
+    Raises:
+        DatasetError: as above.
+    """
+    ended: set[tuple[str, str, str]] = set()
+    last = None
+    for shard in () if card.separate_images else card.shards:
+        for span in shard.spans:
+            track = (shard.split, span.video_id, span.person)
+            if track in ended and track != last:
+                raise DatasetError(
+                    f"{storage.root}: the {shard.split} rows of {f'{span.video_id} {span.person}'.rstrip()} are not "
+                    "consecutive; fix: run preprocess.py again with the same --out, which rewrites only such files"
+                )
+            ended.add(track)
+            last = track
 
 
 def _with_image_times(table: pa.Table) -> pa.Table:

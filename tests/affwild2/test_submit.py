@@ -23,6 +23,7 @@ from aupipe.data import splits
 from aupipe.evaluation.settings import SubmitConfig
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import NO_FACES, Detections
+from aupipe.faces.search import SearchConfig
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.pipelines import submit
 from aupipe.storage import Storage
@@ -31,7 +32,8 @@ abaw6 = pytest.mark.parametrize("tree", ["abaw6"], indirect=True)
 
 
 def pack(tree, out: Path, source: str = "crops") -> FaceStore:
-    made = jobs.prepare(str(tree.root), str(out), source, jobs.PreprocessConfig())
+    config = jobs.PreprocessConfig(search=SearchConfig(every=1))  # a detector of whole frames is enough
+    made = jobs.prepare(str(tree.root), str(out), source, config)
     for task in made.files():
         Storage(out).write(task.name, task.make())
     made.complete()
@@ -121,7 +123,7 @@ class Blobs:
     """A detector of bright squares as faces."""
 
     def __init__(self, config):
-        pass
+        self.config = config
 
     def detect(self, image):
         _, _, stats, _ = cv2.connectedComponentsWithStats((image.max(axis=2) > 150).astype(np.uint8))
@@ -169,6 +171,27 @@ def test_videos_become_the_sample_files_lines(tree, tmp_path, make_checkpoint, r
         found = probabilities(tmp_path / "out", track)
         assert (lines[0] == (found[1] >= 0.5)).all()
         assert (lines[5] == (found[6] >= 0.5)).all()
+
+
+@abaw6
+@pytest.mark.unit
+def test_each_person_of_a_long_video_is_one_track(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_videos, "Detector", Blobs)
+    for name in ("10-30-1280x720.mp4", "v2.mp4", "t.mp4"):
+        two_faces(tree.root / "batch1" / name, 6)
+    (tree.root / "test_set_AU_Challenge.txt").write_text("t_left\nt_right\n")
+    whole = pack(tree, tmp_path / "whole", "videos")
+    monkeypatch.setattr("aupipe.affwild2.plan.FILE_ROWS", 8)
+    store = pack(tree, tmp_path / "store", "videos")
+    spans = [(span.person, span.rows) for shard in store.card.shards if shard.split == "test" for span in shard.spans]
+    assert spans == [("left", 5), ("right", 6)]
+    assert store.card.annotations == whole.card.annotations
+    for split in ("train", "test"):
+        found, expected = (
+            [row for group in index.row_groups(split) for row in index.read(group).to_pylist()]
+            for index in (store, whole)
+        )
+        assert found == expected
 
 
 def annotated(folder: Path, videos: dict[str, list[dict]]) -> str:

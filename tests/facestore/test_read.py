@@ -1,7 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 
 from aupipe.errors import DatasetError
-from aupipe.facestore import read
+from aupipe.facestore import job, read
+
+from .conftest import HEADER, build, track
 
 pytestmark = pytest.mark.unit
 
@@ -43,3 +47,14 @@ def test_the_split_all_has_consecutive_row_numbers(tmp_path, build_store):
     assert table.num_rows == index.rows(read.ALL) == index.rows("train") + index.rows("validation")
     assert table.slice(index.rows("train")).to_pylist() == index.labels("validation").to_pylist()
     assert table.slice(groups[-1].start).to_pylist() == index.read(groups[-1], table.column_names).to_pylist()
+
+
+def test_a_store_with_interrupted_tracks_is_refused_until_it_is_rebuilt(tmp_path):
+    pair = [track("b", person, 5, 0) for person in ("left", "right")]
+    with pytest.raises(DatasetError, match=r"the train rows of b left are not consecutive; fix: run preprocess\.py"):
+        build(tmp_path / "store", [("train", pair), ("train", pair)])
+    rebuilt = SimpleNamespace(out=str(tmp_path / "store"), origin=HEADER.source)
+    job.check(rebuilt)  # the fix in the message is not refused
+    in_order = [("train", [left, left]) for left in pair]
+    assert build(tmp_path / "store", in_order).rows("train") == 20
+    build(tmp_path / "other", [("train", pair), ("validation", pair)])
