@@ -166,8 +166,18 @@ def outputs(head: SequenceHead, width: int) -> dict[str, int]:
 
 
 def mel_slice(mel: Columns, column: Ints) -> tuple[Tensor, Tensor]:
-    """Cut the spectrogram (64, M) around a window; return it and its column at each frame (S,), −1 without audio."""
-    known = column[column >= 0]
-    low = max(int(known.min()) - _MEL_MARGIN, 0) if len(known) else 0
-    high = int(known.max()) + _MEL_MARGIN + 1 if len(known) else 1
-    return mel[:, low:high], torch.from_numpy(np.where(column >= 0, column - low, -1))
+    """Cut the spectrogram (64, M) around frames; return it and its column at each frame (S,), −1 without audio.
+
+    Columns further than the margin from every frame are left out, because the frames of a clip may be minutes apart.
+    """
+    known = np.unique(column[column >= 0])
+    if not len(known):
+        return mel[:, 0:1], torch.from_numpy(np.full(len(column), -1))
+    breaks = np.flatnonzero(np.diff(known) > 2 * _MEL_MARGIN + 1)
+    low = np.maximum(known[[0, *(breaks + 1)]] - _MEL_MARGIN, 0)
+    high = known[[*breaks, -1]] + _MEL_MARGIN + 1
+    before = np.cumsum([0, *(high - low)[:-1]])  # columns of earlier pieces
+    pieces = [mel[:, start:stop] for start, stop in zip(low.tolist(), high.tolist(), strict=True)]
+    at = np.searchsorted(low, column, side="right") - 1
+    places = np.where(column >= 0, column - low[at] + before[at], -1)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), torch.from_numpy(places)

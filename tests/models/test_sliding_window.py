@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from aupipe.models.interfaces import LogitsHead, SequenceBatch, SequenceHead
-from aupipe.models.sliding_window import outputs, plan_windows, run_head
+from aupipe.models.sliding_window import mel_slice, outputs, plan_windows, run_head
+from aupipe.models.tdnn import NETWORKS
 
 pytestmark = pytest.mark.unit
 
@@ -124,3 +125,28 @@ def test_a_window_gets_the_audio_around_it() -> None:
     silent = Recording(10, uses_audio=True)
     run_head(silent, torch.zeros(5, 4), seconds(5), overlap=0)
     assert (silent.calls[0].mel, silent.calls[0].column) == (None, None)
+
+
+def test_the_audio_of_frames_minutes_apart_contains_no_gap() -> None:
+    mel = torch.randn(64, 5000, generator=torch.Generator().manual_seed(0))
+    column = np.array([20, 27, -1, 1000, 1129, 1259, 4990, 4999])  # 1259 is one column beyond the margins of 1129
+    part, at = mel_slice(mel, column)
+    assert part.shape == (64, 92 + 258 + 129 + 74)
+    assert at[2] == -1
+    assert torch.equal(part[:, at[column >= 0]], mel[:, column[column >= 0]])
+    for network in NETWORKS.values():
+        torch.manual_seed(0)
+        net = network(width=8).eval()
+        with torch.inference_mode():
+            found, whole = net(part[None])[0][:, at[column >= 0]], net(mel[None])[0][:, column[column >= 0]]
+        torch.testing.assert_close(found, whole)
+
+
+def test_the_audio_of_close_frames_is_one_slice_of_the_spectrogram() -> None:
+    mel = torch.arange(3000.0).expand(64, 3000)
+    column = np.array([100, 229, 358, -1])
+    part, at = mel_slice(mel, column)
+    assert torch.equal(part, mel[:, 36:423])
+    assert at.tolist() == [64, 193, 322, -1]
+    silent, nowhere = mel_slice(mel, np.array([-1, -1]))
+    assert (silent.shape, nowhere.tolist()) == ((64, 1), [-1, -1])
