@@ -184,6 +184,9 @@ def _pieces(
 ) -> Iterator[VideoSlice]:
     """Yield whole tracks, or whole base videos, of a split."""
     groups: dict[tuple[str, str], list[Track]] = {}
+    people: dict[str, set[str]] = {}
+    for track in () if by_track else (*layout.tracks, *layout.tests):
+        people.setdefault(track.video_id, set()).add(track.person)
     for track in layout.tests if split == TEST else layout.tracks:
         chosen_tasks = [splits.get((track.name, task)) == split for task in track.annotations]
         if any(chosen_tasks) or (split == TEST and lengths[track.name]):
@@ -195,7 +198,8 @@ def _pieces(
             chosen.append(TrackSlice(track.name, track.person, tuple(names), track.crops))
         names_of = [name for track in chosen for _, name in track.annotations]
         rows = max(lengths[name] for name in names_of or [track.name for track in chosen])
-        yield VideoSlice(video_id, tuple(chosen), tracks[0].video, 0, rows)
+        others = people.get(video_id, set()) - {track.person for track in chosen}
+        yield VideoSlice(video_id, tuple(chosen), tracks[0].video, 0, rows, tuple(sorted(others)))
 
 
 def _people_apart(pieces: Iterator[VideoSlice]) -> Iterator[VideoSlice]:

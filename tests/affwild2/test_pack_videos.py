@@ -67,9 +67,9 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def piece(first=0, stop=22, people=("left", "right")):
+def piece(first=0, stop=22, people=("left", "right"), others=()):
     tracks = tuple(TrackSlice(f"pair_{p}", p, (("au", f"pair_{p}.txt"),), ()) for p in people)
-    return VideoSlice("pair", tracks, "batch1/pair.mp4", first, stop)
+    return VideoSlice("pair", tracks, "batch1/pair.mp4", first, stop, others)
 
 
 def packed(data, *pieces, every=1):
@@ -95,6 +95,13 @@ def test_cutting_a_video_leaves_no_trace(data):
     whole, _ = packed(data, piece())
     cut, _ = packed(data, piece(0, 7), piece(7, 9), piece(9, 22))
     assert sorted(cut, key=lambda row: (row["person"], row["frame"])) == whole
+
+
+@pytest.mark.parametrize(("person", "other"), [("left", "right"), ("right", "left")])
+def test_a_person_has_the_same_crops_without_labels_of_the_other(data, person, other):
+    both, _ = packed(data, piece())
+    alone, _ = packed(data, piece(people=(person,), others=(other,)))
+    assert alone == [row for row in both if row["person"] == person]
 
 
 @pytest.mark.parametrize("cuts", [(0, 40), (0, 7, 9, 20, 40)])

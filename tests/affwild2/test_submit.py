@@ -194,6 +194,28 @@ def test_each_person_of_a_long_video_is_one_track(tree, tmp_path, monkeypatch):
         assert found == expected
 
 
+@abaw6
+@pytest.mark.unit
+def test_people_of_a_video_in_several_splits_have_their_own_faces(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack_videos, "Detector", Blobs)
+    for name in ("10-30-1280x720.mp4", "v2.mp4", "p.mp4", "q.mp4"):
+        two_faces(tree.root / "batch1" / name, 6)
+    line = ",".join(["1"] * len(facs.AUS))
+    tree.annotate("au", "train", "p", [line] * 6)
+    tree.annotate("au", "validation", "p_right", [line] * 6)
+    tree.annotate("au", "train", "q", [line] * 6)
+    (tree.root / "test_set_AU_Challenge.txt").write_text("q_right\n")
+    store = pack(tree, tmp_path / "store", "videos")
+    reds = {}
+    for split in ("train", "validation", "test"):
+        for row in (row for group in store.row_groups(split) for row in store.read(group).to_pylist()):
+            red = cv2.imdecode(np.frombuffer(row["image"], np.uint8), cv2.IMREAD_COLOR_RGB)[56, 56, 0] > 128
+            reds.setdefault((row["video_id"], row["person"]), {})[row["frame"]] = bool(red)
+    for video in ("p", "q"):
+        assert reds[video, ""] == dict.fromkeys((1, 2, 4, 5, 6), True)
+        assert reds[video, "right"] == dict.fromkeys(range(1, 7), False)
+
+
 def annotated(folder: Path, videos: dict[str, list[dict]]) -> str:
     """Commit rows of the frames table, by video_id, as an annotation."""
     rows = [
