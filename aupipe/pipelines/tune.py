@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aupipe.data import splits
-from aupipe.errors import AupipeError, ConfigError, DatasetError
+from aupipe.errors import AupipeError, ConfigError, DatasetError, EnvironmentFailure
 from aupipe.evaluation import decision, report
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
@@ -39,6 +39,7 @@ from aupipe.training import run_dir
 from aupipe.training.search_space import Dimension
 from aupipe.tuning import search, trials
 from aupipe.tuning.plot import picture
+from aupipe.tuning.trials import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -143,21 +144,13 @@ def _shared(job: TuneJob) -> dict[str, str]:
 
 
 def _finish(job: TuneJob, index: FaceStore, starts: Mapping[str, str]) -> dict[str, Any]:
-    """Select the best trial, complete it and the default if they were stopped, and write the results.
+    """Select the best trial, and write the results.
 
-    Both are compared on people that were not used for selection.
+    It is compared with the default on people that were not used for selection, unless the default failed.
     """
     out = Storage(job.out)
-    found = trials.read(out)
-    trained = {trial.name: trial for trial in found if trial.scores}
-    if not trained:
-        raise AupipeError(f"no trial could be trained; the first one: {found[0].reason}")
-    best = trials.best(list(trained.values()))
-    out.write(TABLE, trials.to_parquet(job.recipe, search.search_space(job.recipe), found))
-    out.write(PICTURE, picture(found, f"{job.recipe.name}: {len(found)} trials on {job.store}"))
-    compared = {name: trained[name] for name in dict.fromkeys((best.name, search.DEFAULT)) if name in trained}
-    for trial in compared.values():
-        train.train(trial_job(job, trial.settings, starts))
+    compared = _completed(job, starts)
+    best, found = next(iter(compared.values())), trials.read(out)
     checkpoints = {name: out.path(f"{trial.folder}/{run_dir.BEST}") for name, trial in compared.items()}
     system, card = checkpoint.load(checkpoints[best.name])
     card = checkpoint.save(Storage(out.path(run_dir.BEST)), system, card)
@@ -167,6 +160,7 @@ def _finish(job: TuneJob, index: FaceStore, starts: Mapping[str, str]) -> dict[s
         "recipe": job.recipe.name,
         "trials": len(found),
         "by_status": {status: sum(t.status == status for t in found) for status in ("finished", "stopped", "failed")},
+        "failed": {trial.name: trial.reason for trial in found if trial.status == "failed"},
         "best": {"trial": best.name, "settings": best.settings, "score": best.score},
         "unseen": _unseen(job, index, checkpoints),
         "model_sha256": card.sha256,
@@ -177,10 +171,42 @@ def _finish(job: TuneJob, index: FaceStore, starts: Mapping[str, str]) -> dict[s
     return summary
 
 
+def _completed(job: TuneJob, starts: Mapping[str, str]) -> dict[str, Trial]:
+    """Return name → trial of the best trial and the default, after completing those that were stopped early.
+
+    A trial that fails when it is completed is left out, and the next best is selected.
+
+    Raises:
+        ConfigError, EnvironmentFailure: a trial cannot be completed for a reason of another kind.
+        AupipeError: no trial could be trained.
+    """
+    out = Storage(job.out)
+    while True:
+        found = trials.read(out)
+        trained = {trial.name: trial for trial in trials.comparable(found)}
+        if not trained:
+            raise AupipeError(f"no trial could be trained; the first one: {found[0].reason}")
+        out.write(TABLE, trials.to_parquet(job.recipe, search.search_space(job.recipe), found))
+        out.write(PICTURE, picture(found, f"{job.recipe.name}: {len(found)} trials on {job.store}"))
+        names = dict.fromkeys((trials.best(found).name, search.DEFAULT))
+        compared = {name: trained[name] for name in names if name in trained}
+        for trial in compared.values():
+            try:
+                train.train(trial_job(job, trial.settings, starts))
+            except (ConfigError, EnvironmentFailure):
+                raise
+            except AupipeError as error:
+                logger.warning("trial %s failed when it was completed: %s", trial.name, error)
+                trials.fail(out, trial, str(error))
+                break
+        else:
+            return compared
+
+
 def _unseen(job: TuneJob, index: FaceStore, checkpoints: Mapping[str, str]) -> dict[str, Any]:
     """Return F1 of the best trial, the first of `checkpoints`, on the validation split.
 
-    The difference to the default is included, unless the default is the best trial.
+    The difference to the default is included, unless the default is the best trial or failed.
     """
     part = splits.eval_part(index, splits.OFFICIAL, job.recipe.leak)
     place = train_stage.embeddings(train_job(job, job.recipe, ""))
@@ -206,6 +232,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     low, high = unseen["ci95"]
     lines = [
         f"{summary['trials']} trials: {states}",
+        *(f"  {name} failed: {reason}" for name, reason in summary.get("failed", {}).items()),
         f"best: {best['trial']}, score {best['score']:.3f} on people held out of the train split",
         *(f"  {key}: {value}" for key, value in best["settings"].items()),
         f"on {unseen['videos']} validation videos, not used for selection: macro F1 {unseen['macro_f1']:.3f} "

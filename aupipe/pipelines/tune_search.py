@@ -126,7 +126,7 @@ def optuna(seed: int, found: Sequence[Trial]) -> Any:
     """Return Optuna's search with the scores of completed trials."""
     from ray.tune.search.optuna import OptunaSearch
 
-    scored = [trial for trial in found if trial.scores and trial.settings]
+    scored = [trial for trial in trials.comparable(found) if trial.settings]
     return OptunaSearch(
         metric="score",
         mode="max",

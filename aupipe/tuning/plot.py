@@ -16,7 +16,7 @@ COLORS = {"finished": "#33506b", "stopped": "#bbbbbb", "failed": "#cc3344"}
 
 
 def picture(found: Sequence[Trial], title: str) -> bytes:
-    """Return a PNG of trials, given in the order in which they began; at least one must have a score."""
+    """Return a PNG of trials, given in the order in which they began; at least one must be comparable."""
     figure = Figure(figsize=(12, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
@@ -33,7 +33,9 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
     start = min(trial.began_s for trial in found)
     minutes = [(ended_s - start) / 60 for ended_s, _ in ended]
     by_time.scatter(minutes, [t.score for _, t in ended], c=[COLORS[t.status] for _, t in ended], zorder=2)
-    so_far = list(itertools.accumulate((trial.score for _, trial in ended), max))
+    rated = trials.comparable([trial for _, trial in ended])
+    so_far = list(itertools.accumulate((trial.score for trial in rated), max))
+    minutes = [minute for minute, (_, trial) in zip(minutes, ended, strict=True) if trial in rated]
     by_time.step(minutes, so_far, where="post", color="#e07b39", label="best so far")
     by_time.set(xlabel="minutes since the search began")
     for axes in (by_epoch, by_time):

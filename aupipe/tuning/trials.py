@@ -35,7 +35,8 @@ class Trial(Section):
     failures: int = 0  # errors of its driver so far; a lost node is none
     began_s: float  # since 1970
     ended_s: float | None = None
-    scores: tuple[float, ...] = ()  # of the epochs of the last stage; the search maximizes the best
+    # Of the epochs of the last stage; of a failed trial those of the last stage that it began.
+    scores: tuple[float, ...] = ()
     train_s: float = 0.0
 
     @property
@@ -81,6 +82,11 @@ def end(out: Storage, settings: Settings, status: Status, reason: str = "") -> T
     return trial
 
 
+def fail(out: Storage, trial: Trial, reason: str) -> None:
+    """Record that a trial that was stopped early fails when it is completed."""
+    _write(out, trial.model_copy(update={"status": "failed", "reason": reason}))
+
+
 def count_failure(out: Storage, settings: Settings) -> int:
     """Record an error of the driver of a trial, and return the number of its errors."""
     trial = begin(out, settings)
@@ -105,9 +111,14 @@ def read(out: Storage) -> list[Trial]:
     return sorted(found, key=lambda trial: (trial.began_s, trial.name))
 
 
+def comparable(found: Sequence[Trial]) -> list[Trial]:
+    """Return the trials with a score, without those that failed, which have no checkpoint of the last stage."""
+    return [trial for trial in found if trial.scores and trial.status != "failed"]
+
+
 def best(found: Sequence[Trial]) -> Trial:
-    """Return the trial with the best epoch, on a tie the earliest."""
-    return max(found, key=lambda trial: trial.score)
+    """Return the comparable trial with the best epoch, on a tie the earliest."""
+    return max(comparable(found), key=lambda trial: trial.score)
 
 
 def to_parquet(recipe: Recipe, space: Mapping[str, Dimension], found: Sequence[Trial]) -> bytes:
@@ -116,7 +127,7 @@ def to_parquet(recipe: Recipe, space: Mapping[str, Dimension], found: Sequence[T
         "trial": [trial.name for trial in found],
         "status": [trial.status for trial in found],
         "reason": [trial.reason for trial in found],
-        "score": [trial.score if trial.scores else None for trial in found],
+        "score": [trial.score if comparable([trial]) else None for trial in found],
         "epochs": [len(trial.scores) for trial in found],
         "train_s": [trial.train_s for trial in found],
         "began": [_moment(trial.began_s) for trial in found],
