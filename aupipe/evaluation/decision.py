@@ -106,6 +106,6 @@ def _decide(predictions: Sequence[Predictions], thresholds: Sequence[Floats], ru
     """Return one stage's decision. Expressions are averaged if every member predicts the same classes."""
     mean, decided = apply_rule([p.probabilities for p in predictions], thresholds, rule)
     found = [p.expressions for p in predictions if p.expressions is not None]
-    alike = len(found) == len(predictions) and len({values.shape for values in found}) == 1
+    alike = found and len({p.classes for p in predictions}) == 1
     averaged = replace(predictions[0], probabilities=mean, expressions=_mean(found) if alike else None)
     return Decision(averaged, decided, _mean(thresholds) if rule == "mean" else None)

@@ -41,8 +41,9 @@ class Predictions:
     labels: Labels  # (N, 12)
     probabilities: Floats  # (N, 12)
     time_s: Floats | None = None  # (N,) media time, NaN if unknown; None: all are unknown
-    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not predict expressions
+    expression_labels: Ints | None = None  # (N,) class, −1 unknown; None: the model does not predict these classes
     expressions: Floats | None = None  # (N, C) probabilities
+    expression_names: tuple[str, ...] = facs.EXPRESSIONS  # of the classes, in order
 
     @classmethod
     def of(cls, rows: pa.Table, probabilities: Floats, expressions: Floats | None = None) -> Predictions:
@@ -58,6 +59,25 @@ class Predictions:
             expressions=None if expressions is None else expressions.astype(np.float64),
         )
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the C classes, numbers for those without a name; empty if expressions are not predicted."""
+        count = 0 if self.expressions is None else self.expressions.shape[1]
+        return (*self.expression_names, *map(str, range(len(self.expression_names), count)))[:count]
+
+    def with_classes(self, names: Sequence[str], of_labels: Sequence[str]) -> Predictions:
+        """Return these predictions with the names of the model's classes, and without labels of other classes.
+
+        Args:
+            names: names of the model's classes, in order.
+            of_labels: names of the classes of the labels, in order.
+        """
+        if self.expressions is None:
+            return self
+        count = min(self.expressions.shape[1], len(names), len(of_labels))
+        alike = tuple(names[:count]) == tuple(of_labels[:count])
+        return replace(self, expression_names=tuple(names), expression_labels=self.expression_labels if alike else None)
+
     def of_videos(self, videos: Sequence[str] | frozenset[str]) -> Predictions:
         """Return the rows of these videos."""
         return self.where(np.isin(self.video_id, list(videos)))
@@ -65,8 +85,10 @@ class Predictions:
     def where(self, keep: Bools) -> Predictions:
         """Return the rows for which keep (N,) is True."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept: dict[str, Any] = {name: None if values is None else values[keep] for name, values in columns.items()}
-        return Predictions(**kept)
+        kept: dict[str, Any] = {
+            name: values[keep] for name, values in columns.items() if isinstance(values, np.ndarray)
+        }
+        return replace(self, **kept)
 
     def labeled(self) -> Bools:
         """Return (N,) whether any AU of the row has a label."""
@@ -100,12 +122,14 @@ class Predictions:
         columns += [pa.array(column) for column in decided.T]
         schema = SCHEMA
         if self.expressions is not None:
-            names = [f"EXPR_{name}_prob" for name in facs.EXPRESSIONS[: self.expressions.shape[1]]]
+            names = [f"EXPR_{name}_prob" for name in self.classes]
             schema = pa.schema(
                 [*SCHEMA, pa.field("EXPR_label", pa.int8()), *(pa.field(name, pa.float32()) for name in names)],
                 metadata=SCHEMA.metadata,
             )
-            columns += [pa.array(self.expression_labels), *(pa.array(column) for column in self.expressions.T)]
+            unknown = np.full(len(self.frame), facs.UNKNOWN)
+            columns += [pa.array(unknown if self.expression_labels is None else self.expression_labels)]
+            columns += [pa.array(column) for column in self.expressions.T]
         arrays = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(arrays, schema=schema), sink, compression="zstd")

@@ -130,7 +130,7 @@ def _mean(values: Floats) -> float | None:
 
 
 def _expression(decision: Decision) -> dict[str, float] | None:
-    """Return scores of the most probable class over labeled rows; None if the model does not predict expressions."""
+    """Return scores of the most probable class over labeled rows; None if the model does not predict these classes."""
     found = decision.predictions
     if found.expressions is None or found.expression_labels is None:
         return None

@@ -55,6 +55,8 @@ def text(result: dict[str, Any]) -> str:
         )
     for name, stage in stages.items():
         lines.append(_published_metrics(_TITLES[name], stage, name == result["compared_with_published"]))
+    if (note := result.get("expression_note")) is not None:
+        lines.append(note)
     if (tuned := result.get("validation_tuned")) is not None:
         lines.append(
             f"validation-tuned (thresholds and smoothing ±{tuned['smoothing_radius']} fitted on the scored rows, "

@@ -160,8 +160,14 @@ def _decisions(job: EvaluateJob, plan: EvaluatePlan) -> tuple[dict[str, Decision
         found = predict(job.checkpoints, plan.index, (plan.part,), config.inference, config.resources)[plan.part]
     members = [member(card, raw) for card, raw in zip(plan.cards, found, strict=True)]
     stages = ensemble.decide(members, job.config.ensemble)
-    tuned = {"validation_tuned": _tuned(stages["raw_at_0.5"])} if job.config.evaluate.tune else {}
-    return stages, tuned
+    extra: dict[str, Any] = {"validation_tuned": _tuned(stages["raw_at_0.5"])} if job.config.evaluate.tune else {}
+    for path, raw in zip(job.checkpoints, found, strict=True):
+        if raw.classes and raw.expression_labels is None:
+            extra["expression_note"] = (
+                f"no score of expressions, because {path} predicts {', '.join(raw.classes)}, and the classes of "
+                f"{job.store} are {', '.join(plan.index.card.expressions)}"
+            )
+    return stages, extra
 
 
 def _given(option: str, path: str, plan: EvaluatePlan) -> Decision:

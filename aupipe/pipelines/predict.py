@@ -47,6 +47,7 @@ def predict(
     Raises:
         DatasetError: a part has no rows.
     """
+    cards = [checkpoint.load_card(path) for path in checkpoints]
     tables = {part: samples.rows_of(index, part) for part in parts}
     chunks = {part: _chunks(part.split, table) for part, table in tables.items()}
     every = [chunk for part in parts for chunk in chunks[part]]
@@ -67,7 +68,10 @@ def predict(
     for part in parts:
         of_part = [outputs[number] for number in range(first, first + len(chunks[part]))]
         first += len(of_part)
-        result[part] = [_joined(tables[part], each) for each in zip(*of_part, strict=True)]
+        found = [_joined(tables[part], each) for each in zip(*of_part, strict=True)]
+        result[part] = [
+            raw.with_classes(card.expressions, index.card.expressions) for card, raw in zip(cards, found, strict=True)
+        ]
     return result
 
 

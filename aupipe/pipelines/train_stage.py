@@ -18,6 +18,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+from aupipe import facs
 from aupipe.config import Resources
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
@@ -233,7 +234,8 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     system = build(model, job.recipe.input)
     state.load_system(local, system)
     data = task_data.task_data(job.recipe, stage, index, job.split)
-    initial = _initial_training(job, stage)
+    before = _initial_card(job, stage)
+    initial = before.training if before else TrainingCard()
     held_out = {video for task in data.values() for video in task.train.held_out_videos}
     seen = {video for task in data.values() for video in task.train.videos} | set(initial.videos)
     stores = [index, *(store for task in data.values() for store in (task.index, *task.index.added))]
@@ -243,7 +245,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
         input=job.recipe.input,
         template=index.card.template,
         overlap=job.recipe.overlap,
-        expressions=task_data.expression_names(data),
+        expressions=task_data.expression_names(data, before.expressions if before else facs.EXPRESSIONS),
         training=TrainingCard(
             recipe=job.recipe.name,
             stage=stage,
@@ -262,12 +264,12 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     checkpoint.save(Storage(Storage(job.out).path(best(name))), system, card)
 
 
-def _initial_training(job: TrainJob, stage: str) -> TrainingCard:
-    """Return the training card of the weights that the stage starts from; empty if they have none."""
+def _initial_card(job: TrainJob, stage: str) -> checkpoint.Card | None:
+    """Return the card of the weights that the stage starts from; None if they have none."""
     init = _resolved_init(job, stage)
     if init in ("random", "timm") or init.endswith(SUFFIXES):
-        return TrainingCard()
-    return checkpoint.load_card(checkpoint_folder(init)).training
+        return None
+    return checkpoint.load_card(checkpoint_folder(init))
 
 
 def _resolved_init(job: TrainJob, stage: str) -> str:
@@ -278,8 +280,8 @@ def _resolved_init(job: TrainJob, stage: str) -> str:
 
 def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
     """Return (store, video) of the training videos of a stage's initial weights, as listed in their card."""
-    initial = _initial_training(job, stage)
-    return {(Storage(initial.data).root, video) for video in initial.videos}
+    card = _initial_card(job, stage)
+    return {(Storage(card.training.data).root, video) for video in card.training.videos} if card else set()
 
 
 def check_workers(job: TrainJob, stage: str, learner: Learner) -> None:

@@ -51,9 +51,13 @@ def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.
     return found
 
 
-def expression_names(data: dict[Task, TaskData]) -> tuple[str, ...]:
-    """Return the names of the expression classes that a stage is trained on, in label order."""
-    return data["expr"].index.card.expressions if "expr" in data else facs.EXPRESSIONS
+def expression_names(data: dict[Task, TaskData], initial: tuple[str, ...] = facs.EXPRESSIONS) -> tuple[str, ...]:
+    """Return the names of the expression classes of a stage's model, in label order.
+
+    Args:
+        initial: those of its initial weights, which a stage without the task expr keeps.
+    """
+    return data["expr"].index.card.expressions if "expr" in data else initial
 
 
 def _check_classes(where: str, index: FaceStore, classes: int, ignore: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.errors import DatasetError
+from aupipe.evaluation import decision, report
 from aupipe.evaluation.predictions import Predictions, align_predictions
 from aupipe.facestore.read import FaceStore
 
@@ -139,3 +141,46 @@ def test_rows_of_a_store_keep_their_labels(make_store: Callable[..., str]) -> No
     only = found.of_videos(frozenset({"train01.mp4"}))
     assert set(only.video_id) == {"train01.mp4"}
     assert only.frame.tolist() == list(range(1, 9))
+
+
+def with_expressions(classes: int) -> Predictions:
+    raw = predictions(TRACKS)
+    n = len(raw.frame)
+    return replace(raw, expressions=np.full((n, classes), 1 / classes), expression_labels=np.arange(n) % 7)
+
+
+CONTEMPT = (*facs.EXPRESSIONS_ABAW2, "Contempt")
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "of_labels", "scored"),
+    [
+        (8, facs.EXPRESSIONS, facs.EXPRESSIONS, True),
+        (7, facs.EXPRESSIONS, CONTEMPT, True),  # the model lacks the eighth class, in which they differ
+        (8, facs.EXPRESSIONS, facs.EXPRESSIONS_ABAW2, True),
+        (8, CONTEMPT, facs.EXPRESSIONS, False),
+        (6, ("Neutral", "Smile", "Surprise", "Squint", "Disgust", "Scream"), facs.EXPRESSIONS, False),
+    ],
+)
+def test_expressions_are_scored_only_against_labels_of_the_same_classes(
+    classes: int, names: tuple[str, ...], of_labels: tuple[str, ...], scored: bool
+) -> None:
+    raw = with_expressions(classes).with_classes(names, of_labels)
+    stages = decision.decide([decision.Member(raw, np.full(12, 0.5), 1)], "mean")
+    assert (report.report(stages)["expression"] is not None) == scored
+    table = pq.read_table(io.BytesIO(raw.to_parquet(stages["raw_at_0.5"].decided)))
+    assert table.column_names[-classes:] == [f"EXPR_{name}_prob" for name in names[:classes]]
+    assert table["EXPR_label"].to_pylist() == (list(np.arange(len(raw.frame)) % 7) if scored else [-1] * len(raw.frame))
+
+
+def test_a_class_without_a_name_has_a_number() -> None:
+    raw = with_expressions(9)
+    assert "EXPR_8_prob" in pq.read_table(io.BytesIO(raw.to_parquet(raw.labels > 0))).column_names
+
+
+def test_models_of_other_classes_are_not_averaged() -> None:
+    raw = with_expressions(8)
+    other = raw.with_classes(CONTEMPT, facs.EXPRESSIONS)
+    for members, expected in (([raw, raw], True), ([raw, other], False), ([raw, predictions(TRACKS)], False)):
+        found = decision.decide([decision.Member(one, np.full(12, 0.5), 0) for one in members], "mean")
+        assert (found["raw_at_0.5"].predictions.expressions is not None) == expected

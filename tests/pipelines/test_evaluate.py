@@ -18,11 +18,13 @@ from aupipe.data.embedding_store import encode_crops
 from aupipe.data.readers import CropReader
 from aupipe.evaluation import metrics
 from aupipe.facestore.read import FaceStore
+from aupipe.images.datasets import AFFECTNET_EXPRESSIONS
 from aupipe.models import checkpoint
 from aupipe.models.build import build
-from aupipe.models.configs import MultilabelTransformerConfig
+from aupipe.models.configs import ExpressionTransferConfig, MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
+from conftest import ARCFACE
 
 pytestmark = pytest.mark.ray
 
@@ -65,6 +67,23 @@ def test_predictions_and_scores_are_those_of_the_model(make_store: Callable[...,
     ]
     for name in ("scores.png", "curves.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_expressions_of_other_classes_have_no_score(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = make_store(train=1, validation=2, frames=12), tmp_path / "out"
+    card = checkpoint.Card(
+        model=ExpressionTransferConfig(backbone="test_resnet", outputs=("au", "expr"), hidden=(8,)),
+        input=InputSpec(size_px=32), template=ARCFACE, expressions=AFFECTNET_EXPRESSIONS,
+    )  # fmt: skip
+    checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)
+    assert main(["--checkpoint", str(tmp_path / "best"), "--data", store, "--out", str(out)]) == 0
+    assert "no score of expressions, because" in capsys.readouterr().out
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["expression"] is None
+    assert "Contempt" in scores["expression_note"]
+    assert "EXPR_Contempt_prob" in pd.read_parquet(out / "predictions.parquet").columns
 
 
 @pytest.mark.slow  # the test above is its short case

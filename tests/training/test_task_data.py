@@ -93,3 +93,8 @@ def test_crops_of_another_template_are_refused(stores: tuple[str, str], tmp_path
     (tmp_path / "store.json").write_text(moved.model_dump_json())
     with pytest.raises(ConfigError, match="another template"):
         data_with(stores, add=f"[{tmp_path}]")
+
+
+def test_a_stage_without_expressions_keeps_the_names_of_its_initial_weights() -> None:
+    assert task_data.expression_names({}, ("Neutral", "Smile")) == ("Neutral", "Smile")
+    assert task_data.expression_names({}) == facs.EXPRESSIONS
