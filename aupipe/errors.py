@@ -86,6 +86,10 @@ class DecoderMissingError(MediaError):
     reason = "codec_not_supported"
 
 
+class DecoderFailedError(MediaError):
+    reason = "decoder_failed"
+
+
 class WorkerDiedError(MediaError):
     reason = "worker_died"
 

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +20,7 @@ from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter, audio_file, rows
 from aupipe.media.audio import audio
 from aupipe.media.container import media_time_s
+from aupipe.media.input_errors import INPUT_ERRORS, as_media_error
 from aupipe.media.probe import VideoInfo, probe
 from aupipe.storage import Storage
 
@@ -91,7 +91,7 @@ def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
     """Return the audio file of a base video; silent if the video cannot be opened (its parts contain the reason)."""
     try:
         return audio_file(video_id, audio(Storage(root).path(video)))
-    except MediaError:
+    except INPUT_ERRORS:
         return audio_file(video_id, ())
 
 
@@ -137,8 +137,8 @@ def video_info(storage: Storage, video: str | None) -> VideoInfo | MediaError | 
         return None
     try:
         return probe(storage.path(video))
-    except MediaError as error:
-        return error
+    except INPUT_ERRORS as error:
+        return as_media_error(error)
 
 
 def frame_times(piece: VideoSlice, info: VideoInfo | MediaError | None) -> npt.NDArray[np.float64] | None:
@@ -173,6 +173,8 @@ def _fetch(storage: Storage, piece: VideoSlice, person: LabeledSlice) -> None:
             person.outcome[row] = "no_jpeg"
         elif size != (CROP_SIZE_PX, CROP_SIZE_PX):
             person.outcome[row] = "wrong_size"
+        elif (image := jpeg.decode(data)) is None or image.shape[:2] != (CROP_SIZE_PX, CROP_SIZE_PX):
+            person.outcome[row] = "no_jpeg"  # the header is intact, and the picture damaged
         else:
             person.outcome[row] = KEPT
             person.images[row] = data
@@ -182,7 +184,7 @@ def _as_jpeg(data: bytes) -> bytes:
     """Convert a PNG crop to a JPEG of the store's quality; return other bytes unchanged."""
     if not data.startswith(b"\x89PNG"):
         return data
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    image = jpeg.decode(data)
     return data if image is None else jpeg.encode(image)
 
 

@@ -19,6 +19,7 @@ from aupipe.faces.search import SearchConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter
 from aupipe.media.frames import Frame, Span, frames
+from aupipe.media.input_errors import INPUT_ERRORS, as_media_error
 from aupipe.media.probe import VideoInfo
 from aupipe.storage import Storage
 
@@ -94,23 +95,27 @@ class _Cropper:
         middle = info.width_px / 2
         start = needed[0] if len(needed) else piece.first
         stretch = _only(_stretch(uri, info, int(start), piece.stop + self.radius), {*needed.tolist()})
-        for seen, points in detect_stream(stretch, self.detector, self.radius, search_every=self.search_every):
-            row = seen.frame.index - piece.first
-            if not 0 <= row < len(known):
-                continue
-            times[row] = np.nan if seen.frame.time_s is None else seen.frame.time_s
-            if seen.frame.image is None:
-                continue
-            faces = pick(seen.faces, names, middle)
-            for person in people:
-                if not person.known[row]:
+        try:
+            for seen, points in detect_stream(stretch, self.detector, self.radius, search_every=self.search_every):
+                row = seen.frame.index - piece.first
+                if not 0 <= row < len(known):
                     continue
-                face = faces.get(person.track.person)
-                if face is None:
-                    person.outcome[row] = "no_face"
-                else:
-                    person.images[row] = jpeg.encode(crop(seen.frame.image, points[face], ARCFACE_TEMPLATE))
-                    person.outcome[row] = KEPT
+                times[row] = np.nan if seen.frame.time_s is None else seen.frame.time_s
+                if seen.frame.image is None:
+                    continue
+                faces = pick(seen.faces, names, middle)
+                for person in people:
+                    if not person.known[row]:
+                        continue
+                    face = faces.get(person.track.person)
+                    if face is None:
+                        person.outcome[row] = "no_face"
+                    else:
+                        person.images[row] = jpeg.encode(crop(seen.frame.image, points[face], ARCFACE_TEMPLATE))
+                        person.outcome[row] = KEPT
+        except INPUT_ERRORS as error:  # earlier frames are kept
+            for person in people:
+                person.outcome[person.outcome == "no_frame"] = as_media_error(error).reason
         return times
 
 

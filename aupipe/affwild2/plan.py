@@ -12,10 +12,11 @@ from typing import Any, Literal
 from aupipe.affwild2.layout import TASKS, Layout, Track, frame_of_crop
 from aupipe.affwild2.mtl import labels_of, rows_and_digest
 from aupipe.affwild2.splits import official
-from aupipe.errors import DatasetError, MediaError
+from aupipe.errors import DatasetError
 from aupipe.facestore.schema import FILE_ROWS, SPLITS, TEST
 from aupipe.facestore.write import shard_name
 from aupipe.hidden_files import is_hidden
+from aupipe.media.input_errors import INPUT_ERRORS
 from aupipe.media.probe import probe
 from aupipe.storage import Storage
 
@@ -175,7 +176,7 @@ def _test_rows(storage: Storage, track: Track, source: Source, digests: dict[str
         digests[track.video] = str(storage.size(track.video))
     try:
         return max(last, probe(storage.path(track.video)).frames_expected)
-    except MediaError:
+    except INPUT_ERRORS:
         return last
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import av
-import cv2
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 import aupipe
@@ -27,13 +25,13 @@ from aupipe.errors import (
     as_reason,
     redact,
 )
+from aupipe.media import input_errors
 from aupipe.storage import Storage, is_transient
 
 INTERNAL_ERROR = "internal_error"
 _UNREACHABLE = (NotFoundError.reason, PermissionDeniedError.reason, MediaError.reason)
 LOGS = "_logs"
-# The errors that reading a damaged or hostile input can raise.
-INPUT_ERRORS = (MediaError, av.error.FFmpegError, cv2.error, MemoryError)
+INPUT_ERRORS = input_errors.INPUT_ERRORS
 # Errors of the machine: a full disk, including that of temporary files, or too many open files.
 _SHORT_OF = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 _LONGEST_MESSAGE = 300  # characters, because some libraries print a whole array

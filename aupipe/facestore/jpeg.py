@@ -1,4 +1,4 @@
-"""Encoding of crops as JPEG, and a fast check whether bytes are a complete JPEG."""
+"""Encoding of crops as JPEG, decoding of pictures, and a fast check whether bytes are a complete JPEG."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def encode(crop: np.ndarray) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), options)
     assert done  # libjpeg encodes every uint8 image
     return data.tobytes()
+
+
+def decode(data: bytes) -> np.ndarray | None:
+    """Return a picture of any format as (H, W, 3) uint8 RGB; None if it is damaged, or no picture."""
+    import cv2
+
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (cv2.error, MemoryError):  # no bytes, or a size that no picture has
+        return None
 
 
 def size(data: bytes) -> tuple[int, int] | None:

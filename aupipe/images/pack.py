@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -106,13 +105,11 @@ def as_crop(
     """Return (JPEG crop, KEPT), or (None, the reason why there is no crop)."""
     if data is None:
         return None, "no_file"
-    if jpeg.size(data) == (CROP_SIZE_PX, CROP_SIZE_PX):
-        return data, KEPT
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    image = jpeg.decode(data)
     if image is None:
         return None, "no_picture"
     if image.shape[:2] == (CROP_SIZE_PX, CROP_SIZE_PX):
-        return jpeg.encode(image), KEPT
+        return data if jpeg.size(data) == (CROP_SIZE_PX, CROP_SIZE_PX) else jpeg.encode(image), KEPT
     faces = detector.detect(image)
     if not len(faces):
         return None, "no_face"

@@ -1,5 +1,6 @@
 """All of preprocessing without a cluster: every row of the store against the tree of the data set."""
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -211,3 +212,40 @@ def test_an_annotation_file_with_only_a_header_adds_no_label(tree, tmp_path, sou
         made.complete()
         rows = rows_of(FaceStore.open(str(tmp_path / "store")), "train")
         assert {max(row["au"]) for row in rows if row["video_id"] == "10-30-1280x720"} == {-1}
+
+
+def test_a_crop_with_a_damaged_scan_is_not_stored(tree, tmp_path):
+    path = tree.root / "cropped_aligned/v2/00002.jpg"
+    data = jpeg.encode(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
+    path.write_bytes(data[:170] + bytes(len(data) - 172) + data[-2:])
+    assert jpeg.size(path.read_bytes()) == (112, 112)
+    _, card, index = make(tree, tmp_path / "store")
+    assert card.mismatches["v2"] == {"au.no_jpeg": 1, "expr.no_jpeg": 1, "images.stray": 1}
+    assert [row["frame"] for row in rows_of(index, "validation") if row["video_id"] == "v2"] == [1]
+
+
+ERROR = av.error.MemoryError(12, "Cannot allocate memory")  # of FFmpeg, for an impossible size in a damaged container
+
+
+def failing(*args, **kwargs):
+    raise ERROR
+
+
+def test_a_video_that_the_library_cannot_open_costs_only_itself(tree, tmp_path, monkeypatch):
+    _, whole, _ = make(tree, tmp_path / "whole")
+    for place in ("plan.probe", "pack.probe", "pack.audio"):
+        monkeypatch.setattr(f"aupipe.affwild2.{place}", failing)
+    _, card, index = make(tree, tmp_path / "store")
+    assert card.annotations["au.kept"] == whole.annotations["au.kept"]
+    assert card.mismatches["10-30-1280x720"]["video.decoder_failed"] == 1
+    assert index.audio("10-30-1280x720") is None
+
+
+def test_frames_before_an_error_of_the_library_are_kept(tree, tmp_path, monkeypatch):
+    def then_fail(*args, **kwargs):
+        yield from ()
+        raise ERROR
+
+    monkeypatch.setattr("aupipe.affwild2.pack_videos.frames", then_fail)
+    with pytest.raises(DatasetError, match=r"the train split is empty.*au\.decoder_failed"):
+        make(tree, tmp_path / "store", source="videos")

@@ -1,8 +1,11 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 
-from aupipe.facestore.jpeg import encode, size
+from aupipe.facestore.jpeg import decode, encode, size
 
 pytestmark = pytest.mark.unit
 
@@ -27,3 +30,26 @@ def test_an_incomplete_jpeg_has_no_size():
     for bad in (b"", b"\xff\xd8", data[: len(data) // 2], png, b"\xff\xd8" + b"\x00" * 50 + b"\xff\xd9"):
         assert size(bad) is None
     assert size(data + b"\0" * 20) == (96, 112)
+
+
+def damaged(data):
+    """Return a JPEG of the same size without its scan."""
+    return data[:170] + bytes(len(data) - 172) + data[-2:]
+
+
+def png_header(width, height):
+    """Return a PNG that states a size, with hardly any pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(9)))]
+    packed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [*chunks, (b"IEND", b"")]
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_damaged_pictures_and_impossible_sizes_are_not_decoded():
+    data = encode(CROP)
+    assert decode(data).shape == CROP.shape
+    assert size(damaged(data)) == size(data)
+    for bad in (damaged(data), png_header(100_000, 100_000), png_header(112, 112), b"", b"text"):
+        assert decode(bad) is None

@@ -32,6 +32,16 @@ def rows_of(index, split="train"):
     return [row for group in index.row_groups(split) for row in index.read(group).to_pylist()]
 
 
+def test_a_crop_with_a_damaged_scan_is_no_picture(tmp_path):
+    data = jpeg.encode(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8))
+    (tmp_path / "m.csv").write_text("path,AU25\ncrop.jpg,1\ndamaged.jpg,1\n")
+    (tmp_path / "crop.jpg").write_bytes(data)
+    (tmp_path / "damaged.jpg").write_bytes(data[:170] + bytes(len(data) - 172) + data[-2:])
+    card, index = make(tmp_path / "m.csv", tmp_path / "store")
+    assert card.annotations == {"images.rows": 2, "images.kept": 1, "images.no_picture": 1}
+    assert [row["image"] for row in rows_of(index)] == [data]
+
+
 def test_a_manifest_becomes_a_store(tmp_path):
     (tmp_path / "m.csv").write_text(
         "path,subject,AU25,expression,identity,split\n"
