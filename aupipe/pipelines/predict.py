@@ -21,10 +21,11 @@ from aupipe.data.batches import Source
 from aupipe.data.readers import LogMelCache
 from aupipe.data.samples import Tracks
 from aupipe.data.splits import SplitPart
-from aupipe.errors import DatasetError
+from aupipe.errors import ConfigError, DatasetError
 from aupipe.evaluation.decision import Member
 from aupipe.evaluation.inference import predict_tracks
 from aupipe.evaluation.predictions import Predictions
+from aupipe.faces import template
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
@@ -73,6 +74,22 @@ def predict(
             raw.with_classes(card.expressions, index.card.expressions) for card, raw in zip(cards, found, strict=True)
         ]
     return result
+
+
+def check_template(path: str, card: checkpoint.Card, index: FaceStore) -> None:
+    """Check that the crops of a store are aligned as those that a model was trained on.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    trained_on = np.array(card.template)
+    if np.ptp(trained_on, axis=0).any():  # five equal points state no alignment
+        distance = template.distance(trained_on, index.template)
+        if distance >= template.SAME_PX:
+            raise ConfigError(
+                f"the crops of {index.storage.root} are aligned to another template than those that {path} was trained "
+                f"on ({distance:.1f} px apart; below {template.SAME_PX:g} px); remake the store with preprocess.py"
+            )
 
 
 def member(card: checkpoint.Card, raw: Predictions) -> Member:

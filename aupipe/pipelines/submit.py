@@ -30,7 +30,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import TEST
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import member, predict
+from aupipe.pipelines.predict import check_template, member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -73,6 +73,7 @@ def check(job: SubmitJob) -> SubmitPlan:
         decision.check(len(job.checkpoints), job.config.ensemble)
         for path in job.checkpoints:
             checkpoint.load(path)  # damaged weights would fail on every worker
+            check_template(path, checkpoint.load_card(path), FaceStore.open(str(job.store)))
     known = _packed_frames(str(job.store)) if job.annotation is None else frame_counts(job.annotation)
     if job.sample is None:
         return SubmitPlan(job, None, known)

@@ -281,3 +281,12 @@ def test_wrong_inputs_exit_2(tmp_path, make_store, make_checkpoint, capsys):
     ):
         assert main([*arguments, *out]) == 2, arguments
         assert message in capsys.readouterr().err
+
+
+@abaw6
+@pytest.mark.unit
+def test_crops_of_another_template_are_not_predicted(tree, tmp_path, make_checkpoint, capsys):
+    store = pack(tree, tmp_path / "store").storage.root
+    model = make_checkpoint(size_px=32, template=tuple((x + 2.5, y) for x, y in ARCFACE_TEMPLATE.tolist()))
+    assert main(["--checkpoint", model, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert "aligned to another template than those that" in capsys.readouterr().err

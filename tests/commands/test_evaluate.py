@@ -16,6 +16,7 @@ from aupipe.models.build import build
 from aupipe.models.configs import MultilabelTransformerConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
+from conftest import ARCFACE
 
 pytestmark = pytest.mark.unit
 
@@ -80,6 +81,19 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
     for arguments in ([], ["--checkpoint", trained, "--predictions", "x.txt"]):
         with pytest.raises(SystemExit, match="2"):
             main([*arguments, "--data", store, *out])
+
+
+@pytest.mark.parametrize(("moved_px", "code"), [(1.5, 0), (2.5, 2)])
+def test_crops_of_another_template_are_not_scored(
+    moved_px: float, code: int, make_store: Callable[..., str], make_checkpoint: Callable[..., str], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    model = make_checkpoint(size_px=32, template=tuple((x + moved_px, y) for x, y in ARCFACE))
+    store = make_store(train=1, validation=2, frames=10)
+    command = ["--checkpoint", model, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(command) == code
+    error = capsys.readouterr().err
+    assert ("aligned to another template than those that" in error) == (code == 2)
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
