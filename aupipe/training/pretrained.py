@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -10,10 +11,24 @@ from aupipe.errors import CheckpointError, ConfigError
 from aupipe.models import checkpoint, default_models, weights
 from aupipe.models.backbone import Backbone, FaceBackbone
 from aupipe.models.interfaces import System
-from aupipe.storage import Storage
+from aupipe.storage import Storage, folder_and_name
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 STARTER = "starter"  # the starter model of a single network
+
+
+def content_hash(init: str) -> str | None:
+    """Return a hash of the weights in a file or checkpoint; None for other initial weights, and if there are none."""
+    if init in ("random", "timm"):
+        return None
+    if init.endswith(SUFFIXES):
+        storage, name = folder_and_name(init)
+        if not storage.exists(name):
+            return None
+        with storage.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    folder = checkpoint_folder(init)
+    return checkpoint.load_card(folder).sha256 if Storage(folder).exists(checkpoint.CARD) else None
 
 
 def check(init: str, *, setting: str, system: System) -> None:

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from aupipe import output_folders
 from aupipe.errors import ConfigError
 from aupipe.facestore.read import FaceStore
+from aupipe.facestore.schema import CARD
 from aupipe.storage import Storage
-from aupipe.training.recipe import Recipe
+from aupipe.training import pretrained
+from aupipe.training.recipe import FROM_STAGE, Recipe
 
 STARTED, METRICS, SUMMARY, BEST = "run.json", "metrics.jsonl", "summary.json", "best"
 CURVES = "curves.png"
+INPUTS = "inputs_sha256"
 
 
 def identity(recipe: Recipe, index: FaceStore, split: str) -> dict[str, Any]:
     """Return everything that determines the weights except the worker count. A run only resumes with equal values."""
-    return {
+    settings = {
         "recipe": recipe.model_dump(mode="json", exclude={"resources", "embeddings", "save_every_s", "search"}),
         "store_sha256": index.sha256,
         "split": split,
     }
+    inputs = _inputs(recipe)
+    return settings | ({INPUTS: inputs} if inputs else {})
+
+
+def _inputs(recipe: Recipe) -> dict[str, str]:
+    """Return path → hash of the face stores and initial weights that the recipe names, of those that exist."""
+    stages = [recipe.stages[name] for name in recipe.needed()]
+    data = [task.data for stage in stages for task in stage.tasks.named.values()]
+    stores = {uri for each in data for uri in (each.store, *each.add) if uri and Storage(uri).exists(CARD)}
+    found = {uri: hashlib.sha256(Storage(uri).read(CARD)).hexdigest() for uri in sorted(stores)}
+    for init in (stage.init for stage in stages if not stage.init.startswith(FROM_STAGE)):
+        if (sha256 := pretrained.content_hash(init)) is not None:
+            found[init] = sha256
+    return found
 
 
 def check(folder: Storage, settings: dict[str, Any]) -> None:
@@ -69,6 +87,8 @@ def write_metrics(folder: Storage, history: list[dict[str, Any]]) -> None:
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:
     """Return `key was old, now new` for every leaf that differs."""
+    if key.startswith(INPUTS) and (old is None or new is None):
+        return []  # earlier versions recorded no inputs, and an input may have been deleted since
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [f"{key} was {old}, now {new}"]
     return [

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,3 +38,30 @@ def test_metrics_are_written_whole(tmp_path: Path) -> None:
     run_dir.write_metrics(folder, [{"epoch": 0}, {"epoch": 1}])
     run_dir.write_metrics(folder, [{"epoch": 0}])
     assert [json.loads(line) for line in (tmp_path / run_dir.METRICS).read_text().splitlines()] == [{"epoch": 0}]
+
+
+@pytest.mark.parametrize("key", ["store", "add", "init", "file"])
+def test_a_run_over_other_stores_or_weights_is_not_resumed(
+    key: str, tmp_path: Path, make_store: Callable[..., str], make_checkpoint: Callable[..., str]
+) -> None:
+    index, named = FaceStore.open(make_store(train=2, frames=4)), tmp_path / "input"
+    setting = {
+        "store": f"stages.train.tasks.au.data.store={named}", "add": f"stages.train.tasks.au.data.add=[{named}]",
+        "init": f"stages.train.init={named}", "file": f"stages.train.init={named}/model.safetensors",
+    }[key]  # fmt: skip
+    make = make_store if key in ("store", "add") else make_checkpoint
+    first, second = (make(seed=seed) for seed in (3, 4))
+    read = recipe.read("multilabel_transformer", quick=True, overrides=[setting])
+    plain = recipe.read("multilabel_transformer", quick=True, overrides=["stages.train.init=random"])
+    assert run_dir.INPUTS not in run_dir.identity(plain, index, "official")
+
+    earlier, folder = Storage(tmp_path / "earlier"), Storage(tmp_path / "run")
+    run_dir.begin(earlier, run_dir.identity(read, index, "official"))  # there is no such input yet
+    shutil.copytree(first, named)
+    run_dir.begin(folder, run_dir.identity(read, index, "official"))
+    shutil.rmtree(named)
+    run_dir.check(folder, run_dir.identity(read, index, "official"))  # the plan reports that it is missing
+    shutil.copytree(second, named)
+    with pytest.raises(ConfigError, match=r"inputs_sha256\..*input.* was \w{64}, now \w{64}"):
+        run_dir.check(folder, run_dir.identity(read, index, "official"))
+    run_dir.check(earlier, run_dir.identity(read, index, "official"))  # nothing is known of its input
