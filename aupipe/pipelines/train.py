@@ -50,7 +50,7 @@ from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import pretrained, run_dir, task_data, task_loader
 from aupipe.training.learner import build_learner
-from aupipe.training.recipe import FROM_STAGE, Stage
+from aupipe.training.recipe import FROM_STAGE, Recipe, Stage
 from aupipe.training.task_data import TaskData
 
 logger = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def plan(job: TrainJob) -> TrainPlan:
     seen: set[tuple[str, str]] = set()  # (store, video) of the training videos of all stages so far
     for name in job.recipe.needed():
         stage, setting = job.recipe.stages[name], f"stages.{name}.init"
+        _check_clips(job.recipe, name)
         data = task_data.task_data(job.recipe, name, index, job.split)
         if "au" in data and (absent := data["au"].train.positive_rates == 0).any():
             aus = ", ".join(np.array(facs.AUS)[absent])
@@ -158,6 +159,21 @@ def text(plan: TrainPlan) -> str:
                 f"({len(data.train.held_out_videos)} more held out), {each.steps[task]} steps per epoch{scored}"
             )
     return "\n".join(lines)
+
+
+def _check_clips(recipe: Recipe, stage: str) -> None:
+    """Raise ConfigError if a model has positions that the clips of a stage never reach, so they would stay untrained.
+
+    Scoring and annotation use windows of all positions. Longer clips get interpolated positions.
+    """
+    positions = getattr(recipe.model_of(stage), "clip_frames", 1)
+    for name, task in recipe.stages[stage].tasks.named.items():
+        if task.data.clip_frames < positions:
+            key = f"stages.{stage}.tasks.{name}.data.clip_frames"
+            raise ConfigError(
+                f"{key}: {task.data.clip_frames} ({positions} or more, the model's clip_frames, because later "
+                f"positions would stay untrained); fix: --set {key}={positions}, or give the model fewer"
+            )
 
 
 def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], setting: str) -> None:

@@ -77,6 +77,20 @@ def test_wrong_configuration_exits_2_and_names_it(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("positions", "code"), [(16, 0), (8, 0), (17, 2)])
+def test_clips_shorter_than_the_models_windows_are_refused(
+    positions: int, code: int, make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = make_store(train=8, validation=2, frames=48)
+    command = ["--recipe", "prompt_tuning", "--quick", "--data", store, "--out", str(tmp_path / "run"), "--dry-run"]
+    settings = [f"model.clip_frames={positions}", "stages.base.batch=2", "stages.prompts.batch=2"]
+    assert main([*command, *(part for each in settings for part in ("--set", each))]) == code
+    if code:
+        error = capsys.readouterr().err
+        assert "fix: --set stages.base.tasks.au.data.clip_frames=17, or give the model fewer" in error
+        assert error.count("\n") == 1
+
+
 def test_a_folder_that_is_no_store_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main([*QUICK, "--data", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
     assert "preprocess.py" in capsys.readouterr().err
