@@ -64,7 +64,7 @@ def _check_classes(where: str, index: FaceStore, classes: int, ignore: tuple[str
     """Raise an error if rows have a class that the model lacks and that is not ignored, or if stores disagree.
 
     Raises:
-        ConfigError: as above, or `ignore` names no class.
+        ConfigError: as above, or `ignore` names no class, or one of the model.
     """
     names = index.card.expressions
     for other in index.added:
@@ -76,6 +76,11 @@ def _check_classes(where: str, index: FaceStore, classes: int, ignore: tuple[str
             )
     if unknown := set(ignore) - {name for store in (index, *index.added) for name in store.card.expressions}:
         raise ConfigError(f"{where}.ignore: {min(unknown)} is no class of the store ({', '.join(names)})")
+    if kept := {name for store in (index, *index.added) for name in store.card.expressions[:classes]} & set(ignore):
+        raise ConfigError(
+            f"{where}.ignore: {min(kept)} is one of the model's {classes} classes (only those beyond them); "
+            "fix: lower model.expressions, or do not ignore it"
+        )
     for store in (index, *index.added):
         own = store.card.expressions
         rows = [sum(split.expressions[place] for split in store.card.splits.values()) for place in range(len(own))]

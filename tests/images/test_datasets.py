@@ -203,6 +203,14 @@ def test_a_class_that_the_head_lacks_is_an_error_unless_it_is_ignored(tmp_path: 
         expressions(tmp_path / "store", seven, "stages.expressions.tasks.expr.data.ignore=[Other]")
 
 
+@pytest.mark.parametrize(("classes", "name"), [(8, "Contempt"), (7, "Neutral")])
+def test_a_class_of_the_head_cannot_be_ignored(tmp_path: Path, classes: int, name: str) -> None:
+    packed(image_sets.affectnet(tmp_path / "data"), tmp_path / "store")
+    ignore = f"stages.expressions.tasks.expr.data.ignore=[{name}]"
+    with pytest.raises(ConfigError, match=rf"ignore: {name} is one of the model's {classes} classes"):
+        expressions(tmp_path / "store", f"model.expressions={classes}", ignore)
+
+
 def test_stores_of_other_classes_are_not_mixed(tmp_path: Path) -> None:
     packed(image_sets.affectnet(tmp_path / "a"), tmp_path / "one")
     packed(image_sets.multipie(tmp_path / "b"), tmp_path / "two")
