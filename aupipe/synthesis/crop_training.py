@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,20 @@ def train(
         if step + 1 == steps or (step + 1 > (1 - _DECAY) * steps and (step + 1) % _AVERAGED_EVERY == 0):
             averaged.update_parameters(network)
     _settle(averaged, crops, view, distortions, seed=seed)
+    network.load_state_dict(averaged.module.state_dict())
+    network.eval()
+
+
+def average(network: nn.Module, others: Sequence[nn.Module], crops: Crops, view: View, *, seed: int) -> None:
+    """Replace the weights of a network by the mean of its own and those of others.
+
+    All must have been trained further from the same weights. Their mean errs less than each of them, at the cost of one
+    (Wortsman et al.: Model soups, 2022, arXiv 2203.05482).
+    """
+    averaged = AveragedModel(network)
+    for each in (network, *others):
+        averaged.update_parameters(each)
+    _settle(averaged, crops, view, DISTORTIONS, seed=seed)
     network.load_state_dict(averaged.module.state_dict())
     network.eval()
 

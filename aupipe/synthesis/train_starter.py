@@ -2,14 +2,16 @@
 
     python -m aupipe.synthesis.train_starter geometry --out DIR --start CKPT --rig anny ict:FILE
     python -m aupipe.synthesis.train_starter points --out DIR --start CKPT [CKPT] --rig anny ict:FILE --seed 1
+    python -m aupipe.synthesis.train_starter mean --out DIR --start CKPT CKPT --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter appearance --out DIR --start CKPT --rig anny ict:FILE --seed 1
     python -m aupipe.synthesis.train_starter distil --out DIR --start CKPT CKPT --rig anny --seed 1 --steps 4000
 
 `geometry` finds points and reads AUs from them and from the picture. `points` starts as such a model, learns its points
 further and keeps the AUs that it reads from the picture, or learns the mean logits of itself and of models that
-`distil` has trained. `appearance` sees a closer square of the crop, and reads AUs from the picture alone. `distil`
-starts as the first model, and learns the logits of all; it reads the mirror image, because the model that is used with
-it, or learns from it, reads the picture.
+`distil` has trained. `mean` has the mean weights of networks that `points` has trained from the same one with other
+seeds; only its layers behind the points are trained. `appearance` sees a closer square of the crop, and reads AUs from
+the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the mirror image, because
+the model that is used with it, or learns from it, reads the picture.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from aupipe.models.inputs import InputSpec
 from aupipe.models.interfaces import System
 from aupipe.storage import Storage
 from aupipe.synthesis import rig
+from aupipe.synthesis.crop_training import average
 from aupipe.synthesis.distil import distil
 from aupipe.synthesis.rendered_crops import CLOSE, WIDE, Crops, View, render_crops
 from aupipe.synthesis.rig import Rig
@@ -50,6 +53,8 @@ from aupipe.synthesis.train_geometry import (
     without_points,
 )  # fmt: skip
 
+_KINDS = ("geometry", "points", "mean", "appearance", "distil")
+_STEPS = 9500
 _HELD_OUT_EVERY = 20  # One of this many people gives the errors of the network.
 _POSES, _POSES_EACH, _EPOCHS = 3000, 10, 12
 
@@ -75,10 +80,12 @@ def _with_points(kind: str, models: Sequence[tuple[System, Card]], material: _Ma
     view, seed, report = _view(kind), material.seed, material.report
     held_out = material.crops.person // len(material.rigs) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
     training, others = material.crops.where(~held_out), material.crops.where(held_out)
-    learn = train_network
-    if kind == "points":
-        learn = partial(train_points, others=[teacher.encoder for teacher, _ in models[1:]])
-    learn(network, training, view, steps=material.steps, seed=seed, report=report)
+    further = [other.encoder for other, _ in models[1:]]
+    if kind == "mean":
+        average(network, [each.get_submodule("backbone") for each in further], training, view, seed=seed)
+    else:
+        learn = partial(train_points, others=further) if kind == "points" else train_network
+        learn(network, training, view, steps=material.steps, seed=seed, report=report)
     found = find_points(network, others, view)
     report(f"median error of the points: {np.median(errors(others, found)):.2f} % of the distance of the eyes")
     if kind == "appearance":
@@ -92,7 +99,7 @@ def _with_points(kind: str, models: Sequence[tuple[System, Card]], material: _Ma
 
 
 def _view(kind: str) -> View:
-    return WIDE if kind in ("geometry", "points") else CLOSE
+    return WIDE if kind in ("geometry", "points", "mean") else CLOSE
 
 
 def _distilled(models: Sequence[tuple[System, Card]], material: _Material) -> tuple[System, Card]:
@@ -151,16 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m aupipe.synthesis.train_starter", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("kind", choices=("geometry", "points", "appearance", "distil"), help="which model to train")
+    parser.add_argument("kind", choices=_KINDS, help="which model to train")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new checkpoint")
     parser.add_argument("--rig", nargs="+", default=["anny"], help="head models, which people have in turn")
     parser.add_argument(
         "--start", nargs="+", required=True, metavar="CKPT",
         help="model to begin with: of the recipe starter, and with points of geometry; with distil and points, all "
-        "models whose logits are learned",
+        "models whose logits are learned; with mean, all models whose weights are averaged",
     )  # fmt: skip
     parser.add_argument("--people", type=int, default=2000, help="rendered people (default 2000)")
-    parser.add_argument("--steps", type=int, default=9500, help="training steps of the network (default 9500)")
+    parser.add_argument("--steps", type=int, help=f"training steps of the network (default {_STEPS}; none with mean)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -173,11 +180,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         rigs, licenses = [rig.load(name) for name in args.rig], [rig.label(name)[1] for name in args.rig]
         if args.people < (least := _HELD_OUT_EVERY * len(rigs)):
             raise ConfigError(f"--people: {args.people} (at least {least}, so that each rig has a held-out person)")
-        if args.kind not in ("distil", "points") and len(args.start) > 1:
+        if args.kind in ("geometry", "appearance") and len(args.start) > 1:
             raise ConfigError(f"--start: {len(args.start)} models (allowed with {args.kind}: one)")
+        if args.kind == "mean" and args.steps is not None:
+            raise ConfigError(f"--steps: {args.steps} (mean trains no network); fix: leave it out")
         torch.manual_seed(args.seed)
         if args.kind == "distil":
             models = [_appearance_model(path) for path in args.start]
+        elif args.kind == "mean":
+            models = [_geometry_model(path) for path in args.start]
         elif args.kind == "points":
             models = [_geometry_model(args.start[0])]
             models += [_appearance_model(path, is_distilled=True) for path in args.start[1:]]
@@ -185,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             models = [untrained(args.start[0], _view(args.kind))]
         crops = render_crops(rigs, people=args.people, seed=args.seed)
         report(f"{len(crops.images):,} faces of {args.people:,} people")
-        material = _Material(rigs, crops, args.steps, args.seed, report)
+        material = _Material(rigs, crops, args.steps or _STEPS, args.seed, report)
         if args.kind == "distil":
             system, card = _distilled(models, material)
         else:

@@ -105,6 +105,29 @@ def test_points_learn_from_distilled_models_alone(
     assert "the mirror image of a closer square" in capsys.readouterr().err
 
 
+def test_the_mean_of_models_has_their_mean_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_starter, "_POSES", 30)
+    monkeypatch.setattr(train_starter, "_EPOCHS", 1)
+    [start] = FOLDERS
+    system, card = checkpoint.load(start)
+    with torch.no_grad():
+        for parameter in system.encoder.parameters():
+            parameter.mul_(1.5)
+    checkpoint.save(Storage(str(tmp_path / "other")), system, card, half=True)
+    mean = command("mean", tmp_path / "new", start, str(tmp_path / "other"))
+    assert train_starter.main(mean) == 2
+    assert "--steps: 3 (mean trains no network)" in capsys.readouterr().err
+    assert train_starter.main(mean[:-2]) == 0
+    before, after = (checkpoint.load(path)[0].encoder for path in (start, str(tmp_path / "new")))
+    assert isinstance(before, GeometryEncoder)
+    assert isinstance(after, GeometryEncoder)
+    for name, weights in before.backbone.named_parameters():
+        torch.testing.assert_close(after.backbone.get_parameter(name), 1.25 * weights, atol=1e-3, rtol=1e-3)
+    assert not torch.equal(after.expert.mean, before.expert.mean)  # of other points
+
+
 def test_a_distilled_model_starts_as_the_first_teacher_and_reads_the_mirror_image(tmp_path: Path, close: str) -> None:
     assert train_starter.main(command("distil", tmp_path / "new", close, close, steps=2)) == 0
     _, card = checkpoint.load(str(tmp_path / "new"))
