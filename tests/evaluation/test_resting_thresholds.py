@@ -78,6 +78,22 @@ def test_the_higher_of_rendered_and_resting_threshold_counts() -> None:
     assert high[SMILE] == low[SMILE]  # real smiles decide, rendered ones do not
 
 
+def test_among_rendered_thresholds_that_are_nearly_as_good_the_highest_counts() -> None:
+    labels = np.tile(np.repeat([0, 1], 200)[:, None], 12).astype(np.int8)
+    numbers, none = np.arange(400), np.full(400, "", dtype=object)
+
+    def highest(lost: int) -> np.ndarray:
+        """Return the thresholds if F1 is 1 up to 0.2, and 0.8 loses so many of 200 positives."""
+        scores = np.concatenate([np.full(200, 0.1), np.full(lost, 0.2), np.full(200 - lost, 0.8)])
+        found = Predictions(none, none, numbers, labels, np.tile(scores[:, None], 12))
+        return resting_thresholds.highest_nearly_best(found)
+
+    assert highest(10) == pytest.approx(0.8, abs=2e-3)  # 2.6 % of F1
+    assert highest(14) == pytest.approx(0.2, abs=2e-3)  # 3.6 %
+    absent = Predictions(none, none, numbers, np.zeros_like(labels), np.full(labels.shape, 0.3))
+    assert (resting_thresholds.highest_nearly_best(absent) == 0.5).all()
+
+
 def logit(probabilities: np.ndarray) -> np.ndarray:
     return np.log(probabilities / (1 - probabilities))
 
