@@ -161,11 +161,7 @@ def _run(
                 changed = _changed(job, state)
                 progress.add_quarantined(changed.values())
                 state.work.drop_due()  # The ledger has their records, and an archive is large.
-                committed = Ledger.read(storage)
-                done.kept = state.work.keep_unreachable(committed.current())
-                state.work.quarantine_committed(changed, committed.current())
-                committed = _withdraw(state.work, committed, storage)
-                committed.reconcile()
+                committed = _settle(state.work, changed, done, Ledger.read(storage), storage)
                 not_exported = _incomplete(committed, phases.export(runner, committed, inputs.ids, job.export))
                 done.stages = progress.work
                 retry.reset_attempts(storage)
@@ -187,10 +183,8 @@ def _run(
             progress.close()
     _delete_features(job, state, keys, storage)
     if state.work.quarantined:  # inputs that are refused unopened
-        done.kept = state.work.keep_unreachable(committed.current())
         _delete_exports(job, state, storage)
-        committed = _withdraw(state.work, committed, storage)
-        committed.reconcile()
+        committed = _settle(state.work, {}, done, committed, storage)
     return _complete(job, state, committed, not_exported, skipped, done, keys, storage, start)
 
 
@@ -380,6 +374,21 @@ def _incomplete(committed: Ledger, reasons: Mapping[str, str]) -> dict[str, Vide
         video_id: replace(record, status="partial", reason="; ".join(filter(None, (record.reason, reasons[video_id]))))
         for video_id, record in records.items()
     }
+
+
+def _settle(work: WorkList, changed: Mapping[str, str], done: _Done, committed: Ledger, storage: Storage) -> Ledger:
+    """Withdraw the rows of quarantined videos, except those that cannot be reached now, and delete replaced rows.
+
+    Return the ledger after it.
+
+    Args:
+        changed: the reasons of further videos to be quarantined, by video_id.
+    """
+    done.kept = work.keep_unreachable(committed.current())
+    work.quarantine_committed(changed, committed.current())
+    committed = _withdraw(work, committed, storage)
+    committed.reconcile()
+    return committed
 
 
 def _withdraw(work: WorkList, committed: Ledger, storage: Storage) -> Ledger:

@@ -85,8 +85,7 @@ def contain_fault(
 
 def reason_for(error: BaseException) -> str:
     """Return the reason for videos.parquet: `code: message`."""
-    code = error.reason if isinstance(error, MediaError) else "decoder_failed"
-    return redact(f"{code}: {as_reason(error)}")
+    return redact(f"{input_errors.as_media_error(error).reason}: {as_reason(error)}")
 
 
 def is_internal(reason: str | None) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from aupipe.annotation.inputs import Input
 from aupipe.errors import NoClockError, NoFramesError
 from aupipe.faces.search import begins_cell
+from aupipe.media.container import ROUNDING_S
 from aupipe.media.frames import Span
 from aupipe.media.probe import VideoInfo
 
@@ -18,9 +19,6 @@ _SHARE = 1 / 16  # of a video: about as many segments as a machine has cores
 _LEAST_S, _MOST_S = 30.0, 60.0
 # The rule by which frames are sampled. Videos sampled by another rule are annotated again.
 SAMPLING = 2
-# Most containers round times to at most this, Matroska, FLV and ASF to milliseconds. Copies into other containers keep
-# the rounded times.
-_ROUNDING_S = 1e-3
 _MOST_ROUNDING = 0.25  # of the step between sampled frames
 
 
@@ -215,8 +213,8 @@ def _chosen(times: np.ndarray, info: VideoInfo, video: Input, sample_fps: float 
 def _rounding_s(info: VideoInfo) -> float:
     """Return by how much the times of frames may be rounded; 0 if the clock counts frames, as in AVI."""
     tick_s = float(info.time_base)
-    if tick_s <= _ROUNDING_S or info.pts is None:
-        return _ROUNDING_S
+    if tick_s <= ROUNDING_S or info.pts is None:
+        return ROUNDING_S
     steps = np.diff(info.pts)
     steps = steps[steps > 0]
     counts_frames = len(steps) == 0 or not (steps % steps.min()).any()

@@ -17,11 +17,7 @@ from aupipe.faces.align import AlignmentConfig
 from aupipe.faces.detect import DetectorConfig
 from aupipe.faces.search import SearchConfig
 from aupipe.faces.track import TrackingConfig
-from aupipe.media.container import MAX_FRAME_PX
-
-# Containers round times, Matroska to milliseconds, and their differences are rounded once more. Durations that differ
-# by less count as equal; otherwise it would depend on the place in a video whether five frames last 0.2 s.
-_ROUNDING_S = 1e-3
+from aupipe.media.container import MAX_FRAME_PX, ROUNDING_S
 
 
 class SmoothingConfig(Section):
@@ -124,12 +120,12 @@ class AnnotateConfig(Section):
     def effective_tracking(self) -> TrackingConfig:
         """The tracking settings with a `max_gap_s` that spans the sampled frames, and the rounding of clocks."""
         gap_s = max(self.tracking.max_gap_s, 0.0 if self.sample_fps is None else 1.5 / self.sample_fps)
-        return self.tracking.model_copy(update={"max_gap_s": gap_s + _ROUNDING_S})
+        return self.tracking.model_copy(update={"max_gap_s": gap_s + ROUNDING_S})
 
     @property
     def effective_events(self) -> EventsConfig:
         """The event settings with durations that allow for the rounding of clocks."""
-        gap_s, least_s = self.events.max_gap_s + _ROUNDING_S, max(0.0, self.events.min_duration_s - _ROUNDING_S)
+        gap_s, least_s = self.events.max_gap_s + ROUNDING_S, max(0.0, self.events.min_duration_s - ROUNDING_S)
         return self.events.model_copy(update={"max_gap_s": gap_s, "min_duration_s": least_s})
 
     @field_validator("thresholds")

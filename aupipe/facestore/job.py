@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from aupipe import facs, output_folders
 from aupipe.errors import ConfigError
 from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
+from aupipe.facestore import jpeg
 from aupipe.facestore.read import read_card, sample_images
 from aupipe.facestore.schema import CARD, StoreCard
 from aupipe.storage import Storage
@@ -100,6 +100,6 @@ def summary_text(card: StoreCard, out: str) -> str:
 
 def _decoded(images: Iterator[bytes]) -> Iterator[np.ndarray]:
     for data in images:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = jpeg.decode(data)
         if image is not None:
             yield image

@@ -54,6 +54,11 @@ _LISTS = (".txt", ".list", ".lst", ".json", ".ndjson", ".xlsx", ".xls", ".ods", 
 
 MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
+# Most containers round times to at most this, Matroska, FLV and ASF to milliseconds, and copies into other containers
+# keep the rounded times. Differences of times are rounded once more. Durations that differ by less count as equal;
+# otherwise it would depend on the place in a video whether five frames last 0.2 s.
+ROUNDING_S = 1e-3
+
 
 @contextmanager
 def open_container(

@@ -71,10 +71,13 @@ def check(job: SubmitJob) -> SubmitPlan:
     """
     if job.annotation is None:
         decision.check(len(job.checkpoints), job.config.ensemble)
-        for path in job.checkpoints:
-            checkpoint.load(path)  # damaged weights would fail on every worker
-            check_template(path, checkpoint.load_card(path), FaceStore.open(str(job.store)))
-    known = _packed_frames(str(job.store)) if job.annotation is None else frame_counts(job.annotation)
+        cards = [checkpoint.load(path)[1] for path in job.checkpoints]  # damaged weights would fail on every worker
+        index = FaceStore.open(str(job.store))
+        for path, card in zip(job.checkpoints, cards, strict=True):
+            check_template(path, card, index)
+        known = _packed_frames(index)
+    else:
+        known = frame_counts(job.annotation)
     if job.sample is None:
         return SubmitPlan(job, None, known)
     storage, name = folder_and_name(job.sample)
@@ -135,9 +138,9 @@ def submit(job: SubmitJob) -> str:
     )
 
 
-def _packed_frames(store: str) -> dict[str, int]:
+def _packed_frames(index: FaceStore) -> dict[str, int]:
     """Return test track → number of frames: those in the store, and those that were dropped."""
-    card = FaceStore.open(store).card
+    card = index.card
     frames: Counter[str] = Counter()
     for shard in card.shards:
         if shard.split == TEST:
@@ -148,7 +151,8 @@ def _packed_frames(store: str) -> dict[str, int]:
             frames[track] += lost
     if not frames:
         raise DatasetError(
-            f"{store} has no test split; fix: run preprocess.py on a folder with the crops or videos of the test set"
+            f"{index.storage.root} has no test split; fix: run preprocess.py on a folder with the crops or videos of "
+            "the test set"
         )
     return dict(sorted(frames.items()))
 
@@ -167,7 +171,7 @@ def _predicted(job: SubmitJob, out: Storage) -> tuple[dict[str, TrackPredictions
     # A vote has no common threshold, so its decisions are filled instead of probabilities.
     values = rows.probabilities if final.thresholds is not None else final.decided.astype(np.float64)
     nothing = TrackPredictions(np.empty(0, np.int64), np.empty((0, values.shape[1])))
-    tracks = dict.fromkeys(_packed_frames(str(job.store)), nothing)
+    tracks = dict.fromkeys(_packed_frames(index), nothing)
     for start, stop in pairwise(track_edges(rows.video_id, rows.person).tolist()):
         name = track_name(rows.video_id[start], rows.person[start])
         tracks[name] = TrackPredictions(rows.frame[start:stop], values[start:stop])

@@ -13,10 +13,9 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -25,18 +24,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.dataset as ds
 
 from aupipe import facs
-from aupipe.annotation import report_files, schema
-from aupipe.annotation.ledger import Ledger
-from aupipe.annotation.ledger_entries import Entry
+from aupipe.annotation import report_files
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
 from aupipe.media.probe import fingerprint
 from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
-from aupipe.storage import Storage, filesystem_of, is_uri
+from aupipe.report.annotation_tables import AnnotationTables
+from aupipe.storage import Storage, is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +122,7 @@ def write(job: ReportJob) -> str:
     source, target = Storage(job.annotation), Storage(job.out)
     plan = check(job)
     videos, run = plan.videos, plan.run
-    tables = _Tables(source)
+    tables = AnnotationTables(source)
     pages: dict[str, str] = {}
     rates: dict[str, Sequence[float | None]] = {}
     summaries: list[dict[str, Any]] = []
@@ -434,38 +431,3 @@ def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     data = storage.read("run.json")
     with damage_named(storage.path("run.json")):
         return videos, json.loads(data)
-
-
-class _Tables:
-    """The frames and events tables of an annotation.
-
-    The ledger names the files of a video, because a run that was killed leaves former rows beside the new ones. Of a
-    folder without a ledger, as of one that was copied in part, all files are read.
-    """
-
-    def __init__(self, source: Storage) -> None:
-        self._source = source
-        self._filesystem, self._base = filesystem_of(source.root)
-        ledger = Ledger.read(source)
-        self._committed = ledger.current()
-        self._every = {} if ledger.entries else {name: source.names(name, ".parquet") for name in ("frames", "events")}
-        self._dataset = lru_cache(2)(self._opened)  # The videos of an entry mostly follow one another.
-
-    def frames(self, video_id: str) -> pa.Table:
-        """Return the frames of a video; no row if there is none."""
-        return self._rows("frames", schema.FRAMES, lambda entry: entry.frames, video_id)
-
-    def events(self, video_id: str) -> pa.Table:
-        """Return the events of a video; no row if there is none."""
-        return self._rows("events", schema.EVENTS, lambda entry: entry.events, video_id)
-
-    def _rows(self, folder: str, empty: pa.Schema, files_of: Callable[[Entry], list[str]], video_id: str) -> pa.Table:
-        is_committed = video_id in self._committed
-        names = files_of(self._committed[video_id][1]) if is_committed else self._every.get(folder, [])
-        if not names:
-            return empty.empty_table()
-        with damage_named(self._source.path(folder)):
-            return self._dataset(tuple(names)).to_table(filter=ds.field("video_id") == video_id)
-
-    def _opened(self, names: tuple[str, ...]) -> ds.Dataset:
-        return ds.dataset([f"{self._base}/{name}" for name in names], filesystem=self._filesystem, format="parquet")

@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             models = [untrained(args.start[0], _view(args.kind))]
         crops = render_crops(rigs, people=args.people, seed=args.seed)
         report(f"{len(crops.images):,} faces of {args.people:,} people")
-        material = _Material(rigs, crops, args.steps or _STEPS, args.seed, report)
+        material = _Material(rigs, crops, _STEPS if args.steps is None else args.steps, args.seed, report)
         if args.kind == "distil":
             system, card = _distilled(models, material)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
@@ -35,7 +34,7 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
     stages = [recipe.stages[name] for name in recipe.needed()]
     data = [task.data for stage in stages for task in stage.tasks.named.values()]
     stores = {uri for each in data for uri in (each.store, *each.add) if uri and Storage(uri).exists(CARD)}
-    found = {uri: hashlib.sha256(Storage(uri).read(CARD)).hexdigest() for uri in sorted(stores)}
+    found = {uri: FaceStore.open(uri).sha256 for uri in sorted(stores)}
     for init in (stage.init for stage in stages if not stage.init.startswith(FROM_STAGE)):
         if (sha256 := pretrained.content_hash(init)) is not None:
             found[init] = sha256
