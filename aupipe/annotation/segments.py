@@ -18,7 +18,7 @@ from aupipe.media.probe import VideoInfo
 _SHARE = 1 / 16  # of a video: about as many segments as a machine has cores
 _LEAST_S, _MOST_S = 30.0, 60.0
 # The rule by which frames are sampled. Videos sampled by another rule are annotated again.
-SAMPLING = 2
+SAMPLING = 3
 _MOST_ROUNDING = 0.25  # of the step between sampled frames
 
 

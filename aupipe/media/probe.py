@@ -188,7 +188,7 @@ def probe(
         exact = clocked and not by_order and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
-        pts = ticks if exact or (clocked and by_order) else None
+        pts = ticks if complete else None
         assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
         if assumed and assume_fps is not None:
             time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)

@@ -97,6 +97,18 @@ def test_ranges_and_rates_go_by_the_time_of_each_frame(tmp_path: Path) -> None:
     assert segment.sampled_frames == (0, 5, 10, 12, 17, 22)
 
 
+def test_ranges_and_rates_go_by_times_that_two_frames_share(tmp_path: Path) -> None:
+    # Fast frames and slow ones: the average rate is that of neither.
+    times = [0, 0, *range(40, 600, 40), *range(600, 4600, 400)]
+    path = write_clip(tmp_path / "a.mkv", [IMAGES[0]] * len(times), times=times)
+    info = probe(str(path))
+    assert not info.exact
+    (segment,) = cut_into_segments(Input(str(path), "v", start_s=2.1, end_s=3.5), info, 20.0, 4)
+    assert [times[index] for index in segment.written_frames] == [2200, 2600, 3000, 3400]
+    (segment,) = cut_into_segments(Input(str(path), "v"), info, 20.0, 4, sample_fps=1)
+    assert [times[index] for index in segment.written_frames] == [0, 1000, 2200, 3000, 4200]
+
+
 @pytest.mark.parametrize(("name", "codec", "form", "options"), RAW)
 def test_an_elementary_stream_has_no_times(
     tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
