@@ -79,7 +79,7 @@ class ProbeCache:
         return ContentHash(
             aupipe.__version__, config.segment_s, config.alignment.smoothing_radius,
             config.effective_tracking.max_gap_s, config.assume_fps, config.media.track, limits.frame_px, limits.frames,
-            limits.duration_s, *([] if config.sample_fps is None else [SAMPLING]),
+            limits.duration_s, config.search.every, *([] if config.sample_fps is None else [SAMPLING]),
         )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from aupipe.annotation.stages import Probe, ProbePacket, ProbeRequest, ProbeResu
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.annotate import main
 from aupipe.errors import AupipeError
+from aupipe.faces.search import SearchConfig
 from aupipe.storage import Storage
 from harness.clips import scene, write_clip
 from harness.pending import run
@@ -74,6 +75,7 @@ def test_the_key_covers_the_file_and_the_settings(tmp_path: Path) -> None:
     assert found(signature="") is None
     assert found(Input(str(path), "a", end_s=1.0)) is None
     assert found(config=AnnotateConfig(segment_s=3)) is None
+    assert found(config=AnnotateConfig(search=SearchConfig(every=3))) is None
     assert found(config=AnnotateConfig(batch_size=3)) == result
     probe_cache.delete_all(storage)
     assert found() is None
