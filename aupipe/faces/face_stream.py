@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,9 +40,15 @@ class FrameFaces:
 
 @dataclass(frozen=True)
 class _Ended:
-    """A face without a link from the following frame."""
+    """A face without a link from the following frame.
+
+    Attributes:
+        frame: without its image, because the images of a second of 4K video would take 1.5 GB.
+        size: width and height of the frame.
+    """
 
     frame: Frame
+    size: tuple[int, int]
     face: int
     box: np.ndarray
     appearance: Appearance
@@ -111,8 +117,12 @@ def detect_stream(
             if tracking is not None:
                 gone = sorted({*range(len(last.faces))} - {*links.tolist()})
                 ended += [
-                    _Ended(last.frame, face, last.faces.boxes[face], last_looks[face].appearance) for face in gone
-                ]
+                    _Ended(
+                        replace(last.frame, image=None), size_of(last.frame), face, last.faces.boxes[face],
+                        last_looks[face].appearance,
+                    )
+                    for face in gone
+                ]  # fmt: skip
                 ended = [each for each in ended if 0 <= gap_s(each.frame, frame) <= tracking.max_gap_s]
         resumes = tuple(
             _resumes(ended, frame, look, tracking)
@@ -156,7 +166,7 @@ def _resumes(
 ) -> tuple[tuple[int, int], ...]:
     if not ended:
         return ()
-    boxes = np.stack([scaled(each.box, size_of(each.frame), size_of(frame)) for each in ended])
+    boxes = np.stack([scaled(each.box, each.size, size_of(frame)) for each in ended])
     near = distance(boxes, look.box[None])[:, 0] <= tracking.max_step
     return tuple(
         (each.frame.index, each.face)
