@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aupipe.errors import AudioLostError
-from aupipe.media.container import open_video
+from aupipe.media.clock import unwrapped_s
+from aupipe.media.container import PROGRAM_STREAMS, format_names, open_video
 from aupipe.media.image_files import is_sequence
 
 # A shorter hole is jitter of the time stamps. A longer one is filled with silence; otherwise later samples would have
@@ -84,7 +85,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
     """Yield (media time, rate, samples (channels, n)) per decoded frame. Damaged packets are skipped."""
     if is_sequence(uri):
         return
-    with open_video(uri, whole=True) as (container, _):
+    with open_video(uri, whole=True) as (container, video):
         if not container.streams.audio:
             return
         stream = next((one for one in container.streams.audio if one.codec_context is not None), None)
@@ -92,6 +93,9 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
             raise AudioLostError("FFmpeg has no decoder for it")
         resampler: av.AudioResampler | None = None
         layout, rate, before = "", 0, None
+        offset_s, near_s = 0.0, None
+        if format_names(container) & PROGRAM_STREAMS and video.start_time is not None and video.time_base is not None:
+            near_s = float(video.start_time * video.time_base)  # audio may begin on the other side of a wrap
         for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
@@ -101,6 +105,9 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
                 time_s = frame.time
                 if time_s is None:
                     continue
+                if near_s is not None:
+                    near_s = unwrapped_s(time_s + offset_s, near_s)
+                    offset_s, time_s = near_s - time_s, near_s
                 now = (frame.format.name, frame.layout.name, frame.sample_rate)
                 if resampler is None:
                     layout, rate = "mono" if frame.layout.nb_channels == 1 else "stereo", frame.sample_rate

@@ -17,7 +17,16 @@ Moment = tuple[int, int]
 
 _WRAP = 2**33  # ticks, in MPEG's program and transport streams
 _WRAP_REACH = 2**24  # a clock wraps within this distance, about three minutes, of the end of its range
+_TICKS_PER_S = 90_000
 _RESTART_S = 1.0  # a larger decrease of the decoding time is a restart, not disorder in a damaged stream
+
+
+def unwrapped_s(time_s: float, near_s: float) -> float:
+    """Return a time in seconds of a program or transport stream, moved to the other side of a wrap if that is near."""
+    for turn_s in (-_WRAP / _TICKS_PER_S, _WRAP / _TICKS_PER_S):
+        if abs(time_s + turn_s - near_s) < _WRAP_REACH / _TICKS_PER_S:
+            return time_s + turn_s
+    return time_s
 
 
 class PacketClock:

@@ -54,6 +54,31 @@ def test_a_hole_becomes_silence_and_a_late_start_is_kept(tmp_path):
     assert (sound[RATE + 20 :] == 5000).all()
 
 
+@pytest.mark.parametrize(("video_s", "audio_s"), [(-1.0, -1.0), (-0.05, 0.05), (0.05, -0.05)])
+def test_a_clock_of_33_bits_wraps_around_as_that_of_the_video(tmp_path, video_s, audio_s):
+    path, wrap_s = str(tmp_path / "a.ts"), 2**33 / 90_000
+    with av.open(path, "w") as out:
+        stream = out.add_stream("mpeg2video", rate=25)
+        stream.width = stream.height = 32
+        tone = out.add_stream("mp2", rate=RATE, layout="mono")
+        packets = []
+        for index in range(50):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), "rgb24")
+            packets += [(packet, wrap_s + video_s) for packet in stream.encode(picture)]
+        for start in range(0, 2 * RATE, 1152):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 1152), 5000, np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = RATE, start
+            packets += [(packet, wrap_s + audio_s) for packet in tone.encode(frame)]
+        for packet, offset_s in packets:
+            ticks = round(offset_s / packet.time_base)
+            packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+        for packet, _ in sorted(packets, key=lambda each: each[0].dts * each[0].time_base):
+            out.mux(packet)
+    info, blocks = probe(path), list(audio(path, block_s=0.5))
+    assert blocks[0].start_s - info.start_s == pytest.approx(audio_s - video_s, abs=0.05)
+    assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * RATE, abs=2000)
+
+
 def test_more_than_two_channels_become_two(tmp_path):
     wave = np.full(RATE, 1000, np.int16)
     (block,) = audio(write_video(tmp_path / "a.mkv", [(0, wave)], channels=6))
