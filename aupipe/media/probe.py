@@ -64,7 +64,8 @@ class VideoInfo:
         tracks: number of video tracks.
         pts: (frames_expected − missing,) int64, presentation times in ticks of `time_base`, in presentation order:
             ascending except where the clock restarts. In AVI they include those of missing frames in its index. With an
-            assumed frame rate they follow from that. None if some frame has no time.
+            assumed frame rate they follow from that. A frame whose packet has no time is placed evenly between its
+            neighbors in the file. None if no frame has a time.
         leading: number of frames that need frames from before the file begins, as in a recording of an open group of
             pictures. No decoder returns them, and they are none of `frames_expected`.
         exact: every frame has a unique time, which the container stores with its packet.
@@ -188,13 +189,14 @@ def probe(
         exact = clocked and not by_order and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
         epochs = np.array([epoch for epoch, _ in moments], np.int64)
-        pts = ticks if complete else None
+        placed = moments if complete else _placed(pictures)
+        pts = np.array([tick for _, tick in placed], np.int64) if placed else None
         assumed = assume_fps is not None and bool(CLOCKLESS_FORMATS & formats)
         if assumed and assume_fps is not None:
             time_base = 1 / Fraction(assume_fps).limit_denominator(10**6)
             pts = ticks = np.arange(len(pictures), dtype=np.int64)
             epochs = np.zeros(len(ticks), np.int64)
-        restarts = tuple((np.flatnonzero(np.diff(epochs)) + 1).tolist())
+        restarts = tuple((np.flatnonzero(np.diff([epoch for epoch, _ in placed])) + 1).tolist())
         steps = np.diff(ticks)[np.diff(epochs) == 0]
         usual = float(np.median(steps)) if len(steps) else 0.0
         # AVI's duration comes from the number of frames in its header, which may be wrong. The index of an MP4 or MOV
@@ -354,6 +356,27 @@ def _leading(
             if any(moment > start for moment in shown):  # No frame before the first key frame comes later.
                 break
     return early - shown if start in shown else frozenset()
+
+
+def _placed(pictures: Sequence[tuple[Moment | None, bool]]) -> list[Moment]:
+    """Return the moments of all pictures, ascending, if one of them has a moment.
+
+    The others are evenly between their neighbors in the file, as damage of a transport stream leaves some.
+
+    Args:
+        pictures: as in `_leading`.
+    """
+    known = [(place, *moment) for place, (moment, _) in enumerate(pictures) if moment is not None]
+    if not known:
+        return []
+    places, epochs, ticks = np.array(known, np.int64).T
+    every = np.arange(len(pictures))
+    before = epochs[np.maximum(np.searchsorted(places, every, side="right") - 1, 0)]
+    between = np.zeros(len(pictures), np.int64)
+    for epoch in np.unique(epochs):
+        own = epochs == epoch
+        between[before == epoch] = np.rint(np.interp(every[before == epoch], places[own], ticks[own]))
+    return sorted(zip(before.tolist(), between.tolist(), strict=True))
 
 
 def _is_reordered(uri: str, max_frame_px: int, track: int) -> bool:

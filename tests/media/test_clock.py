@@ -109,6 +109,26 @@ def test_ranges_and_rates_go_by_times_that_two_frames_share(tmp_path: Path) -> N
     assert [times[index] for index in segment.written_frames] == [0, 1000, 2200, 3000, 4200]
 
 
+def test_ranges_and_rates_allow_for_frames_whose_time_is_damaged(tmp_path: Path) -> None:
+    # The reception fails for 26 s, so that the average rate is that of no part of the recording.
+    images = [np.full((72, 96, 3), 60 + number, np.uint8) for number in range(100)]
+    times = [40 * number + 26_000 * (number >= 50) for number in range(100)]
+    path = write_clip(tmp_path / "a.ts", images, times=times, options={"bf": "2", "preset": "veryfast"})
+    data, place = bytearray(path.read_bytes()), -1
+    for _ in range(20):
+        place = data.index(b"\0\0\1\xe0", place + 1)  # the header of a picture's packet
+    data[place + 7] &= 0x3F  # It has no times.
+    path.write_bytes(data)
+    info, shown = probe(str(path)), [frame.time_s for frame in frames(str(path))]
+    assert (len(shown), shown.count(None)) == (100, 1)
+    (segment,) = cut_into_segments(Input(str(path), "v", start_s=29.0, end_s=29.2), info, 20.0, 4)
+    assert [shown[index] for index in segment.written_frames] == pytest.approx([29.0, 29.04, 29.08, 29.12, 29.16])
+    lost = shown.index(None)
+    around = Input(str(path), "v", start_s=shown[lost - 2], end_s=shown[lost + 3])
+    (segment,) = cut_into_segments(around, info, 20.0, 4)
+    assert lost in segment.written_frames
+
+
 @pytest.mark.parametrize(("name", "codec", "form", "options"), RAW)
 def test_an_elementary_stream_has_no_times(
     tmp_path: Path, name: str, codec: str, form: str, options: dict[str, str]
