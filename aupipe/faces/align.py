@@ -19,6 +19,8 @@ ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
 
+_MAX_SIDE_PX = 2**15 - 2  # of an image that OpenCV warps; panoramas are wider
+
 
 class AlignmentConfig(Section):
     """Settings of the alignment. They are part of the cache key of every annotation."""
@@ -60,8 +62,8 @@ def crop(image: np.ndarray, points: np.ndarray, template: np.ndarray, size: int 
     """
     matrix = similarity(points, template)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        image, matrix = _reduce(image, matrix, size, scale)
+    if scale < 0.5 or max(image.shape[:2]) > _MAX_SIDE_PX:
+        image, matrix = _reduce(image, matrix, size, scale if scale < 0.5 else 1.0)
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
@@ -128,7 +130,7 @@ def _binomial(reach: int) -> np.ndarray:
 
 
 def _reduce(image: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the visible part of the image, reduced by area to the scale of the crop, and the matrix from it."""
+    """Return the visible part of the image, reduced by area by the scale, and the matrix from it."""
     height, width = image.shape[:2]
     corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
     inverse = np.linalg.inv(matrix[:, :2])

@@ -62,6 +62,15 @@ def test_a_large_face_is_reduced_by_area_not_aliased(factor: int) -> None:
     assert got.std() < 25
 
 
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.5])
+def test_a_face_in_a_panorama_is_that_of_its_surroundings(scale: float) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (300, 33_000, 3), np.uint8)
+    points = ARCFACE_TEMPLATE / scale + (32_500, 40)
+    wide = crop(image, points, ARCFACE_TEMPLATE)
+    near = crop(np.ascontiguousarray(image[:, 32_000:]), points - (32_000, 0), ARCFACE_TEMPLATE)
+    np.testing.assert_allclose(wide.astype(int), near, atol=1)
+
+
 def test_a_large_face_is_aligned_to_the_template() -> None:
     picture = np.pad(draw_face(200), ((100, 100), (100, 100), (0, 0)), constant_values=BACKGROUND)
     image = cv2.resize(picture, (2800, 2800), interpolation=cv2.INTER_CUBIC)
