@@ -42,9 +42,13 @@ class Display:
         self._is_png = stream.codec_context.name in _PNG
         self._reformatter = VideoReformatter()
 
-    def picture(self, frame: VideoFrame) -> np.ndarray:
-        """Return the image (H, W, 3) uint8 RGB of a frame."""
-        width, height = self.size(frame)
+    def picture(self, frame: VideoFrame, stated: Fraction | None = None) -> np.ndarray:
+        """Return the image (H, W, 3) uint8 RGB of a frame.
+
+        Args:
+            stated: the pixel aspect that the codec stated with its packet; None: that of the latest packet.
+        """
+        width, height = self.size(frame, stated)
         hdr = hdr_of(frame)
         if not hdr and (width, height) == (frame.width, frame.height):
             # Without `threads` each frame would start as many threads as the machine has CPUs.
@@ -71,19 +75,20 @@ class Display:
             x_sign, y_sign = a, d
         return np.ascontiguousarray(image[:: -1 if y_sign < 0 else 1, :: -1 if x_sign < 0 else 1])
 
-    def size(self, frame: VideoFrame) -> tuple[int, int]:
+    def size(self, frame: VideoFrame, stated: Fraction | None = None) -> tuple[int, int]:
         """Return the width and height of the frame with square pixels, before rotation."""
-        ratio = self.pixel_aspect(frame)
+        ratio = self.pixel_aspect(frame, stated)
         width = round(frame.width * max(ratio, Fraction(1)))
         height = round(frame.height / min(ratio, Fraction(1)))
         return (width, height) if width * height <= self._max_frame_px else (frame.width, frame.height)
 
-    def pixel_aspect(self, frame: VideoFrame) -> Fraction:
+    def pixel_aspect(self, frame: VideoFrame, stated: Fraction | None = None) -> Fraction:
         """Return the width of a pixel divided by its height; of square pixels if it is missing or impossible."""
         if self._square:
             return Fraction(1)
         context = self._stream.codec_context
-        ratio = context.sample_aspect_ratio if self._by_codec else self._stream.sample_aspect_ratio
+        by_codec = context.sample_aspect_ratio if stated is None else stated
+        ratio = by_codec if self._by_codec else self._stream.sample_aspect_ratio
         if not ratio or not Fraction(1, _WIDEST) <= ratio <= _WIDEST:
             ratio = Fraction(1)
         is_field = context.name == "hevc" and frame.interlaced_frame

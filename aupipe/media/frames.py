@@ -176,6 +176,18 @@ def _sequence_frames(uri: str, span: Span, max_frame_px: int) -> Iterator[Frame]
             yield replace(image, index=index, time_s=time_s)
 
 
+@dataclass
+class _Sent:
+    """A packet that was sent to the decoder, which returns its frame later.
+
+    Attributes:
+        pixel_aspect: as the codec stated it with this packet; 0 if it stated none, None before it was decoded.
+    """
+
+    moment: Moment | None
+    pixel_aspect: Fraction | None = None
+
+
 class _Reader:
     """Decoder of a span. Each packet passes its moment through the decoder, which identifies its frame.
 
@@ -228,7 +240,7 @@ class _Reader:
         for packet in chain(self._packets(seek_pts), [None]):
             if packet is not None:
                 _, moment = self._clock.read(packet)
-                packet.opaque = moment
+                packet.opaque = _Sent(moment)
                 if moment is not None and self._begins_picture(packet) and moment >= begin:
                     heapq.heappush(promised, moment)
             for frame in self._decode(packet):
@@ -258,7 +270,7 @@ class _Reader:
         for packet in chain(self._packets(), [None]):
             if packet is not None:
                 passed, moment = self._clock.read(packet)
-                packet.opaque = moment
+                packet.opaque = _Sent(moment)
                 ticks += [(lost, False) for lost in passed]
                 count = 0 if packet.is_discard else self._counter.count(packet)
                 ticks += [(each, True) for each in self._clock.of_pictures(moment, count)]
@@ -290,7 +302,9 @@ class _Reader:
         if frame is None:
             return Frame(index, time_s, None, restart=restart)
         corrupt = bool(frame.is_corrupt) or self._cut_short
-        return Frame(index, time_s, self._display.picture(frame), corrupt, restart)
+        sent = cast("_Sent | None", frame.opaque)
+        image = self._display.picture(frame, None if sent is None else sent.pixel_aspect)
+        return Frame(index, time_s, image, corrupt, restart)
 
     def _begins_picture(self, packet: Packet) -> bool:
         return not packet.is_discard and self._counter.count(packet) > 0
@@ -310,11 +324,15 @@ class _Reader:
         if packet is not None and self._is_jpeg:  # The decoder fills the rest of the picture, and flags nothing.
             self._cut_short = not jpeg_is_whole(bytes(packet))
         try:
-            yield from top_layers(self._stream, packet)
+            decoded = top_layers(self._stream, packet)
         except av.error.MemoryError:
             raise
         except av.error.FFmpegError:  # a decoder rejects damaged packets with various subclasses
             yield None
+            return
+        if packet is not None:
+            cast("_Sent", packet.opaque).pixel_aspect = self._stream.codec_context.sample_aspect_ratio or Fraction(0)
+        yield from decoded
 
     def _begins_sequence(self, packet: Packet) -> bool:
         """Return whether the packet begins a part at which the decoder would drop frames, unless it is flushed before.
@@ -357,7 +375,8 @@ class _DecoderState:
 
 def _moment_of(frame: VideoFrame | None) -> Moment | None:
     """Return the moment of the frame's packet; None for a damaged packet."""
-    return None if frame is None else cast("Moment | None", frame.opaque)
+    sent = None if frame is None else cast("_Sent | None", frame.opaque)
+    return None if sent is None else sent.moment
 
 
 class _NoIndexError(Exception):

@@ -135,6 +135,20 @@ def test_no_frame_is_lost_where_mpeg2_changes_its_size(suffix: str, tmp_path: Pa
         assert np.abs(picture.astype(int) - image).mean() < 8
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_frames_that_the_decoder_returns_late_keep_the_shape_of_their_pixels(codec: str, tmp_path: Path) -> None:
+    parts = [
+        write_clip(
+            tmp_path / f"{number}.ts", [np.full((72, 96, 3), 99, np.uint8)] * 12, codec=codec, tick=Fraction(1, 25),
+            options={"bf": "2"}, pixel_aspect=aspect, times=range(12 * number, 12 * number + 12),
+        )
+        for number, aspect in enumerate((Fraction(1), Fraction(4, 3)))
+    ]  # fmt: skip
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert [picture.shape[1] for picture in pictures(path)] == [96] * 12 + [128] * 12
+
+
 def test_a_plain_frame_is_converted_as_by_pyav(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", scene(3, size=(97 * 2, 144), face=120), options=SHARP)
     with av.open(str(path)) as container:
