@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice
@@ -109,6 +109,19 @@ def frame_at(uri: str, info: VideoInfo, index: int) -> np.ndarray | None:
         return None
     found = frames(uri, Span.part(info, index, index + 1))
     return next((frame.image for frame in found if frame.index == index), None)
+
+
+def frames_at(uri: str, info: VideoInfo, indices: Collection[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+    """Yield the index and image of these frames, ascending, as in `frame_at`.
+
+    A container that cannot be cut is decoded once for all of them.
+    """
+    if len(info.key_pts):
+        yield from ((index, frame_at(uri, info, index)) for index in sorted(indices))
+        return
+    for frame in islice(frames(uri, Span.whole(info)), max(indices, default=-1) + 1):
+        if frame.index in indices:
+            yield frame.index, frame.image
 
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aupipe.faces.align import ARCFACE_TEMPLATE, crop
-from aupipe.media.frames import frame_at
+from aupipe.media.frames import frames_at
 from aupipe.media.probe import probe
 
 MAX_FACES = 8  # faces per video with pictures
@@ -57,11 +57,10 @@ def strongest(
                 wanted[event["apex_frame"]].append((face, event, points))
     found: dict[int, list[Picture]] = defaultdict(list)
     info = probe(uri, track=track)
-    for index, places in wanted.items():
-        image = frame_at(uri, info, index)
+    for index, image in frames_at(uri, info, wanted):
         if image is None:
             continue
-        for face, event, points in places:
+        for face, event, points in wanted[index]:
             small = crop(image, points, ARCFACE_TEMPLATE)[:, :, ::-1]
             jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
             found[face].append(Picture(event["au"], index, event["apex_s"], event["peak"], jpeg))

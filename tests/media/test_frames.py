@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.segments import cut_into_segments
-from aupipe.media.frames import frame_at, frames
+from aupipe.media.container import open_video
+from aupipe.media.frames import frame_at, frames, frames_at
 from aupipe.media.probe import probe
 from harness import oddities
 from harness.clips import damage, decoded_times, scene, truncate, write_clip
@@ -67,6 +69,27 @@ def test_a_frame_by_its_number_is_that_of_the_whole(tmp_path: Path, name: str) -
         np.testing.assert_array_equal(frame_at(str(path), info, index), whole[index].image)
     for index in (-1, count, count + 1):
         assert frame_at(str(path), info, index) is None
+
+
+@pytest.mark.parametrize(("name", "passes"), [("cut.mkv", 3), ("uncut.ts", 1)])
+def test_several_frames_of_a_container_that_cannot_be_cut_are_decoded_in_one_pass(
+    name: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_clip(tmp_path / name, IMAGES, options={"g": "10", "bf": "3"}))
+    whole, info = list(frames(path)), probe(path)
+    opened: list[str] = []
+
+    def counted(uri: str, *args: Any, **kwargs: Any) -> Any:
+        opened.append(uri)
+        return open_video(uri, *args, **kwargs)
+
+    monkeypatch.setattr("aupipe.media.frames.open_video", counted)
+    found = list(frames_at(path, info, {30, 2, 17}))
+    assert [index for index, _ in found] == [2, 17, 30]
+    for index, image in found:
+        np.testing.assert_array_equal(image, whole[index].image)
+    assert len(opened) == passes
+    assert list(frames_at(path, info, [])) == []
 
 
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4", "unflagged.mkv"])
