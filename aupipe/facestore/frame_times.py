@@ -9,11 +9,11 @@ import numpy as np
 from aupipe.arrays import Floats, Ints
 
 _DEFAULT_RATE_HZ = 30.0
-_NAME_WITH_RATE = re.compile(r"[^-]+-(?P<rate>\d+(\.\d+)?)-\d+x\d+(_left|_right)?")
+_NAME_WITH_RATE = re.compile(r"[^-]+-(?P<rate>\d+(\.\d+)?)-\d+x\d+(-\d+)?(_left|_right)?")
 
 
 def frame_rate_hz(name: str) -> float:
-    """Return the frame rate in an Aff-Wild2 name (`ID-RATE-WxH`), 30 Hz if it has none."""
+    """Return the frame rate in an Aff-Wild2 name (`ID-RATE-WxH`, or `-N` after it for part N), 30 Hz if it has none."""
     match = _NAME_WITH_RATE.fullmatch(name)
     return float(match["rate"]) if match else _DEFAULT_RATE_HZ
 
