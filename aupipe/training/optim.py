@@ -111,7 +111,7 @@ def learning_rate(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs
         return scale * min(k**-0.5, k * warmup**-1.5)
     warmup = schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
-        return schedule.lr * (step + 1) / max(warmup, 1)
+        return schedule.lr * min((step + 1) / warmup, 1)  # a rise of 1.5 steps would end at 1.33 · lr
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 

@@ -39,6 +39,15 @@ def test_cosine_rises_then_ends_near_zero() -> None:
     assert 0 < rate(schedule, 999) < 1e-7
 
 
+@pytest.mark.parametrize("warmup_epochs", [0, 0.001, 0.015, 0.5, 0.999, 1.001])
+def test_no_rate_is_above_that_of_a_cosine_whose_rise_ends_within_a_step(warmup_epochs: float) -> None:
+    schedule = Cosine(kind="cosine", lr=1e-3, warmup_epochs=warmup_epochs)
+    rates = [rate(schedule, step) for step in range(1000)]
+    assert max(rates) == pytest.approx(1e-3, rel=1e-3)
+    assert max(rates) <= 1e-3
+    assert max(range(1000), key=rates.__getitem__) <= 100 * warmup_epochs + 1
+
+
 def test_milestones_of_yu_et_al() -> None:
     schedule = Milestones(kind="milestones", lr=1e-3, epochs=(4, 6, 8))
     rates = [rate(schedule, 100 * epoch) for epoch in range(10)]
