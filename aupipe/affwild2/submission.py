@@ -76,7 +76,7 @@ def read_order(sample: str) -> list[tuple[str, int]]:
     """Return (track, frame) of every line of the organizers' sample file, which begins with a header.
 
     Raises:
-        DatasetError: there is no header, or no line, or a line does not begin with TRACK/NNNNN.jpg.
+        DatasetError: there is no header, or no line, or a line does not begin with TRACK/NNNNN.jpg from 00001 on.
     """
     order = []
     lines = sample.splitlines()
@@ -88,6 +88,11 @@ def read_order(sample: str) -> list[tuple[str, int]]:
         match = _LOCATION.fullmatch(line.split(",")[0].strip())
         if match is None:
             raise DatasetError(f"the sample file's line {number} does not begin with TRACK/NNNNN.jpg: {line[:60]!r}")
+        if not int(match["frame"]):
+            raise DatasetError(
+                f"the sample file's line {number} is frame 0 of {match['track']} (frames count from 1); "
+                "fix: give the file of the organizers"
+            )
         order.append((match["track"], int(match["frame"])))
     return order
 

@@ -112,6 +112,11 @@ def test_a_sample_file_of_another_kind_is_refused():
             sub.read_order(text)
 
 
+def test_a_sample_file_whose_frames_count_from_0_is_refused():
+    with pytest.raises(DatasetError, match="line 3 is frame 0 of a "):
+        sub.read_order("image_location\nb/00001.jpg\na/00000.jpg\na/00001.jpg\n")
+
+
 def test_files_of_either_kind_are_read_as_a_table(tmp_path):
     (tmp_path / "all.txt").write_text(sub.write_single(ORDER, decisions()))
     single = sub.read_files(str(tmp_path / "all.txt"))
