@@ -33,7 +33,7 @@ from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.parquet import read_parquet
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_template, member, predict
+from aupipe.pipelines.predict import check_outputs, check_template, member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -114,8 +114,7 @@ def check(job: EvaluateJob) -> EvaluatePlan:
     drop = any(card.training.leak == "drop_val" for card in cards)
     part = splits.eval_part(index, job.split, "drop_val" if drop else "off")
     for path, card in zip(job.checkpoints, cards, strict=True):
-        if "au" not in checkpoint.outputs(card):
-            raise ConfigError(f"{path} predicts {', '.join(checkpoint.outputs(card))}, no AUs; fix: give a later stage")
+        check_outputs(path, card)
         check_template(path, card, index)
     if cards:
         ensemble.check(len(cards), job.config.ensemble)

@@ -76,6 +76,16 @@ def predict(
     return result
 
 
+def check_outputs(path: str, card: checkpoint.Card) -> None:
+    """Check that a model predicts AUs.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if "au" not in (found := checkpoint.outputs(card)):
+        raise ConfigError(f"{path} predicts {', '.join(found)}, no AUs; fix: give a later stage")
+
+
 def check_template(path: str, card: checkpoint.Card, index: FaceStore) -> None:
     """Check that the crops of a store are aligned as those that a model was trained on.
 

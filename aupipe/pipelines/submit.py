@@ -30,7 +30,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import TEST
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_template, member, predict
+from aupipe.pipelines.predict import check_outputs, check_template, member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -74,6 +74,7 @@ def check(job: SubmitJob) -> SubmitPlan:
         cards = [checkpoint.load(path)[1] for path in job.checkpoints]  # damaged weights would fail on every worker
         index = FaceStore.open(str(job.store))
         for path, card in zip(job.checkpoints, cards, strict=True):
+            check_outputs(path, card)
             check_template(path, card, index)
         known = _packed_frames(index)
     else:

@@ -25,6 +25,10 @@ from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import NO_FACES, Detections
 from aupipe.faces.search import SearchConfig
 from aupipe.facestore.read import ALL, FaceStore
+from aupipe.models import checkpoint
+from aupipe.models.build import build
+from aupipe.models.configs import ExpressionTransferConfig
+from aupipe.models.inputs import InputSpec
 from aupipe.pipelines import submit
 from aupipe.storage import Storage
 
@@ -290,3 +294,15 @@ def test_crops_of_another_template_are_not_predicted(tree, tmp_path, make_checkp
     model = make_checkpoint(size_px=32, template=tuple((x + 2.5, y) for x, y in ARCFACE_TEMPLATE.tolist()))
     assert main(["--checkpoint", model, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     assert "aligned to another template than those that" in capsys.readouterr().err
+
+
+@abaw6
+@pytest.mark.unit
+def test_a_model_that_predicts_no_aus_is_refused(tree, tmp_path, capsys):
+    store = pack(tree, tmp_path / "store").storage.root
+    config = ExpressionTransferConfig(backbone="test_resnet", outputs=("expr",))
+    card = checkpoint.Card(model=config, input=InputSpec(size_px=32), template=ARCFACE_TEMPLATE.tolist())
+    checkpoint.save(Storage(tmp_path / "expressions"), build(card.model, card.input), card)
+    model = str(tmp_path / "expressions")
+    assert main(["--checkpoint", model, "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert f"{model} predicts expr, no AUs" in capsys.readouterr().err
