@@ -37,6 +37,8 @@ from aupipe.training.optim import OptimizerConfig
 from aupipe.training.search_space import Dimension
 
 FROM_STAGE = "stage:"
+# Settings of `DataConfig` → the tasks that they are for
+_ONLY_FOR = {"balance_classes": ("expr", "identity"), "ignore": ("expr",), "videos_are_people": ("identity",)}
 
 
 class AuTask(Section):
@@ -74,6 +76,11 @@ class Tasks(Section):
         for name, task in self.named.items():
             if task.data.intensity is not None and not (isinstance(task, AuTask) and task.loss.kind == "bce"):
                 raise ValueError(f"{name}.data.intensity is only for the task au with the loss bce")
+            for setting, allowed in _ONLY_FOR.items():
+                if getattr(task.data, setting) and name not in allowed:
+                    raise ValueError(f"{name}.data.{setting} is only for the task {' or '.join(allowed)}")
+            if task.data.subset is not None and task.data.subset_choice == "rare" and name != "au":
+                raise ValueError(f"{name}.data.subset of rare AUs is only for the task au; set subset_choice=uniform")
         return self
 
     @property

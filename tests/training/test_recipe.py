@@ -64,6 +64,29 @@ def test_intensities_are_refused_where_they_would_be_ignored(name: str, settings
         recipe.read(name, quick=False, overrides=settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "setting"),
+    [
+        ("multilabel_transformer", "train.tasks.au", "balance_classes=1"),
+        ("multilabel_transformer", "train.tasks.au", "ignore=[Other]"),
+        ("multilabel_transformer", "train.tasks.au", "videos_are_people=true"),
+        ("expression_transfer", "expressions.tasks.expr", "videos_are_people=true"),
+        ("multimodal", "visual.tasks.expr", "subset=0.5"),
+        ("multimodal", "identities.tasks.identity", "subset=0.5"),
+        ("multimodal", "identities.tasks.identity", "ignore=[Other]"),
+    ],
+)
+def test_settings_of_other_tasks_are_refused(name: str, task: str, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\.data\.{setting.partition('=')[0]} .*is only for the task"):
+        recipe.read(name, quick=False, overrides=[f"stages.{task}.data.{setting}"])
+
+
+def test_expressions_may_be_a_uniform_subset() -> None:
+    data = "stages.visual.tasks.expr.data"
+    chosen = recipe.read("multimodal", quick=False, overrides=[f"{data}.subset=0.5", f"{data}.subset_choice=uniform"])
+    assert chosen.stages["visual"].tasks.expr.data.subset == 0.5
+
+
 def test_folds_of_people_need_a_task_with_a_score() -> None:
     with pytest.raises(ConfigError, match="cross_validate scores AUs or expressions"):
         recipe.read(
