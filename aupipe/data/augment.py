@@ -46,6 +46,11 @@ class AugmentConfig(Section):
     mixup_alpha: float = Field(default=0, ge=0)  # Beta(alpha, alpha)
     label_smoothing: float = Field(default=0, ge=0, lt=1)  # y ← (1 − s) y + s / 2
 
+    @property
+    def softens_targets(self) -> bool:
+        """True if targets may be between 0 and 1."""
+        return bool(self.mixup_alpha or self.label_smoothing)
+
 
 def augment(images: Tensor, targets: Tensor, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return augmented images (B, S, 3, H, W) in 0..1 and their targets (B, S, …); −1 stays unknown.

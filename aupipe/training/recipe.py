@@ -118,8 +118,10 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _targets_can_be_mixed(self) -> Stage:
-        if set(self.tasks.named) != {"au"} and (self.augment.mixup_alpha or self.augment.label_smoothing):
+        if set(self.tasks.named) != {"au"} and self.augment.softens_targets:
             raise ValueError("mixup and label smoothing are only for the task au")
+        if self.tasks.au and self.tasks.au.loss.kind == "bce_circle" and self.augment.softens_targets:
+            raise ValueError("the loss bce_circle needs labels 0 and 1; switch off mixup_alpha and label_smoothing")
         return self
 
     @model_validator(mode="after")

@@ -81,6 +81,12 @@ def test_settings_of_other_tasks_are_refused(name: str, task: str, setting: str)
         recipe.read(name, quick=False, overrides=[f"stages.{task}.data.{setting}"])
 
 
+@pytest.mark.parametrize("setting", ["mixup_alpha=0.4", "label_smoothing=0.1"])
+def test_soft_targets_are_refused_for_a_loss_of_hard_ones(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"stages\.train.*bce_circle needs labels 0 and 1"):
+        recipe.read("region_relation", quick=True, overrides=[f"stages.train.augment.{setting}"])
+
+
 def test_expressions_may_be_a_uniform_subset() -> None:
     data = "stages.visual.tasks.expr.data"
     chosen = recipe.read("multimodal", quick=False, overrides=[f"{data}.subset=0.5", f"{data}.subset_choice=uniform"])
