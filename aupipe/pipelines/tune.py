@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aupipe.data import splits
+from aupipe.data import samples, splits
 from aupipe.errors import AupipeError, ConfigError, DatasetError, EnvironmentFailure
 from aupipe.evaluation import decision, report
 from aupipe.facestore.read import FaceStore
@@ -53,6 +53,7 @@ class TunePlan:
     Attributes:
         space: key of a setting → its dimension.
         shared: stages that are trained once for all trials.
+        scored: the store on whose validation split the best trial is scored.
         status: the status of each trial that was started.
         default: the plan of the unmodified recipe.
     """
@@ -60,6 +61,7 @@ class TunePlan:
     job: TuneJob
     space: Mapping[str, Dimension]
     shared: Sequence[str]
+    scored: FaceStore
     status: Sequence[str]
     default: train.TrainPlan
 
@@ -70,18 +72,23 @@ def check(job: TuneJob) -> TunePlan:
     Raises:
         ConfigError: there is nothing to search, or the recipe, the store or the weights are invalid, or OUT contains
             another search.
+        DatasetError: the store has no validation rows to score AUs on.
     """
     check_searcher(job.searcher)
     run_dir.check(Storage(job.out), _identity(job, FaceStore.open(job.store)))
     space, shared = search.search_space(job.recipe), search.shared(job.recipe)
-    if "validation" not in FaceStore.open(job.store).splits:
-        raise DatasetError(f"{job.store} has no validation split to score the best trial on; fix: give another store")
-    if job.recipe.stages[job.recipe.needed()[-1]].tasks.au is None:
+    if (task := job.recipe.stages[job.recipe.needed()[-1]].tasks.au) is None:
         raise ConfigError("a search compares AU scores, but the recipe's last stage predicts none")
+    scored = FaceStore.open(task.data.store or job.store)
+    if "validation" not in scored.splits:
+        raise DatasetError(
+            f"{scored.storage.root} has no validation split to score the best trial on; fix: give another store"
+        )
+    samples.eval_samples(scored, splits.OFFICIAL, "au", leak=job.recipe.leak)  # the rows that `_unseen` scores
     status = [trial.status for trial in trials.read(Storage(job.out))]
     # A trial's recipe leaves out the stages that all trials share, so its folder is not that of this run.
     default = train.plan(train_job(job, job.recipe, f"{trials.FOLDER}/{search.DEFAULT}", job.workers))
-    return TunePlan(job, space, list(shared.stages) if shared else [], status, default)
+    return TunePlan(job, space, list(shared.stages) if shared else [], scored, status, default)
 
 
 def _identity(job: TuneJob, index: FaceStore) -> dict[str, Any]:
@@ -114,9 +121,8 @@ def tune(job: TuneJob) -> dict[str, Any]:
         ConfigError: as `check`.
         AupipeError: no trial could be trained.
     """
-    out, index = Storage(job.out), FaceStore.open(job.store)
-    plan = check(job)
-    run_dir.begin(out, _identity(job, index))
+    out, plan = Storage(job.out), check(job)
+    run_dir.begin(out, _identity(job, FaceStore.open(job.store)))
     if (done := run_dir.summary(out)) is not None and done["trials"] >= job.trials:
         return done
     logger.info("%s", text(plan))
@@ -127,7 +133,7 @@ def tune(job: TuneJob) -> dict[str, Any]:
         check_visible_on_all_nodes(job.out, [job.store, train_stage.embeddings(train_job(job, job.recipe, ""))])
         starts = _shared(job)
         run_trials(job, starts)
-        return _finish(job, index, starts)
+        return _finish(job, plan.scored, starts)
 
 
 def _shared(job: TuneJob) -> dict[str, str]:

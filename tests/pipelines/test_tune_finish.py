@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from aupipe.errors import AupipeError, ConfigError, EnvironmentFailure
+from aupipe.errors import AupipeError, ConfigError, DatasetError, EnvironmentFailure
+from aupipe.facestore import write
+from aupipe.facestore.read import FaceStore
+from aupipe.facestore.schema import StoreHeader
 from aupipe.pipelines import train, tune
 from aupipe.pipelines.tune_trial import TuneJob
 from aupipe.storage import Storage
@@ -90,6 +95,24 @@ def test_a_search_without_a_trained_trial_ends_with_the_first_reason(job: TuneJo
     record(job, 0, {}, "failed", 0.3)
     with pytest.raises(AupipeError, match="no trial could be trained; the first one: the loss is nan"):
         tune._completed(job, {})
+
+
+def test_a_search_is_refused_whose_best_trial_could_not_be_scored(
+    make_store: Callable[..., str], tmp_path: Path
+) -> None:
+    labeled, faces = make_store(), make_store(train=1, validation=0, prefix="faces")
+    unlabeled = make_store(train=0, validation=3, frames=8, unknown=1, prefix="other")
+    shutil.copytree(Path(labeled) / "split=train", Path(unlabeled) / "split=train")
+    storage, card = Storage(unlabeled), FaceStore.open(labeled).card
+    names = [name for name in storage.names() if name.startswith("split=")]
+    write.finish(storage, StoreHeader(**card.model_dump(include=set(StoreHeader.model_fields))), names)
+    settings = ["stages.train.tasks.au.data.window_groups=2", "stages.train.batch=8"]
+    plan = recipe.read("multilabel_transformer", quick=True, overrides=settings)
+    with pytest.raises(DatasetError, match="split 'validation' has no rows with a label for au"):
+        tune.check(TuneJob(recipe=plan, store=unlabeled, out=str(tmp_path / "search")))
+    elsewhere = plan.changed({"stages.train.tasks.au.data.store": labeled})
+    found = tune.check(TuneJob(recipe=elsewhere, store=faces, out=str(tmp_path / "search")))
+    assert found.scored.storage.root == labeled  # as train.py, which scores on the store of the task
 
 
 def test_the_summary_names_failed_trials() -> None:
