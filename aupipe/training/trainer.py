@@ -225,6 +225,18 @@ class Trainer:
         return _sum_over_ranks(torch.from_numpy(counts), self.device).cpu().numpy()
 
 
+def ddp_options(*, unused: bool, device: torch.device) -> dict[str, Any]:
+    """Return the options with which DDP wraps a learner.
+
+    DDP rearranges the gradients after its first step, unless it looks for unused parameters. A sum over three or more
+    ranks depends on their arrangement, so a run that resumes on CPUs would end in other bits.
+
+    Args:
+        unused: whether a step may leave out parameters.
+    """
+    return {"find_unused_parameters": unused or device.type == "cpu", "gradient_as_bucket_view": True}
+
+
 def score(figures: Mapping[str, Any], loss: float) -> float:
     """Return the score that selects the best epoch: the mean macro F1 of the tasks, or without scores −loss."""
     found = [figures[key] for key in ("macro_f1", "expr_macro_f1") if key in figures]

@@ -1,8 +1,13 @@
-"""Training as one rank of several, in a process of its own, without Ray and without the other ranks' gradients."""
+"""Training as one rank of several, in a process of its own and without Ray."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from aupipe.facestore.read import FaceStore
 from aupipe.training import recipe, task_data, trainer
@@ -28,3 +33,32 @@ def train_epochs(rank: int, world: int, store: str) -> None:
     for epoch in range(2):
         one.train_epoch(epoch)
         one.validate()
+
+
+def resume(rank: int, world: int, meeting: str) -> None:
+    """Train four steps under DDP, and again from the state after the second; fail if the weights differ in a bit.
+
+    Args:
+        meeting: a file that does not exist, by which the ranks find each other.
+    """
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+
+    def train(state: tuple[dict[str, Any], dict[str, Any]] | None, first: int, last: int) -> Any:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 700), nn.ReLU(), nn.Linear(700, 500), nn.ReLU(), nn.Linear(500, 12))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        if state is not None:
+            model.load_state_dict(state[0])
+            optimizer.load_state_dict(state[1])
+        wrapped = DistributedDataParallel(model, **trainer.ddp_options(unused=False, device=torch.device("cpu")))
+        for step in range(first, last):
+            draw = torch.Generator().manual_seed(world * step + rank)
+            optimizer.zero_grad(set_to_none=True)
+            wrapped(torch.randn(8, 16, generator=draw)).square().mean().backward()
+            optimizer.step()
+        return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+
+    whole, resumed = train(None, 0, 4), train(train(None, 0, 2), 2, 4)
+    distributed.destroy_process_group()
+    assert all(torch.equal(tensor, resumed[0][name]) for name, tensor in whole[0].items())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import distributed, nn
+from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from aupipe.data import sampler
@@ -17,6 +17,7 @@ from aupipe.training import learner, optim, recipe, state, task_data
 from aupipe.training import trainer as engine
 from aupipe.training.learner import Learner, build_learner
 from aupipe.training.recipe import Recipe
+from harness.training_rank import resume
 
 pytestmark = pytest.mark.unit
 
@@ -240,3 +241,8 @@ def test_fewer_rows_than_a_batch_are_refused(index: FaceStore) -> None:
     huge = recipe.read("multilabel_transformer", quick=True, overrides=[*TINY, "stages.train.batch=1000"])
     with pytest.raises(DatasetError, match="fewer than one batch"):
         trainer(huge, index)
+
+
+@pytest.mark.slow
+def test_three_ranks_resume_to_the_same_bits(tmp_path: Path) -> None:
+    multiprocessing.spawn(resume, (3, str(tmp_path / "meeting")), nprocs=3)
