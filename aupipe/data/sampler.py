@@ -78,12 +78,19 @@ def uniform_subset(count: int, fraction: float, *, seed: int) -> Ints:
     return np.sort(rng.permutation(count)[: min(max(round(fraction * count), 1), count)])
 
 
-def track_edges(*columns: npt.NDArray) -> Ints:
-    """Return the first row of each track and, last, N: (tracks + 1,). A track ends where any column (N,) changes."""
+def track_edges(*columns: npt.NDArray, frames: Ints | None = None) -> Ints:
+    """Return the first row of each track and, last, N: (tracks + 1,). A track ends where any column (N,) changes.
+
+    Args:
+        frames: (N,) frame numbers. A track also ends where they do not rise, because a video may be in two splits, for
+            different tasks, and the rows of both may follow each other.
+    """
     count = len(columns[0])
     cut = np.zeros(max(count - 1, 0), dtype=bool)
     for column in columns:
         cut |= column[1:] != column[:-1]
+    if frames is not None:
+        cut |= frames[1:] <= frames[:-1]
     return np.concatenate([[0], np.flatnonzero(cut) + 1, [count]]).astype(np.int64)[0 if count else 1 :]
 
 

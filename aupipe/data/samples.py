@@ -259,7 +259,7 @@ def tracks(pool: str, table: pa.Table) -> Tracks:
 
 
 def _edges(table: pa.Table) -> Ints:
-    return sampler.track_edges(*(_codes(table[name]) for name in ("video_id", "person")))
+    return sampler.track_edges(*(_codes(table[name]) for name in ("video_id", "person")), frames=_frames(table))
 
 
 def _codes(column: pa.ChunkedArray) -> Bools:

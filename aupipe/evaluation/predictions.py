@@ -103,7 +103,7 @@ class Predictions:
         if radius == 0:
             return self
         result = np.empty_like(self.probabilities)
-        for start, end in itertools.pairwise(track_edges(self.video_id, self.person).tolist()):
+        for start, end in itertools.pairwise(track_edges(self.video_id, self.person, frames=self.frame).tolist()):
             frames, times = self.frame[start:end], None if self.time_s is None else self.time_s[start:end]
             time_s = frame_times_s(self.video_id[start], frames, times)
             result[start:end] = smooth_track(frames, time_s, self.probabilities[start:end], radius)

@@ -103,6 +103,7 @@ def test_tracks_end_where_a_column_changes() -> None:
     assert sampler.track_edges(video, person).tolist() == [0, 1, 3, 5]
     assert sampler.track_edges(video[:0]).tolist() == [0]
     assert sampler.track_edges(video[:1]).tolist() == [0, 1]
+    assert sampler.track_edges(video, frames=np.array([1, 2, 2, 1, 5])).tolist() == [0, 2, 3, 5]
 
 
 def test_tasks_alternate_by_pass_or_by_batch() -> None:

@@ -175,3 +175,10 @@ def test_a_search_drops_training_videos_of_both_splits_and_folds_drop_none(tmp_p
 
 def test_off_may_be_written_without_quotes() -> None:
     assert load(DataConfig, {}, ["leak=off"]).leak == "off"
+
+
+def test_rows_of_a_video_in_both_splits_are_two_tracks(tmp_path: Path) -> None:
+    index = two_task_store(tmp_path)
+    part = splits.SplitPart(ALL, frozenset({"both"}))  # as a fold of a small store
+    found = samples.tracks(ALL, samples.rows_of(index, part))
+    assert (found.videos, found.offsets.tolist()) == (("both", "both"), [0, 2, 4])

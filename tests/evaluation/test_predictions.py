@@ -38,6 +38,11 @@ def at_times(frames: list[int], values: list[float], time_s: list[float] | None 
     )  # fmt: skip
 
 
+def test_rows_of_a_video_in_two_splits_are_smoothed_apart() -> None:
+    found = at_times([1, 2, 3, 1, 2], [0.0, 0.0, 0.0, 1.0, 1.0]).smoothed(2).probabilities[:, 0]
+    assert found.tolist() == [0, 0, 0, 1, 1]
+
+
 def test_short_gaps_are_interpolated_before_smoothing_and_long_ones_are_not() -> None:
     # 10 frames a second by the name: a hole of 20 frames is 2 s.
     short = at_times([1, 2, 4], [0.0, 0.0, 1.0]).smoothed(1).probabilities[:, 0]
