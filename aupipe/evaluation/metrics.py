@@ -2,7 +2,7 @@
 
 Counts are int64 arrays (…, 12, 4): true positives, false positives, false negatives and true negatives of each AU over
 its labeled entries. Labels of −1 are not counted. A ratio whose denominator is 0 is 0 (scikit-learn's zero_division=0).
-A mean over AUs leaves out those without any label, as in data sets that label some of the twelve only.
+A mean over AUs or classes leaves out those without any label, as in data sets that label some of them only.
 """
 
 from __future__ import annotations
@@ -154,10 +154,10 @@ def class_confusion(labels: npt.NDArray[np.integer], predicted: Ints, n_classes:
 
 
 def class_scores(table: Ints) -> tuple[float, float]:
-    """Return the macro F1 over classes and the accuracy from counts of `class_confusion`."""
-    right = np.diag(table)
-    per_class = _ratio(2 * right, table.sum(axis=0) + table.sum(axis=1))
-    return float(per_class.mean()), float(_ratio(right.sum(), table.sum()))
+    """Return the macro F1 over labeled classes and the accuracy from counts of `class_confusion`."""
+    right, labeled = np.diag(table), table.sum(axis=1)
+    per_class = _ratio(2 * right, table.sum(axis=0) + labeled)
+    return float(_ratio(per_class.sum(), (labeled > 0).sum())), float(_ratio(right.sum(), table.sum()))
 
 
 def majority(table: Ints) -> float:

@@ -142,6 +142,14 @@ def test_expression_scores_equal_scikit_learn() -> None:
     assert accuracy == pytest.approx(accuracy_score(truth, guess))
 
 
+def test_classes_without_a_label_are_not_in_the_mean() -> None:
+    labels = np.repeat(np.arange(7), 5)  # RAF-DB and ABAW2 have no "Other"
+    assert metrics.class_scores(metrics.class_confusion(labels, labels, 8)) == (1, 1)
+    wrong = np.where(np.arange(35) < 5, 7, labels)  # all of class 0 are predicted as the class without a label
+    assert metrics.class_scores(metrics.class_confusion(labels, wrong, 8)) == pytest.approx((6 / 7, 6 / 7))
+    assert metrics.class_scores(metrics.class_confusion(np.array([-1]), np.array([2]), 8)) == (0, 0)
+
+
 def test_bootstrap_draws_whole_videos() -> None:
     rng = np.random.default_rng(2)
     per_video = rng.integers(0, 20, (15, 12, 4))
