@@ -132,13 +132,10 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _copies_can_be_stored(self) -> Stage:
-        if self.encode_once and self.encode_once.copies:
-            if self.augment.mixup_alpha:
-                raise ValueError("mixup mixes crops of two videos, which encode_once cannot store; leave out one")
-            if self.augment == AugmentConfig():
-                raise ValueError(
-                    "encode_once.copies without any augmentation are all the same; set augment or copies=0"
-                )
+        if self.encode_once and self.augment.mixup_alpha:
+            raise ValueError("mixup mixes crops of two videos, which encode_once cannot store; leave out one")
+        if self.encode_once and self.encode_once.copies and self.augment == AugmentConfig():
+            raise ValueError("encode_once.copies without any augmentation are all the same; set augment or copies=0")
         return self
 
 

@@ -207,6 +207,14 @@ def test_invalid_copies_are_refused(setting: str, message: str) -> None:
         recipe.read("prompt_tuning", quick=True, overrides=chosen)
 
 
+def test_mixup_of_crops_that_are_encoded_once_is_refused() -> None:
+    with pytest.raises(ConfigError, match="mixup mixes crops of two videos"):
+        recipe.read(
+            "prompt_tuning", quick=True,
+            overrides=["stages.base.encode_once.copies=0", "stages.base.augment.mixup_alpha=0.4"],
+        )  # fmt: skip
+
+
 def test_missing_and_foreign_embeddings_are_named(index: FaceStore, tmp_path: Path) -> None:
     network = Brightness()
     way = plain(network, index)
