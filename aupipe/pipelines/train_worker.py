@@ -109,7 +109,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         report(figures, f"epoch-{epoch:04d}")
         if rank == 0:
             run_dir.write_metrics(folder, config["earlier"] + position.history)
-            _write_events(folder, name, position)
+            run_dir.write_events(folder, name, figures)
 
 
 # Ray Train keeps the state with the highest score and the newest. A state within an epoch is never the best.
@@ -177,17 +177,6 @@ class _SaveClock:
             self._saved = time.monotonic()
         self._asked = time.monotonic()
         return bool(saves)
-
-
-def _write_events(folder: Storage, stage: str, position: state.Position) -> None:
-    """Write the last epoch for TensorBoard. `purge_step` hides events of a crashed attempt at this epoch."""
-    from tensorboardX import SummaryWriter
-
-    figures = position.history[-1]
-    with SummaryWriter(folder.path(f"tensorboard/{stage}"), purge_step=int(figures["epoch"])) as writer:
-        for key, value in figures.items():
-            if isinstance(value, float) and not key.endswith("_s"):
-                writer.add_scalar(key, value, int(figures["epoch"]))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from aupipe import output_folders
@@ -82,6 +84,20 @@ def _read(folder: Storage, name: str) -> Any:
 def write_metrics(folder: Storage, history: list[dict[str, Any]]) -> None:
     """Write one line per epoch. The file is always rewritten, so an epoch repeated after a crash occurs once."""
     folder.write(METRICS, "".join(json.dumps(line) + "\n" for line in history).encode())
+
+
+def write_events(folder: Storage, stage: str, figures: dict[str, Any]) -> None:
+    """Write the figures of an epoch for TensorBoard, in a file of its own, which a repeated epoch replaces."""
+    from tensorboardX import SummaryWriter
+
+    epoch = int(figures["epoch"])
+    with tempfile.TemporaryDirectory() as local:  # tensorboardX itself writes to few kinds of storage
+        with SummaryWriter(local, purge_step=epoch) as writer:
+            for key, value in figures.items():
+                if isinstance(value, float) and not key.endswith("_s"):
+                    writer.add_scalar(key, value, epoch)
+        (events,) = Path(local).iterdir()
+        folder.write(f"tensorboard/{stage}/events.out.tfevents.{epoch:010d}", events.read_bytes())
 
 
 def _differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -40,6 +40,15 @@ def test_metrics_are_written_whole(tmp_path: Path) -> None:
     assert [json.loads(line) for line in (tmp_path / run_dir.METRICS).read_text().splitlines()] == [{"epoch": 0}]
 
 
+def test_tensorboard_has_a_file_per_epoch_on_any_storage() -> None:
+    folder = Storage("memory://tensorboard")
+    for epoch in (0, 1, 1):  # within a second; the last one is repeated
+        run_dir.write_events(folder, "train", {"stage": "train", "epoch": epoch, "loss": 0.5, "train_s": 1.0})
+    first, second = folder.names()
+    assert (first, second[-2:]) == ("tensorboard/train/events.out.tfevents.0000000000", "01")
+    assert b"loss" in folder.read(second)
+
+
 @pytest.mark.parametrize("key", ["store", "add", "init", "file"])
 def test_a_run_over_other_stores_or_weights_is_not_resumed(
     key: str, tmp_path: Path, make_store: Callable[..., str], make_checkpoint: Callable[..., str]
