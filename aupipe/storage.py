@@ -167,7 +167,10 @@ class Storage:
             with os.scandir(top) as entries:
                 found = [(entry.name, entry.is_dir()) for entry in entries]
         else:
-            found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in self._filesystem.ls(top)]
+            listed = self._filesystem.ls(top, detail=True)  # s3fs would give names alone
+            self._filesystem.invalidate_cache(top)  # a kept listing would hide what other processes write later
+            found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in listed]
+        found = [(name, folder) for name, folder in found if name]  # "": an empty object in place of `folder`
         return sorted(name for name, folder in found if folder), sorted(name for name, folder in found if not folder)
 
     @_retry_transient
