@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from fsspec.core import url_to_fs
@@ -133,6 +133,11 @@ class Storage:
     def path(self, name: str = "") -> str:
         """Return the full path or URI of `name`."""
         return f"{self.root}/{name}" if name else self.root
+
+    def arrow_path(self, name: str = "") -> str:
+        """Return the full path of `name`, or its URI as pyarrow reads it, whose path is percent-encoded."""
+        protocol, _, path = self.path(name).partition("://")
+        return self.path(name) if self.local else f"{protocol}://{quote(path, safe='/:@')}"
 
     @_retry_transient
     def exists(self, name: str = "") -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from pyarrow.fs import FileSystem
 from s3fs.errors import translate_boto_error
 
 from aupipe.commands.job import location
@@ -68,6 +69,13 @@ def test_colons_in_a_path_are_no_chain_of_filesystems(tmp_path: Path, monkeypatc
     assert filesystem_of("s3://bucket/a/::x/b::c.mp4")[1] == "bucket/a/::x/b::c.mp4"
     assert filesystem_of("http://[::1]:80/x.mp4")[1] == "http://[::1]:80/x.mp4"
     assert filesystem_of(str(tmp_path / "a::b"))[1] == str(tmp_path / "a::b")
+
+
+def test_pyarrow_reads_the_same_names(tmp_path: Path) -> None:
+    for name in ("my runs", "a%20b", "a+b", "ü#1?x&y", "a:b@c", "100%"):
+        uri, path = (Storage(root).arrow_path("stages") for root in (f"s3://bucket/{name}", tmp_path / name))
+        assert FileSystem.from_uri(f"{uri}?region=us-east-1")[1] == f"bucket/{name}/stages"  # else pyarrow asks AWS
+        assert FileSystem.from_uri(path)[1] == f"{tmp_path}/{name}/stages"
 
 
 def test_a_name_outside_the_root_is_an_error(tmp_path: Path) -> None:

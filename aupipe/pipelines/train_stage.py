@@ -134,7 +134,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         torch_config=ray.train.torch.TorchConfig(backend=backend, timeout_s=600),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=folder.path("stages"),
+            storage_path=folder.arrow_path("stages"),
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(

@@ -71,7 +71,7 @@ def _fit(
             search_alg=searcher,
         ),
         run_config=tune.RunConfig(
-            storage_path=out.path("tune"), callbacks=[_Records(job)], verbose=0,
+            storage_path=out.arrow_path("tune"), callbacks=[_Records(job)], verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),
         ),
     ).fit()  # fmt: skip
