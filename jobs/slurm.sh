@@ -21,14 +21,15 @@ RAY_ADDRESS=$(hostname -I | cut -d' ' -f1):$base
 start=(ray start --block --num-cpus="$SRUN_CPUS_PER_TASK" --dashboard-agent-listen-port=$((base + 1)))
 start+=(--node-manager-port=$((base + 2)) --object-manager-port=$((base + 3)) --metrics-export-port=$((base + 4)))
 [ -z "${SLURM_GPUS_ON_NODE:-}" ] || start+=(--num-gpus="$SLURM_GPUS_ON_NODE")
-first=(--overlap --nodes=1 --ntasks=1 --nodelist="$(hostname -s)")
+node=${SLURMD_NODENAME:-$(hostname -s)}                # Slurm's name of this node may differ from its host name
+first=(--overlap --nodes=1 --ntasks=1 --nodelist="$node")
 others=$((SLURM_JOB_NUM_NODES - 1))
 trap 'jobs -p | xargs -r kill' EXIT
 head=(--head --port=$base --temp-dir="/tmp/ray-$SLURM_JOB_ID" --dashboard-port=$((base + 5)) --disable-usage-stats)
 srun "${first[@]}" "${start[@]}" "${head[@]}" --ray-client-server-port=$((base + 6)) &
 export RAY_ADDRESS
 if [ "$others" -gt 0 ]; then
-  srun --overlap --nodes=$others --ntasks=$others --exclude="$(hostname -s)" "${start[@]}" --address="$RAY_ADDRESS" &
+  srun --overlap --nodes=$others --ntasks=$others --exclude="$node" "${start[@]}" --address="$RAY_ADDRESS" &
 fi
 
 python - "$SLURM_JOB_NUM_NODES" <<'PY'

@@ -256,7 +256,7 @@ def test_the_slurm_script_needs_a_command_and_ends_with_its_exit_code(tmp_path: 
         (tmp_path / name).chmod(0o755)
     environment = os.environ | {
         "SLURM_JOB_ID": "1234", "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "2",
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURMD_NODENAME": "rack-7", "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }  # fmt: skip
     command = [*script, "python", "jobs/x.py"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
@@ -267,3 +267,6 @@ def test_the_slurm_script_needs_a_command_and_ends_with_its_exit_code(tmp_path: 
     steps = log.read_text().splitlines()
     assert all("--num-cpus=8" in step and "--num-gpus=2" in step for step in steps)
     assert sorted("--nodes=2 --ntasks=2" in step for step in steps) == [False, True]
+    assert sorted(next(part for part in step.split() if "rack-7" in part) for step in steps) == [
+        "--exclude=rack-7", "--nodelist=rack-7"
+    ]  # fmt: skip
