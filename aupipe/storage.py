@@ -36,7 +36,10 @@ TRANSIENT = (
     "ClientConnectorError", "ServerDisconnectedError", "ConnectionResetError", "SlowDown", "ServiceUnavailable",
     "InternalError",
     # The messages of these errors in s3fs. An answer to HEAD has no body, so it has no code of S3.
-    "Service Unavailable", "reduce your request rate", "encountered an internal error",
+    "Service Unavailable", "reduce your request rate", "encountered an internal error", "Internal Server Error",
+    "within the timeout period", "Server not initialized yet",
+    # The answers of a gateway before the servers, which know nothing of S3.
+    "Bad Gateway", "Gateway Time", "Too Many Requests",
 )  # fmt: skip
 _WAITS_S = (1, 2, 4, 8, 16, 32)
 _TEMPORARY = ".aupipe-tmp-"

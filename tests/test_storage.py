@@ -144,6 +144,13 @@ def test_a_file_uri_is_a_plain_path(tmp_path: Path) -> None:
         ("503", "Service Unavailable", True),  # of HEAD, whose answer has no body
         ("SlowDown", "Please reduce your request rate.", True),
         ("InternalError", "We encountered an internal error. Please try again.", True),
+        ("500", "Internal Server Error", True),  # of HEAD too
+        ("502", "Bad Gateway", True),
+        ("504", "Gateway Timeout", True),
+        ("504", "Gateway Time-out", True),  # of nginx
+        ("429", "Too Many Requests", True),
+        ("RequestTimeout", "Your socket connection was not read from or written to within the timeout period.", True),
+        ("XMinioServerNotInitialized", "Server not initialized yet, please try again.", True),
         ("403", "Forbidden", False),
         ("404", "Not Found", False),
     ],
