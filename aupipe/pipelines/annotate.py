@@ -37,6 +37,7 @@ from aupipe.pipelines.session import (
     gpus_per_worker,
     label_selector_for,
     reserved_resources,
+    room,
     session,
 )
 from aupipe.storage import TRANSIENT, Storage
@@ -128,7 +129,7 @@ class RayRunner:
     @property
     def decoders(self) -> int:
         encoders = 0 if self._gpus else self.encoders
-        return self.workers or max(1, int(ray.cluster_resources().get("CPU", 0)) - encoders)
+        return self.workers or max(1, room("decode", self.keys.config.resources)["CPU"] - encoders)
 
     @property
     def encoders(self) -> int:

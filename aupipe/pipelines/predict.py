@@ -55,14 +55,15 @@ def predict(
     if not all(chunks.values()):
         raise DatasetError(f"{index.storage.root}: nothing to predict; the split is empty")
     gpus = gpus_per_worker(resources)
+    pool = pool or ("infer" if gpus else "decode")
     data = ray.data.from_items([{"chunk": number} for number in range(len(every))], override_num_blocks=len(every))
     data = data.map(
         _Predictor,
         fn_constructor_args=(list(checkpoints), index, every, inference, device_of(resources), embeddings),
-        compute=actor_pool(resources, len(every), sum(table.num_rows for table in tables.values())),
+        compute=actor_pool(pool, resources, len(every), sum(table.num_rows for table in tables.values())),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
-        label_selector=label_selector_for(pool or ("infer" if gpus else "decode"), resources),
+        label_selector=label_selector_for(pool, resources),
     )
     outputs = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
     result, first = {}, 0

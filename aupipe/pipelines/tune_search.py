@@ -7,13 +7,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from aupipe.errors import ConfigError
 from aupipe.pipelines import ray_internals
-from aupipe.pipelines.session import gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import gpus_per_worker, label_selector_for, room
 from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
 from aupipe.training.search_space import Dimension
@@ -84,11 +83,12 @@ def trials_at_once(job: TuneJob) -> int:
     """
     if job.concurrent is not None:
         return job.concurrent
-    total, resources = ray.cluster_resources(), job.recipe.resources
+    resources = job.recipe.resources
+    total = room("train", resources)
     if gpus_per_worker(resources):
-        fit = int(total.get("GPU", 0) // job.workers)
+        fit = total["GPU"] // job.workers
     else:
-        fit = int(total.get("CPU", 0) // (DRIVER_CPUS + WORKER_CPUS * job.workers))
+        fit = int(total["CPU"] // (DRIVER_CPUS + WORKER_CPUS * job.workers))
     return max(fit, CONCURRENT_ON_DEMAND) if fit == 0 or resources.pools is True else fit
 
 
