@@ -320,15 +320,23 @@ def ray_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterator[
     """Connect to Ray for the length of the block.
 
     Raises:
-        ConfigError: a path is not visible on every node, or the cluster has no CPU and `--workers` is not given.
+        ConfigError: a path is not visible on every node, or the cluster has no CPU to decode and `--workers` is not
+            given.
     """
     with session(job.config.resources, num_cpus=job.local_decoders + (job.config.encoders or 0)):
         # The package's own models are wherever the package is, and only the driver reads them.
         own = [path for path in job.checkpoints if path not in default_models.OWN]
         check_visible_on_all_nodes(job.out, [*job.inputs, *own])
         _configure(job.config)
-        if job.workers is None and not ray.cluster_resources().get("CPU"):
-            raise ConfigError("the cluster has no CPU yet; say how many to ask for with --workers")
+        cpus = room("decode", job.config.resources)["CPU"]
+        encoders = 0 if gpus_per_worker(job.config.resources) else job.config.encoders or 0
+        if job.workers is None and cpus <= encoders:
+            raise ConfigError(
+                f"encoders={encoders} take all CPUs of the cluster ({cpus}), and none is left to decode; fix: use "
+                "fewer, or say with --workers how many more to ask for"
+                if cpus
+                else "the cluster has no CPU yet; say how many to ask for with --workers"
+            )
         yield RayRunner(keys, storage, ray.put(keys.models), ray.put(keys.models.heads), job.workers)
 
 

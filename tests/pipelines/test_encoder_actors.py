@@ -56,3 +56,14 @@ def test_encoders_of_packets(
     assert (tmp_path / "mark").exists() == fails
     assert not (tmp_path / "elsewhere/_work/observed").exists()
     assert not list((tmp_path / "elsewhere/_logs").glob("*"))
+
+
+@pytest.mark.ray
+def test_encoders_that_leave_no_cpu_to_decode_are_refused(
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_clip(tmp_path / "a.mp4", scene(12))
+    command = ["--input", str(tmp_path / "a.mp4"), "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"]
+    limit = ["--set", "limits.no_progress_s=20"]  # for which tasks would wait
+    assert main([*command, "--set", "engine=ray", "--set", "encoders=4", *limit]) == 2
+    assert "encoders=4 take all CPUs of the cluster (4)" in capsys.readouterr().err
