@@ -61,9 +61,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
         "(default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--export", type=_forms, default=(), metavar="FORM,…",
+        "--export", type=_forms, action="extend", default=[], metavar="FORM,…",
         help="also write OUT/export/, one file per video: csv, openface (AUxx_r is 5 times the intensity), events, "
-        "elan or abaw (named without the suffix, so that a.mp4 and a.mkv of one folder are refused)",
+        "elan or abaw (named without the suffix, so that a.mp4 and a.mkv of one folder are refused); repeatable",
     )  # fmt: skip
     parser.add_argument(
         "--prune", action="store_true",
@@ -115,7 +115,7 @@ def _annotate(args: argparse.Namespace) -> int:
         args.checkpoint = list(default_models.FOLDERS)
     annotate_job = AnnotateJob(
         inputs=inputs, checkpoints=tuple(args.checkpoint), out=args.out, workers=args.workers,
-        limit=args.limit, phase=args.phase, export=args.export, prune=args.prune,
+        limit=args.limit, phase=args.phase, export=tuple(args.export), prune=args.prune,
         keep_intermediate=args.keep_intermediate, config=config,
         command=tuple(sys.argv),
     )  # fmt: skip

@@ -71,8 +71,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
         each.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved rounds; medians are printed")
     for each in (jitter, bias, search):
         each.add_argument(
-            "--input", type=job.location, nargs="+", required=True, metavar="PATH", help="videos or folders"
-        )
+            "--input", type=job.location, nargs="+", action="extend", required=True, metavar="PATH",
+            help="videos or folders; repeatable",
+        )  # fmt: skip
     every.add_argument(
         "--out", type=job.location, default=".", metavar="DIR", help="folder of bench.jsonl and bench.png; default: ."
     )

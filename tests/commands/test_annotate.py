@@ -89,6 +89,13 @@ def test_wrong_options_exit_2(arguments: tuple[str, ...], message: str, capsys: 
     assert message in capsys.readouterr().err
 
 
+def test_a_repeated_export_adds_its_forms(parse) -> None:
+    assert parse("a.mp4", "--out", "o", "--export", "csv,elan", "--export", "openface").export == [
+        "csv", "elan", "openface",
+    ]  # fmt: skip
+    assert parse("a.mp4", "--out", "o").export == []
+
+
 @pytest.mark.parametrize("mark", ["run.json", "store.json", "scores.json"])
 def test_missing_inputs_leave_the_folder_of_another_job_alone(
     mark: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
