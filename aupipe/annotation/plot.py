@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,15 @@ from aupipe.errors import ConfigError
 
 _ROW_INCHES = 0.9
 _BAR = -0.12  # height of the event bars, below the axis of probabilities
+
+
+class _Timeline(Figure):
+    """A figure that notebooks show. They show other figures only once matplotlib.pyplot is imported."""
+
+    def _repr_png_(self) -> bytes:
+        sink = io.BytesIO()
+        self.savefig(sink, format="png")
+        return sink.getvalue()
 
 
 def timeline(
@@ -49,7 +59,7 @@ def timeline(
     x = track["time_s" if in_seconds else "frame"].to_numpy()
     ends = ("onset_s", "offset_s") if in_seconds else ("onset_frame", "offset_frame")
 
-    figure = Figure(figsize=(9, 1.0 + _ROW_INCHES * len(aus)), layout="constrained")
+    figure = _Timeline(figsize=(9, 1.0 + _ROW_INCHES * len(aus)), layout="constrained")
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(aus), sharex=True, squeeze=False)[:, 0]
     for axes, au in zip(rows, aus, strict=True):

@@ -296,6 +296,7 @@ def test_the_plot_has_an_axis_per_au_and_a_bar_per_event(folder: Path, model: ap
     figure = result.plot()
     assert [axes.get_ylabel() for axes in figure.axes] == list(facs.AUS)
     assert figure.axes[-1].get_xlabel() == "time (s)"
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what notebooks show
     first = figure.axes[0]
     raw, smoothed, _ = first.lines
     assert raw.get_linewidth() < smoothed.get_linewidth()
