@@ -219,8 +219,10 @@ def _abaw(frames: pa.Table, _: pa.Table) -> dict[str, bytes]:
 
 
 def _bytes(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(quoting_style="needed"))
+    """Return a table as CSV. Its header has no quotes, as OpenFace's, because scripts split it at the commas."""
+    sink = io.BytesIO(f"{','.join(table.column_names)}\n".encode())
+    sink.seek(0, io.SEEK_END)
+    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed"))
     return sink.getvalue()
 
 

@@ -78,6 +78,12 @@ def test_openface_columns(exported: Path) -> None:
         assert table[name].isna().all()
 
 
+@pytest.mark.parametrize("form", ["csv", "openface", "events"])
+def test_headers_can_be_split_at_the_commas(exported: Path, form: str) -> None:
+    file = Path(str(exported / 'a "b".mp4.csv').format(form))
+    assert file.read_text().splitlines()[0].split(",") == pd.read_csv(file).columns.tolist()
+
+
 def test_abaw_has_a_file_for_each_person(exported: Path) -> None:
     tracks = {}
     for name in ("", "_left", "_right"):
