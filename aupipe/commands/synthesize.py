@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from aupipe.commands import job
@@ -101,24 +102,25 @@ def _synthesize(args: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 3:
+    if not (text.isdecimal() and int(text) >= 3):
         raise argparse.ArgumentTypeError(f"{text} (at least 3, for two splits)")
-    return value
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0.4 <= value <= 60:
         raise argparse.ArgumentTypeError(f"{text} (0.4 to 60 seconds)")
     return value
 
 
 def _number(text: str) -> int:
-    value = int(text)
-    if value < 0:
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text} (0 or more)")
-    return value
+    return int(text)
 
 
 def _pairs(args: argparse.Namespace) -> int:

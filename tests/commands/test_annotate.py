@@ -80,6 +80,8 @@ def test_no_input_exits_2_before_anything_heavy_is_imported(tmp_path: Path) -> N
     [
         (("a.mp4",), "--out"),
         (("a.mp4", "--out", "o", "--limit", "0"), "0 is not a positive number"),
+        (("a.mp4", "--out", "o", "--limit", "1.5"), "1.5 is not a positive number (1, 2, …)"),
+        (("a.mp4", "--out", "o", "--workers", "two"), "two is not a positive number (1, 2, …)"),
         (("a.mp4", "--out", "o", "--export", "csv,xml"), "'xml' is none of csv, openface, events, elan, abaw"),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import aupipe
-from aupipe.commands import cli
+from aupipe.commands import cli, synthesize
 
 pytestmark = pytest.mark.unit
 
@@ -119,3 +119,20 @@ def test_an_unknown_option_exits_2(job: str, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match=r"^2$"):
         importlib.import_module(f"aupipe.commands.{job}").main(["--no-such-option"], prog=f"aupipe {job}")
     assert f"aupipe {job}: error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "allowed"),
+    [
+        ("--videos", "at least 3"),
+        ("--seconds", "0.4 to 60 seconds"),
+        ("--stills", "0 or more"),
+        ("--seed", "0 or more"),
+    ],
+)
+def test_an_option_of_synthesize_that_is_no_number_names_the_allowed_ones(
+    option: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        synthesize.main(["--out", "o", option, "many"])
+    assert f"argument {option}: many ({allowed}" in capsys.readouterr().err
