@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from typing import Literal
@@ -133,8 +132,8 @@ class AnnotateConfig(Section):
     def _known_aus(cls, value: dict[str, float]) -> dict[str, float]:
         for name, threshold in value.items():
             if name not in facs.AUS:
-                near = difflib.get_close_matches(name, facs.AUS, n=1, cutoff=0.0)[0]
-                raise ValueError(f"unknown AU {name!r}; the nearest known one is {near!r}")
+                # The most similar name is that of another movement, so all are given.
+                raise ValueError(f"unknown AU {name!r} (allowed: {', '.join(facs.AUS)})")
             if not 0 <= threshold <= 1:
                 raise ValueError(f"{name}={threshold} is not a probability")
         return value

@@ -220,6 +220,7 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
         ({"source": None}, r"source: NoneType \(a path.* numpy.asarray"),
         ({"source": (image for image in ())}, r"source: generator \(a path"),
         ({"source": "a.mp4", "thresholds": {"AU99": 0.5}}, "unknown AU 'AU99'"),
+        ({"source": "a.mp4", "thresholds": {"AU09": 0.5}}, r"unknown AU 'AU09' \(allowed: AU01, .*, AU25, AU26\)"),
         ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
         ({"source": "a.mp4", "sample_fps": -1}, "sample_fps"),
         ({"source": "a.mp4", "settings": {"precision": "bfloat16"}}, "bfloat16 .of the loaded model: float32"),
