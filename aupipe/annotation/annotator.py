@@ -16,7 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aupipe.annotation import export, faults, features, ledger_entries, phases, preflight, probe_cache, retry
+from aupipe.annotation import (
+    export,
+    faults,
+    features,
+    ledger_entries,
+    phases,
+    preflight,
+    probe_cache,
+    report_files,
+    retry,
+)
 from aupipe.annotation.annotate_job import AnnotateJob
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.input_search import find_inputs
@@ -313,14 +323,23 @@ def _probe(job: AnnotateJob, state: _State, run: phases.Run) -> Sequence[Packet]
 def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
     """Delete the exports of rows that this run replaces or withdraws; `phases.export` writes those of `job` again.
 
-    It happens before the rows are replaced, because a run that is killed in between would leave former ones.
+    It happens before the rows are replaced, because a run that is killed in between would leave former ones. A report
+    stays, because its overlays may have taken hours, with a warning.
     """
     work, ids = state.work, state.committed.current().ids
-    if not len(ids) or job.phase == "observe" or not export.exist(storage):
+    if not len(ids) or job.phase == "observe":
+        return
+    report = f"{report_files.FOLDER}/{report_files.INDEX}"
+    has_exports, has_report = export.exist(storage), storage.exists(report)
+    if not (has_exports or has_report):
         return
     withdrawn = [video_id for video_id, record in work.quarantined.items() if not faults.is_unreachable(record.reason)]
     touched = pa.array([*work.extract, *work.decide, *withdrawn], pa.string())
     stale = pc.filter(touched, pc.is_in(touched, ids)).to_pylist()
+    if stale and has_report:
+        logger.warning("%s shows former rows (report.py writes it again)", redact(storage.path(report)))
+    if not has_exports:
+        return
     kept = pc.filter(ids, pc.invert(pc.is_in(ids, touched))).to_pylist()
     others = [form for form in export.FORMS if form not in job.export]
     export.delete(storage, stale, job.export, kept)

@@ -110,6 +110,20 @@ def test_exports_of_former_rows_are_rewritten_or_deleted(
     assert shown(storage) == ["export/csv/a.mp4.csv", "export/csv/mine.csv"]
 
 
+def test_a_report_of_former_rows_is_named(checkpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inputs, out = clips(tmp_path), tmp_path / "out"
+    command = ["--checkpoint", checkpoint, "--out", str(out), "--set", "engine=local", "--input", *inputs]
+    message = "report/index.html shows former rows (report.py writes it again)"
+    assert main(command) == 0
+    assert main([*command, "--set", "thresholds.AU12=0.98"]) == 0  # there is no report yet
+    assert report.main([str(out), "--no-thumbnails"]) == 0
+    assert main([*command, "--set", "thresholds.AU12=0.98"]) == 0  # nothing is due
+    assert message not in caplog.text
+    assert main([*command, "--set", "thresholds.AU12=0.99"]) == 0
+    assert message in caplog.text
+    assert (out / "report/index.html").exists()
+
+
 def test_an_export_needs_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_clip(tmp_path / "a.mp4", scene(3))
     assert main([str(tmp_path / "a.mp4"), "--out", str(tmp_path / "o"), "--phase", "observe", "--export", "csv"]) == 2
