@@ -52,8 +52,13 @@ class Annotation:
         return dict(self.videos.to_pylist()[0])
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return `frames` as a pandas DataFrame."""
-        return self.frames.to_pandas()
+        """Return `frames` as a pandas DataFrame, in which decisions are `boolean`, so that they select rows.
+
+        With frames without a face they would be objects otherwise, and `~` would not negate them.
+        """
+        import pandas
+
+        return self.frames.to_pandas(types_mapper={pa.bool_(): pandas.BooleanDtype()}.get)
 
     def plot(self, *, video_id: str | None = None, face_id: int | None = None, aus: Sequence[str] = facs.AUS) -> Figure:
         """Return a figure of the AUs of one face over time.

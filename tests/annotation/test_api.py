@@ -89,6 +89,16 @@ def test_a_video_gives_the_tables_of_annotate(folder: Path, model: api.Model) ->
     assert "clip.mp4: ok" in result._repr_html_()
 
 
+def test_decisions_select_rows_in_pandas_where_a_frame_has_no_face(model: api.Model) -> None:
+    frames = np.zeros((2, 240, 240, 3), np.uint8)
+    frames[0] = draw_face(240)
+    table = aupipe.annotate(frames, model=model, thresholds={"AU12": 0.0, "AU25": 1.0}).to_pandas()
+    assert table.status.tolist() == ["ok", "no_face"]
+    assert table[table.AU12].frame.tolist() == [0]
+    assert table[~table.AU25].frame.tolist() == [0]
+    assert table[~table.AU12].empty
+
+
 def test_a_part_a_rate_and_thresholds_are_obeyed(folder: Path, model: api.Model) -> None:
     clip = str(folder / "clip.mp4")
     part = aupipe.annotate(clip, model=model, start_s=0.08, end_s=0.2)
