@@ -64,7 +64,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             position = state.load(Path(local), learner, optimizer)
     # A step does not use the heads of other tasks, nor the audio branch if its clips have no soundtrack.
     unused = len(data) > 1 or learner.head.uses_audio
-    ddp_options = engine.ddp_options(unused=unused, device=device)
+    ddp_options = engine.ddp_options(unused=unused, device=device, world=world)
     model = ray.train.torch.prepare_model(learner, move_to_device=device, parallel_strategy_kwargs=ddp_options)
     trainer = engine.Trainer(
         recipe=recipe, stage=stage, data=data, model=model, optimizer=optimizer, rank=rank, world=world, device=device,

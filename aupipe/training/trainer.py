@@ -225,7 +225,7 @@ class Trainer:
         return _sum_over_ranks(torch.from_numpy(counts), self.device).cpu().numpy()
 
 
-def ddp_options(*, unused: bool, device: torch.device) -> dict[str, Any]:
+def ddp_options(*, unused: bool, device: torch.device, world: int) -> dict[str, Any]:
     """Return the options with which DDP wraps a learner.
 
     DDP rearranges the gradients after its first step, unless it looks for unused parameters. A sum over three or more
@@ -233,8 +233,10 @@ def ddp_options(*, unused: bool, device: torch.device) -> dict[str, Any]:
 
     Args:
         unused: whether a step may leave out parameters.
+        world: number of ranks.
     """
-    return {"find_unused_parameters": unused or device.type == "cpu", "gradient_as_bucket_view": True}
+    searches = unused or (device.type == "cpu" and world > 2)
+    return {"find_unused_parameters": searches, "gradient_as_bucket_view": True}
 
 
 def score(figures: Mapping[str, Any], loss: float) -> float:

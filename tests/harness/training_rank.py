@@ -51,7 +51,8 @@ def resume(rank: int, world: int, meeting: str) -> None:
         if state is not None:
             model.load_state_dict(state[0])
             optimizer.load_state_dict(state[1])
-        wrapped = DistributedDataParallel(model, **trainer.ddp_options(unused=False, device=torch.device("cpu")))
+        options = trainer.ddp_options(unused=False, device=torch.device("cpu"), world=world)
+        wrapped = DistributedDataParallel(model, **options)
         for step in range(first, last):
             draw = torch.Generator().manual_seed(world * step + rank)
             optimizer.zero_grad(set_to_none=True)
