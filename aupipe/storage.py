@@ -103,6 +103,18 @@ def local_path(place: str) -> str:
     return os.fsdecode(unquote_to_bytes(os.fsencode(place[found.end() :]))) if found else place
 
 
+def absolute_path(path: str) -> str:
+    """Return a local path as an absolute one without "..".
+
+    After a link, ".." is the parent of the folder to which the link leads, as for every other program. Links are
+    resolved only there, because a video has the name of its link.
+    """
+    parts = os.path.expanduser(path).split("/")
+    after = len(parts) - parts[::-1].index("..") if ".." in parts else 0
+    above = [os.path.realpath("/".join(parts[:after]))] if after else []
+    return os.path.abspath("/".join([*above, *parts[after:]]))
+
+
 def is_s3(path: str) -> bool:
     return path.startswith(("s3://", "s3a://"))
 
@@ -120,7 +132,7 @@ class Storage:
             raise ConfigError("'': an empty name of a folder (a path or URI)")
         self.root = local_path(str(root)).rstrip("/") or "/"
         if not is_uri(self.root):
-            self.root = os.path.abspath(os.path.expanduser(self.root))
+            self.root = absolute_path(self.root)
         self._filesystem, self._base = filesystem_of(self.root)
         self._host = _server_of(self.root)
         self._answered = False
@@ -308,7 +320,7 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
     """
     place = local_path(uri)
     if not is_uri(place):  # fsspec would interpret "::" in a name as chaining
-        return LocalFileSystem(), os.path.abspath(os.path.expanduser(place))
+        return LocalFileSystem(), absolute_path(place)
     options: dict[str, Any] = {}
     if is_remote := is_http(uri) or is_s3(uri):
         network.apply_proxies(network.host_of(uri))

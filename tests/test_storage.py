@@ -13,7 +13,7 @@ from s3fs.errors import translate_boto_error
 
 from aupipe.commands.job import location
 from aupipe.errors import ConfigError
-from aupipe.storage import TRANSIENT, Storage, filesystem_of, is_transient, local_path, open_input
+from aupipe.storage import TRANSIENT, Storage, absolute_path, filesystem_of, is_transient, local_path, open_input
 
 pytestmark = pytest.mark.unit
 
@@ -76,6 +76,25 @@ def test_pyarrow_reads_the_same_names(tmp_path: Path) -> None:
         uri, path = (Storage(root).arrow_path("stages") for root in (f"s3://bucket/{name}", tmp_path / name))
         assert FileSystem.from_uri(f"{uri}?region=us-east-1")[1] == f"bucket/{name}/stages"  # else pyarrow asks AWS
         assert FileSystem.from_uri(path)[1] == f"{tmp_path}/{name}/stages"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("link/../a", "far/a"), ("link/../../near/link", "near/link"), ("link/b/../../c", "far/c"), ("link/..", "far"),
+        ("./b/../a", "near/a"), ("../far", "far"), ("link/a", "near/link/a"), ("gone/../a", "near/a"),
+        ("...", "near/..."),
+    ],
+)  # fmt: skip
+def test_two_dots_after_a_link_lead_to_the_parent_of_its_target(
+    path: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "far/to/b").mkdir(parents=True)
+    (tmp_path / "near/b").mkdir(parents=True)
+    (tmp_path / "near/link").symlink_to(tmp_path / "far/to")
+    monkeypatch.chdir(tmp_path / "near")
+    assert absolute_path(path) == location(path) == Storage(path).root == str(tmp_path / expected)
+    assert absolute_path(str(tmp_path / "near" / path)) == str(tmp_path / expected)
 
 
 def test_a_name_outside_the_root_is_an_error(tmp_path: Path) -> None:

@@ -61,11 +61,11 @@ def location(text: str) -> str:
 
     Workers have other working directories than the driver, so a relative path would name another file there.
     """
-    from aupipe.storage import local_path
+    from aupipe.storage import absolute_path, local_path
 
     text = local_path(text)
     try:
-        return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
+        return text if not text or "://" in text else absolute_path(text)
     except FileNotFoundError:
         raise argparse.ArgumentTypeError(
             f"{text}: the current folder was deleted; fix: cd to another one, or give an absolute path"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
@@ -79,9 +78,7 @@ def open_container(
             source = stack.enter_context(opened(uri, whole=whole))
         else:
             check_local(uri)
-            source = (
-                f"file:{os.path.abspath(uri)}"  # without "file:", FFmpeg takes the name "concat:a|b" for a protocol
-            )
+            source = f"file:{uri}"  # without "file:", FFmpeg takes the name "concat:a|b" for a protocol
         still = image_format(uri)
         options = {
             "format_whitelist": still or FORMATS, "protocol_whitelist": "file", "max_pixels": str(max_frame_px),

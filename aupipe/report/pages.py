@@ -33,7 +33,7 @@ from aupipe.media.probe import fingerprint
 from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
 from aupipe.report.annotation_tables import AnnotationTables
-from aupipe.storage import Storage, is_uri
+from aupipe.storage import Storage, absolute_path, is_uri
 
 logger = logging.getLogger(__name__)
 
@@ -416,7 +416,7 @@ def _link(uri: str, target: Storage, folder: str) -> str | None:
     """Return the URL of a local video in a page of `folder`: relative where the pages are local too."""
     if is_uri(uri) or not target.local or not os.path.isfile(uri):
         return None
-    return quote(os.path.relpath(uri, target.path(folder)))
+    return quote(os.path.relpath(absolute_path(uri), target.path(folder)))
 
 
 def _read(storage: Storage) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -202,3 +202,11 @@ def test_a_gap_alone_is_no_damage(suffix: str, tmp_path: Path) -> None:
     path = write_clip(tmp_path / f"a.{suffix}", images, times=times)
     record, _ = single_process.annotate(path, tmp_path / "out")
     assert (record["status"], record["reason"], record["variable_frame_rate"]) == ("ok", "", True)
+
+
+def test_a_path_through_a_link_and_back_is_read_where_it_leads(tmp_path: Path) -> None:
+    for folder, count in (("near", 2), ("far", 3)):
+        write_clip(tmp_path / folder / "a.mp4", scene(count))
+    (tmp_path / "far/to").mkdir()
+    (tmp_path / "near/link").symlink_to(tmp_path / "far/to")
+    assert probe(f"{tmp_path}/near/link/../a.mp4").frames_expected == 3
