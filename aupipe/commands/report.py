@@ -46,10 +46,11 @@ def _report(args: argparse.Namespace) -> int:
     from aupipe.annotation import report_files
     from aupipe.config import Section, load
     from aupipe.report import pages
+    from aupipe.storage import Storage
 
     load(Section, {}, args.overrides)  # This job has no settings, so every key is an error.
     plan = pages.ReportJob(
-        annotation=args.annotation, out=args.out or f"{args.annotation}/{report_files.FOLDER}",
+        annotation=args.annotation, out=args.out or Storage(args.annotation).path(report_files.FOLDER),
         thumbnails=not args.no_thumbnails, overlay=args.overlay, preview=args.preview,
     )  # fmt: skip
     print(pages.text(pages.check(plan)) if args.dry_run else f"report: {pages.write(plan)}")  # noqa: T201

@@ -275,6 +275,15 @@ def test_an_annotation_on_remote_storage_has_pages_beside_it(tmp_path: Path) -> 
     assert "<video" not in page
 
 
+def test_a_slash_at_the_end_of_the_annotation_is_no_folder(tmp_path: Path) -> None:
+    local = Path(annotation(tmp_path / "out", "s3://bucket/a.mp4", [face(0.9, True, frame=0, time_s=0.0)]))
+    remote = Storage("memory://slash/annotation")
+    for path in local.rglob("*.parquet"):
+        remote.write(str(path.relative_to(local)), path.read_bytes())
+    assert command.main([f"{remote.root}/", "--no-thumbnails"]) == 0
+    assert remote.names("report") == ["report/faces.csv", "report/index.html", "report/videos/00000.html"]
+
+
 @pytest.mark.parametrize("place", ["{tmp}/report", "memory://aupipe-pages/report"])
 def test_a_report_replaces_the_files_of_an_earlier_one(place: str, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames=3)
