@@ -34,6 +34,7 @@ from aupipe.media.frames import frames
 from aupipe.media.image_files import sequence_uri
 from aupipe.models import default_models
 from aupipe.models.checkpoint import Card
+from aupipe.storage import absolute_path, is_uri, local_path
 
 STARTER = "starter"
 
@@ -261,7 +262,7 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
         >>> len(faces), faces[0].landmarks.shape
         (1, (5, 2))
     """
-    pixels = _read(os.fspath(image)) if isinstance(image, str | os.PathLike) else _image(image)
+    pixels = _read(_place(image)) if isinstance(image, str | os.PathLike) else _image(image)
     found = Detector(_config(settings).detector).detect(pixels)
     return [
         Face((box[0], box[1], box[2], box[3]), landmarks, float(score))
@@ -323,8 +324,13 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[I
 
 
 def _find(paths: Sequence[PathOrUri], config: AnnotateConfig) -> Sequence[Input]:
-    named = [os.fspath(path) for path in paths]
-    return find_inputs([each if "://" in each else os.path.expanduser(each) for each in named], None, config.images)[0]
+    return find_inputs(list(map(_place, paths)), None, config.images)[0]
+
+
+def _place(path: PathOrUri) -> str:
+    """Return a path made absolute, because a notebook may change its folder before `draw`; a URI is unchanged."""
+    place = local_path(os.fspath(path))
+    return place if not place or is_uri(place) else absolute_path(place)
 
 
 def _image(image: object) -> np.ndarray:

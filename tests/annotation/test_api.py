@@ -132,6 +132,19 @@ def test_arrays_of_frames_give_what_their_video_gives(folder: Path, model: api.M
     ]
 
 
+def test_paths_mean_the_folder_and_the_home_of_their_call(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: api.Model
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    for source in ("clip.mp4", "~/clip.mp4", Path("~/clip.mp4"), f"../{folder.name}/clip.mp4"):
+        result = aupipe.annotate(source, model=model, end_s=0.04)
+        assert (result.video["uri"], result.video["video_id"]) == (str(folder / "clip.mp4"), "clip.mp4")
+    assert len(aupipe.detect_faces("face.jpg")) == len(aupipe.detect_faces("~/face.jpg")) == 1
+    monkeypatch.chdir(tmp_path)
+    assert result.draw(0).shape == (240, 320, 3)
+
+
 def test_images_and_lists_are_inputs(folder: Path, model: api.Model) -> None:
     image = aupipe.annotate(folder / "face.jpg", model=model, sample_fps=5)
     assert image.frames["time_s"].to_pylist() == [None]
