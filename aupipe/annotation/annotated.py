@@ -32,7 +32,8 @@ class Annotation:
         frames: one row per face per frame, and one row for a frame without a face or not decoded (`schema.FRAMES`).
         events: one row per event: a run of frames in which an AU of a face is active (`schema.EVENTS`).
         videos: one row per input, with its status and reason (`schema.VIDEOS`).
-        thresholds: of each AU; a probability that reaches it is a positive decision.
+        thresholds: of each AU; a probability that reaches it is a positive decision. {}: several models voted, each
+            with its own thresholds.
     """
 
     frames: pa.Table

@@ -26,6 +26,7 @@ from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.config import Precision, load, merge
 from aupipe.errors import AupipeError, ConfigError, MediaError
+from aupipe.evaluation import decision
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
@@ -70,10 +71,12 @@ class Model:
     Attributes:
         models: their networks and cards.
         aus: the names of the AUs, in the order of every table.
+        ensemble: how several models decide in `annotate`.
     """
 
     models: ModelSet
     aus: tuple[str, ...] = facs.AUS
+    ensemble: EnsembleRule = "mean"
 
     def __repr__(self) -> str:
         # Cards name all videos of the training.
@@ -185,6 +188,9 @@ def annotate(
     models = model.models
     if config.precision not in ("float32", models.precision):  # The first is the default.
         raise ConfigError(f"precision: {config.precision} (of the loaded model: {models.precision})")
+    if config.ensemble == "mean":  # The default.
+        config = config.model_copy(update={"ensemble": model.ensemble})
+    decision.check(len(models.members), config.ensemble)
     for name, limit in (("start_s", start_s), ("end_s", end_s)):
         if limit is not None and not (isinstance(limit, SupportsFloat) and np.isfinite(float(limit))):
             raise ConfigError(f"{name}: {limit!r} (seconds, or None)")
@@ -207,9 +213,9 @@ def annotate(
         )
     if len(inputs) == 1 and videos["status"][0].as_py() == "quarantined":
         raise _error(videos["reason"][0].as_py())
-    members = CacheKeys(models, config).decision.thresholds
-    mean = {au: float(np.mean([each[au] for each in members])) for au in facs.AUS}
-    return Annotation(tables.frames, tables.events, videos, mean)
+    decided = CacheKeys(models, config).decision
+    is_vote = decided.rule == "vote" and len(decided.thresholds) > 1
+    return Annotation(tables.frames, tables.events, videos, {} if is_vote else decided.mean_thresholds)
 
 
 def load_model(
@@ -243,7 +249,7 @@ def load_model(
     paths: list[str] = []
     for each in named:
         paths += default_models.FOLDERS if os.fspath(each) == STARTER else [os.fspath(each)]
-    return Model(model_set.load(paths, ensemble, precision))
+    return Model(model_set.load(paths, ensemble, precision), ensemble=ensemble)
 
 
 def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = None) -> list[Face]:

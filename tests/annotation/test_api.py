@@ -6,6 +6,7 @@ import doctest
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -298,6 +299,21 @@ def test_models_are_loaded_by_name_and_path(model: api.Model) -> None:
     assert one.card.au_order == facs.AUS
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         aupipe.load_model("nowhere")
+
+
+def test_loaded_models_decide_by_the_rule_with_which_they_were_loaded(
+    folder: Path, make_checkpoint: Callable[..., str]
+) -> None:
+    paths = [make_checkpoint(seed=seed) for seed in range(3)]
+    loaded = aupipe.annotate(folder / "clip.mp4", model=aupipe.load_model(paths, ensemble="vote"))
+    named = aupipe.annotate(folder / "clip.mp4", model=paths, settings={"ensemble": "vote"})
+    assert loaded.frames == named.frames
+    assert loaded.thresholds == named.thresholds == {}  # no probability decides
+    assert [len(axes.lines) for axes in loaded.plot(aus=["AU12"]).axes] == [2]
+    both = aupipe.load_model(paths[:2])
+    assert tuple(aupipe.annotate(folder / "clip.mp4", model=both).thresholds) == facs.AUS
+    with pytest.raises(ConfigError, match="2 checkpoints can end in a tie"):
+        aupipe.annotate(folder / "clip.mp4", model=both, settings={"ensemble": "vote"})
 
 
 def test_faces_are_detected_in_files_and_arrays(folder: Path, tmp_path: Path) -> None:
