@@ -77,7 +77,7 @@ class Annotation:
         """
         from aupipe.annotation.plot import timeline
 
-        return timeline(self.frames, self.events, self.thresholds, video_id, face_id, aus)
+        return timeline(self.frames, self.events, self.thresholds, self._with_rows(video_id), face_id, aus)
 
     def draw(self, frame: int, *, video_id: str | None = None) -> np.ndarray:
         """Return a frame (H, W, 3) uint8 RGB with the boxes, ids and AU bars of its faces.
@@ -96,7 +96,7 @@ class Annotation:
         found = [row for row in self.videos.to_pylist() if video_id in (None, row["video_id"])]
         if not found:
             raise ConfigError(f"video_id: {video_id} (an input of .videos)")
-        uri, track, name = found[0]["uri"], found[0]["track"], found[0]["video_id"]
+        uri, track, name = found[0]["uri"], found[0]["track"], self._with_rows(found[0]["video_id"])
         if uri == ARRAY_ID:
             raise ConfigError("draw: the input was an array (a file is required); fix: annotate a file")
         mine = pc.and_(pc.equal(self.frames["video_id"], name), pc.equal(self.frames["frame"], frame))
@@ -106,6 +106,11 @@ class Annotation:
         if image is None:
             raise ConfigError(f"frame: {frame} of {name} (a decoded frame of 0 … {info.frames_expected - 1})")
         return draw_faces(image, rows, self.thresholds)
+
+    def _with_rows(self, video_id: str | None) -> str | None:
+        """Return the input that has the rows of this one: of a duplicate the first input with the same bytes."""
+        firsts = dict(zip(*(self.videos[name].to_pylist() for name in ("video_id", "duplicate_of")), strict=True))
+        return firsts.get(video_id) or video_id
 
     def _repr_html_(self) -> str:
         """Return a short table for notebooks: per AU the share of positive faces and the number of events."""

@@ -30,3 +30,16 @@ def test_a_frame_of_an_annotation_is_drawn_with_its_own_faces(tmp_path: Path) ->
         result.draw(4)
     with pytest.raises(ConfigError, match=r"video_id: b\.mp4"):
         result.draw(0, video_id="b.mp4")
+
+
+def test_a_duplicate_is_drawn_and_plotted_with_the_faces_of_its_twin(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames=2)
+    rows = [{"video_id": "a.mp4"} | face(0.9, True, frame=1)]
+    given = dict.fromkeys(schema.VIDEOS.names) | {"uri": str(tmp_path / "a.mp4"), "track": 0}
+    videos = [given | {"video_id": "a.mp4"}, given | {"video_id": "copy.mp4", "duplicate_of": "a.mp4"}]
+    result = Annotation(
+        pa.Table.from_pylist(rows, schema=schema.FRAMES), schema.EVENTS.empty_table(),
+        pa.Table.from_pylist(videos, schema=schema.VIDEOS), {},
+    )  # fmt: skip
+    assert (result.draw(1, video_id="copy.mp4") == result.draw(1)).all()
+    assert len(result.plot(video_id="copy.mp4").axes) == 12
