@@ -104,6 +104,8 @@ def annotate_in_memory(inputs: Sequence[Input], models: ModelSet, config: Annota
             state = _State.read(job, Inputs.of(inputs).sorted(), keys, storage)
             runner = LocalRunner(keys, storage, guarded=False)
             _carry_out(job, state, keys, storage, runner, JobProgress(shown=False))
+        for name in storage.names(faults.LOGS):  # The reasons name these files, which this call deletes.
+            logger.error("%s: %s", name, storage.read(name).decode())
         committed = Ledger.read(storage)
         write_videos(storage, committed, state.work.quarantined, state.inputs)
         entries = sorted(committed.entries.values(), key=lambda entry: entry.name)

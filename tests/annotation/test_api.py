@@ -16,10 +16,18 @@ import pytest
 
 import aupipe
 from aupipe import facs
-from aupipe.annotation import annotated, api
+from aupipe.annotation import annotated, api, model_stages
 from aupipe.annotation.schema import EVENTS, FRAMES
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.errors import CheckpointError, ConfigError, NoClockError, NoFramesError, NotAVideoError, NotFoundError
+from aupipe.errors import (
+    AupipeError,
+    CheckpointError,
+    ConfigError,
+    NoClockError,
+    NoFramesError,
+    NotAVideoError,
+    NotFoundError,
+)
 from harness.clips import draw_face, scene, truncate, write_clip
 
 pytestmark = pytest.mark.unit
@@ -172,6 +180,21 @@ def test_one_input_that_cannot_be_annotated_raises_its_reason(folder: Path, tmp_
         aupipe.annotate(folder / "clip.mp4", model=model, start_s=100)
     with pytest.raises(NoClockError):
         aupipe.annotate(folder / "face.jpg", model=model, start_s=0)
+
+
+def test_the_traceback_of_an_internal_error_is_logged(
+    folder: Path, model: api.Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object) -> None:
+        raise KeyError("a bug of aupipe")
+
+    monkeypatch.setattr(model_stages, "find_events", failing)
+    with pytest.raises(AupipeError, match=r"internal_error: KeyError: .*see (_logs/.*\.txt)") as caught:
+        aupipe.annotate(folder / "clip.mp4", model=model)
+    (text,) = caplog.messages
+    assert text.partition(":")[0] in str(caught.value)
+    assert "Traceback" in text
+    assert "in failing" in text
 
 
 def test_a_truncated_video_is_partial_and_raises_nothing(folder: Path, tmp_path: Path, model: api.Model) -> None:
