@@ -194,6 +194,7 @@ def annotate(
     for name, limit in (("start_s", start_s), ("end_s", end_s)):
         if limit is not None and not (isinstance(limit, SupportsFloat) and np.isfinite(float(limit))):
             raise ConfigError(f"{name}: {limit!r} (seconds, or None)")
+    start_s, end_s = (None if limit is None else float(limit) for limit in (start_s, end_s))
     if start_s is not None and end_s is not None and end_s <= start_s:
         raise ConfigError(f"end_s: {end_s:g} (after start_s={start_s:g})")
     with _inputs(source, config) as (found, of_array):

@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -112,6 +114,8 @@ def test_a_part_a_rate_and_thresholds_are_obeyed(folder: Path, model: api.Model)
     clip = str(folder / "clip.mp4")
     part = aupipe.annotate(clip, model=model, start_s=0.08, end_s=0.2)
     assert part.frames["frame"].to_pylist() == [2, 3, 4]
+    exact = aupipe.annotate(clip, model=model, start_s=Fraction(2, 25), end_s=Decimal("0.2"))  # type: ignore[arg-type]
+    assert exact.frames["frame"].to_pylist() == [2, 3, 4]
     sampled = aupipe.annotate(clip, model=model, sample_fps=5, thresholds=dict.fromkeys(facs.AUS, 0.0))
     assert sampled.frames["frame"].to_pylist() == [0, 5, 10]
     assert all(sampled.frames[au].to_pylist() == [True] * 3 for au in facs.AUS)
