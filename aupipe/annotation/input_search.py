@@ -341,6 +341,8 @@ def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
         return f"bad_video_id: {video_id!r} contains a control character; give a name without it"
     if ".." in parts or parts[0] in {"", "~"}:
         return f"bad_video_id: {video_id!r} would lead out of the output folder; give a name or a path below it"
+    if not PurePosixPath(video_id).name:
+        return f"bad_video_id: {video_id!r} names the output folder itself; give a name or a path below it"
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""

@@ -359,6 +359,14 @@ def test_an_id_that_leads_out_of_the_output_is_set_aside(tmp_path: Path) -> None
     assert refused == {"../../x": "bad_video_id", "/etc/x": "bad_video_id", "c": "bad_range", "d": ""}
 
 
+@pytest.mark.parametrize("video_id", ["./", "./.", ".//"])
+def test_an_id_without_a_name_is_set_aside(video_id: str, tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text(f"uri,video_id\na.mp4,{video_id}\nb.mp4,./b\n")
+    first, second = find_inputs([str(tmp_path / "m.csv")])[0]
+    assert first.refused == f"bad_video_id: {video_id!r} names the output folder itself; give a name or a path below it"
+    assert not second.refused
+
+
 def test_ids_in_manifests_may_have_all_but_control_characters(tmp_path: Path) -> None:
     names = [f"a{character}b.mp4" for character in "\u202f\u3000\u00a0\u200d\u200f\u2028\ue000"]
     bad = [f"a{character}b.mp4" for character in "\t\x1b\x7f\x85"]
