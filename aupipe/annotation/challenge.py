@@ -23,13 +23,23 @@ from aupipe.faces.detect import Detections
 from aupipe.storage import Storage
 
 
-def frame_counts(annotation: str) -> dict[str, int]:
-    """Return video → number of frames. A video has its file's name without folder and suffix.
+def frame_counts(annotation: str, whole: bool) -> dict[str, int]:
+    """Return video → number of annotated frames. A video has its file's name without folder and suffix.
+
+    Args:
+        whole: the numbers must be those of all frames.
 
     Raises:
-        DatasetError: there is no annotation, or two videos have the same name.
+        DatasetError: there is no annotation, two videos have the same name, or `whole` is not met.
     """
-    return {name: video.frames_expected or 0 for name, (video, _) in _videos(annotation).items()}
+    videos = _videos(annotation)
+    part = next((video for video, _ in videos.values() if whole and video.source_hash != video.fingerprint), None)
+    if part is not None:
+        raise DatasetError(
+            f"{annotation}: only a part of the frames of {part.video_id} is annotated, so the length of its track is "
+            "unknown; fix: annotate without --sample-fps, start_s and end_s, or give --sample"
+        )
+    return {name: video.frames_expected or 0 for name, (video, _) in videos.items()}
 
 
 def track_predictions(annotation: str, tracks: Collection[str]) -> dict[str, TrackPredictions]:

@@ -31,6 +31,11 @@ def checked_inputs(job: AnnotateJob) -> tuple[Inputs, SkippedFiles]:
         raise ConfigError(
             f"--export {','.join(job.export)}: --phase observe makes no tables; fix: leave one of them out"
         )
+    if "abaw" in job.export and job.config.sample_fps is not None:
+        raise ConfigError(
+            f"--export abaw: a track has a line for every frame, and sample_fps={job.config.sample_fps:g} skips some; "
+            "fix: leave one of them out"
+        )
     if job.config.engine == "local":
         for name, count in (("--workers ", job.workers), ("--set encoders=", job.config.encoders)):
             if count is not None:

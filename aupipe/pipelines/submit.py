@@ -78,7 +78,7 @@ def check(job: SubmitJob) -> SubmitPlan:
             check_template(path, card, index)
         known = _packed_frames(index)
     else:
-        known = frame_counts(job.annotation)
+        known = frame_counts(job.annotation, whole=job.sample is None)
     if job.sample is None:
         return SubmitPlan(job, None, known)
     storage, name = folder_and_name(job.sample)

@@ -220,14 +220,16 @@ def test_people_of_a_video_in_several_splits_have_their_own_faces(tree, tmp_path
         assert reds[video, "right"] == dict.fromkeys(range(1, 7), False)
 
 
-def annotated(folder: Path, videos: dict[str, list[dict]]) -> str:
+def annotated(folder: Path, videos: dict[str, list[dict]], **fields: str) -> str:
     """Commit rows of the frames table, by video_id, as an annotation."""
     rows = [
         {"video_id": video_id, "time_s": row["frame"] / 25, "status": "ok", "frame_width": 320} | row
         for video_id, own in videos.items() for row in own
     ]  # fmt: skip
     records = [
-        VideoRecord(uri=name, video_id=name, status="ok", frames_expected=1 + max(row["frame"] for row in own))
+        VideoRecord(
+            uri=name, video_id=name, status="ok", frames_expected=1 + max(row["frame"] for row in own), **fields
+        )
         for name, own in videos.items()
     ]
     table = pa.Table.from_pylist(rows, schema=frames_schema())
@@ -265,6 +267,17 @@ def test_an_annotation_becomes_the_sample_files_lines(tmp_path, capsys):
     assert main(["--annotation", folder, "--out", str(tmp_path / "tracks")]) == 0
     assert submission.read_track((tmp_path / "tracks/alone.txt").read_text(), 2)[:, 4].all()
     assert len(submission.read_track((tmp_path / "tracks/t.txt").read_text(), 4)) == 4
+
+
+@pytest.mark.unit
+def test_tracks_of_a_part_of_the_frames_need_the_sample_file(tmp_path, capsys):
+    videos = {"a.mp4": [face(0, 0, 200, 50, "AU12"), face(5, 0, 200, 50)]}
+    folder = annotated(tmp_path / "annotation", videos, fingerprint="ab", source_hash="ab at 5/s")
+    command = ["--annotation", folder, "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "only a part of the frames of a.mp4 is annotated" in capsys.readouterr().err
+    sample(tmp_path / "sample.txt", {"a": 8})
+    assert main([*command, "--sample", str(tmp_path / "sample.txt")]) == 0
 
 
 @pytest.mark.unit

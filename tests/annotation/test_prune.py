@@ -128,6 +128,9 @@ def test_an_export_needs_tables(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_clip(tmp_path / "a.mp4", scene(3))
     assert main([str(tmp_path / "a.mp4"), "--out", str(tmp_path / "o"), "--phase", "observe", "--export", "csv"]) == 2
     assert "--export csv: --phase observe makes no tables" in capsys.readouterr().err
+    sampled = [str(tmp_path / "a.mp4"), "--out", str(tmp_path / "o"), "--sample-fps", "5", "--export"]
+    assert main([*sampled, "csv,abaw"]) == 2
+    assert "--export abaw: a track has a line for every frame, and sample_fps=5 " in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 
 
