@@ -74,12 +74,14 @@ def first_rows(values: np.ndarray, factor: int) -> np.ndarray:
 def pack(rows: pa.Table, x: np.ndarray, factor: int = 1) -> dict[str, Any]:
     """Return the rows of one face as base64 of little-endian arrays, for `page.js`.
 
-    `x` is float32 (N,). `raw` and `prob` are uint8 (12, N), `MISSING` where null. `present` is uint16 (N,): bit i is
-    the decision of the i-th AU. `box` is int16 (N, 4) pixels, and `score` uint8 (N,) the detector's.
+    `x` is float32 (N,), since the first row of the video. `raw` and `prob` are uint8 (12, N), `MISSING` where null.
+    `present` is uint16 (N,): bit i is the decision of the i-th AU. `box` is int16 (N, 4) pixels, and `score` uint8 (N,)
+    the detector's.
 
     Args:
         rows: rows of the frames table, in order of `x`.
-        x: (N,) ascending seconds or frame numbers.
+        x: (N,) ascending seconds or frames since the first row of the video, because 32 bits are too few for a clock of
+            the day or of years.
         factor: as in `reduce_rows`.
     """
     present: np.ndarray = np.zeros(len(rows), np.uint16)

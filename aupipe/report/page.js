@@ -7,14 +7,14 @@ const curves = document.getElementById("curves"), picker = document.getElementBy
 const STATUS_COLORS = { ok: "--prob", no_face: "--edge", face_too_small: "--event", decode_error: "--cursor" };
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const first = data.statuses.length ? data.statuses[0][0] : 0;
 for (const face of data.faces) {
-  face.x = new Float32Array(bytes(face.x).buffer);
+  face.x = Float64Array.from(new Float32Array(bytes(face.x).buffer), (since) => first + since);
   face.present = new Uint16Array(bytes(face.present).buffer);
   face.box = new Int16Array(bytes(face.box).buffer);
   for (const name of ["raw", "prob", "score"]) face[name] = bytes(face[name]);
 }
 const inSeconds = data.axis === "time_s";
-const first = data.statuses.length ? data.statuses[0][0] : 0;
 const last = data.statuses.length ? Math.max(data.statuses[data.statuses.length - 1][1], first + 1e-3) : 1;
 const frameStep = (() => {  // median step of the longest face, for arrow keys and gaps
   const x = data.faces.length ? data.faces[0].x : [];

@@ -214,6 +214,7 @@ def video_data(
         with_thumbnails: decode the video.
     """
     shown = dict(list(axis.faces.items())[:MAX_FACES])
+    first = axis.statuses[0][0]
     factor = max(1, -(-sum(map(len, shown.values())) // face_data.MAX_ROWS))
     ends = ("onset_s", "apex_s", "offset_s") if axis.name == "time_s" else ("onset_frame", "apex_frame", "offset_frame")
     pictures, problem = {}, ""
@@ -230,7 +231,7 @@ def video_data(
         "statuses": axis.statuses, "hidden_faces": len(axis.faces) - len(shown), "problem": problem,
         "faces": [
             {
-                "id": face, "frames": len(rows), **face_data.pack(rows, rows[axis.name].to_numpy(), factor),
+                "id": face, "frames": len(rows), **face_data.pack(rows, rows[axis.name].to_numpy() - first, factor),
                 "summary": [asdict(each) for each in of_aus[face]],
                 "events": [
                     [facs.AUS.index(e["au"]), *(e[name] for name in ends), e["peak"]]

@@ -100,6 +100,15 @@ def test_page_has_the_rows_decisions_and_events_of_each_face(tmp_path: Path) -> 
     assert data["statuses"] == [(0.0, 8 / 25, "ok"), (8 / 25, 8 / 25, "no_face")]
 
 
+def test_a_clock_that_begins_late_keeps_the_distances_of_frames() -> None:
+    start_s = 1_700_000_000.0  # a recording on the clock of its computer
+    rows = [{"frame": 0, "time_s": start_s, "status": "no_face"}]
+    rows += [face(0.5, True, frame=i, time_s=start_s + i / 25) for i in range(1, 4)]
+    data = video_data(video_row(), frames_table(rows), events_table([]), None, False)
+    assert data["statuses"][0][0] == start_s
+    assert unpack(data["faces"][0]["x"], "<f4") == pytest.approx([0.04, 0.08, 0.12], abs=1e-6)
+
+
 @pytest.mark.parametrize("times_s", [[0.0, None, 0.2], [0.0, 0.5, 0.2]])
 def test_frames_without_a_time_or_with_a_restarting_clock_are_drawn_by_number(times_s: list[float | None]) -> None:
     rows = [face(0.5, True, frame=i, time_s=time_s) for i, time_s in enumerate(times_s)]
