@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -59,15 +60,45 @@ class FFmpegLog:
         self.messages += [(number, text) for text in texts[: _KEPT - len(self.messages)]]
 
 
+class _Logging:
+    """PyAV's logging, which all threads share: the first of overlapping captures turns it on, the last one restores it.
+
+    Otherwise the capture that ends first would turn it off for the others.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._captures = threading.Lock(), 0
+        self._before: tuple[int | None, bool] = (None, True)  # level, and whether repeated messages are skipped
+
+    def begin(self) -> None:
+        """Begin a capture."""
+        with self._lock:
+            if self._captures == 0:
+                self._before = av.logging.get_level(), av.logging.get_skip_repeated()
+                av.logging.set_level(av.logging.ERROR)
+                # Otherwise an equal message about another file would suppress this one.
+                av.logging.set_skip_repeated(False)
+            self._captures += 1
+
+    def end(self) -> None:
+        """End a capture."""
+        with self._lock:
+            self._captures -= 1
+            if self._captures == 0:
+                level, skipping = self._before
+                av.logging.set_skip_repeated(skipping)
+                av.logging.set_level(level)
+
+
+_logging = _Logging()
+
+
 @contextmanager
 def capture_log() -> Iterator[FFmpegLog]:
     """Collect FFmpeg's log on this thread within the block."""
-    before, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # otherwise an equal message about another file would suppress this one
+    _logging.begin()
     try:
         with av.logging.Capture() as logs:
             yield FFmpegLog(logs)
     finally:
-        av.logging.set_skip_repeated(skipping)
-        av.logging.set_level(before)
+        _logging.end()

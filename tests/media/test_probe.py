@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
+from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.frames import frames
 from aupipe.media.probe import fingerprint, probe
 from harness import single_process
@@ -210,3 +212,17 @@ def test_a_path_through_a_link_and_back_is_read_where_it_leads(tmp_path: Path) -
     (tmp_path / "far/to").mkdir()
     (tmp_path / "near/link").symlink_to(tmp_path / "far/to")
     assert probe(f"{tmp_path}/near/link/../a.mp4").frames_expected == 3
+
+
+def test_the_log_of_a_file_is_whole_while_another_thread_ends_its_own() -> None:
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
+    other = capture_log()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(other.__enter__).result()
+        with capture_log() as log:
+            thread.submit(other.__exit__, None, None, None).result()
+            for _ in range(2):
+                av.logging.log(av.logging.ERROR, "mov", "ended prematurely")
+            assert log.mentions("ended prematurely")
+            assert len(log._logs) == 2
+    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
