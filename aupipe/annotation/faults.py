@@ -103,6 +103,11 @@ def is_unreachable(reason: str | None) -> bool:
     return (reason or "").partition(":")[0] in _UNREACHABLE
 
 
+def is_of_machine(error: Exception) -> bool:
+    """Return whether the machine lacks something, such as space on a disk, so that no input is the cause."""
+    return isinstance(error, OSError) and error.errno in _SHORT_OF
+
+
 def delete_logs(storage: Storage, video_ids: Iterable[str]) -> None:
     """Delete the logs of inputs that are retried."""
     existing = storage.names(LOGS)
@@ -115,7 +120,7 @@ def _is_of_storage(error: Exception) -> bool:
 
     Only the traceback distinguishes an output folder that cannot be written from an input that cannot be read.
     """
-    if is_transient(error) or (isinstance(error, OSError) and error.errno in _SHORT_OF):
+    if is_transient(error) or is_of_machine(error):
         return True
     return isinstance(error, OSError | BotoCoreError) and any(
         isinstance(frame.f_locals.get("self"), Storage) for frame, _ in traceback.walk_tb(error.__traceback__)

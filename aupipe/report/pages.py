@@ -27,6 +27,7 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.annotation import report_files
+from aupipe.annotation.faults import is_of_machine
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
 from aupipe.media.probe import fingerprint
@@ -153,11 +154,15 @@ def write(job: ReportJob) -> str:
         for name, draws in ((drawn, True), (plain, False)):
             if name:
                 try:
-                    _write_overlay(target, name, video, frames, run.get("thresholds"), draws)
-                    written.add(name)
+                    drawing = _overlay(video, frames, run.get("thresholds"), draws)
                 except (MediaError, OSError) as error:
+                    if is_of_machine(error):
+                        raise
                     data["problem"] = f"{data['problem']} No {name}: {redact(str(error))}".strip()
                     logger.warning("%s: no %s: %s", video_id, name, redact(str(error)))
+                else:
+                    target.write(name, drawing)
+                    written.add(name)
         shown = f"../{plain}" if plain in written else link
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())
@@ -378,16 +383,15 @@ def _duration(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
-def _write_overlay(
-    target: Storage, name: str, video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None,
-    draws: bool,
-) -> None:  # fmt: skip
-    """Write the overlay to a temporary file, because an MP4 is not written in one pass, and then to its place."""
+def _overlay(
+    video: Mapping[str, Any], frames: pa.Table, thresholds: Mapping[str, float] | None, draws: bool
+) -> bytes:  # fmt: skip
+    """Return an overlay. It is written to a temporary file, because an MP4 is not written in one pass."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "overlay.mp4")
         overlay.write_overlay(path, video["uri"], video["track"], frames, thresholds, draws)
         with open(path, "rb") as file:
-            target.write(name, file.read())
+            return file.read()
 
 
 def _changed(video: Mapping[str, Any]) -> str:

@@ -204,6 +204,22 @@ def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
     assert "no player" in pages.video_page(video_row(), data, None)
 
 
+@pytest.mark.parametrize("is_temporary", [True, False])
+def test_a_full_disk_ends_the_report(
+    is_temporary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mp4", frames=3)
+    out = annotation(tmp_path / "out", str(tmp_path / "a.mp4"), [face(0.9, True, frame=0, time_s=0.0)])
+    draw = pages.overlay.write_overlay
+    if is_temporary:
+        monkeypatch.setattr(pages.overlay, "write_overlay", lambda _, *rest: draw("/dev/full", *rest))
+    else:
+        Path(out, "report").mkdir()
+        Path(out, "report/overlays").touch()  # no folder, so that no file can be written there
+    assert command.main([out, "--overlay"]) == (1 if is_temporary else 2)
+    assert ("No space left on device; fix: " if is_temporary else "Not a directory; fix: ") in capsys.readouterr().err
+
+
 def test_nothing_of_a_video_that_has_changed_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_video(tmp_path / "a.mp4", frames=6)
     out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mp4"), [face(0.9, True, frame=0, time_s=0.0)]))
