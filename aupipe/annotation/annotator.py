@@ -184,9 +184,8 @@ def _run(
         except KeyboardInterrupt:
             if done.is_complete:  # All is written, and only the runner was still ending.
                 raise
-            committed = Ledger.read(storage)
-            committed.reconcile()  # Otherwise replaced rows stay beside the new ones until the next run.
-            done.kept = state.work.keep_unreachable(committed.current())
+            # Otherwise replaced and withdrawn rows stay beside the others until the next run.
+            committed = _settle(state.work, {}, done, Ledger.read(storage), storage)
             write_videos(storage, committed, state.work.quarantined | done.kept, state.described)
             done.frames, done.stages, done.interrupted = progress.work.frames, progress.work, True
             write_run(storage, keys, job.command, _summary(job, state, committed, {}, skipped, done, keys, start))

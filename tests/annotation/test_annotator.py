@@ -26,7 +26,7 @@ from aupipe.annotation.annotator import annotate_in_memory
 from aupipe.annotation.cache_keys import CacheKeys
 from aupipe.annotation.inputs import Input, Inputs
 from aupipe.annotation.ledger import Ledger
-from aupipe.annotation.runner import Runner, local_runner
+from aupipe.annotation.runner import LocalRunner, Runner, local_runner
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.commands.annotate import main
 from aupipe.storage import Storage
@@ -377,6 +377,26 @@ def test_a_complete_run_stays_so_if_the_end_of_the_cluster_is_interrupted(
         annotator.annotate(job, ending)
     assert [(out / "run.json").read_bytes()] == before
     assert not json.loads(before[0])["interrupted"]
+
+
+@pytest.mark.unit
+def test_an_interrupted_run_leaves_no_rows_of_a_video_that_it_quarantined(
+    archive: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = ["--input", str(archive), "--checkpoint", checkpoint, "--out", str(out), *LOCAL]
+    assert main(command) == 3
+    (archive / "a.mp4").write_text("I am no video any more")
+    write_clip(archive / "new.mp4", scene(3, size=(200, 160), face=120))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalRunner, "annotate_packets", interrupted)
+    assert main(command) == 130
+    assert statuses(out) == {"a.mp4": "quarantined", "broken.mp4": "quarantined", "two.mkv": "ok"}
+    rows = [pq.read_table(path) for path in (out / "frames").iterdir()]
+    assert set(pa.concat_tables(rows)["video_id"].to_pylist()) == {"two.mkv"}
 
 
 @pytest.mark.unit
