@@ -109,10 +109,12 @@ def absolute_path(path: str) -> str:
     After a link, ".." is the parent of the folder to which the link leads, as for every other program. Links are
     resolved only there, because a video has the name of its link.
     """
-    parts = os.path.expanduser(path).split("/")
-    after = len(parts) - parts[::-1].index("..") if ".." in parts else 0
-    above = [os.path.realpath("/".join(parts[:after]))] if after else []
-    return os.path.abspath("/".join([*above, *parts[after:]]))
+    path = os.path.expanduser(path)
+    parts = path.split("/")
+    if ".." in parts:
+        after = len(parts) - parts[::-1].index("..")
+        path = os.path.join(os.path.realpath("/".join(parts[:after])), *parts[after:])
+    return os.path.abspath(path)
 
 
 def is_s3(path: str) -> bool:

@@ -97,6 +97,11 @@ def test_two_dots_after_a_link_lead_to_the_parent_of_its_target(
     assert absolute_path(str(tmp_path / "near" / path)) == str(tmp_path / expected)
 
 
+@pytest.mark.parametrize("path", ["/tmp/../etc/a", "/../etc/a"])
+def test_two_dots_that_lead_to_the_root_leave_one_slash(path: str) -> None:
+    assert absolute_path(path) == Storage(path).root == "/etc/a"
+
+
 def test_a_name_outside_the_root_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is outside"):
         Storage(tmp_path / "root").write("../outside", b"x")
