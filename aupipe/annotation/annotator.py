@@ -327,7 +327,8 @@ def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
     It happens before the rows are replaced, because a run that is killed in between would leave former ones. A report
     stays, because its overlays may have taken hours, with a warning.
     """
-    work, ids = state.work, state.committed.current().ids
+    work, current = state.work, state.committed.current()
+    ids = current.ids
     if not len(ids) or job.phase == "observe":
         return
     report = f"{report_files.FOLDER}/{report_files.INDEX}"
@@ -336,11 +337,11 @@ def _delete_exports(job: AnnotateJob, state: _State, storage: Storage) -> None:
         return
     withdrawn = [video_id for video_id, record in work.quarantined.items() if not faults.is_unreachable(record.reason)]
     touched = pa.array([*work.extract, *work.decide, *withdrawn], pa.string())
-    stale = pc.filter(touched, pc.is_in(touched, ids)).to_pylist()
-    if stale and has_report:
+    if has_report and pc.any(pc.filter(current.have_rows(), pc.is_in(ids, touched))).as_py():
         logger.warning("%s shows former rows (report.py writes it again)", redact(storage.path(report)))
     if not has_exports:
         return
+    stale = pc.filter(touched, pc.is_in(touched, ids)).to_pylist()
     kept = pc.filter(ids, pc.invert(pc.is_in(ids, touched))).to_pylist()
     others = [form for form in export.FORMS if form not in job.export]
     export.delete(storage, stale, job.export, kept)

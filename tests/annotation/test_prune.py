@@ -122,6 +122,12 @@ def test_a_report_of_former_rows_is_named(checkpoint: str, tmp_path: Path, caplo
     assert main([*command, "--set", "thresholds.AU12=0.99"]) == 0
     assert message in caplog.text
     assert (out / "report/index.html").exists()
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    for is_former in (True, False):  # The second report has no rows of b.mp4.
+        caplog.clear()
+        assert main(command) == 3
+        assert (message in caplog.text) is is_former
+        assert report.main([str(out), "--no-thumbnails"]) == 0
 
 
 def test_an_export_needs_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
