@@ -163,6 +163,7 @@ def write(job: ReportJob) -> str:
                 else:
                     target.write(name, drawing)
                     written.add(name)
+                    del drawing  # Otherwise memory would hold it while the next one, of perhaps a gigabyte, is read.
         shown = f"../{plain}" if plain in written else link
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())
