@@ -22,7 +22,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from aupipe.edge_errors import running, setting_up
-from aupipe.errors import ConfigError, redact
+from aupipe.errors import ConfigError, one_line, redact
 from aupipe.periodic import periodically
 from aupipe.storage import Storage
 
@@ -116,11 +116,21 @@ def _wait_for_dead_run(storage: Storage) -> None:
 
 
 def _last_heartbeat(storage: Storage) -> dict[str, Any] | None:
+    """Return the heartbeat in a folder; None if there is none.
+
+    Raises:
+        ConfigError: it is damaged, so that it is unknown whether a run is alive.
+    """
     try:
-        beat: dict[str, Any] = json.loads(storage.read(HEARTBEAT))
+        beat = json.loads(storage.read(HEARTBEAT))
+        return {**beat, "host": str(beat["host"]), "pid": int(beat["pid"]), "time": float(beat["time"])}
     except FileNotFoundError:
         return None
-    return beat
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{storage.path(HEARTBEAT)} is damaged ({one_line(error)}); fix: delete it, unless another run is writing "
+            "there"
+        ) from None
 
 
 def _is_dead(beat: dict[str, Any]) -> bool:

@@ -82,6 +82,20 @@ def test_a_restarted_container_ignores_the_heartbeat_of_its_predecessor(tmp_path
         pass
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"", b'{"host": "a", "pid": 1, "ti', b'{"host": "a", "pid": 1}', b'{"host": "a", "pid": 1, "time": "?"}', b"null",
+     b"[1]", b"\xff\0", b"[" * 100_000],
+)  # fmt: skip
+def test_a_damaged_heartbeat_is_one_sentence(tmp_path, data):
+    storage = Storage(tmp_path)
+    storage.write(run_lease.HEARTBEAT, data)
+    lease = run_lease.run_lease(storage)
+    with pytest.raises(ConfigError, match=r"^/.*/_running\.json is damaged \(.+\); fix: delete it, unless"), lease:
+        pass
+    assert storage.read(run_lease.HEARTBEAT) == data
+
+
 def test_heartbeats_are_renewed(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lease, "_EVERY_S", 0.02)
     storage = Storage(tmp_path)
