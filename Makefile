@@ -30,7 +30,7 @@ install: .venv/.installed
 demo: install
 	$(BIN)/python jobs/synthesize.py --out demo/data --videos 12 --seconds 2 --seed 9
 	$(BIN)/python jobs/preprocess.py --data demo/data --out demo/store
-	$(BIN)/python jobs/evaluate.py --checkpoint aupipe/weights/starter/geometry --data demo/store --split all --out demo/evaluation
+	$(BIN)/python jobs/evaluate.py --checkpoint starter --data demo/store --split all --out demo/evaluation
 	$(BIN)/python jobs/synthesize.py --out demo/clips --videos 3 --seconds 2 --seed 21 --set render.size_px=480
 	$(MAKE) --no-print-directory demo-annotate
 

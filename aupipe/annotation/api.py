@@ -35,9 +35,8 @@ from aupipe.media.frames import frames
 from aupipe.media.image_files import sequence_uri
 from aupipe.models import default_models
 from aupipe.models.checkpoint import Card
+from aupipe.models.default_models import STARTER
 from aupipe.storage import absolute_path, is_uri, local_path
-
-STARTER = "starter"
 
 PathOrUri = str | os.PathLike[str]
 # One video or image, several, or frames (N, H, W, 3) or (H, W, 3), uint8 RGB.

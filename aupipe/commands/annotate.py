@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "annotate.py") -> int:
         help="folder or URI for frames/, events/, videos.parquet and run.json",
     )  # fmt: skip
     parser.add_argument(
-        "--checkpoint", type=job.location, nargs="+", action="extend", metavar="CKPT",
+        "--checkpoint", type=job.checkpoint, nargs="+", action="extend", metavar="CKPT",
         help="model folders, e.g. RUN/best of a training run; several are an ensemble (--set ensemble=mean|vote; "
-        "default: the starter model of aupipe)",
+        "default: starter, the model of aupipe)",
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=_positive, metavar="N", help="segments decoded at a time (default: one per CPU)"

@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "bench.py") -> int:
     for each in (jitter, search):
         each.add_argument("--every", type=int, default=5, metavar="K", help="frames from one whole search to the next")
     for each in (autoscale, chaos, memory, rerun):
-        each.add_argument("--checkpoint", type=job.location, required=True, metavar="CKPT", help="model folder")
+        each.add_argument(
+            "--checkpoint", type=job.checkpoint, required=True, metavar="CKPT",
+            help="model folder, or starter, the model of aupipe",
+        )  # fmt: skip
     once.add_argument("--case", nargs="+", default=[], metavar="CASE", help="default: all, quick sizes first")
     once.add_argument("--repeats", type=int, default=3, metavar="N", help="epochs of each way that count")
     pose.add_argument("--heads", type=int, default=500, metavar="N", help="number of rendered heads, 10 per person")

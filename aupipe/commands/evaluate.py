@@ -10,6 +10,7 @@ from aupipe.commands import job
 _EXAMPLES = """\
   evaluate.py --checkpoint demo/run/best --data demo/store --out demo/scores
   evaluate.py --checkpoint folds/*/best --data other --split all --set ensemble=vote --out scores
+  evaluate.py --checkpoint starter --data store --split all --out scores
   evaluate.py --predictions submission.txt --data store --out scores
   evaluate.py --checkpoint run/best --data store --out scores --against other_scores/predictions.parquet
   evaluate.py --checkpoint demo/run/best --data s3://bucket/store --split validation --out s3://bucket/scores"""
@@ -20,8 +21,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "evaluate.py") -> int:
     parser = job.make_parser(prog, "Score models, or predictions, on a split of a face store.", _EXAMPLES)
     scored = parser.add_mutually_exclusive_group(required=True)
     scored.add_argument(
-        "--checkpoint", type=job.location, nargs="+", action="extend", default=[], metavar="CKPT",
-        help="model folders, e.g. RUN/best of a training run; several are an ensemble (--set ensemble=mean|vote)",
+        "--checkpoint", type=job.checkpoint, nargs="+", action="extend", default=[], metavar="CKPT",
+        help="model folders, e.g. RUN/best of a training run, or starter, the model of aupipe; several are an ensemble "
+        "(--set ensemble=mean|vote)",
     )  # fmt: skip
     scored.add_argument(
         "--predictions", type=job.location, metavar="FILE",

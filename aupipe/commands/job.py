@@ -72,6 +72,16 @@ def location(text: str) -> str:
         ) from None
 
 
+def checkpoint(text: str) -> str:
+    """Return the model folder that an option names: that of `starter` is in the package, any other is a `location`."""
+    from aupipe.models import default_models
+
+    if text != default_models.STARTER:
+        return location(text)
+    (folder,) = default_models.FOLDERS
+    return folder
+
+
 def run(
     parser: argparse.ArgumentParser,
     body: Callable[[argparse.Namespace], int],

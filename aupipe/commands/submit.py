@@ -19,8 +19,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "submit.py") -> int:
     parser = job.make_parser(prog, "Write a submission to the AU task of the ABAW challenge, and check it.", _EXAMPLES)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--checkpoint", type=job.location, nargs="+", action="extend", default=[], metavar="CKPT",
-        help="model folders, which predict the test crops of --data; several are an ensemble",
+        "--checkpoint", type=job.checkpoint, nargs="+", action="extend", default=[], metavar="CKPT",
+        help="model folders, or starter, the model of aupipe, which predict the test crops of --data; several are an "
+        "ensemble",
     )  # fmt: skip
     source.add_argument(
         "--annotation", type=job.location, metavar="DIR", help="instead of a model: output of annotate.py of the videos"

@@ -7,6 +7,7 @@ from pathlib import Path
 import aupipe
 from aupipe.models import checkpoint
 
+STARTER = "starter"  # names the models of `FOLDERS`; a folder of that name is ./starter
 _WEIGHTS = Path(aupipe.__file__).parent / "weights" / "starter"
 FOLDERS = (str(_WEIGHTS / "geometry"),)  # of the models that predict unless others are named
 SINGLE_NETWORK = str(_WEIGHTS / "core")  # whose weights a network of a recipe can begin with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import io
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from aupipe.commands import job
 from aupipe.errors import ConfigError
+from aupipe.models import default_models
 
 pytestmark = pytest.mark.unit
 
@@ -123,3 +125,25 @@ def test_a_relative_name_in_a_deleted_folder_is_wrong_use(tmp_path: Path, monkey
     with pytest.raises(argparse.ArgumentTypeError, match=r"a\.mp4: the current folder was deleted; fix: "):
         job.location("a.mp4")
     assert job.location("/a.mp4") == "/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("annotate", ["clip.mp4", "--out", "out"]),
+        ("evaluate", ["--data", "store", "--out", "out"]),
+        ("submit", ["--data", "store", "--out", "out"]),
+        ("bench", ["memory"]),
+    ],
+)
+def test_starter_names_the_model_of_the_package_and_a_path_names_a_folder(
+    name: str, options: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(job, "run", lambda parser, _body, argv, *_: seen.append(job._parse(parser, argv)))
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"aupipe.commands.{name}").main
+    for given in ("starter", "./starter", "s3://bucket/starter"):
+        main([*options, "--checkpoint", given])
+    found = [[args.checkpoint] if name == "bench" else args.checkpoint for args in seen]
+    assert found == [[*default_models.FOLDERS], [f"{tmp_path}/starter"], ["s3://bucket/starter"]]
