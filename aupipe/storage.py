@@ -13,7 +13,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial, wraps
@@ -189,11 +189,26 @@ class Storage:
             with os.scandir(top) as entries:
                 found = [(entry.name, entry.is_dir()) for entry in entries]
         else:
-            listed = self._filesystem.ls(top, detail=True)  # s3fs would give names alone
-            self._filesystem.invalidate_cache(top)  # a kept listing would hide what other processes write later
-            found = [(str(e["name"]).rsplit("/", 1)[-1], e["type"] == "directory") for e in listed]
+            found = [(name, info["type"] == "directory") for name, info in self._listed(top)]
         found = [(name, folder) for name, folder in found if name]  # "": an empty object in place of `folder`
         return sorted(name for name, folder in found if folder), sorted(name for name, folder in found if not folder)
+
+    @_retry_transient
+    def signatures(self, folder: str = "") -> dict[str, str]:
+        """Return name → signature (see `file_signature`) of the files directly in `folder`, sorted. No file is read."""
+        top = self._inner(folder)
+        if self.local:
+            with os.scandir(top) as entries:
+                found = [(entry.name, signature_on_disk(entry.path)) for entry in entries if not entry.is_dir()]
+        else:
+            found = [(name, signature_in(info)) for name, info in self._listed(top) if info["type"] != "directory"]
+        return dict(sorted((name, signature) for name, signature in found if name))
+
+    def _listed(self, top: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return the plain name and the description of each entry of a remote folder."""
+        listed = self._filesystem.ls(top, detail=True)  # s3fs would give names alone
+        self._filesystem.invalidate_cache(top)  # a kept listing would hide what other processes write later
+        return [(str(info["name"]).rsplit("/", 1)[-1], info) for info in listed]
 
     @_retry_transient
     def size(self, name: str) -> int:
@@ -363,6 +378,40 @@ def objects_below(filesystem: Any, folder: str) -> Iterator[tuple[str, dict[str,
                 if not each["Key"].endswith("/"):  # an empty object in place of a folder
                     yield f"{bucket}/{each['Key']}", {"size": each["Size"], "ETag": each["ETag"]}
             page = following.result() if following else None
+
+
+def file_signature(uri: str) -> str:
+    """Return the size and modification time of a file, or its ETag; "" if neither is available.
+
+    A file with the same name and signature is taken to have the same content.
+
+    Raises:
+        ConfigError: a remote service cannot be reached.
+    """
+    if not is_uri(uri):
+        return signature_on_disk(uri)
+    try:
+        filesystem, path = filesystem_of(uri)
+        return signature_in(filesystem.info(path))
+    except (OSError, ConfigError):  # Whoever reads the file reports the reason.
+        return ""
+    except BotoCoreError as error:
+        raise ConfigError(redact(f"{uri}: {error}")) from None
+
+
+def signature_on_disk(path: str) -> str:
+    """Return the signature of a local file; "" if there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # no file, or a name that cannot be one
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def signature_in(info: Mapping[str, Any]) -> str:
+    """Return the size and the ETag or modification time in fsspec's description of a file; "" if it has neither."""
+    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
+    return f"{info.get('size')}:{changed}" if changed else ""
 
 
 def open_input(uri: str, **cache: Any) -> Any:

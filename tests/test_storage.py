@@ -13,7 +13,16 @@ from s3fs.errors import translate_boto_error
 
 from aupipe.commands.job import location
 from aupipe.errors import ConfigError
-from aupipe.storage import TRANSIENT, Storage, absolute_path, filesystem_of, is_transient, local_path, open_input
+from aupipe.storage import (
+    TRANSIENT,
+    Storage,
+    absolute_path,
+    file_signature,
+    filesystem_of,
+    is_transient,
+    local_path,
+    open_input,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -191,3 +200,16 @@ def test_a_folder_that_cannot_be_created_is_a_failure_of_the_disk_with_one_sente
         Storage("/proc/aupipe/a").write("b", b"")
     assert isinstance(error.value, ConfigError)
     assert isinstance(pickle.loads(pickle.dumps(error.value)), OSError)  # as Ray sends it
+
+
+def test_signatures_are_those_of_the_files_of_a_folder(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    storage.write("folder/b", b"1")
+    storage.write("folder/a", b"22")
+    storage.write("folder/below/c", b"3")
+    os.utime(tmp_path / "folder/b", ns=(5, 5))
+    (tmp_path / "folder/d").symlink_to("missing")
+    found = storage.signatures("folder")
+    assert list(found) == ["a", "b", "d"]
+    assert (found["b"], found["d"]) == ("1:5", "")
+    assert found == {name: file_signature(storage.path(f"folder/{name}")) for name in found}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.storage import Storage
+from aupipe.storage import Storage, file_signature
 from harness.s3_server import S3Server
 
 pytestmark = pytest.mark.cluster
@@ -27,5 +27,9 @@ def test_a_folder_lists_what_others_have_written_since(tmp_path: Path, monkeypat
         assert storage.exists("trials/late")
         server.files.call_s3("put_object", Bucket="archive", Key="a b%20c+d/trials/", Body=b"")  # as the AWS console
         assert storage.children("trials") == (["one", "two"], ["late", "note"])
+        signatures = storage.signatures("trials")
+        assert signatures == {name: file_signature(storage.path(f"trials/{name}")) for name in ("late", "note")}
+        storage.write("trials/late", b"5")
+        assert {name for name, each in storage.signatures("trials").items() if each == signatures[name]} == {"note"}
     finally:
         server.kill()

@@ -28,7 +28,16 @@ from aupipe.errors import ConfigError, ManifestError, MediaError, PermissionDeni
 from aupipe.hidden_files import is_hidden
 from aupipe.manifests import SUFFIXES, TextTable, read_table
 from aupipe.media.image_files import IMAGE_SUFFIXES, has_image_suffix, sequence_uri
-from aupipe.storage import filesystem_of, folder_and_name, is_http, is_s3, is_uri, local_path, objects_below
+from aupipe.storage import (
+    filesystem_of,
+    folder_and_name,
+    is_http,
+    is_s3,
+    is_uri,
+    local_path,
+    objects_below,
+    signature_in,
+)
 
 # A folder is searched for these, in any case; a file that is named outright is tried whatever its suffix. Left out,
 # because most files with them are no video that can be read by itself: .dat, .bin, .vid, .rec and .ps (any data), .swf
@@ -346,9 +355,3 @@ def _refused(video_id: str, start_s: float | None, end_s: float | None) -> str:
     if end_s is not None and end_s <= (start_s or 0.0):
         return f"bad_range: it ends at {end_s:g} s, before it begins"
     return ""
-
-
-def signature_in(info: Mapping[str, Any]) -> str:
-    """Return the size and the ETag or modification time in fsspec's description of a file; "" if it has neither."""
-    changed = next((info[key] for key in ("ETag", "mtime", "LastModified", "Last-Modified") if info.get(key)), "")
-    return f"{info.get('size')}:{changed}" if changed else ""

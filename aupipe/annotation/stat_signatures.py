@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
-from aupipe.annotation.input_search import signature_in
 from aupipe.annotation.inputs import Inputs
 from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_rows import one_piece
-from aupipe.errors import ConfigError, MediaError, redact
+from aupipe.errors import MediaError
 from aupipe.media.image_files import is_sequence, sequence_files
-from aupipe.storage import filesystem_of, is_uri
+from aupipe.storage import file_signature, signature_on_disk
 
 _REQUESTS_AT_A_TIME = 32
 _FILES_TOGETHER = 65_536  # files whose signatures are Python objects
@@ -35,7 +32,7 @@ def with_signatures(inputs: Inputs) -> Inputs:
             uris, signatures = one_piece(files["uri"]), one_piece(files["signature"])
             is_missing = signatures.is_null()
             is_local = pc.invert(pc.or_(pc.match_substring(uris, "://"), pc.ends_with(uris, "/")))
-            for is_chosen, sign in ((is_local, partial(map, _signature_on_disk)), (pc.invert(is_local), others)):
+            for is_chosen, sign in ((is_local, partial(map, signature_on_disk)), (pc.invert(is_local), others)):
                 chosen = pc.and_(is_chosen, is_missing)
                 signed = pa.array(sign(uris.filter(chosen).to_pylist()), pa.string())
                 signatures = pc.replace_with_mask(signatures, chosen, signed)
@@ -51,20 +48,4 @@ def stat_signature(uri: str) -> str:
         except MediaError:  # it is probed, and the reason is recorded there
             return ""
         return content_hash(each) if all(signature for _, signature in each) else ""
-    if not is_uri(uri):
-        return _signature_on_disk(uri)
-    try:
-        filesystem, path = filesystem_of(uri)
-        return signature_in(filesystem.info(path))
-    except (OSError, ConfigError):  # The probe reports the reason.
-        return ""
-    except BotoCoreError as error:
-        raise ConfigError(redact(f"{uri}: {error}")) from None
-
-
-def _signature_on_disk(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):  # no file, or a name that cannot be one; the probe reports the reason
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}"
+    return file_signature(uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,13 +27,14 @@ from aupipe.facestore.write import finish, shard_name
 from aupipe.images import datasets
 from aupipe.images.datasets import Dataset
 from aupipe.images.manifest import read_folders, read_manifest
-from aupipe.images.pack import pack_records, pack_table
+from aupipe.images.pack import full_path, pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
 from aupipe.manifests import SUFFIXES
-from aupipe.storage import Storage, folder_and_name, local_path
+from aupipe.storage import Storage, file_signature, folder_and_name, is_http, is_uri, local_path, signature_on_disk
 
 Kind = Literal["manifest", "folders", "records"] | datasets.Name
 _STORE = "store:"
+_REQUESTS_AT_A_TIME = 32
 
 
 class ImagesDataConfig(Section):
@@ -61,6 +63,7 @@ class ImagesJob:
     kind: Kind
     images: pa.Table | npt.NDArray[np.int64]  # manifest.TABLE, or the records' offsets
     stamp: str  # hash of the manifest, index or file names
+    signatures: tuple[str, ...]  # of the image of each row, "" without a file; of the train.rec alone for records
     config: ImagesConfig
     dataset: Dataset | None = None  # None: images without a data set of their own
     template: tuple[tuple[float, float], ...] = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)  # to align to
@@ -85,12 +88,14 @@ class ImagesJob:
                     np.arange(first, first + count)
                 )  # a slice would be pickled with the whole table
                 make = functools.partial(pack_table, rows, root=root, detector=detector, template=points, source=source)
+                signatures = self.signatures[first : first + count]
             else:
                 offsets = self.images[first : first + count].copy()
+                signatures = self.signatures
                 make = functools.partial(
                     pack_records, offsets, first=first + 1, root=root, detector=detector, template=points, source=source
                 )
-            name = shard_name(split, first // FILE_ROWS, *key, str(first), str(count))
+            name = shard_name(split, first // FILE_ROWS, *key, str(first), str(count), *signatures)
             tasks.append(FileTask(name, count, make))
         return tasks
 
@@ -162,19 +167,28 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         if not storage.exists(name):
             raise ManifestError(f"--data {data}: no such file")
         stamp = hashlib.sha256(storage.read(name)).hexdigest()
-        return ImagesJob(out, storage.root, "manifest", read_manifest(storage, name), stamp, config, None, template)
+        table = read_manifest(storage, name)
+        signatures = _signatures(storage.root, table)
+        return ImagesJob(out, storage.root, "manifest", table, stamp, signatures, config, None, template)
     storage = Storage(data)
     if not storage.exists():
         raise DatasetError(f"--data {data}: no such folder")
     if storage.exists(REC):
         stamp = hashlib.sha256(storage.read(IDX)).hexdigest()
-        return ImagesJob(out, storage.root, "records", image_offsets(storage), stamp, config, None, template)
+        signatures = (file_signature(storage.path(REC)),)
+        return ImagesJob(
+            out, storage.root, "records", image_offsets(storage), stamp, signatures, config, None, template
+        )
     if mark := datasets.detect(storage):
         found = datasets.read(storage, *mark)
-        return ImagesJob(out, storage.root, mark[0], found.table, _stamp(found.table), config, found, template)
+        signatures = _signatures(storage.root, found.table)
+        return ImagesJob(
+            out, storage.root, mark[0], found.table, _stamp(found.table), signatures, config, found, template
+        )
     table = read_folders(storage)
     stamp = hashlib.sha256("\n".join(table["path"].to_pylist()).encode()).hexdigest()
-    return ImagesJob(out, storage.root, "folders", table, stamp, config, None, template)
+    signatures = _signatures(storage.root, table)
+    return ImagesJob(out, storage.root, "folders", table, stamp, signatures, config, None, template)
 
 
 def _template(name: str) -> tuple[tuple[float, float], ...]:
@@ -182,6 +196,28 @@ def _template(name: str) -> tuple[tuple[float, float], ...]:
     if name.startswith(_STORE):
         return FaceStore.open(name.removeprefix(_STORE)).card.template
     return ImagesJob.template
+
+
+def _signatures(root: str, table: pa.Table) -> tuple[str, ...]:
+    """Return the signature of each image; "" if there is no such file, or none can be had.
+
+    Folders on remote storage are listed, because one request for each image would take minutes.
+    """
+    files = [local_path(full_path(root, path)) for path in table["path"].to_pylist()]
+    web = [file for file in files if is_http(file)]
+    folders = sorted({file.rpartition("/")[0] for file in files if is_uri(file) and not is_http(file)})
+    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+        remote = dict(zip(web, pool.map(file_signature, web), strict=True))
+        for folder, found in zip(folders, pool.map(_signatures_in, folders), strict=True):
+            remote |= {f"{folder}/{name}": signature for name, signature in found.items()}
+    return tuple(remote.get(file, "") if is_uri(file) else signature_on_disk(file) for file in files)
+
+
+def _signatures_in(folder: str) -> dict[str, str]:
+    try:
+        return Storage(folder).signatures()
+    except (FileNotFoundError, PermissionError):  # Images can be read without the right to list them.
+        return {}
 
 
 def _stamp(table: pa.Table) -> str:

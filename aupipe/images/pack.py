@@ -125,11 +125,15 @@ def _unlabeled(identity: str, numbers: Sequence[int], images: Sequence[bytes], s
     )
 
 
+def full_path(root: str, path: str) -> str:
+    """Return the path or URI of an image; relative paths are below `root`."""
+    return path if is_uri(path) or path.startswith("/") else f"{root}/{path}"
+
+
 def _read(root: str, path: str) -> bytes | None:
     """Return the content of a file; None if it does not exist."""
-    full = path if is_uri(path) or path.startswith("/") else f"{root}/{path}"
     try:
-        with open_input(full) as file:
+        with open_input(full_path(root, path)) as file:
             return bytes(file.read())
     except (FileNotFoundError, IsADirectoryError):
         return None

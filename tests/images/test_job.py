@@ -1,5 +1,6 @@
 """Images to a store without a cluster."""
 
+import os
 import struct
 
 import cv2
@@ -103,6 +104,48 @@ def test_records_become_identities_and_only_a_damaged_one_is_lost(tmp_path):
     ]
     assert card.annotations == {"images.rows": 4, "images.kept": 3, "images.damaged": 1}
     assert "no record at byte" in card.bad_lines[0]
+
+
+def parts(data, out):
+    """Return the names of the parts that a run makes, and of those that exist."""
+    job = jobs.prepare(str(data), str(out), jobs.ImagesConfig())
+    return {file.name for file in job.files()}, set(Storage(out).names("split=train"))
+
+
+def test_only_parts_with_an_image_that_was_supplied_later_or_replaced_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "FILE_ROWS", 2)
+    data, out = tmp_path / "m.csv", tmp_path / "store"
+    data.write_text("path,subject,AU12\n" + "".join(f"{n}.jpg,s{n},1\n" for n in range(6)))
+    for number in (0, 1, 2, 4):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg.encode(CROP + number))
+    card, _ = make(data, out)
+    assert card.annotations == {"images.rows": 6, "images.kept": 4, "images.no_file": 2}
+    named, existing = parts(data, out)
+    assert named == existing
+    (tmp_path / "3.jpg").write_bytes(jpeg.encode(CROP + 3))
+    named, existing = parts(data, out)
+    assert len(named - existing) == 1
+    card, _ = make(data, out)
+    assert card.annotations == {"images.rows": 6, "images.kept": 5, "images.no_file": 1}
+    (tmp_path / "0.jpg").write_bytes(jpeg.encode(CROP + 9))
+    os.utime(tmp_path / "0.jpg", (1, 1))
+    named, existing = parts(data, out)
+    assert len(named - existing) == 1
+    _, index = make(data, out)
+    assert rows_of(index)[0]["image"] == jpeg.encode(CROP + 9)
+
+
+def test_a_record_file_that_was_completed_is_packed_again(tmp_path):
+    test_records_become_identities_and_only_a_damaged_one_is_lost(tmp_path)
+    data = bytearray((tmp_path / "train.rec").read_bytes())
+    named, existing = parts(tmp_path, tmp_path / "store")
+    assert named == existing
+    damaged = int((tmp_path / "train.idx").read_text().splitlines()[2].split()[1])
+    data[damaged : damaged + 4] = struct.pack("<I", 0xCED7230A)
+    (tmp_path / "train.rec").write_bytes(data)
+    card, _ = make(tmp_path, tmp_path / "store")
+    assert card.annotations == {"images.rows": 4, "images.kept": 4}
+    assert parts(tmp_path, tmp_path / "store")[0].isdisjoint(named)
 
 
 def test_large_sets_are_cut_into_parts(tmp_path, monkeypatch):
