@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -91,7 +92,7 @@ def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object])
     storage = Storage(layout.root)
     splits, leaked = official(layout.tracks)
     lengths: dict[str, int] = {}  # annotation file → rows
-    digests: dict[str, str] = {}  # annotation file, crop folder or video → hash, number of files or size
+    digests = _video_signatures(layout, storage)  # annotation file, crop folder or video → hash or signature
     outcomes: dict[str, Counter[str]] = {}
     for track in layout.tracks:
         tally = outcomes.setdefault(track.name, Counter())
@@ -100,8 +101,6 @@ def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object])
             lengths[annotation.name] = rows
         if source == "crops":
             _count_crops(storage, track, max(lengths[a.name] for a in track.annotations.values()), tally, digests)
-        elif track.video:
-            digests[track.video] = str(storage.size(track.video))
     for track in layout.tests:
         lengths[track.name] = _test_rows(storage, track, source, digests)
         if not lengths[track.name]:
@@ -142,19 +141,38 @@ def _check_labels(layout: Layout, storage: Storage) -> None:
                     )
 
 
-def _count_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
-    """Count images without a row, and record the number of files, so that a crop added later gives another part."""
+def _video_signatures(layout: Layout, storage: Storage) -> dict[str, str]:
+    """Return video file → signature, so that a video that is repaired later gives other parts, and other audio."""
+    videos = {track.video for track in (*layout.tracks, *layout.tests) if track.video}
+    found: dict[str, str] = {}
+    for folder in sorted({video.rpartition("/")[0] for video in videos}):
+        found |= {f"{folder}/{name}".lstrip("/"): signed for name, signed in storage.signatures(folder).items()}
+    return {video: found.get(video, "") for video in sorted(videos)}
+
+
+def _crop_files(storage: Storage, track: Track, digests: dict[str, str]) -> list[str]:
+    """Return the names of the files in a track's crop folders, and record a hash of the names and signatures of its
+    crops, so that a crop that is added or replaced later gives another part.
+    """
+    names: list[str] = []
     for folder in track.crops:
-        files = storage.children(folder)[1]
-        digests[folder] = str(len(files))
-        for name in files:
-            frame = frame_of_crop(name)
-            if is_hidden(name):
-                tally["images.stray"] += 1
-            elif frame is None:
-                tally["images.no_frame_number"] += 1
-            elif not 1 <= frame <= rows:
-                tally["images.without_row"] += 1
+        signatures = storage.signatures(folder)
+        crops = {name: signed for name, signed in signatures.items() if frame_of_crop(name) is not None}
+        digests[folder] = hashlib.sha256(json.dumps(crops).encode()).hexdigest()
+        names += signatures
+    return names
+
+
+def _count_crops(storage: Storage, track: Track, rows: int, tally: Counter[str], digests: dict[str, str]) -> None:
+    """Count images without a row."""
+    for name in _crop_files(storage, track, digests):
+        frame = frame_of_crop(name)
+        if is_hidden(name):
+            tally["images.stray"] += 1
+        elif frame is None:
+            tally["images.no_frame_number"] += 1
+        elif not 1 <= frame <= rows:
+            tally["images.without_row"] += 1
 
 
 def _test_rows(storage: Storage, track: Track, source: Source, digests: dict[str, str]) -> int:
@@ -164,16 +182,11 @@ def _test_rows(storage: Storage, track: Track, source: Source, digests: dict[str
     """
     last = 0
     if source == "crops":
-        for folder in track.crops:
-            files = storage.children(folder)[1]
-            digests[folder] = str(len(files))
-            last = max(last, *(frame_of_crop(name) or 0 for name in files if not is_hidden(name)), 0)
+        last = max((frame_of_crop(name) or 0 for name in _crop_files(storage, track, digests)), default=0)
         if not last:
             return 0
     if track.video is None:
         return last
-    if source == "videos":
-        digests[track.video] = str(storage.size(track.video))
     try:
         return max(last, probe(storage.path(track.video)).frames_expected)
     except INPUT_ERRORS:

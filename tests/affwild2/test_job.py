@@ -18,8 +18,10 @@ pytestmark = pytest.mark.unit
 
 def make(tree, out, source="crops", overrides=()):
     job = jobs.prepare(str(tree.root), str(out), source, load(jobs.PreprocessConfig, {}, overrides))
+    existing = set(Storage(out).names())
     for task in job.files():
-        Storage(out).write(task.name, task.make())
+        if task.name not in existing:
+            Storage(out).write(task.name, task.make())
     card = job.complete()
     return job, card, FaceStore.open(str(out))
 
@@ -147,6 +149,31 @@ def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, 
     assert [name.partition("/")[0] for name in after if name in before] == ["split=test", "split=train"]
     sound = {"audio/10-30-1280x720.parquet", "audio/a_left_b.parquet"}
     assert set(Storage(tmp_path / "one").names("", ".parquet")) == set(after) | sound
+
+
+def test_crops_that_were_replaced_are_packed_again_and_no_others(tree, tmp_path):
+    _, before, _ = make(tree, tmp_path / "store")
+    other = jpeg.encode(np.full((112, 112, 3), 200, np.uint8))
+    (tree.root / "cropped_aligned/v2/00001.jpg").write_bytes(other)
+    (tree.root / "cropped_aligned/a_left_b_left/.DS_Store").write_bytes(b"of the Finder")
+    _, after, index = make(tree, tmp_path / "store")
+    assert next(row["image"] for row in rows_of(index, "validation") if row["video_id"] == "v2") == other
+    kept = {part.name for part in before.shards} & {part.name for part in after.shards}
+    assert sorted(name.partition("/")[0] for name in kept) == ["split=test", "split=train"]
+
+
+@pytest.mark.parametrize("length", ["other", "same"])
+def test_a_video_that_was_repaired_gives_its_times(tree, tmp_path, length):
+    path = tree.root / "batch1/10-30-1280x720.mp4"
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)) if length == "same" else whole[:100])
+    _, before, index = make(tree, tmp_path / "store")
+    assert {row["time_s"] for row in rows_of(index, "train") if row["video_id"] == "10-30-1280x720"} == {None}
+    path.write_bytes(whole)
+    _, after, index = make(tree, tmp_path / "store")
+    assert None not in {row["time_s"] for row in rows_of(index, "train") if row["video_id"] == "10-30-1280x720"}
+    kept = {part.name for part in before.shards} & {part.name for part in after.shards}
+    assert sorted(name.partition("/")[0] for name in kept) == ["split=test", "split=validation"]
 
 
 def test_an_empty_split_of_videos_without_faces_is_reported(tree, tmp_path):
