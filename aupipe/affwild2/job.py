@@ -19,7 +19,7 @@ from aupipe.faces.search import SearchConfig
 from aupipe.faces.template import Template
 from aupipe.facestore.job import FileTask, measured_template
 from aupipe.facestore.schema import TEST, StoreCard, StoreHeader
-from aupipe.facestore.write import audio_name, finish
+from aupipe.facestore.write import audio_mark, audio_name, finish
 from aupipe.storage import Storage
 
 _LICENSE = "Aff-Wild2: research only, under the agreement with its organizers"
@@ -77,8 +77,11 @@ class AffWild2Job:
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
         videos = {track.video_id: track.video for track in (*self.layout.tracks, *self._tests()) if track.video}
-        audio = {name: functools.partial(pack_audio, name, root=root, video=file) for name, file in videos.items()}
-        return parts + [FileTask(audio_name(name), 0, make) for name, make in sorted(audio.items())]
+        for name, file in sorted(videos.items()):
+            make = functools.partial(pack_audio, name, root=root, video=file)
+            mark = audio_mark(name, f"{file}\0{self.plan.videos[file]}")
+            parts.append(FileTask(audio_name(name), 0, make, mark))
+        return parts
 
     def complete(self) -> StoreCard:
         """Write the card. Call it when all parts are written."""

@@ -73,11 +73,13 @@ class Plan:
     Attributes:
         outcomes: track → reason → count: images without a row, test videos with nothing to pack.
         leaked: base videos in train for one task and in validation for the other.
+        videos: video file → signature.
     """
 
     units: tuple[ShardPlan, ...]
     outcomes: Mapping[str, Mapping[str, int]]
     leaked: frozenset[str]
+    videos: Mapping[str, str]
 
 
 def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object]) -> Plan:
@@ -92,7 +94,8 @@ def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object])
     storage = Storage(layout.root)
     splits, leaked = official(layout.tracks)
     lengths: dict[str, int] = {}  # annotation file → rows
-    digests = _video_signatures(layout, storage)  # annotation file, crop folder or video → hash or signature
+    videos = _video_signatures(layout, storage)
+    digests = dict(videos)  # annotation file, crop folder or video → hash or signature
     outcomes: dict[str, Counter[str]] = {}
     for track in layout.tracks:
         tally = outcomes.setdefault(track.name, Counter())
@@ -114,7 +117,7 @@ def make_plan(layout: Layout, *, source: Source, settings: Mapping[str, object])
             content = [digests.get(name) for name in sorted(_files(unit_pieces))]
             key = json.dumps([source, dict(settings), [_as_dict(p) for p in unit_pieces], content])
             units.append(ShardPlan(shard_name(split, ordinal, key), split, unit_pieces))
-    return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked)
+    return Plan(tuple(units), {name: tally for name, tally in outcomes.items() if tally}, leaked, videos)
 
 
 def _check_labels(layout: Layout, storage: Storage) -> None:

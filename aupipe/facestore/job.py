@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from aupipe.faces.detect import Detector
 from aupipe.faces.template import Template, template_of
 from aupipe.facestore import jpeg
 from aupipe.facestore.read import read_card, sample_images
-from aupipe.facestore.schema import CARD, StoreCard
+from aupipe.facestore.schema import CARD, MARK, StoreCard
 from aupipe.storage import Storage
 
 _SAMPLED_CROPS = 400
@@ -22,11 +22,27 @@ _SAMPLED_CROPS = 400
 
 @dataclass(frozen=True)
 class FileTask:
-    """One file of the store to make. Picklable."""
+    """One file of the store to make. Picklable.
+
+    Attributes:
+        mark: the name of an empty file that is written after it and identifies its inputs, because its own name does
+            not; "": its name identifies them.
+    """
 
     name: str
     rows: int  # number of input rows that it reads
     make: Callable[[], bytes]
+    mark: str = ""
+
+    def is_done(self, existing: Collection[str]) -> bool:
+        """Return whether the file is among the names of a store, made from these inputs."""
+        return self.name in existing and (not self.mark or self.mark in existing)
+
+    def write(self, storage: Storage) -> None:
+        """Make the file, and write it and its mark."""
+        storage.write(self.name, self.make())
+        if self.mark:
+            storage.write(self.mark, b"")
 
 
 class StoreJob(Protocol):
@@ -70,10 +86,20 @@ def check(job: StoreJob) -> None:
         )
 
 
+def unfinished(storage: Storage, files: Sequence[FileTask]) -> list[FileTask]:
+    """Return the files that a store lacks, or has from other inputs, and delete the marks of those inputs.
+
+    The marks go first: one that outlived its file would be believed when its inputs return.
+    """
+    existing, marks = set(storage.names()), {file.mark for file in files}
+    storage.delete_many(sorted(name for name in existing if name.endswith(MARK) and name not in marks))
+    return [file for file in files if not file.is_done(existing)]
+
+
 def text(job: StoreJob) -> str:
     """Return the plan as text, with the number of files that already exist."""
     files, existing = job.files(), set(Storage(job.out).names())
-    done = sum(file.name in existing for file in files)
+    done = sum(file.is_done(existing) for file in files)
     return "\n".join([job.text(), f"{sum(f.rows for f in files):,} rows in {len(files)} files, {done} of them done"])
 
 

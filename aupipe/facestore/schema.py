@@ -3,6 +3,7 @@
 STORE/split=train/00000-….parquet    zstd, row groups of ROW_GROUP_ROWS rows, ordered by video, person, frame
 STORE/split=validation/…
 STORE/audio/VIDEO.parquet            if the video has audio: waveform, rate, start time
+STORE/audio/VIDEO.….source           empty; its name identifies the video file that the audio is from
 STORE/store.json                     the card, written last: a folder without it is not a store
 """
 
@@ -22,6 +23,7 @@ FILE_ROWS = 32 * ROW_GROUP_ROWS
 SPLITS = ("train", "validation")
 TEST = "test"  # the split of rows without labels, which are only predicted; it is not part of the split `all`
 CARD = "store.json"
+MARK = ".source"  # ends the name of a mark
 
 SCHEMA = pa.schema(
     [

@@ -25,6 +25,7 @@ from aupipe.facestore import columns
 from aupipe.facestore.schema import (
     AUDIO_SCHEMA,
     CARD,
+    MARK,
     ROW_GROUP_ROWS,
     SCHEMA,
     SCHEMA_VERSION,
@@ -173,6 +174,11 @@ class ShardWriter:
 
 def audio_name(video_id: str) -> str:
     return f"audio/{video_id}.parquet"
+
+
+def audio_mark(video_id: str, key: str) -> str:
+    """Return the name of the mark beside the audio file of a base video. `key` identifies the video file."""
+    return f"audio/{video_id}.{hashlib.sha256(key.encode()).hexdigest()[:16]}{MARK}"
 
 
 def audio_file(video_id: str, blocks: Iterable[AudioBlock]) -> bytes:

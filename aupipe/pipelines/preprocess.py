@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import ray.data
 
-from aupipe.facestore.job import FileTask, StoreJob
+from aupipe.facestore.job import FileTask, StoreJob, unfinished
 from aupipe.facestore.schema import StoreCard
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
@@ -31,21 +31,20 @@ def preprocess(job: StoreJob) -> StoreCard:
 
 
 def make_files(out: str, files: Sequence[FileTask]) -> int:
-    """Write the files that do not exist yet, on the whole cluster, and return their number.
+    """Write the files that do not exist yet, or have other inputs, on the whole cluster, and return their number.
 
     A file is written completely or not at all, and its bytes depend on its task alone, so a killed run resumes. A task
     raises only for a bug. Bad input is counted in its file.
     """
     storage = Storage(out)
     storage.delete_leftovers()
-    existing = set(storage.names())
-    todo = [file for file in files if file.name not in existing]
+    todo = unfinished(storage, files)
     if not todo:
         return 0
 
     def make(row: dict[str, bytes]) -> dict[str, int]:
         file: FileTask = pickle.loads(row["file"])
-        storage.write(file.name, file.make())
+        file.write(storage)
         return {"rows": file.rows}
 
     with session():

@@ -1,5 +1,7 @@
 """All of preprocessing without a cluster: every row of the store against the tree of the data set."""
 
+import os
+
 import av
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from aupipe.affwild2 import job as jobs
 from aupipe.config import load
 from aupipe.errors import DatasetError
 from aupipe.facestore import jpeg
+from aupipe.facestore.job import text, unfinished
 from aupipe.facestore.read import FaceStore
 from aupipe.storage import Storage
 
@@ -174,6 +177,39 @@ def test_a_video_that_was_repaired_gives_its_times(tree, tmp_path, length):
     assert None not in {row["time_s"] for row in rows_of(index, "train") if row["video_id"] == "10-30-1280x720"}
     kept = {part.name for part in before.shards} & {part.name for part in after.shards}
     assert sorted(name.partition("/")[0] for name in kept) == ["split=test", "split=validation"]
+
+
+def test_audio_of_a_video_that_was_repaired_or_replaced_is_made_again(tree, tmp_path):
+    path, storage = tree.root / "batch1/10-30-1280x720.mp4", Storage(tmp_path / "store")
+    whole = path.read_bytes()
+
+    def resume(count=None):
+        """Run until the end, or until `count` files of audio are written. Return the audio that was made."""
+        job = jobs.prepare(str(tree.root), storage.root, "crops", load(jobs.PreprocessConfig, {}, []))
+        todo = unfinished(storage, job.files())
+        audio = [task for task in todo if task.name.startswith("audio/")][:count]
+        for task in (*(task for task in todo if task.name.startswith("split=")), *audio):
+            task.write(storage)
+        if count is None:
+            assert f"{len(job.files())} files, {len(job.files())} of them done" in text(job)
+            job.complete()
+        return [task.name for task in audio]
+
+    path.write_bytes(bytes(len(whole)))
+    assert resume() == ["audio/10-30-1280x720.parquet", "audio/a_left_b.parquet"]
+    assert FaceStore.open(storage.root).audio("10-30-1280x720") is None
+    path.write_bytes(whole)
+    os.utime(path, (1, 1))
+    assert resume(0) == []  # killed before the audio
+    assert resume() == ["audio/10-30-1280x720.parquet"]
+    assert abs(FaceStore.open(storage.root).audio("10-30-1280x720").waveform).max() > 0.1
+    assert resume() == []
+    path.write_bytes(whole[:100])
+    assert resume(1) == ["audio/10-30-1280x720.parquet"]
+    path.write_bytes(whole)
+    os.utime(path, (1, 1))
+    assert resume() == ["audio/10-30-1280x720.parquet"]  # its signature is that of an earlier run
+    assert FaceStore.open(storage.root).audio("10-30-1280x720") is not None
 
 
 def test_an_empty_split_of_videos_without_faces_is_reported(tree, tmp_path):
