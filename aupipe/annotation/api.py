@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -45,6 +46,11 @@ Source = PathOrUri | np.ndarray | Sequence[PathOrUri] | Sequence[np.ndarray]
 Settings = Mapping[str, Any] | AnnotateConfig
 
 _BATCH = 16  # crops per encoder call; fixed, so that a crop's probabilities do not depend on the others
+# Settings of Ray, of the workers that a job ends and starts again, and of the costs in its summary.
+_OF_JOBS = (
+    "encoders", "object_store_bytes", "resources.workers", "resources.pools", "limits.attempts", "limits.kills",
+    "limits.stall_s", "limits.probe_s", "limits.no_progress_s", "cost.cpu_hour", "cost.frame_cpu_s",
+)  # fmt: skip
 _APART_S = 3600.0  # between crops that are no track: longer than any hole that a window bridges
 
 
@@ -166,7 +172,8 @@ def annotate(
         sample_fps: frames per second to annotate, at most. None: every frame.
         fps: frames per second of an array, or of another input without a clock. None: its times are null.
         thresholds: AU → probability, over those of the models.
-        settings: every key of `annotate.py --set`, nested or dotted: {"detector.min_score": 0.7}.
+        settings: keys of `annotate.py --set`, nested or dotted: {"detector.min_score": 0.7}. Those of Ray, workers
+            and costs are refused.
 
     Raises:
         MediaError: the one input cannot be annotated; a subclass and `reason` say why. Of several inputs, `videos`
@@ -182,6 +189,11 @@ def annotate(
         'ok'
     """
     config = _config(settings, thresholds, sample_fps, fps)
+    _check_used(config, _OF_JOBS, "annotate; fix: leave it out, or run annotate.py")
+    if config.engine == "ray":
+        raise ConfigError("settings: engine=ray: aupipe.annotate runs in this process; fix: run annotate.py")
+    if config.resources.gpu is not True and config.resources.device != "cpu":
+        _check_used(config, ["resources.device"], "annotate without resources.gpu=true; fix: set both")
     if not isinstance(model, Model):
         model = load_model(model, ensemble=config.ensemble, precision=config.precision)
     models = model.models
@@ -262,6 +274,7 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
 
     Raises:
         MediaError: the file cannot be read as an image.
+        ConfigError: an argument is wrong.
 
     Example:
         >>> faces = aupipe.detect_faces("face.jpg")
@@ -269,7 +282,10 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
         (1, (5, 2))
     """
     pixels = _read(_place(image)) if isinstance(image, str | os.PathLike) else _image(image)
-    found = Detector(_config(settings).detector).detect(pixels)
+    config = _config(settings)
+    others = [key for key in AnnotateConfig.model_fields if key != "detector"]
+    _check_used(config, others, "detect_faces; fix: leave out all but detector.…")
+    found = Detector(config.detector).detect(pixels)
     return [
         Face((box[0], box[1], box[2], box[3]), landmarks, float(score))
         for box, landmarks, score in zip(found.boxes.tolist(), found.landmarks, found.scores, strict=True)
@@ -293,6 +309,14 @@ def _config(
     given |= {} if sample_fps is None else {"sample_fps": sample_fps}
     given |= {} if fps is None else {"assume_fps": fps}
     return load(AnnotateConfig, given)
+
+
+def _check_used(config: AnnotateConfig, ignored: Sequence[str], where: str) -> None:
+    """Check that each ignored setting, a dotted key, has its default value."""
+    default = AnnotateConfig()
+    for key in ignored:
+        if attrgetter(key)(config) != attrgetter(key)(default):
+            raise ConfigError(f"settings: {key} has no effect in aupipe.{where}")
 
 
 def _named_values(argument: str, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -128,6 +128,31 @@ def test_a_part_a_rate_and_thresholds_are_obeyed(folder: Path, model: api.Model)
     assert len(aupipe.annotate(clip, model=model, settings=config).frames) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "ray"}, "engine=ray: aupipe.annotate runs in this process; fix: run annotate.py"),
+        ({"encoders": 4}, "encoders has no effect in aupipe.annotate"),
+        ({"resources": {"workers": 2}}, "resources.workers has no effect"),
+        ({"limits.stall_s": 5}, "limits.stall_s has no effect"),
+        (AnnotateConfig.model_validate({"cost": {"cpu_hour": 2}}), "cost.cpu_hour has no effect"),
+        ({"resources.device": "cuda:1"}, "resources.device has no effect in aupipe.annotate without resources.gpu"),
+    ],
+)
+def test_settings_that_have_no_effect_are_refused(
+    folder: Path, model: api.Model, settings: api.Settings, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"settings: {message}")):
+        aupipe.annotate(folder / "clip.mp4", model=model, settings=settings)
+
+
+def test_settings_of_one_process_and_defaults_are_accepted(folder: Path, model: api.Model) -> None:
+    every = AnnotateConfig().model_dump() | {"engine": "local"}
+    assert aupipe.annotate(folder / "face.jpg", model=model, settings=every).video["status"] == "ok"
+    with pytest.raises(ConfigError, match=r"settings: thresholds has no effect in aupipe\.detect_faces"):
+        aupipe.detect_faces(folder / "face.jpg", settings={"thresholds.AU12": 0.1})
+
+
 def test_arrays_of_frames_give_what_their_video_gives(folder: Path, model: api.Model) -> None:
     images = [frame.image for frame in api.frames(str(folder / "clip.mp4")) if frame.image is not None]
     expected = aupipe.annotate(folder / "clip.mp4", model=model)
