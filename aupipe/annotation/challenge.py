@@ -17,6 +17,7 @@ from aupipe.affwild2.submission import TrackPredictions
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.ledger_entries import Entry, read_all
 from aupipe.annotation.schema import BOX
+from aupipe.annotation.summary import duplicates
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.errors import DatasetError
 from aupipe.faces.detect import Detections
@@ -64,9 +65,15 @@ def track_predictions(annotation: str, tracks: Collection[str]) -> dict[str, Tra
 
 
 def _videos(annotation: str) -> dict[str, tuple[VideoRecord, Entry]]:
-    """Return the annotated videos by name, in order."""
+    """Return the annotated videos by name, in order; of a duplicate, the video that has its rows."""
+    storage = Storage(annotation)
+    found = dict(Ledger.read(storage).current().items())
+    for twin in duplicates(storage):
+        first = found.get(twin.duplicate_of or "")
+        if first and first[0].fingerprint == twin.fingerprint:  # A run that was killed may have other bytes of it.
+            found.setdefault(twin.video_id, first)
     videos: dict[str, tuple[VideoRecord, Entry]] = {}
-    for video_id, (record, entry) in sorted(Ledger.read(Storage(annotation)).current().items()):
+    for video_id, (record, entry) in sorted(found.items()):
         if videos.setdefault(PurePosixPath(video_id).stem, (record, entry))[0] is not record:
             raise DatasetError(
                 f"{annotation}: {videos[PurePosixPath(video_id).stem][0].video_id} and {video_id} have the same name; "

@@ -219,6 +219,12 @@ def listed_ids(storage: Storage) -> pa.Array:
         return one_piece(read_parquet(data, ["video_id"])["video_id"])
 
 
+def duplicates(storage: Storage) -> list[VideoRecord]:
+    """Return the records of the duplicates in videos.parquet, which the ledger lacks."""
+    rows = _Earlier.read(storage).aside.to_pylist()
+    return [record for record in map(VideoRecord.from_row, rows) if record.status == "duplicate"]
+
+
 @dataclass(frozen=True)
 class _Earlier:
     """The content of videos.parquet that earlier runs wrote and the ledger lacks.

@@ -16,7 +16,10 @@ from aupipe import facs
 from aupipe.affwild2 import job as jobs
 from aupipe.affwild2 import pack_videos, submission
 from aupipe.annotation import ledger_entries
+from aupipe.annotation.inputs import Inputs
+from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import EVENTS, frames_schema
+from aupipe.annotation.summary import write_videos
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands.submit import main
 from aupipe.data import splits
@@ -267,6 +270,25 @@ def test_an_annotation_becomes_the_sample_files_lines(tmp_path, capsys):
     assert main(["--annotation", folder, "--out", str(tmp_path / "tracks")]) == 0
     assert submission.read_track((tmp_path / "tracks/alone.txt").read_text(), 2)[:, 4].all()
     assert len(submission.read_track((tmp_path / "tracks/t.txt").read_text(), 4)) == 4
+
+
+@pytest.mark.unit
+def test_the_track_of_a_duplicate_has_the_rows_of_its_twin(tmp_path):
+    videos = {"x/a.mp4": [face(0, 0, 20, 50, "AU12"), face(0, 1, 200, 40, "AU04")]}
+    folder = annotated(tmp_path / "annotation", videos, fingerprint="ab", source_hash="ab")
+    twin = {"status": "duplicate", "duplicate_of": "x/a.mp4", "fingerprint": "ab"}
+    twins = {name: VideoRecord(name, name, **twin) for name in ("x/b.mp4", "y/a.mp4")}  # the second has its own name
+    twins["x/c.mp4"] = VideoRecord("x/c.mp4", "x/c.mp4", **twin | {"fingerprint": "ef"})  # x/a.mp4 has other bytes now
+    write_videos(Storage(folder), Ledger.read(Storage(folder)), twins, Inputs.of([]))
+    order = sample(tmp_path / "sample.txt", {"b": 1, "a": 1, "b_right": 1})
+    command = ["--annotation", folder, "--sample", str(tmp_path / "sample.txt"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    decided = submission.read_single((tmp_path / "out/submission.txt").read_text(), order)
+    assert [[facs.AUS[i] for i in np.flatnonzero(decided[track])] for track in ("a", "b", "b_right")] == [
+        ["AU12"], ["AU12"], ["AU04"]
+    ]  # fmt: skip
+    assert main(["--annotation", folder, "--out", str(tmp_path / "tracks")]) == 0
+    assert sorted(path.name for path in (tmp_path / "tracks").glob("*.txt")) == ["a.txt", "b.txt"]
 
 
 @pytest.mark.unit
