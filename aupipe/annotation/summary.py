@@ -126,6 +126,12 @@ class Summary:
         lines += [f"  {row['video_id']}: {row['status']}: {row['reason']}" for row in listed]
         if (more := len(incomplete) - len(listed)) > 0:
             lines.append(f"  … and {more:,} more; all reasons are in {redact(self.out)}/{VIDEOS_FILE}")
+        if count := self.statuses["duplicate"]:
+            inputs = "1 duplicate has" if count == 1 else f"{count:,} duplicates have"
+            lines.append(
+                f"{inputs} no rows or exports: take those of the input that duplicate_of names in "
+                f"{redact(self.out)}/{VIDEOS_FILE}"
+            )
         if self.otherwise and not self.pending:
             videos = "1 video keeps" if self.otherwise == 1 else f"{self.otherwise:,} videos keep"
             lines.append(

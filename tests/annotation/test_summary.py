@@ -61,6 +61,13 @@ def test_the_end_of_a_run_counts_reasons_and_names_the_next_command() -> None:
     assert lines[6:] == ["for pages with player and curves: aupipe report 'my out'"]
 
 
+def test_the_end_of_a_run_says_where_the_rows_of_duplicates_are() -> None:
+    videos = [VideoRecord("a", "a", status="ok"), VideoRecord("b", "b", status="duplicate", duplicate_of="a")]
+    assert Summary("out", to_table(videos), 0, 0, 1.0, 0.0, 0.0).text().splitlines()[1:] == [
+        "1 duplicate has no rows or exports: take those of the input that duplicate_of names in out/videos.parquet"
+    ]
+
+
 def test_every_reason_has_a_code_that_is_documented() -> None:
     def below(error: type[MediaError]) -> set[str]:
         return {error.reason}.union(*(below(each) for each in error.__subclasses__()))
