@@ -14,7 +14,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -97,21 +97,27 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
         _check_found(len(found) - before, skipped, argument)
         return skipped
     if glob.has_magic(argument) and not os.path.lexists(argument):
-        visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument)
+        visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument, os.path.isfile)
         each = [(_search_folder if os.path.isdir(match) else _search)(match, images, found) for match in visible]
         return _joined(each, hidden, argument, len(found) - before)
     found.add(argument, os.path.basename(argument))
     return SkippedFiles(unsearched=[] if os.path.exists(argument) else [argument])
 
 
-def _split_hidden(matches: Iterable[str], pattern: str) -> tuple[list[str], SkippedFiles]:
-    """Return the matches of a pattern without hidden and system names, unless the pattern itself names them."""
+def _split_hidden(
+    matches: Iterable[str], pattern: str, exists: Callable[[str], bool]
+) -> tuple[list[str], SkippedFiles]:  # fmt: skip
+    """Return the matches of a pattern without hidden and system names, unless the pattern itself names them.
+
+    Videos of reports are hidden too, unless the pattern names their folder.
+    """
     parts = pattern.split("/")
     with_dots = any(part.startswith(".") and glob.has_magic(part) for part in parts)
     visible, hidden = [], SkippedFiles()
     for match in sorted(matches):
         unasked = [part for part in match.split("/") if is_hidden(part) and part not in parts]
-        if all(with_dots and part.startswith(".") for part in unasked):
+        is_of_report = PurePosixPath(match).parent.name not in parts and report_files.is_video(match, exists)
+        if all(with_dots and part.startswith(".") for part in unasked) and not is_of_report:
             visible.append(match)
         else:
             hidden.hide(match)
@@ -141,7 +147,9 @@ def _search_folder(top: str, images: ImageRule, found: FoundInputs) -> SkippedFi
             continue
         seen.add(real)
         hidden = {name for name in (*below, *names) if is_hidden(name)}
-        # It shows the videos of an archive once more. An output folder may be in the folder that is searched.
+        # They show the videos of an archive once more. An output folder may be in the folder that is searched.
+        if folder != top and os.path.basename(folder) in report_files.VIDEO_FOLDERS:
+            hidden.update(n for n in names if report_files.is_video(os.path.join(folder, n), os.path.isfile))
         if report_files.FOLDER in below and os.path.isdir(os.path.join(folder, LEDGER)):
             hidden.add(report_files.FOLDER)
         for name in sorted(hidden):
@@ -230,7 +238,7 @@ def _search_remote(uri: str, images: ImageRule, found: FoundInputs, *, matched: 
         filesystem, top = filesystem_of(uri)
         filesystem.invalidate_cache()  # A second listing in a run finds what has changed since the first.
         if glob.has_magic(top) and not filesystem.exists(top):
-            visible, hidden = _split_hidden(filesystem.glob(top), top)
+            visible, hidden = _split_hidden(filesystem.glob(top), top, filesystem.isfile)
             before = len(found)
             matches = [_search_remote(f"{protocol}://{path}", images, found, matched=True) for path in visible]
             return _joined(matches, hidden, uri, len(found) - before)
@@ -264,6 +272,7 @@ def _add_listed(
     skipped: SkippedFiles | None = None
     hidden_folders: set[str] = set()
     reports: set[str] = set()
+    of_reports: set[str] = set()  # the files that every report has, which sort before its videos
     before = len(found)
     for path, info in files:
         skipped = skipped or SkippedFiles()
@@ -275,6 +284,10 @@ def _add_listed(
         first_hidden = next((at for at, part in enumerate(parts) if is_hidden(part)), None)
         if reports and first_hidden is None:
             first_hidden = next((at for at in range(len(parts)) if "/".join(parts[: at + 1]) in reports), None)
+        if parts[-1] in (report_files.SUMMARY, report_files.INDEX):
+            of_reports.add(name)
+        if first_hidden is None and len(parts) > 1 and report_files.is_video(name, of_reports.__contains__):
+            first_hidden = len(parts) - 1
         if first_hidden is not None:
             hidden_folders.add("/".join(parts[: first_hidden + 1]))
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from aupipe.storage import Storage
 
@@ -12,6 +12,8 @@ INDEX = "index.html"
 SUMMARY = "faces.csv"  # one row per face and AU
 _SUFFIXES = {"videos": ".html", "overlays": ".mp4", "previews": ".mp4"}
 _NUMBERED = re.compile(r"\w+/[0-9]{5,}\.\w+")
+VIDEO_FOLDERS = tuple(folder for folder, suffix in _SUFFIXES.items() if suffix == ".mp4")
+_VIDEO = re.compile(rf"(?:(.*)/)?(?:{'|'.join(VIDEO_FOLDERS)})/[0-9]{{5,}}\.mp4", re.DOTALL)
 
 
 def page(number: int) -> str:
@@ -27,6 +29,17 @@ def overlay(number: int) -> str:
 def preview(number: int) -> str:
     """Return the name of a video for the player."""
     return _name("previews", number)
+
+
+def is_video(path: str, exists: Callable[[str], bool]) -> bool:
+    """Return whether a file is an overlay or a preview, which shows a video once more, wherever its report is.
+
+    Args:
+        exists: whether there is a file of this path. A report has both of those that are asked for.
+    """
+    found = _VIDEO.fullmatch(path)
+    folder = "" if found is None or found[1] is None else f"{found[1]}/"
+    return found is not None and all(exists(f"{folder}{name}") for name in (SUMMARY, INDEX))
 
 
 def delete_all(storage: Storage) -> int:

@@ -128,6 +128,9 @@ def write(job: ReportJob) -> str:
     rates: dict[str, Sequence[float | None]] = {}
     summaries: list[dict[str, Any]] = []
     written = set[str]()
+    if (job.overlay or job.preview) and not all(map(target.exists, (SUMMARY, INDEX))):
+        # `annotate` knows a report by these files, also one whose writing was killed.
+        _write_overview(target, plan, {}, {}, ())
     for number, video in enumerate(videos):
         video_id = video["video_id"]
         frames, events = tables.frames(video_id), tables.events(video_id)
@@ -168,12 +171,20 @@ def write(job: ReportJob) -> str:
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())
         written.add(pages[video_id])
+    _write_overview(target, plan, pages, rates, summaries)
+    report_files.delete_others(target, written)
+    return redact(target.path(INDEX))
+
+
+def _write_overview(
+    target: Storage, plan: ReportPlan, pages: Mapping[str, str], rates: Mapping[str, Sequence[float | None]],
+    summaries: Sequence[Mapping[str, Any]],
+) -> None:  # fmt: skip
+    """Write the index and the table of all faces."""
     sink = pa.BufferOutputStream()
     pyarrow.csv.write_csv(pa.Table.from_pylist(summaries, schema=_SUMMARY_SCHEMA), sink)
     target.write(SUMMARY, sink.getvalue())
-    target.write(INDEX, index_page(videos, run, pages, rates).encode())
-    report_files.delete_others(target, written)
-    return redact(target.path(INDEX))
+    target.write(INDEX, index_page(plan.videos, plan.run, pages, rates).encode())
 
 
 def _summaries(

@@ -91,6 +91,27 @@ def test_a_report_of_an_output_below_the_folder_is_not_an_input(tmp_path: Path) 
         assert {*passed.hidden_examples} == {f"{shown}/report", f"{shown}/deep/out/report"}
 
 
+def test_the_videos_of_a_report_in_any_folder_are_no_inputs(tmp_path: Path) -> None:
+    memory, top = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    report = ["faces.csv", "index.html", "overlays/00000.mp4", "previews/00001.mp4", "videos/00000.html"]
+    mine = ["deep/overlays/00007.mp4", "pages/overlays/mine.mp4", "pages/videos/00008.mp4"]
+    for name in ("a.mp4", *mine, *report, *(f"pages/{each}" for each in report)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        memory.pipe_file(f"{top}/{name}", b"x")
+    for place in (str(tmp_path), f"memory:/{top}"):
+        for named in (place, f"{place}/**/*.mp4"):
+            inputs, passed = find_inputs([named])
+            assert {video.uri.removeprefix(place.replace(":/", "://"))[1:] for video in inputs} == {"a.mp4", *mine}
+            assert passed.hidden == 4
+        assert [video.video_id for video in find_inputs([f"{place}/pages"])[0]] == [
+            "overlays/mine.mp4",
+            "videos/00008.mp4",
+        ]
+        for named in (f"{place}/overlays", f"{place}/overlays/*", f"{place}/overlays/00000.mp4"):
+            assert [video.video_id for video in find_inputs([named])[0]] == ["00000.mp4"]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [(PermissionError(13, "Permission denied"), "permission_denied"), (OSError(5, "EIO"), "unreadable")],

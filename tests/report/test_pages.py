@@ -14,6 +14,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.annotation import ledger_entries, schema
+from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands import report as command
 from aupipe.errors import ConfigError
@@ -255,6 +256,16 @@ def test_a_report_has_no_rows_that_a_killed_run_has_replaced(tmp_path: Path) -> 
     assert (shown["rows"], len(shown["events"])) == (3, 1)
     with (tmp_path / "report/faces.csv").open() as file:
         assert [row["frames"] for row in csv.DictReader(file)] == ["3"] * len(facs.AUS)
+
+
+def test_the_overlays_of_a_report_that_is_killed_are_no_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "a.mp4", frames=3)
+    out = annotation(tmp_path / "out", str(tmp_path / "a.mp4"), [face(0.9, True, frame=0, time_s=0.0)])
+    monkeypatch.setattr(pages, "video_page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pages.write(pages.ReportJob(out, str(tmp_path / "pages"), thumbnails=False, overlay=True))
+    assert (tmp_path / "pages/overlays/00000.mp4").exists()
+    assert [video.video_id for video in find_inputs([str(tmp_path)])[0]] == ["a.mp4"]
 
 
 def test_a_folder_without_an_annotation_is_one_sentence(tmp_path: Path) -> None:
