@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "report.py") -> int:
     )  # fmt: skip
     parser.add_argument(
         "--preview", action="store_true",
-        help="also write an MP4 of each video that browsers do not play or that is on no local disk, for the player",
+        help="also write an MP4 of each input that browsers do not show: other formats, folders of images, files on "
+        "no local disk",
     )  # fmt: skip
     return job.run(parser, _report, argv)
 

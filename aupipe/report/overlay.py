@@ -29,6 +29,7 @@ _SOUND_RATE_HZ = 48_000
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the container
 _PLAYABLE = {(codec, _MP4) for codec in ("h264", "av1", "vp9")}
 _WEBM = ("vp8", "vp9", "av1")
+_SHOWN_IMAGES = ("jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe")
 
 
 def write_overlay(
@@ -87,14 +88,15 @@ def write_overlay(
 
 
 def plays_in_browsers(uri: str) -> bool:
-    """Return whether common browsers play the video track, by its codec and container.
+    """Return whether common browsers play the video track, by its codec and container, or show the image.
 
     Raises:
         MediaError: the video cannot be read any more.
         OSError: the video is not there any more.
     """
     info = probe(uri)
-    return (info.codec, info.container) in _PLAYABLE or (info.codec in _WEBM and uri.lower().endswith(".webm"))
+    is_webm = info.codec in _WEBM and uri.lower().endswith(".webm")
+    return (info.codec, info.container) in _PLAYABLE or info.container in _SHOWN_IMAGES or is_webm
 
 
 def _assumed_fps(rows: pa.Table) -> float | None:

@@ -3,6 +3,7 @@
 const MISSING = 255, ROW_PX = 64, STRIP_PX = 44, STATUS_PX = 12, LABEL_PX = 56, BOTTOM_PX = 22, SCALE = 254;
 const data = JSON.parse(document.getElementById("data").textContent);
 const video = document.getElementById("video"), overlay = document.getElementById("overlay");
+const still = document.getElementById("still");  // the image, of an input that is one
 const curves = document.getElementById("curves"), picker = document.getElementById("face");
 const STATUS_COLORS = { ok: "--prob", no_face: "--edge", face_too_small: "--event", decode_error: "--cursor" };
 
@@ -313,12 +314,21 @@ document.addEventListener("keydown", (event) => {
   if (action) { event.preventDefault(); action(); }
 });
 
+function showUnplayable() {
+  document.getElementById("unplayable").hidden = false;
+  document.getElementById("screen").hidden = true;
+}
 if (video) {
   const follow = () => { if (inSeconds) { cursor = video.currentTime; if (cursor > view[1] || cursor < view[0]) pan(cursor - view[0]); } schedule(); };
   const everyFrame = () => { follow(); if (!video.paused) requestAnimationFrame(everyFrame); };
   video.addEventListener("play", everyFrame);
   for (const name of ["seeked", "pause", "loadeddata"]) video.addEventListener(name, follow);
-  video.addEventListener("error", () => { document.getElementById("unplayable").hidden = false; document.getElementById("screen").hidden = true; });
+  video.addEventListener("error", showUnplayable);
+}
+if (still) {
+  still.addEventListener("load", schedule);
+  still.addEventListener("error", showUnplayable);
+  if (still.complete && !still.naturalWidth) showUnplayable();  // it has failed before this script ran
 }
 window.addEventListener("resize", schedule);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", schedule);

@@ -1,7 +1,7 @@
 """The pages of an annotation: an index and a page per video, which open from disk without a server or network.
 
 Each page contains its data, script and style. Its content security policy allows only that script and style, by their
-hashes, and the video file, so that text from an annotation can neither run nor load anything.
+hashes, and the video or image file, so that text from an annotation can neither run nor load anything.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from aupipe.annotation import report_files
 from aupipe.annotation.faults import is_of_machine
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
+from aupipe.media.image_files import has_image_suffix, is_sequence
 from aupipe.media.probe import fingerprint
 from aupipe.parquet import damage_named, read_stored
 from aupipe.report import face_data, overlay, thumbnails
@@ -273,7 +274,7 @@ def video_page(
     Args:
         video: row of the videos table.
         data: of `video_data`.
-        source: URL of the video for the player; None: it is on no local disk, and the page has no player.
+        source: URL of the video for the player, or of the image; None: there is none, and the page has no player.
         overlay_name: name of the video with its faces drawn, beside the index; None: there is none.
     """
     name = html.escape(video["video_id"])
@@ -282,17 +283,10 @@ def video_page(
         f"{video['faces'] or 0:,} {'face' if video['faces'] == 1 else 'faces'}", _duration(video["duration_s"]),
         f"status {video['status']}", video["reason"],
     ]  # fmt: skip
-    player = (
-        f'<div id="screen"><video id="video" controls preload="metadata" src="{html.escape(source)}"></video>'
-        '<canvas id="overlay"></canvas></div><p id="unplayable" hidden>This browser cannot play the video. The curves '
-        "work without it.</p>"
-        if source
-        else '<p id="unplayable">The video is not on a local disk, so that this page has no player.</p>'
-    )
     overlay_link = f' · <a href="../{overlay_name}">video with its faces drawn</a>' if overlay_name else ""
     body = f"""<p><a href="../{INDEX}">← all videos</a>{overlay_link}</p>
 <h1>{name}</h1><p class="facts">{html.escape(" · ".join(filter(None, facts)))}</p>
-<div class="columns"><section aria-label="player">{player}
+<div class="columns"><section aria-label="player">{_player(video["uri"], source)}
 <p id="now" role="status"></p></section>
 <section aria-label="face"><label>Face <select id="face"></select></label> <span id="hidden"></span>
 <div id="pictures"></div><p id="problem"></p></section></div>
@@ -308,6 +302,25 @@ and previous event. F: next face.</p></section>
 <div class="wide"><table id="together"></table></div></section>
 <script type="application/json" id="data">{_json(data)}</script>"""
     return _page(video["video_id"], body, _asset("page.js"))
+
+
+def _player(uri: str, source: str | None) -> str:
+    """Return the element that shows a video or an image below its boxes, or the reason why there is none."""
+    if source is None and is_sequence(uri):
+        return '<p id="unplayable">A folder of images has no player here; report.py --preview writes a video of it.</p>'
+    if source is None:
+        return (
+            '<p id="unplayable">The file is not on a local disk, is gone or has changed, so that this page has no '
+            "player.</p>"
+        )
+    url = html.escape(source)
+    element, action = f'<video id="video" controls preload="metadata" src="{url}"></video>', "play the video"
+    if has_image_suffix(source):
+        element, action = f'<img id="still" alt="the image" src="{url}">', "show the image"
+    return (
+        f'<div id="screen">{element}<canvas id="overlay"></canvas></div><p id="unplayable" hidden>This browser cannot '
+        f"{action}. The curves work without it.</p>"
+    )
 
 
 def index_page(
@@ -366,7 +379,7 @@ def _page(title: str, body: str, script: str) -> str:
     scripts = f"'{_hash(script)}'" if script else "'none'"
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src {scripts}; "
-        "img-src data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
+        "img-src data: 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

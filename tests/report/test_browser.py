@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,6 +142,24 @@ def test_player_curves_and_faces_follow_each_other(observed: Observed, report: P
     observed.until("Math.abs(cursor - video.currentTime) < 0.1")
     assert observed.problems == []
     assert {request.partition(":")[0] for request in observed.requests} <= {"file", "data"}
+
+
+def test_an_image_is_shown_below_its_box(observed: Observed, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.full((120, 160, 3), 90, np.uint8))
+    out = Path(annotation(tmp_path / "out", str(tmp_path / "a.jpg"), [face(0.9, True, time_s=None)]))
+    video = pq.read_table(out / "videos.parquet").to_pylist()[0] | {"frame_width": 160, "frame_height": 120}
+    pq.write_table(pa.Table.from_pylist([video], schema=schema.VIDEOS), out / "videos.parquet")
+    assert command.main([str(out)]) == 0
+    observed.open_video(out / "report" / "index.html")
+    observed.until("still.complete && still.naturalWidth === 160")
+    observed.until(f"now.textContent.includes('face 0: {ALL}')")
+    observed.until("overlay.clientHeight === still.clientHeight")
+    assert observed.pixel(20, 50) == ORANGE
+    assert observed.problems == []
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    observed.page.reload()
+    observed.until("!document.getElementById('unplayable').hidden")
+    assert "cannot show the image" in observed.page.locator("#unplayable").inner_text()
 
 
 def test_a_name_is_no_markup(observed: Observed, report: Path) -> None:

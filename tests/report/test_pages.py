@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -203,6 +204,35 @@ def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
     assert data["problem"].startswith("No pictures of the apexes: ")
     assert data["faces"][0]["pictures"] == []
     assert "no player" in pages.video_page(video_row(), data, None)
+
+
+def player(page: str) -> str:
+    return page.partition('<section aria-label="player">')[2].partition('<p id="now"')[0]
+
+
+@pytest.mark.parametrize(("name", "is_shown"), [("face#.jpg", True), ("face#.png", True), ("face#.tif", False)])
+def test_an_image_is_shown_as_an_image(name: str, is_shown: bool, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / name), np.full((120, 160, 3), 90, np.uint8))
+    out = annotation(tmp_path / "out", str(tmp_path / name), [face(0.9, True, time_s=None)])
+    page = tmp_path / "out/report/videos/00000.html"
+    assert command.main([out]) == 0
+    assert f'<img id="still" alt="the image" src="../../../{name.replace("#", "%23")}">' in player(page.read_text())
+    assert "<video" not in page.read_text()
+    assert "img-src data: 'self' file:;" in page.read_text()
+    assert command.main([out, "--preview"]) == 0  # which is for formats that browsers do not show
+    assert ("<img" in player(page.read_text()), 'src="../previews/' in page.read_text()) == (is_shown, not is_shown)
+
+
+def test_a_folder_of_images_is_named_and_has_a_preview(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"in/{number}.png"), np.full((120, 160, 3), 90, np.uint8))
+    out = annotation(tmp_path / "out", f"{tmp_path}/in/", [face(0.9, True, time_s=None)])
+    page = tmp_path / "out/report/videos/00000.html"
+    assert command.main([out]) == 0
+    assert "A folder of images has no player here; report.py --preview writes a video" in player(page.read_text())
+    assert command.main([out, "--preview"]) == 0
+    assert '<video id="video" controls preload="metadata" src="../previews/00000.mp4">' in player(page.read_text())
 
 
 @pytest.mark.parametrize("is_temporary", [True, False])
