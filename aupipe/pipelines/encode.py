@@ -84,7 +84,7 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
         done = ray.data.from_items(todo, override_num_blocks=len(todo)).map(
             _Encoder,
             fn_constructor_args=(ray.put(encoder), list(requests), device_of(resources)),
-            compute=actor_pool("train", resources, len(todo), rows),
+            compute=actor_pool(resources, len(todo), rows),
             num_cpus=0 if gpus else 1,
             num_gpus=gpus,
             label_selector=label_selector_for("train", resources),

@@ -60,7 +60,7 @@ def predict(
     data = data.map(
         _Predictor,
         fn_constructor_args=(list(checkpoints), index, every, inference, device_of(resources), embeddings),
-        compute=actor_pool(pool, resources, len(every), sum(table.num_rows for table in tables.values())),
+        compute=actor_pool(resources, len(every), sum(table.num_rows for table in tables.values()), pool),
         num_cpus=0 if gpus else 1,
         num_gpus=gpus,
         label_selector=label_selector_for(pool, resources),

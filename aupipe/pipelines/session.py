@@ -143,18 +143,18 @@ def room(pool: Pool, resources: Resources) -> Counter[str]:
     return Counter({name: int(sum(node["Resources"].get(name, 0) for node in nodes)) for name in ("CPU", "GPU")})
 
 
-def slots(pool: Pool, resources: Resources) -> int:
+def slots(resources: Resources, pool: Pool = "train") -> int:
     """Return the number of copies of a model that the nodes of a pool have room for now, at least 1."""
     return max(room(pool, resources)["GPU" if gpus_per_worker(resources) else "CPU"], 1)
 
 
-def actor_pool(pool: Pool, resources: Resources, tasks: int, rows: int) -> ray.data.ActorPoolStrategy:
+def actor_pool(resources: Resources, tasks: int, rows: int, pool: Pool = "train") -> ray.data.ActorPoolStrategy:
     """Return actors on a pool of nodes for so many tasks of models, over so many rows.
 
     It requests all actors at the start, so that the autoscaler starts all nodes at once, and works as soon as one is
     there. Ray Data would not request more of them later (ray-project/ray#59144).
     """
-    size = max(min(resources.workers or slots(pool, resources), tasks, math.ceil(rows / _ROWS_PER_ACTOR)), 1)
+    size = max(min(resources.workers or slots(resources, pool), tasks, math.ceil(rows / _ROWS_PER_ACTOR)), 1)
     return ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
 
 

@@ -224,11 +224,7 @@ def inference_resources(job: TrainJob) -> Resources:
     """
     workers = job.workers[1] if isinstance(job.workers, tuple) else job.workers or 1
     resources = job.recipe.resources
-    return (
-        resources
-        if resources.workers
-        else resources.model_copy(update={"workers": max(workers, slots("train", resources))})
-    )
+    return resources if resources.workers else resources.model_copy(update={"workers": max(workers, slots(resources))})
 
 
 def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
@@ -319,7 +315,7 @@ def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
     if job.workers is not None:
         return job.workers
     settings = job.recipe.stages[stage]
-    room, clips = slots("train", job.recipe.resources), settings.batch // settings.accumulate
+    room, clips = slots(job.recipe.resources), settings.batch // settings.accumulate
     room = room if gpu else min(room, MAX_CPU_WORKERS)
     if clips < 2 * room:
         data = task_data.task_data(job.recipe, stage, FaceStore.open(job.store), job.split)

@@ -152,7 +152,7 @@ def test_batch_norm_needs_two_clips_per_part_of_a_batch(
 def test_default_workers_leave_batch_norm_two_clips(
     name: str, stage: str, workers: int, make_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_stage, "slots", lambda pool, resources: 9)
+    monkeypatch.setattr(train_stage, "slots", lambda resources: 9)
     plan = recipes.read(name, quick=True, overrides=[f"stages.{stage}.batch=5"])
     job = train_stage.TrainJob(plan, make_store(train=8, validation=3, frames=32), "out")
     assert train_stage._workers(job, stage, False) == workers

@@ -63,15 +63,15 @@ def test_models_have_room_on_the_nodes_of_their_pool_alone(monkeypatch: pytest.M
     nodes = [node(CPU=2), node(CPU=16, labels={"pool": "decode"}), node(CPU=3, GPU=1, labels={"pool": "train"})]
     nodes.append(node(alive=False, CPU=8, labels={"pool": "train"}))
     monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert slots("train", Resources(gpu=False)) == 3  # more workers would wait for a place without end
-    assert slots("train", Resources(gpu=True)) == 1
-    assert slots("infer", Resources(gpu=False)) == 21  # no node has this label
-    assert slots("infer", Resources(gpu=False, pools=True)) == 1
+    assert slots(Resources(gpu=False), "train") == 3  # more workers would wait for a place without end
+    assert slots(Resources(gpu=True), "train") == 1
+    assert slots(Resources(gpu=False), "infer") == 21  # no node has this label
+    assert slots(Resources(gpu=False, pools=True), "infer") == 1
 
 
 def test_pools_start_with_one_actor_and_request_what_settings_say(ray_session: None) -> None:
     def sizes(resources: Resources, tasks: int, rows: int = 100_000) -> tuple[int, int, int]:
-        pool = actor_pool("train", resources, tasks, rows)
+        pool = actor_pool(resources, tasks, rows)
         return pool.min_size, pool.max_size, pool.initial_size
 
     assert sizes(Resources(), 9) == (1, 4, 4)
