@@ -306,8 +306,12 @@ def _config(
             given = merge(given, value)
     if thresholds is not None:
         given = merge(given, {"thresholds": dict(_named_values("thresholds", thresholds))})
-    given |= {} if sample_fps is None else {"sample_fps": sample_fps}
-    given |= {} if fps is None else {"assume_fps": fps}
+    for argument, key, value in (("sample_fps", "sample_fps", sample_fps), ("fps", "assume_fps", fps)):
+        if value is None:
+            continue
+        if given.get(key) not in (None, value):
+            raise ConfigError(f"{argument}: {value} and settings {key}={given[key]} (give one)")
+        given[key] = value
     return load(AnnotateConfig, given)
 
 

@@ -65,9 +65,12 @@ def track_predictions(annotation: str, tracks: Collection[str]) -> dict[str, Tra
 
 
 def _videos(annotation: str) -> dict[str, tuple[VideoRecord, Entry]]:
-    """Return the annotated videos by name, in order; of a duplicate, the video that has its rows."""
+    """Return the annotated videos by name, in order; of a duplicate, the video that has its rows.
+
+    A video whose rows were withdrawn, because its file became unreadable, is none of them.
+    """
     storage = Storage(annotation)
-    found = dict(Ledger.read(storage).current().items())
+    found = {video_id: each for video_id, each in Ledger.read(storage).current().items() if each[0].has_rows}
     for twin in duplicates(storage):
         first = found.get(twin.duplicate_of or "")
         if first and first[0].fingerprint == twin.fingerprint:  # A run that was killed may have other bytes of it.

@@ -292,6 +292,22 @@ def test_the_track_of_a_duplicate_has_the_rows_of_its_twin(tmp_path):
 
 
 @pytest.mark.unit
+def test_a_video_whose_rows_were_withdrawn_is_not_annotated(tmp_path, capsys):
+    folder = annotated(
+        tmp_path / "annotation", {"a.mp4": [face(0, 0, 200, 50, "AU12")], "b.mp4": [face(0, 0, 200, 50)]}
+    )
+    withdrawn = VideoRecord(uri="b.mp4", video_id="b.mp4", status="quarantined", reason="decoder_failed")
+    none = frames_schema().empty_table()
+    ledger_entries.commit(Storage(folder), none, EVENTS.empty_table(), [withdrawn], 2, 1000)
+    sample(tmp_path / "sample.txt", {"a": 1, "b": 1})
+    command = ["--annotation", folder, "--sample", str(tmp_path / "sample.txt"), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "1 of the 2 tracks" in capsys.readouterr().err
+    sample(tmp_path / "sample.txt", {"a": 1})
+    assert main(command) == 0
+
+
+@pytest.mark.unit
 def test_tracks_of_a_part_of_the_frames_need_the_sample_file(tmp_path, capsys):
     videos = {"a.mp4": [face(0, 0, 200, 50, "AU12"), face(5, 0, 200, 50)]}
     folder = annotated(tmp_path / "annotation", videos, fingerprint="ab", source_hash="ab at 5/s")

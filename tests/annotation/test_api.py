@@ -299,6 +299,7 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
         ({"source": "a.mp4", "thresholds": {"AU09": 0.5}}, r"unknown AU 'AU09' \(allowed: AU01, .*, AU25, AU26\)"),
         ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
         ({"source": "a.mp4", "sample_fps": -1}, "sample_fps"),
+        ({"source": "a.mp4", "sample_fps": 5, "settings": {"sample_fps": 2}}, "5 and settings sample_fps=2.*give one"),
         ({"source": "a.mp4", "settings": {"precision": "bfloat16"}}, "bfloat16 .of the loaded model: float32"),
         ({"source": "a.mp4", "settings": {1: 2}}, r"settings: \{1: 2\} \(a mapping"),
         ({"source": "a.mp4", "settings": "a=b"}, "settings: 'a=b'"),
