@@ -63,10 +63,11 @@ class ImagesJob:
     kind: Kind
     images: pa.Table | npt.NDArray[np.int64]  # manifest.TABLE, or the records' offsets
     stamp: str  # hash of the manifest, index or file names
-    signatures: tuple[str, ...]  # of the image of each row, "" without a file; of the train.rec alone for records
     config: ImagesConfig
     dataset: Dataset | None = None  # None: images without a data set of their own
     template: tuple[tuple[float, float], ...] = tuple((float(x), float(y)) for x, y in ARCFACE_TEMPLATE)  # to align to
+    # Of the image of each row, "" without a file; of the train.rec alone for records.
+    signatures: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
@@ -169,7 +170,7 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         stamp = hashlib.sha256(storage.read(name)).hexdigest()
         table = read_manifest(storage, name)
         signatures = _signatures(storage.root, table)
-        return ImagesJob(out, storage.root, "manifest", table, stamp, signatures, config, None, template)
+        return ImagesJob(out, storage.root, "manifest", table, stamp, config, None, template, signatures)
     storage = Storage(data)
     if not storage.exists():
         raise DatasetError(f"--data {data}: no such folder")
@@ -177,18 +178,18 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         stamp = hashlib.sha256(storage.read(IDX)).hexdigest()
         signatures = (file_signature(storage.path(REC)),)
         return ImagesJob(
-            out, storage.root, "records", image_offsets(storage), stamp, signatures, config, None, template
+            out, storage.root, "records", image_offsets(storage), stamp, config, None, template, signatures
         )
     if mark := datasets.detect(storage):
         found = datasets.read(storage, *mark)
         signatures = _signatures(storage.root, found.table)
         return ImagesJob(
-            out, storage.root, mark[0], found.table, _stamp(found.table), signatures, config, found, template
+            out, storage.root, mark[0], found.table, _stamp(found.table), config, found, template, signatures
         )
     table = read_folders(storage)
     stamp = hashlib.sha256("\n".join(table["path"].to_pylist()).encode()).hexdigest()
     signatures = _signatures(storage.root, table)
-    return ImagesJob(out, storage.root, "folders", table, stamp, signatures, config, None, template)
+    return ImagesJob(out, storage.root, "folders", table, stamp, config, None, template, signatures)
 
 
 def _template(name: str) -> tuple[tuple[float, float], ...]:

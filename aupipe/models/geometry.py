@@ -45,12 +45,16 @@ class FaceNetwork(nn.Module):
         self.register_buffer("typical", torch.zeros(points, 2))  # mean position of each point
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        offsets, log_deviation, logits = self.offsets(frames)
+        return self.typical + offsets, log_deviation, logits
+
+    def offsets(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same with the offsets (B, P, 2) of the points from the typical ones, in pixels."""
         *fine, coarse = self.network(frames)
         local = [layers(each) for layers, each in zip(self.local, fine, strict=True)]
         features = torch.cat([coarse.mean(dim=(-2, -1)), *local], dim=1)
         out = self.out(features).unflatten(1, (self.points, 3))
-        points = self.typical + out[..., :2] * (_SPREAD * self.size_px)
-        return points, out[..., 2].clamp(_LEAST_LOG, _MOST_LOG), self.au(features)
+        return out[..., :2] * (_SPREAD * self.size_px), out[..., 2].clamp(_LEAST_LOG, _MOST_LOG), self.au(features)
 
 
 class Frontal(nn.Module):
@@ -161,9 +165,11 @@ class GeometryEncoder(FrameEncoder):
         self.register_buffer("share", torch.full((N_AUS,), 0.5))  # of the points in the logit of each AU
 
     def forward(self, frames: Tensor) -> Tensor:
-        points, _, logits = self.backbone(frames)
+        offsets, _, logits = self.backbone.offsets(frames)
+        typical = self.backbone.typical
         with torch.autocast(frames.device.type, enabled=False):  # 16 bits do not hold a shape
-            points = points.float()
+            # A shift has no effect on the shape. Near 0, points are rounded less.
+            points = (typical - typical.mean(dim=0)) + offsets.float()
             return torch.lerp(logits.float(), self.expert(points), self.share) + self.expert.above_rest(points)
 
 
