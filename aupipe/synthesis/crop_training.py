@@ -77,8 +77,8 @@ def train(
 def average(network: nn.Module, others: Sequence[nn.Module], crops: Crops, view: View, *, seed: int) -> None:
     """Replace the weights of a network by the mean of its own and those of others.
 
-    All must have been trained further from the same weights. Their mean errs less than each of them, at the cost of one
-    (Wortsman et al.: Model soups, 2022, arXiv 2203.05482).
+    All must have been trained further from the same weights, which may be among them. Their mean errs less than each
+    of them, at the cost of one (Wortsman et al.: Model soups, 2022, arXiv 2203.05482).
     """
     averaged = AveragedModel(network)
     for each in (network, *others):

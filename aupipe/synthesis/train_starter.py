@@ -9,9 +9,9 @@
 `geometry` finds points and reads AUs from them and from the picture. `points` starts as such a model, learns its points
 further and keeps the AUs that it reads from the picture, or learns the mean logits of itself and of models that
 `distil` has trained. `mean` has the mean weights of networks that `points` has trained from the same one with other
-seeds; only its layers behind the points are trained. `appearance` sees a closer square of the crop, and reads AUs from
-the picture alone. `distil` starts as the first model, and learns the logits of all; it reads the mirror image, because
-the model that is used with it, or learns from it, reads the picture.
+seeds, and of that one if it is named; only its layers behind the points are trained. `appearance` sees a closer square
+of the crop, and reads AUs from the picture alone. `distil` starts as the first model, and learns the logits of all; it
+reads the mirror image, because the model that is used with it, or learns from it, reads the picture.
 """
 
 from __future__ import annotations
