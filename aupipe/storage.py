@@ -117,6 +117,12 @@ def absolute_path(path: str) -> str:
     return os.path.abspath(path)
 
 
+def absolute_place(place: str) -> str:
+    """Return a path or file: URI as an absolute path; any other URI, and "", is returned unchanged."""
+    place = local_path(place)
+    return place if not place or is_uri(place) else absolute_path(place)
+
+
 def is_s3(path: str) -> bool:
     return path.startswith(("s3://", "s3a://"))
 

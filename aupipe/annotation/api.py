@@ -37,7 +37,7 @@ from aupipe.media.image_files import sequence_uri
 from aupipe.models import default_models
 from aupipe.models.checkpoint import Card
 from aupipe.models.default_models import STARTER
-from aupipe.storage import absolute_path, is_uri, local_path
+from aupipe.storage import absolute_place
 
 PathOrUri = str | os.PathLike[str]
 # One video or image, several, or frames (N, H, W, 3) or (H, W, 3), uint8 RGB.
@@ -281,7 +281,7 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
         >>> len(faces), faces[0].landmarks.shape
         (1, (5, 2))
     """
-    pixels = _read(_place(image)) if isinstance(image, str | os.PathLike) else _image(image)
+    pixels = _read(absolute_place(os.fspath(image))) if isinstance(image, str | os.PathLike) else _image(image)
     config = _config(settings)
     others = [key for key in AnnotateConfig.model_fields if key != "detector"]
     _check_used(config, others, "detect_faces; fix: leave out all but detector.…")
@@ -358,13 +358,8 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[I
 
 
 def _find(paths: Sequence[PathOrUri], config: AnnotateConfig) -> Sequence[Input]:
-    return find_inputs(list(map(_place, paths)), None, config.images)[0]
-
-
-def _place(path: PathOrUri) -> str:
-    """Return a path made absolute, because a notebook may change its folder before `draw`; a URI is unchanged."""
-    place = local_path(os.fspath(path))
-    return place if not place or is_uri(place) else absolute_path(place)
+    # A notebook may change its folder before `draw`.
+    return find_inputs([absolute_place(os.fspath(path)) for path in paths], None, config.images)[0]
 
 
 def _image(image: object) -> np.ndarray:

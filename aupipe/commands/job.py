@@ -61,14 +61,13 @@ def location(text: str) -> str:
 
     Workers have other working directories than the driver, so a relative path would name another file there.
     """
-    from aupipe.storage import absolute_path, local_path
+    from aupipe.storage import absolute_place, local_path
 
-    text = local_path(text)
     try:
-        return text if not text or "://" in text else absolute_path(text)
+        return absolute_place(text)
     except FileNotFoundError:
         raise argparse.ArgumentTypeError(
-            f"{text}: the current folder was deleted; fix: cd to another one, or give an absolute path"
+            f"{local_path(text)}: the current folder was deleted; fix: cd to another one, or give an absolute path"
         ) from None
 
 
