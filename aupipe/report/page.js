@@ -317,8 +317,12 @@ document.addEventListener("keydown", (event) => {
 function showUnplayable() {
   document.getElementById("unplayable").hidden = false;
   document.getElementById("screen").hidden = true;
+  if (video) { video.removeAttribute("src"); video.load(); }  // otherwise its sound would hold the cursor
 }
 if (video) {
+  const showIfSoundOnly = () => { if (video.readyState > 0 && !video.videoWidth) showUnplayable(); };  // that is no error
+  video.addEventListener("loadedmetadata", showIfSoundOnly);
+  showIfSoundOnly();
   const follow = () => { if (inSeconds) { cursor = video.currentTime; if (cursor > view[1] || cursor < view[0]) pan(cursor - view[0]); } schedule(); };
   const everyFrame = () => { follow(); if (!video.paused) requestAnimationFrame(everyFrame); };
   video.addEventListener("play", everyFrame);

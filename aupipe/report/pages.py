@@ -314,7 +314,8 @@ def _player(uri: str, source: str | None) -> str:
             "player.</p>"
         )
     url = html.escape(source)
-    element, action = f'<video id="video" controls preload="metadata" src="{url}"></video>', "play the video"
+    element = f'<video id="video" controls preload="metadata" src="{url}"></video>'
+    action = "play the video, of which report.py --preview writes one that it can play"
     if has_image_suffix(source):
         element, action = f'<img id="still" alt="the image" src="{url}">', "show the image"
     return (

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -160,6 +161,32 @@ def test_an_image_is_shown_below_its_box(observed: Observed, tmp_path: Path) -> 
     observed.page.reload()
     observed.until("!document.getElementById('unplayable').hidden")
     assert "cannot show the image" in observed.page.locator("#unplayable").inner_text()
+
+
+def test_a_video_of_which_only_the_sound_plays_is_no_player(observed: Observed, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:  # as of HEVC, browsers without its codec report no error
+        picture, voice = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=48_000, layout="mono")
+        picture.width, picture.height = 160, 120
+        for _ in range(FRAMES):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((120, 160, 3), 90, np.uint8))))
+        container.mux(picture.encode(None))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 48_000), np.int16), format="s16", layout="mono")
+        sound.rate, sound.pts = 48_000, 48_000  # from 1 s to 2 s
+        container.mux(voice.encode(sound))
+        container.mux(voice.encode(None))
+    rows = [face(0.9, True, frame=i, time_s=i / 25) for i in range(FRAMES)]
+    out = annotation(tmp_path / "out", str(tmp_path / "a.mp4"), rows)
+    assert command.main([out]) == 0
+    page = observed.page
+    page.goto((tmp_path / "out/report/index.html").as_uri())
+    page.click("table a")
+    observed.until("!document.getElementById('unplayable').hidden && document.getElementById('screen').hidden")
+    assert "cannot play the video" in page.locator("#unplayable").inner_text()
+    click_curve(page, 0.25)
+    observed.until("Math.abs(cursor - 0.49) < 0.02")
+    page.wait_for_timeout(300)
+    observed.until("now.textContent.startsWith('0.49 s, face 0: AU01')")
+    assert observed.problems == []
 
 
 def test_a_name_is_no_markup(observed: Observed, report: Path) -> None:
