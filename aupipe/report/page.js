@@ -5,6 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const video = document.getElementById("video"), overlay = document.getElementById("overlay");
 const still = document.getElementById("still");  // the image, of an input that is one
 const curves = document.getElementById("curves"), picker = document.getElementById("face");
+const INSIDE_S = 1e-3;  // from the time of a frame to that of the player, which is inside the frame and not on its edge
 const STATUS_COLORS = { ok: "--prob", no_face: "--edge", face_too_small: "--event", decode_error: "--cursor" };
 
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -198,9 +199,13 @@ function drawBoxes() {
 
 function goTo(value) {
   cursor = Math.min(last, Math.max(first, value));
-  if (video && inSeconds && video.readyState > 0) video.currentTime = cursor + 1e-3;  // inside the frame, not on its edge
+  if (video && inSeconds && video.readyState > 0) video.currentTime = cursor + INSIDE_S;
   if (cursor < view[0] || cursor > view[1]) pan(cursor - (view[0] + view[1]) / 2);
   schedule();
+}
+function step(by) {  // to the next row of the face, or where it has none as far as a usual frame
+  const i = face && face.rows === face.frames ? rowAt(face, cursor) + by : -1, usual = cursor + by * frameStep;
+  goTo(i >= 0 && i < face.rows && Math.abs(face.x[i] - usual) < 1.5 * frameStep ? face.x[i] : usual);
 }
 function zoom(factor, around) {
   const span = Math.min(last - first, Math.max(5 * frameStep, (view[1] - view[0]) * factor));
@@ -296,7 +301,7 @@ curves.addEventListener("wheel", (event) => {
 }, { passive: false });
 
 const KEYS = {
-  ArrowRight: () => goTo(cursor + frameStep), ArrowLeft: () => goTo(cursor - frameStep),
+  ArrowRight: () => step(1), ArrowLeft: () => step(-1),
   "+": () => zoom(0.7, cursor), "=": () => zoom(0.7, cursor), "-": () => zoom(1.4, cursor),
   0: () => { view = [first, last]; schedule(); },
   " ": () => {
@@ -323,7 +328,13 @@ if (video) {
   const showIfSoundOnly = () => { if (video.readyState > 0 && !video.videoWidth) showUnplayable(); };  // that is no error
   video.addEventListener("loadedmetadata", showIfSoundOnly);
   showIfSoundOnly();
-  const follow = () => { if (inSeconds) { cursor = video.currentTime; if (cursor > view[1] || cursor < view[0]) pan(cursor - view[0]); } schedule(); };
+  const follow = () => {
+    if (inSeconds && Math.abs(video.currentTime - cursor - INSIDE_S) > 1e-4) {  // not where `goTo` has put it
+      cursor = video.currentTime;
+      if (cursor > view[1] || cursor < view[0]) pan(cursor - view[0]);
+    }
+    schedule();
+  };
   const everyFrame = () => { follow(); if (!video.paused) requestAnimationFrame(everyFrame); };
   video.addEventListener("play", everyFrame);
   for (const name of ["seeked", "pause", "loadeddata"]) video.addEventListener(name, follow);

@@ -145,6 +145,24 @@ def test_player_curves_and_faces_follow_each_other(observed: Observed, report: P
     assert {request.partition(":")[0] for request in observed.requests} <= {"file", "data"}
 
 
+def test_arrows_go_from_row_to_row(observed: Observed, report: Path, tmp_path: Path) -> None:
+    observed.open_video(report)
+    page = observed.page
+    page.locator("#curves").focus()
+    for key, row in [*(("ArrowRight", row) for row in range(1, 6)), ("ArrowLeft", 4)]:
+        page.keyboard.press(key)
+        observed.until(f"!video.seeking && Math.abs(video.currentTime - {row / 25 + 1e-3}) < 1e-4")
+        page.wait_for_timeout(40)
+        assert page.evaluate("cursor") == pytest.approx(row / 25, abs=1e-6)  # it does not drift
+    times_s = np.cumsum([0.5, *[0.033, 0.033, 0.034] * 10])  # of 30 frames/s in milliseconds
+    rows = [face(0.9, True, frame=i, time_s=time_s) for i, time_s in enumerate(times_s)]
+    assert command.main([annotation(tmp_path / "out", "nowhere.mp4", rows)]) == 0
+    observed.open_video(tmp_path / "out/report/index.html")
+    for row in range(1, len(times_s)):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("rowAt(face, cursor)") == row
+
+
 def test_an_image_is_shown_below_its_box(observed: Observed, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), np.full((120, 160, 3), 90, np.uint8))
     out = Path(annotation(tmp_path / "out", str(tmp_path / "a.jpg"), [face(0.9, True, time_s=None)]))
