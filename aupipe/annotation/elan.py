@@ -11,6 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 _FORMAT = "3.0"  # of EAF; every ELAN from version 5 opens it
+_SCHEMA = {  # as in ELAN's own documents; pympi reads no document without it
+    "{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation": (
+        f"http://www.mpi.nl/tools/elan/EAFv{_FORMAT}.xsd"
+    )
+}
 _DATE = "1970-01-01T00:00:00+00:00"  # The schema requires one. A fixed date keeps the bytes reproducible.
 
 # The table of `mimetypes` gives .ts to translations of Qt, .mts to a format of models, .3gp to sound, and lacks others.
@@ -39,7 +44,7 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
     steps = np.diff(np.unique(times_s[~np.isnan(times_s)]))
     frame_ms = max(1, round(1000 * float(np.median(steps)))) if len(steps) else 1
     root = ElementTree.Element(
-        "ANNOTATION_DOCUMENT", {"AUTHOR": "aupipe", "DATE": _DATE, "FORMAT": _FORMAT, "VERSION": _FORMAT}
+        "ANNOTATION_DOCUMENT", {"AUTHOR": "aupipe", "DATE": _DATE, "FORMAT": _FORMAT, "VERSION": _FORMAT, **_SCHEMA}
     )
     header = ElementTree.SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     url = f"./{quote(video_id.rpartition('/')[2])}"

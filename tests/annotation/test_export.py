@@ -112,6 +112,9 @@ def test_events_are_a_table_of_their_own(exported: Path) -> None:
 
 def test_elan_has_a_tier_per_face_and_au(exported: Path) -> None:
     root = ElementTree.parse(str(exported / 'a "b".mp4.eaf').format("elan")).getroot()
+    # pympi 1.71 reads no document without it.
+    schema = root.get("{http://www.w3.org/2001/XMLSchema-instance}noNamespaceSchemaLocation")
+    assert schema == "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
     descriptor = root.find("HEADER/MEDIA_DESCRIPTOR")
     assert descriptor is not None
     assert descriptor.get("RELATIVE_MEDIA_URL") == "./a%20%22b%22.mp4"
