@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from aupipe import facs
 from aupipe.errors import ConfigError
+from aupipe.evaluation.plot import caption
 
 _ROW_INCHES = 0.9
 _BAR = -0.12  # height of the event bars, below the axis of probabilities
@@ -73,6 +74,6 @@ def timeline(
         axes.set(ylim=(-0.22, 1.05), yticks=(0, 1), ylabel=au)
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel("time (s)" if in_seconds else "frame")
-    rows[0].set_title(f"{video_id}, face {face_id}", loc="left", fontsize="medium")
+    rows[0].set_title(f"{caption(str(video_id), 48)}, face {face_id}", loc="left", fontsize="medium")
     rows[0].legend(ncols=4, fontsize="small", frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     return figure

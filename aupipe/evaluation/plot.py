@@ -32,6 +32,19 @@ PUBLISHED_MACRO = {
 }
 
 
+def caption(text: str, longest: int | None = None) -> str:
+    """Return a text with names or paths for a figure, as it is: matplotlib takes a text between two $ for a formula.
+
+    Args:
+        longest: number of characters of a line, in the middle of which the others become "…"; None: any.
+    """
+    lines = text.split("\n")
+    if longest is not None:
+        half = longest // 2
+        lines = [line if len(line) <= longest else f"{line[: half - 1]}…{line[-half:]}" for line in lines]
+    return "\n".join(lines).replace("$", r"\$")
+
+
 def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
     """Return a PNG of `result`, the content of a scores.json.
 
@@ -56,7 +69,8 @@ def picture(result: dict[str, Any], title: str, *, published: bool) -> bytes:
         floors, [x - 0.38 for x in places], [x + 0.38 for x in places], colors="#222222", linestyles=":"
     )
     axes.axvline(len(names) - 1.5, color="#bbbbbb", linewidth=0.8)
-    axes.set(xticks=places, xticklabels=names, ylim=(0, 1), ylabel="F1 of the positive class", title=title)
+    axes.set(xticks=places, xticklabels=names, ylim=(0, 1), ylabel="F1 of the positive class")
+    axes.set_title(caption(title, 84))
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         [bars.patches[0], floor], ["this run, 95 % over videos", "floor: all AUs, always"], loc="outside right upper"
@@ -97,7 +111,7 @@ def curves(predictions: Predictions, thresholds: Floats | None, title: str) -> b
             axes.axvline(thresholds[number], color="#222222", linestyle=":", label="threshold in use")
         axes.set(xlim=(0, 1), ylim=(0, 1), title=f"{au} {facs.AU_NAMES[au]}")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title)
+    figure.suptitle(caption(title, 110))
     for axes in panels[-4:]:
         axes.set_xlabel("probability or threshold")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -127,7 +141,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
         shares.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
         if shares.get_legend_handles_labels()[0]:
             shares.legend(loc="lower right", fontsize="small")
-    figure.suptitle(title)
+    figure.suptitle(caption(title, round(9 * figure.get_figwidth())))
     return _png(figure)
 
 

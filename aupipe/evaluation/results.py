@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from aupipe import facs
 from aupipe.errors import ConfigError, one_line
-from aupipe.evaluation.plot import PUBLISHED_PER_AU
+from aupipe.evaluation.plot import PUBLISHED_PER_AU, caption
 from aupipe.storage import Storage
 
 PUBLISHED = "published"
@@ -118,7 +118,9 @@ class Tables:
         """Return a PNG of the macro F1. Published figures are drawn only beside runs on the same data."""
         measured = {row.recipe for row in self.rows if row.data not in (PUBLISHED, ELSEWHERE)}
         rows = [r for r in self.rows if "macro F1" in r.figures and (r.data != PUBLISHED or r.recipe in measured)]
-        figure = Figure(figsize=(9, 1.2 + 0.32 * len(rows)), dpi=120, layout="constrained")
+        names = [f"{row.name} ({row.data})" for row in rows]
+        width = 5 + 0.08 * max(50, *map(len, names))  # inches
+        figure = Figure(figsize=(width, 1.2 + 0.32 * len(rows)), dpi=120, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         for place, row in enumerate(rows):
@@ -127,7 +129,7 @@ class Tables:
             error = [[max(value - low, 0)], [max(high - value, 0)]]
             color = "#cc3344" if row.data == PUBLISHED else "#33506b"
             axes.errorbar(value, place, xerr=error, fmt="D" if row.data == PUBLISHED else "o", color=color, capsize=3)
-        axes.set(yticks=range(len(rows)), yticklabels=[f"{r.name} ({r.data})" for r in rows], xlabel="macro F1")
+        axes.set(yticks=range(len(rows)), yticklabels=[caption(name) for name in names], xlabel="macro F1")
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from aupipe.evaluation.plot import caption
 from aupipe.tuning import search, trials
 from aupipe.tuning.trials import Trial
 
@@ -28,8 +29,10 @@ def picture(found: Sequence[Trial], title: str) -> bytes:
         label = "best" if trial is best else "default" if dashed else None
         by_epoch.plot(place, trial.scores, "--" if dashed else "-", color=color, marker=".", label=label)
     by_epoch.locator_params(axis="x", integer=True)
-    by_epoch.set(xlabel="epoch", ylabel="score on people held out", title=title)
-    ended = sorted((trial.ended_s, trial) for trial in found if trial.ended_s is not None and trial.scores)
+    by_epoch.set(xlabel="epoch", ylabel="score on people held out")
+    figure.suptitle(caption(title, 110))
+    ended = [(trial.ended_s, trial) for trial in found if trial.ended_s is not None and trial.scores]
+    ended.sort(key=lambda each: each[0])
     start = min(trial.began_s for trial in found)
     minutes = [(ended_s - start) / 60 for ended_s, _ in ended]
     by_time.scatter(minutes, [t.score for _, t in ended], c=[COLORS[t.status] for _, t in ended], zorder=2)

@@ -7,6 +7,7 @@ import pytest
 from aupipe.annotation import schema
 from aupipe.annotation.annotated import Annotation
 from aupipe.annotation.draw import COLORS
+from aupipe.annotation.plot import timeline
 from aupipe.errors import ConfigError
 from harness.drawn_tables import face, write_video
 
@@ -43,3 +44,13 @@ def test_a_duplicate_is_drawn_and_plotted_with_the_faces_of_its_twin(tmp_path: P
     )  # fmt: skip
     assert (result.draw(1, video_id="copy.mp4") == result.draw(1)).all()
     assert len(result.plot(video_id="copy.mp4").axes) == 12
+
+
+def test_the_name_of_a_video_is_no_formula_and_takes_no_width_from_the_curves() -> None:
+    widths = []
+    for name in ("a.mp4", r"a$\foo$.mp4", "x" * 250 + ".mp4"):
+        frames = pa.Table.from_pylist([{"video_id": name} | face(0.9, True)], schema=schema.FRAMES)
+        figure = timeline(frames, schema.EVENTS.empty_table(), {}, aus=["AU12"])
+        figure.draw_without_rendering()
+        widths.append(figure.axes[0].get_position().width)
+    assert widths == pytest.approx([widths[0]] * 3, abs=0.01)

@@ -76,3 +76,19 @@ def test_learning_curves_have_a_column_per_stage() -> None:
         for lines in (one, two)
     ]
     assert widths == [600, 900]
+
+
+@pytest.mark.parametrize("title", [r"a$\foo$", "on " + "/folder" * 40 + "\nvalidation of " + "/store" * 40])
+def test_a_title_is_no_formula_and_is_inside_its_picture(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = list[plot.Figure]()
+    monkeypatch.setattr(plot.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    plot.learning_curves([{"stage": "a", "epoch": 0, "loss": 0.5}], title)
+    plot.curves(predictions(np.ones((1, 12), np.int8), np.ones((1, 12))), None, title)
+    plot.picture(result(0.5), title, published=True)
+    for figure in figures:
+        figure.draw_without_rendering()
+        titles = [figure._suptitle or figure.axes[0].title]
+        (extent,) = (each.get_window_extent() for each in titles)
+        assert extent.x0 >= 0
+        assert extent.x1 <= figure.bbox.x1
+    assert len(figures) == 3
