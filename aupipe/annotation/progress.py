@@ -6,6 +6,7 @@ All runners report it, because the driver counts the results that they return.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -161,10 +162,23 @@ class JobProgress:
             return
         self._drawn = now
         if self._terminal:
-            sys.stderr.write(f"\x1b[2K{self.line()}\r")
-            sys.stderr.flush()
+            redraw(self.line(), "\r")
         else:
             logger.info("%s", self.line())
+
+
+def redraw(line: str, end: str) -> None:
+    """Write a line in place of the last one on the terminal of standard error, cut to its width.
+
+    A longer line would take several rows, of which the next one would replace only the last.
+    """
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns  # 0 if it does not know
+    except (OSError, ValueError):
+        columns = 0
+    fitting = f"{line[: columns - 2]}…" if 0 < columns <= len(line) else line
+    sys.stderr.write(f"\x1b[2K{fitting}{end}")
+    sys.stderr.flush()
 
 
 def _duration(seconds: float) -> str:

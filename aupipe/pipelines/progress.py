@@ -8,6 +8,8 @@ import time
 
 from ray.util.metrics import Counter, Gauge
 
+from aupipe.annotation.progress import redraw
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,6 @@ class Progress:
         if not self._shown:
             return
         if self._terminal:
-            sys.stderr.write(f"\x1b[2K{line}{end}")
-            sys.stderr.flush()
+            redraw(line, end)
         else:
             logger.info(line)

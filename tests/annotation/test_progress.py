@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
+import pty
 import signal
+import struct
+import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -173,3 +179,23 @@ def test_an_interrupted_run_leaves_no_replaced_rows(
     frames = pads.dataset(tmp_path / "out/frames").to_table()
     assert sorted(frames["video_id"].to_pylist()) == ["a.mp4"] * 3 + ["b.mp4"] * 3
     assert set(frames["AU12"].to_pylist()) == {True}
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(60, 59), (0, 200)])  # 0: a terminal that does not know its width
+def test_the_line_of_a_terminal_is_not_wrapped(columns: int, longest: int) -> None:
+    code = (
+        "from aupipe.annotation.progress import JobProgress\n"
+        "progress = JobProgress(clock=iter(range(0, 99, 3)).__next__)\n"
+        "progress.expect_videos(12_345, 1_234_567)\n"
+        "for _ in range(3): progress.add_videos(1, ['not_a_video: a', 'decoder_failed: b'])\n"
+        "progress.close()\n"
+    )
+    shown, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=terminal, check=True)
+    lines = os.read(shown, 4096).decode().replace("\x1b[2K", "").split("\r")[:-1]
+    assert len(lines) == 3
+    assert lines[0].startswith("1 of 12,345 videos, 0 of 1,234,567 frames")
+    assert 50 < max(map(len, lines)) <= longest
+    for each in (shown, terminal):
+        os.close(each)
