@@ -255,7 +255,8 @@ def _summary(
         out=job.out, videos=videos, pending=len(ids) - len(videos), frames=done.frames,
         seconds=time.monotonic() - start, work_s=done.work_s,
         cost=done.work_s / 3600 * job.config.cost.cpu_hour, skipped=skipped,
-        stages=done.stages.seconds, bound_by=done.stages.bound_by(done.workers, done.encoders),
+        stages=done.stages.seconds,
+        bound_by=done.stages.bound_by(done.workers, done.encoders) if done.frames else "",
         better_encoders=done.stages.better_encoders(done.workers, done.encoders), interrupted=done.interrupted,
         otherwise=int(otherwise.sum()),
     )  # fmt: skip

@@ -106,7 +106,7 @@ class Summary:
         if self.frames:
             spent = f"{self.work_s / 3600:.3f} CPU-hours, {self.work_s / self.frames:.3f} s per frame"
             lines.append(spent + (f", cost {self.cost:.2f}" if self.cost else ""))
-        lines += self._stage_table()
+            lines += self._stage_table()
         if skipped := self.skipped.text():
             lines.append(skipped)
         if self.faults:
@@ -285,6 +285,7 @@ def _with_further(rows: pa.Table, further: dict[str, dict[str, Any]], inputs: In
 def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary: Summary) -> None:
     """Write run.json: the models and settings of the tables, and the counts of this run."""
     decision, members = keys.decision, keys.models.members
+    with_rows = summary.videos.filter(pc.not_equal(summary.videos["status"].cast(pa.string()), "duplicate"))
     thresholds = {au: sum(each[au] for each in decision.thresholds) / len(members) for au in facs.AUS}
     described = {
         "command": [redact(part) for part in command],
@@ -305,8 +306,8 @@ def write_run(storage: Storage, keys: CacheKeys, command: Sequence[str], summary
         "videos_of_other_settings": summary.otherwise,
         "statuses": dict(summary.statuses),
         "skipped": summary.skipped.record(),
-        "frames": {  # of the inputs of this run; every expected frame has a row
-            name: pc.sum(summary.videos[f"frames_{name}"]).as_py() or 0
+        "frames": {  # of the inputs of this run; every expected frame has a row, those of duplicates once
+            name: pc.sum(with_rows[f"frames_{name}"]).as_py() or 0
             for name in ("expected", "decoded", "lost", "corrupt")
         },
         "frames_observed": summary.frames,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,8 +17,10 @@ from aupipe.annotation.schema import EVENTS, FRAMES, REASONS
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.summary import Summary, write_videos
 from aupipe.annotation.video_record import VideoRecord
+from aupipe.commands.annotate import main
 from aupipe.errors import MediaError
 from aupipe.storage import Storage
+from harness.clips import scene, write_clip
 
 pytestmark = pytest.mark.unit
 
@@ -66,6 +70,23 @@ def test_the_end_of_a_run_says_where_the_rows_of_duplicates_are() -> None:
     assert Summary("out", to_table(videos), 0, 0, 1.0, 0.0, 0.0).text().splitlines()[1:] == [
         "1 duplicate has no rows or exports: take those of the input that duplicate_of names in out/videos.parquet"
     ]
+
+
+def test_the_frames_of_a_run_are_those_that_have_rows_and_were_extracted(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "in/a.mp4", scene(3, size=(96, 72), face=64))
+    shutil.copy(clip, tmp_path / "in/b.mp4")
+    command = [f"{tmp_path}/in", "--checkpoint", checkpoint, "--out", f"{tmp_path}/out", "--set", "engine=local"]
+    assert main(command) == 0
+    assert "bound the run" in capsys.readouterr().out
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert run["statuses"] == {"duplicate": 1, "ok": 1}
+    assert run["frames"] == {"expected": 3, "decoded": 3, "lost": 0, "corrupt": 0}
+    assert main([*command, "--set", "thresholds.AU12=0.3"]) == 0  # reads no video
+    assert "frames/s" not in capsys.readouterr().out
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert (run["frames_observed"], run["bound_by"]) == (0, "")
 
 
 def test_every_reason_has_a_code_that_is_documented() -> None:
