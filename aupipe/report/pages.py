@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from importlib.resources import files
@@ -28,6 +28,7 @@ import pyarrow.csv
 from aupipe import facs
 from aupipe.annotation import report_files
 from aupipe.annotation.faults import is_of_machine
+from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, redact
 from aupipe.media.image_files import has_image_suffix, is_sequence
@@ -39,6 +40,7 @@ from aupipe.storage import Storage, absolute_path, is_uri
 
 logger = logging.getLogger(__name__)
 
+_LOGGED = 20  # videos whose problems are logged; all pages of an archive that has moved have some
 MAX_FACES = 24  # faces per page, those in most frames; the page names the number of others
 
 
@@ -132,7 +134,8 @@ def write(job: ReportJob) -> str:
     if (job.overlay or job.preview) and not all(map(target.exists, (SUMMARY, INDEX))):
         # `annotate` knows a report by these files, also one whose writing was killed.
         _write_overview(target, plan, {}, {}, ())
-    for number, video in enumerate(videos):
+    problems = 0
+    for number, video in enumerate(_counted(videos)):
         video_id = video["video_id"]
         frames, events = tables.frames(video_id), tables.events(video_id)
         if not len(frames):
@@ -163,18 +166,34 @@ def write(job: ReportJob) -> str:
                     if is_of_machine(error):
                         raise
                     data["problem"] = f"{data['problem']} No {name}: {redact(str(error))}".strip()
-                    logger.warning("%s: no %s: %s", video_id, name, redact(str(error)))
                 else:
                     target.write(name, drawing)
                     written.add(name)
                     del drawing  # Otherwise memory would hold it while the next one, of perhaps a gigabyte, is read.
+        if data["problem"] and (problems := problems + 1) <= _LOGGED:
+            logger.warning("%s: %s", video_id, data["problem"])
         shown = f"../{plain}" if plain in written else link
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())
         written.add(pages[video_id])
+    if problems > _LOGGED:
+        logger.warning("%s further videos have such problems, which their pages name", f"{problems - _LOGGED:,}")
     _write_overview(target, plan, pages, rates, summaries)
     report_files.delete_others(target, written)
     return redact(target.path(INDEX))
+
+
+def _counted(videos: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the videos, and show the progress of what the caller does with them."""
+    progress = JobProgress()
+    progress.expect_videos(len(videos), sum(video["frames_decoded"] or 0 for video in videos))
+    try:
+        for video in videos:
+            yield video
+            progress.add_frames(video["frames_decoded"] or 0, {})
+            progress.add_videos(1)
+    finally:
+        progress.close()
 
 
 def _write_overview(
@@ -241,7 +260,6 @@ def video_data(
             pictures = thumbnails.strongest(video["uri"], video["track"], shown, events)
         except (MediaError, OSError) as error:
             problem = f"No pictures of the apexes: {redact(str(error))}"
-            logger.warning("%s: %s", video["video_id"], problem)
     return {
         "axis": axis.name, "thresholds": [thresholds[au] for au in facs.AUS] if thresholds else None,
         "aus": [[au, facs.AU_NAMES[au]] for au in facs.AUS],
@@ -431,9 +449,7 @@ def _changed(video: Mapping[str, Any]) -> str:
         return ""
     if is_same:
         return ""
-    message = f"{redact(video['uri'])} has changed since it was annotated, and is not shown; annotate it again"
-    logger.warning("%s: %s", video["video_id"], message)
-    return message
+    return f"{redact(video['uri'])} has changed since it was annotated, and is not shown; annotate it again"
 
 
 def _plays(uri: str) -> bool:

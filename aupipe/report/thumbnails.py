@@ -56,6 +56,8 @@ def strongest(
                 points = np.asarray(row["landmarks"][0].as_py(), np.float32).reshape(5, 2)
                 wanted[event["apex_frame"]].append((face, event, points))
     found: dict[int, list[Picture]] = defaultdict(list)
+    if not wanted:
+        return found
     info = probe(uri, track=track)
     for index, image in frames_at(uri, info, wanted):
         if image is None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from aupipe import facs
-from aupipe.annotation import ledger_entries, schema
+from aupipe.annotation import ledger_entries, progress, schema
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.commands import report as command
@@ -204,6 +204,30 @@ def test_a_video_that_is_gone_costs_its_pictures_only(tmp_path: Path) -> None:
     assert data["problem"].startswith("No pictures of the apexes: ")
     assert data["faces"][0]["pictures"] == []
     assert "no player" in pages.video_page(video_row(), data, None)
+
+
+def test_a_long_report_shows_its_progress_and_few_of_many_like_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(annotation(tmp_path / "out", "a.mp4", []))
+    ids = [f"{number:02d}.mp4" for number in range(30)]
+    videos = [video_row(uri=f"{tmp_path}/gone/{name}", video_id=name, frames_decoded=3) for name in ids]
+    rows = [{"video_id": name} | face(0.9, True, frame=index, time_s=index / 25) for name in ids for index in range(3)]
+    happened = [event("AU12", 0, 1, 2, 0.9) | {"video_id": name} for name in ids[1:]]  # 00.mp4 has none
+    (out / "events").mkdir()
+    pq.write_table(pa.Table.from_pylist(videos, schema=schema.VIDEOS), out / "videos.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema.FRAMES), out / "frames" / "a.parquet")
+    pq.write_table(events_table(happened), out / "events" / "a.parquet")
+    monkeypatch.setattr(progress, "_LOG_S", 0.0)
+    with caplog.at_level("INFO"):
+        pages.write(pages.ReportJob(str(out), str(tmp_path / "report")))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+    assert any(line.startswith("12 of 30 videos, 36 of 90 frames, ") for line in lines)
+    problems = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [problem.partition(":")[0] for problem in problems[:-1]] == ids[1:21]
+    assert problems[-1] == "9 further videos have such problems, which their pages name"
+    data = [page_data((tmp_path / f"report/videos/{n:05d}.html").read_text()) for n in range(30)]
+    assert [each["problem"].startswith("No pictures of the apexes: ") for each in data] == [False, *[True] * 29]
 
 
 def player(page: str) -> str:
