@@ -76,7 +76,7 @@ def pack(rows: pa.Table, x: np.ndarray, factor: int = 1) -> dict[str, Any]:
 
     `x` is float32 (N,), since the first row of the video. `raw` and `prob` are uint8 (12, N), `MISSING` where null.
     `present` is uint16 (N,): bit i is the decision of the i-th AU. `box` is int16 (N, 4) pixels, and `score` uint8 (N,)
-    the detector's.
+    the detector's. `together` is a list (12, 12) of the number of all rows with both AUs.
 
     Args:
         rows: rows of the frames table, in order of `x`.
@@ -84,10 +84,11 @@ def pack(rows: pa.Table, x: np.ndarray, factor: int = 1) -> dict[str, Any]:
             the day or of years.
         factor: as in `reduce_rows`.
     """
-    present: np.ndarray = np.zeros(len(rows), np.uint16)
-    for bit, au in enumerate(facs.AUS):
-        decided = rows[au].fill_null(False).to_numpy(zero_copy_only=False).astype(bool)
-        present |= (decided.astype(np.uint16) << bit).astype(np.uint16)
+    decided = np.stack([rows[au].fill_null(False).to_numpy(zero_copy_only=False) for au in facs.AUS], axis=1).astype(
+        bool
+    )
+    present = (decided.astype(np.uint16) << np.arange(len(facs.AUS), dtype=np.uint16)).sum(axis=1, dtype=np.uint16)
+    together = decided.astype(np.float64).T @ decided
     box = np.stack([_numbers(rows, name, 0.0) for name in BOX], axis=1).clip(-32768, 32767).round().astype("<i2")
     arrays = {
         "x": first_rows(x.astype("<f4"), factor),
@@ -97,7 +98,8 @@ def pack(rows: pa.Table, x: np.ndarray, factor: int = 1) -> dict[str, Any]:
         "box": first_rows(box, factor),
         "score": first_rows((_numbers(rows, "detector_score", 0.0).clip(0, 1) * 254).round().astype(np.uint8), factor),
     }
-    return {"rows": len(arrays["x"]), **{name: base64.b64encode(a.tobytes()).decode() for name, a in arrays.items()}}
+    counts = {"rows": len(arrays["x"]), "together": together.astype(int).tolist()}
+    return {**counts, **{name: base64.b64encode(a.tobytes()).decode() for name, a in arrays.items()}}
 
 
 def _probabilities(rows: pa.Table, names: tuple[str, ...], factor: int) -> np.ndarray:

@@ -245,10 +245,7 @@ function drawTables() {
     cell(row, each.mean === null ? "–" : each.mean.toFixed(2)); cell(row, each.events);
     cell(row, each.events_s === null ? "–" : each.events_s.toFixed(2));
   });
-  const counts = data.aus.map(() => new Array(data.aus.length).fill(0));
-  for (const bits of face.present)
-    for (let i = 0; i < counts.length; i++)
-      if ((bits >> i) & 1) for (let j = 0; j < counts.length; j++) counts[i][j] += (bits >> j) & 1;
+  const counts = face.together;
   data.aus.forEach(([au], i) => {
     const row = together.insertRow();
     cell(row, au, "row");

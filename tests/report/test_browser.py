@@ -126,7 +126,9 @@ def test_player_curves_and_faces_follow_each_other(observed: Observed, report: P
     click_curve(page, 0.75)
     observed.until("!video.seeking && Math.abs(video.currentTime - 1.47) < 0.05")
     assert observed.pixel(100, 50) != ORANGE
+    assert set(page.locator("#together td").all_inner_texts()) == {"–"}  # face 0 has no AU
     page.select_option("#face", "1")
+    assert set(page.locator("#together td").all_inner_texts()) == {"100 %"}
     observed.until(f"now.textContent.includes('face 1: {ALL}')")
     assert observed.pixel(100, 50) == ORANGE
     click_curve(page, 0.1)  # of the video, although the face appears later

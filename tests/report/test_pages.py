@@ -143,6 +143,16 @@ def test_an_hour_is_a_page_below_20_mb_that_keeps_a_peak_of_one_frame() -> None:
     assert abs(x[prob[6].argmax()] - 70_001 / 30) < 0.5
 
 
+def test_co_occurrence_counts_the_rows_that_a_reduced_page_leaves_out() -> None:
+    rows = [face(0.9, False, frame=index, AU01=index == 1, AU12=index in (1, 2, 7)) for index in range(8)]
+    data = face_data.pack(frames_table(rows), np.arange(8.0), factor=4)
+    assert data["rows"] == 2
+    counts = np.array(data["together"])
+    first, twelfth = facs.AUS.index("AU01"), facs.AUS.index("AU12")
+    assert counts[[first, first, twelfth, twelfth], [first, twelfth, first, twelfth]].tolist() == [1, 1, 1, 3]
+    assert counts.sum() == 6
+
+
 def test_names_are_escaped_and_the_policy_allows_this_script_only() -> None:
     row = video_row(video_id=HOSTILE, reason="frames_lost: <b>3</b>", status="partial")
     rows = [face(0.5, True, status="<script>")]
