@@ -33,6 +33,7 @@ def draw_faces(
     drawn = np.ascontiguousarray(image).copy()
     line = max(1, round(min(drawn.shape[:2]) / 300))
     boxed = [face for face in faces if face["box_x"] is not None]
+    panels: list[tuple[int, int]] = []
     for number, face in enumerate(boxed):
         color = COLORS[face["face_id"] % len(COLORS)]
         left, top, width, height = (round(face[name]) for name in ("box_x", "box_y", "box_w", "box_h"))
@@ -42,25 +43,43 @@ def draw_faces(
         cv2.putText(drawn, f"face {face['face_id']}", place, _FONT, scale, (0, 0, 0), 3 * line, cv2.LINE_AA)
         cv2.putText(drawn, f"face {face['face_id']}", place, _FONT, scale, color, line, cv2.LINE_AA)
         if number < MAX_PANELS and face[f"{facs.AUS[0]}_prob"] is not None:
-            _draw_panel(drawn, (left, top, width, height), face, color, thresholds or {})
+            panel = _panel_place(drawn.shape, (left, top, width), panels)
+            if panel is not None:
+                panels.append(panel)
+                _draw_panel(drawn, panel, face, color, thresholds or {})
     return drawn
 
 
-def _draw_panel(
-    drawn: np.ndarray, box: tuple[int, int, int, int], face: Mapping[str, Any], color: tuple[int, int, int],
-    thresholds: Mapping[str, float],
-) -> None:  # fmt: skip
-    """Draw the bars of one face on a darkened panel beside its box.
+def _panel_size(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return width and height of a panel in a frame of (H, W, 3), the height of its rows and the width of its names."""
+    row = max(8, shape[0] // 36)
+    label, bar = 4 * row * 3 // 4, 4 * row
+    return label + bar + row // 2, row * len(facs.AUS), row, label
+
+
+def _panel_place(
+    shape: tuple[int, ...], box: tuple[int, int, int], panels: Sequence[tuple[int, int]]
+) -> tuple[int, int] | None:
+    """Return left and top of the panel beside a box (left, top, width), without those of other panels; None: no place.
 
     Faces in the left half have it on the left and others on the right, so that two people's panels do not meet.
     """
-    height, width = drawn.shape[:2]
-    row = max(8, height // 36)
-    label, bar = 4 * row * 3 // 4, 4 * row
-    total, tall = label + bar + row // 2, row * len(facs.AUS)
-    on_left = box[0] + box[2] / 2 < width / 2
-    left = box[0] - total - row // 2 if on_left else box[0] + box[2] + row // 2
-    left, top = max(0, min(left, width - total)), max(0, min(box[1], height - tall))
+    total, tall, row, _ = _panel_size(shape)
+    sides = box[0] - total - row // 2, box[0] + box[2] + row // 2
+    for left in sides if box[0] + box[2] / 2 < shape[1] / 2 else sides[::-1]:
+        place = max(0, min(left, shape[1] - total)), max(0, min(box[1], shape[0] - tall))
+        if all(abs(place[0] - x) >= total or abs(place[1] - y) >= tall for x, y in panels):
+            return place
+    return None
+
+
+def _draw_panel(
+    drawn: np.ndarray, place: tuple[int, int], face: Mapping[str, Any], color: tuple[int, int, int],
+    thresholds: Mapping[str, float],
+) -> None:  # fmt: skip
+    """Draw the bars of one face on a darkened panel whose left and top are `place`."""
+    (left, top), (total, tall, row, label) = place, _panel_size(drawn.shape)
+    bar = 4 * row
     panel = drawn[top : top + tall, left : left + total]
     panel[:] = panel // 3
     for number, au in enumerate(facs.AUS):

@@ -116,6 +116,15 @@ def test_bars_follow_the_probability_and_panels_stay_inside() -> None:
     assert draw_faces(image, nothing).shape == image.shape
 
 
+def test_no_panel_is_drawn_over_another() -> None:
+    image = np.full((360, 640, 3), 90, np.uint8)
+    near = [face(0.9, True, box_x=300.0 + 4 * number, box_y=100.0, face_id=number) for number in range(3)]
+    alone = [draw_faces(image, near[:count]) for count in (1, 2, 3)]
+    dark = [int((each == 30).all(axis=2).sum()) for each in alone]
+    assert dark[1] == pytest.approx(2 * dark[0], rel=0.02)  # one on each side
+    assert dark[2] == pytest.approx(dark[1], rel=0.02)  # and no place for a third one
+
+
 def test_a_video_that_browsers_do_not_play_has_a_preview(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mkv")
     out = Path(annotation(tmp_path / "out", str(tmp_path / "a.mkv"), rows()))
