@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,7 @@ from aupipe.errors import MediaError
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.facestore import jpeg
 from aupipe.facestore.write import ShardWriter, audio_file, rows
-from aupipe.media.audio import audio
+from aupipe.media.audio import AudioBlock, audio
 from aupipe.media.container import media_time_s
 from aupipe.media.input_errors import INPUT_ERRORS, as_media_error
 from aupipe.media.probe import VideoInfo, probe
@@ -88,11 +90,16 @@ def pack_crops(unit: ShardPlan, *, root: str, source: str = "affwild2:crops") ->
 
 
 def pack_audio(video_id: str, *, root: str, video: str) -> bytes:
-    """Return the audio file of a base video; silent if the video cannot be opened (its parts contain the reason)."""
-    try:
-        return audio_file(video_id, audio(Storage(root).path(video)))
-    except INPUT_ERRORS:
-        return audio_file(video_id, ())
+    """Return the audio file of a base video, with its audio up to the first error, as in annotation.
+
+    It is silent if the video cannot be opened (its parts contain the reason).
+    """
+
+    def readable() -> Iterator[AudioBlock]:
+        with contextlib.suppress(*INPUT_ERRORS):
+            yield from audio(Storage(root).path(video))
+
+    return audio_file(video_id, readable())
 
 
 def add(

@@ -43,6 +43,8 @@ def video(path: Path, frames: int, rate: int = 25, sound: bool = False) -> None:
 class Tree:
     """A data set folder under construction."""
 
+    video = staticmethod(video)
+
     def __init__(self, root: Path, edition: str) -> None:
         self.root, self.edition = root, edition
         old = edition == "abaw2"

@@ -140,6 +140,16 @@ def test_audio_is_stored_by_base_video(tree, tmp_path):
     assert index.audio("a_left_b") is None
 
 
+def test_audio_before_a_restart_of_its_clock_is_stored(tree, tmp_path):
+    """Annotation keeps it too, so that a model hears the same sound in training and in use."""
+    path = tree.root / "batch1/10-30-1280x720.mp4"
+    tree.video(tmp_path / "two seconds.ts", 50, sound=True)
+    path.write_bytes(2 * (tmp_path / "two seconds.ts").read_bytes())
+    _, _, index = make(tree, tmp_path / "store")
+    sound = index.audio("10-30-1280x720")
+    assert sound.waveform.shape[1] / sound.rate_hz == pytest.approx(2, abs=0.2)
+
+
 def test_the_same_folder_gives_the_same_bytes_and_another_one_other_names(tree, tmp_path):
     _, one, _ = make(tree, tmp_path / "one")
     _, two, _ = make(tree, tmp_path / "two")
