@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -198,6 +198,11 @@ class FaceStore:
         samples = [np.asarray(values, np.int16).reshape(channels, -1) for values, channels in pairs]
         waveform: npt.NDArray[np.float32] = np.concatenate(samples, axis=1).astype(np.float32) / np.float32(32768)
         return Audio(waveform, blocks["rate"][0], blocks["start_s"][0])
+
+    def without_audio(self, videos: Iterable[str]) -> set[str]:
+        """Return the base videos of which no audio was stored, because there was no video file."""
+        stored = {name for index in (self, *self.added) for name in index.storage.names("audio", ".parquet")}
+        return {video for video in videos if f"audio/{video}.parquet" not in stored}
 
     def shards(self, split: str) -> list[tuple[Storage, Shard]]:
         """Return the shards of a split in the order of its rows, each with its store."""

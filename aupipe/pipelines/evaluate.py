@@ -33,7 +33,7 @@ from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.parquet import read_parquet
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_outputs, check_template, member, predict
+from aupipe.pipelines.predict import check_outputs, check_template, member, predict, warn_of_missing_audio
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -110,7 +110,11 @@ def check(job: EvaluateJob) -> EvaluatePlan:
     """
     output_folders.check(Storage(job.out), "scores")
     index = FaceStore.open(job.store)
-    cards = [checkpoint.load(path)[1] for path in job.checkpoints]  # damaged weights would fail on every worker
+    cards, with_audio = list[checkpoint.Card](), list[str]()
+    for path in job.checkpoints:
+        system, card = checkpoint.load(path)  # damaged weights would fail on every worker
+        cards.append(card)
+        with_audio += [path] if system.head.uses_audio else []
     drop = any(card.training.leak == "drop_val" for card in cards)
     part = splits.eval_part(index, job.split, "drop_val" if drop else "off")
     for path, card in zip(job.checkpoints, cards, strict=True):
@@ -132,6 +136,8 @@ def check(job: EvaluateJob) -> EvaluatePlan:
             f"{len(seen)} of the {len(scored)} videos of {job.split} are training or tuning videos, as {min(seen)}; "
             "fix: score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
+    for path in with_audio:
+        warn_of_missing_audio(path, [(index, scored)])
     done = Storage(job.out).exists("scores.json")
     manifest = _manifest(job.groups, scored) if job.groups else None
     return EvaluatePlan(job, index, part, len(rows), cards, seen, manifest, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
 from aupipe.pipelines.session import Pool, actor_pool, device_of, gpus_per_worker, label_selector_for
 from aupipe.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 ROWS_PER_CALL = 1024  # approximately, because a track is never cut
 
@@ -85,6 +88,23 @@ def check_outputs(path: str, card: checkpoint.Card) -> None:
     """
     if "au" not in (found := checkpoint.outputs(card)):
         raise ConfigError(f"{path} predicts {', '.join(found)}, no AUs; fix: give a later stage")
+
+
+def warn_of_missing_audio(what: str, used: Sequence[tuple[FaceStore, Collection[str]]]) -> None:
+    """Log a warning if stores have no audio of some videos, which are then silent to a model that uses audio.
+
+    Args:
+        what: the stage or the model.
+        used: stores, and base videos of each.
+    """
+    videos = {video for _, part in used for video in part}
+    silent = {video for index, part in used for video in index.without_audio(part)}
+    if silent:
+        logger.warning(
+            "%s: %d of %d videos have no audio in the store, as %s, and count as silent; fix: add their video files to "
+            "the data set, and run preprocess.py again",
+            what, len(silent), len(videos), min(silent),
+        )  # fmt: skip
 
 
 def check_template(path: str, card: checkpoint.Card, index: FaceStore) -> None:

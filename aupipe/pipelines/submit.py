@@ -30,7 +30,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import TEST
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_outputs, check_template, member, predict
+from aupipe.pipelines.predict import check_outputs, check_template, member, predict, warn_of_missing_audio
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -71,12 +71,15 @@ def check(job: SubmitJob) -> SubmitPlan:
     """
     if job.annotation is None:
         decision.check(len(job.checkpoints), job.config.ensemble)
-        cards = [checkpoint.load(path)[1] for path in job.checkpoints]  # damaged weights would fail on every worker
-        index = FaceStore.open(str(job.store))
-        for path, card in zip(job.checkpoints, cards, strict=True):
+        index, with_audio = FaceStore.open(str(job.store)), list[str]()
+        for path in job.checkpoints:
+            system, card = checkpoint.load(path)  # damaged weights would fail on every worker
             check_outputs(path, card)
             check_template(path, card, index)
+            with_audio += [path] if system.head.uses_audio else []
         known = _packed_frames(index)
+        for path in with_audio:
+            warn_of_missing_audio(path, [(index, {split_person(track)[0] for track in known})])
     else:
         known = frame_counts(job.annotation, whole=job.sample is None)
     if job.sample is None:

@@ -13,7 +13,7 @@ from aupipe.evaluation.predictions import Predictions
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.build import build
-from aupipe.models.configs import MultilabelTransformerConfig
+from aupipe.models.configs import AudioConfig, MultilabelTransformerConfig, MultimodalConfig
 from aupipe.models.inputs import InputSpec
 from aupipe.storage import Storage
 from conftest import ARCFACE
@@ -55,6 +55,23 @@ def test_a_model_is_not_scored_on_videos_that_its_recipe_drops(
         data = ["--data", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
         assert main(["--checkpoint", trained, *data, "--dry-run"]) == 0
         assert f"{rows} labeled crops of validation" in capsys.readouterr().out
+
+
+def test_videos_without_audio_are_named_to_a_model_that_uses_it(
+    make_store: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(train=1, validation=3, frames=10)
+    config = MultimodalConfig(backbone="test_resnet", audio=AudioConfig(width=8), outputs=("au",))
+    card = checkpoint.Card(model=config, input=InputSpec(size_px=32), template=ARCFACE)
+    checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)
+    command = ["--checkpoint", str(tmp_path / "best"), "--data", store, "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(command) == 0
+    assert not caplog.records
+    for split in ("train", "validation"):
+        (Path(store) / f"audio/{split}00.mp4.parquet").unlink()
+    assert main(command) == 0
+    (warning,) = caplog.records
+    assert "best: 1 of 3 videos have no audio in the store, as validation00.mp4" in warning.getMessage()
 
 
 def test_wrong_checkpoint_split_or_setting_exits_2(

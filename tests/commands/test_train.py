@@ -122,6 +122,25 @@ def test_an_au_without_positives_is_named_once(
     assert not caplog.records
 
 
+def test_videos_without_audio_are_named_to_a_model_that_uses_it(
+    make_store: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(train=6, validation=2, frames=40)
+    chosen = ["stages.identities=null", "stages.visual.init=random"]
+    chosen += [f"stages.{stage}.batch=4" for stage in ("visual", "audio", "sequence")]
+    command = ["--recipe", "multimodal", "--quick", "--data", store, "--out", str(tmp_path / "run"), "--dry-run"]
+    command += [part for each in chosen for part in ("--set", each)]
+    assert main(command) == 0
+    assert not caplog.records
+    for number in (1, 4):
+        (Path(store) / f"audio/train{number:02d}.mp4.parquet").unlink()
+    assert main(command) == 0
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [warning.partition(":")[0] for warning in warnings] == ["stage audio", "stage sequence"]
+    assert "2 of 7 videos have no audio" in warnings[0]
+    assert "as train01.mp4, and count as silent; fix: " in warnings[0]
+
+
 @pytest.mark.parametrize(
     ("recipe", "stage", "settings", "least"),
     [
