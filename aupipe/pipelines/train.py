@@ -43,13 +43,14 @@ from aupipe.pipelines.train_stage import (
     history,
     inference_resources,
     init_videos,
+    initial_card,
     people_splits,
     run_stage,
 )
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.training import pretrained, run_dir, task_data, task_loader
-from aupipe.training.learner import build_learner
+from aupipe.training.learner import Learner, build_learner
 from aupipe.training.recipe import FROM_STAGE, Recipe, Stage
 from aupipe.training.task_data import TaskData
 
@@ -126,6 +127,7 @@ def plan(job: TrainJob) -> TrainPlan:
             pretrained.check(stage.init, setting=setting, system=learner.system)
             if stage.init == "random":
                 pretrained.check_frozen(learner, set(), setting=setting)
+            _warn_of_other_inputs(job, name, learner)
         check_workers(job, name, learner)
         if name == job.recipe.needed()[-1] and "au" in data and data["au"].eval is None:
             raise DatasetError(
@@ -177,6 +179,23 @@ def _check_clips(recipe: Recipe, stage: str) -> None:
                 f"{key}: {task.data.clip_frames} ({positions} or more, the model's clip_frames, because later "
                 f"positions would stay untrained); fix: --set {key}={positions}, or give the model fewer"
             )
+
+
+def _warn_of_other_inputs(job: TrainJob, stage: str, learner: Learner) -> None:
+    """Log a warning if a frozen part of the encoder was trained on other inputs than it gets, to which it cannot adapt.
+
+    `mirrored` is left out, because a network with it has learned from both images.
+    """
+    card = initial_card(job, stage)
+    if card is None or all(parameter.requires_grad for parameter in learner.encoder.parameters()):
+        return
+    own, trained = (each.model_dump(mode="json", exclude={"mirrored"}) for each in (job.recipe.input, card.input))
+    fix = [f"--set input.{k}={json.dumps(v, separators=(',', ':'))}" for k, v in trained.items() if own[k] != v]
+    if fix:
+        logger.warning(
+            "stage %s: the frozen network of %s was trained on other inputs; fix: %s",
+            stage, job.recipe.stages[stage].init, " ".join(fix),
+        )  # fmt: skip
 
 
 def _check_unseen(data: Mapping[Task, TaskData], seen: set[tuple[str, str]], setting: str) -> None:

@@ -234,7 +234,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     system = build(model, job.recipe.input)
     state.load_system(local, system)
     data = task_data.task_data(job.recipe, stage, index, job.split)
-    before = _initial_card(job, stage)
+    before = initial_card(job, stage)
     initial = before.training if before else TrainingCard()
     held_out = {video for task in data.values() for video in task.train.held_out_videos}
     seen = {video for task in data.values() for video in task.train.videos} | set(initial.videos)
@@ -264,7 +264,7 @@ def _save(job: TrainJob, stage: str, name: str, local: Path) -> None:
     checkpoint.save(Storage(Storage(job.out).path(best(name))), system, card)
 
 
-def _initial_card(job: TrainJob, stage: str) -> checkpoint.Card | None:
+def initial_card(job: TrainJob, stage: str) -> checkpoint.Card | None:
     """Return the card of the weights that the stage starts from; None if they have none."""
     init = _resolved_init(job, stage)
     if init in ("random", "timm") or init.endswith(SUFFIXES):
@@ -280,7 +280,7 @@ def _resolved_init(job: TrainJob, stage: str) -> str:
 
 def init_videos(job: TrainJob, stage: str) -> set[tuple[str, str]]:
     """Return (store, video) of the training videos of a stage's initial weights, as listed in their card."""
-    card = _initial_card(job, stage)
+    card = initial_card(job, stage)
     return {(Storage(card.training.data).root, video) for video in card.training.videos} if card else set()
 
 

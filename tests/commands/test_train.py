@@ -122,6 +122,30 @@ def test_an_au_without_positives_is_named_once(
     assert not caplog.records
 
 
+def test_a_frozen_network_is_named_if_its_input_was_another(
+    make_store: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(train=6, validation=2, frames=40)
+    command = ["--recipe", "prompt_tuning", "--quick", "--data", store, "--out", str(tmp_path / "run"), "--dry-run"]
+    started = [
+        "stages.base.init=starter",
+        "model.backbone=regnety_002",
+        "stages.base.batch=2",
+        "stages.prompts.batch=2",
+    ]
+    command += [part for each in started for part in ("--set", each)]
+    assert main(command) == 0
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith("stage base: the frozen network of starter was trained on other inputs")
+    fix = warning.partition("fix: ")[2].split()
+    caplog.clear()
+    assert main([*command, *fix]) == 0
+    assert not caplog.records
+    trained = "stages.base.optimizer.groups=[{parameters: [''], schedule: {kind: milestones, lr: 0.1}}]"
+    assert main([*command, "--set", trained]) == 0  # it adapts to its input
+    assert not caplog.records
+
+
 def test_videos_without_audio_are_named_to_a_model_that_uses_it(
     make_store: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
