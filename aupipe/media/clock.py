@@ -47,6 +47,7 @@ class PacketClock:
         self._last: int | None = None
         self._offset = 0
         self._hidden = False  # whether an edit list hides the previous packet
+        self._free_tick = 0  # in AVI: the first tick after those of all pictures so far
         self.owed = 0
         self.restarts = 0
         self.rewound = False
@@ -72,10 +73,13 @@ class PacketClock:
     def of_pictures(self, moment: Moment | None, count: int) -> list[Moment | None]:
         """Return the moments of the `count` pictures of a packet.
 
-        A second picture in a packet has the moment of the next packet, which is empty: in AVI the next tick.
+        Of two pictures in a packet, the first has its moment, the second that of the next packet, and so on up to a
+        packet that is empty. In AVI, whose moments are numbers, they are known at once.
         """
-        if self._avi is not None:
-            return [moment and (moment[0], moment[1] + extra) for extra in range(count)]
+        if self._avi is not None and moment is not None:
+            start = max(moment[1], self._free_tick) if count else 0
+            self._free_tick = max(self._free_tick, start + count)
+            return [(0, tick) for tick in range(start, start + count)]
         moments = [moment] if count or self.owed else []
         self.owed += count - len(moments)
         return moments

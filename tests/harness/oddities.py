@@ -67,15 +67,25 @@ def write_avi(
     return path
 
 
-def packed(images: Sequence[np.ndarray]) -> list[tuple[bytes, bool]]:
-    """Encode MPEG-4 as DivX packs it into AVI: a P and a B frame in one chunk, then a chunk without a coded frame."""
-    first, *rest = packets("mpeg4", images, "yuv420p", {"g": "10", "bf": "1", "qscale": "3"})
+def packed(images: Sequence[np.ndarray], b_frames: int = 1) -> list[tuple[bytes, bool]]:
+    """Encode MPEG-4 as DivX and Xvid pack it into AVI.
+
+    A P and a B frame are in one chunk. Each further B frame is in the next one. Then comes a chunk without a coded
+    frame.
+
+    Args:
+        b_frames: number of B frames between two others.
+    """
+    first, *rest = packets("mpeg4", images, "yuv420p", {"g": "10", "bf": str(b_frames), "qscale": "3"})
     at = first[0].index(b"\0\0\1\xb6")
     chunks = [(first[0][:at] + b"\0\0\1\xb2DivX503b1393p\0" + first[0][at:], True)]
     while rest:
         data, is_key, pts = rest.pop(0)
-        if rest and rest[0][2] < pts:
-            chunks += [(data + rest.pop(0)[0], is_key), (NOT_CODED, False)]
+        between = []
+        while rest and rest[0][2] < pts:
+            between.append((rest.pop(0)[0], False))
+        if between:
+            chunks += [(data + between[0][0], is_key), *between[1:], (NOT_CODED, False)]
         else:
             chunks.append((data, is_key))
     return chunks

@@ -111,9 +111,11 @@ def test_interlaced_frames_coded_as_frames_are_one_packet_each(tmp_path: Path) -
     assert counts(path) == [1] * 14
 
 
-def test_two_frames_in_a_chunk_and_none_in_the_next(tmp_path: Path) -> None:
-    path = oddities.write_avi(tmp_path / "a.avi", oddities.packed(IMAGES), (96, 64), b"DX50")
+@pytest.mark.parametrize("b_frames", [1, 2])
+def test_two_frames_in_a_chunk_and_none_in_a_later_one(tmp_path: Path, b_frames: int) -> None:
+    path = oddities.write_avi(tmp_path / "a.avi", oddities.packed(IMAGES, b_frames), (96, 64), b"DX50")
     assert set(counts(path)) == {0, 1, 2}
+    assert probe(str(path)).frames_expected == 14
     assert [frame.time_s for frame in frames(str(path))] == pytest.approx([time - 1 for time in TIMES])
     assert all(frame.image is not None for frame in frames(str(path)))
 
