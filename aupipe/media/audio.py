@@ -13,6 +13,7 @@ from aupipe.errors import AudioLostError
 from aupipe.media.clock import unwrapped_s
 from aupipe.media.container import PROGRAM_STREAMS, format_names, open_video
 from aupipe.media.image_files import is_sequence
+from aupipe.media.video_track import to_the_end
 
 # A shorter hole is jitter of the time stamps. A longer one is filled with silence; otherwise later samples would have
 # the wrong time.
@@ -96,7 +97,7 @@ def _decoded(uri: str) -> Iterator[tuple[float, int, npt.NDArray[np.int16]]]:
         offset_s, near_s = 0.0, None
         if format_names(container) & PROGRAM_STREAMS and video.start_time is not None and video.time_base is not None:
             near_s = float(video.start_time * video.time_base)  # audio may begin on the other side of a wrap
-        for packet in container.demux(stream):
+        for packet in to_the_end(container.demux(stream)):
             try:
                 decoded = packet.decode()
             except av.error.FFmpegError:

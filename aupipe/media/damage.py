@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 from av.container import InputContainer
@@ -22,6 +22,8 @@ _PACK_BYTES = 2**17  # more than a pack header and the longest packet
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
+# In a transport stream: the header of a packet that begins a unit, and one more byte; and the start of a unit of video.
+_TS_UNIT, _VIDEO_UNIT = re.compile(rb"\x47[\x40-\x7f].([\x10-\x3f])(.)", re.DOTALL), re.compile(rb"\0\0\x01[\xe0-\xef]")
 _SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
 
 
@@ -145,6 +147,42 @@ def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
     return (
         f"another file is joined to it at byte {read_to + found - place.start:,}, and is not read" if found >= 0 else ""
     )
+
+
+def joined_track(uri: str, formats: frozenset[str], own: int, read_from: int, read_to: int) -> str:
+    """Return a message if a transport stream has a video track that ends before this one, or begins after it.
+
+    Recorders and channels have different numbers of tracks (PIDs), so that FFmpeg takes joined ones for several tracks,
+    or does not list the second at all.
+
+    Args:
+        own: PID of the track that is read.
+        read_from, read_to: place of its first packet, and of the end of its last one.
+    """
+    if "mpegts" not in formats:
+        return ""
+    with opened(uri) as file:
+
+        def tracks(start: int, stop: int) -> Counter[int]:
+            file.seek(max(0, start))
+            return _video_units(file.read(max(0, stop) - max(0, start)))
+
+        for place, step in ((read_from, -_SEARCHED_BYTES), (read_to, _SEARCHED_BYTES)):
+            outside = tracks(*sorted((place, place + step)))
+            others = {track for track, units in outside.items() if units > 1 and track != own}
+            if others and others - set(tracks(*sorted((place, place - step)))):
+                return "another video track precedes or follows this one, and is not read"
+    return ""
+
+
+def _video_units(data: bytes) -> Counter[int]:
+    """Return the number of units of video that begin in a part of a transport stream, by their PID."""
+    found: Counter[int] = Counter()
+    for match in _TS_UNIT.finditer(data):
+        field = 1 + match[2][0] if match[1][0] & 0x20 else 0  # bytes of the adaptation field
+        if _VIDEO_UNIT.match(data, match.end(1) + field):
+            found[int.from_bytes(match[0][1:3], "big") & 0x1FFF] += 1
+    return found
 
 
 def missing_s_of(stream: VideoStream, pts: np.ndarray, end: int) -> float:

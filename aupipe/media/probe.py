@@ -27,11 +27,12 @@ from aupipe.media.container import (
     open_video,
     uses_edit_lists,
 )
-from aupipe.media.damage import damage_of, joined_file, loss_if_corrupt, missing_frames, missing_s_of
+from aupipe.media.damage import damage_of, joined_file, joined_track, loss_if_corrupt, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
 from aupipe.media.pictures import picture_counter, top_layers
+from aupipe.media.video_track import to_the_end
 
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
@@ -146,7 +147,7 @@ def probe(
         absent: list[Moment] = []  # missing frames that AVI's index lists
         total = 0
         joined: set[int] = set()  # packets on each side of a restart of the clock
-        several, read_to = False, 0
+        several, read_from, read_to = False, -1, 0
         end: Moment = (0, 0)
         for packet in log.record(packets_of(container, stream), container):
             before = clock.restarts
@@ -155,6 +156,7 @@ def probe(
             if clock.restarts > before:
                 joined |= set(range(total - _JOIN_PACKETS, total + _JOIN_PACKETS))
             if packet.pos is not None and packet.pos >= 0:
+                read_from = packet.pos if read_from < 0 else read_from
                 read_to = max(read_to, packet.pos + packet.size)
             total += 1
             count = 0 if packet.is_discard else counter.count(packet)
@@ -209,6 +211,7 @@ def probe(
         if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or joined_file(uri, formats, read_to)
+        damage = damage or ("" if track is not None else joined_track(uri, formats, stream.id, read_from, read_to))
         cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
         spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
@@ -262,7 +265,7 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
     single = bool(format_names(container) & IMAGE_FORMATS)
     while failures < 100:  # the limit ends a demuxer that always fails at the same position
         try:
-            for packet in container.demux(stream):
+            for packet in to_the_end(container.demux(stream)):
                 if packet.size:
                     yield packet
                     failures = 0

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from aupipe.errors import NoVideoStreamError
+
+AnyPacket = TypeVar("AnyPacket", bound=Packet)
 
 # Tracks that a player does not display by themselves: covers, thumbnails, and layers of another track.
 _NOT_THE_VIDEO = (
@@ -69,12 +74,21 @@ def choose(
     return max(decodable, key=rank)
 
 
+def to_the_end(packets: Iterator[AnyPacket]) -> Iterator[AnyPacket]:
+    """Yield the packets of `InputContainer.demux`, also if further tracks begin within the file.
+
+    In transport and program streams they may. PyAV 18.1 then raises IndexError after the last packet.
+    """
+    with suppress(IndexError):
+        yield from packets
+
+
 def packet_counts(container: InputContainer) -> dict[int, int]:
     """Return the number of packets of each video track, by its number, among the first packets."""
     numbers = {stream.index: number for number, stream in enumerate(container.streams.video)}
     found: Counter[int] = Counter()
     try:
-        for packet in container.demux(*container.streams.video):
+        for packet in to_the_end(container.demux(*container.streams.video)):
             if packet.size:
                 found[numbers[packet.stream_index]] += 1
             if found.total() >= _COUNTED_PACKETS:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -64,6 +65,38 @@ def test_parts_of_joined_files_that_ffmpeg_does_not_read_are_damage(tmp_path: Pa
     assert "another file is joined to it" in info.damage
     info = probe(str(joined(tmp_path, "mp4", "libx264", (0, 0))))
     assert (info.frames_expected, "another file is joined to it" in info.damage) == (12, True)
+
+
+@pytest.mark.parametrize("size", [(96, 72), (48, 36), (192, 144)])
+@pytest.mark.parametrize("muxer", [{}, {"mpegts_pmt_start_pid": "800", "mpegts_service_id": "7"}])
+def test_another_track_of_a_joined_transport_stream_is_damage(
+    muxer: dict[str, str], size: tuple[int, int], tmp_path: Path
+) -> None:
+    first = write_clip(tmp_path / "a.ts", IMAGES).read_bytes()
+    muxer = {"mpegts_start_pid": "512"} | muxer
+    images = [cv2.resize(image, size) for image in IMAGES]
+    second = write_clip(tmp_path / "b.ts", images, muxer=muxer).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first + second)
+    record, rows = single_process.annotate(path, tmp_path / "out")
+    assert (record["status"], record["frames_decoded"], len(rows)) == ("partial", 12, 12)
+    assert "(another video track precedes or follows this one, and is not read)" in record["reason"]
+    assert all(probe(str(path), track=track).damage == "" for track in range(probe(str(path)).tracks))
+
+
+def test_tracks_of_a_transport_stream_beside_each_other_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "two.ts"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg2video", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
+        for number, image in enumerate(IMAGES):
+            for stream in streams[: 1 if number in (0, 11) else 2]:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    assert probe(str(path)).damage == ""
+    assert probe(str(path), track=1).damage == ""
 
 
 def test_a_continuous_clock_has_no_restart(tmp_path: Path) -> None:
