@@ -24,6 +24,7 @@ _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
 # In a transport stream: the header of a packet that begins a unit, and one more byte; and the start of a unit of video.
 _TS_UNIT, _VIDEO_UNIT = re.compile(rb"\x47[\x40-\x7f].([\x10-\x3f])(.)", re.DOTALL), re.compile(rb"\0\0\x01[\xe0-\xef]")
+_MOST_CHUNKS = 10_000  # of a file; a crafted one could have any number
 _SEARCHED_BYTES = 2**23  # searched after the last packet, because a long video may have an index of some MB there
 
 
@@ -32,7 +33,7 @@ def missing_frames(
 ) -> tuple[int, str]:
     """Return the number of frames in the file's index after the last packet, and a remark.
 
-    The number of frames in AVI's header is used only if the file is shorter than its RIFF chunk.
+    The number of frames in AVI's header is used only if the file is shorter than its RIFF chunks.
 
     Args:
         total: number of packets, plus frames that the index lists between them.
@@ -51,11 +52,16 @@ def missing_frames(
 
 
 def _riff_is_whole(uri: str) -> bool:
-    """Return whether the file contains all of its first RIFF chunk."""
+    """Return whether the file contains all of its RIFF chunks. A file of more than 1 GB has several (OpenDML)."""
     with opened(uri) as file:
-        head = file.read(8)
-        file.seek(0, 2)
-        return bool(file.tell() >= 8 + int.from_bytes(head[4:8], "little"))
+        size, end = file.seek(0, 2), 0
+        for _ in range(_MOST_CHUNKS):
+            file.seek(end)
+            head = file.read(8)
+            if not head.startswith(b"RIFF"):
+                break
+            end += 8 + int.from_bytes(head[4:], "little")
+        return end <= size
 
 
 def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def test_a_truncated_file_has_lost_the_frames_that_its_header_counts(tmp_path: P
     assert info.frames_expected == 12
     assert info.missing > 0
     assert len(list(frames(str(path)))) == 12
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_file_that_is_cut_short_in_its_second_part_has_lost_frames(tmp_path: Path, lost: int) -> None:
+    first, second = chunks()[:6], chunks()[6:]
+    path = oddities.write_avi(tmp_path / "a.avi", first, (96, 64), b"XVID", counted=12, index=False)
+    movie = b"".join(b"00dc" + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for data, _ in second)
+    part = b"AVIXLIST" + struct.pack("<I", 4 + len(movie)) + b"movi" + movie  # OpenDML: one for each GB
+    end = sum(8 + len(data) + len(data) % 2 for data, _ in second[6 - lost :])
+    path.write_bytes((path.read_bytes() + b"RIFF" + struct.pack("<I", len(part)) + part)[: -end or None])
+    info = probe(str(path))
+    assert (info.frames_expected, info.missing, info.remark) == (12, lost, "")
+    assert [frame.image is None for frame in frames(str(path))] == [False] * (12 - lost) + [True] * lost
