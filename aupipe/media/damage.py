@@ -20,6 +20,10 @@ _ROUNDING_S = 1e-6
 _PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream: the start of a pack, and of a packet
 _PACK_BYTES = 2**17  # more than a pack header and the longest packet
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
+_FLV_TAGS = {8, 9, 18}  # audio, video, data
+_OGG_PAGE_BYTES = 2**17  # more than the longest page
+# In Windows Media: the identifier of the properties, the first bytes with them, and the header of the packets.
+_ASF_PROPERTIES, _ASF_HEAD_BYTES, _ASF_DATA_BYTES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**16, 50
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
 _FIRST_BYTES = {"mov": slice(4, 12), "flv": slice(0, 5), "asf": slice(0, 16), "matroska": slice(0, 16)}
 # In a transport stream: the header of a packet that begins a unit, and one more byte; and the start of a unit of video.
@@ -64,11 +68,16 @@ def _riff_is_whole(uri: str) -> bool:
         return end <= size
 
 
-def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool) -> tuple[str, str]:
+def damage_of(
+    uri: str, log: FFmpegLog, container: InputContainer, joined: set[int], gap: bool, last: int
+) -> tuple[str, str]:
     """Return the evidence of damage, and the log of FFmpeg if there is no evidence of a loss.
 
     A log message of a demuxer is evidence only if there is a gap between frames, or if it reports a truncated file. A
     packet that the demuxer flags as corrupt is evidence, except where streams were joined.
+
+    Args:
+        last: place of the last packet in the file.
     """
     text = log.messages[0][1] if log.messages else ""
     if any(number not in joined for number in log.corrupt_packets):
@@ -79,6 +88,12 @@ def damage_of(uri: str, log: FFmpegLog, container: InputContainer, joined: set[i
         return "it ends within a packet", ""
     if "mpeg" in format_names(container) and _ends_within_pes_packet(uri):
         return "it ends within a packet", ""
+    if "flv" in format_names(container) and _ends_within_flv_tag(uri, last):
+        return "it ends within a packet", ""
+    if "ogg" in format_names(container) and _ends_within_ogg_page(uri):
+        return "it ends within a page", ""
+    if "asf" in format_names(container) and _lacks_asf_packets(uri):
+        return "it is shorter than its header states", ""
     if "gif" in format_names(container) and not _gif_is_whole(uri):
         return "its blocks do not end with a trailer", ""
     return (text, "") if gap else ("", text)
@@ -134,6 +149,43 @@ def _ends_within_pes_packet(uri: str) -> bool:
     while tail[place : place + 3] == _PACK[:3] and place + 6 <= len(tail) and tail[place + 3] in _SYSTEM_CODES:
         place += 6 + int.from_bytes(tail[place + 4 : place + 6], "big")
     return place > len(tail)
+
+
+def _ends_within_flv_tag(uri: str, last: int) -> bool:
+    """Return whether the tags of a Flash video from `last` on end behind the end of the file."""
+    with opened(uri) as file:
+        file.seek(last)
+        tail = file.read(_SEARCHED_BYTES)
+    place = 0
+    while place < len(tail) < _SEARCHED_BYTES and tail[place] & 31 in _FLV_TAGS:
+        place += 11 + int.from_bytes(tail[place + 1 : place + 4], "big") + 4
+    return place > len(tail) + 4  # some files lack the size after their last tag
+
+
+def _ends_within_ogg_page(uri: str) -> bool:
+    """Return whether the last page of an Ogg file is incomplete. Other bytes after the stream are no page."""
+    with opened(uri) as file:
+        file.seek(max(0, file.seek(0, 2) - _OGG_PAGE_BYTES))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
+    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    return bool(page) and len(page) < (27 + page[26] + sum(sizes) if len(page) > 26 else 27)
+
+
+def _lacks_asf_packets(uri: str) -> bool:
+    """Return whether a Windows Media file is too short for the packets that its header counts, all of one size."""
+    with opened(uri) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(_ASF_HEAD_BYTES)
+    place = head.find(_ASF_PROPERTIES)
+    if place < 0:
+        return False
+    start, count, flags, packet = (
+        int.from_bytes(head[at : at + length], "little")
+        for at, length in ((16, 8), (place + 56, 8), (place + 88, 4), (place + 96, 4))
+    )
+    return not flags & 1 and size < start + _ASF_DATA_BYTES + count * packet  # flag 1: written while it was sent
 
 
 def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:

@@ -147,7 +147,7 @@ def probe(
         absent: list[Moment] = []  # missing frames that AVI's index lists
         total = 0
         joined: set[int] = set()  # packets on each side of a restart of the clock
-        several, read_from, read_to = False, -1, 0
+        several, read_from, last, read_to = False, -1, 0, 0
         end: Moment = (0, 0)
         for packet in log.record(packets_of(container, stream), container):
             before = clock.restarts
@@ -156,8 +156,8 @@ def probe(
             if clock.restarts > before:
                 joined |= set(range(total - _JOIN_PACKETS, total + _JOIN_PACKETS))
             if packet.pos is not None and packet.pos >= 0:
-                read_from = packet.pos if read_from < 0 else read_from
-                read_to = max(read_to, packet.pos + packet.size)
+                read_from, last = packet.pos if read_from < 0 else read_from, packet.pos
+                read_to = max(read_to, last + packet.size)
             total += 1
             count = 0 if packet.is_discard else counter.count(packet)
             pictures += [(each, packet.is_keyframe) for each in clock.of_pictures(moment, count)]
@@ -207,7 +207,7 @@ def probe(
         trusted = header_valid and not (missing or restarts or assumed or indexed or "avi" in formats)
         missing_s = missing_s_of(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
-        damage, remarks = damage_of(uri, log, container, joined, gap)
+        damage, remarks = damage_of(uri, log, container, joined, gap, last)
         if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or joined_file(uri, formats, read_to)

@@ -182,6 +182,21 @@ def test_a_program_stream_that_ends_within_a_packet_is_damaged(codec: str, tmp_p
             assert probe(str(path)).damage
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("flv", "flv"), ("wmv", "wmv2"), ("ogv", "libvpx")])
+def test_a_file_that_ends_within_an_element_is_damaged(suffix: str, codec: str, tmp_path: Path) -> None:
+    images = list(np.random.default_rng(0).integers(0, 256, (24, 36, 48, 3), np.uint8))
+    quick = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else {}
+    muxer = {"flvflags": "no_metadata"}
+    path = write_clip(tmp_path / f"a.{suffix}", images, codec=codec, muxer=muxer, options=quick)
+    whole = path.read_bytes()
+    for after in (b"", b"text", bytes(5000)):
+        path.write_bytes(whole + after)
+        assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (24, "")
+    for missing in (100, 3000, len(whole) // 3):
+        path.write_bytes(whole[:-missing])
+        assert probe(str(path)).damage
+
+
 @pytest.mark.parametrize("harm", ["hole", "end"])
 def test_a_corrupt_frame_makes_a_program_stream_partial(harm: str, tmp_path: Path) -> None:
     images = list(np.random.default_rng(0).integers(0, 64, (90, 72, 96, 3), np.uint8))
