@@ -35,11 +35,13 @@ class PacketClock:
     Attributes:
         restarts: number of restarts of the clock so far.
         owed: number of second pictures of packets so far without a moment of their own.
+        leaves_out: fragments of an MP4 restart the clock, and FFmpeg hides the first frames after that.
         rewound: an edit list joins parts of a stream. The first part ends, and the next begins, with hidden frames.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         formats = format_names(container)
+        self._is_fragmented = "mov" in formats and not stream.frames  # only an index gives the number of frames
         self._has_times = not formats & CLOCKLESS_FORMATS
         self._avi = AviClock(stream) if "avi" in formats else None
         self._wraps = bool(formats & PROGRAM_STREAMS)
@@ -50,7 +52,7 @@ class PacketClock:
         self._free_tick = 0  # in AVI: the first tick after those of all pictures so far
         self.owed = 0
         self.restarts = 0
-        self.rewound = False
+        self.rewound = self.leaves_out = False
 
     def read(self, packet: Packet) -> tuple[list[Moment], Moment | None]:
         """Return the moments of frames that the container lists but lacks before this packet, and the packet's own."""
@@ -59,9 +61,12 @@ class PacketClock:
         if self._avi is not None:
             passed, tick = self._avi.read(packet)
             return [(0, lost) for lost in passed], (0, tick)
+        before = self.restarts
         if packet.dts is not None:
             self._update(packet.dts + self._offset, bool(packet.is_keyframe))
         self._hidden = bool(packet.is_discard)
+        if self._is_fragmented and self._hidden and self.restarts > before:
+            self.leaves_out = True
         if packet.pts is None:
             return [], None
         ticks = packet.pts + self._offset

@@ -188,7 +188,19 @@ def _lacks_asf_packets(uri: str) -> bool:
     return not flags & 1 and size < start + _ASF_DATA_BYTES + count * packet  # flag 1: written while it was sent
 
 
-def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
+def joined_part(uri: str, formats: frozenset[str], own: int | None, read_from: int, read_to: int) -> str:
+    """Return a message if a file or a track is joined to the one that was read, and is not read; otherwise "".
+
+    Args:
+        own: number of the track in the container, if the user has chosen none.
+        read_from, read_to: place of its first packet, and of the end of its last one.
+    """
+    return _joined_file(uri, formats, read_to) or (
+        "" if own is None else _joined_track(uri, formats, own, read_from, read_to)
+    )
+
+
+def _joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
     """Return a message if another file of the same format follows the last packet that was read; otherwise "".
 
     Bytes 4 to 11 of MP4 and MOV contain the brand, which is equal in two files of one encoder.
@@ -207,15 +219,11 @@ def joined_file(uri: str, formats: frozenset[str], read_to: int) -> str:
     )
 
 
-def joined_track(uri: str, formats: frozenset[str], own: int, read_from: int, read_to: int) -> str:
+def _joined_track(uri: str, formats: frozenset[str], own: int, read_from: int, read_to: int) -> str:
     """Return a message if a transport stream has a video track that ends before this one, or begins after it.
 
     Recorders and channels have different numbers of tracks (PIDs), so that FFmpeg takes joined ones for several tracks,
     or does not list the second at all.
-
-    Args:
-        own: PID of the track that is read.
-        read_from, read_to: place of its first packet, and of the end of its last one.
     """
     if "mpegts" not in formats:
         return ""

@@ -27,7 +27,7 @@ from aupipe.media.container import (
     open_video,
     uses_edit_lists,
 )
-from aupipe.media.damage import damage_of, joined_file, joined_track, loss_if_corrupt, missing_frames, missing_s_of
+from aupipe.media.damage import damage_of, joined_part, loss_if_corrupt, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
@@ -210,8 +210,9 @@ def probe(
         damage, remarks = damage_of(uri, log, container, joined, gap, last)
         if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
-        damage = damage or joined_file(uri, formats, read_to)
-        damage = damage or ("" if track is not None else joined_track(uri, formats, stream.id, read_from, read_to))
+        damage = damage or ("frames after a restart of its clock are left out" if clock.leaves_out else "")
+        own = stream.id if track is None else None
+        damage = damage or joined_part(uri, formats, own, read_from, read_to)
         cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
         spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]

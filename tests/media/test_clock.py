@@ -99,6 +99,17 @@ def test_tracks_of_a_transport_stream_beside_each_other_are_no_damage(tmp_path: 
     assert probe(str(path), track=1).damage == ""
 
 
+def test_frames_that_ffmpeg_leaves_out_where_fragments_begin_anew_are_damage(tmp_path: Path) -> None:
+    muxer, options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}, {"g": "4", "bf": "0"}
+    path = write_clip(tmp_path / "a.mp4", IMAGES, muxer=muxer, options=options)
+    assert (probe(str(path)).frames_expected, probe(str(path)).damage) == (12, "")
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"mfra") - 4] + data[data.index(b"moof") - 4 :])  # as of a second session
+    info = probe(str(path))
+    assert (info.frames_expected, info.restarts) == (20, (12,))
+    assert "left out" in info.damage
+
+
 def test_a_continuous_clock_has_no_restart(tmp_path: Path) -> None:
     info = probe(str(joined(tmp_path, "ts", "libx264", (0, 600))))
     assert (info.restarts, info.frames_expected) == ((), 24)
