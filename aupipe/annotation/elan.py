@@ -29,8 +29,26 @@ _MEDIA_TYPES = _MPEG_TS | _MPEG | {
     ".mxf": "application/mxf",
 }  # fmt: skip
 
+# The clock of these begins anywhere: at 1.4 s if FFmpeg writes them, and at any hour if they are recorded from TV.
+_COUNTED_FROM_ZERO = {"video/mp2t", "video/mpeg"}
 
-def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
+
+def origin_s(video_id: str, frames: np.ndarray, times_s: np.ndarray) -> float:
+    """Return the media time that a player shows as 0: in MPEG's streams that of the first frame, otherwise 0.
+
+    Args:
+        frames: (N,) numbers of the rows' frames. If the first frame has no row, its time follows from the others.
+        times_s: (N,) times of the same rows, NaN if unknown.
+    """
+    known = np.flatnonzero(~np.isnan(times_s))
+    if _media_type(video_id) not in _COUNTED_FROM_ZERO or not len(known):
+        return 0.0
+    first, last = known[[0, -1]]
+    step_s = max(0.0, times_s[last] - times_s[first]) / max(1, frames[last] - frames[first])
+    return float(times_s[first] - frames[first] * step_s)
+
+
+def document(video_id: str, times_s: np.ndarray, events: pa.Table, origin_s: float = 0.0) -> bytes:
     """Return the events of one video as EAF: one tier per face and AU, and the peak as the text of each annotation.
 
     An annotation ends with the last frame of the event, so it is one frame longer than `offset_s`, and an event of one
@@ -40,6 +58,7 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
         video_id: the path of the media file relative to the document.
         times_s: (N,) times of the frames, NaN if unknown, for the duration of a frame.
         events: EVENTS of the video, ordered by face, AU and onset.
+        origin_s: media time that the player shows as 0.
     """
     steps = np.diff(np.unique(times_s[~np.isnan(times_s)]))
     frame_ms = max(1, round(1000 * float(np.median(steps)))) if len(steps) else 1
@@ -57,7 +76,7 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table) -> bytes:
     for number, event in enumerate(events.to_pylist(), 1):
         if event["onset_s"] is None or event["offset_s"] is None:
             continue
-        begin, end = (round(1000 * event[name]) for name in ("onset_s", "offset_s"))
+        begin, end = (round(1000 * (event[name] - origin_s)) for name in ("onset_s", "offset_s"))
         slots += [(begin, f"ts{2 * number - 1}"), (max(end, begin) + frame_ms, f"ts{2 * number}")]
         key = event["face_id"], event["au"]
         if key not in tiers:

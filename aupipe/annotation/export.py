@@ -232,7 +232,9 @@ def _events(_: pa.Table, events: pa.Table) -> bytes:
 
 def _elan(frames: pa.Table, events: pa.Table) -> bytes:
     times_s = np.asarray(frames["time_s"].to_numpy(zero_copy_only=False), np.float64)
-    return elan.document(frames["video_id"][0].as_py(), times_s, events)
+    video_id = frames["video_id"][0].as_py()
+    origin_s = elan.origin_s(video_id, frames["frame"].to_numpy(), times_s)
+    return elan.document(video_id, times_s, events, origin_s)
 
 
 def _file(make: Callable[[pa.Table, pa.Table], bytes]) -> Form:

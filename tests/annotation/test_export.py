@@ -150,6 +150,30 @@ def test_elan_names_the_type_of_the_media(suffix: str, expected: str) -> None:
     assert descriptor.get("MIME_TYPE") == expected
 
 
+@pytest.mark.parametrize("first", [0, 50])  # of the rows; 50: a part of the video
+@pytest.mark.parametrize(
+    ("suffix", "begin_s"), [(".ts", 0), (".MTS", 0), (".mpg", 0), (".mp4", 95_441.72), (".mkv", 95_441.72)]
+)
+def test_elan_counts_from_the_first_frame_of_mpeg_streams(suffix: str, begin_s: float, first: int) -> None:
+    video_id = f"a{suffix}"
+    times = [95_441.72 + frame / 25 for frame in range(first, first + 10)]
+    rows = [{"video_id": video_id, "frame": first + n, "time_s": time} for n, time in enumerate(times)]
+    event = {
+        "video_id": video_id,
+        "face_id": 0,
+        "au": "AU12",
+        "onset_s": times[2],
+        "apex_s": times[2],
+        "offset_s": times[4],
+    }
+    event |= {"peak": 0.9, "mean": 0.8, "onset_frame": first + 2, "apex_frame": first + 2, "offset_frame": first + 4}
+    frames = pa.Table.from_pylist(rows, schema=frames_schema(models=1))
+    (document,) = FORMS["elan"](frames, pa.Table.from_pylist([event], schema=EVENTS)).values()
+    slots = [int(each.get("TIME_VALUE", "")) for each in ElementTree.fromstring(document).iterfind("TIME_ORDER/*")]
+    onset_ms = 1000 * begin_s + 40 * (first + 2)
+    assert slots == pytest.approx([onset_ms, onset_ms + 120], abs=1)
+
+
 def test_the_longest_names_find_a_place_and_do_not_meet(tmp_path: Path) -> None:
     ids = [f"{'ü' * 120}{number}xxxxxxxxx.mp4" for number in range(2)]
     assert {len(video_id.encode()) for video_id in ids} == {254}
