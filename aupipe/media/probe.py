@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import cast
 
 import av
@@ -169,7 +169,7 @@ def probe(
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
         leading = _leading(pictures, uri, max_frame_px, first.track) if TIMED_FORMATS & formats else frozenset()
-        pictures = [(moment, key) for moment, key in pictures if moment not in leading]
+        pictures = [picture for place, picture in enumerate(pictures) if place not in leading]
         undecodable = f"frames that need others from before its begin, and are not shown: {len(leading)}"
         missing, remark = missing_frames(uri, container, stream, total + len(absent), clock)
         listed, header_valid = clock.listed + len(absent), True
@@ -331,20 +331,26 @@ def _right_angle(degrees: int) -> int:
     return 90 * round(degrees / 90) if abs(degrees) <= _FULL_TURN else 0
 
 
-def _leading(
-    pictures: Sequence[tuple[Moment | None, bool]], uri: str, max_frame_px: int, track: int
-) -> frozenset[Moment]:
-    """Return the moments before the first key frame, with which the file begins, at which the decoder has no frame.
+def _leading(pictures: Sequence[tuple[Moment | None, bool]], uri: str, max_frame_px: int, track: int) -> frozenset[int]:
+    """Return the places of the pictures before the key frame that begins the file, for which the decoder has no frame.
+
+    In Matroska those with a negative time, as in lossless cuts, have no moment. They follow the key frame directly.
 
     Args:
         pictures: the moment of each displayed picture, in decoding order, and whether it is a key frame.
     """
     start, is_key = pictures[0]
-    early = frozenset(moment for moment, _ in pictures if moment is not None and start is not None and moment < start)
-    if start is None or not is_key or not early or len(early) >= _REORDERED_PACKETS:
+    if start is None or not is_key:
         return frozenset()
-    shown: set[Moment] = set()
+    early: dict[int, Moment | None]
+    early = {place: moment for place, (moment, _) in enumerate(pictures) if moment is not None and moment < start}
+    timeless = len(list(takewhile(lambda picture: picture[0] is None, pictures[1:])))
+    if not 0 < len(early) + timeless < _REORDERED_PACKETS:
+        return frozenset()
+    shown: set[Moment | None] = set()
     with open_video(uri, max_frame_px, track) as (container, stream):
+        if "matroska" in format_names(container):
+            early |= dict.fromkeys(range(1, 1 + timeless), None)
         stream.codec_context.copy_opaque = True
         clock = PacketClock(container, stream)
         for packet in chain(islice(packets_of(container, stream), _REORDERED_PACKETS), [None]):
@@ -356,10 +362,10 @@ def _leading(
                 continue
             if any(frame.is_corrupt for frame in decoded):
                 return frozenset()
-            shown |= {cast("Moment", frame.opaque) for frame in decoded}
-            if any(moment > start for moment in shown):  # No frame before the first key frame comes later.
-                break
-    return early - shown if start in shown else frozenset()
+            shown |= {cast("Moment | None", frame.opaque) for frame in decoded}
+            if any(moment is not None and moment > start for moment in shown):
+                break  # No frame before the first key frame comes later.
+    return frozenset(place for place, moment in early.items() if moment not in shown) if start in shown else frozenset()
 
 
 def _placed(pictures: Sequence[tuple[Moment | None, bool]]) -> list[Moment]:

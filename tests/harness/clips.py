@@ -111,14 +111,22 @@ def write_clip(
     return path
 
 
-def from_key_frame(clip: Path, path: Path, number: int = 1) -> Path:
-    """Copy the packets from the key frame `number` on, in decoding order, as recordings and lossless cuts begin."""
-    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+def from_key_frame(clip: Path, path: Path, number: int = 1, to_zero: bool = False) -> Path:
+    """Copy the packets from the key frame `number` on, in decoding order, as recordings and lossless cuts begin.
+
+    Args:
+        to_zero: the key frame has the time 0, so that frames displayed before it have negative times.
+    """
+    muxer = {"avoid_negative_ts": "disabled"} if to_zero else {}
+    with av.open(str(clip)) as source, av.open(str(path), "w", options=muxer) as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        keys = 0
+        keys = start = 0
         for packet in source.demux(video=0):
             keys += packet.is_keyframe
             if packet.size and keys > number:
+                if to_zero:
+                    start = start or cast(int, packet.pts)
+                    packet.pts, packet.dts = cast(int, packet.pts) - start, cast(int, packet.dts) - start
                 packet.stream = stream
                 target.mux(packet)
     return path

@@ -167,6 +167,21 @@ def test_frames_that_need_others_from_before_the_file_are_no_loss(codec: str, su
     assert probe(str(whole)).frames_expected == len(list(frames(str(whole)))) == 24
 
 
+def test_leading_frames_without_a_time_are_no_loss(tmp_path: Path) -> None:
+    parameters = "keyint=6:min-keyint=6:open-gop=1:bframes=2:b-adapt=0:scenecut=0"
+    options = {"x265-params": parameters + ":log-level=none:pools=none:frame-threads=1"}
+    whole = write_clip(tmp_path / "whole.mp4", LONGER, codec="libx265", tick=TICK, options=options)
+    path = from_key_frame(whole, tmp_path / "cut.mkv", to_zero=True)  # FFmpeg drops negative times of Matroska
+    with av.open(str(path)) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+    info = probe(str(path))
+    assert (info.frames_expected, info.leading) == (len(times) - times.count(None), times.count(None))
+    assert (info.leading > 0, info.exact, info.missing, info.damage) == (True, True, 0, "")
+    got = list(frames(str(path)))
+    assert [frame.time_s for frame in got] == pytest.approx([number / 25 for number in range(info.frames_expected)])
+    assert all(frame.image is not None for frame in got)
+
+
 def test_a_first_key_frame_that_is_damaged_is_a_loss(tmp_path: Path) -> None:
     options = {"g": "6", "bf": "2", "b": "2M"}
     whole = write_clip(tmp_path / "whole.mkv", LONGER, codec="mpeg2video", tick=TICK, options=options)
