@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,23 @@ def test_mean_and_vote_differ_if_one_model_is_very_confident() -> None:
     assert mean.predictions.probabilities == pytest.approx(vote.predictions.probabilities)
     assert mean.predictions.probabilities[0, 0] == pytest.approx(0.6)
     assert vote.thresholds is None
+
+
+def test_a_vote_needs_more_than_half_of_the_models() -> None:
+    of_five = [member([1.0, 1.0]), member([1.0, 1.0]), member([0.0, 1.0]), member([0.0, 0.0]), member([0.0, 0.0])]
+    assert decide(of_five, "vote")["with_thresholds"].decided[:, 0].tolist() == [False, True]
+
+
+def test_expressions_are_averaged_over_models_with_the_same_classes_only() -> None:
+    def with_expressions(*probabilities: float) -> Member:
+        plain = member([0.5])
+        return replace(plain, raw=replace(plain.raw, expressions=np.array([probabilities])))
+
+    two = [with_expressions(0.2, 0.8), with_expressions(0.6, 0.4)]
+    averaged = decide(two, "mean")["with_thresholds"].predictions
+    assert averaged.expressions == pytest.approx(np.array([[0.4, 0.6]]))
+    for other in (with_expressions(0.2, 0.3, 0.5), member([0.5])):
+        assert decide([two[0], other], "mean")["with_thresholds"].predictions.expressions is None
 
 
 def test_each_member_smooths_and_thresholds_itself() -> None:

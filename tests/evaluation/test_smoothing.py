@@ -46,3 +46,12 @@ def test_tracks_shorter_and_longer_than_the_window(count: int) -> None:
     smoothed = smooth_track(np.arange(count), np.arange(count) / 25, values, 2)
     assert smoothed.shape == (count, 2)
     np.testing.assert_allclose(smoothed[2:-2], values[2:-2])  # a line stays a line inside
+
+
+@pytest.mark.parametrize(("gap_s", "smoothed"), [(0.1, [0, 1 / 3, 8 / 3, 3]), (2.0, [0, 1 / 3, 8 / 3, 3]),
+                                                 (2.001, [0, 0, 3, 3])])  # fmt: skip
+def test_a_track_is_smoothed_across_short_gaps_only(gap_s: float, smoothed: list[float]) -> None:
+    frames, times = np.array([3, 4, 7, 8]), np.cumsum([1, 1, gap_s, 1])
+    values = np.array([0.0, 0.0, 3.0, 3.0])[:, None]  # on the line 0, 1, 2, 3 in the gap
+    np.testing.assert_allclose(smooth_track(frames, times, values, 1)[:, 0], smoothed)
+    np.testing.assert_array_equal(smooth_track(frames, times, values, 0), values)
