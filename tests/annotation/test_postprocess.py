@@ -138,6 +138,16 @@ def test_an_event_of_a_video_with_few_frames_per_second_is_one_event() -> None:
     assert [(e["onset_s"], e["offset_s"]) for e in events if e["au"] == "AU12"] == [(2.0, 4.0), (8.0, 8.0)]
 
 
+def test_gaps_of_a_video_are_measured_by_its_times_even_if_a_frame_has_none() -> None:
+    table = run([{"frame": i, "x": 0.0, "p": 0.8 if i in (1, 2, 6) else 0.1} for i in range(10)])
+    times = [0.0, 0.5, None, *np.arange(1.5, 5.0, 0.5)]  # two frames per second, so 4 frames are 2 s
+    slow = table.set_column(table.schema.get_field_index("time_s"), "time_s", pa.array(times, pa.float64()))
+    for max_gap_s, expected in ((1.9, [(1, 2), (6, 6)]), (2.1, [(1, 6)])):
+        events = find_events(slow, EventsConfig(max_gap_s=max_gap_s), HALF).to_pylist()
+        assert [(e["onset_frame"], e["offset_frame"]) for e in events if e["au"] == "AU12"] == expected
+        assert events[0]["offset_s"] == (None if max_gap_s < 2 else 3.0)
+
+
 def test_hysteresis_extends_events_and_makes_none() -> None:
     probabilities = [0.1, 0.4, 0.8, 0.42, 0.41, 0.7, 0.3, 0.45, 0.45, 0.45]
     table = run([{"frame": i, "x": 0.0, "p": p} for i, p in enumerate(probabilities)])

@@ -49,6 +49,13 @@ def test_the_rest_is_a_low_quantile_that_single_frames_do_not_move() -> None:
     assert rest_of(times, np.full(1000, 0.6), 0.1, 0.6) == 0.1  # a probability at its threshold is positive
 
 
+def test_the_rest_is_a_probability_that_occurs_so_that_intensity_is_exactly_zero_there() -> None:
+    times, values = np.arange(52.0), np.linspace(0.1, 0.9, 52) ** 2
+    rest = rest_of(times, values, 0.0, 0.6)
+    assert rest in values.tolist()
+    assert (intensity(values, rest) == 0).sum() == 1 + values.tolist().index(rest)
+
+
 def test_intensity_is_zero_at_rest_and_one_at_probability_one() -> None:
     assert intensity(np.array([0.1, 0.2, 0.6, 1.0]), 0.2) == pytest.approx([0, 0, 0.5, 1])
     assert intensity(np.array([0.3, 1.0]), 0.0) == pytest.approx([0.3, 1.0])

@@ -52,10 +52,11 @@ def test_segments_begin_with_a_cell_of_the_search(
         assert seen.tolist().index(segment.write_start) >= seen.tolist().index(_looked_at(segment)[0]) + max(radius, 1)
 
 
+@pytest.mark.parametrize("start", [0, 3600 * FPS])  # cameras count from the time of day
 @pytest.mark.parametrize(("minutes", "length_s"), [(0.3, 18), (3, 30), (12, 45), (30, 60)])
-def test_segments_are_a_sixteenth_of_the_video_within_limits(minutes: float, length_s: float) -> None:
+def test_segments_are_a_sixteenth_of_the_video_within_limits(minutes: float, length_s: float, start: int) -> None:
     count = round(minutes * 60 * FPS)
-    segments = cut_into_segments(Input("x", "x"), _info(np.arange(count), np.arange(0, count, 10)), None, 0)
+    segments = cut_into_segments(Input("x", "x"), _info(start + np.arange(count), np.arange(0, count, 10)), None, 0)
     lengths = [each.frames / FPS for each in segments]
     np.testing.assert_allclose(lengths[:-1] or lengths, length_s, rtol=0.05)
 
@@ -198,6 +199,21 @@ def test_a_rate_that_is_a_little_lower_than_that_of_a_rounded_clock_leaves_out_s
     assert segment.frames == 59_999
 
 
+@pytest.mark.parametrize(
+    ("times_ms", "restarts", "sampled"),
+    [
+        ([0, 20, 40, 240, 260, 280], (), [0, 3]),  # no frame lies in the second slot
+        ([0, 98, 199, 297], (), [0, 2, 3]),  # 199 may be the end of the second slot, and 297 is in the third one
+        ([0, 40, 80, 120, 0, 40, 80, 120], (4,), [0, 3, 4, 7]),
+        ([0, 40, 0, 40, 80], (2,), [0, 2]),  # both parts begin in the first slot
+    ],
+)
+def test_each_slot_in_which_frames_lie_has_one(times_ms: list[int], restarts: tuple[int, ...], sampled: list) -> None:
+    info = replace(_info(np.array(times_ms), np.zeros(0, int)), time_base=Fraction(1, 1000), restarts=restarts)
+    (segment,) = cut_into_segments(Input("x", "x"), info, 1e9, 4, sample_fps=10.0)
+    assert _looked_at(segment) == sampled
+
+
 def test_sampling_allows_for_the_hundredths_of_gif_and_takes_frame_counters_as_exact() -> None:
     gif = replace(_info(np.round(np.arange(60) / 15 * 100).astype(np.int64), np.arange(1)), time_base=Fraction(1, 100))
     (segment,) = cut_into_segments(Input("x", "x"), gif, 1e9, 4, 15.0)
@@ -242,7 +258,8 @@ def test_a_single_image_is_looked_at_at_any_rate_and_has_no_part_in_time() -> No
     info = replace(info, exact=False)
     (segment,) = cut_into_segments(Input("a.png", "a.png"), info, 20.0, 4, sample_fps=5)
     assert (segment.frames, segment.sampled_frames) == (1, None)
-    with pytest.raises(NoClockError):
-        cut_into_segments(Input("a.png", "a.png", start_s=1.0), info, 20.0, 4)
+    for part in ({"start_s": 1.0}, {"end_s": 1.0}):
+        with pytest.raises(NoClockError):
+            cut_into_segments(Input("a.png", "a.png", **part), info, 20.0, 4)
     with pytest.raises(NoClockError):
         cut_into_segments(Input("s/", "s"), replace(info, frames_expected=2), 20.0, 4, sample_fps=5)
