@@ -141,7 +141,7 @@ def cut_into_segments(
     gap_ends = np.searchsorted(times[chosen], times[chosen[places]] + max_gap_s + 1e-6)
     starts_at = np.maximum(places + halo, gap_ends if max_gap_s > 0 else 0)
     starts_at, first_of = np.unique(starts_at, return_index=True)
-    places = places[first_of][starts_at < len(chosen)]
+    places = places[first_of]
     edges = [0, *starts_at[starts_at < len(chosen)].tolist(), len(chosen)]
     segments = []
     for number, (start, stop) in enumerate(pairwise(edges)):
