@@ -91,6 +91,37 @@ def test_a_touched_file_is_probed_and_its_bytes_decide(signature: str, committed
     assert list(plan(signed(signature), committed, keys(), Probed.of([probed("a", "g")])).extract) == ["a"]
 
 
+def test_only_files_that_were_touched_or_moved_are_renewed(committed: Ledger) -> None:
+    results, moved = Probed.of([probed("a", "f")]), replace(A, uri="moved/a.mp4")
+    ids = [
+        [video.video_id for video in plan(inputs, committed, keys(), results).touched]
+        for inputs in (signed("s"), signed("t"), signed("s", moved), signed(""))
+    ]
+    assert ids == [[], ["a"], ["a"], ["a"]]
+    assert not plan(signed("t"), committed, keys(decision="e"), results).touched  # its record is written anyway
+    assert not plan(signed("t"), committed, keys(), Probed.of([probed("a", "g")])).touched
+
+
+def test_a_video_that_fails_after_its_commit_has_no_counts_of_rows(tmp_path: Any) -> None:
+    counts = {"frames_decoded": 5, "frames_lost": 1, "frames_corrupt": 2, "faces": 3}
+    a, b = (VideoRecord(f"{name}.mp4", name, fingerprint=name, frames_expected=6, **counts) for name in "ab")
+    work = work_list(pending({}))
+    work.quarantine_committed({"a": "changed: it was replaced", "c": "x: y"}, commit(Storage(tmp_path), a, b).current())
+    (record,) = work.quarantined.values()
+    assert record == VideoRecord(
+        "a.mp4", "a", fingerprint="a", source_hash="a", frames_expected=6, status="quarantined",
+        reason="changed: it was replaced",
+    )  # fmt: skip
+
+
+def test_the_plan_of_some_videos_is_added() -> None:
+    work, other = work_list(pending(dict.fromkeys("abc", 3))), work_list(pending({"b": 3}))
+    other.quarantine({"b": "x: y"})
+    other.work_s = 2.0
+    work.add(other)
+    assert (list(work.extract), list(work.quarantined), work.work_s) == (["a", "c"], ["b"], 2.0)
+
+
 def test_duplicates_refusals_and_failed_probes_are_quarantined(committed: Ledger) -> None:
     refused = Input("c.mp4", "c", refused="bad_range: no")
     results = Probed.of([probed("b", "f"), ProbeResult("d", "not_found: d.mp4")])

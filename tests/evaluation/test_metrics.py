@@ -168,6 +168,8 @@ def test_calibration_error_is_the_gap_between_probability_and_frequency() -> Non
     probabilities = rng.uniform(0, 1, (20_000, 12))
     labels = (rng.uniform(0, 1, probabilities.shape) < probabilities).astype(np.int8)
     assert (metrics.calibration_error(labels, probabilities) < 0.02).all()
+    wrong = np.where(labels == 1, 0.1, 0.9)  # on the mean, right: errors of different bins do not cancel out
+    assert metrics.calibration_error(labels, wrong) == pytest.approx(0.9)
     always = np.full_like(probabilities, 0.9)
     assert metrics.calibration_error(labels, always) == pytest.approx(0.9 - labels.mean(0))
     labels[::2] = -1
