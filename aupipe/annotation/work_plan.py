@@ -102,13 +102,13 @@ class WorkList:
     def add_losses(self, losses: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         """Add the reasons of lost segments, by video_id and key, to the records of their videos.
 
-        Return the reasons of videos all of whose segments are lost.
+        Return the reasons of videos all of whose segments are lost, each that of the first segment.
         """
         failed: dict[str, str] = {}
         for video_id, reasons in losses.items():
             record, segments = self.extract[video_id]
             if len(reasons) == len(segments):
-                failed[video_id] = next(iter(reasons.values()))
+                failed[video_id] = reasons[segments[0][0]]
             else:
                 more = tuple(sorted(set(reasons.values())))
                 self.extract.change(replace(record, losses=(*record.losses, *more)))

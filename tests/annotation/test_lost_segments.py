@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pyarrow as pa
@@ -169,8 +170,11 @@ def test_an_overwritten_object_is_a_reason_of_its_own() -> None:
     assert error.value.reason == "changed"
 
 
-def test_losses_of_a_video() -> None:
-    work = work_list(pending({"a": 9}, [Segment("u", "a", number, 0, 3, Span(3, True)) for number in (1, 2)]))
-    assert work.add_losses({"a": {"a.1": "timed_out: x"}}) == {}
-    assert work.extract["a"][0].losses == ("timed_out: x",)
-    assert work.add_losses({"a": {"a.1": "timed_out: x", "a.2": "worker_died: y"}}) == {"a": "timed_out: x"}
+@pytest.mark.parametrize("keys", [*permutations(("a.1", "a.2", "a.3"))])
+def test_losses_of_a_video_do_not_depend_on_the_order_of_the_workers(keys: tuple[str, ...]) -> None:
+    segments = [Segment("u", "a", number, 0, 3, Span(3, True)) for number in (1, 2, 3)]
+    reasons = {"a.1": "worker_died: y", "a.2": "timed_out: x", "a.3": "killed: z"}
+    work = work_list(pending({"a": 9}, segments))
+    assert work.add_losses({"a": {key: reasons[key] for key in keys if key != "a.3"}}) == {}
+    assert work.extract["a"][0].losses == ("timed_out: x", "worker_died: y")
+    assert work.add_losses({"a": {key: reasons[key] for key in keys}}) == {"a": "worker_died: y"}
