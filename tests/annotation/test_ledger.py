@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +66,32 @@ def test_an_added_entry_replaces_records_that_were_read_before(tmp_path: Path) -
         added = [record(video_id, "other")]
         committed.add(ledger_entries.commit(storage, rows(video_id, 1), EVENTS.empty_table(), added, 2, 100), added)
     assert {key: r.decide_key for key, (r, _) in committed.current().items()} == {"a": "other", "b": "other"}
+
+
+@pytest.mark.parametrize("generation", range(3, 9))
+def test_of_an_entry_that_is_packed_twice_the_later_one_counts(tmp_path: Path, generation: int) -> None:
+    """A run that is killed leaves former packs, whose names, and so their order, are derived from the generations."""
+    storage = Storage(tmp_path)
+    for number, key in ((1, "k"), (generation, "k")):
+        commit(storage, {"a": 3}, number, key)
+        ledger_entries.pack(storage, Ledger.read(storage).table)
+    commit(storage, {"a": 3}, 2, "other")
+    assert len(storage.names("_work/ledger", ".parquet")) == 2
+    committed = Ledger.read(storage)
+    assert committed.next_generation == generation + 1
+    assert committed.current()["a"][0].decide_key == "k"
+
+
+def test_rows_of_some_videos_are_grouped_by_their_entry(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    for number, videos in enumerate(("ad", "bce")):
+        commit(storage, dict.fromkeys(videos, 1), number + 1)
+    current = Ledger.read(storage).current()
+    for some, expected in ((range(5), {"ad", "bce"}), ([1, 3, 4], {"d", "be"}), ([2], {"c"}), ([], set())):
+        chosen = current.subset(np.array(some, int))
+        groups = ["".join(video_id for video_id, _ in chosen.pairs(rows)) for rows in chosen.by_entry()]
+        assert set(groups) == expected
+        assert len(groups) == len(expected)
 
 
 def test_files_without_an_entry_are_leftovers(tmp_path: Path) -> None:

@@ -74,15 +74,24 @@ def test_a_fold_is_trained_on_rows_of_its_own_videos(index: FaceStore) -> None:
         assert rows.targets.tolist() == [table["au"][int(row)].as_py() for row in rows.tracks.rows]
 
 
-def test_folds_of_people_are_disjoint_and_together_are_the_store(index: FaceStore) -> None:
-    scored = [splits.eval_part(index, splits.people(k, 5)).videos for k in range(5)]
+@pytest.mark.parametrize("count", [2, 5])
+def test_folds_of_people_are_disjoint_and_together_are_the_store(index: FaceStore, count: int) -> None:
+    scored = [splits.eval_part(index, splits.people(k, count)).videos for k in range(count)]
     assert all(scored)
     assert sum(map(len, scored)) == 13
     assert set().union(*scored) == names(index, ALL)
-    for k in range(5):
-        trained = splits.train_part(index, splits.people(k, 5))
+    for k in range(count):
+        trained = splits.train_part(index, splits.people(k, count))
         assert (trained.split, trained.videos) == (ALL, names(index, ALL) - scored[k])
-        assert not samples.train_samples(index, DataConfig(held_out=0.2), "expr", splits.people(k, 5)).held_out_videos
+        assert not samples.train_samples(
+            index, DataConfig(held_out=0.2), "expr", splits.people(k, count)
+        ).held_out_videos
+
+
+@pytest.mark.parametrize("split", ["people:0/1", "people:2/2", "people:3/2"])
+def test_there_are_at_least_two_folds_of_people(index: FaceStore, split: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--split {split}: .*people:K/N with K below N, and N from 2 up"):
+        splits.eval_part(index, split)
 
 
 def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
