@@ -105,27 +105,40 @@ def test_a_long_hole_is_filled_in_blocks_and_an_impossible_one_is_an_error(tmp_p
         list(audio(write_video(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
 
 
+def write_part(path, start_s=0, rate=32000, layout="mono"):
+    """Write a transport stream of 1 s that begins at `start_s`, with audio. Return its bytes."""
+    with av.open(str(path), "w") as out:
+        picture = out.add_stream("mpeg2video", rate=25)
+        picture.width = picture.height = 32
+        tone = out.add_stream("mp2", rate=rate, layout=layout)
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), "rgb24")
+            frame.pts, frame.time_base = start_s * 25 + index, Fraction(1, 25)
+            out.mux(picture.encode(frame))
+        out.mux(picture.encode())
+        wave = np.full((1, rate * (1 if layout == "mono" else 2)), 5000, np.int16)
+        frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start_s * rate, Fraction(1, rate)
+        for packet in (*tone.encode(frame), *tone.encode()):
+            out.mux(packet)
+    return path.read_bytes()
+
+
 def test_audio_that_changes_its_format_has_one_output_format(tmp_path):
-    halves = []
-    for number, (rate, layout) in enumerate(((32000, "mono"), (48000, "stereo"))):
-        halves.append(tmp_path / f"{number}.ts")
-        with av.open(str(halves[-1]), "w") as out:
-            picture = out.add_stream("mpeg2video", rate=25)
-            picture.width = picture.height = 32
-            tone = out.add_stream("mp2", rate=rate, layout=layout)
-            for index in range(25):
-                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), "rgb24")
-                frame.pts, frame.time_base = number * 25 + index, Fraction(1, 25)
-                out.mux(picture.encode(frame))
-            out.mux(picture.encode())
-            wave = np.full((1, rate * (1 if layout == "mono" else 2)), 5000, np.int16)
-            frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, number * rate, Fraction(1, rate)
-            for packet in (*tone.encode(frame), *tone.encode()):
-                out.mux(packet)
-    (tmp_path / "a.ts").write_bytes(b"".join(half.read_bytes() for half in halves))
+    parts = [write_part(tmp_path / "0.ts"), write_part(tmp_path / "1.ts", 1, 48000, "stereo")]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
     blocks = list(audio(str(tmp_path / "a.ts")))
     assert {(block.rate_hz, len(block.samples)) for block in blocks} == {(32000, 1)}
+    assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * 32000, rel=0.06)
+
+
+def test_audio_ends_where_its_clock_restarts(tmp_path):
+    parts = [write_part(tmp_path / f"{start_s}.ts", start_s) for start_s in (5, 6, 4)]
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    blocks = []
+    with pytest.raises(AudioLostError, match=r"its clock restarts after 7\.0 s; the rest is omitted"):
+        blocks.extend(audio(str(tmp_path / "a.ts")))
+    assert blocks[0].start_s == pytest.approx(5, abs=0.05)
     assert sum(block.samples.shape[1] for block in blocks) == pytest.approx(2 * 32000, rel=0.06)
 
 
