@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -66,6 +67,16 @@ def test_a_run_elsewhere_that_ends_meanwhile_is_succeeded(tmp_path, monkeypatch)
     with run_lease.run_lease(storage):
         assert time.monotonic() - begun < 30
     ended.join()
+
+
+@pytest.mark.parametrize(("ago_s", "is_refused"), [(5, True), (61, False)])
+def test_another_process_of_this_host_writes_while_its_heartbeat_is_fresh(tmp_path, ago_s, is_refused):
+    """After a restart of the machine, another process may have the pid of the run that died."""
+    storage = Storage(tmp_path)
+    beat(storage, socket.gethostname(), os.getppid(), ago_s)
+    expected = pytest.raises(ConfigError, match="being written") if is_refused else contextlib.nullcontext()
+    with expected, run_lease.run_lease(storage):
+        pass
 
 
 def test_a_process_that_died_on_this_host_is_ignored(tmp_path):

@@ -133,6 +133,17 @@ def test_elan_has_a_tier_per_face_and_au(exported: Path) -> None:
     assert {tier.get("LINGUISTIC_TYPE_REF") for tier in root.iterfind("TIER")} == types
 
 
+def test_time_slots_of_elan_are_in_the_order_of_their_times() -> None:
+    """Events are ordered by face and AU, and names of slots as text (ts10 before ts2) by neither."""
+    row = {"video_id": "a.mp4", "face_id": 0, "peak": 0.9, "mean": 0.8, "apex_frame": 0}
+    onsets_s = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+    found = [row | {"au": au, "onset_s": s, "offset_s": s + 2.5} for au, s in zip(facs.AUS, onsets_s, strict=False)]
+    document = elan.document("a.mp4", np.arange(0, 12, 0.5), pa.Table.from_pylist(found, schema=EVENTS))
+    assert document.startswith(b"<?xml version='1.0' encoding='UTF-8'?>")
+    times = [int(each.get("TIME_VALUE", "")) for each in ElementTree.fromstring(document).iterfind("TIME_ORDER/*")]
+    assert times == sorted([1000 * s for s in onsets_s] + [1000 * s + 3000 for s in onsets_s])
+
+
 @pytest.mark.parametrize(
     ("suffix", "expected"),
     [

@@ -58,6 +58,14 @@ def test_a_short_gap_keeps_the_id_and_a_long_one_does_not() -> None:
     assert _ids([face, *[[]] * 30, face])[-1] == [1]
 
 
+def test_the_longest_gap_is_included() -> None:
+    box = np.array([[0, 0, 100, 100]], np.float32)
+    for gap_s, after in ((1.0, [0]), (1.001, [1])):
+        times_s = (0.0, gap_s)
+        faces = [LinkedFaces(i, times_s[i], box, np.array([-1]), [[(0, 0)][:i]], False) for i in range(2)]
+        assert [ids.tolist() for ids in face_ids(faces, CONFIG)] == [[0], after]
+
+
 def test_a_cut_ends_every_track() -> None:
     assert _ids([[(0, 0)]] * 4, cuts={2}) == [[0], [0], [1], [1]]
 
