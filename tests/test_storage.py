@@ -213,3 +213,10 @@ def test_signatures_are_those_of_the_files_of_a_folder(tmp_path: Path) -> None:
     assert list(found) == ["a", "b", "d"]
     assert (found["b"], found["d"]) == ("1:5", "")
     assert found == {name: file_signature(storage.path(f"folder/{name}")) for name in found}
+
+
+def test_folders_and_files_are_listed_in_order_whatever_that_of_the_disk(tmp_path: Path) -> None:
+    for name in "hbfdagce":
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.txt").touch()
+    assert Storage(tmp_path).children() == (list("abcdefgh"), [f"{name}.txt" for name in "abcdefgh"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -63,6 +64,52 @@ def test_the_end_of_a_run_counts_reasons_and_names_the_next_command() -> None:
     assert lines[2] == "reasons: 2 not_found, 1 frames_lost"
     assert lines[3:6] == [f"  {n}: partial: {reason}" for n, reason in enumerate(reasons)]
     assert lines[6:] == ["for pages with player and curves: aupipe report 'my out'"]
+
+
+def test_the_end_of_a_run_lists_twenty_reasons_and_counts_the_others() -> None:
+    videos = [VideoRecord(f"{n:02d}", f"{n:02d}", status="quarantined", reason="not_found: x") for n in range(20)]
+    lines = Summary("out", to_table(videos), 0, 0, 1.0, 0.0, 0.0).text().splitlines()
+    assert lines[1:] == ["reasons: 20 not_found", *(f"  {n:02d}: quarantined: not_found: x" for n in range(20))]
+    more = [*videos, VideoRecord("20", "20", status="partial", reason="truncated: y", frames_decoded=1)]
+    lines = Summary("out", to_table(more), 0, 0, 1.0, 0.0, 0.0).text().splitlines()
+    assert lines[1] == "reasons: 20 not_found, 1 truncated"
+    assert lines[21:] == ["  19: quarantined: not_found: x", "  … and 1 more; all reasons are in out/videos.parquet"]
+
+
+def test_the_end_of_a_run_has_the_rate_of_each_stage_that_worked() -> None:
+    stages = {"decode": 2.0, "encode": 4.0, "finalize": 0.0}
+    summary = Summary(
+        "out", to_table([]), 0, 100, 5.0, 3600.0, 1.5, stages=stages, bound_by="encode", better_encoders=3
+    )
+    assert summary.rates == {
+        "decode": {"work_s": 2.0, "frames_per_s": 50.0}, "encode": {"work_s": 4.0, "frames_per_s": 25.0},
+    }  # fmt: skip
+    assert summary.text().splitlines()[1:-1] == [
+        "1.000 CPU-hours, 36.000 s per frame, cost 1.50",
+        "  stage        seconds  frames/s",
+        "  decode           2.0      50.0",
+        "  encode           4.0      25.0  bound the run",
+        "  encoder-bound: set encoders=3, which keeps all processes busy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("video", "usable", "incomplete", "faults"),
+    [
+        ({"status": "ok", "frames_decoded": 9}, 1, 0, 0),
+        ({"status": "ok"}, 1, 0, 0),
+        ({"status": "duplicate", "duplicate_of": "b"}, 1, 0, 0),
+        ({"status": "partial", "frames_decoded": 1, "reason": "truncated: x"}, 1, 1, 0),
+        ({"status": "partial", "frames_decoded": 0, "reason": "truncated: x"}, 0, 1, 0),
+        ({"status": "quarantined", "reason": "not_found: a"}, 0, 1, 0),
+        ({"status": "quarantined", "reason": "internal_error: ValueError: x"}, 0, 1, 1),
+    ],
+)
+def test_inputs_that_decide_the_exit_code(video: dict, usable: int, incomplete: int, faults: int) -> None:
+    summary = Summary("out", to_table([VideoRecord("a", "a", **video)] * 2), 0, 0, 1.0, 0.0, 0.0)
+    assert (summary.usable, summary.incomplete, summary.faults) == (2 * usable, 2 * incomplete, 2 * faults)
+    assert replace(summary, pending=3).usable == 2 * usable + 3
+    assert ("an error in aupipe (internal_error) affected 2 inputs" in summary.text()) == bool(faults)
 
 
 def test_the_end_of_a_run_says_where_the_rows_of_duplicates_are() -> None:
