@@ -104,6 +104,19 @@ def test_abaw_has_one_file_for_a_single_person(tmp_path: Path) -> None:
     assert not submission.read_track(file.read_text(), 3).any()
 
 
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
+def test_abaw_has_an_au_halfway_between_a_frame_with_it_and_one_without(
+    tmp_path: Path, before: bool, after: bool
+) -> None:
+    face = {"video_id": "a.mp4", "face_id": 0, "status": "ok", "frame_width": 100}
+    face |= dict(zip(BOX, (10.0, 10.0, 40.0, 40.0), strict=True))
+    rows = [face | {"frame": 0} | dict.fromkeys(facs.AUS, before), face | {"frame": 2} | dict.fromkeys(facs.AUS, after)]
+    rows.insert(1, {"video_id": "a.mp4", "frame": 1, "status": "no_face"})
+    export(Storage(tmp_path), ("abaw",), pa.Table.from_pylist(rows, schema=frames_schema()), EVENTS.empty_table())
+    track = submission.read_track((tmp_path / "export/abaw/a.txt").read_text(), 3)
+    assert track[:, 0].tolist() == [before, True, after]
+
+
 def test_events_are_a_table_of_their_own(exported: Path) -> None:
     table = pd.read_csv(str(exported / 'a "b".mp4.csv').format("events"))
     assert table.columns.tolist() == EVENTS.names

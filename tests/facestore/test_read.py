@@ -1,9 +1,11 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from aupipe.errors import DatasetError
-from aupipe.facestore import job, read
+from aupipe.facestore import job, read, write
+from aupipe.media.audio import AudioBlock
 
 from .conftest import HEADER, build, track
 
@@ -29,6 +31,17 @@ def test_labels_exclude_images_and_have_the_row_numbers_of_the_split(tmp_path, b
     assert "image" not in table.column_names
     group = index.row_groups("train")[2]
     assert table.slice(group.start, group.rows).to_pylist() == index.read(group, table.column_names).to_pylist()
+
+
+def test_a_video_without_sound_has_no_audio(tmp_path, build_store):
+    index = build_store(tmp_path)
+    assert index.audio("a") is None
+    index.storage.write(write.audio_name("a"), write.audio_file("a", []))  # it was looked for, and there is none
+    assert index.audio("a") is None
+    blocks = [AudioBlock(start, 8000, np.full((1, 4), level, np.int16)) for start, level in ((0.5, 2**14), (1.0, -1))]
+    index.storage.write(write.audio_name("a"), write.audio_file("a", blocks))
+    audio = index.audio("a")
+    assert (audio.rate_hz, audio.start_s, audio.waveform.tolist()) == (8000, 0.5, [[0.5] * 4 + [-1 / 2**15] * 4])
 
 
 def test_a_folder_without_a_card_is_not_a_store(tmp_path):

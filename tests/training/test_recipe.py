@@ -1,6 +1,8 @@
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aupipe.errors import ConfigError
 from aupipe.training import recipe
@@ -220,6 +222,21 @@ def test_invalid_ablations_are_named(ablations: str, message: str, tmp_path: Pat
     (tmp_path / "r.yaml").write_text(f"name: x\nablations: {ablations}\n")
     with pytest.raises(ConfigError, match=message):
         recipe.read(str(tmp_path / "r.yaml"), quick=False, overrides=["ablation=full"])
+
+
+def test_a_row_of_the_ablation_without_settings_is_the_recipe_itself(tmp_path: Path) -> None:
+    text = (resources.files("aupipe") / "recipes" / "starter.yaml").read_text()
+    (tmp_path / "r.yaml").write_text(f"{text}\nablations:\n  as_is:\n")
+    assert recipe.read(str(tmp_path / "r.yaml"), quick=False, overrides=["ablation=as_is"]) == recipe.read(
+        str(tmp_path / "r.yaml"), quick=False, overrides=[]
+    )
+
+
+def test_a_recipe_has_at_least_one_stage(tmp_path: Path) -> None:
+    data = yaml.safe_load((resources.files("aupipe") / "recipes" / "starter.yaml").read_text()) | {"stages": {}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(ConfigError, match="stages"):
+        recipe.read(str(tmp_path / "r.yaml"), quick=False, overrides=[])
 
 
 def test_a_stage_may_change_the_model_and_start_from_an_earlier_one() -> None:
