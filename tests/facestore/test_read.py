@@ -1,8 +1,10 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from aupipe import facs
 from aupipe.errors import DatasetError
 from aupipe.facestore import job, read, write
 from aupipe.media.audio import AudioBlock
@@ -47,6 +49,24 @@ def test_a_video_without_sound_has_no_audio(tmp_path, build_store):
 def test_a_folder_without_a_card_is_not_a_store(tmp_path):
     with pytest.raises(DatasetError, match="not a face store"):
         read.FaceStore.open(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"schema_version": "0"}, "has schema 0 and AUs AU01"), ({"au_order": facs.AUS[::-1]}, "and AUs AU26,AU25")],
+)
+def test_a_store_of_another_schema_is_refused(tmp_path, build_store, change, message):
+    card = build_store(tmp_path).storage
+    card.write(read.CARD, json.dumps(json.loads(card.read(read.CARD)) | change).encode())
+    with pytest.raises(DatasetError, match=rf"{message}.* this aupipe reads .*; fix: run preprocess.py again"):
+        read.FaceStore.open(str(tmp_path))
+
+
+def test_a_track_may_continue_in_the_next_file(tmp_path):
+    index = build(
+        tmp_path, [("train", [track("a", "", 5, 0)]), ("train", [track("a", "", 3, 1), track("b", "", 2, 2)])]
+    )
+    assert index.labels("train")["video_id"].to_pylist() == ["a"] * 8 + ["b"] * 2
 
 
 def test_an_unknown_split_is_reported(tmp_path, build_store):

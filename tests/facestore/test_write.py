@@ -14,7 +14,7 @@ def test_the_card_counts_the_stored_rows(tmp_path, build_store, tables):
     index = build_store(tmp_path)
     au = np.concatenate([columns.labels(t) for split, tables in tables if split == "train" for t in tables])
     train = index.card.splits["train"]
-    assert (train.videos, train.rows) == (3, 712)
+    assert (train.videos, train.rows, train.au_rows) == (3, 712, (au >= 0).any(axis=1).sum())
     assert train.au_valid == {name: int((au[:, i] >= 0).sum()) for i, name in enumerate(facs.AUS)}
     assert train.au_positives == {name: int((au[:, i] == 1).sum()) for i, name in enumerate(facs.AUS)}
     assert index.card.positive_rates["AU06"] == pytest.approx((au[:, 3] == 1).sum() / (au[:, 3] >= 0).sum())
