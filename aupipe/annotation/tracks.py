@@ -73,5 +73,6 @@ def _pairs(lists: pa.ListArray) -> list[Sequence[tuple[int, int]]]:
 
 def rows_of_faces(ids: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the row numbers of each face, in order."""
-    for face in np.unique(ids[ids >= 0]):
-        yield np.flatnonzero(ids == face)
+    order = np.argsort(ids, kind="stable")  # A search for each face would take too long for thousands of them.
+    order = order[np.searchsorted(ids[order], 0) :]
+    yield from filter(len, np.split(order, np.flatnonzero(np.diff(ids[order])) + 1))

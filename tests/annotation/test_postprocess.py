@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -201,3 +203,18 @@ def test_expressions_are_named_and_not_smoothed() -> None:
     assert table.schema.equals(frames_schema(classes=3))
     assert table["EXPR"].to_pylist() == ["Anger", None, "Neutral"]
     assert table["EXPR_Disgust_prob"].to_pylist() == pytest.approx([0.3, None, 0.2])
+
+
+def test_thousands_of_faces_take_no_longer_than_as_many_rows_of_one() -> None:
+    count = 40_000
+    columns = {field.name: pa.nulls(count, field.type) for field in FRAMES}
+    columns |= {"frame": pa.array(np.arange(count), pa.int32()), "time_s": pa.array(np.arange(count) * 0.04)}
+    columns |= dict.fromkeys(facs.AUS, pa.array(np.arange(count) % 400 == 0))
+    columns |= dict.fromkeys(PROB, pa.array(np.full(count, 0.9, np.float32)))
+    seconds = []
+    for of_each in (count, 10):
+        frames = pa.table(columns | {"face_id": pa.array(np.arange(count) // of_each, pa.int32())}, FRAMES)
+        start = time.process_time()
+        assert len(find_events(frames, EventsConfig(), HALF)) == 12 * count // 400
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 4 * seconds[0] + 0.5
