@@ -24,7 +24,8 @@ class FrameFaces:
     """A frame and its n faces.
 
     Attributes:
-        links: (n,) index of the same face in the previous frame, −1 if there is none.
+        links: (n,) index of the same face in the previous frame, −1 if there is none. Across a shot cut, only a face
+            whose picture is unchanged has one, because the other tiles of a video call may have changed.
         cut: there is a shot cut between the previous frame and this one.
         resumes: for each face, the (frame index, face) of the earlier faces that it may continue after a gap. These
             ended at most `max_gap_s` earlier, in the same shot, close to it, with a similar appearance. Empty for a
@@ -66,11 +67,11 @@ class _Look:
     def appearance(self) -> Appearance:
         return appearance(self.image, self.box)
 
-    def continues(self, before: _Look) -> bool:
-        """Return whether it can be the person of a face in the frame before."""
-        return is_unchanged(before.image, before.box, self.image, self.box) or same_person(
-            before.appearance, self.appearance
-        )
+    def continues(self, before: _Look, cut: bool) -> bool:
+        """Return whether it can be the person of a face in the frame before. After a cut it must be unchanged."""
+        if is_unchanged(before.image, before.box, self.image, self.box):
+            return True
+        return not cut and same_person(before.appearance, self.appearance)
 
 
 def detect_stream(
@@ -107,14 +108,14 @@ def detect_stream(
         links = np.full(len(faces), -1)
         if cut:
             ended = []
-        elif last is not None:
+        if last is not None and not frame.restart:
             links = match_detections(_in_pixels_of(frame, last), faces)
             for face in np.flatnonzero(links >= 0):
                 # Overlap is not identity: a tile of a video call may switch to another person, at once or gradually.
                 look, look_before = looks[face], last_looks[links[face]]
-                if fades.begins(look.fading, look_before.fading) or not look.continues(look_before):
+                if fades.begins(look.fading, look_before.fading) or not look.continues(look_before, cut):
                     links[face] = -1
-            if tracking is not None:
+            if tracking is not None and not cut:
                 gone = sorted({*range(len(last.faces))} - {*links.tolist()})
                 ended += [
                     _Ended(

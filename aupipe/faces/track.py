@@ -1,4 +1,4 @@
-"""Face ids for a whole video: detections are linked over time and across short gaps, never across a shot cut."""
+"""Face ids for a whole video: detections are linked over time and across short gaps, but no gap has a shot cut."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # The assumed distance of frames for the length of gaps, if a container has no times.
 ASSUMED_FRAME_S = 0.04
 _FAR = 1e6
+# Part of the cache key of every annotation. Change it when the same detections and settings give other face ids.
+METHOD = 2
 
 
 class TrackingConfig(Section):
@@ -61,18 +63,21 @@ def face_ids(frames: Iterable[LinkedFaces], config: TrackingConfig) -> Iterator[
 
     Ids count from 0 in order of appearance. Of faces that appear in the same frame, the largest comes first. A linked
     face has the id of the face in the previous frame. The others are assigned to the tracks that they may resume so
-    that the sum of distances is minimal. A track that no face resumes within `max_gap_s` ends.
+    that the sum of distances is minimal. A track that no face resumes within `max_gap_s` ends, as does one without a
+    link across a shot cut.
     """
     live: dict[tuple[int, int], _Track] = {}  # by (frame, face) of the last detection
     previous = -1
     next_id = 0
     for faces in frames:
-        live = {} if faces.cut else {k: t for k, t in live.items() if faces.time_s - t.time_s <= config.max_gap_s}
+        live = {k: t for k, t in live.items() if faces.time_s - t.time_s <= config.max_gap_s}
         found = np.full(len(faces.boxes), -1, np.int32)
         for face in np.flatnonzero(faces.links >= 0).tolist():
             track = live.pop((previous, int(faces.links[face])), None)
             if track is not None:
                 found[face] = track.face_id
+        if faces.cut:
+            live = {}
         for face, place in _resumed(live, faces, np.flatnonzero(found < 0), config.max_step):
             found[face] = live.pop(place).face_id
         unassigned = np.flatnonzero(found < 0).tolist()

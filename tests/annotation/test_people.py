@@ -98,6 +98,21 @@ def test_a_mouth_that_opens_is_no_fade(detector: Detector, period: int) -> None:
     assert faults([gallery(range(6))] * 41, rows) == (0, 0)
 
 
+@pytest.mark.parametrize("seed", [0, 7, 14])
+@pytest.mark.parametrize("later", ["away", "another"])
+def test_who_stays_in_a_call_keeps_the_id_when_the_other_half_changes(
+    detector: Detector, seed: int, later: str
+) -> None:
+    before: Layout = {(0, 0): seed, (1, 0): seed + 1}
+    after: Layout = {(0, 0): seed} if later == "away" else {(0, 0): seed, (1, 0): seed + 2}
+    layouts, tile = [before] * 7 + [after] * 7 + [before] * 7, (320, 360)
+    rows = rows_of(call(layouts, (2, 1), tile), detector)
+    assert len(rows) >= 0.85 * sum(map(len, layouts))
+    assert len({row["face_id"] for row in rows if row["box"][0] < tile[0]}) == 1
+    assert faults(layouts, [row for row in rows if row["box"][0] < tile[0]], tile) == (0, 0)
+    assert faults(layouts, rows, tile)[0] == 0
+
+
 def test_another_grid_of_smaller_tiles(detector: Detector) -> None:
     large = call([{(0, 0): 1, (1, 0): 2}] * 6, (2, 1), (252, 320))
     small = call([gallery([1, 2, 3, 4, 5])] * 6, GRID)
