@@ -11,7 +11,7 @@ from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
 from aupipe.annotation.segments import SAMPLING, Segment
 from aupipe.annotation.settings import AnnotateConfig, ContentHash, content_hash
-from aupipe.faces import detect, track
+from aupipe.faces import align, detect, track
 from aupipe.faces.detect import weights_sha256
 
 
@@ -74,5 +74,8 @@ class CacheKeys:
         optional = [part for part in (self.config.media.track, self.config.assume_fps, sampling) if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump() | {"method": track.METHOD}
-        search, alignment = self.config.search.model_dump(), self.config.alignment.model_dump()
+        search, alignment = (
+            self.config.search.model_dump(),
+            self.config.alignment.model_dump() | {"method": align.METHOD},
+        )
         return ContentHash(self.models.encoders_key, detector, search, alignment, linking, *optional)

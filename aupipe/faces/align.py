@@ -19,13 +19,16 @@ ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
 )
 
+# Part of the cache key of every annotation. Change it when the same detections and settings give other crops.
+METHOD = 2
+MAX_STEP_S = 0.045  # Landmarks are averaged over at most R times this, which is R frames from 23 per second on.
 _MAX_SIDE_PX = 2**15 - 2  # of an image that OpenCV warps; panoramas are wider
 
 
 class AlignmentConfig(Section):
     """Settings of the alignment. They are part of the cache key of every annotation."""
 
-    # R: landmarks are averaged over at most ±R neighboring frames.
+    # R: landmarks are averaged over at most ±R neighboring frames, and over fewer below 23 frames per second.
     smoothing_radius: int = Field(default=4, ge=0, le=25)
 
 

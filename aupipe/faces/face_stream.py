@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from aupipe.faces.align import match_detections, smooth_landmarks
+from aupipe.faces.align import MAX_STEP_S, match_detections, smooth_landmarks
 from aupipe.faces.appearance import Appearance, appearance, is_unchanged, same_person
 from aupipe.faces.cross_fade import CrossFades, FadingFace
 from aupipe.faces.detect import Detections, Detector
@@ -83,6 +83,8 @@ def detect_stream(
 ) -> Iterator[tuple[FrameFaces, np.ndarray]]:
     """Yield each frame with its smoothed landmarks (n, 5, 2), as soon as the ±radius frames around it are available.
 
+    Landmarks are averaged over frames that are at most `radius` frames and `radius` times `MAX_STEP_S` away.
+
     The result for a frame depends only on the detections of this frame, of the `radius` frames on each side and, for
     `resumes` and cross-fades, of the frames at most `tracking.max_gap_s` before it. Detections depend on the cell of
     the frame, as `FaceSearch` describes.
@@ -145,8 +147,16 @@ def detect_stream(
 
 def _smoothed(window: Sequence[FrameFaces], at: int, radius: int) -> tuple[FrameFaces, np.ndarray]:
     current = window[at]
-    faces = [_in_pixels_of(current.frame, each) for each in window]
-    return current, smooth_landmarks(faces, [each.links for each in window], at, radius)
+    # In a slow or sampled video, a head moves too far between frames for the mean of its positions to be its place.
+    is_near = [abs(gap_s(each.frame, current.frame)) <= radius * MAX_STEP_S for each in window]
+    first, stop = at, at + 1
+    while first > 0 and is_near[first - 1]:
+        first -= 1
+    while stop < len(window) and is_near[stop]:
+        stop += 1
+    near = [window[number] for number in range(first, stop)]
+    faces = [_in_pixels_of(current.frame, each) for each in near]
+    return current, smooth_landmarks(faces, [each.links for each in near], at - first, radius)
 
 
 def _in_pixels_of(frame: Frame, other: FrameFaces) -> Detections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from math import comb
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from aupipe.faces.detect import NO_FACES, Detections, Detector, DetectorConfig
 from aupipe.faces.face_stream import detect_stream
 from aupipe.faces.track import TrackingConfig
 from aupipe.media.frames import Frame
+from harness.clips import scene
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +47,17 @@ def test_the_images_of_faces_that_end_are_not_kept() -> None:
         resumed += sum(map(bool, faces.resumes))
     assert max(kept) <= 2 * 2 + 2  # of the frames around one, and the next one
     assert resumed == 29
+
+
+@pytest.mark.parametrize(("rate", "reach"), [(60, 4), (25, 4), (24000 / 1001, 4), (15, 2), (10, 1), (5, 0), (0.5, 0)])
+def test_landmarks_are_averaged_over_a_time_in_which_a_head_hardly_moves(rate: float, reach: int) -> None:
+    images = scene(9)
+    shown = [Frame(index, round(index / rate, 3), image) for index, image in enumerate(images)]
+    stream = list(detect_stream(shown, Detector(DetectorConfig()), 4, TrackingConfig(max_gap_s=3.0)))
+    assert all(faces.links.tolist() == [0] for faces, _ in stream[1:])
+    found = np.stack([faces.faces.landmarks[0] for faces, _ in stream]).astype(float)
+    weights = np.array([comb(2 * reach, k) for k in range(2 * reach + 1)]) / 4**reach
+    expected = np.tensordot(weights, found[4 - reach : 5 + reach], 1)
+    np.testing.assert_allclose(stream[4][1][0], expected, atol=1e-3)
+    if reach:
+        assert np.abs(stream[4][1][0] - found[4]).max() > 0.01
