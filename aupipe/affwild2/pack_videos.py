@@ -110,6 +110,8 @@ class _Cropper:
                     face = faces.get(person.track.person)
                     if face is None:
                         person.outcome[row] = "no_face"
+                    elif self.detector.config.is_too_small(seen.faces.boxes[face]):
+                        person.outcome[row] = "face_too_small"
                     else:
                         person.images[row] = jpeg.encode(crop(seen.frame.image, points[face], ARCFACE_TEMPLATE))
                         person.outcome[row] = KEPT

@@ -16,7 +16,7 @@ from aupipe.annotation.schema import FEATURES, POSE, list_column
 from aupipe.annotation.segments import Segment
 from aupipe.faces import CROP_SIZE_PX
 from aupipe.faces.align import crop
-from aupipe.faces.detect import Detector
+from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.face_stream import FrameFaces, detect_stream
 from aupipe.faces.pose import head_pose
 from aupipe.faces.sharpness import sharpness
@@ -78,7 +78,7 @@ def extract(
         if len(crops) * len(templates) >= PART_CROPS or len(rows) >= 8 * PART_CROPS:
             yield _part(rows, crops, len(templates), number, last=False)
             rows, crops, number = [], [], number + 1
-        for row, crop_points in _rows(frame_faces, points, detector.config.min_face_px):
+        for row, crop_points in _rows(frame_faces, points, detector.config):
             rows.append(row)
             if crop_points is not None and frame_faces.frame.image is not None:
                 crops.append(np.stack([crop(frame_faces.frame.image, crop_points, template) for template in templates]))
@@ -110,7 +110,7 @@ def with_embeddings(rows: pa.Table, embeddings: np.ndarray) -> pa.Table:
 
 
 def _rows(
-    frame_faces: FrameFaces, points: np.ndarray, min_face_px: int
+    frame_faces: FrameFaces, points: np.ndarray, config: DetectorConfig
 ) -> Iterator[tuple[dict[str, object], np.ndarray | None]]:
     """Yield the rows of a frame, each with the landmarks for its crop, or None if it has no crop."""
     frame, faces = frame_faces.frame, frame_faces.faces
@@ -123,16 +123,16 @@ def _rows(
         yield base | {"status": "decode_error" if frame.image is None else "no_face"}, None
     for face in range(len(faces)):
         x, y, width, height = faces.boxes[face].tolist()
-        large_enough = min(width, height) >= min_face_px
+        too_small = config.is_too_small(faces.boxes[face])
         yield base | {
-            "status": "ok" if large_enough else "face_too_small",
+            "status": "face_too_small" if too_small else "ok",
             "detector_score": float(faces.scores[face]),
             "box_x": x, "box_y": y, "box_w": width, "box_h": height,
             "landmarks": faces.landmarks[face].reshape(-1).tolist(),
             **dict(zip(POSE, head_pose(points[face]) or (), strict=False)),
             "link": int(frame_faces.links[face]) if frame_faces.links[face] >= 0 else None,
             "resumes": [number for place in frame_faces.resumes[face] for number in place] or None,
-        }, points[face] if large_enough else None  # fmt: skip
+        }, None if too_small else points[face]  # fmt: skip
 
 
 def _part(rows: list[dict[str, object]], crops: list[np.ndarray], templates: int, number: int, last: bool) -> CropBatch:

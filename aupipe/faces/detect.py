@@ -47,6 +47,10 @@ class DetectorConfig(Section):
     max_side_px: int = Field(default=640, ge=64)
     min_face_px: int = Field(default=24, ge=1)  # a face with a smaller box has no crop and the status face_too_small
 
+    def is_too_small(self, box: np.ndarray) -> bool:
+        """Return whether a box (4,) is smaller than `min_face_px`."""
+        return bool(min(box[2:].tolist()) < self.min_face_px)
+
 
 @dataclass(frozen=True)
 class Detections:

@@ -114,6 +114,8 @@ def as_crop(
     if not len(faces):
         return None, "no_face"
     largest = int(np.argmax(faces.boxes[:, 2] * faces.boxes[:, 3]))
+    if detector.config.is_too_small(faces.boxes[largest]):
+        return None, "face_too_small"
     return jpeg.encode(crop(image, faces.landmarks[largest], template)), KEPT
 
 

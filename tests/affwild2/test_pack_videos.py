@@ -72,11 +72,12 @@ def piece(first=0, stop=22, people=("left", "right"), others=()):
     return VideoSlice("pair", tracks, "batch1/pair.mp4", first, stop, others)
 
 
-def packed(data, *pieces, every=1):
+def packed(data, *pieces, every=1, **detector):
     unit = ShardPlan("part", "train", pieces)
     made = pack_videos.pack_videos(
-        unit, root=str(data), detector=DetectorConfig(), alignment=AlignmentConfig(), search=SearchConfig(every=every)
-    )
+        unit, root=str(data), detector=DetectorConfig(**detector), alignment=AlignmentConfig(),
+        search=SearchConfig(every=every),
+    )  # fmt: skip
     return pq.read_table(io.BytesIO(made)).to_pylist(), pq.ParquetFile(io.BytesIO(made)).metadata.metadata[b"aupipe"]
 
 
@@ -89,6 +90,12 @@ def test_people_are_assigned_by_position(data):
         assert np.abs(color - (RED if row["person"] == "left" else BLUE)).max() < 30
         assert row["time_s"] == pytest.approx((row["frame"] - 1) / 25)
     assert b'"pair_left": {"au.bad_line": 0, "au.kept": 17, "au.no_face": 2, "au.no_frame": 2' in footer
+
+
+def test_a_face_below_the_requested_size_has_no_crop(data):
+    rows, footer = packed(data, piece(), min_face_px=70)
+    assert rows == []
+    assert b'"pair_left": {"au.bad_line": 0, "au.face_too_small": 17, "au.no_face": 2' in footer
 
 
 def test_cutting_a_video_leaves_no_trace(data):

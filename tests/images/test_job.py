@@ -11,11 +11,14 @@ from aupipe.data import samples
 from aupipe.data.splits import SplitPart
 from aupipe.errors import DatasetError, ManifestError
 from aupipe.evaluation.predictions import Predictions
+from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore import jpeg
 from aupipe.facestore.read import FaceStore
 from aupipe.images import job as jobs
+from aupipe.images.pack import as_crop
 from aupipe.models.sliding_window import plan_windows
 from aupipe.storage import Storage
+from harness.clips import scene
 
 pytestmark = pytest.mark.unit
 
@@ -67,6 +70,12 @@ def test_a_manifest_becomes_a_store(tmp_path):
     }  # fmt: skip
     assert card.mismatches == {"s1": {"images.no_face": 1, "images.no_file": 1, "images.no_picture": 1}}
     assert (card.n_expressions, card.source) == (8, "images:manifest")
+
+
+def test_a_face_below_the_requested_size_has_no_crop():
+    photo = cv2.imencode(".png", cv2.cvtColor(scene(1)[0], cv2.COLOR_RGB2BGR))[1].tobytes()
+    assert as_crop(photo, Detector(DetectorConfig()))[1] == "kept"
+    assert as_crop(photo, Detector(DetectorConfig(min_face_px=200))) == (None, "face_too_small")
 
 
 def test_folders_become_identities(tmp_path):
