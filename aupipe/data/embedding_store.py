@@ -186,10 +186,7 @@ class EmbeddingReader:
     def _load(self, copy: int, number: int) -> Tensor:
         """Return the embeddings (N, E) of a row group."""
         folder, group = self._folders[copy], self._groups[number]
-        try:
-            column = read_group(folder, group.file, group.group, [_COLUMN])[_COLUMN]
-        except FileNotFoundError:
-            raise DatasetError(f"{folder.path(group.file)} is missing; re-run train.py to make it") from None
+        column = read_group(folder, group.file, group.group, [_COLUMN])[_COLUMN]
         return torch.from_numpy(to_arrays(column).copy())
 
 

@@ -9,26 +9,55 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aupipe.errors import DatasetError
 from aupipe.facestore.node_copies import node_copies
+from aupipe.parquet import damage_named
 from aupipe.storage import Storage
 
 
 def parquet(storage: Storage, name: str) -> pq.ParquetFile:
-    """Return an open file. Its metadata is read only once per process."""
-    return _open(storage, name, _metadata(storage.root, name))
+    """Return an open file. Its metadata is read only once per process.
+
+    Raises:
+        DatasetError: as `shard_named`.
+    """
+    with shard_named(storage, name):
+        return _open(storage, name, _metadata(storage.root, name))
+
+
+@contextmanager
+def shard_named(storage: Storage, name: str) -> Iterator[None]:
+    """Name the shard in an error that its content or absence causes in the block.
+
+    Raises:
+        DatasetError: the shard is missing, as after an incomplete copy of the store, or damaged.
+    """
+    try:
+        with damage_named(storage.path(name)):
+            yield
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{storage.path(name)} is missing; fix: copy the folder again, or re-run the command that made it"
+        ) from None
 
 
 def read_group(storage: Storage, name: str, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return a row group of a shard, with all columns or the given ones."""
+    """Return a row group of a shard, with all columns or the given ones.
+
+    Raises:
+        DatasetError: as `shard_named`.
+    """
 
     def fetch() -> pa.Table:
         chosen = None if columns is None else list(columns)
-        return parquet(storage, name).read_row_group(group, columns=chosen, use_threads=False)
+        with shard_named(storage, name):
+            return parquet(storage, name).read_row_group(group, columns=chosen, use_threads=False)
 
     return (
         fetch()
@@ -38,10 +67,15 @@ def read_group(storage: Storage, name: str, group: int, columns: Sequence[str] |
 
 
 def read_columns(storage: Storage, name: str, columns: Sequence[str]) -> pa.Table:
-    """Return columns of all rows of a shard."""
+    """Return columns of all rows of a shard.
+
+    Raises:
+        DatasetError: as `shard_named`.
+    """
 
     def fetch() -> pa.Table:
-        return parquet(storage, name).read(columns=list(columns), use_threads=False)
+        with shard_named(storage, name):
+            return parquet(storage, name).read(columns=list(columns), use_threads=False)
 
     return fetch() if storage.local else node_copies().table(repr((storage.path(name), tuple(columns))), fetch)
 

@@ -37,6 +37,7 @@ from aupipe.facestore.schema import (
     TrackSpan,
 )
 from aupipe.media.audio import AudioBlock
+from aupipe.parquet import damage_named
 from aupipe.storage import Storage
 
 _FOOTER = b"aupipe"
@@ -262,7 +263,7 @@ def _dropped(tally: Mapping[str, int]) -> dict[str, int]:
 
 
 def _footer(storage: Storage, name: str) -> dict[str, Any]:
-    with storage.open(name) as file:
+    with damage_named(storage.path(name)), storage.open(name) as file:
         return json.loads(pq.ParquetFile(file).metadata.metadata[_FOOTER])
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from aupipe import facs
 from aupipe.errors import DatasetError
-from aupipe.facestore import job, read, write
+from aupipe.facestore import job, read, shard_reader, write
 from aupipe.media.audio import AudioBlock
 
 from .conftest import HEADER, build, track
@@ -91,3 +92,27 @@ def test_a_store_with_interrupted_tracks_is_refused_until_it_is_rebuilt(tmp_path
     in_order = [("train", [left, left]) for left in pair]
     assert build(tmp_path / "store", in_order).rows("train") == 20
     build(tmp_path / "other", [("train", pair), ("validation", pair)])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "is missing"), (b"", "is damaged"), (b"PAR1 cut", "is damaged")]
+)
+def test_a_shard_that_is_missing_or_damaged_is_named(tmp_path, build_store, content, problem):
+    index = build_store(tmp_path)
+    name = index.card.shards[0].name
+    group = index.row_groups("train")[0]
+    Path(tmp_path, name).unlink()
+    if content is not None:
+        Path(tmp_path, name).write_bytes(content)
+    shard_reader._metadata.cache_clear()
+    for use in (
+        lambda: index.labels("train"),
+        lambda: index.read(group, ["image"]),
+        lambda: index.has("train", "intensity"),
+        lambda: next(read.sample_images(index.storage, [name], 1)),
+    ):
+        with pytest.raises(DatasetError, match=f"{name} {problem}.*fix: "):
+            use()
+    if content is not None:
+        with pytest.raises(DatasetError, match=f"{name} {problem}.*fix: "):
+            write.finish(index.storage, HEADER, [shard.name for shard in index.card.shards])
