@@ -204,7 +204,9 @@ def finish(
     names: Sequence[str],
     outcomes: Mapping[str, Mapping[str, int]] | None = None,
 ) -> StoreCard:
-    """Compute the card from the footers of the shards `names`, delete all other shards, and write store.json.
+    """Compute the card from the footers of the shards `names`, write store.json, and delete all other shards.
+
+    The card comes first: a job that is refused or ends in between leaves a store that can be read.
 
     Args:
         outcomes: outcomes by track in addition to those of the shards, as in `ShardWriter.count_outcomes`.
@@ -212,9 +214,6 @@ def finish(
     Raises:
         DatasetError: a split has shards but no rows.
     """
-    kept = set(names)
-    written = storage.names("", ".parquet")
-    storage.delete_many([name for name in written if name.startswith("split=") and name not in kept])
     shards: list[Shard] = []
     counts: dict[str, dict[str, Any]] = {}
     videos: dict[str, set[str]] = {}
@@ -255,6 +254,9 @@ def finish(
         shards=tuple(shards),
     )
     storage.write(CARD, card.model_dump_json(indent=1).encode())
+    kept = set(names)
+    written = storage.names("", ".parquet")
+    storage.delete_many([name for name in written if name.startswith("split=") and name not in kept])
     return card
 
 

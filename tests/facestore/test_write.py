@@ -3,9 +3,12 @@ import pytest
 
 from aupipe import facs
 from aupipe.errors import DatasetError
-from aupipe.facestore import columns, write
+from aupipe.facestore import columns, shard_reader, write
+from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
+
+from .conftest import HEADER
 
 pytestmark = pytest.mark.unit
 
@@ -55,3 +58,14 @@ def test_an_empty_split_is_reported_with_the_reasons(tmp_path):
     with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_crop 4"):
         write.finish(storage, header, [name])
     assert not storage.exists("store.json")
+
+
+def test_a_job_whose_rows_were_all_dropped_leaves_the_store_before_it(tmp_path, build_store):
+    index = build_store(tmp_path)
+    rows = index.labels("train")
+    name = write.shard_name("train", 0, "other settings")
+    index.storage.write(name, write.ShardWriter().finish())
+    with pytest.raises(DatasetError, match="the train split is empty"):
+        write.finish(index.storage, HEADER, [name])
+    shard_reader._metadata.cache_clear()
+    assert FaceStore.open(str(tmp_path)).labels("train").equals(rows)
