@@ -61,10 +61,9 @@ class CropReader:
     def _decode(self, jpeg: pa.Buffer, out: np.ndarray, group: RowGroup) -> None:
         image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is None or image.shape != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
-            where = self._index.storage.path(group.file)
             raise DatasetError(
-                f"{where}, row group {group.group}: a crop is not a 112×112 JPEG; fix: delete the file, "
-                "and run preprocess.py again"
+                f"{group.store}/{group.file}, row group {group.group}: a crop is not a 112×112 JPEG; "
+                "fix: delete the file, and run preprocess.py again"
             )
         out[...] = image
 

@@ -229,11 +229,15 @@ def read_card(storage: Storage) -> StoreCard:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise DatasetError(f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); fix: rebuild it") from None
+        raise DatasetError(
+            f"{storage.path(CARD)} cannot be read ({where}: {first['msg']}); fix: delete the folder, and run "
+            "preprocess.py again"
+        ) from None
     if card.schema_version != SCHEMA_VERSION or card.au_order != facs.AUS:
         raise DatasetError(
             f"{storage.root} has schema {card.schema_version} and AUs {','.join(card.au_order)}, "
-            f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}; fix: run preprocess.py again"
+            f"this aupipe reads schema {SCHEMA_VERSION} and {','.join(facs.AUS)}; fix: delete the folder, and run "
+            "preprocess.py again"
         )
     return card
 

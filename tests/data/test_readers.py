@@ -34,3 +34,13 @@ def test_a_crop_that_is_no_jpeg_names_file_and_group(
     monkeypatch.setattr(reader, "_jpegs", lambda number: pa.array([b"not a jpeg"] * 4, pa.binary()))
     with pytest.raises(DatasetError, match=r"split=train/.*row group 0"):
         reader.read(np.array([1]))
+
+
+def test_a_crop_of_an_added_store_that_is_no_jpeg_names_that_store(
+    make_store: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = (FaceStore.open(make_store(train=1, frames=4, prefix=prefix)) for prefix in ("a-", "b-"))
+    reader = CropReader(own.with_extra_stores([other]), "train", keep_groups=1)
+    monkeypatch.setattr(reader, "_jpegs", lambda number: pa.array([b"not a jpeg"] * 4, pa.binary()))
+    with pytest.raises(DatasetError, match=f"^{other.storage.root}/split=train/"):
+        reader.read(np.array([5]))

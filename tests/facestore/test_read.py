@@ -116,3 +116,11 @@ def test_a_shard_that_is_missing_or_damaged_is_named(tmp_path, build_store, cont
     if content is not None:
         with pytest.raises(DatasetError, match=f"{name} {problem}.*fix: "):
             write.finish(index.storage, HEADER, [shard.name for shard in index.card.shards])
+
+
+@pytest.mark.parametrize("change", [("schema_version", "1"), ("shards", 3)])
+def test_a_store_that_cannot_be_read_is_made_again_in_a_new_folder(tmp_path, build_store, change):
+    storage = build_store(tmp_path).storage
+    storage.write(read.CARD, json.dumps(json.loads(storage.read(read.CARD)) | dict([change])).encode())
+    with pytest.raises(DatasetError, match=r"fix: delete the folder, and run preprocess\.py again"):
+        job.check(SimpleNamespace(out=str(tmp_path), origin=HEADER.source))
