@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from aupipe.errors import ConfigError
+from aupipe.errors import ConfigError, one_line
 
 
 class Section(BaseModel):
@@ -98,13 +98,41 @@ def parse_override(item: str) -> dict[str, Any]:
     dotted, equals, text = item.partition("=")
     if not equals or not all(dotted.split(".")):
         raise ConfigError(f"--set {item!r} is not of the form key=value, as in --set detector.min_score=0.7")
-    try:
-        value: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"--set {item!r}: the value is not YAML ({error})".replace("\n", " ")) from None
+    value = parse_yaml(text, f"--set {item!r}: the value is")
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A loader for which a duplicate key is an error. PyYAML alone would drop what the first one holds."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        given = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in given:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                    )
+                given.add(key.value)
+        return node
+
+
+def parse_yaml(text: str, subject: str) -> Any:
+    """Return the content of a YAML text.
+
+    Args:
+        subject: begins the message of an error, with its verb: "FILE:" or "the value is".
+
+    Raises:
+        ConfigError: the text is not YAML, or has a key twice.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)  # it derives from SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{subject} not YAML ({one_line(error)})") from None
 
 
 def merge(

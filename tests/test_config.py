@@ -41,6 +41,7 @@ def test_overrides_replace_values_of_the_yaml() -> None:
         ("count=many", "setting 'count': should be a valid integer"),
         ("count", "not of the form key=value"),
         ("count=[1", "not YAML"),
+        ("inner={rate: 0.1, name: b, rate: 0.2}", "the key 'rate' is given twice"),
         ("count=true", "setting 'count': should be a number (got true or false)"),
         ("entries.some.rate=true", "setting 'entries.some.rate': should be a number"),
         ("steps=[{}, {rate: true}]", "setting 'steps.1.rate': should be a number"),

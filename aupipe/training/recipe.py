@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from aupipe.config import (
@@ -20,6 +19,7 @@ from aupipe.config import (
     merge,
     of_kind,
     parse_override,
+    parse_yaml,
     sets_no_kind,
     validate,
 )
@@ -311,7 +311,7 @@ def _ablation(rows: Any, row: str, name: str) -> dict[str, Any]:
 
 def _yaml(name_or_file: str) -> dict[str, Any]:
     if name_or_file in known():
-        text = (resources.files("aupipe") / "recipes" / f"{name_or_file}.yaml").read_text()
+        text = (resources.files("aupipe") / "recipes" / f"{name_or_file}.yaml").read_text("utf-8")
     elif Path(name_or_file).is_file():
         try:
             text = decode_text(Path(name_or_file).read_bytes(), name_or_file)
@@ -319,10 +319,7 @@ def _yaml(name_or_file: str) -> dict[str, Any]:
             raise ConfigError(f"--recipe {error}") from None
     else:
         raise ConfigError(f"--recipe {name_or_file}: no such recipe or file; allowed are {', '.join(known())}")
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"--recipe {name_or_file}: not YAML ({error})".replace("\n", " ")) from None
+    data = parse_yaml(text, f"--recipe {name_or_file}:")
     if not isinstance(data, dict):
         raise ConfigError(f"--recipe {name_or_file}: a mapping with name, model, input and stages is needed")
     return data

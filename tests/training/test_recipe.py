@@ -265,3 +265,23 @@ def test_removing_a_stage_removes_its_search() -> None:
     assert set(whole.search) - set(less.search) == {"prompts"}
     with pytest.raises(ConfigError, match="no such stage"):
         recipe.read("prompt_tuning", quick=True, overrides=["search.none={batch: {choice: [1, 2]}}"])
+
+
+def test_a_key_that_a_file_has_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (Path(recipe.__file__).parents[1] / "recipes" / "multilabel_transformer.yaml").read_text("utf-8")
+    for again in ("model: {name: multilabel_transformer, width: 64}", "'seed': 1"):
+        file.write_text(f"{text}\n{again}\n", "utf-8")
+        with pytest.raises(
+            ConfigError, match=r"mine\.yaml: not YAML \(the key '(model|seed)' is given twice .*line \d+"
+        ):
+            recipe.read(str(file), quick=False)
+
+
+def test_merged_mappings_of_a_file_may_be_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = (Path(recipe.__file__).parents[1] / "recipes" / "multilabel_transformer.yaml").read_text("utf-8")
+    rows = "ablations: {a: &a {model: &m {width: 64, heads: 4}}, b: {<<: *a, model: {<<: *m, heads: 2}}, c: *a}"
+    file.write_text(f"{text.partition('ablations:')[0]}\n{rows}\n", "utf-8")
+    found = recipe.read(str(file), quick=False, overrides=["ablation=b"]).model
+    assert (found.width, found.heads) == (64, 2)
