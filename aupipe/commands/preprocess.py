@@ -51,12 +51,15 @@ def _settings(args: argparse.Namespace) -> job.Sections:
 def _preprocess(args: argparse.Namespace) -> int:
     from aupipe.affwild2 import job as affwild2
     from aupipe.config import load
+    from aupipe.errors import ConfigError
     from aupipe.facestore.job import StoreJob, check, summary_text, text
     from aupipe.images import job as images
     from aupipe.pipelines.preprocess import preprocess
 
     plan: StoreJob
     if images.is_images(args.data, args.source):
+        if args.source not in (None, "images"):
+            raise ConfigError(f"--source {args.source}: {args.data} is no Aff-Wild2 folder; fix: leave it out")
         plan = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
     else:
         plan = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from aupipe.commands import job
+
+if TYPE_CHECKING:
+    from aupipe.synthesis.render_job import SynthesisConfig
 
 _EXAMPLES = """\
   synthesize.py --out /data/rendered
   synthesize.py --out s3://bucket/rendered --videos 960 --seconds 4 --seed 7
   synthesize.py --out /data/rendered2 --edition abaw2 --set render.size_px=224
   synthesize.py --out /data/stills --videos 2000 --stills 8 --rig anny ict:/data/ict_facekit_light.npz"""
+
+_SECONDS, _EDITION = 2.0, "abaw5"
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "synthesize.py") -> int:
@@ -40,7 +46,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "synthesize.py") -> int:
     parser.add_argument(
         "--seconds",
         type=_seconds,
-        default=2.0,
+        default=_SECONDS,
         metavar="S",
         help="length of a clip, at 25 frames per second (default: 2)",
     )
@@ -63,7 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "synthesize.py") -> int:
     parser.add_argument(
         "--edition",
         choices=("abaw2", "abaw5"),
-        default="abaw5",
+        default=_EDITION,
         help="annotations of abaw2 (7 expressions) or abaw5 (8 expressions, other folders; default)",
     )
     return job.run(parser, _synthesize, argv, _settings)
@@ -85,6 +91,7 @@ def _synthesize(args: argparse.Namespace) -> int:
     config, rigs = load(SynthesisConfig, {}, args.overrides), tuple(args.rig)
     data: DataSet
     if args.stills:
+        _check_stills(args, config)
         data = StillSet(people=args.videos, stills=args.stills, seed=args.seed, rigs=rigs, config=config)
     else:
         data = VideoSet(
@@ -99,6 +106,23 @@ def _synthesize(args: argparse.Namespace) -> int:
 
     print(synthesize(data, args.out))  # noqa: T201
     return job.DONE
+
+
+def _check_stills(args: argparse.Namespace, config: SynthesisConfig) -> None:
+    """Refuse options of videos, which have no effect on pictures."""
+    from aupipe.errors import ConfigError
+
+    default = type(config)()
+    changed = {
+        "--pairs": args.pairs != 0,
+        "--seconds": args.seconds != _SECONDS,
+        "--edition": args.edition != _EDITION,
+        "--set render.crf": config.render.crf != default.render.crf,
+        "--set detector": config.detector != default.detector,
+        "--set alignment": config.alignment != default.alignment,
+    }
+    for option in (option for option, is_changed in changed.items() if is_changed):
+        raise ConfigError(f"{option}: has no effect on --stills (an option of videos); fix: leave it out")
 
 
 def _count(text: str) -> int:

@@ -107,7 +107,13 @@ def check(data: DataSet, storage: Storage) -> None:
         if storage.names():
             raise ConfigError(f"--out: {storage.root} holds files but no {CARD}; fix: name an empty or a new folder")
         return
-    found, expected = json.loads(storage.read(CARD)), json.loads(json_bytes(data.card()))
+    expected = json.loads(json_bytes(data.card()))
+    try:
+        found = dict(json.loads(storage.read(CARD)))
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"--out: {storage.path(CARD)} is not the card of a rendered data set; fix: name an empty or a new folder"
+        ) from None
     for key in expected:
         if found.get(key) != expected[key]:
             raise ConfigError(

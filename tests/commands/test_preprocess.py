@@ -25,6 +25,15 @@ def test_a_store_of_something_else_is_not_replaced(make_store, tmp_path, capsys)
     assert "contains a store made from test, not images:manifest; fix: name another folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["crops", "videos"])
+def test_a_source_of_aff_wild2_is_refused_for_images(tmp_path, capsys, source):
+    (tmp_path / "m.csv").write_text("path\nx.jpg\n")
+    options = ["--data", str(tmp_path / "m.csv"), "--out", str(tmp_path / "store"), "--dry-run"]
+    assert main([*options, "--source", source]) == 2
+    assert f"--source {source}: {tmp_path}/m.csv is no Aff-Wild2 folder" in capsys.readouterr().err
+    assert main([*options, "--source", "images"]) == 0
+
+
 def test_a_dry_run_plans_and_writes_nothing(tmp_path, capsys):
     for split, video in (("Train_Set", "a"), ("Validation_Set", "b")):
         folder = tmp_path / "data/annotations/EXPR_Set" / split

@@ -46,6 +46,13 @@ def test_a_folder_with_other_files_is_an_error(tmp_path: Path) -> None:
         claim(spec(), Storage(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "3", '{"seed": 0'])
+def test_a_card_of_something_else_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"dataset\.json is not the card of a rendered data set; fix: "):
+        check(spec(), Storage(tmp_path))
+
+
 def test_a_pair_is_two_people_of_one_split_in_one_file() -> None:
     clips = VideoSet(
         videos=12, pairs=3, seconds=0.6, seed=0, edition="abaw5", rigs=("anny",), config=SynthesisConfig()
