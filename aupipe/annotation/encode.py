@@ -54,14 +54,14 @@ def broken_device(device: str) -> tuple[type[Exception], ...]:
     return (torch.AcceleratorError,)
 
 
-def set_torch_threads(count: int) -> int:
-    """Set the number of threads that torch uses in this process, and return the number before.
+def set_torch_threads(count: int) -> int | None:
+    """Set the number of threads that torch uses on this thread, and return the number before; None without torch.
 
     Torch is not imported for this: models that need it are loaded before, and others run on one thread anyway.
     """
     torch = sys.modules.get("torch")
     if torch is None:
-        return count
+        return None
     before: int = torch.get_num_threads()
     torch.set_num_threads(count)
     return before

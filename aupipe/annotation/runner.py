@@ -5,6 +5,7 @@ Both run the same stages over the same plan, and write the same ledger and the s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -114,11 +115,41 @@ def local_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterato
         yield LocalRunner(keys, storage)
 
 
+class _TorchThreads:
+    """The number of threads that torch uses after blocks that may overlap in several threads.
+
+    Torch has a number for each thread, which a new thread takes from the one that set it last. So only the first of
+    overlapping blocks knows the number from before. Blocks do not nest on one thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._blocks = threading.Lock(), 0
+        self._before: int | None = None
+
+    def begin(self) -> None:
+        """Begin a block on this thread."""
+        with self._lock:
+            before = set_torch_threads(1)
+            if self._blocks == 0:
+                self._before = before
+            self._blocks += 1
+
+    def end(self) -> None:
+        """End the block of this thread."""
+        with self._lock:
+            self._blocks -= 1
+            if self._before is not None:
+                set_torch_threads(self._before)
+
+
+_torch_threads = _TorchThreads()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run torch on one thread during the block, because several threads could add in another order."""
-    before = set_torch_threads(1)
+    _torch_threads.begin()
     try:
         yield
     finally:
-        set_torch_threads(before)
+        _torch_threads.end()
