@@ -197,9 +197,9 @@ def annotate(
     if not isinstance(model, Model):
         model = load_model(model, ensemble=config.ensemble, precision=config.precision)
     models = model.models
-    if config.precision not in ("float32", models.precision):  # The first is the default.
+    if "precision" in config.model_fields_set and config.precision != models.precision:
         raise ConfigError(f"precision: {config.precision} (of the loaded model: {models.precision})")
-    if config.ensemble == "mean":  # The default.
+    if "ensemble" not in config.model_fields_set:
         config = config.model_copy(update={"ensemble": model.ensemble})
     decision.check(len(models.members), config.ensemble)
     for name, limit in (("start_s", start_s), ("end_s", end_s)):
@@ -241,7 +241,7 @@ def load_model(
     Args:
         name_or_path: "starter", which comes with aupipe; or a checkpoint folder or URI, as train.py writes it to
             RUN/best; or several, which predict together.
-        ensemble: how several models decide in `annotate`.
+        ensemble: how several models decide in `annotate`, unless its settings name another rule.
         precision: of the encoders; "bfloat16" is for GPUs.
 
     Raises:
@@ -298,7 +298,7 @@ def _config(
 ) -> AnnotateConfig:  # fmt: skip
     given: dict[str, Any] = {}
     if isinstance(settings, AnnotateConfig):
-        given = settings.model_dump()
+        given = settings.model_dump(exclude_unset=True)
     else:
         for key, value in _named_values("settings", settings or {}).items():
             for part in reversed(key.split(".")):

@@ -362,11 +362,24 @@ def test_loaded_models_decide_by_the_rule_with_which_they_were_loaded(
     named = aupipe.annotate(folder / "clip.mp4", model=paths, settings={"ensemble": "vote"})
     assert loaded.frames == named.frames
     assert loaded.thresholds == named.thresholds == {}  # no probability decides
+    mean = aupipe.annotate(folder / "clip.mp4", model=paths)
+    voting = aupipe.load_model(paths, ensemble="vote")
+    for settings in ({"ensemble": "mean"}, AnnotateConfig(ensemble="mean")):  # named settings come first
+        assert aupipe.annotate(folder / "clip.mp4", model=voting, settings=settings).frames == mean.frames
+    assert aupipe.annotate(folder / "clip.mp4", model=voting, settings=AnnotateConfig()).frames == named.frames
     assert [len(axes.lines) for axes in loaded.plot(aus=["AU12"]).axes] == [2]
     both = aupipe.load_model(paths[:2])
     assert tuple(aupipe.annotate(folder / "clip.mp4", model=both).thresholds) == facs.AUS
     with pytest.raises(ConfigError, match="2 checkpoints can end in a tie"):
         aupipe.annotate(folder / "clip.mp4", model=both, settings={"ensemble": "vote"})
+
+
+def test_a_precision_that_is_not_the_loaded_models_is_refused(
+    folder: Path, make_checkpoint: Callable[..., str]
+) -> None:
+    model = aupipe.load_model(make_checkpoint(), precision="bfloat16")
+    with pytest.raises(ConfigError, match=r"precision: float32 \(of the loaded model: bfloat16\)"):
+        aupipe.annotate(folder / "clip.mp4", model=model, settings={"precision": "float32"})
 
 
 def test_faces_are_detected_in_files_and_arrays(folder: Path, tmp_path: Path) -> None:
