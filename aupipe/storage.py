@@ -45,6 +45,7 @@ _WAITS_S = (1, 2, 4, 8, 16, 32)
 _TEMPORARY = ".aupipe-tmp-"
 _OBJECTS_PER_REQUEST = 1000  # the limit of S3
 _DELETING_THREADS = 16
+REQUESTS_AT_A_TIME = 32  # of callers that ask for the signatures of many remote files
 _ANSWERED: set[str] = set()  # buckets and servers that have answered this process
 
 P = ParamSpec("P")

@@ -13,9 +13,8 @@ from aupipe.annotation.settings import content_hash
 from aupipe.annotation.video_rows import one_piece
 from aupipe.errors import MediaError
 from aupipe.media.image_files import is_sequence, sequence_files
-from aupipe.storage import file_signature, signature_on_disk
+from aupipe.storage import REQUESTS_AT_A_TIME, file_signature, signature_on_disk
 
-_REQUESTS_AT_A_TIME = 32
 _FILES_TOGETHER = 65_536  # files whose signatures are Python objects
 
 
@@ -25,7 +24,7 @@ def with_signatures(inputs: Inputs) -> Inputs:
     Inputs from a listing have theirs. Requests for other remote files, as those of a manifest, run in threads.
     """
     found: list[pa.Array] = []
-    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
         others = partial(pool.map, stat_signature)
         for first in range(0, len(inputs), _FILES_TOGETHER):
             files = inputs.table.slice(first, _FILES_TOGETHER)

@@ -30,11 +30,19 @@ from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import full_path, pack_records, pack_table
 from aupipe.images.records import IDX, REC, image_offsets
 from aupipe.manifests import SUFFIXES
-from aupipe.storage import Storage, file_signature, folder_and_name, is_http, is_uri, local_path, signature_on_disk
+from aupipe.storage import (
+    REQUESTS_AT_A_TIME,
+    Storage,
+    file_signature,
+    folder_and_name,
+    is_http,
+    is_uri,
+    local_path,
+    signature_on_disk,
+)
 
 Kind = Literal["manifest", "folders", "records"] | datasets.Name
 _STORE = "store:"
-_REQUESTS_AT_A_TIME = 32
 
 
 class ImagesDataConfig(Section):
@@ -163,33 +171,31 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         DatasetError: there are no images, or the record file or a label file is damaged.
     """
     template = _template(config.data.template)
+    images: pa.Table | npt.NDArray[np.int64]
+    found: Dataset | None = None
+    kind: Kind
     if data.lower().endswith(SUFFIXES):
         storage, name = folder_and_name(local_path(data))
         if not storage.exists(name):
             raise ManifestError(f"--data {data}: no such file")
-        stamp = hashlib.sha256(storage.read(name)).hexdigest()
-        table = read_manifest(storage, name)
-        signatures = _signatures(storage.root, table)
-        return ImagesJob(out, storage.root, "manifest", table, stamp, config, None, template, signatures)
-    storage = Storage(data)
-    if not storage.exists():
-        raise DatasetError(f"--data {data}: no such folder")
-    if storage.exists(REC):
-        stamp = hashlib.sha256(storage.read(IDX)).hexdigest()
+        kind, images, stamp = "manifest", read_manifest(storage, name), _sha256(storage.read(name))
+    else:
+        storage = Storage(data)
+        if not storage.exists():
+            raise DatasetError(f"--data {data}: no such folder")
+        if storage.exists(REC):
+            kind, images, stamp = "records", image_offsets(storage), _sha256(storage.read(IDX))
+        elif mark := datasets.detect(storage):
+            found = datasets.read(storage, *mark)
+            kind, images, stamp = mark[0], found.table, _stamp(found.table)
+        else:
+            kind, images = "folders", read_folders(storage)
+            stamp = _sha256("\n".join(images["path"].to_pylist()).encode())
+    if isinstance(images, pa.Table):
+        signatures = _signatures(storage.root, images)
+    else:
         signatures = (file_signature(storage.path(REC)),)
-        return ImagesJob(
-            out, storage.root, "records", image_offsets(storage), stamp, config, None, template, signatures
-        )
-    if mark := datasets.detect(storage):
-        found = datasets.read(storage, *mark)
-        signatures = _signatures(storage.root, found.table)
-        return ImagesJob(
-            out, storage.root, mark[0], found.table, _stamp(found.table), config, found, template, signatures
-        )
-    table = read_folders(storage)
-    stamp = hashlib.sha256("\n".join(table["path"].to_pylist()).encode()).hexdigest()
-    signatures = _signatures(storage.root, table)
-    return ImagesJob(out, storage.root, "folders", table, stamp, config, None, template, signatures)
+    return ImagesJob(out, storage.root, kind, images, stamp, config, found, template, signatures)
 
 
 def _template(name: str) -> tuple[tuple[float, float], ...]:
@@ -207,7 +213,7 @@ def _signatures(root: str, table: pa.Table) -> tuple[str, ...]:
     files = [local_path(full_path(root, path)) for path in table["path"].to_pylist()]
     web = [file for file in files if is_http(file)]
     folders = sorted({file.rpartition("/")[0] for file in files if is_uri(file) and not is_http(file)})
-    with ThreadPoolExecutor(_REQUESTS_AT_A_TIME) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
         remote = dict(zip(web, pool.map(file_signature, web), strict=True))
         for folder, found in zip(folders, pool.map(_signatures_in, folders), strict=True):
             remote |= {f"{folder}/{name}": signature for name, signature in found.items()}
@@ -219,6 +225,10 @@ def _signatures_in(folder: str) -> dict[str, str]:
         return Storage(folder).signatures()
     except (FileNotFoundError, PermissionError):  # Images can be read without the right to list them.
         return {}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _stamp(table: pa.Table) -> str:
