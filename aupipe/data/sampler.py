@@ -60,13 +60,19 @@ def balanced_subset(positives: Ints, fraction: float) -> Ints:
     Returns:
         Numbers of the clips, ascending.
     """
-    free = np.ones(len(positives), dtype=bool)
-    counts = np.zeros(positives.shape[1], dtype=np.int64)
-    for _ in range(min(max(round(fraction * len(positives)), 1), len(positives))):
-        left = np.where(free[:, None], positives, -1)
-        available = left.max(axis=0) > 0
+    count, aus = positives.shape
+    free = np.ones(count, dtype=bool)
+    counts = np.zeros(aus, dtype=np.int64)
+    most_first = np.argsort(-positives, axis=0, kind="stable")  # the clips in the order in which each AU takes them
+    places = np.zeros(aus, dtype=np.int64)
+    for _ in range(min(max(round(fraction * count), 1), count)):
+        for au in range(aus):
+            while not free[most_first[places[au], au]]:
+                places[au] += 1
+        following = most_first[places, np.arange(aus)]
+        available = positives[following, np.arange(aus)] > 0
         au = int(np.where(available, counts, np.iinfo(np.int64).max).argmin())
-        clip = int(left[:, au].argmax())
+        clip = following[au]
         free[clip] = False
         counts += positives[clip]
     return np.flatnonzero(~free)
