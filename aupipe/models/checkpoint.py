@@ -111,13 +111,14 @@ def save(folder: Storage, system: System, card: Card, *, half: bool = False) -> 
     """Write the checkpoint and return its card. The card is written last, so a folder with a card is complete.
 
     Args:
-        half: store weights as float16; `load` converts them to float32.
+        half: store weights as float16, except tensors with values beyond its range; `load` converts them to float32.
     """
     from safetensors import torch as safetensors
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in system.state_dict().items()}
     if half:
-        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        halves = {name: tensor.half() for name, tensor in tensors.items() if tensor.is_floating_point()}
+        tensors |= {name: tensor for name, tensor in halves.items() if tensor.isfinite().all()}
     weights = safetensors.save(tensors)
     card = card.model_copy(
         update={"weights_sha256": hashlib.sha256(weights).hexdigest(), "graph_sha256": "", "graph_of": ""}
@@ -199,7 +200,7 @@ def restore(path: str, card: Card, weights: bytes) -> System:
         path: the checkpoint, for messages.
 
     Raises:
-        CheckpointError: the weights are damaged or do not fit the configuration.
+        CheckpointError: the weights are damaged, not numbers, or do not fit the configuration.
     """
     from safetensors import torch as safetensors
 
@@ -215,4 +216,6 @@ def restore(path: str, card: Card, weights: bytes) -> System:
     except (RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}/{WEIGHTS} does not fit the model that its card describes: {text}") from None
+    if damaged := next((name for name, tensor in system.state_dict().items() if tensor.isnan().any()), None):
+        raise CheckpointError(f"{path}/{WEIGHTS}: {damaged} is not a number; fix: train it again at a lower rate")
     return system.eval()

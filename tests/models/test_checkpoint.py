@@ -70,6 +70,24 @@ def test_half_precision_halves_the_size_and_hardly_changes_outputs(saved: tuple,
         assert torch.allclose(system.eval().encoder(frames), loaded.encoder(frames), atol=0.02)
 
 
+def test_half_precision_keeps_values_beyond_its_range(saved: tuple) -> None:
+    folder, system, card = saved
+    name = next(name for name in system.state_dict() if name.endswith("running_var"))
+    system.state_dict()[name].fill_(1e6)  # the variance of a map with large values
+    checkpoint.save(Storage(folder), system, card, half=True)
+    loaded, _ = checkpoint.load(str(folder))
+    assert torch.equal(loaded.state_dict()[name], system.state_dict()[name])
+
+
+def test_weights_that_are_not_numbers_are_refused(saved: tuple) -> None:
+    folder, system, card = saved
+    name, parameter = next(system.named_parameters())
+    parameter.data[0] = torch.nan
+    checkpoint.save(Storage(folder), system, card)
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} is not a number; fix: "):
+        checkpoint.load(str(folder))
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.json and model\.safetensors missing"):
         checkpoint.load(str(tmp_path / "nowhere"))
