@@ -184,7 +184,8 @@ def prepare(data: str, out: str, config: ImagesConfig) -> ImagesJob:
         if not storage.exists():
             raise DatasetError(f"--data {data}: no such folder")
         if storage.exists(REC):
-            kind, images, stamp = "records", image_offsets(storage), _sha256(storage.read(IDX))
+            kind, images = "records", image_offsets(storage)
+            stamp = _sha256(storage.read(IDX))
         elif mark := datasets.detect(storage):
             found = datasets.read(storage, *mark)
             kind, images, stamp = mark[0], found.table, _stamp(found.table)

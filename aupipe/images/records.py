@@ -39,8 +39,10 @@ def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
     """Return the offsets (N,) in train.rec of the records 1 … N, which contain the images.
 
     Raises:
-        DatasetError: the index or the file is damaged.
+        DatasetError: the index is missing, or the index or the file is damaged.
     """
+    if not storage.exists(IDX):
+        raise DatasetError(f"{storage.path(IDX)} is missing; fix: download it too, beside {REC}")
     try:
         pairs = np.array(storage.read(IDX).split(), dtype=np.int64)
     except (ValueError, OverflowError):  # text, or a number beyond int64
@@ -57,6 +59,11 @@ def image_offsets(storage: Storage) -> npt.NDArray[np.int64]:
     if image:
         raise DatasetError(
             f"{storage.path(REC)}: record 0 contains an image instead of the counts; this is not an InsightFace set"
+        )
+    if len(numbers) < labels[0]:
+        raise DatasetError(
+            f"{storage.path(IDX)}: {len(numbers):,} records ({labels[0]:,.0f} by {REC}); it is truncated; "
+            "download it again"
         )
     return by_number[1 : int(labels[0])]
 

@@ -82,3 +82,16 @@ def test_an_invalid_index_is_named(folder):
         (folder / "train.idx").write_text(text)
         with pytest.raises(DatasetError, match="not an index of lines"):
             image_offsets(Storage(folder))
+
+
+def test_an_index_that_is_missing_or_truncated_is_named(folder):
+    lines = sorted((folder / "train.idx").read_text().splitlines(keepends=True))
+    for count in (5, 4):  # without records that are no images
+        (folder / "train.idx").write_text("".join(lines[:count]))
+        assert len(image_offsets(Storage(folder))) == 3
+    (folder / "train.idx").write_text("".join(lines[:3]))
+    with pytest.raises(DatasetError, match=r"train\.idx: 3 records \(4 by train\.rec\); it is truncated"):
+        image_offsets(Storage(folder))
+    (folder / "train.idx").unlink()
+    with pytest.raises(DatasetError, match=r"train\.idx is missing; fix: "):
+        image_offsets(Storage(folder))
