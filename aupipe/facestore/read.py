@@ -23,7 +23,7 @@ from aupipe.arrays import Ints
 from aupipe.errors import DatasetError
 from aupipe.facestore.schema import CARD, LABEL_COLUMNS, ROW_GROUP_ROWS, SCHEMA, SCHEMA_VERSION, TEST, Shard, StoreCard
 from aupipe.facestore.shard_reader import parquet, read_columns, read_group, storage_of
-from aupipe.parquet import read_parquet
+from aupipe.parquet import damage_named, read_parquet
 from aupipe.storage import Storage
 
 ALL = "all"
@@ -184,13 +184,22 @@ class FaceStore:
         """Return whether all files of a split have a column. Stores of earlier versions lack some columns."""
         return all(column in parquet(store, shard.name).schema_arrow.names for store, shard in self.shards(split))
 
+    @property
+    def has_audio(self) -> bool:
+        """True if there are audio files: the videos were preprocessed too, with or without a soundtrack."""
+        return any(index.storage.names("audio", ".parquet") for index in (self, *self.added))
+
     def audio(self, video_id: str) -> Audio | None:
-        """Return the audio of a base video; None if it has none."""
+        """Return the audio of a base video; None if it has none.
+
+        Raises:
+            DatasetError: its file is damaged.
+        """
         name = f"audio/{video_id}.parquet"
         storage = next((index.storage for index in (self, *self.added) if index.storage.exists(name)), None)
         if storage is None:
             return None
-        with storage.open(name) as file:
+        with damage_named(storage.path(name)), storage.open(name) as file:
             blocks = read_parquet(file).to_pydict()
         if not blocks["rate"]:
             return None

@@ -116,6 +116,11 @@ def plan(job: TrainJob) -> TrainPlan:
         with torch.device("meta"):
             learner, _ = build_learner(job.recipe, name, data, None)
         if learner.head.uses_audio:
+            if not any(each.index.has_audio for each in data.values()):
+                raise DatasetError(
+                    f"stage {name} uses audio, and {index.storage.root} has none; fix: run preprocess.py again with "
+                    "the videos below its --data, beside the crops, or train another recipe"
+                )
             used = [(each.index, part.videos) for each in data.values() for part in (each.train, each.eval) if part]
             warn_of_missing_audio(f"stage {name}", used)
         tensors[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,17 @@ def test_videos_without_audio_are_named_to_a_model_that_uses_it(
     assert [warning.partition(":")[0] for warning in warnings] == ["stage audio", "stage sequence"]
     assert "2 of 7 videos have no audio" in warnings[0]
     assert "as train01.mp4, and count as silent; fix: " in warnings[0]
+
+
+def test_an_audio_visual_model_needs_a_store_with_audio(
+    make_store: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store = make_store(train=8, validation=3, frames=32)
+    arguments = ["--recipe", "multimodal", "--quick", "--data", store, "--out", str(tmp_path), "--dry-run"]
+    assert main(arguments) == 0
+    shutil.rmtree(Path(store, "audio"))  # as of crops without videos
+    assert main(arguments) == 2
+    assert f"stage audio uses audio, and {store} has none; fix: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

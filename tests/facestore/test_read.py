@@ -124,3 +124,12 @@ def test_a_store_that_cannot_be_read_is_made_again_in_a_new_folder(tmp_path, bui
     storage.write(read.CARD, json.dumps(json.loads(storage.read(read.CARD)) | dict([change])).encode())
     with pytest.raises(DatasetError, match=r"fix: delete the folder, and run preprocess\.py again"):
         job.check(SimpleNamespace(out=str(tmp_path), origin=HEADER.source))
+
+
+def test_a_damaged_audio_file_is_named(tmp_path, build_store):
+    index = build_store(tmp_path)
+    assert not index.has_audio
+    index.storage.write("audio/a.parquet", b"cut")
+    assert index.has_audio
+    with pytest.raises(DatasetError, match=r"audio/a\.parquet is damaged.*fix: "):
+        index.audio("a")
