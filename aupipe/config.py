@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
@@ -86,6 +87,22 @@ def validate(kind: Any, given: Mapping[str, Any], key: str = "") -> Any:
     if bools := [*_numbers_from_bools(found, given, key)]:
         raise ConfigError(f"setting {bools[0]!r}: should be a number (got true or false)")
     return found
+
+
+def check_unused(section: Section, keys: Sequence[str], subject: str, where: str) -> None:
+    """Check that settings which have no effect have their default values.
+
+    Args:
+        keys: dotted.
+        subject, where: the begin and the end of the message of an error.
+
+    Raises:
+        ConfigError: one of them has another value.
+    """
+    default = type(section)()
+    for key in keys:
+        if attrgetter(key)(section) != attrgetter(key)(default):
+            raise ConfigError(f"{subject}{key} has no effect {where}")
 
 
 def sets_no_kind(item: str) -> bool:

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -25,7 +24,7 @@ from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.settings import AnnotateConfig
-from aupipe.config import Precision, load, merge
+from aupipe.config import Precision, check_unused, load, merge
 from aupipe.errors import AupipeError, ConfigError, MediaError
 from aupipe.evaluation import decision
 from aupipe.evaluation.decision import EnsembleRule
@@ -189,11 +188,12 @@ def annotate(
         'ok'
     """
     config = _config(settings, thresholds, sample_fps, fps)
-    _check_used(config, _OF_JOBS, "annotate; fix: leave it out, or run annotate.py")
+    check_unused(config, _OF_JOBS, "settings: ", "in aupipe.annotate; fix: leave it out, or run annotate.py")
     if config.engine == "ray":
         raise ConfigError("settings: engine=ray: aupipe.annotate runs in this process; fix: run annotate.py")
     if config.resources.gpu is not True and config.resources.device != "cpu":
-        _check_used(config, ["resources.device"], "annotate without resources.gpu=true; fix: set both")
+        where = "in aupipe.annotate without resources.gpu=true; fix: set both"
+        check_unused(config, ["resources.device"], "settings: ", where)
     if not isinstance(model, Model):
         model = load_model(model, ensemble=config.ensemble, precision=config.precision)
     models = model.models
@@ -284,7 +284,7 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
     pixels = _read(absolute_place(os.fspath(image))) if isinstance(image, str | os.PathLike) else _image(image)
     config = _config(settings)
     others = [key for key in AnnotateConfig.model_fields if key != "detector"]
-    _check_used(config, others, "detect_faces; fix: leave out all but detector.…")
+    check_unused(config, others, "settings: ", "in aupipe.detect_faces; fix: leave out all but detector.…")
     found = Detector(config.detector).detect(pixels)
     return [
         Face((box[0], box[1], box[2], box[3]), landmarks, float(score))
@@ -313,14 +313,6 @@ def _config(
             raise ConfigError(f"{argument}: {value} and settings {key}={given[key]} (give one)")
         given[key] = value
     return load(AnnotateConfig, given)
-
-
-def _check_used(config: AnnotateConfig, ignored: Sequence[str], where: str) -> None:
-    """Check that each ignored setting, a dotted key, has its default value."""
-    default = AnnotateConfig()
-    for key in ignored:
-        if attrgetter(key)(config) != attrgetter(key)(default):
-            raise ConfigError(f"settings: {key} has no effect in aupipe.{where}")
 
 
 def _named_values(argument: str, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -110,19 +110,14 @@ def _synthesize(args: argparse.Namespace) -> int:
 
 def _check_stills(args: argparse.Namespace, config: SynthesisConfig) -> None:
     """Refuse options of videos, which have no effect on pictures."""
+    from aupipe.config import check_unused
     from aupipe.errors import ConfigError
 
-    default = type(config)()
-    changed = {
-        "--pairs": args.pairs != 0,
-        "--seconds": args.seconds != _SECONDS,
-        "--edition": args.edition != _EDITION,
-        "--set render.crf": config.render.crf != default.render.crf,
-        "--set detector": config.detector != default.detector,
-        "--set alignment": config.alignment != default.alignment,
-    }
-    for option in (option for option, is_changed in changed.items() if is_changed):
-        raise ConfigError(f"{option}: has no effect on --stills (an option of videos); fix: leave it out")
+    where = "on --stills (an option of videos); fix: leave it out"
+    for option, default in (("pairs", 0), ("seconds", _SECONDS), ("edition", _EDITION)):
+        if getattr(args, option) != default:
+            raise ConfigError(f"--{option} has no effect {where}")
+    check_unused(config, ("render.crf", "detector", "alignment"), "--set ", where)
 
 
 def _count(text: str) -> int:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from aupipe import facs, output_folders
 from aupipe.affwild2 import submission
 from aupipe.affwild2.job import is_official
+from aupipe.config import check_unused
 from aupipe.data import splits
 from aupipe.errors import ConfigError, DatasetError, ManifestError
 from aupipe.evaluation import calibration, report, table
@@ -108,6 +109,9 @@ def check(job: EvaluateJob) -> EvaluatePlan:
     Raises:
         ConfigError: as `evaluate`.
     """
+    if job.predictions is not None:
+        where = "on --predictions, which are scored as they are; fix: leave it out"
+        check_unused(job.config, ("ensemble", "inference"), "--set ", where)
     output_folders.check(Storage(job.out), "scores")
     index = FaceStore.open(job.store)
     cards, with_audio = list[checkpoint.Card](), list[str]()

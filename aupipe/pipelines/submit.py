@@ -21,6 +21,7 @@ from aupipe.affwild2.layout import split_person, track_name
 from aupipe.affwild2.submission import TrackPredictions
 from aupipe.annotation.challenge import frame_counts, track_predictions
 from aupipe.arrays import Floats
+from aupipe.config import check_unused
 from aupipe.data.sampler import track_edges
 from aupipe.data.splits import SplitPart
 from aupipe.errors import ConfigError, DatasetError
@@ -81,6 +82,8 @@ def check(job: SubmitJob) -> SubmitPlan:
         for path in with_audio:
             warn_of_missing_audio(path, [(index, {split_person(track)[0] for track in known})])
     else:
+        ignored = "on --annotation, whose decisions are submitted; fix: leave it out, or run annotate.py with it"
+        check_unused(job.config, ("ensemble", "inference"), "--set ", ignored)
         known = frame_counts(job.annotation, whole=job.sample is None)
     if job.sample is None:
         return SubmitPlan(job, None, known)

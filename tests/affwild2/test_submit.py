@@ -267,6 +267,8 @@ def test_an_annotation_becomes_the_sample_files_lines(tmp_path, capsys):
         "alone": [["AU07"]] * 3,
         "none": [[]],
     }
+    assert main(["--annotation", folder, "--out", str(tmp_path / "none"), "--set", "ensemble=vote"]) == 2
+    assert "--set ensemble has no effect on --annotation" in capsys.readouterr().err
     assert main(["--annotation", folder, "--out", str(tmp_path / "tracks")]) == 0
     assert submission.read_track((tmp_path / "tracks/alone.txt").read_text(), 2)[:, 4].all()
     assert len(submission.read_track((tmp_path / "tracks/t.txt").read_text(), 4)) == 4

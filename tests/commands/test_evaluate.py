@@ -90,6 +90,8 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
         (["--predictions", "none.parquet", "--data", store], "none.parquet"),
         (["--predictions", "none.txt", "--data", store], "no submission"),
         (["--predictions", "none.txt", "--data", store, "--set", "evaluate.tune=true"], "--checkpoint"),
+        (["--predictions", "none.txt", "--data", store, "--set", "ensemble=vote"], "ensemble has no effect on"),
+        (["--predictions", "none.txt", "--data", store, "--set", "inference.overlap=0"], "inference has no effect on"),
     ):
         assert main([*arguments, *out]) == 2, arguments
         error = capsys.readouterr().err
