@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from aupipe.evaluation import decision
 from aupipe.evaluation.decision import EnsembleRule
 from aupipe.faces import template
 from aupipe.models import inference as models_inference
-from aupipe.models.checkpoint import Card
+from aupipe.models.checkpoint import Card, check_distinct
 from aupipe.models.inference import InferenceModel
 
 
@@ -101,11 +100,9 @@ def load(checkpoints: Sequence[str], rule: EnsembleRule, precision: Precision = 
         ConfigError: a checkpoint cannot be read, is given twice or predicts no AUs, or a vote could end in a tie.
     """
     decision.check(len(checkpoints), rule)
-    opened = ((path, *models_inference.load(path, precision)) for path in checkpoints)
+    opened = [(path, *models_inference.load(path, precision)) for path in checkpoints]
+    check_distinct(checkpoints, [card for _, _, card in opened])
     loaded = sorted(opened, key=lambda each: each[2].sha256)
-    for (first, _, card), (second, _, other) in pairwise(loaded):
-        if card.sha256 == other.sha256:
-            raise CheckpointError(f"{first} and {second} are the same model ({card.sha256[:12]}); name it once")
     members: list[SetMember] = []
     templates: list[np.ndarray] = []
     for path, model, card in loaded:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -166,6 +167,21 @@ def load_card(path: str) -> Card:
         raise CheckpointError(
             f"{path}/{CARD}: {where}: {problem['msg']}; written by another version of aupipe?"
         ) from None
+
+
+def check_distinct(paths: Sequence[str], cards: Sequence[Card]) -> None:
+    """Refuse a model that is named twice in an ensemble, in which it would count twice.
+
+    Raises:
+        CheckpointError: two of the checkpoints have the same weights and configuration.
+    """
+    found: dict[str, str] = {}
+    for path, card in zip(paths, cards, strict=True):
+        if card.sha256 in found:
+            raise CheckpointError(
+                f"{found[card.sha256]} and {path} are the same model ({card.sha256[:12]}); name it once"
+            )
+        found[card.sha256] = path
 
 
 def load(path: str) -> tuple[System, Card]:

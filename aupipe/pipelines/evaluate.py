@@ -126,6 +126,7 @@ def check(job: EvaluateJob) -> EvaluatePlan:
         check_template(path, card, index)
     if cards:
         ensemble.check(len(cards), job.config.ensemble)
+        checkpoint.check_distinct(job.checkpoints, cards)
     elif job.config.evaluate.tune:
         raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities; fix: give --checkpoint")
     rows = index.labels(part.split, ("video_id", "au"))

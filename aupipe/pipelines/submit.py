@@ -72,15 +72,17 @@ def check(job: SubmitJob) -> SubmitPlan:
     """
     if job.annotation is None:
         decision.check(len(job.checkpoints), job.config.ensemble)
-        index, with_audio = FaceStore.open(str(job.store)), list[str]()
-        for path in job.checkpoints:
-            system, card = checkpoint.load(path)  # damaged weights would fail on every worker
+        index = FaceStore.open(str(job.store))
+        models = [checkpoint.load(path) for path in job.checkpoints]  # damaged weights would fail on every worker
+        checkpoint.check_distinct(job.checkpoints, [card for _, card in models])
+        for path, (_, card) in zip(job.checkpoints, models, strict=True):
             check_outputs(path, card)
             check_template(path, card, index)
-            with_audio += [path] if system.head.uses_audio else []
         known = _packed_frames(index)
-        for path in with_audio:
-            warn_of_missing_audio(path, [(index, {split_person(track)[0] for track in known})])
+        videos = {split_person(track)[0] for track in known}
+        for path, (system, _) in zip(job.checkpoints, models, strict=True):
+            if system.head.uses_audio:
+                warn_of_missing_audio(path, [(index, videos)])
     else:
         ignored = "on --annotation, whose decisions are submitted; fix: leave it out, or run annotate.py with it"
         check_unused(job.config, ("ensemble", "inference"), "--set ", ignored)

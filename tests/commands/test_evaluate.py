@@ -86,6 +86,7 @@ def test_wrong_checkpoint_split_or_setting_exits_2(
         (["--checkpoint", trained, "--data", str(tmp_path)], "preprocess.py"),
         (["--checkpoint", trained, "--data", store, "--set", "resource.gpu=false"], "resources"),
         (["--checkpoint", trained, trained, "--data", store, "--set", "ensemble=vote"], "odd"),
+        (["--checkpoint", trained, trained, "--data", store], "are the same model"),
         (["--checkpoint", trained, "--data", store, "--groups", "none.csv"], "no such file"),
         (["--predictions", "none.parquet", "--data", store], "none.parquet"),
         (["--predictions", "none.txt", "--data", store], "no submission"),
