@@ -27,14 +27,18 @@ def task_data(recipe: Recipe, stage: str, index: FaceStore, split: str = splits.
     """Return the data of a stage's tasks.
 
     Raises:
-        ConfigError: a store's crops follow another template.
+        ConfigError: a store is named twice, or its crops follow another template.
         DatasetError: a task has no labeled rows.
     """
     found = {}
     for name, task in recipe.stages[stage].tasks.named.items():
         own = FaceStore.open(task.data.store) if task.data.store else index
         own = own.with_extra_stores([FaceStore.open(store) for store in task.data.add])
-        for other in (own, *own.added):
+        for number, other in enumerate(every := (own, *own.added)):
+            if other.storage.root in (before.storage.root for before in every[:number]):
+                raise ConfigError(
+                    f"stages.{stage}.tasks.{name}.data.add: {other.storage.root} would count twice; fix: name it once"
+                )
             if template.distance(other.template, index.template) >= template.SAME_PX:
                 raise ConfigError(
                     f"stages.{stage}.tasks.{name}.data: the crops of {other.storage.root} are aligned to another "

@@ -87,6 +87,13 @@ def test_names_that_both_have_are_refused(stores: tuple[str, str], make_store: C
         data_with(stores, add=f"[{make_store(train=2, validation=1, frames=8, seed=2)}]")
 
 
+def test_a_store_that_is_named_twice_is_refused(stores: tuple[str, str]) -> None:
+    own, other = stores
+    for add in (f"[{other}, {other}/]", f"[{own}]"):
+        with pytest.raises(ConfigError, match=r"data\.add: .* would count twice; fix: name it once"):
+            data_with(stores, add=add)
+
+
 def test_crops_of_another_template_are_refused(stores: tuple[str, str], tmp_path: Path) -> None:
     index = FaceStore.open(stores[1])
     moved = index.card.model_copy(update={"template": tuple((x + 9, y) for x, y in index.card.template)})
