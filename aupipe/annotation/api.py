@@ -23,6 +23,7 @@ from aupipe.annotation.encode import Encoders
 from aupipe.annotation.input_search import find_inputs
 from aupipe.annotation.inputs import Input
 from aupipe.annotation.model_set import ModelSet
+from aupipe.annotation.runner import one_thread
 from aupipe.annotation.settings import AnnotateConfig
 from aupipe.config import Precision, check_unused, load, merge
 from aupipe.errors import AupipeError, ConfigError, MediaError
@@ -285,7 +286,8 @@ def detect_faces(image: PathOrUri | np.ndarray, *, settings: Settings | None = N
     config = _config(settings)
     others = [key for key in AnnotateConfig.model_fields if key != "detector"]
     check_unused(config, others, "settings: ", "in aupipe.detect_faces; fix: leave out all but detector.…")
-    found = Detector(config.detector).detect(pixels)
+    with one_thread():
+        found = Detector(config.detector).detect(pixels)
     return [
         Face((box[0], box[1], box[2], box[3]), landmarks, float(score))
         for box, landmarks, score in zip(found.boxes.tolist(), found.landmarks, found.scores, strict=True)

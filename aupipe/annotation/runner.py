@@ -5,6 +5,7 @@ Both run the same stages over the same plan, and write the same ledger and the s
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -115,41 +116,50 @@ def local_runner(job: AnnotateJob, keys: CacheKeys, storage: Storage) -> Iterato
         yield LocalRunner(keys, storage)
 
 
-class _TorchThreads:
-    """The number of threads that torch uses after blocks that may overlap in several threads.
+class _Threads:
+    """The numbers of threads that torch and OpenCV use after blocks that may overlap in several threads.
 
     Torch has a number for each thread, which a new thread takes from the one that set it last. So only the first of
-    overlapping blocks knows the number from before. Blocks do not nest on one thread.
+    overlapping blocks knows the number from before. OpenCV has one number, which detectors set to 1 and the last block
+    restores. Blocks do not nest on one thread.
     """
 
     def __init__(self) -> None:
         self._lock, self._blocks = threading.Lock(), 0
-        self._before: int | None = None
+        self._of_torch: int | None = None
+        self._of_opencv: int | None = None
 
     def begin(self) -> None:
         """Begin a block on this thread."""
+        opencv = sys.modules.get("cv2")
         with self._lock:
             before = set_torch_threads(1)
             if self._blocks == 0:
-                self._before = before
+                self._of_torch = before
+                self._of_opencv = None if opencv is None else opencv.getNumThreads()
             self._blocks += 1
 
     def end(self) -> None:
         """End the block of this thread."""
         with self._lock:
             self._blocks -= 1
-            if self._before is not None:
-                set_torch_threads(self._before)
+            if self._of_torch is not None:
+                set_torch_threads(self._of_torch)
+            if self._blocks == 0 and self._of_opencv is not None:
+                sys.modules["cv2"].setNumThreads(self._of_opencv)
 
 
-_torch_threads = _TorchThreads()
+_threads = _Threads()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread during the block, because several threads could add in another order."""
-    _torch_threads.begin()
+    """Run torch on one thread during the block, because several threads could add in another order.
+
+    Afterwards torch and OpenCV have the numbers of threads that they had before.
+    """
+    _threads.begin()
     try:
         yield
     finally:
-        _torch_threads.end()
+        _threads.end()

@@ -1,13 +1,16 @@
-"""Torch computes on one thread in overlapping blocks, and on as many as before after them."""
+"""Torch computes on one thread in overlapping blocks. After them, torch and OpenCV use as many threads as before."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+import aupipe
 from aupipe.annotation.runner import one_thread
 
 pytestmark = pytest.mark.unit
@@ -33,3 +36,15 @@ def test_overlapping_blocks_restore_the_threads_of_torch_whichever_ends_last(las
             assert other.submit(torch.get_num_threads).result() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_api_leaves_the_threads_of_opencv_as_they_were() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        assert aupipe.detect_faces(np.zeros((64, 64, 3), np.uint8)) == []
+        assert cv2.getNumThreads() == 3
+        aupipe.annotate(np.zeros((1, 64, 64, 3), np.uint8))
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
