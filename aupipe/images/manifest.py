@@ -102,17 +102,30 @@ def read_folders(storage: Storage) -> pa.Table:
     Raises:
         DatasetError: there are no images.
     """
-    paths = []
-    for folder in storage.children()[0]:
+    paths: list[str] = []
+    folders, beside = storage.children()
+    others = _images(beside)
+    for folder in folders:
         if is_hidden(folder):
             continue
-        files = storage.children(folder)[1]
-        paths += [f"{folder}/{name}" for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)]
+        deeper, files = storage.children(folder)
+        paths += [f"{folder}/{name}" for name in _images(files)]
+        others += [f"{folder}/{name}/" for name in deeper if not is_hidden(name)]
     if not paths:
         raise DatasetError(f"{storage.root}: no folder in it contains images; one folder per person is expected")
+    if others:
+        logger.warning(
+            "%s: not used, because images are expected in folders of people, one level deep: %s%s", storage.root,
+            ", ".join(others[:5]), f" and {len(others) - 5:,} others" if len(others) > 5 else "",
+        )  # fmt: skip
     people = [path.partition("/")[0] for path in paths]
     unknown = np.full((len(paths), len(facs.AUS)), facs.UNKNOWN, np.int8)
     return image_table(paths, ["train"] * len(paths), people, people, [facs.UNKNOWN] * len(paths), unknown)
+
+
+def _images(names: Sequence[str]) -> list[str]:
+    """Return the names of images, without hidden ones."""
+    return [name for name in names if name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)]
 
 
 def image_table(

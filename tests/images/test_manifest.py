@@ -126,3 +126,16 @@ def test_a_folder_is_a_person(tmp_path):
     ]  # fmt: skip
     with pytest.raises(DatasetError, match="no folder in it contains images"):
         read_folders(Storage(tmp_path / "anna"))
+
+
+def test_images_that_are_in_no_folder_of_a_person_are_named(tmp_path, caplog):
+    for name in ("anna/1.jpg", "anna/.thumbs/1.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert len(read_folders(Storage(tmp_path))) == 1
+    assert not caplog.messages
+    (tmp_path / "bert/second day").mkdir(parents=True)
+    (tmp_path / "0.png").write_bytes(b"")
+    assert len(read_folders(Storage(tmp_path))) == 1
+    (line,) = caplog.messages
+    assert line.endswith("in folders of people, one level deep: 0.png, bert/second day/")
