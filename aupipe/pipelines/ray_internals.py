@@ -125,6 +125,23 @@ def _without_backend_lines_on_stderr() -> Iterator[None]:
                     sys.stderr.write(f"{line}\n")
 
 
+@contextmanager
+def workers_use_this_python() -> Iterator[None]:
+    """Start the workers of a local Ray with the Python of this process, also under `uv run`. Ray 2.60.
+
+    Wrap `ray.init` with it. Under `uv run`, Ray would upload the current folder, which fails from 512 MiB on, and `uv`
+    would install the environment again for the workers. A variable that the user has set is kept.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before and "RAY_ENABLE_UV_RUN_RUNTIME_ENV" in os.environ
+    try:
+        yield
+    finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = before
+
+
 def drop_backend_lines() -> None:
     """Forward to the terminal what workers print, without the lines that Ray's C++ code logs there. Ray 2.60.
 

@@ -119,7 +119,8 @@ def _local_ray(**options: Any) -> Iterator[None]:
     tree = processes.ProcessTree(())
     try:
         try:
-            _start("a local Ray", address="local", **options)
+            with ray_internals.workers_use_this_python():
+                _start("a local Ray", address="local", **options)
         finally:  # also after a start that failed halfway
             tree = processes.ProcessTree(processes.children() - before)
         yield

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,15 @@ import ray
 from aupipe.pipelines.session import session
 with session():
     print(ray.get(ray.remote(lambda: "joined").remote()))
+"""
+
+_NAMES_ITS_PYTHON = """
+import os, sys
+import ray
+from aupipe.pipelines.session import session
+with session(num_cpus=1):
+    print(ray.get(ray.remote(lambda: sys.executable).remote()) == sys.executable, flush=True)
+    print(ray.get(ray.remote(lambda: os.getcwd()).remote()) == os.getcwd(), flush=True)
 """
 
 _ASKS_FOR_A_GPU = """
@@ -121,6 +131,17 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
         assert done.stdout.startswith("resources.gpu=true: Ray finds no GPU on this machine"), done.stderr[-2000:]
         assert set(processes.ProcessTree(others).alive()) == others
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
+
+
+@pytest.mark.cluster
+def test_uv_run_sends_no_folder_and_workers_have_the_same_python(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(_NAMES_ITS_PYTHON)
+    # Ray recognizes `uv run` by the command line of a parent process.
+    (tmp_path / "run").write_text(f"{sys.executable} job.py; true\n")
+    done = subprocess.run(
+        ["bash", "-c", "exec -a uv sh run"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr[-2000:]
 
 
 @pytest.mark.unit
