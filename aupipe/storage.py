@@ -265,6 +265,9 @@ class Storage:
         folder = os.open(os.path.dirname(target), os.O_RDONLY)
         try:
             os.fsync(folder)  # otherwise a power cut could keep a later rename and lose this one
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # EINVAL: the file system syncs no folders, as some shared ones
+                raise
         finally:
             os.close(folder)
 

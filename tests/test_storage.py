@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,23 @@ def test_a_partly_written_file_is_not_listed_and_is_deleted(tmp_path: Path) -> N
     assert storage.names() == ["a/x"]
     assert storage.delete_leftovers() == 1
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["x"]
+
+
+def test_folders_need_no_sync_where_the_disk_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def without_folders(file: int) -> None:  # as shared folders of VirtualBox and older SMB clients answer
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", without_folders)
+    storage, number = Storage(tmp_path), errno.EINVAL
+    storage.write("a/x", b"1")
+    assert storage.read("a/x") == b"1"
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        storage.write("a/y", b"1")
 
 
 def test_colons_in_a_path_are_no_chain_of_filesystems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
