@@ -99,6 +99,7 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
 _BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
     ("builtins.FileNotFoundError", "No usable temporary directory", ("export TMPDIR=…, a folder with space", False)),
     ("builtins.RuntimeError", "can't start new thread", _BY_NUMBER[errno.EAGAIN]),
+    ("builtins.ValueError", "Invalid endpoint: ", ("export AWS_ENDPOINT_URL=http://HOST:PORT or https://…", False)),
     ("botocore.exceptions.ParamValidationError", "Invalid bucket name", ("correct the bucket's name", False)),
 )
 
