@@ -52,7 +52,7 @@ def client_error(code: str) -> boto.ClientError:
         (boto.ProfileNotFound(profile="p"), "The config profile (p) could not be found; fix: ", "AWS_PROFILE", 2),
         (boto.EndpointConnectionError(endpoint_url="http://h/?key=s3cret"), "Could not connect", "http_proxy", 2),
         (boto.ProxyConnectionError(proxy_url="http://h"), "Failed to connect to proxy", "http_proxy", 2),
-        (ValueError("Invalid endpoint: localhost:9000"), "Invalid endpoint: localhost:9000; fix: ", "http://HOST:PORT", 2),
+        (ValueError("Invalid endpoint: h:9000"), "Invalid endpoint: h:9000; fix: ", "http://HOST:PORT", 2),
         (boto.SSLError(endpoint_url="https://h", error="bad"), "SSL validation failed", "AWS_CA_BUNDLE", 2),
         (client_error("AccessDenied"), "An error occurred (AccessDenied)", "rights", 2),
         (client_error("NoSuchBucket"), "An error occurred (NoSuchBucket)", "address", 2),

@@ -92,10 +92,15 @@ def check_device(device: str) -> None:
     Raises:
         ConfigError: it cannot.
     """
+    if cause := device_fault(device):
+        raise ConfigError(f"resources.gpu=true: torch has no device {device!r} here ({cause}); fix: leave it out")
+
+
+def device_fault(device: str) -> str:
+    """Return why torch cannot compute on a device; "" if it can."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # no driver, a wrong name; a torch that was built without CUDA
-        cause = str(error).partition("\n")[0].partition(". ")[0]
-        raise ConfigError(
-            f"resources.gpu=true: torch has no device {device!r} here ({cause}); fix: leave it out"
-        ) from None
+        torch.ones(1, device=device).sum().item()
+    # No driver, or one that is too old, a GPU that is too old, a wrong name; a torch that was built without CUDA.
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0].partition(". ")[0]
+    return ""

@@ -79,13 +79,11 @@ def session(
                 **logs,
             )
         else:
-            options = stack.enter_context(local_options())
-            stack.enter_context(_local_ray(num_cpus=num_cpus, include_dashboard=dashboard, **options, **logs))
-            if resources is not None and resources.gpu is True and not ray.cluster_resources().get("GPU"):
-                raise ConfigError(
-                    "resources.gpu=true: Ray finds no GPU on this machine, and tasks would wait for one without end; "
-                    "fix: leave it out, or set RAY_ADDRESS to the address of a cluster that adds GPU nodes"
-                )
+            options = {"num_cpus": num_cpus, "include_dashboard": dashboard, **logs}
+            stack.enter_context(_local_ray(**stack.enter_context(local_options()), **options))
+            if resources is not None and not _can_use_gpus(resources):
+                stack.close()
+                stack.enter_context(_local_ray(**stack.enter_context(local_options()), **options, num_gpus=0))
         if log_to_driver:
             ray_internals.drop_backend_lines()
         context = ray.data.DataContext.get_current()
@@ -129,6 +127,37 @@ def _local_ray(**options: Any) -> Iterator[None]:
         with periodically(tree.collect, _COLLECT_S):
             ray.shutdown()
         tree.end(_EXIT_GRACE_S)
+
+
+def _can_use_gpus(resources: Resources) -> bool:
+    """Return whether torch can use the GPUs of the local Ray, or there are none; if not, log the reason.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none that torch can use.
+    """
+    if resources.gpu is False:
+        return True
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    if resources.gpu is True and not has_gpus:
+        raise ConfigError(
+            "resources.gpu=true: Ray finds no GPU on this machine, and tasks would wait for one without end; "
+            "fix: leave it out, or set RAY_ADDRESS to the address of a cluster that adds GPU nodes"
+        )
+    if not has_gpus or resources.device == "cpu":
+        return True
+
+    def fault(device: str) -> str:
+        from aupipe.models.torch_model import device_fault
+
+        return device_fault(device)
+
+    # A process of its own, because torch would take memory of the GPU in this one until it ends.
+    cause: str = ray.get(ray.remote(num_cpus=0, num_gpus=1, max_calls=1)(fault).remote(resources.device))
+    if cause and resources.gpu is True:
+        raise ConfigError(f"resources.gpu=true: torch cannot use the GPU of this machine ({cause}); fix: leave it out")
+    if cause:
+        logger.warning("models run on CPUs, because torch cannot use the GPU of this machine: %s", cause)
+    return not cause
 
 
 def label_selector_for(pool: Pool, resources: Resources) -> dict[str, str] | None:

@@ -72,6 +72,23 @@ with session(num_cpus=1):
     print(ray.get(ray.remote(lambda: os.getcwd()).remote()) == os.getcwd(), flush=True)
 """
 
+_HAS_A_GPU_THAT_TORCH_CANNOT_USE = """
+import logging, sys
+import ray
+from aupipe.config import Resources
+from aupipe.errors import ConfigError
+from aupipe.pipelines.session import gpus_per_worker, session
+logging.basicConfig(format="%(message)s")
+init = ray.init
+ray.init = lambda **options: init(**{"num_gpus": 1} | options)
+resources = Resources(gpu="auto" if sys.argv[1] == "auto" else True, device="meta")
+try:
+    with session(resources, num_cpus=1):
+        print("GPUs per worker:", gpus_per_worker(resources))
+except ConfigError as error:
+    print(error)
+"""
+
 _ASKS_FOR_A_GPU = """
 from aupipe.config import Resources
 from aupipe.errors import ConfigError
@@ -84,8 +101,8 @@ except ConfigError as error:
 """
 
 
-def run(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", script]
+def run(script: str, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -131,6 +148,23 @@ def test_a_local_ray_is_quiet_and_ends_with_its_job_and_another_one_lives_on() -
         assert done.stdout.startswith("resources.gpu=true: Ray finds no GPU on this machine"), done.stderr[-2000:]
         assert set(processes.ProcessTree(others).alive()) == others
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("gpu", "printed", "logged"),
+    [
+        ("auto", "GPUs per worker: 0", "models run on CPUs, because torch cannot use the GPU of this machine: "),
+        pytest.param(
+            "true", "resources.gpu=true: torch cannot use the GPU of this machine (", "", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use(gpu: str, printed: str, logged: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = run(_HAS_A_GPU_THAT_TORCH_CANNOT_USE, environment, gpu)
+    assert done.stdout.startswith(printed), done.stderr[-2000:]
+    assert logged in done.stderr
 
 
 @pytest.mark.cluster
