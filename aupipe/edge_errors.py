@@ -87,6 +87,7 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
     "ray.exceptions.OutOfMemoryError": ("use fewer --workers or nodes with more memory; " + _AGAIN, True),
     "ray.exceptions.OutOfDiskError": ("free space on the nodes' disks; " + _AGAIN, True),
     "ray.exceptions.ObjectStoreFullError": ("use fewer --workers or nodes with more memory; " + _AGAIN, True),
+    "ray.data.exceptions.ExecutionTimeoutError": ("check the cluster (`ray status`); " + _AGAIN, True),
     "ray.exceptions.LocalRayletDiedError": ("Ray ended on this machine; " + _AGAIN, True),
     "ray.exceptions.NodeDiedError": ("a node of the cluster ended; " + _AGAIN, True),
     "ray.exceptions.RpcError": ("the cluster does not answer; " + _AGAIN, True),

@@ -18,7 +18,7 @@ from aupipe.data.samples import Tracks
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.models.interfaces import FrameEncoder
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import actor_pool, device_of, gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import actor_pool, device_of, gpus_per_worker, label_selector_for, with_time_for
 from aupipe.storage import Storage
 from aupipe.training.recipe import Recipe
 from aupipe.training.task_data import TaskData
@@ -89,7 +89,7 @@ def _encode(requests: Sequence[_Request], encoder: FrameEncoder, resources: Reso
             num_gpus=gpus,
             label_selector=label_selector_for("train", resources),
         )
-        for row in done.iter_rows():
+        for row in with_time_for(max(sizes[str(each["part"])] for each in todo), done).iter_rows():
             progress.add(sizes[row["part"]])
         progress.finish()
     for request in requests:

@@ -30,7 +30,7 @@ from aupipe.faces import template
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.models.interfaces import SequenceHead, System
-from aupipe.pipelines.session import Pool, actor_pool, device_of, gpus_per_worker, label_selector_for
+from aupipe.pipelines.session import Pool, actor_pool, device_of, gpus_per_worker, label_selector_for, with_time_for
 from aupipe.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def predict(
         num_gpus=gpus,
         label_selector=label_selector_for(pool, resources),
     )
-    outputs = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in data.iter_rows()}
+    found_rows = with_time_for(max(len(chunk.rows) for chunk in every), data).iter_rows()
+    outputs = {int(row["chunk"]): [safetensors.load(model) for model in row["models"]] for row in found_rows}
     result, first = {}, 0
     for part in parts:
         of_part = [outputs[number] for number in range(first, first + len(chunks[part]))]

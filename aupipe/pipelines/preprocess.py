@@ -11,7 +11,7 @@ from aupipe.facestore.job import FileTask, StoreJob, unfinished
 from aupipe.facestore.schema import StoreCard
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import session
+from aupipe.pipelines.session import session, with_time_for
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 
@@ -52,7 +52,8 @@ def make_files(out: str, files: Sequence[FileTask]) -> int:
         progress = Progress("preprocess", sum(file.rows for file in todo), "rows")
         # A task is sent in its row, because every worker would receive all tasks if they were sent with the function.
         rows = ray.data.from_items([{"file": pickle.dumps(file)} for file in todo], override_num_blocks=len(todo))
-        for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
+        made = rows.map(make, num_cpus=1, memory=_WORKER_MEMORY)
+        for done in with_time_for(max(file.rows for file in todo), made).iter_rows():
             progress.add(done["rows"])
         progress.finish()
     return len(todo)

@@ -32,6 +32,7 @@ Pool = Literal["decode", "infer", "train"]
 # deadlock at its exit, when a publisher posts to an event loop that shuts down. It would hold its memory for ever.
 _EXIT_GRACE_S = 2.0
 _POLL_NODES_S, _LOG_WAIT_S = 0.5, 60.0
+_ROW_S = 10.0  # at most: a crop in a large network on one CPU takes a second
 _ROWS_PER_ACTOR = 1024  # at least; an actor imports torch and loads models for seconds
 _COLLECT_S = 0.2  # between two looks for processes while Ray shuts down
 
@@ -186,6 +187,17 @@ def actor_pool(resources: Resources, tasks: int, rows: int, pool: Pool = "train"
     """
     size = max(min(resources.workers or slots(resources, pool), tasks, math.ceil(rows / _ROWS_PER_ACTOR)), 1)
     return ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
+
+
+def with_time_for(rows: int, execution: ray.data.Dataset) -> ray.data.Dataset:
+    """Return an execution that Ray Data does not end while a task with so many rows may still be working.
+
+    Ray Data ends one without any result for half an hour, and a task has a result at its end. The limit is not lifted,
+    because Ray Data repeats a task whose worker dies every time without end.
+    """
+    if execution.context.execution_no_progress_timeout_s > 0:  # -1: the user has lifted it
+        execution.context.execution_no_progress_timeout_s += _ROW_S * rows
+    return execution
 
 
 def alive_pools() -> dict[str, int]:

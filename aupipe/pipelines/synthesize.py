@@ -10,7 +10,7 @@ import ray.data
 
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import session
+from aupipe.pipelines.session import session, with_time_for
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage
 from aupipe.synthesis import render_job, rig
@@ -39,7 +39,8 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
     if not todo:
         return
     heads = {named: rig.load(named) for named in data.rigs}
-    progress = Progress("synthesize", sum(data.frame_count(units[number]) for number in todo), "frames")
+    frames = [data.frame_count(units[number]) for number in todo]
+    progress = Progress("synthesize", sum(frames), "frames")
     with session():
         check_visible_on_all_nodes(storage.root, [])
         shared = ray.put((heads, units))  # 9 to 60 MB, once per node, so workers need no rig file
@@ -50,9 +51,9 @@ def _make(data: DataSet, units: Sequence[Any], storage: Storage) -> None:
             data.make(unit, heads[unit.rig], storage)
             return {"frames": data.frame_count(unit)}
 
-        rows = ray.data.from_items(
-            [{"unit": number} for number in todo], override_num_blocks=min(len(todo), _MAX_BLOCKS)
-        )
-        for done in rows.map(make, num_cpus=1, memory=_WORKER_MEMORY).iter_rows():
+        blocks = min(len(todo), _MAX_BLOCKS)
+        rows = ray.data.from_items([{"unit": number} for number in todo], override_num_blocks=blocks)
+        made = rows.map(make, num_cpus=1, memory=_WORKER_MEMORY)
+        for done in with_time_for(max(frames) * -(-len(todo) // blocks), made).iter_rows():
             progress.add(done["frames"])
     progress.finish()

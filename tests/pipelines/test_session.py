@@ -11,8 +11,10 @@ import pytest
 import ray
 
 from aupipe.config import Resources
+from aupipe.edge_errors import running
+from aupipe.errors import EnvironmentFailure
 from aupipe.pipelines.progress import Progress
-from aupipe.pipelines.session import actor_pool, label_selector_for, reserved_resources, slots
+from aupipe.pipelines.session import actor_pool, label_selector_for, reserved_resources, slots, with_time_for
 from aupipe.pipelines.train_stage import TrainJob, inference_resources
 from aupipe.pipelines.tune_search import trials_at_once
 from aupipe.pipelines.tune_trial import TuneJob
@@ -54,6 +56,18 @@ def test_progress_shows_in_rays_metrics(ray_session: None) -> None:
             return
         assert time.monotonic() < deadline, [line for line in lines if "aupipe" in line]
         time.sleep(1)
+
+
+def test_a_long_task_is_no_lack_of_progress(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 1.0)
+
+    def slow(row: dict[str, int]) -> dict[str, int]:
+        time.sleep(3)
+        return row
+
+    assert [row["id"] for row in with_time_for(1, ray.data.range(1).map(slow)).iter_rows()] == [0]
+    with pytest.raises(EnvironmentFailure, match=r"^Dataset execution made no progress .*; fix: check"), running():
+        list(ray.data.range(1).map(slow).iter_rows())
 
 
 def test_models_have_room_on_the_nodes_of_their_pool_alone(monkeypatch: pytest.MonkeyPatch) -> None:
