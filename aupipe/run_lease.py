@@ -1,7 +1,7 @@
 """One live run per output folder: a run writes a heartbeat there, and a second run that finds it ends with an error.
 
-A heartbeat from another host may be the last one of a run that died, for example with its cluster. The second run then
-waits until it is renewed, which is an error, or has expired.
+A heartbeat from another host or container may be the last one of a run that died, for example with its cluster. The
+second run then waits until it is renewed, which is an error, or has expired.
 
 This prevents a job from being started twice by mistake. It is not a lock, and no result depends on it, because two runs
 of a job commit the same bytes.
@@ -40,7 +40,7 @@ _PROCESS = uuid.uuid4().hex
 def run_lease(storage: Storage) -> Iterator[None]:
     """Write heartbeats to `storage` while the block runs.
 
-    If the last heartbeat is of another host, first wait until it is 60 s old.
+    If the last heartbeat is of another host or container, first wait until it is 60 s old.
 
     Raises:
         ConfigError: another run is writing there.
@@ -83,12 +83,24 @@ def storage_errors_as_config_errors(what: str) -> Iterator[None]:
 
 
 def _beat(storage: Storage) -> None:
-    storage.write(
-        HEARTBEAT,
-        json.dumps(
-            {"host": socket.gethostname(), "pid": os.getpid(), "process": _PROCESS, "time": time.time()}
-        ).encode(),
-    )
+    beat = {"host": socket.gethostname(), "pid": os.getpid(), "process": _PROCESS, "time": time.time()}
+    storage.write(HEARTBEAT, json.dumps(beat | {"pids": _pids()}).encode())
+
+
+def _pids() -> str:
+    """Return the system's name of the pids that this process sees; "" if it has none.
+
+    Containers that share the network of a machine have its host name, but pids of their own.
+    """
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        return ""
+
+
+def _is_here(beat: dict[str, Any]) -> bool:
+    """Return whether the process of a heartbeat is, or was, one that this process could see."""
+    return beat["host"] == socket.gethostname() and beat.get("pids", _pids()) == _pids()
 
 
 def _wait_for_dead_run(storage: Storage) -> None:
@@ -102,7 +114,7 @@ def _wait_for_dead_run(storage: Storage) -> None:
         return
     age_s = max(time.time() - first["time"], 0)  # the clock of another host may be ahead
     writer = f"process {first['pid']} on {first['host']}"
-    if first["host"] != socket.gethostname():
+    if not _is_here(first):
         logger.info(
             "%s was written by %s %.0f s ago; waiting up to %.0f s, since that run may have died",
             redact(storage.root), writer, age_s, _STALE_S - age_s,
@@ -134,10 +146,9 @@ def _last_heartbeat(storage: Storage) -> dict[str, Any] | None:
 
 
 def _is_dead(beat: dict[str, Any]) -> bool:
-    """Return whether the run of a heartbeat is known to be dead: by its age, or because it was on this host."""
-    same_host = beat["host"] == socket.gethostname()
+    """Return whether the run of a heartbeat is known to be dead: by its age, or because its process is gone."""
     restarted = beat["pid"] == os.getpid() and beat.get("process") != _PROCESS
-    return time.time() - beat["time"] > _STALE_S or (same_host and (restarted or not _alive(beat["pid"])))
+    return time.time() - beat["time"] > _STALE_S or (_is_here(beat) and (restarted or not _alive(beat["pid"])))
 
 
 def _alive(pid: int) -> bool:

@@ -93,6 +93,18 @@ def test_a_restarted_container_ignores_the_heartbeat_of_its_predecessor(tmp_path
         pass
 
 
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1])  # that of this process, and one that is not there
+def test_the_pids_of_another_container_on_this_host_are_not_those_of_this_one(tmp_path, monkeypatch, pid):
+    monkeypatch.setattr(run_lease, "_POLL_S", 0.01)
+    storage, own = Storage(tmp_path), {"host": socket.gethostname(), "pid": pid, "pids": "pid:[1]"}
+    storage.write(run_lease.HEARTBEAT, json.dumps(own | {"time": time.time()}).encode())
+    renewed = threading.Timer(0.3, beat, (storage,))
+    renewed.start()
+    with pytest.raises(ConfigError, match="being written by process"), run_lease.run_lease(storage):
+        pass
+    renewed.join()
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b'{"host": "a", "pid": 1, "ti', b'{"host": "a", "pid": 1}', b'{"host": "a", "pid": 1, "time": "?"}', b"null",
