@@ -163,6 +163,19 @@ class Storage:
         protocol, _, path = self.path(name).partition("://")
         return self.path(name) if self.local else f"{protocol}://{quote(path, safe='/:@')}"
 
+    def arrow_place(self, name: str = "") -> tuple[str, Any]:
+        """Return the path of `name` for pyarrow, and its file system; None: that which pyarrow derives from the path.
+
+        On S3 it is the one of this class, because pyarrow's own uses neither the user's proxies nor an endpoint in
+        ~/.aws/config, and does not know s3a://. It keeps no listings, which others change.
+        """
+        if not self._is_s3:
+            return self.arrow_path(name), None
+        from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+        options = self._filesystem.storage_options | {"use_listings_cache": False}
+        return self._inner(name), PyFileSystem(FSSpecHandler(type(self._filesystem)(**options)))
+
     @_retry_transient
     def exists(self, name: str = "") -> bool:
         return bool(self._filesystem.exists(self._inner(name)))

@@ -109,6 +109,7 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
     resources = job.recipe.resources
     gpus = gpus_per_worker(resources)
     folder = Storage(job.out)
+    path, filesystem = folder.arrow_place("stages")
     workers = _workers(job, stage, bool(gpus))
     backend = "gloo" if device_of(resources) == "cpu" else "nccl"
     trainer = ray.train.torch.TorchTrainer(
@@ -134,7 +135,8 @@ def _run(job: TrainJob, stage: str, name: str, earlier: History) -> History:
         torch_config=ray.train.torch.TorchConfig(backend=backend, timeout_s=600),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=folder.arrow_path("stages"),
+            storage_path=path,
+            storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=MAX_WORKER_FAILURES),
             logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             checkpoint_config=ray.train.CheckpointConfig(

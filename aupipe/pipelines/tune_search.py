@@ -59,6 +59,7 @@ def _fit(
     job: TuneJob, starts: Mapping[str, str], space: dict[str, Any], *, count: int, searcher: Any = None
 ) -> None:  # fmt: skip
     out = Storage(job.out)
+    path, filesystem = out.arrow_place("tune")
     found = [trial for trial in trials.read(out) if trial.status != "running"]
     epochs = job.recipe.stages[job.recipe.needed()[-1]].epochs
     trainable = tune.with_parameters(run_trial, job=job, starts=dict(starts))
@@ -70,7 +71,7 @@ def _fit(
             search_alg=searcher,
         ),
         run_config=tune.RunConfig(
-            storage_path=out.arrow_path("tune"), callbacks=[_Records(job)], verbose=0,
+            storage_path=path, storage_filesystem=filesystem, callbacks=[_Records(job)], verbose=0,
             failure_config=tune.FailureConfig(max_failures=MAX_LOSSES),
         ),
     ).fit()  # fmt: skip
