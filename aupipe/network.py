@@ -31,6 +31,16 @@ def environment() -> dict[str, str]:
     return settings
 
 
+def bypass_proxies(*hosts: str) -> dict[str, str]:
+    """Add hosts to no_proxy of this process if it has proxies, and return the variables, for the workers."""
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if not getproxies().keys() - {"no"} or listed.strip() == "*":
+        return {}
+    names = dict.fromkeys(["no_proxy", "NO_PROXY"], ",".join(dict.fromkeys([*filter(None, listed.split(",")), *hosts])))
+    os.environ.update(names)
+    return names
+
+
 def apply_proxies(host: str) -> None:
     """Set the environment variables by which each library finds the user's proxies for `host`.
 

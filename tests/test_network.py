@@ -73,6 +73,16 @@ def test_no_proxy_bypasses_the_proxy(web: WebServer, proxy: Proxy, name: str, mo
     assert proxy.requests == []
 
 
+def test_hosts_are_added_to_no_proxy_where_there_are_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert network.bypass_proxies("127.0.0.1") == {}
+    monkeypatch.setenv("http_proxy", "http://proxy.test:1")
+    for listed, expected in (("", "127.0.0.1,head"), ("a.test,head", "a.test,head,127.0.0.1"), ("*", "*")):
+        monkeypatch.setenv("no_proxy", listed)
+        monkeypatch.setenv("NO_PROXY", "")
+        network.bypass_proxies("127.0.0.1", "head")
+        assert os.environ["no_proxy"] == expected
+
+
 def test_an_unreachable_proxy_is_a_media_error(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(MediaError, match=r"127\.0\.0\.1:9") as error:

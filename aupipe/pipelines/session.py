@@ -69,6 +69,9 @@ def session(
     settings = network.environment()
     logs = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
     address = cluster_address()
+    if dashboard:  # Otherwise Ray Train asks a proxy whether a trial is alive, and never releases its resources.
+        head = (address or "").rpartition(":")[0].strip("[]")
+        settings |= network.bypass_proxies("127.0.0.1", *([head] if head else []))
     with ExitStack() as stack:
         if address is not None:
             env_vars = job_environment(settings)
