@@ -7,12 +7,15 @@ import importlib
 import itertools
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from aupipe import config, facs
 from aupipe.affwild2.job import PreprocessConfig
@@ -193,6 +196,14 @@ def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(itertools.chain(*(re.findall(r"\bmake ([a-z-]+)", text) for text in TEXTS.values())))
     assert {"demo", "test"} <= named <= targets
+
+
+def test_the_oldest_python_is_one_that_pyav_installs_on() -> None:
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = required.removeprefix(">=")
+    assert oldest in SpecifierSet(metadata.metadata("av")["Requires-Python"])
+    for page in ("README.md", ".github/CONTRIBUTING.md", "Makefile"):
+        assert re.findall(r"Python (3\.\d+) or newer", (ROOT / page).read_text()) == [oldest]
 
 
 def test_length_and_width() -> None:

@@ -5,7 +5,6 @@ A remote file is read by range requests. Within `read_once` it is read as a whol
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import stat
@@ -191,7 +190,7 @@ class _Http:
         for wait_s in (*_RETRIES_S, None):
             try:
                 return request()
-            except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
                 cause = error.__cause__ if isinstance(error, FileNotFoundError) and error.__cause__ else error
                 status = cause.status if isinstance(cause, aiohttp.ClientResponseError) else 0
                 if status in (401, 403, 407):

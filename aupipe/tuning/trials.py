@@ -9,7 +9,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -146,7 +146,7 @@ def _cell(value: Any) -> Any:
 
 
 def _moment(unix_s: float | None) -> datetime | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, timezone.utc)
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
 
 
 def _read(out: Storage, folder: str) -> Trial:

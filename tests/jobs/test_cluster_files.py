@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -27,8 +28,6 @@ from aupipe.commands import annotate, train
 from harness import pins
 
 pytestmark = pytest.mark.unit
-
-tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML; the nodes have 3.11")
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "cluster.yaml").read_text()
