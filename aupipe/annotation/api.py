@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, get_args
 
 import cv2
 import numpy as np
@@ -114,12 +114,12 @@ class Model:
         return crop(_image(image), face.landmarks, self.template)
 
     def predict(
-        self, crops: np.ndarray, *, time_s: Sequence[float] | np.ndarray | None = None
+        self, crops: np.ndarray | Sequence[np.ndarray], *, time_s: Sequence[float] | np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Return the probability of every AU, of several models the mean: name → (N,) float32.
 
         Args:
-            crops: (N, 112, 112, 3) uint8 RGB, aligned to `template` as `crop` does.
+            crops: (N, 112, 112, 3) uint8 RGB, aligned to `template` as `crop` does; or a list of N crops.
             time_s: (N,) ascending seconds, if the crops are one face's in a video: temporal models then use the
                 neighboring crops, and audio-visual ones run without audio. None: each crop is an image of its own.
 
@@ -130,6 +130,8 @@ class Model:
             >>> probabilities["AU12"].shape
             (3,)
         """
+        if isinstance(crops, Sequence) and not crops:  # the crops of an image without faces
+            crops = np.empty((0, CROP_SIZE_PX, CROP_SIZE_PX, 3), np.uint8)
         crops = np.asarray(crops)
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (CROP_SIZE_PX, CROP_SIZE_PX, 3):
             raise ConfigError(f"crops: {crops.dtype} {crops.shape} (uint8 (N, {CROP_SIZE_PX}, {CROP_SIZE_PX}, 3))")
@@ -256,9 +258,12 @@ def load_model(
         >>> model.card.training.license
         'CC0-1.0, MIT (ICT-FaceKit)'
     """
-    if not isinstance(name_or_path, str | os.PathLike | Sequence):
+    for argument, value, allowed in (("ensemble", ensemble, EnsembleRule), ("precision", precision, Precision)):
+        if value not in get_args(allowed):
+            raise ConfigError(f"{argument}: {value!r} ({' or '.join(get_args(allowed))})")
+    named = [name_or_path] if isinstance(name_or_path, str | os.PathLike) else name_or_path
+    if not (isinstance(named, Sequence) and named and all(isinstance(each, str | os.PathLike) for each in named)):
         raise ConfigError(f"model: {name_or_path!r} ({STARTER!r}, a checkpoint folder or URI, or several)")
-    named = [name_or_path] if isinstance(name_or_path, str | os.PathLike) else list(name_or_path)
     paths: list[str] = []
     for each in named:
         paths += default_models.FOLDERS if os.fspath(each) == STARTER else [os.fspath(each)]
@@ -329,10 +334,10 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[I
     if isinstance(source, str | os.PathLike):
         yield _find([source], config), False
         return
-    if not isinstance(source, np.ndarray | Sequence):
+    if not isinstance(source, np.ndarray | Sequence) or (isinstance(source, np.ndarray) and source.ndim == 0):
         raise ConfigError(
             f"source: {type(source).__name__} (a path, a URI, an array of frames, or a list of them); "
-            "fix: give an image of another library as numpy.asarray(image)"
+            "fix: give paths as list(paths), and an image of another library as numpy.asarray(image)"
         )
     if len(source) == 0:
         raise ConfigError("source: empty (a path, a URI, an array of frames, or a list of them)")
@@ -342,7 +347,7 @@ def _inputs(source: Source, config: AnnotateConfig) -> Iterator[tuple[Sequence[I
             raise ConfigError("source: paths and arrays in one list (paths, or arrays of one video)")
         yield _find(paths, config), False
         return
-    images = [source] if isinstance(source, np.ndarray) and source.ndim == 3 else source
+    images = [source] if isinstance(source, np.ndarray) and source.ndim <= 3 else source
     with tempfile.TemporaryDirectory(prefix="aupipe-") as folder:
         for number, image in enumerate(images):
             pixels = cv2.cvtColor(_image(image), cv2.COLOR_RGB2BGR)
@@ -364,7 +369,10 @@ def _image(image: object) -> np.ndarray:
     """
     pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ConfigError(f"image: {pixels.dtype} {pixels.shape} (uint8 (H, W, 3), RGB)")
+        raise ConfigError(
+            f"image: {pixels.dtype} {pixels.shape} (uint8 (H, W, 3), RGB); fix: numpy.dstack([image] * 3) of gray, "
+            "image[..., :3] of RGBA, (255 * image).astype(numpy.uint8) of numbers from 0 to 1"
+        )
     return np.ascontiguousarray(pixels)
 
 

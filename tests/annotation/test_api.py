@@ -287,14 +287,16 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
     [
         ({"source": []}, "source: empty"),
         ({"source": np.zeros((2, 8, 8), np.uint8)}, r"image: uint8 \(2, 8, 8\)"),
-        ({"source": np.zeros((2, 8, 8, 3))}, r"image: float64 \(8, 8, 3\)"),
+        ({"source": np.zeros((2, 8, 8, 3))}, r"image: float64 \(8, 8, 3\).*fix: .*astype.numpy.uint8"),
+        ({"source": np.zeros((8, 9), np.uint8)}, r"image: uint8 \(8, 9\).*fix: numpy.dstack.*of gray"),
+        ({"source": np.asarray(iter(["a.mp4"]))}, r"source: ndarray \(a path"),
         ({"source": ["a.mp4", np.zeros((8, 8, 3), np.uint8)]}, "paths and arrays in one list"),
         ({"source": np.zeros((2, 8, 8, 3), np.uint8), "sample_fps": 5}, "fps: None"),
         ({"source": "a.mp4", "start_s": 2, "end_s": 1}, r"end_s: 1 \(after start_s=2\)"),
         ({"source": "a.mp4", "start_s": "2"}, r"start_s: '2' \(seconds"),
         ({"source": "a.mp4", "end_s": float("nan")}, r"end_s: nan \(seconds"),
         ({"source": None}, r"source: NoneType \(a path.* numpy.asarray"),
-        ({"source": (image for image in ())}, r"source: generator \(a path"),
+        ({"source": (image for image in ())}, r"source: generator \(a path.*fix: .* list\(paths\)"),
         ({"source": "a.mp4", "thresholds": {"AU99": 0.5}}, "unknown AU 'AU99'"),
         ({"source": "a.mp4", "thresholds": {"AU09": 0.5}}, r"unknown AU 'AU09' \(allowed: AU01, .*, AU25, AU26\)"),
         ({"source": "a.mp4", "settings": {"detector.min_scor": 0.5}}, "nearest known one is 'detector.min_score'"),
@@ -307,6 +309,8 @@ def test_an_image_that_is_cut_short_is_partial_and_is_annotated(folder: Path, tm
         ({"source": np.zeros((2, 8, 8, 3), np.uint8), "fps": 1e-7}, "assume_fps"),
         ({"source": "a.mp4", "model": None}, "model: None .'starter', a checkpoint"),
         ({"source": "a.mp4", "model": 3}, "model: 3 .'starter', a checkpoint"),
+        ({"source": "a.mp4", "model": []}, "model: .. .'starter', a checkpoint"),
+        ({"source": "a.mp4", "model": ["starter", 3]}, r"model: \['starter', 3\] \('starter', a checkpoint"),
     ],
 )
 def test_wrong_arguments_are_named(model: api.Model, arguments: dict[str, object], message: str) -> None:
@@ -334,7 +338,8 @@ def test_predictions_of_crops_are_those_of_the_tables(folder: Path, model: api.M
         assert probabilities[au][0] == pytest.approx(row[f"{au}_raw"], abs=1e-4)
         assert alone[au][0] == probabilities[au][0]
         assert track[au] == pytest.approx(probabilities[au])
-    assert all(len(values) == 0 for values in model.predict(crops[:0]).values())
+    assert all(len(values) == 0 for none in (crops[:0], []) for values in model.predict(none).values())
+    assert model.predict(list(crops))["AU12"].tolist() == probabilities["AU12"].tolist()
     with pytest.raises(ConfigError, match=r"crops: uint8 \(112, 112, 3\)"):
         model.predict(crops[0])
     with pytest.raises(ConfigError, match="2 ascending seconds"):
@@ -352,6 +357,12 @@ def test_models_are_loaded_by_name_and_path(model: api.Model) -> None:
     assert one.card.au_order == facs.AUS
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         aupipe.load_model("nowhere")
+    with pytest.raises(ConfigError, match=r"model: \[Model.* \('starter', a checkpoint"):
+        aupipe.load_model([model])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"precision: 'float16' .float32 or bfloat16"):
+        aupipe.load_model(precision="float16")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"ensemble: 'median' .mean or vote"):
+        aupipe.load_model(ensemble="median")  # type: ignore[arg-type]
 
 
 def test_loaded_models_decide_by_the_rule_with_which_they_were_loaded(
