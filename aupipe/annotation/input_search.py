@@ -87,7 +87,8 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
     if argument.lower().endswith(SUFFIXES):
         found.add_all(_listed(argument))
         return SkippedFiles()
-    if images == "sequence" and has_image_suffix(argument) and not glob.has_magic(argument):
+    folder, pattern = split_pattern(argument)
+    if images == "sequence" and has_image_suffix(argument) and not pattern:
         raise ConfigError(f"{argument}: images=sequence reads folders of images; name the folder of this image")
     if is_uri(argument):
         return _search_remote(argument, images, found)
@@ -96,12 +97,25 @@ def _search(argument: str, images: ImageRule, found: FoundInputs) -> SkippedFile
         skipped = _search_folder(argument, images, found)
         _check_found(len(found) - before, skipped, argument)
         return skipped
-    if glob.has_magic(argument) and not os.path.lexists(argument):
-        visible, hidden = _split_hidden(glob.glob(argument, recursive=True), argument, os.path.isfile)
+    if pattern:
+        matches = glob.glob(glob.escape(folder) + pattern, recursive=True)
+        visible, hidden = _split_hidden(matches, argument, os.path.isfile)
         each = [(_search_folder if os.path.isdir(match) else _search)(match, images, found) for match in visible]
         return _joined(each, hidden, argument, len(found) - before)
     found.add(argument, os.path.basename(argument))
     return SkippedFiles(unsearched=[] if os.path.exists(argument) else [argument])
+
+
+def split_pattern(path: str) -> tuple[str, str]:
+    """Return the folder that a pattern is below, and the rest with its slash; (path, "") if the path is no pattern.
+
+    The name of a folder that exists is no pattern, whatever its characters: `Study [2]/*.mp4`.
+    """
+    folder, rest = path, ""
+    while folder and not os.path.lexists(folder):
+        folder, slash, last = folder.rpartition("/")
+        rest = f"{slash}{last}{rest}"
+    return (folder, rest) if glob.has_magic(rest) else (path, "")
 
 
 def _split_hidden(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Sequence
 
 from aupipe import output_folders
-from aupipe.annotation.input_search import find_inputs
+from aupipe.annotation.input_search import find_inputs, split_pattern
 from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import LEDGER
 from aupipe.annotation.summary import write_videos
@@ -51,4 +50,4 @@ def record_missing(named: Sequence[str], out: str) -> str:
 
 def _is_missing(path: str) -> bool:
     is_list = path.lower().endswith(SUFFIXES)
-    return bool(path) and not (is_uri(path) or is_list or glob.has_magic(path) or os.path.lexists(path))
+    return bool(path) and not (is_uri(path) or is_list or split_pattern(path)[1] or os.path.lexists(path))

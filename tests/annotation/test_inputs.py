@@ -15,6 +15,7 @@ import pytest
 
 from aupipe.annotation.input_search import ImageRule, find_inputs
 from aupipe.annotation.inputs import Input
+from aupipe.annotation.missing import all_missing
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.errors import ConfigError, ManifestError, redact
 from aupipe.storage import Storage
@@ -202,6 +203,23 @@ def test_images_are_inputs_where_they_are_all_there_is_or_by_the_rule(tmp_path: 
             ids(f"{place}/stills", "skip")
         with pytest.raises(ConfigError, match=r"1\.png: images=sequence reads folders of images; name the folder"):
             ids(f"{place}/mixed/s/1.png", "sequence")
+
+
+def test_brackets_in_the_name_of_a_folder_that_exists_are_no_pattern(tmp_path: Path) -> None:
+    top = tmp_path / "study [a-z] *"
+    (top / "day[1]").mkdir(parents=True)
+    for name in ("a.mp4", "day[1]/b.mp4", "day[1]/1.png"):
+        (top / name).touch()
+    assert ids(f"{top}/*.mp4") == ["a.mp4"]
+    assert ids(f"{top}/**/*.mp4") == ["a.mp4", "b.mp4"]
+    assert ids(f"{top}/day[1]/*.mp4") == ["b.mp4"]
+    assert ids(f"{top}/absent.mp4") == ["absent.mp4"]  # a row `not_found`
+    assert all_missing([f"{top}/absent.mp4"], str(tmp_path / "out"))
+    assert not all_missing([f"{top}/*.mp4"], str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="nothing matches this pattern"):
+        ids(f"{top}/*.mov")
+    with pytest.raises(ConfigError, match=r"1\.png: images=sequence reads folders"):
+        ids(f"{top}/day[1]/1.png", "sequence")
 
 
 def test_source_code_with_a_suffix_of_video_is_passed_over(tmp_path: Path) -> None:
