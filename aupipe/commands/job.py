@@ -186,4 +186,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
             group.required = False
     if any(isinstance(action, argparse._SubParsersAction) for action in parser._actions):
         return parser.parse_args(argv)
+    if "--" in argv:  # parse_intermixed_args would take a name after it for an option, if it begins with a dash
+        first = argv.index("--") + 1
+        argv = [*argv[:first], *(f"./{name}" if name.startswith("-") else name for name in argv[first:])]
     return parser.parse_intermixed_args(argv)  # Inputs may be before, between and after the options.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.commands import job
+from aupipe.commands import annotate, job
 from aupipe.errors import ConfigError
 from aupipe.models import default_models
 
@@ -147,3 +147,12 @@ def test_starter_names_the_model_of_the_package_and_a_path_names_a_folder(
         main([*options, "--checkpoint", given])
     found = [[args.checkpoint] if name == "bench" else args.checkpoint for args in seen]
     assert found == [[*default_models.FOLDERS], [f"{tmp_path}/starter"], ["s3://bucket/starter"]]
+
+
+def test_names_after_two_dashes_may_begin_with_a_dash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(job, "run", lambda parser, _body, argv, *_: seen.append(job._parse(parser, argv)))
+    monkeypatch.chdir(tmp_path)
+    annotate.main(["--out", "out", "--checkpoint", "starter", "--", "-a.mp4", "b.mp4", "--c.mp4"])
+    assert seen[0].paths == [f"{tmp_path}/{name}" for name in ("-a.mp4", "b.mp4", "--c.mp4")]
+    assert seen[0].checkpoint == [*default_models.FOLDERS]
