@@ -101,13 +101,13 @@ def check(data: DataSet, storage: Storage) -> None:
     """Raise an error unless `storage` is empty or holds this data set or a part of it.
 
     Raises:
-        ConfigError: `storage` holds another data set or other files.
+        ConfigError: a rig is not available, or `storage` holds another data set or other files.
     """
+    expected = json.loads(json_bytes(data.card()))
     if not storage.exists(CARD):
         if storage.names():
             raise ConfigError(f"--out: {storage.root} holds files but no {CARD}; fix: name an empty or a new folder")
         return
-    expected = json.loads(json_bytes(data.card()))
     try:
         found = dict(json.loads(storage.read(CARD)))
     except (ValueError, TypeError):

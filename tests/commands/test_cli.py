@@ -136,3 +136,17 @@ def test_an_option_of_synthesize_that_is_no_number_names_the_allowed_ones(
     with pytest.raises(SystemExit, match=r"^2$"):
         synthesize.main(["--out", "o", option, "many"])
     assert f"argument {option}: many ({allowed}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rig", "annie"], "--rig: annie (allowed: anny, or ict:FILE"),
+        (["--rig", "ict:absent.npz"], "--rig: ict:absent.npz: no such file"),
+    ],
+)
+def test_a_dry_run_of_synthesize_refuses_what_the_run_would_refuse(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert synthesize.main(["--out", str(tmp_path / "out"), "--dry-run", *options]) == 2
+    assert message in capsys.readouterr().err
