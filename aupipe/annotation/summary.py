@@ -138,7 +138,10 @@ class Summary:
                 f"{videos} rows of other models or settings, which run.json no longer describes: name all videos as "
                 "inputs to renew them, or give each setting its own --out"
             )
-        if self.frames:
+        if self.pending and not self.interrupted:
+            inputs = "1 input has" if self.pending == 1 else f"{self.pending:,} inputs have"
+            lines.append(f"{inputs} no rows of this run yet; fix: re-run the command without --phase")
+        if self.frames and len(self.videos):
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
         return "\n".join(lines)
 

@@ -84,7 +84,7 @@ def test_the_end_of_a_run_has_the_rate_of_each_stage_that_worked() -> None:
     assert summary.rates == {
         "decode": {"work_s": 2.0, "frames_per_s": 50.0}, "encode": {"work_s": 4.0, "frames_per_s": 25.0},
     }  # fmt: skip
-    assert summary.text().splitlines()[1:-1] == [
+    assert summary.text().splitlines()[1:] == [
         "1.000 CPU-hours, 36.000 s per frame, cost 1.50",
         "  stage        seconds  frames/s",
         "  decode           2.0      50.0",
@@ -110,6 +110,14 @@ def test_inputs_that_decide_the_exit_code(video: dict, usable: int, incomplete: 
     assert (summary.usable, summary.incomplete, summary.faults) == (2 * usable, 2 * incomplete, 2 * faults)
     assert replace(summary, pending=3).usable == 2 * usable + 3
     assert ("an error in aupipe (internal_error) affected 2 inputs" in summary.text()) == bool(faults)
+
+
+@pytest.mark.parametrize(("interrupted", "named"), [(False, True), (True, False)])
+def test_a_run_of_one_phase_names_the_command_that_makes_the_rows(interrupted: bool, named: bool) -> None:
+    text = Summary("out", to_table([]), 2, 9, 1.0, 1.0, 0.0, interrupted=interrupted).text()
+    assert text.startswith("2 not finalized yet; 9 frames decoded")
+    assert ("2 inputs have no rows of this run yet; fix: re-run the command without --phase" in text) == named
+    assert "aupipe report" not in text
 
 
 def test_the_end_of_a_run_says_where_the_rows_of_duplicates_are() -> None:
