@@ -5,6 +5,7 @@ Numba compiles it at first use (seconds; then cached), without fast-math, so the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -81,5 +82,12 @@ def _add_face_normals(vertices: Floats, faces: Ints, normals: Floats) -> None:
             normals[corner, 2] += z
 
 
-_fill: Any = numba.njit(cache=True)(_fill_faces)
-_add_normals: Any = numba.njit(cache=True)(_add_face_normals)
+def _compiled(function: Callable[..., None]) -> Any:
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # Neither the package nor the home of this user is a place for the compiled code.
+        return numba.njit(function)
+
+
+_fill = _compiled(_fill_faces)
+_add_normals = _compiled(_add_face_normals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aupipe.synthesis import raster
 from aupipe.synthesis.raster import rasterize, vertex_normals
 
 pytestmark = pytest.mark.unit
@@ -37,3 +38,13 @@ def test_barycentric_weights_and_pixels_outside_the_picture() -> None:
 def test_normals_point_out_of_a_square() -> None:
     normals = vertex_normals(POINTS[:4] * [1, -1, 1], FACES[:2])
     np.testing.assert_allclose(np.abs(normals), np.tile([0, 0, 1], (4, 1)), atol=1e-6)
+
+
+def test_compiled_code_that_cannot_be_kept_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def double(values: np.ndarray) -> None:
+        values *= 2
+
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])  # as on a read-only disk without a home
+    values = np.ones(2)
+    raster._compiled(double)(values)
+    assert values.tolist() == [2, 2]
