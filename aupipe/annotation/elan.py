@@ -76,7 +76,8 @@ def document(video_id: str, times_s: np.ndarray, events: pa.Table, origin_s: flo
     for number, event in enumerate(events.to_pylist(), 1):
         if event["onset_s"] is None or event["offset_s"] is None:
             continue
-        begin, end = (round(1000 * (event[name] - origin_s)) for name in ("onset_s", "offset_s"))
+        # An EAF has no times before that which a player shows as 0.
+        begin, end = (max(0, round(1000 * (event[name] - origin_s))) for name in ("onset_s", "offset_s"))
         slots += [(begin, f"ts{2 * number - 1}"), (max(end, begin) + frame_ms, f"ts{2 * number}")]
         key = event["face_id"], event["au"]
         if key not in tiers:

@@ -157,6 +157,13 @@ def test_time_slots_of_elan_are_in_the_order_of_their_times() -> None:
     assert times == sorted([1000 * s for s in onsets_s] + [1000 * s + 3000 for s in onsets_s])
 
 
+def test_elan_has_no_times_before_zero() -> None:
+    event = {"video_id": "a.avi", "face_id": 0, "au": "AU12", "onset_s": -0.08, "offset_s": 0.0, "peak": 0.9}
+    document = elan.document("a.avi", np.arange(-2, 3) / 25, pa.Table.from_pylist([event], schema=EVENTS))
+    times = [int(each.get("TIME_VALUE", "")) for each in ElementTree.fromstring(document).iterfind("TIME_ORDER/*")]
+    assert times == [0, 40]
+
+
 @pytest.mark.parametrize(
     ("suffix", "expected"),
     [
