@@ -34,7 +34,7 @@ from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.parquet import read_parquet
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_outputs, check_template, member, predict, warn_of_missing_audio
+from aupipe.pipelines.predict import check_models, member, predict, warn_of_missing_audio
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -114,21 +114,11 @@ def check(job: EvaluateJob) -> EvaluatePlan:
         check_unused(job.config, ("ensemble", "inference"), "--set ", where)
     output_folders.check(Storage(job.out), "scores")
     index = FaceStore.open(job.store)
-    cards, with_audio = list[checkpoint.Card](), list[str]()
-    for path in job.checkpoints:
-        system, card = checkpoint.load(path)  # damaged weights would fail on every worker
-        cards.append(card)
-        with_audio += [path] if system.head.uses_audio else []
+    if not job.checkpoints and job.config.evaluate.tune:
+        raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities; fix: give --checkpoint")
+    cards, with_audio = check_models(job.checkpoints, index, job.config.ensemble) if job.checkpoints else ([], [])
     drop = any(card.training.leak == "drop_val" for card in cards)
     part = splits.eval_part(index, job.split, "drop_val" if drop else "off")
-    for path, card in zip(job.checkpoints, cards, strict=True):
-        check_outputs(path, card)
-        check_template(path, card, index)
-    if cards:
-        ensemble.check(len(cards), job.config.ensemble)
-        checkpoint.check_distinct(job.checkpoints, cards)
-    elif job.config.evaluate.tune:
-        raise ConfigError("evaluate.tune=true fits thresholds to a model's probabilities; fix: give --checkpoint")
     rows = index.labels(part.split, ("video_id", "au"))
     rows = rows.filter(part.mask(rows["video_id"]) & (labels(rows) != facs.UNKNOWN).any(axis=1))
     if not len(rows):

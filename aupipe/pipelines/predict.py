@@ -23,7 +23,8 @@ from aupipe.data.readers import LogMelCache
 from aupipe.data.samples import Tracks
 from aupipe.data.splits import SplitPart
 from aupipe.errors import ConfigError, DatasetError
-from aupipe.evaluation.decision import Member
+from aupipe.evaluation import decision
+from aupipe.evaluation.decision import EnsembleRule, Member
 from aupipe.evaluation.inference import predict_tracks
 from aupipe.evaluation.predictions import Predictions
 from aupipe.faces import template
@@ -81,7 +82,30 @@ def predict(
     return result
 
 
-def check_outputs(path: str, card: checkpoint.Card) -> None:
+def check_models(
+    checkpoints: Sequence[str], index: FaceStore, rule: EnsembleRule
+) -> tuple[list[checkpoint.Card], list[str]]:  # fmt: skip
+    """Check that models can predict the AUs of a store together.
+
+    Returns:
+        Their cards, and the checkpoints of those that use audio.
+
+    Raises:
+        ConfigError: a model is damaged, is named twice, predicts no AUs or is for other crops, or a vote could tie.
+    """
+    decision.check(len(checkpoints), rule)
+    cards, with_audio = list[checkpoint.Card](), list[str]()
+    for path in checkpoints:
+        system, card = checkpoint.load(path)  # damaged weights would fail on every worker
+        _check_outputs(path, card)
+        _check_template(path, card, index)
+        cards.append(card)
+        with_audio += [path] if system.head.uses_audio else []
+    checkpoint.check_distinct(checkpoints, cards)
+    return cards, with_audio
+
+
+def _check_outputs(path: str, card: checkpoint.Card) -> None:
     """Check that a model predicts AUs.
 
     Raises:
@@ -108,7 +132,7 @@ def warn_of_missing_audio(what: str, used: Sequence[tuple[FaceStore, Collection[
         )  # fmt: skip
 
 
-def check_template(path: str, card: checkpoint.Card, index: FaceStore) -> None:
+def _check_template(path: str, card: checkpoint.Card, index: FaceStore) -> None:
     """Check that the crops of a store are aligned as those that a model was trained on.
 
     Raises:

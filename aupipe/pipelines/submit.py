@@ -31,7 +31,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import TEST
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_outputs, check_template, member, predict, warn_of_missing_audio
+from aupipe.pipelines.predict import check_models, member, predict, warn_of_missing_audio
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -71,18 +71,11 @@ def check(job: SubmitJob) -> SubmitPlan:
         DatasetError: a track of the sample file is not in the store or the annotation.
     """
     if job.annotation is None:
-        decision.check(len(job.checkpoints), job.config.ensemble)
         index = FaceStore.open(str(job.store))
-        models = [checkpoint.load(path) for path in job.checkpoints]  # damaged weights would fail on every worker
-        checkpoint.check_distinct(job.checkpoints, [card for _, card in models])
-        for path, (_, card) in zip(job.checkpoints, models, strict=True):
-            check_outputs(path, card)
-            check_template(path, card, index)
+        _, with_audio = check_models(job.checkpoints, index, job.config.ensemble)
         known = _packed_frames(index)
-        videos = {split_person(track)[0] for track in known}
-        for path, (system, _) in zip(job.checkpoints, models, strict=True):
-            if system.head.uses_audio:
-                warn_of_missing_audio(path, [(index, videos)])
+        for path in with_audio:
+            warn_of_missing_audio(path, [(index, {split_person(track)[0] for track in known})])
     else:
         ignored = "on --annotation, whose decisions are submitted; fix: leave it out, or run annotate.py with it"
         check_unused(job.config, ("ensemble", "inference"), "--set ", ignored)
