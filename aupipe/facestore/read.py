@@ -184,11 +184,6 @@ class FaceStore:
         """Return whether all files of a split have a column. Stores of earlier versions lack some columns."""
         return all(column in parquet(store, shard.name).schema_arrow.names for store, shard in self.shards(split))
 
-    @property
-    def has_audio(self) -> bool:
-        """True if there are audio files: the videos were preprocessed too, with or without a soundtrack."""
-        return any(index.storage.names("audio", ".parquet") for index in (self, *self.added))
-
     def audio(self, video_id: str) -> Audio | None:
         """Return the audio of a base video; None if it has none.
 

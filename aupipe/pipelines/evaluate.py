@@ -34,7 +34,7 @@ from aupipe.manifests import read_table
 from aupipe.models import checkpoint
 from aupipe.parquet import read_parquet
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_models, member, predict, warn_of_missing_audio
+from aupipe.pipelines.predict import check_audio, check_models, member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -132,7 +132,7 @@ def check(job: EvaluateJob) -> EvaluatePlan:
             "fix: score another --split, or label the figure as seen with --set evaluate.allow_seen=true"
         )
     for path in with_audio:
-        warn_of_missing_audio(path, [(index, scored)])
+        check_audio(path, [(index, scored)])
     done = Storage(job.out).exists("scores.json")
     manifest = _manifest(job.groups, scored) if job.groups else None
     return EvaluatePlan(job, index, part, len(rows), cards, seen, manifest, done)

@@ -115,15 +115,24 @@ def _check_outputs(path: str, card: checkpoint.Card) -> None:
         raise ConfigError(f"{path} predicts {', '.join(found)}, no AUs; fix: give a later stage")
 
 
-def warn_of_missing_audio(what: str, used: Sequence[tuple[FaceStore, Collection[str]]]) -> None:
+def check_audio(what: str, used: Sequence[tuple[FaceStore, Collection[str]]], *, required: bool = False) -> None:
     """Log a warning if stores have no audio of some videos, which are then silent to a model that uses audio.
 
     Args:
         what: the stage or the model.
         used: stores, and base videos of each.
+        required: some video needs audio, because a model would learn from silence.
+
+    Raises:
+        DatasetError: audio is required, and no video has any.
     """
     videos = {video for _, part in used for video in part}
     silent = {video for index, part in used for video in index.without_audio(part)}
+    if required and silent == videos:
+        raise DatasetError(
+            f"{what} uses audio, and {' and '.join(sorted({index.storage.root for index, _ in used}))} has none; "
+            "fix: run preprocess.py again with the videos below its --data, beside the crops, or train another recipe"
+        )
     if silent:
         logger.warning(
             "%s: %d of %d videos have no audio in the store, as %s, and count as silent; fix: add their video files to "

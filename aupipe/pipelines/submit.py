@@ -31,7 +31,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import TEST
 from aupipe.models import checkpoint
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import check_models, member, predict, warn_of_missing_audio
+from aupipe.pipelines.predict import check_audio, check_models, member, predict
 from aupipe.pipelines.session import session
 from aupipe.run_lease import run_lease
 from aupipe.storage import Storage, folder_and_name
@@ -75,7 +75,7 @@ def check(job: SubmitJob) -> SubmitPlan:
         _, with_audio = check_models(job.checkpoints, index, job.config.ensemble)
         known = _packed_frames(index)
         for path in with_audio:
-            warn_of_missing_audio(path, [(index, {split_person(track)[0] for track in known})])
+            check_audio(path, [(index, {split_person(track)[0] for track in known})])
     else:
         ignored = "on --annotation, whose decisions are submitted; fix: leave it out, or run annotate.py with it"
         check_unused(job.config, ("ensemble", "inference"), "--set ", ignored)

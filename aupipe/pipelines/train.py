@@ -31,7 +31,7 @@ from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
 from aupipe.pipelines import ray_internals
 from aupipe.pipelines.path_visibility import check_visible_on_all_nodes
-from aupipe.pipelines.predict import member, predict, warn_of_missing_audio
+from aupipe.pipelines.predict import check_audio, member, predict
 from aupipe.pipelines.session import session
 from aupipe.pipelines.train_stage import (
     History,
@@ -116,13 +116,8 @@ def plan(job: TrainJob) -> TrainPlan:
         with torch.device("meta"):
             learner, _ = build_learner(job.recipe, name, data, None)
         if learner.head.uses_audio:
-            if not any(each.index.has_audio for each in data.values()):
-                raise DatasetError(
-                    f"stage {name} uses audio, and {index.storage.root} has none; fix: run preprocess.py again with "
-                    "the videos below its --data, beside the crops, or train another recipe"
-                )
             used = [(each.index, part.videos) for each in data.values() for part in (each.train, each.eval) if part]
-            warn_of_missing_audio(f"stage {name}", used)
+            check_audio(f"stage {name}", used, required=True)
         tensors[name] = {key.partition(".")[2] for key in learner.state_dict() if not key.startswith("loss.")}
         if stage.init.startswith(FROM_STAGE):
             given = tensors[stage.init.removeprefix(FROM_STAGE)]

@@ -172,9 +172,13 @@ def test_an_audio_visual_model_needs_a_store_with_audio(
     store = make_store(train=8, validation=3, frames=32)
     arguments = ["--recipe", "multimodal", "--quick", "--data", store, "--out", str(tmp_path), "--dry-run"]
     assert main(arguments) == 0
-    shutil.rmtree(Path(store, "audio"))  # as of crops without videos
+    for file in Path(store, "audio").iterdir():
+        file.rename(file.with_name("unused.mp4.parquet"))
     assert main(arguments) == 2
     assert f"stage audio uses audio, and {store} has none; fix: " in capsys.readouterr().err
+    shutil.rmtree(Path(store, "audio"))  # as of crops without videos
+    assert main(arguments) == 2
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(
