@@ -59,7 +59,9 @@ def test_a_folder_without_a_card_is_not_a_store(tmp_path):
 def test_a_store_of_another_schema_is_refused(tmp_path, build_store, change, message):
     card = build_store(tmp_path).storage
     card.write(read.CARD, json.dumps(json.loads(card.read(read.CARD)) | change).encode())
-    with pytest.raises(DatasetError, match=rf"{message}.* this aupipe reads .*; fix: run preprocess.py again"):
+    with pytest.raises(
+        DatasetError, match=rf"{message}.* this aupipe reads .*; fix: delete the folder, and run preprocess.py"
+    ):
         read.FaceStore.open(str(tmp_path))
 
 
