@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,21 @@ def check_address() -> str | None:
                 f"{named} is no cluster that responds: {reason} (HOST:PORT of its head); fix: correct it, {_UNSET}"
             ) from None
     return address
+
+
+def dashboard_hosts(address: str | None) -> list[str]:
+    """Return the names under which the dashboard of the cluster at `address`, or of a local Ray, may be asked.
+
+    Ray asks it at the IP address of its machine unless it listens on 127.0.0.1 alone, whatever RAY_ADDRESS names.
+    """
+    import ray.util
+
+    hosts = ["127.0.0.1", ray.util.get_node_ip_address()]
+    if head := (address or "").rpartition(":")[0].strip("[]"):
+        hosts.append(head)
+        with suppress(OSError):
+            hosts.append(socket.gethostbyname(head))
+    return list(dict.fromkeys(hosts))
 
 
 def job_environment(variables: dict[str, str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from aupipe.errors import ConfigError, one_line
 from aupipe.interrupts import sigterm_interrupts
 from aupipe.periodic import periodically
 from aupipe.pipelines import processes, ray_internals
-from aupipe.pipelines.ray_address import cluster_address, job_environment, local_options
+from aupipe.pipelines.ray_address import cluster_address, dashboard_hosts, job_environment, local_options
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ def session(
     logs = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
     address = cluster_address()
     if dashboard:  # Otherwise Ray Train asks a proxy whether a trial is alive, and never releases its resources.
-        head = (address or "").rpartition(":")[0].strip("[]")
-        settings |= network.bypass_proxies("127.0.0.1", *([head] if head else []))
+        settings |= network.bypass_proxies(*dashboard_hosts(address))
     with ExitStack() as stack:
         if address is not None:
             env_vars = job_environment(settings)

@@ -38,6 +38,18 @@ def test_without_an_address_a_local_ray_starts(address: str | None, monkeypatch:
 
 
 @unit
+def test_the_dashboard_of_a_cluster_is_found_by_the_ip_address_of_its_head() -> None:
+    import ray.util
+
+    here = ["127.0.0.1", ray.util.get_node_ip_address()]
+    assert ray_address.dashboard_hosts(None) == ray_address.dashboard_hosts("auto") == here
+    assert ray_address.dashboard_hosts("192.0.2.7:6379") == [*here, "192.0.2.7"]
+    assert ray_address.dashboard_hosts("[2001:db8::7]:6379") == [*here, "2001:db8::7"]
+    name = socket.gethostname()
+    assert {name, socket.gethostbyname(name)} <= {*ray_address.dashboard_hosts(f"{name}:6379")}
+
+
+@unit
 @pytest.mark.parametrize(
     ("address", "fix"),
     [
