@@ -53,13 +53,14 @@ def session(
     node. Messages of Ray that no user can act on do not reach the terminal (`ray_internals`).
 
     Args:
-        resources: of the job, if parts of it may run on GPUs.
+        resources: of the job, if parts of it may run on GPUs. A local Ray starts again without GPUs that torch cannot
+            use.
         num_cpus: logical CPUs of a local Ray; default: the machine's cores.
         dashboard: start the dashboard of a local Ray (Ray Tune needs it to release placement groups).
         log_to_driver: show what workers log.
 
     Raises:
-        ConfigError: Ray cannot be reached or started, or a GPU is asked for, and a local Ray finds none.
+        ConfigError: Ray cannot be reached or started, or a GPU is asked for, and a local Ray has none for torch.
         EnvironmentFailure: in the block, a library at the edges failed on this machine or on a worker.
     """
     if ray.is_initialized():
