@@ -50,7 +50,7 @@ def _settings(args: argparse.Namespace) -> job.Sections:
 
 def _preprocess(args: argparse.Namespace) -> int:
     from aupipe.affwild2 import job as affwild2
-    from aupipe.config import load
+    from aupipe.config import check_unused, load
     from aupipe.errors import ConfigError
     from aupipe.facestore.job import StoreJob, check, summary_text, text
     from aupipe.images import job as images
@@ -62,7 +62,11 @@ def _preprocess(args: argparse.Namespace) -> int:
             raise ConfigError(f"--source {args.source}: {args.data} is no Aff-Wild2 folder; fix: leave it out")
         plan = images.prepare(args.data, args.out, load(images.ImagesConfig, {}, args.overrides))
     else:
-        plan = affwild2.prepare(args.data, args.out, args.source, load(affwild2.PreprocessConfig, {}, args.overrides))
+        config = load(affwild2.PreprocessConfig, {}, args.overrides)
+        plan = affwild2.prepare(args.data, args.out, args.source, config)
+        if plan.source == "crops":
+            of_videos = ("alignment", "search", "detector.min_face_px")
+            check_unused(config, of_videos, "--set ", "on crops, which are stored as they are; fix: leave it out")
     check(plan)
     print(text(plan))  # noqa: T201
     if not args.dry_run:

@@ -34,13 +34,27 @@ def test_a_source_of_aff_wild2_is_refused_for_images(tmp_path, capsys, source):
     assert main([*options, "--source", "images"]) == 0
 
 
-def test_a_dry_run_plans_and_writes_nothing(tmp_path, capsys):
+@pytest.fixture
+def crops(tmp_path):
+    """Return a folder of Aff-Wild2 with crops."""
     for split, video in (("Train_Set", "a"), ("Validation_Set", "b")):
         folder = tmp_path / "data/annotations/EXPR_Set" / split
         folder.mkdir(parents=True)
         (folder / f"{video}.txt").write_text("Neutral,Anger\n0\n1\n")
         (tmp_path / "data/cropped_aligned" / video).mkdir(parents=True)
-    assert main(["--data", str(tmp_path / "data"), "--out", str(tmp_path / "store"), "--dry-run"]) == 0
+    return str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("setting", ["detector.min_face_px=48", "alignment.smoothing_radius=2", "search.every=1"])
+def test_settings_of_videos_are_refused_for_crops(crops, tmp_path, capsys, setting):
+    options = ["--data", crops, "--out", str(tmp_path / "store"), "--dry-run"]
+    assert main([*options, "--set", setting]) == 2
+    assert "has no effect on crops" in capsys.readouterr().err
+    assert main([*options, "--set", "detector.min_score=0.5"]) == 0  # faces on crops show how they are aligned
+
+
+def test_a_dry_run_plans_and_writes_nothing(crops, tmp_path, capsys):
+    assert main(["--data", crops, "--out", str(tmp_path / "store"), "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "edition abaw2, 2 annotated tracks of 2 videos" in printed
     assert "4 rows in 2 files, 0 of them done" in printed
