@@ -20,15 +20,17 @@ ARCFACE_TEMPLATE = np.array(
 )
 
 # Part of the cache key of every annotation. Change it when the same detections and settings give other crops.
-METHOD = 2
-MAX_STEP_S = 0.045  # Landmarks are averaged over at most R times this, which is R frames from 23 per second on.
+METHOD = 3
+# Landmarks are averaged over at most R times this, which is R frames from 22 per second on. That time is no multiple of
+# a usual step, such as 0.06 s in a GIF; otherwise the rounding of times would choose the frames.
+MAX_STEP_S = 0.0457
 _MAX_SIDE_PX = 2**15 - 2  # of an image that OpenCV warps; panoramas are wider
 
 
 class AlignmentConfig(Section):
     """Settings of the alignment. They are part of the cache key of every annotation."""
 
-    # R: landmarks are averaged over at most ±R neighboring frames, and over fewer below 23 frames per second.
+    # R: landmarks are averaged over at most ±R neighboring frames, and over fewer below 22 frames per second.
     smoothing_radius: int = Field(default=4, ge=0, le=25)
 
 
@@ -89,7 +91,7 @@ def smooth_landmarks(detections: Sequence[Detections], links: Sequence[np.ndarra
 
     Args:
         detections: consecutive frames around `at`. Frames further away than `radius` are not used.
-        links: `links[t]` connects frame t with frame t − 1 as `match_detections` does (all −1 at a shot cut).
+        links: `links[t]` connects frame t with frame t − 1, as `match_detections` does.
     """
     smoothed = detections[at].landmarks.astype(np.float64)
     for face in range(len(detections[at])):

@@ -61,3 +61,13 @@ def test_landmarks_are_averaged_over_a_time_in_which_a_head_hardly_moves(rate: f
     np.testing.assert_allclose(stream[4][1][0], expected, atol=1e-3)
     if reach:
         assert np.abs(stream[4][1][0] - found[4]).max() > 0.01
+
+
+@pytest.mark.parametrize("step_ms", [45, 60, 90, 180])  # 60 and 90: of GIFs
+def test_the_rounding_of_times_does_not_choose_the_frames_that_are_averaged(step_ms: int) -> None:
+    images, detector, found = scene(9), Detector(DetectorConfig()), []
+    for start_ms in (0, 1400, 3_600_000):
+        shown = [Frame(index, (start_ms + index * step_ms) / 1000, image) for index, image in enumerate(images)]
+        found.append([points for _, points in detect_stream(shown, detector, 4)])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
