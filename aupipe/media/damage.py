@@ -21,7 +21,7 @@ _PACK, _SYSTEM_CODES = b"\0\0\1\xba", range(0xBB, 0x100)  # of a program stream:
 _PACK_BYTES = 2**17  # more than a pack header and the longest packet
 _TS_PACKET_BYTES, _TS_SYNC = (188, 192, 204), 0x47
 _FLV_TAGS = {8, 9, 18}  # audio, video, data
-_OGG_PAGE_BYTES = 2**17  # more than the longest page
+_OGG_PAGE_BYTES, _OGG_HEADER_BYTES = 2**17, 27  # more than the longest page; its header without the table of sizes
 # In Windows Media: the identifier of the properties, the first bytes with them, and the header of the packets.
 _ASF_PROPERTIES, _ASF_HEAD_BYTES, _ASF_DATA_BYTES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**16, 50
 # Formats in which FFmpeg ignores a second file that is appended, and the signature at the start of such a file.
@@ -84,17 +84,16 @@ def damage_of(
         return text or "a packet is corrupt", ""
     if log.ends_early:
         return log.ends_early, ""
-    if "mpegts" in format_names(container) and _ends_within_packet(uri):
+    formats = format_names(container)
+    if ("mpegts" in formats and _ends_within_packet(uri)) or ("mpeg" in formats and _ends_within_pes_packet(uri)):
         return "it ends within a packet", ""
-    if "mpeg" in format_names(container) and _ends_within_pes_packet(uri):
+    if "flv" in formats and _ends_within_flv_tag(uri, last):
         return "it ends within a packet", ""
-    if "flv" in format_names(container) and _ends_within_flv_tag(uri, last):
-        return "it ends within a packet", ""
-    if "ogg" in format_names(container) and _ends_within_ogg_page(uri):
+    if "ogg" in formats and _ends_within_ogg_page(uri):
         return "it ends within a page", ""
-    if "asf" in format_names(container) and _lacks_asf_packets(uri):
+    if "asf" in formats and _lacks_asf_packets(uri):
         return "it is shorter than its header states", ""
-    if "gif" in format_names(container) and not _gif_is_whole(uri):
+    if "gif" in formats and not _gif_is_whole(uri):
         return "its blocks do not end with a trailer", ""
     return (text, "") if gap else ("", text)
 
@@ -123,12 +122,16 @@ def _gif_is_whole(uri: str) -> bool:
         return deque(gif_blocks.blocks(file), maxlen=1) == deque([gif_blocks.TRAILER])
 
 
+def _tail(uri: str, length: int) -> bytes:
+    """Return the last `length` bytes of a file, or all if it has fewer."""
+    with opened(uri) as file:
+        file.seek(max(0, file.seek(0, 2) - length))
+        return file.read()
+
+
 def _ends_within_packet(uri: str) -> bool:
     """Return whether the last packet of a transport stream is incomplete. Bytes before or after a stream are none."""
-    with opened(uri) as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 3 * max(_TS_PACKET_BYTES)))
-        tail = file.read()
+    tail = _tail(uri, 3 * max(_TS_PACKET_BYTES))
     starts = [place for place in range(len(tail) - min(_TS_PACKET_BYTES) + 1, len(tail)) if tail[place] == _TS_SYNC]
     return any(
         place >= 2 * length and tail[place - length] == tail[place - 2 * length] == _TS_SYNC
@@ -139,9 +142,7 @@ def _ends_within_packet(uri: str) -> bool:
 
 def _ends_within_pes_packet(uri: str) -> bool:
     """Return whether the last packet of a program stream is incomplete. Other bytes after the stream are no packet."""
-    with opened(uri) as file:
-        file.seek(max(0, file.seek(0, 2) - _PACK_BYTES))
-        tail = file.read()
+    tail = _tail(uri, _PACK_BYTES)
     place = tail.rfind(_PACK)
     if place < 0 or len(tail) < place + 14:
         return place >= 0
@@ -164,12 +165,12 @@ def _ends_within_flv_tag(uri: str, last: int) -> bool:
 
 def _ends_within_ogg_page(uri: str) -> bool:
     """Return whether the last page of an Ogg file is incomplete. Other bytes after the stream are no page."""
-    with opened(uri) as file:
-        file.seek(max(0, file.seek(0, 2) - _OGG_PAGE_BYTES))
-        tail = file.read()
+    tail = _tail(uri, _OGG_PAGE_BYTES)
     page = tail[tail.rfind(b"OggS") :] if b"OggS" in tail else b""
-    sizes = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    return bool(page) and len(page) < (27 + page[26] + sum(sizes) if len(page) > 26 else 27)
+    if len(page) < _OGG_HEADER_BYTES:
+        return bool(page)
+    table = page[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + page[26]]  # the sizes of the segments
+    return len(page) < _OGG_HEADER_BYTES + page[26] + sum(table)
 
 
 def _lacks_asf_packets(uri: str) -> bool:
