@@ -50,6 +50,21 @@ def rows_of(images: Sequence[np.ndarray | None], detector: Detector, step: int =
     ]  # fmt: skip
 
 
+def tables_of(clip: Path, detector: Detector, tracking: TrackingConfig) -> dict[int, pa.Table]:
+    """Return the features of a video that is read as one segment, and as many, by the number of segments."""
+    tables = {}
+    for segment_s in (1e9, 0.2, 0.5):
+        segments = cut_into_segments(
+            Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=tracking.max_gap_s, search_every=EVERY
+        )
+        parts = [
+            part.rows for s in segments
+            for part in extract(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking, EVERY)
+        ]  # fmt: skip
+        tables[len(segments)] = pa.concat_tables(parts)
+    return tables
+
+
 def check(layouts: Sequence[Layout], detector: Detector, grid: tuple[int, int] = GRID, step: int = 1) -> int:
     """Assert that no two people share an id, and that nobody who stays gets another id. Return the number of ids."""
     rows = rows_of(call(layouts, grid), detector, step)
@@ -188,17 +203,8 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
     away = {place: person for place, person in moved.items() if person != 2}
     layouts = [gallery(people)] * 14 + [moved] * 12 + [away] * 9 + [moved] * 12 + [gallery(people)] * 12
     clip = write_clip(tmp_path / "a.mp4", call(layouts, GRID), options={"g": "6", "bf": "2", "crf": "12"})
-    tables = {}
     tracking = TrackingConfig(max_gap_s=0.5)
-    for segment_s in (1e9, 0.2, 0.5):
-        segments = cut_into_segments(
-            Input(str(clip), "v"), probe(str(clip)), segment_s, 4, max_gap_s=0.5, search_every=EVERY
-        )
-        parts = [
-            part.rows for s in segments
-            for part in extract(s, frames(s.uri, s.span), detector, 4, ARCFACE_TEMPLATE[None], tracking, EVERY)
-        ]  # fmt: skip
-        tables[len(segments)] = pa.concat_tables(parts)
+    tables = tables_of(clip, detector, tracking)
     assert len(tables) >= 3
     whole = tables[1]
     assert all(table.equals(whole) for table in tables.values())
@@ -206,6 +212,22 @@ def test_what_is_left_is_the_same_however_a_video_is_cut(detector: Detector, tmp
     ids = link_faces(whole, tracking)
     rows = [r | {"face_id": int(i), "box": [r[n] for n in BOX]} for r, i in zip(whole.to_pylist(), ids, strict=True)]
     assert faults(layouts, rows) == (0, 0)
+
+
+def test_a_face_that_a_cut_leaves_unchanged_is_the_same_however_a_video_is_cut(
+    detector: Detector, tmp_path: Path
+) -> None:
+    layouts: list[Layout] = []
+    for number, length in enumerate([9, 3, 1, 6, 4, 2, 8, 5]):  # some cuts are at key frames, and where segments begin
+        layouts += [{(0, 0): 0, (1, 0): 1} if number % 2 else {(0, 0): 0}] * length
+    clip = write_clip(tmp_path / "a.mp4", call(layouts, (2, 1), (160, 180)), options={"g": "3", "bf": "2", "crf": "12"})
+    tables = tables_of(clip, detector, TrackingConfig(max_gap_s=0.2))
+    assert len(tables) >= 3
+    whole = tables[1]
+    assert all(table.equals(whole) for table in tables.values())
+    left = whole.filter(np.asarray(whole["box_x"].fill_null(999)) < 80)
+    assert sum(left["cut"].to_pylist()) >= 5
+    assert left["link"].null_count == 1  # of the first frame
 
 
 def test_nothing_that_describes_a_face_is_left() -> None:
