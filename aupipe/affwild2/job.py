@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from aupipe.affwild2 import pack_videos
 from aupipe.affwild2.layout import EDITIONS, Layout, Track, read_layout
-from aupipe.affwild2.pack import pack_audio, pack_crops
-from aupipe.affwild2.pack_videos import pack_videos
+from aupipe.affwild2.pack import AUDIO_METHOD, pack_audio, pack_crops
 from aupipe.affwild2.plan import Plan, Source, make_plan
 from aupipe.config import Resources, Section
 from aupipe.errors import DatasetError
+from aupipe.faces import align, detect
 from aupipe.faces.align import ARCFACE_TEMPLATE, AlignmentConfig
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.faces.search import SearchConfig
@@ -73,13 +74,13 @@ class AffWild2Job:
         root = self.layout.root
         config = self.config
         of_videos = {"detector": config.detector, "alignment": config.alignment, "search": config.search}
-        own = pack_videos, {"root": root, **of_videos}
+        own = pack_videos.pack_videos, {"root": root, **of_videos}
         pack, options = own if self.source == "videos" else (pack_crops, {"root": root})
         parts = [FileTask(unit.name, unit.rows, functools.partial(pack, unit, **options)) for unit in self.plan.units]
         videos = {track.video_id: track.video for track in (*self.layout.tracks, *self._tests()) if track.video}
         for name, file in sorted(videos.items()):
             make = functools.partial(pack_audio, name, root=root, video=file)
-            mark = audio_mark(name, f"{file}\0{self.plan.videos[file]}")
+            mark = audio_mark(name, f"{file}\0{self.plan.videos[file]}\0{AUDIO_METHOD}")
             parts.append(FileTask(audio_name(name), 0, make, mark))
         return parts
 
@@ -147,7 +148,10 @@ def prepare(data: str, out: str, source: Source | None, config: PreprocessConfig
         )
     if source == "videos" and not with_video:
         raise DatasetError(f"{data}: no annotated video has crops or a video file; unpack batch1 and batch2")
-    settings = config.model_dump(include={"detector", "alignment", "search"}) if source == "videos" else {}
+    settings: dict[str, Any] = {}
+    if source == "videos":
+        methods = {"methods": [detect.METHOD, align.METHOD, pack_videos.METHOD]}
+        settings = config.model_dump(include={"detector", "alignment", "search"}) | methods
     return AffWild2Job(out, source, layout, make_plan(layout, source=source, settings=settings), config)
 
 

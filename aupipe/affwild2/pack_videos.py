@@ -24,6 +24,8 @@ from aupipe.media.probe import VideoInfo
 from aupipe.storage import Storage
 
 SOURCE = "affwild2:videos"
+# Part of the name of every shard. Change it when the same detections and settings give other crops.
+METHOD = 2
 
 
 def pack_videos(

@@ -17,6 +17,7 @@ from pydantic import Field
 from aupipe import facs
 from aupipe.config import Resources, Section
 from aupipe.errors import DatasetError, ManifestError
+from aupipe.faces import detect
 from aupipe.faces.align import ARCFACE_TEMPLATE
 from aupipe.faces.detect import Detector, DetectorConfig
 from aupipe.facestore.columns import labels
@@ -24,7 +25,7 @@ from aupipe.facestore.job import FileTask, measured_template
 from aupipe.facestore.read import FaceStore
 from aupipe.facestore.schema import FILE_ROWS, StoreCard, StoreHeader
 from aupipe.facestore.write import finish, shard_name
-from aupipe.images import datasets
+from aupipe.images import datasets, pack
 from aupipe.images.datasets import Dataset
 from aupipe.images.manifest import read_folders, read_manifest
 from aupipe.images.pack import full_path, pack_records, pack_table
@@ -85,7 +86,8 @@ class ImagesJob:
     def files(self) -> list[FileTask]:
         """Return all files of the store except the card."""
         root, detector, source = self.root, self.config.detector, self.origin
-        key: tuple[str, ...] = (self.origin, self.stamp, self.config.detector.model_dump_json())
+        methods = f"{detect.METHOD} {pack.METHOD}"
+        key: tuple[str, ...] = (self.origin, self.stamp, methods, self.config.detector.model_dump_json())
         points = np.array(self.template, np.float32)
         if not np.array_equal(points, ARCFACE_TEMPLATE):
             key = (*key, repr(self.template))

@@ -22,6 +22,8 @@ from aupipe.images import records
 from aupipe.storage import Storage, is_uri, open_input
 
 KEPT = "kept"
+# Part of the name of every shard. Change it when the same images and settings give other crops.
+METHOD = 2
 
 
 def pack_table(

@@ -222,6 +222,27 @@ def test_audio_of_a_video_that_was_repaired_or_replaced_is_made_again(tree, tmp_
     assert FaceStore.open(storage.root).audio("10-30-1280x720") is not None
 
 
+@pytest.mark.parametrize(
+    ("source", "place", "renewed"),
+    [
+        ("videos", "pack_videos.METHOD", {"split"}), ("videos", "align.METHOD", {"split"}),
+        ("videos", "detect.METHOD", {"split"}), ("crops", "align.METHOD", set()), ("crops", "AUDIO_METHOD", {"audio"}),
+    ],
+)  # fmt: skip
+def test_parts_that_an_earlier_version_made_in_another_way_are_made_again(
+    tree, tmp_path, monkeypatch, source, place, renewed
+):
+    """Otherwise a run that is resumed after an upgrade would mix both."""
+
+    def files():
+        job = jobs.prepare(str(tree.root), str(tmp_path), source, load(jobs.PreprocessConfig, {}, []))
+        return {(file.name.partition("=")[0].partition("/")[0], file.name, file.mark) for file in job.files()}
+
+    before = files()
+    monkeypatch.setattr(f"aupipe.affwild2.job.{place}", "another")
+    assert {kind for kind, *_ in files() - before} == renewed
+
+
 def test_an_empty_split_of_videos_without_faces_is_reported(tree, tmp_path):
     with pytest.raises(DatasetError, match=r"the train split is empty.*au\.no_face"):
         make(tree, tmp_path / "store", source="videos")

@@ -144,6 +144,15 @@ def test_only_parts_with_an_image_that_was_supplied_later_or_replaced_are_made_a
     assert rows_of(index)[0]["image"] == jpeg.encode(CROP + 9)
 
 
+@pytest.mark.parametrize("place", ["pack.METHOD", "detect.METHOD"])
+def test_parts_that_an_earlier_version_made_in_another_way_are_made_again(tmp_path, monkeypatch, place):
+    test_folders_become_identities(tmp_path)
+    named, existing = parts(tmp_path / "faces", tmp_path / "store")
+    assert named == existing
+    monkeypatch.setattr(f"aupipe.images.job.{place}", "another")
+    assert parts(tmp_path / "faces", tmp_path / "store")[0].isdisjoint(existing)
+
+
 def test_a_record_file_that_was_completed_is_packed_again(tmp_path):
     test_records_become_identities_and_only_a_damaged_one_is_lost(tmp_path)
     data = bytearray((tmp_path / "train.rec").read_bytes())
