@@ -47,6 +47,22 @@ def test_people_of_one_video_can_differ() -> None:
     assert found["old"]["n_videos"] == 1
 
 
+def test_a_video_without_labels_counts_in_no_group() -> None:
+    one = decision()
+    one.predictions.labels[:20] = -1
+    one.predictions.labels[one.predictions.video_id == "e"] = -1
+    found = fairness.by_column(one, {"video_id": ["a", "b", "c", "e"], "site": ["1", "1", "2", "3"]})["site"]
+    assert {site: scores["n_videos"] for site, scores in found.items()} == {"1": 1, "2": 1, "unknown": 2}  # none for 3
+
+
+def test_an_au_is_listed_only_where_no_row_has_it() -> None:
+    one = decision()
+    one.predictions.labels[:, 2] = np.minimum(one.predictions.labels[:, 2], 0)
+    one.decided[:, :2] = False  # AU01 and AU02 are never found
+    found = fairness.by_column(one, {"video_id": ["a"], "site": ["1"]})["site"]
+    assert [scores["aus_without_positives"] for scores in found.values()] == [["AU04"], ["AU04"]]
+
+
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [

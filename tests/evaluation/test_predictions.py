@@ -86,6 +86,14 @@ def test_parquet_has_the_named_columns() -> None:
     assert np.array_equal(frame[list(facs.AUS)].to_numpy(), raw.probabilities >= 0.5)
 
 
+def test_labels_and_probabilities_come_back_from_parquet() -> None:
+    raw = predictions(TRACKS)
+    found = Predictions.from_parquet(raw.to_parquet(raw.probabilities >= 0.5))
+    for name in ("video_id", "person", "frame", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(raw, name)), name
+    assert found.probabilities == pytest.approx(raw.probabilities, abs=1e-7)
+
+
 def test_a_table_is_aligned_to_the_store_row_by_row(make_store: Callable[..., str]) -> None:
     rows = FaceStore.open(make_store(train=3, frames=8)).labels("train")
     rng = np.random.default_rng(0)

@@ -147,7 +147,26 @@ def test_against_another_the_interval_is_paired() -> None:
     assert found["difference"] == pytest.approx(report.scores(good)["macro_f1"] - found["macro_f1"])
     low, high = found["ci95"]
     assert 0 < low < found["difference"] < high
-    assert report.against(good, good)["ci95"] == (0, 0)  # independent draws would give a wide interval
+    assert report.against(other, other)["ci95"] == (0, 0)  # independent draws would give a wide interval
+
+
+def test_every_au_has_its_own_interval() -> None:
+    rows = predictions(0.3)
+    decided = rows.probabilities >= 0.5
+    decided[:, 0], decided[:, 1] = rows.labels[:, 0] == 1, rows.labels[:, 1] != 1
+    own = report.scores(Decision(rows, decided))["per_au"]
+    assert (own["AU01"]["ci95"], own["AU02"]["ci95"]) == ((1, 1), (0, 0))
+    for au in facs.AUS[2:]:
+        low, high = own[au]["ci95"]
+        assert low < own[au]["f1"] < high < 1
+
+
+def test_rows_of_a_class_that_the_model_lacks_are_not_scored() -> None:
+    rows = predictions(0.5)
+    classes = np.arange(len(rows.frame)) % 8  # the last one is "Other"
+    found = dataclasses.replace(rows, expressions=np.eye(7)[classes % 7], expression_labels=classes)
+    scored = report.scores(Decision(found, rows.probabilities >= 0.5))["expression"]
+    assert (scored["n_frames"], scored["accuracy"], scored["macro_f1"]) == ((classes < 7).sum(), 1, 1)
 
 
 def test_all_ones_scores_the_floor_and_its_paired_interval_is_zero() -> None:

@@ -66,6 +66,11 @@ def test_recall_is_as_high_as_the_false_alarms_allow() -> None:
     assert resting_thresholds.best_recall(np.full(20, 0.3), np.full(20, 0.3)) > 0.3
 
 
+@pytest.mark.parametrize(("count", "enough"), [(19, False), (20, True)])
+def test_twenty_pictures_of_an_au_set_its_threshold_by_recall(count: int, enough: bool) -> None:
+    assert resting_thresholds.with_recall(people(count))[SMILE] == enough
+
+
 def test_the_higher_of_rendered_and_resting_threshold_counts() -> None:
     real = people(51)
     by_recall = resting_thresholds.with_recall(real)
@@ -141,7 +146,7 @@ def test_figures_are_of_people_on_whom_the_thresholds_were_not_set() -> None:
 def test_the_command_writes_the_cards_and_names_its_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     card = checkpoint.Card(
         model=MultilabelTransformerConfig(backbone="test_resnet", width=16, heads=2, mlp_width=16),
-        input=InputSpec(size_px=32), template=((0, 0),) * 5,
+        input=InputSpec(size_px=32), template=((0, 0),) * 5, training={"held_out_videos": ("v.mp4", "p050")},
     )  # fmt: skip
     saved = checkpoint.save(Storage(tmp_path / "best"), build(card.model, card.input), card)
     for name, rows in (("real", people(51)), ("rendered", rendered(0.05))):
@@ -156,8 +161,8 @@ def test_the_command_writes_the_cards_and_names_its_people(tmp_path: Path, capsy
     assert found.sha256 == saved.sha256
     at_rest = people(51).probabilities[::2]
     assert list(found.rest.values()) == pytest.approx(np.median(at_rest, axis=0), abs=2e-3)
-    assert found.training.held_out_videos[0] == "p000"
-    assert len(found.training.held_out_videos) == 51
+    assert found.training.held_out_videos[:3] == ("v.mp4", "p050", "p000")  # also those of the training
+    assert len(found.training.held_out_videos) == 52
     assert found.training.thresholds_from == "51 real resting faces and rendered intensities"
     assert capsys.readouterr().out.count("AU12") == 2
 

@@ -65,6 +65,7 @@ def test_runs_stand_beside_the_published_figures_of_their_recipe(runs, tmp_path,
     assert float(run["macro F1"]) == raw["macro_f1"]
     assert [float(run[au]) for au in facs.AUS] == list(raw["per_au"].values())
     assert float(run["EXPR metric"]) == raw["expression"]["metric_abaw2"]
+    assert float(run["ABAW2 metric"]) == raw["metric_abaw2"]["with_acc_elem"]  # as the papers count
     assert run["ci95_low"] == ""  # the interval is that of thresholds and smoothing
     assert rows[f"{runs['folds']}/official"]["data"] == "Aff-Wild2 validation"
     assert rows[f"{runs['folds']}/fold-0"]["data"] == "Aff-Wild2 fold:0"
@@ -76,6 +77,17 @@ def test_runs_stand_beside_the_published_figures_of_their_recipe(runs, tmp_path,
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert f"{raw['acc_elem']:.3f}" in next(line for line in lines if runs["run"] in line)
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_au_without_labels_has_no_figure(runs):
+    file = Path(runs["run"], "summary.json")
+    result = json.loads(file.read_text())
+    result["by_step"]["raw_at_0.5"]["per_au"]["AU15"] = None
+    file.write_text(json.dumps(result))
+    tables = results.collect([runs["run"]])
+    row, *_ = csv.DictReader(io.StringIO(tables.csv()))
+    assert (row["AU15"], row["AU12"]) == ("", str(result["by_step"]["raw_at_0.5"]["per_au"]["AU12"]))
+    assert "AU15" not in tables.markdown()
 
 
 def test_published_figures_are_drawn_only_beside_runs_on_the_same_data(runs, monkeypatch):
