@@ -140,3 +140,15 @@ def test_tasks_alternate_by_pass_or_by_batch() -> None:
     # The shorter task goes on where the epoch before left it, with new passes through its data, not the same one again.
     expr = [turn[1:] for epoch in batches for turn in epoch if turn[0] == "expr"]
     assert expr == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+def test_rows_of_a_window_keep_the_order_of_one_shuffle() -> None:
+    """Only a stable sort gives the same order on every machine, which a resumed run needs."""
+    groups = np.repeat(np.arange(24), 50)
+    options = {"seed": 3, "epoch": 1}
+    shuffled = sampler.epoch_order(groups, window=24, **options)
+    place = np.argsort(shuffled)
+    order = sampler.epoch_order(groups, window=4, **options)
+    for window in np.split(order, 6):
+        assert len(np.unique(groups[window])) == 4
+        assert (np.diff(place[window]) > 0).all()

@@ -10,6 +10,7 @@ from aupipe.data.sampler import Task
 from aupipe.data.samples import DataConfig
 from aupipe.errors import ConfigError
 from aupipe.facestore import write
+from aupipe.facestore.folds import folds
 from aupipe.facestore.read import ALL, FaceStore
 from aupipe.facestore.schema import StoreHeader
 from aupipe.storage import Storage
@@ -94,27 +95,61 @@ def test_there_are_at_least_two_folds_of_people(index: FaceStore, split: str) ->
         splits.eval_part(index, split)
 
 
-def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
+def store_of(folder: Path, videos: list[tuple[str, int, int]], prefix: str = "v") -> FaceStore:
+    """Return a store with a train video v00, v01 … for each (person, expression, number of its frames with AU12)."""
     part = write.ShardWriter()
-    for video in range(12):
+    for number, (person, expression, smiles) in enumerate(videos):
+        count = smiles + 1
+        au = np.zeros((count, 12), np.int8)
+        au[1:, 6] = 1
         part.add(
             write.rows(
-                video_id=f"v{video:02d}", frames=np.array([1]), images=[b"x"], au=np.zeros((1, 12), np.int8),
-                expression=np.array([video % 3]), source="test", identity=f"person{video % 4}",
+                video_id=f"{prefix}{number:02d}", frames=np.arange(1, count + 1), images=[b"x"] * count, au=au,
+                expression=np.full(count, expression), source="test", identity=person,
             )
         )  # fmt: skip
     name = write.shard_name("train", 0, "x")
-    Storage(tmp_path).write(name, part.finish())
+    Storage(folder).write(name, part.finish())
     header = StoreHeader(
         edition="abaw5", source="test", license="CC0", template=ARCFACE, template_source="arcface", n_expressions=8,
         settings={},
     )  # fmt: skip
-    write.finish(Storage(tmp_path), header, [name])
-    index = FaceStore.open(str(tmp_path))
+    write.finish(Storage(folder), header, [name])
+    return FaceStore.open(str(folder))
+
+
+def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
+    index = store_of(tmp_path, [(f"person{video % 4}", video % 3, 0) for video in range(12)])
     for fold in range(4):
         videos = splits.eval_part(index, splits.people(fold, 4)).videos
         assert len(videos) == 3
         assert len({int(video[1:]) % 4 for video in videos}) == 1
+
+
+def test_folds_of_people_tell_unknown_expressions_from_others(tmp_path: Path) -> None:
+    """Of two people with unknown expressions and two with the last class, each half has one of both."""
+    index = store_of(tmp_path, [("a", -1, 0), ("b", 7, 0), ("c", -1, 0), ("d", 7, 0)])
+    found = [splits.eval_part(index, splits.people(fold, 2)).videos for fold in range(2)]
+    assert found == [{"v00", "v03"}, {"v01", "v02"}]
+
+
+def test_the_fifth_that_a_search_scores_is_balanced_by_all_positives_of_a_person(tmp_path: Path) -> None:
+    smiles = {"a": [1, 1], "b": [0, 9], "c": [2, 2], "d": [4, 3], "e": [5, 0], "f": [2, 6], "g": [0, 0]}
+    people = [person for person, counts in smiles.items() for _ in counts]
+    index = store_of(tmp_path, [(person, 0, count) for person, counts in smiles.items() for count in counts])
+    fold_of = folds({p: np.array([sum(counts), sum(counts) + 2]) for p, counts in smiles.items()}, splits.SEARCH_FOLDS)
+    expected = {f"v{number:02d}" for number, person in enumerate(people) if fold_of[person] == 0}
+    assert splits.eval_part(index, splits.SEARCH).videos == expected
+    assert {"b"} <= {people[int(video[1:])] for video in expected}  # who has most
+
+
+@pytest.mark.parametrize("split", ["fold:1", "people:0/3", splits.SEARCH])
+def test_videos_of_added_stores_are_trained_on_in_every_split_and_scored_in_none(split: str, tmp_path: Path) -> None:
+    own = store_of(tmp_path / "own", [(f"p{number}", number, number) for number in range(8)])
+    more = store_of(tmp_path / "more", [(f"q{number}", 0, 5) for number in range(10)], "w")
+    both = own.with_extra_stores([more])
+    assert splits.eval_part(both, split) == splits.eval_part(own, split)
+    assert splits.train_part(both, split).videos == splits.train_part(own, split).videos | names(more, "train")
 
 
 def test_a_search_is_scored_on_people_of_train_and_never_on_validation(index: FaceStore) -> None:
