@@ -32,6 +32,22 @@ def test_an_incomplete_jpeg_has_no_size():
     assert size(data + b"\0" * 20) == (96, 112)
 
 
+def test_segments_before_the_size_are_skipped():
+    data = encode(CROP)
+    thumbnail = b"\xff\xe1" + (2 + 8).to_bytes(2, "big") + b"\xff\xc0\0\x0b\x08\0\1\0"  # with a size of its own
+    table = data.index(b"\xff\xc4")
+    tables = data[table : table + 2 + int.from_bytes(data[table + 2 : table + 4], "big")]
+    for more in (thumbnail, tables, b"\xff", thumbnail + b"\xff\xff" + tables):
+        assert size(data[:2] + more + data[2:]) == (96, 112)
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture():
+    data = encode(CROP)
+    with_thumbnail = data[:2] + b"\xff\xe1\0\x06ab\xff\xd9" + data[2:]
+    assert size(with_thumbnail) == (96, 112)
+    assert size(with_thumbnail[:-100]) is None
+
+
 def damaged(data):
     """Return a JPEG of the same size without its scan."""
     return data[:170] + bytes(len(data) - 172) + data[-2:]
