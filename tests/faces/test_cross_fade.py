@@ -76,6 +76,23 @@ def test_a_sudden_change_is_no_fade() -> None:
     assert active([*person(2, 20), *person(7, 20)]) == []
 
 
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_a_change_of_a_part_of_the_face_is_no_fade(share: float) -> None:
+    """The lower part of the box fades, as around a mouth that opens."""
+    images, other, (x, y, width, height) = person(2, 34), faded(8), BOX.astype(int)
+    part = slice(y + round(height * (1 - share)), y + height), slice(x, x + width)
+    for image, changed in zip(images, other, strict=True):
+        image[part] = changed[part]
+    assert active(images) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_a_change_in_two_unequal_steps_is_no_fade(share: float) -> None:
+    shares = [0.0] * 13 + [share] + [1.0] * 20
+    pictures = zip(person(2, 34), person(7, 34), shares, strict=True)
+    assert active([cv2.addWeighted(a, 1 - share, b, share, 0) for a, b, share in pictures]) == []
+
+
 def test_a_fade_does_not_reach_across_a_cut_a_lost_frame_or_another_size() -> None:
     images: list[np.ndarray | None] = list(faded(8))
     assert active(images)

@@ -77,6 +77,48 @@ def test_values_of_a_decoded_candidate() -> None:
     assert found.scores.tolist() == pytest.approx([0.7])
 
 
+def test_equal_scores_are_ordered_by_place() -> None:
+    """Left ones first, then upper ones, so that the order of a network's outputs has no effect."""
+    anchors = np.float32([[48, 32, 16], [16, 32, 16], [48, 16, 16]])
+    found = _decode(np.full(3, 0.7, np.float32), np.zeros((3, 4), np.float32), np.zeros((3, 10), np.float32), anchors)
+    assert (found.boxes[:, :2] + 8).tolist() == [[16, 32], [48, 16], [48, 32]]
+
+
+def test_faces_in_a_frame_of_another_shape() -> None:
+    one = Detections(np.float32([[10, 20, 30, 40]]), np.full((1, 5, 2), 10, np.float32), np.float32([0.9]))
+    found = one.scaled((100, 50), (200, 200))
+    assert found.boxes.tolist() == [[20, 80, 60, 160]]
+    assert found.landmarks.tolist() == [[[20, 40]] * 5]
+
+
+def test_a_face_is_too_small_by_its_shorter_side() -> None:
+    config = DetectorConfig(min_face_px=24)
+    for sides, small in (((24, 24), False), ((23.5, 40), True), ((40, 23.5), True)):
+        assert config.is_too_small(np.float32([5, 5, *sides])) is small
+
+
+def test_a_region_contains_its_face_whatever_its_shape() -> None:
+    image = np.zeros((600, 600, 3), np.uint8)
+    for box in ([200, 150, 100, 300], [150, 200, 300, 100]):
+        region = Detector(DetectorConfig()).region(image, np.float32(box))
+        assert region.side >= 1.6 * 300
+        assert region.holds(np.float32(box))
+
+
+def test_a_face_beside_the_known_one_is_not_taken_for_it() -> None:
+    image, detector = picture(300, 200, [(20, 40, 90)]), Detector(DetectorConfig())
+    (box,) = detector.detect(image).boxes
+    region = detector.region(image, box)
+    assert len(detector.detect_near(image, box, region)) == 1
+    assert len(detector.detect_near(image, box + np.float32([70, 0, 0, 0]), region)) == 0
+
+
+@pytest.mark.parametrize(("width", "height", "most"), [(640, 360, 14), (1280, 720, 14), (320, 180, 3)])
+def test_regions_are_compared_with_the_frame_as_the_network_sees_it(width: int, height: int, most: int) -> None:
+    image, detector = np.zeros((height, width, 3), np.uint8), Detector(DetectorConfig())
+    assert [detector.whole_costs_less(image, count) for count in (most, most + 1)] == [False, True]
+
+
 def test_only_the_best_of_overlapping_candidates_is_kept() -> None:
     """The second overlaps the first by 0.5; the third overlaps only the second, which is gone; the fourth is apart."""
     boxes = np.float32([[0, 0, 90, 10], [30, 0, 90, 10], [61, 0, 90, 10], [300, 0, 5, 5]])

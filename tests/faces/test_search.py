@@ -131,6 +131,35 @@ def test_a_face_at_the_edge_and_a_large_one_are_followed() -> None:
             np.testing.assert_allclose(a.boxes, b.boxes, atol=0.08 * b.boxes[0, 2])
 
 
+def test_a_region_follows_a_face_across_the_frame() -> None:
+    images = [picture([(5 + 10 * i, 40, 110)]) for i in range(28)]
+    found, whole = search(images, every=100)
+    exact, _ = search(images, every=1)
+    assert whole == [0]
+    for a, b in zip(found, exact, strict=True):
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=9)
+
+
+def test_faces_whose_scores_change_places_keep_their_own_corrections_and_regions() -> None:
+    """Regions show the large face at a smaller scale than whole frames do, and the small one at the same scale."""
+
+    def shown(large: bool, small: bool) -> list[np.ndarray]:
+        """Return frames with these faces; the small one is blurred in the first, the large one pale in the others."""
+        first, other = (picture([(10, 20, 180)] * large + [(290, 80, 80)] * small) for _ in range(2))
+        first[:, 240:] = cv2.GaussianBlur(first[:, 240:], (0, 0), 5)
+        other[:, :240] = other[:, :240] // 8 + 90
+        return [first, other, other, other]
+
+    both, whole = search(shown(True, True))
+    left_first = [bool(each.boxes[0, 0] < each.boxes[1, 0]) for each in both]
+    assert (whole, left_first) == ([0], [True, False, False, False])
+    large, small = search(shown(True, False))[0], search(shown(False, True))[0]
+    for index, found in enumerate(both):
+        order = found.boxes[:, 0].argsort()
+        expected = np.concatenate([large[index].landmarks, small[index].landmarks])
+        np.testing.assert_allclose(found.landmarks[order], expected, atol=0.6)
+
+
 def test_cells_of_all_and_of_sampled_frames() -> None:
     assert np.flatnonzero(begins_cell(np.arange(12), 5)).tolist() == [0, 5, 10]
     assert np.flatnonzero(begins_cell(np.arange(3, 12), 5)).tolist() == [0, 2, 7]
