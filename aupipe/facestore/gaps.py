@@ -23,7 +23,7 @@ def interpolate(target: Ints, frames: Ints, values: Floats, bridged: Bools) -> F
     after = np.clip(np.searchsorted(frames, target), 0, len(frames) - 1)
     before = np.clip(np.searchsorted(frames, target, side="right") - 1, 0, len(frames) - 1)
     known = frames[before] == target
-    inside = (frames[before] < target) & (target < frames[after]) & np.append(bridged, False)[before]
+    inside = (frames[before] < target) & np.append(bridged, False)[before]
     part = (target - frames[before]) / np.maximum(frames[after] - frames[before], 1)
     line = values[before] + np.where(inside, part, 0.0)[:, None] * (values[after] - values[before])
     return np.where((known | inside)[:, None], line, np.nan)
