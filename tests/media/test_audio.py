@@ -105,6 +105,23 @@ def test_a_long_hole_is_filled_in_blocks_and_an_impossible_one_is_an_error(tmp_p
         list(audio(write_video(tmp_path / "b.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
 
 
+def test_the_sum_of_all_holes_is_limited(tmp_path, monkeypatch):
+    wave = np.full(RATE // 2, 5000, np.int16)
+    path = write_video(tmp_path / "a.mkv", [(second * RATE, wave) for second in (0, 2, 4, 6)])  # holes of 1.5 s
+    monkeypatch.setattr("aupipe.media.audio._MAX_SILENCE_S", 4.6)
+    assert sum(block.samples.shape[1] for block in audio(path)) == pytest.approx(6.5 * RATE, abs=20)
+    monkeypatch.setattr("aupipe.media.audio._MAX_SILENCE_S", 4.4)
+    with pytest.raises(AudioLostError, match=r"a hole of [12] s at 4\.5 s"):
+        list(audio(path))
+
+
+def test_a_rate_that_no_recorder_has_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "RATE", 1_000_000)
+    path = write_video(tmp_path / "a.mkv", [(0, np.zeros(1000, np.int16))])
+    with pytest.raises(AudioLostError, match="1,000,000 samples a second"):
+        list(audio(path))
+
+
 def write_part(path, start_s=0, rate=32000, layout="mono"):
     """Write a transport stream of 1 s that begins at `start_s`, with audio. Return its bytes."""
     with av.open(str(path), "w") as out:

@@ -72,6 +72,14 @@ def test_square_or_impossible_pixels_are_unchanged(tmp_path: Path, aspect: Fract
     assert pictures(path)[0].shape == (72, 96, 3)
 
 
+@pytest.mark.parametrize(("most", "width"), [(192 * 72, 192), (192 * 72 - 1, 96)])
+def test_pixels_are_not_stretched_beyond_the_largest_frame(tmp_path: Path, most: int, width: int) -> None:
+    path = str(write_clip(tmp_path / "a.mkv", scene(2, size=(96, 72), face=64), pixel_aspect=Fraction(2)))
+    assert probe(path, max_frame_px=most).width_px == width
+    images = [frame.image for frame in frames(path, max_frame_px=most)]
+    assert [image.shape for image in images if image is not None] == [(72, width, 3)] * 2
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize("aspect", [None, Fraction(1, 2)])
 def test_a_field_of_hevc_has_the_shape_of_its_frame(suffix: str, aspect: Fraction | None, tmp_path: Path) -> None:

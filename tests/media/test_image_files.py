@@ -255,11 +255,7 @@ def test_color_profiles_do_not_crash_the_process(tmp_path: Path) -> None:
             packet = av.Packet(with_profile(png_of("rgb24")))
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, index, index, Fraction(1, 25)
             container.mux(packet)
-    with av.open(str(tmp_path / "a.apng"), "w", format="apng") as container:
-        stream = container.add_stream("apng", 25, width=96, height=64, pix_fmt="rgb24")
-        shown = [av.VideoFrame.from_ndarray(np.roll(drawing(), index, 1), "rgb24") for index in range(9)]
-        container.mux([packet for each in (*shown, None) for packet in stream.encode(each)])
-    animation = tmp_path / "a.apng"
+    animation = animated_png(tmp_path / "a.apng", 9)
     animation.write_bytes(with_profile(animation.read_bytes()))
     code = (
         "import sys\nfrom aupipe.media.frames import frames\n"
@@ -270,6 +266,21 @@ def test_color_profiles_do_not_crash_the_process(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     counts = [9 if path.endswith(("apng", "mov")) else 1 for path in paths]
     assert [int(line) for line in done.stdout.split()] == counts * 3
+
+
+def animated_png(path: Path, count: int) -> Path:
+    with av.open(str(path), "w", format="apng") as container:
+        stream = container.add_stream("apng", 25, width=96, height=64, pix_fmt="rgb24")
+        shown = [av.VideoFrame.from_ndarray(np.roll(drawing(), index, 1), "rgb24") for index in range(count)]
+        container.mux([packet for each in (*shown, None) for packet in stream.encode(each)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.apng", "a.png"])
+def test_an_animated_png_is_a_video_under_either_suffix(name: str, tmp_path: Path) -> None:
+    path = str(animated_png(tmp_path / name, 3))
+    assert probe(path).frames_expected == 3
+    assert [frame.time_s for frame in frames(path)] == pytest.approx([0, 0.04, 0.08])
 
 
 def png_of(pixels: str) -> bytes:
@@ -323,6 +334,13 @@ def test_a_jpeg_that_is_cut_short_is_a_corrupt_frame(kind: str, tmp_path: Path) 
 
 def test_the_end_of_a_jpeg_is_found_in_time_linear_in_its_size() -> None:
     assert not jpeg_is_whole(b"\xff\xd8" + b"\xff" * 10**7)
+
+
+def test_a_jpeg_without_a_scan_is_not_whole() -> None:
+    data = cv2.imencode(".jpg", drawing())[1].tobytes()
+    scan = data.index(b"\xff\xda")
+    assert jpeg_is_whole(data)
+    assert not jpeg_is_whole(data[:scan] + data[-2:])
 
 
 def test_an_image_under_another_suffix_is_refused_with_a_remedy(tmp_path: Path) -> None:
