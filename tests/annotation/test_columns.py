@@ -256,3 +256,31 @@ def test_a_clip_takes_a_bounded_memory(tmp_path: Path, monkeypatch: pytest.Monke
     limits = {"inputs": 160, "probed": 300, "packets": 250, "ledger": 450}
     assert {name: size for name, size in bytes_per_clip.items() if size > limits[name]} == {}
     assert all(size > 10 for size in bytes_per_clip.values())
+
+
+def test_chained_sequences_are_one() -> None:
+    both = video_rows.chained(LazyList(2, str), ["x", "y", "z"])
+    assert list(both) == both[:] == ["0", "1", "x", "y", "z"]
+    assert (both[-1], both[1], both[2]) == ("z", "1", "x")
+    assert list(video_rows.chained([], ["x"])) == list(video_rows.chained(["x"], [])) == ["x"]
+
+
+class Lengths(video_rows.VideoRows[int]):
+    """Videos of which each is the number of its row."""
+
+    def take(self, rows: np.ndarray) -> list[int]:
+        return rows.tolist()
+
+
+def test_removed_videos_are_gone_from_every_view() -> None:
+    videos = Lengths(pa.array(list("abcdefgh")))
+    videos.remove("c")
+    videos.remove("c")
+    videos.remove("absent")
+    assert videos.pop("f") == 5
+    left = dict(zip("abdegh", (0, 1, 3, 4, 6, 7), strict=True))
+    assert (len(videos), dict(videos), dict(videos.pairs())) == (6, left, left)
+    assert list(videos.pairs(np.array([7, 5, 2, 0]))) == [("h", 7), ("a", 0)]
+    assert ("c" in videos, "absent" in videos, None in videos, "a" in videos) == (False, False, False, True)
+    with pytest.raises(KeyError):
+        videos["f"]
