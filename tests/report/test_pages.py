@@ -102,6 +102,35 @@ def test_page_has_the_rows_decisions_and_events_of_each_face(tmp_path: Path) -> 
     assert data["statuses"] == [(0.0, 8 / 25, "ok"), (8 / 25, 8 / 25, "no_face")]
 
 
+def test_a_page_shows_the_faces_in_most_frames_and_names_the_number_of_others() -> None:
+    count = pages.MAX_FACES + 2
+    rows = [face(0.5, True, frame=i, time_s=i / 25, face_id=n) for n in range(count) for i in range(n + 1)]
+    data = video_data(video_row(), frames_table(rows), events_table([]), None, False)
+    assert [each["id"] for each in data["faces"]] == list(range(count - 1, 1, -1))
+    assert data["hidden_faces"] == 2
+
+
+def test_a_box_beyond_16_bits_ends_at_their_limit() -> None:
+    """As in a panorama; otherwise it would be drawn at the other side."""
+    packed = face_data.pack(frames_table([face(0.5, True, box_x=40_000.0, box_y=-40_000.0)]), np.zeros(1))
+    assert unpack(packed["box"], "<i2").tolist() == [32767, -32768, 40, 50]
+
+
+def test_every_rate_of_the_index_has_a_color() -> None:
+    shares = [None, 0.0, 0.1, 0.5, 0.99, 1.0]
+    index = pages.index_page([video_row()], {}, {}, {"a.mp4": shares})
+    cells = re.findall(r"<td(?: class=\"(heat\d)\")?>(–|\d+%)</td>", index)
+    assert [text for _, text in cells] == ["–", "0%", "10%", "50%", "99%", "100%"]
+    assert [name for name, _ in cells] == ["", "heat0", "heat0", "heat3", "heat5", "heat5"]
+
+
+def test_events_of_all_aus_are_in_the_order_of_their_onset() -> None:
+    rows = frames_table([face(0.5, True, frame=i, time_s=i / 25) for i in range(9)])
+    happened = events_table([event("AU01", 4, 5, 6, 0.5), event("AU12", 1, 2, 3, 0.5), event("AU25", 3, 4, 5, 0.5)])
+    data = video_data(video_row(), rows, happened, None, False)
+    assert [onset for _, onset, *_ in data["faces"][0]["events"]] == [1 / 25, 3 / 25, 4 / 25]
+
+
 def test_a_clock_that_begins_late_keeps_the_distances_of_frames() -> None:
     start_s = 1_700_000_000.0  # a recording on the clock of its computer
     rows = [{"frame": 0, "time_s": start_s, "status": "no_face"}]
