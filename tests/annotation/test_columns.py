@@ -284,3 +284,17 @@ def test_removed_videos_are_gone_from_every_view() -> None:
     assert ("c" in videos, "absent" in videos, None in videos, "a" in videos) == (False, False, False, True)
     with pytest.raises(KeyError):
         videos["f"]
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [({}, "f"), ({"source_hash": ""}, "f"), ({"content": "g"}, "g"), ({"source_hash": "h", "content": "g"}, "h")],
+)
+def test_records_of_older_versions_have_a_source(row: dict[str, str], source: str) -> None:
+    record = VideoRecord.from_row({"uri": "a.mp4", "video_id": "a", "fingerprint": "f", "unknown": 1} | row)
+    assert (record.source_hash, record.losses, record.status) == (source, (), None)
+
+
+def test_records_with_rows() -> None:
+    statuses = (None, "ok", "partial", "quarantined", "duplicate")
+    assert [VideoRecord("a", "a", status=each).has_rows for each in statuses] == [False, True, True, False, False]

@@ -157,6 +157,9 @@ def test_parts_that_differ_have_different_names() -> None:
     assert len({*named}) == len(starts)
     assert named[-1] == "[5 s, 6 s)"
     assert Input("a.mp4", "a", 5.0).asked(29.97) == "[5 s, ) at 29.97/s"
+    assert Input("a.mp4", "a", 0.0).asked(None) == "[0 s, )"  # clocks may begin before 0
+    rates = [Input("a.mp4", "a").asked(rate) for rate in (30000 / 1001, 29.97003)]
+    assert rates[0] != rates[1] == "at 29.97003/s"
 
 
 SUFFIXES = """.dv .MOD .tod .h264 .264 .avc .H265 .265 .hevc .y4m .apng .f4v .m1v .mpv .mp2v .m2p .divx .xvid .rm .rmvb

@@ -52,3 +52,11 @@ def test_the_packets_that_a_windows_media_header_counts(more: int, flags: int, l
     count = int.from_bytes(data[start + 56 : start + 64], "little")
     path.write_bytes(patched(patched(data, start + 56, count + more, 8), start + 88, flags, 4))
     assert probe(str(path)).damage == ("it is shorter than its header states" if lost else "")
+
+
+def test_hours_that_a_matroska_file_lacks_are_counted(tmp_path: Path) -> None:
+    times = [40 * number + 7_200_000 * (number >= 10) for number in range(20)]
+    path = write_clip(tmp_path / "a.mkv", NOISE * 2, codec="mjpeg", times=times)
+    assert probe(str(path)).missing_s == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert probe(str(path)).missing_s == pytest.approx(7200, abs=1)

@@ -150,3 +150,8 @@ def test_the_audio_of_close_frames_is_one_slice_of_the_spectrogram() -> None:
     assert at.tolist() == [64, 193, 322, -1]
     silent, nowhere = mel_slice(mel, np.array([-1, -1]))
     assert (silent.shape, nowhere.tolist()) == ((64, 1), [-1, -1])
+
+
+def test_the_overlap_is_rounded_to_whole_frames() -> None:
+    for length, overlap, step in ((100, 0.29, 71), (15, 0.5, 7), (10, 0.04, 10), (10, 0.99, 1)):
+        assert plan_windows(np.arange(300) / 30, length, overlap).start[:2].tolist() == [0, step]
