@@ -136,3 +136,16 @@ def test_frames_that_need_more_memory_are_in_no_packet() -> None:
     packets, rows = plan_packets(videos, 6000, 1)
     assert rows.tolist() == [0, 1]
     assert [video_id for packet in packets for video_id in packet.pending] == ["a", "b"]
+
+
+def test_small_files_of_one_size_share_a_packet_or_are_in_none() -> None:
+    """Equal bytes can only be among them. Files 0, 3 and 4 have one size, with as many frames as fit in no packet."""
+    sizes = [0, 1, 2, 0, 0, 1, *[6] * 64, *[70] * 65]
+    videos = pending({f"{number:03d}": 2000 if size == 0 else 10 for number, size in enumerate(sizes)})
+    videos.is_probed = np.zeros(len(sizes), bool)
+    packets, rows = plan_packets(videos, 4000, 1, np.array(sizes))
+    assert rows.tolist() == [1, 2, 5, *range(6, 70)]
+    of_packets = [{int(video_id) for video_id in packet.pending} for packet in packets]
+    assert sorted(map(len, of_packets)) == [3, 64]
+    assert {1, 5} <= min(of_packets, key=len)
+    assert plan_packets(videos, 6000, 1, np.array(sizes))[1].tolist() == rows.tolist()  # alone with up to 4,000 frames
