@@ -11,6 +11,18 @@ def redact(text: str) -> str:
     return re.sub(r"(https?://[^\s?]*)\?\S+?(?=[:,;.)'\"]*(\s|$))", r"\1?…", text)
 
 
+# Control characters, separators of lines, and those that reverse the direction of text.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""Return a line for a terminal or a log: characters that would move the cursor, or hide text, become \x1b etc.
+
+    A name of a file may contain any of them. Tables and other files keep names unchanged.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class AupipeError(Exception):
     """A failure with a known cause. The job ends with `exit_code` and the message, one sentence without secrets."""
 
@@ -107,8 +119,8 @@ class TooLargeError(MediaError):
 
 
 def one_line(message: object) -> str:
-    """Return a message as one line, without secrets."""
-    return redact(" ".join(str(message).split()))
+    """Return a message as one line for a terminal, without secrets."""
+    return printable(redact(" ".join(str(message).split())))
 
 
 def as_reason(message: object) -> str:

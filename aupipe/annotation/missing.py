@@ -11,7 +11,7 @@ from aupipe.annotation.ledger import Ledger
 from aupipe.annotation.schema import LEDGER
 from aupipe.annotation.summary import write_videos
 from aupipe.annotation.video_record import VideoRecord
-from aupipe.errors import NotFoundError, redact
+from aupipe.errors import NotFoundError, printable, redact
 from aupipe.manifests import SUFFIXES
 from aupipe.run_lease import run_lease, storage_errors_as_config_errors
 from aupipe.storage import Storage, is_uri
@@ -44,8 +44,9 @@ def record_missing(named: Sequence[str], out: str) -> str:
         output_folders.check(storage, "an annotation")
     with run_lease(storage):
         write_videos(storage, Ledger(storage), rows, inputs)
-    lines = [f"  {row.video_id}: quarantined: {row.reason}" for row in rows.values()]
-    return "\n".join([f"{len(rows)} quarantined, nothing to annotate; tables in {redact(out)}", *lines])
+    lines = [f"{len(rows)} quarantined, nothing to annotate; tables in {redact(out)}"]
+    lines += [f"  {row.video_id}: quarantined: {row.reason}" for row in rows.values()]
+    return "\n".join(map(printable, lines))
 
 
 def _is_missing(path: str) -> bool:

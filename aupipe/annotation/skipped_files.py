@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aupipe.annotation.inputs import text_of_name
-from aupipe.errors import redact
+from aupipe.errors import printable, redact
 from aupipe.media.image_files import has_image_suffix
 
 _EXAMPLES = 3
@@ -78,7 +78,7 @@ class SkippedFiles:
             )
         if self.hidden:
             parts.append(f"{self.hidden} hidden or system files and folders skipped ({_first(self.hidden_examples)})")
-        return "; ".join(parts)
+        return printable("; ".join(parts))
 
     def record(self) -> dict[str, Any]:
         """Return the counts for run.json."""
@@ -93,4 +93,4 @@ class SkippedFiles:
 
 
 def _first(paths: Sequence[str]) -> str:
-    return "first: " + ", ".join(redact(path) if path.isprintable() else repr(redact(path)) for path in paths)
+    return "first: " + ", ".join(map(redact, paths))

@@ -26,7 +26,7 @@ from aupipe.annotation.settings import content_hash
 from aupipe.annotation.skipped_files import SkippedFiles
 from aupipe.annotation.video_record import VideoRecord
 from aupipe.annotation.video_rows import mask, one_piece, order_of, rows_of, take_rows
-from aupipe.errors import ChangedError, redact
+from aupipe.errors import ChangedError, printable, redact
 from aupipe.parquet import damage_named, read_parquet
 from aupipe.storage import Storage
 
@@ -143,7 +143,7 @@ class Summary:
             lines.append(f"{inputs} no rows of this run yet; fix: re-run the command without --phase")
         if self.frames and len(self.videos):
             lines.append(f"for pages with player and curves: aupipe report {shlex.quote(redact(self.out))}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def _stage_table(self) -> list[str]:
         if not self.rates:

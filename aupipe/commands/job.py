@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import aupipe
 from aupipe.edge_errors import explain
-from aupipe.errors import one_line
+from aupipe.errors import one_line, printable
 from aupipe.interrupts import sigterm_interrupts
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ def run(
         if isinstance(stream, io.TextIOWrapper):  # A locale without a character of a name must not end the job.
             stream.reconfigure(errors="backslashreplace")
     args = _parse(parser, sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for verbose in ("botocore", "aiobotocore"):  # They report at INFO where they found credentials and endpoints.
         logging.getLogger(verbose).setLevel(logging.WARNING)
     try:
@@ -154,6 +156,14 @@ class LogStream(io.TextIOWrapper):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())  # Buffered text and that of C libraries goes there too.
             os.close(null)
+
+
+class _LogFormatter(logging.Formatter):
+    """A format of log lines that shows the control characters of names as escapes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record, which may have several lines."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def _open_closed_streams() -> None:

@@ -30,7 +30,7 @@ from aupipe.annotation import report_files
 from aupipe.annotation.faults import is_of_machine
 from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.report_files import INDEX, SUMMARY
-from aupipe.errors import ConfigError, DatasetError, MediaError, redact
+from aupipe.errors import ConfigError, DatasetError, MediaError, printable, redact
 from aupipe.media.image_files import has_image_suffix, is_sequence
 from aupipe.media.probe import fingerprint
 from aupipe.parquet import damage_named, read_stored
@@ -171,7 +171,7 @@ def write(job: ReportJob) -> str:
                     written.add(name)
                     del drawing  # Otherwise memory would hold it while the next one, of perhaps a gigabyte, is read.
         if data["problem"] and (problems := problems + 1) <= _LOGGED:
-            logger.warning("%s: %s", video_id, data["problem"])
+            logger.warning("%s: %s", printable(video_id), data["problem"])
         shown = f"../{plain}" if plain in written else link
         page = video_page(video, data, shown, drawn if drawn in written else None)
         target.write(pages[video_id], page.encode())

@@ -76,6 +76,17 @@ def test_the_end_of_a_run_lists_twenty_reasons_and_counts_the_others() -> None:
     assert lines[21:] == ["  19: quarantined: not_found: x", "  … and 1 more; all reasons are in out/videos.parquet"]
 
 
+def test_names_neither_steer_a_terminal_nor_forge_a_line() -> None:
+    name = "a\x1b[2J\r\n  b\u202e.mp4 – 映\u3000画"
+    skipped = SkippedFiles()
+    skipped.add(name)
+    videos = [VideoRecord(name, name, status="partial", reason=f"truncated: {name}")]
+    _, passed, line = Summary("out", to_table(videos), 0, 0, 1.0, 0.0, 0.0, skipped).text().split("\n")
+    shown = r"a\x1b[2J\r\n  b\u202e.mp4 – 映" + "\u3000画"
+    assert passed.endswith(f"(first: {shown})")
+    assert line == f"  {shown}: partial: truncated: {shown}"
+
+
 def test_the_end_of_a_run_has_the_rate_of_each_stage_that_worked() -> None:
     stages = {"decode": 2.0, "encode": 4.0, "finalize": 0.0}
     summary = Summary(

@@ -36,6 +36,7 @@ def run(error: BaseException | None, *arguments: str) -> int:
         (OSError(errno.EROFS, "No", "/x"), 2, "test.py: /x: No; fix: name a folder that can be written\n"),
         (OSError(errno.ENOSPC, "Full", "/x"), 1, "test.py: /x: Full; fix: free space or name another folder, then run "
          "the same command again\n"),
+        (ConfigError("a\x1b[2J\u202eb: no video"), 2, "test.py: a\\x1b[2J\\u202eb: no video\n"),
         (KeyboardInterrupt(), 130, "test.py: interrupted; re-run the same command to resume\n"),
         (None, 3, ""),
     ],
@@ -53,6 +54,16 @@ def test_verbose_prints_the_traceback_too(capsys: pytest.CaptureFixture[str]) ->
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-2] == "OSError: [Errno 28] Full: '/x'"
     assert lines[-1].startswith("test.py: /x: Full; fix: ")
+
+
+def test_log_lines_show_control_characters_as_escapes() -> None:
+    program = (
+        "import logging; from aupipe.commands import job\n"
+        "body = lambda _: logging.info('two\\nlines of %s', '\\x1b[2J\\u202e') or 0\n"
+        "job.run(job.make_parser('x', '', ''), body, [])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr.partition(" INFO ")[2] == "two\nlines of \\x1b[2J\\u202e\n"
 
 
 def test_a_fault_of_aupipe_keeps_its_traceback_and_exits_1() -> None:
