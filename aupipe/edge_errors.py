@@ -99,14 +99,17 @@ _BY_NAME: dict[str, tuple[str, bool]] = {
 # Errors that only their text distinguishes from a bug of aupipe: class, text, entry.
 _BY_TEXT: tuple[tuple[str, str, tuple[str, bool]], ...] = (
     ("builtins.FileNotFoundError", "No usable temporary directory", ("export TMPDIR=…, a folder with space", False)),
+    ("builtins.RuntimeError", "unexpected pos ", _BY_NUMBER[errno.ENOSPC]),  # torch.save on a full disk
     ("builtins.RuntimeError", "can't start new thread", _BY_NUMBER[errno.EAGAIN]),
     ("builtins.ValueError", "Invalid endpoint: ", ("export AWS_ENDPOINT_URL=http://HOST:PORT or https://…", False)),
     ("botocore.exceptions.ParamValidationError", "Invalid bucket name", ("correct the bucket's name", False)),
 )
 
-# `_LAST_LINE` matches the last line of a traceback: class and message. `_NUMBERED` matches the message of an OSError.
+# `_LAST_LINE` matches the last line of a traceback: class and message. `_NUMBERED` matches the message of an OSError,
+# and `_RUST` that of one in Rust, as of safetensors.
 _LAST_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*): (?P<message>.+)$", re.MULTILINE)
 _NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<place>.*?)'(?: -> .*)?)?$")
+_RUST = re.compile(r"\(os error (\d+)\)$")
 _CAUSE_SEPARATOR = "\nThe above exception was the direct cause of the following exception:\n"
 _USER_CODE = "ray.exceptions.UserCodeException"
 
@@ -136,6 +139,21 @@ def explain(error: BaseException, *, running: bool = False) -> AupipeError | Non
                 sentence = f"{one_line(raised.message) or raised.names[0]}; fix: {fix}"
                 return EnvironmentFailure(sentence) if running or at_any_time else ConfigError(sentence)
     return None
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Return whether a disk, a network, a storage service or a limit of the machine is the cause, memory excepted.
+
+    Other work fails in the same way, whatever it computes. Lack of memory depends on what is computed.
+    """
+    return any(
+        not isinstance(raised, AupipeError)
+        and raised.number != errno.ENOMEM
+        and not raised.names[0].startswith("ray.")
+        and _found(raised) is not None
+        for exception in _unwrapped(error)
+        for raised in _raised(exception)
+    )
 
 
 @contextmanager
@@ -207,7 +225,9 @@ def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
         place = "" if exception.filename is None else f"{os.fsdecode(exception.filename)}: "
         yield _Raised(names, f"{place}{exception.strerror}", exception.errno)
     else:
-        yield _Raised(names, str(exception), getattr(exception, "errno", None))
+        in_rust = _RUST.search(str(exception))
+        number = int(in_rust[1]) if in_rust else getattr(exception, "errno", None)
+        yield _Raised(names, str(exception), number)
 
 
 def _in_text(text: str) -> Iterator[_Raised | AupipeError]:

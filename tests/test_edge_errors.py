@@ -8,16 +8,19 @@ import resource
 import socket
 import ssl
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
 import ray
 import ray.train
+import safetensors.torch
+import torch
 from botocore import exceptions as boto
 from fsspec.exceptions import FSTimeoutError
 
-from aupipe.edge_errors import explain, running, setting_up
+from aupipe.edge_errors import explain, is_of_machine, running, setting_up
 from aupipe.errors import CheckpointError, ConfigError, EnvironmentFailure, NotFoundError
 from aupipe.storage import Storage
 
@@ -189,6 +192,46 @@ def test_a_failed_write_reports_the_file_and_leaves_no_partial_file(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(explain(error.value)).startswith(f"{tmp_path}/a/b.bin: File too large; fix: ")
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def write_safetensors(path: Path) -> None:
+    safetensors.torch.save_file({"x": torch.zeros(100_000)}, path)
+
+
+def write_with_torch(path: Path) -> None:
+    torch.save({"x": torch.zeros(100_000)}, path)
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_with_torch])
+def test_a_state_that_does_not_fit_is_of_the_machine(write: Callable[[Path], None], tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(Exception, match=r"os error 27|unexpected pos") as error:
+            write(tmp_path / "state")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert is_of_machine(error.value)
+    assert "name another folder" in str(explain(error.value))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (os_error(errno.ENOSPC), True),
+        (client_error("ExpiredToken"), True),
+        (os_error(errno.ENOMEM), False),
+        (ray.exceptions.OutOfMemoryError("killed"), False),
+        (ray.exceptions.NodeDiedError("gone"), False),
+        (RuntimeError("CUDA out of memory"), False),
+        (ConfigError("the loss is nan"), False),
+    ],
+)
+def test_memory_and_nodes_are_no_errors_of_the_machine(error: Exception, expected: bool) -> None:
+    assert is_of_machine(error) == expected
+    outer = ConfigError("cannot be read")
+    outer.__cause__ = error
+    assert is_of_machine(outer) == expected
 
 
 def test_no_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:

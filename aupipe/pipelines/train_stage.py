@@ -23,6 +23,7 @@ from aupipe.config import Resources
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
+from aupipe.edge_errors import explain, is_of_machine
 from aupipe.errors import AupipeError, ConfigError, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
@@ -328,10 +329,12 @@ def _workers(job: TrainJob, stage: str, gpu: bool) -> int | tuple[int, int]:
 
 
 def _first_error(error: ray.train.TrainingFailedError) -> AupipeError:
-    """Return aupipe's own error of a worker if there is one; otherwise an error that quotes the first."""
+    """Return aupipe's own error of a worker if there is one; otherwise one that names or quotes the first."""
     failures = list(getattr(error, "worker_failures", {}).values())
     own = [failure for failure in failures if isinstance(failure, AupipeError)]
     if own:
         return own[0]
     first = failures[0] if failures else error
+    if is_of_machine(first) and (named := explain(first, running=True)) is not None:
+        return named
     return AupipeError(f"training failed after {MAX_WORKER_FAILURES} restarts: {type(first).__name__}: {first}")

@@ -12,8 +12,9 @@ import ray
 import ray.train
 import ray.train.torch
 
+from aupipe.errors import ConfigError
 from aupipe.pipelines.ray_internals import train_actors_use_this_cluster
-from aupipe.pipelines.train_stage import fit
+from aupipe.pipelines.train_stage import _first_error, fit
 from aupipe.pipelines.train_worker import _Upload
 from aupipe.storage import Storage
 
@@ -110,3 +111,22 @@ def test_failures_count_since_the_last_state(ray_session: None, tmp_path: Path, 
         with pytest.raises(ray.train.TrainingFailedError, match="failed in epoch 2"):
             fit(trainer, Storage(tmp_path), "stage")
     assert len(list((tmp_path / "stages/stage").glob("epoch-*"))) == states
+
+
+FULL = OSError(28, "No space left on device", "/run/x")
+QUOTED = "training failed after 3 restarts: RuntimeError: CUDA out of memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ray.train.WorkerGroupError("trace", {1: FULL}), "/run/x: No space left on device; fix: free space"),
+        (ray.train.ControllerError(FULL), "/run/x: No space left on device; fix: free space"),
+        (ray.train.WorkerGroupError("trace", {0: FULL, 1: ConfigError("of aupipe")}), "of aupipe"),
+        (ray.train.WorkerGroupError("trace", {0: RuntimeError("CUDA out of memory")}), QUOTED),
+    ],
+)
+def test_a_full_disk_of_a_worker_is_reported_with_the_fix(
+    error: ray.train.TrainingFailedError, sentence: str
+) -> None:  # fmt: skip
+    assert str(_first_error(error)).startswith(sentence)
