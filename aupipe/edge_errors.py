@@ -112,6 +112,8 @@ _NUMBERED = re.compile(r"\[Errno (?P<number>\d+)\] (?P<message>.*?)(?:: '(?P<pla
 _RUST = re.compile(r"\(os error (\d+)\)$")
 _CAUSE_SEPARATOR = "\nThe above exception was the direct cause of the following exception:\n"
 _USER_CODE = "ray.exceptions.UserCodeException"
+# Errors that quote the traceback of an error in the constructor of an actor, and in Ray Tune's driver.
+_QUOTING = {"ray.exceptions.ActorDiedError", "ray.tune.error.TuneError"}
 
 
 @dataclass(frozen=True)
@@ -225,13 +227,19 @@ def _raised(exception: BaseException) -> Iterator[_Raised | AupipeError]:
         place = "" if exception.filename is None else f"{os.fsdecode(exception.filename)}: "
         yield _Raised(names, f"{place}{exception.strerror}", exception.errno)
     else:
-        in_rust = _RUST.search(str(exception))
-        number = int(in_rust[1]) if in_rust else getattr(exception, "errno", None)
-        yield _Raised(names, str(exception), number)
+        if _QUOTING.intersection(names):
+            yield from _in_text(str(exception))
+        message = str(exception)
+        yield _Raised(names, message, getattr(exception, "errno", None) or _number_of_rust(message))
+
+
+def _number_of_rust(message: str) -> int | None:
+    found = _RUST.search(message)
+    return int(found[1]) if found else None
 
 
 def _in_text(text: str) -> Iterator[_Raised | AupipeError]:
-    """Yield the errors in the text of a traceback, outermost first. Ray Data keeps nothing else of them."""
+    """Yield the errors in the text of a traceback, outermost first. Ray keeps nothing else of some of them."""
     for block in reversed(text.split(_CAUSE_SEPARATOR)):
         lines = list(_LAST_LINE.finditer(block))
         if not lines:
@@ -246,7 +254,7 @@ def _in_text(text: str) -> Iterator[_Raised | AupipeError]:
             continue
         numbered = _NUMBERED.match(message)
         if numbered is None:
-            yield _Raised(_names(kind), message, None)
+            yield _Raised(_names(kind), message, _number_of_rust(message))
         else:
             place = f"{numbered['place']}: " if numbered["place"] else ""
             yield _Raised(_names(kind), place + numbered["message"], int(numbered["number"]))

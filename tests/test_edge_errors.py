@@ -194,6 +194,24 @@ def test_a_failed_write_reports_the_file_and_leaves_no_partial_file(tmp_path: Pa
     assert list((tmp_path / "a").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("last", "sentence"),
+    [
+        ("OSError: [Errno 28] No space left on device: '/x/y'", "/x/y: No space left on device; fix: "),
+        (
+            "safetensors._safetensors_rust.SafetensorError: I/O error: full (os error 28)",
+            "I/O error: full (os error 28)",
+        ),
+        ("RuntimeError: no GPU", None),
+    ],
+)
+def test_the_text_of_an_actor_that_could_not_be_created_is_read(last: str, sentence: str | None) -> None:
+    task = ray.exceptions.RayTaskError("A.__init__", f"Traceback\n  f()\n  ^^^\n{last}", RuntimeError("x"))
+    error = ray.exceptions.ActorDiedError(task)
+    assert (explain(error) is None) if sentence is None else str(explain(error)).startswith(sentence)
+    assert is_of_machine(error) == (sentence is not None)
+
+
 def write_safetensors(path: Path) -> None:
     safetensors.torch.save_file({"x": torch.zeros(100_000)}, path)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import re
 import sys
 import tempfile
@@ -338,3 +339,13 @@ def replay_trial(scheduler: ASHAScheduler, name: str, scores: Sequence[float]) -
     scheduler.on_trial_add(None, past)
     for epoch, score in enumerate(scores):
         scheduler.on_trial_result(None, past, {"epoch": epoch, "score": score})
+
+
+def trial_error(trial: Any) -> BaseException | None:
+    """Return the last error of a trial of Ray Tune, which keeps it in the trial's local folder alone. Ray 2.60."""
+    file = trial.pickled_error_file
+    if file is None:
+        return None
+    with open(file, "rb") as stream:
+        error: BaseException = pickle.load(stream)
+    return error

@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler
 from aupipe.errors import ConfigError
 from aupipe.pipelines import ray_internals
 from aupipe.pipelines.session import gpus_per_worker, label_selector_for, room
-from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, TuneJob, run_trial, settings_of
+from aupipe.pipelines.tune_trial import DRIVER_CPUS, WORKER_CPUS, MachineError, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
 from aupipe.training.search_space import Dimension
 from aupipe.tuning import search, trials
@@ -138,7 +138,7 @@ def optuna(seed: int, found: Sequence[Trial]) -> Any:
 
 
 class _Records(tune.Callback):  # type: ignore[misc]
-    """A log of the trials, and a record of the end of trials that Ray Tune ended."""
+    """A log of the trials, a record of the end of trials that Ray Tune ended, and the end of a search."""
 
     def __init__(self, job: TuneJob) -> None:
         self._job = job
@@ -151,6 +151,12 @@ class _Records(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial, "stopped")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """End the search if the error is of the machine; otherwise Ray Tune would start the driver again and again."""
+        error = getattr(ray_internals.trial_error(trial), "cause", None)
+        if isinstance(error, MachineError):
+            raise error
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial, "failed", f"its driver was lost {MAX_LOSSES + 1} times: {trial.get_error()}")

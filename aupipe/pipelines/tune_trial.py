@@ -11,7 +11,8 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.data import splits
-from aupipe.errors import AupipeError, one_line
+from aupipe.edge_errors import explain, is_of_machine
+from aupipe.errors import AupipeError, EnvironmentFailure, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.pipelines import ray_internals, train
 from aupipe.pipelines.train_stage import TrainJob
@@ -24,6 +25,10 @@ from aupipe.tuning.search import Settings
 DRIVER_CPUS = 0.001  # so little that drivers never take the room of their workers, which would be a deadlock
 WORKER_CPUS = 0.99  # one trial of one worker per CPU runs at a time
 MAX_FAILURES = 3  # errors of a trial's driver; a lost node is none
+
+
+class MachineError(EnvironmentFailure):
+    """An error of a trial that all trials would have, such as a full disk."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,19 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
 
     A trial whose settings do not fit together, or whose training fails, for example by a high learning rate, ends as
     `failed`. Ray Tune retries after any other error, and without limit after the loss of a node.
+
+    Raises:
+        MachineError: a full disk or the like, which ends the search. The trial is not recorded as ended.
     """
+    try:
+        _run_trial(config, job, starts)
+    except Exception as error:
+        if is_of_machine(error) and (named := explain(error, running=True)) is not None:
+            raise MachineError(str(named)) from error
+        raise
+
+
+def _run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -> None:
     out, settings = Storage(job.out), settings_of(job, config)
     trial = trials.begin(out, settings)
     if trial.status != "running":
@@ -83,9 +100,12 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
         train.plan(run)
         run_dir.begin(Storage(run.out), run_dir.identity(run.recipe, FaceStore.open(run.store), run.split))
         train.run_stages(replace(run, callbacks=(_Epochs(),)))
-    except AupipeError as error:
-        trials.end(out, settings, "failed", str(error))
     except Exception as error:
+        if is_of_machine(error):
+            raise
+        if isinstance(error, AupipeError):
+            trials.end(out, settings, "failed", str(error))
+            return
         if trials.count_failure(out, settings) > MAX_FAILURES:
             trials.end(out, settings, "failed", f"failed {MAX_FAILURES + 1} times: {one_line(error)}")
             return

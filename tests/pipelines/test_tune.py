@@ -82,6 +82,25 @@ def test_a_trial_with_invalid_settings_fails_at_once_and_the_others_go_on(
 
 
 @pytest.mark.slow
+def test_a_fault_of_the_disk_ends_the_search_and_the_same_command_resumes(
+    make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, out = make_store(train=8, validation=3, frames=16), tmp_path / "search"
+    arguments = ["--recipe", file, "--data", store, "--out", str(out), "--trials", "1"]
+    blocked = out / trials.FOLDER / search.DEFAULT / "stages"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file, so that no folder can be made here")
+    assert tune.main([*arguments, "--set", "stages.train.epochs=2"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tune.py: ")]
+    assert str(blocked) in line
+    assert "; fix: " in line
+    blocked.unlink()
+    assert tune.main([*arguments, "--set", "stages.train.epochs=2"]) == 0
+    (trial,) = pq.read_table(out / "trials.parquet").to_pylist()
+    assert (trial["status"], trial["epochs"]) == ("finished", 2)
+
+
+@pytest.mark.slow
 def test_bad_trials_stop_early_and_the_best_recipe_can_be_trained(
     make_store: Callable[..., str], tmp_path: Path, file: str, two_cpus: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 from ray.tune.schedulers import TrialScheduler
 
+from aupipe.errors import AupipeError
 from aupipe.pipelines import tune_search
-from aupipe.pipelines.tune_trial import TuneJob, run_trial, settings_of
+from aupipe.pipelines.train_stage import TrainJob
+from aupipe.pipelines.tune_trial import MachineError, TuneJob, run_trial, settings_of
 from aupipe.storage import Storage
 from aupipe.training import recipe
 from aupipe.tuning import search
@@ -62,6 +67,32 @@ def test_a_trial_with_invalid_settings_fails_at_once(
     (trial,) = read(Storage(tmp_path))
     assert (trial.status, trial.failures) == ("failed", 0)
     assert reason in trial.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "running"),
+        (ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, "PutObject"), "running"),
+        (AupipeError("the loss is nan"), "failed"),
+        (AupipeError("training failed: CUDA out of memory"), "failed"),
+    ],
+)
+def test_a_trial_that_meets_a_full_disk_is_tried_again(
+    error: Exception, status: str, make_store: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: TrainJob) -> None:
+        raise error
+
+    monkeypatch.setattr("aupipe.pipelines.train.run_stages", fail)
+    monkeypatch.setattr("aupipe.pipelines.tune_trial._Epochs", object)  # which needs a session of Ray Tune
+    plan = recipe.read("multilabel_transformer", quick=True)
+    job = TuneJob(recipe=plan, store=make_store(train=20, validation=3, frames=16), out=str(tmp_path))
+    for _ in range(5):
+        with pytest.raises(MachineError, match="; fix: ") if status == "running" else nullcontext():
+            run_trial({"settings": {}}, job, {})
+    (trial,) = read(Storage(tmp_path))
+    assert (trial.status, trial.failures) == (status, 0)
 
 
 def test_optuna_uses_completed_trials_and_proposes_valid_settings() -> None:
