@@ -17,6 +17,7 @@ import aupipe
 from aupipe.annotation.settings import content_hash
 from aupipe.errors import (
     ChangedError,
+    EnvironmentFailure,
     MediaError,
     NotFoundError,
     PermissionDeniedError,
@@ -66,8 +67,8 @@ def contain_fault(
         fatal: errors after which this process cannot continue.
 
     Raises:
-        Exception: a `fatal` error, or storage is unavailable, full or not writable. No input causes these, and the job
-            retries or stops.
+        Exception: a `fatal` error or an `EnvironmentFailure`, or storage is unavailable, full or not writable. No
+            input causes these, and the job retries or stops.
     """
     outcome = FaultOutcome()
     try:
@@ -78,7 +79,7 @@ def contain_fault(
     # Every exception is caught, and only here, because an internal error has no known type. It is not ignored: its
     # traceback is written, the input is quarantined, and the job ends with exit code 1.
     except Exception as error:
-        if isinstance(error, fatal) or _is_of_storage(error):
+        if isinstance(error, (EnvironmentFailure, *fatal)) or _is_of_storage(error):
             raise
         outcome.reason = _message(error) if video_id is None else _log(storage, video_id, error)
 

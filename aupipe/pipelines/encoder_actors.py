@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from aupipe.annotation.encode import Encoders, broken_device, set_torch_threads
 from aupipe.annotation.model_set import ModelSet
+from aupipe.edge_errors import explain
+from aupipe.errors import AupipeError, EnvironmentFailure, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +58,21 @@ class EncoderActors:
             embeddings, work_s = ray.get(actor.embed.remote(np.stack(crops)))
         except RayTaskError as error:  # Its text is a traceback; the cause is what a reason names.
             raise error.cause from error
+        except ActorDiedError as error:
+            if error.actor_init_failed:
+                raise _creation_failure(error) from error
+            raise
         self.work_s += work_s
         return embeddings
+
+
+def _creation_failure(error: ActorDiedError) -> AupipeError:
+    """Return an error that ends the job, because no input could be encoded. Ray keeps the text of the cause."""
+    cause = one_line(str(error).rstrip().rpartition("\n")[2])
+    return explain(error, running=True) or EnvironmentFailure(
+        f"an encoder cannot be created on a node of the cluster ({cause}); fix: give the nodes an image with what it "
+        "needs, or leave out resources.gpu"
+    )
 
 
 @contextmanager

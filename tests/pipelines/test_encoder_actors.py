@@ -58,6 +58,31 @@ def test_encoders_of_packets(
     assert not list((tmp_path / "elsewhere/_logs").glob("*"))
 
 
+class FindsNoGpu(encoder_actors.EncoderActor):
+    """An encoder on a node with a GPU and a torch without CUDA."""
+
+    def __init__(self, models: ModelSet, batch_size: int, device: str) -> None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+
+@pytest.mark.ray
+def test_an_encoder_that_cannot_be_created_ends_the_job(
+    ray_session: None, exported_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Workers cannot import tests.
+    monkeypatch.setattr(encoder_actors, "EncoderActor", FindsNoGpu)
+    write_clip(tmp_path / "a.mp4", scene(12))
+    command = ["--input", f"{tmp_path}/a.mp4", "--checkpoint", exported_checkpoint, "--out", f"{tmp_path}/out"]
+    assert main([*command, "--workers", "1", "--set", "engine=ray", "--set", "encoders=1"]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("annotate.py: ")]
+    assert line.startswith(
+        "annotate.py: an encoder cannot be created on a node of the cluster (AssertionError: Torch not compiled with "
+        "CUDA enabled); fix: "
+    )
+    assert not (tmp_path / "out/videos.parquet").exists()
+
+
 @pytest.mark.ray
 def test_encoders_that_leave_no_cpu_to_decode_are_refused(
     ray_session: None, exported_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
