@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import cast
 
 import av
@@ -114,14 +114,30 @@ def frame_at(uri: str, info: VideoInfo, index: int) -> np.ndarray | None:
 def frames_at(uri: str, info: VideoInfo, indices: Collection[int]) -> Iterator[tuple[int, np.ndarray | None]]:
     """Yield the index and image of these frames, ascending, as in `frame_at`.
 
-    A container that cannot be cut is decoded once for all of them.
+    The frames from one key frame to the next are decoded once for all of them, and so is a container that cannot be
+    cut.
     """
     if len(info.key_pts):
-        yield from ((index, frame_at(uri, info, index)) for index in sorted(indices))
+        for group, members in groupby(sorted(indices), lambda index: _group_of(info, index)):
+            chosen = list(members)
+            if group is None:
+                yield from ((index, None) for index in chosen)
+                continue
+            for frame in frames(uri, Span.part(info, chosen[0], chosen[-1] + 1)):
+                if frame.index in chosen:
+                    yield frame.index, frame.image
         return
     for frame in islice(frames(uri, Span.whole(info)), max(indices, default=-1) + 1):
         if frame.index in indices:
             yield frame.index, frame.image
+
+
+def _group_of(info: VideoInfo, index: int) -> int | None:
+    """Return the number of the last key frame until this frame; None if there is no such frame."""
+    assert info.pts is not None
+    if not 0 <= index < info.frames_expected - info.missing:
+        return None
+    return int(np.searchsorted(info.key_pts, info.pts[index], side="right"))
 
 
 def frames(uri: str, span: Span | None = None, max_frame_px: int = MAX_FRAME_PX) -> Iterator[Frame]:

@@ -92,6 +92,29 @@ def test_several_frames_of_a_container_that_cannot_be_cut_are_decoded_in_one_pas
     assert list(frames_at(path, info, [])) == []
 
 
+@pytest.mark.parametrize(("name", "passes"), [("closed.mp4", 3), ("open.mkv", 3), ("cut short.mkv", 2)])
+def test_frames_between_two_key_frames_are_decoded_in_one_pass(
+    name: str, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"g": "10", "bf": "3", "x264-params": "open-gop=1" if name == "open.mkv" else "open-gop=0"}
+    path = write_clip(tmp_path / name, IMAGES, options=options)
+    path = truncate(path) if name == "cut short.mkv" else path
+    info = probe(str(path))
+    wanted = [-1, 1, 2, 9, 10, 17, 31, 35, 39, 1000]
+    alone = [(index, frame_at(str(path), info, index)) for index in wanted]
+    opened: list[str] = []
+
+    def counted(uri: str, *args: Any, **kwargs: Any) -> Any:
+        opened.append(uri)
+        return open_video(uri, *args, **kwargs)
+
+    monkeypatch.setattr("aupipe.media.frames.open_video", counted)
+    for (index, image), (same, expected) in zip(frames_at(str(path), info, wanted), alone, strict=True):
+        assert index == same
+        np.testing.assert_array_equal(image, expected)
+    assert len(opened) == passes
+
+
 @pytest.mark.parametrize("name", ["closed.mp4", "open.mkv", "variable.mp4", "unflagged.mkv"])
 def test_segments_give_the_same_frames_as_the_whole(tmp_path: Path, name: str) -> None:
     options = {"g": "10", "bf": "3", "x264-params": "open-gop=1" if name == "open.mkv" else "open-gop=0"}
