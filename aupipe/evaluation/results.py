@@ -98,9 +98,8 @@ class Tables:
             for row in (row for row in self.rows if row.recipe == recipe):
                 interval = "" if row.ci95 is None else f"{row.ci95[0]:.3f}–{row.ci95[1]:.3f}"
                 cells = (f"{row.figures[c]:.3f}" if c in row.figures else "" for c in columns)
-                lines.append(
-                    f"| {row.name} | {row.data} | {row.step} | {interval} |" + "".join(f" {c} |" for c in cells)
-                )
+                name = row.name.replace("|", r"\|")  # a run's folder may contain it, and it would end the cell
+                lines.append(f"| {name} | {row.data} | {row.step} | {interval} |" + "".join(f" {c} |" for c in cells))
             parts.append("\n".join(lines))
         return "\n\n".join(parts) + "\n"
 

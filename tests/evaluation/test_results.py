@@ -138,3 +138,12 @@ def test_a_damaged_file_exits_2_with_one_sentence(name, content, tmp_path, capsy
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert name in error
+
+
+def test_a_bar_in_the_name_of_a_folder_ends_no_cell(tmp_path: Path) -> None:
+    folder = tmp_path / "a|b"
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps(summary(0, "multimodal")))
+    lines = results.collect([str(folder)]).markdown().splitlines()
+    (line,) = [line for line in lines if "a\\|b" in line]
+    assert line.replace("\\|", "").count("|") == lines[2].count("|")
