@@ -26,6 +26,8 @@ from aupipe.storage import Storage
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Part of the cache key of every model that uses audio. Change it when the same file gives another spectrogram.
+METHOD = 2
 _PIECES_PER_PART = 3  # about one minute, which bounds the memory of a worker
 _HELD_PIECES = 4
 

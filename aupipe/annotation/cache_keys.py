@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aupipe import facs
+from aupipe.annotation import audio_features
 from aupipe.annotation.model_set import ModelSet
 from aupipe.annotation.postprocess import Decision
 from aupipe.annotation.schema import SCHEMA_VERSION
@@ -71,7 +72,9 @@ class CacheKeys:
         detector = self.config.detector.model_dump(exclude={"weights"})
         detector |= {"sha256": weights_sha256(self.config.detector), "method": detect.METHOD}
         sampling = None if self.config.sample_fps is None else f"sampling {SAMPLING}"
-        optional = [part for part in (self.config.media.track, self.config.assume_fps, sampling) if part is not None]
+        sound = f"sound {audio_features.METHOD}" if self.models.uses_audio else None
+        stated = (self.config.media.track, self.config.assume_fps, sampling, sound)
+        optional = [part for part in stated if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump() | {"method": track.METHOD}
         search, alignment = (

@@ -57,27 +57,30 @@ def audio(uri: str, block_s: float = 10.0) -> Iterator[AudioBlock]:
         held, yielded, count = [], yielded + count, 0
         return full
 
-    for time_s, rate, samples in _decoded(uri):
-        origin_s = time_s if origin_s is None else origin_s
-        hole = round((time_s - origin_s) * rate) - yielded - count
-        if hole < -_RESTART_S * rate:
-            if held:
+    try:
+        for time_s, rate, samples in _decoded(uri):
+            origin_s = time_s if origin_s is None else origin_s
+            hole = round((time_s - origin_s) * rate) - yielded - count
+            if hole < -_RESTART_S * rate:
+                raise AudioLostError(f"its clock restarts after {time_s - hole / rate:,.1f} s; the rest is omitted")
+            if hole > _MAX_JITTER_S * rate:
+                silence += hole
+                if silence > _MAX_SILENCE_S * rate:
+                    raise AudioLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
+                while hole:
+                    filled = min(hole, max(1, round(block_s * rate)))
+                    held.append(np.zeros((samples.shape[0], filled), np.int16))
+                    hole, count = hole - filled, count + filled
+                    if count >= block_s * rate:
+                        yield block()
+            held.append(samples)
+            count += samples.shape[1]
+            if count >= block_s * rate:
                 yield block()
-            raise AudioLostError(f"its clock restarts after {time_s - hole / rate:,.1f} s; the rest is omitted")
-        if hole > _MAX_JITTER_S * rate:
-            silence += hole
-            if silence > _MAX_SILENCE_S * rate:
-                raise AudioLostError(f"a hole of {hole / rate:,.0f} s at {time_s - hole / rate:,.1f} s")
-            while hole:
-                filled = min(hole, max(1, round(block_s * rate)))
-                held.append(np.zeros((samples.shape[0], filled), np.int16))
-                hole, count = hole - filled, count + filled
-                if count >= block_s * rate:
-                    yield block()
-        held.append(samples)
-        count += samples.shape[1]
-        if count >= block_s * rate:
+    except (AudioLostError, av.error.FFmpegError):
+        if held:  # the samples before the error
             yield block()
+        raise
     if held:
         yield block()
 

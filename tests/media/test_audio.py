@@ -122,6 +122,13 @@ def test_a_rate_that_no_recorder_has_is_an_error(tmp_path, monkeypatch):
         list(audio(path))
 
 
+def test_the_samples_before_an_impossible_hole_are_kept(tmp_path):
+    wave, before = np.full(3 * RATE // 2, 5000, np.int16), []
+    with pytest.raises(AudioLostError, match="a hole of "):
+        before.extend(audio(write_video(tmp_path / "a.mkv", [(0, wave), (5 * 3600 * RATE, wave)])))
+    assert sum(block.samples.shape[1] for block in before) == pytest.approx(len(wave), abs=20)
+
+
 def write_part(path, start_s=0, rate=32000, layout="mono"):
     """Write a transport stream of 1 s that begins at `start_s`, with audio. Return its bytes."""
     with av.open(str(path), "w") as out:
