@@ -8,7 +8,7 @@ They exist only between the two phases.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +99,14 @@ class Embeddings:
         self.rows = pa.concat_tables(parts)  # FEATURES of the whole video without embeddings, ordered by frame
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self._part = part
+
+    @cached_property
+    def audio_time_s(self) -> np.ndarray:
+        """(rows,) media time at which each row has sound; NaN: it has none. A crowd has thousands of tracks."""
+        time_s = np.array(self.rows["time_s"].to_numpy(zero_copy_only=False))  # null becomes NaN
+        restarted = np.logical_or.accumulate(self.rows["restart"].to_numpy(zero_copy_only=False))
+        time_s[restarted] = np.nan  # `audio` ends where the clock restarts
+        return time_s
 
     def of(self, rows: np.ndarray, first: int, width: int) -> Track:
         """Return columns `first` to `first + width` of the embeddings of rows (S,), ascending, all with status ok."""

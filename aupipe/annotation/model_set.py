@@ -128,14 +128,7 @@ def predict_track(
         rows: (S,) the track's rows that have embeddings, in order of time.
         time_s: (S,).
     """
-    column = None
-    if mel is not None:
-        media_time_s = np.array(
-            embeddings.rows["time_s"].to_numpy(zero_copy_only=False)
-        )  # null becomes NaN, which means no sound
-        restarted = np.logical_or.accumulate(embeddings.rows["restart"].to_numpy(zero_copy_only=False))
-        media_time_s[restarted] = np.nan  # `audio` ends where the clock restarts
-        column = mel.columns(media_time_s[rows])
+    column = None if mel is None else mel.columns(embeddings.audio_time_s[rows])
     expressions: list[np.ndarray] = []
     first = 0
     for number, member in enumerate(models.members):

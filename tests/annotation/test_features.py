@@ -69,3 +69,11 @@ def test_a_video_goes_from_memory_with_its_last_user(tmp_path: Path) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_audio_times_end_at_the_first_restart_and_are_read_once_for_all_tracks() -> None:
+    times, restarts = [0.0, 0.04, None, 0.12, 0.0, 0.04], [False] * 4 + [True, False]
+    found = [{"frame": n, "time_s": times[n], "restart": restarts[n]} for n in range(6)]
+    video = features.Embeddings.of_parts([pa.Table.from_pylist(found[at : at + 3], schema=FEATURES) for at in (0, 3)])
+    np.testing.assert_array_equal(video.audio_time_s, [0.0, 0.04, np.nan, 0.12, np.nan, np.nan])
+    assert video.audio_time_s is video.audio_time_s
