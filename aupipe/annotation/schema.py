@@ -103,7 +103,7 @@ REASONS = {
     "no_video_stream": "only sound or cover pictures",
     "no_clock": "a part in time or a sampling rate is requested, but its frames have no times (`assume_fps`)",
     "no_frames": "a video stream without frames, or without frames in the requested part",
-    "codec_not_supported": "FFmpeg has no decoder for it",
+    "codec_not_supported": "FFmpeg has no decoder for it, or it is encrypted",
     "decoder_failed": "the decoder failed on the whole file",
     "too_large": "a frame or the video exceeds `limits`",
     "worker_died": "its worker crashed or ran out of memory, `limits.attempts` times",

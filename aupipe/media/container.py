@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
@@ -51,6 +52,8 @@ PROGRAM_STREAMS = frozenset({"mpeg", "mpegts"})
 # Files that are often lists of inputs, but are not read as such.
 _LISTS = (".txt", ".list", ".lst", ".json", ".ndjson", ".xlsx", ".xls", ".ods", ".numbers")
 
+_MAX_HEADER_BYTES = 2**24  # with attached fonts and pictures
+
 MAX_FRAME_PX = 2**27  # 134 million, four times 8K
 
 # Most containers round times to at most this, Matroska, FLV and ASF to milliseconds, and copies into other containers
@@ -93,6 +96,12 @@ def open_container(
             av.error.PermissionError,  # some demuxers return it for invalid data; the file itself can be read
         ):  # fmt: skip
             raise NotAVideoError(f"{uri}: {_refusal(uri, source, options)}") from None
+        except av.error.OSError as error:  # FFmpeg's error for a Matroska file that is cut within its header, too
+            if error.errno != errno.EIO or not _can_be_read(uri):
+                raise
+            raise NotAVideoError(
+                f"{uri}: it ends within its header, so it was cut short, or is still written"
+            ) from None
         yield stack.enter_context(container)
 
 
@@ -145,6 +154,12 @@ def uses_edit_lists(container: InputContainer) -> bool:
 def media_time_s(pts: int, time_base: Any) -> float:
     """Return the presentation time in seconds, bit-identical to PyAV's `frame.time`."""
     return float(pts) * time_base.numerator / time_base.denominator
+
+
+def _can_be_read(uri: str) -> bool:
+    """Return whether a file is no larger than headers are, and its disk returns all of it."""
+    with opened(uri) as file:
+        return len(file.read(_MAX_HEADER_BYTES)) < _MAX_HEADER_BYTES
 
 
 def _refusal(uri: str, source: Any, options: dict[str, str]) -> str:

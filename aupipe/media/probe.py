@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from aupipe.errors import MediaError, NoFramesError
+from aupipe.errors import DecoderMissingError, MediaError, NoFramesError
 from aupipe.media.byte_source import opened
 from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import (
@@ -149,12 +149,16 @@ def probe(
         joined: set[int] = set()  # packets on each side of a restart of the clock
         several, read_from, last, read_to = False, -1, 0, 0
         end: Moment = (0, 0)
+        encrypted = packets_since = pictures_before = 0  # since and before the last restart of the clock
         for packet in log.record(packets_of(container, stream), container):
             before = clock.restarts
             passed, moment = clock.read(packet)
             absent += passed
             if clock.restarts > before:
                 joined |= set(range(total - _JOIN_PACKETS, total + _JOIN_PACKETS))
+                packets_since, pictures_before = 0, len(pictures)
+            packets_since += 1
+            encrypted += packet.has_sidedata("encryption_info")
             if packet.pos is not None and packet.pos >= 0:
                 read_from, last = packet.pos if read_from < 0 else read_from, packet.pos
                 read_to = max(read_to, last + packet.size)
@@ -168,6 +172,8 @@ def probe(
         ignored = "" if uses_edit_lists(container) else "its edit list hides all frames, and is ignored"
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
+        if encrypted == total:
+            raise DecoderMissingError(f"{uri}: its frames are encrypted; fix: decrypt it")
         leading = _leading(pictures, uri, max_frame_px, first.track) if TIMED_FORMATS & formats else frozenset()
         pictures = [picture for place, picture in enumerate(pictures) if place not in leading]
         undecodable = f"frames that need others from before its begin, and are not shown: {len(leading)}"
@@ -211,6 +217,12 @@ def probe(
         if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
         damage = damage or ("frames after a restart of its clock are left out" if clock.leaves_out else "")
+        if encrypted:
+            damage = damage or f"{encrypted:,} of {total:,} packets are encrypted"
+        if clock.restarts and packets_since and len(pictures) == pictures_before:
+            damage = (
+                damage or f"{packets_since:,} packets after a restart of its clock are not {stream.codec_context.name}"
+            )
         own = stream.id if track is None else None
         damage = damage or joined_part(uri, formats, own, read_from, read_to)
         cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)

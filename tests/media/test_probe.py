@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from aupipe.errors import MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
+from aupipe.errors import DecoderMissingError, MediaError, NotAVideoError, NotFoundError, NoVideoStreamError
 from aupipe.media.ffmpeg_log import capture_log
 from aupipe.media.frames import frames
 from aupipe.media.probe import fingerprint, probe
@@ -33,6 +33,44 @@ def test_the_properties_of_a_clip(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(1.2)
     assert not info.variable_frame_rate
     assert info.audio is None
+
+
+def write(path: Path, codec: str, **options: str) -> bytes:
+    """Write twelve frames, and return the bytes of the file. `options`: of the container."""
+    with av.open(str(path), "w", options=options) as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
+        for image in scene(12, size=(96, 72), face=64):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        out.mux(stream.encode())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("length", [60, 200, 400])
+def test_a_matroska_file_that_is_cut_within_its_header_is_no_error_of_the_disk(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    path.write_bytes(write(path, "mpeg4")[:length])
+    with pytest.raises(NotAVideoError, match="it ends within its header"):
+        probe(str(path))
+
+
+def test_encrypted_frames_are_the_reason(tmp_path: Path) -> None:
+    scheme = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "1" * 32, "encryption_kid": "2" * 32}
+    write(tmp_path / "a.mp4", "libx264", **scheme)
+    with pytest.raises(DecoderMissingError, match="its frames are encrypted"):
+        probe(str(tmp_path / "a.mp4"))
+
+
+@pytest.mark.parametrize(("second", "frames_expected", "damage"), [
+    ("libvpx", 24, ""), ("libvpx-vp9", 12, "12 packets after a restart of its clock are not vp8"),
+])  # fmt: skip
+def test_a_joined_part_of_another_codec_is_damage(
+    second: str, frames_expected: int, damage: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.webm"
+    path.write_bytes(write(path, "libvpx") + write(tmp_path / "b.webm", second))
+    info = probe(str(path))
+    assert (info.frames_expected, info.damage) == (frames_expected, damage)
 
 
 def test_variable_rate_and_start_are_detected(tmp_path: Path) -> None:
