@@ -22,8 +22,9 @@ from aupipe.media.clock import Moment, PacketClock
 from aupipe.media.container import CLOCKLESS_FORMATS, MAX_FRAME_PX, format_names, media_time_s, open_video
 from aupipe.media.display import Display
 from aupipe.media.image_files import is_sequence, jpeg_is_whole, sequence_files
+from aupipe.media.packet_survey import packets_of
 from aupipe.media.pictures import mpeg2_size, picture_counter, top_layers
-from aupipe.media.probe import VideoInfo, packets_of, probe
+from aupipe.media.probe import VideoInfo, probe
 
 # A missing frame counts as lost after this many later frames. In an undamaged stream no frame comes out of order.
 _REORDER_FRAMES = 4

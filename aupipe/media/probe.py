@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice, takewhile
@@ -12,8 +12,6 @@ from typing import cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
-from av.video.stream import VideoStream
 
 from aupipe.errors import DecoderMissingError, MediaError, NoFramesError
 from aupipe.media.byte_source import opened
@@ -30,15 +28,13 @@ from aupipe.media.container import (
 from aupipe.media.damage import damage_of, joined_part, loss_if_corrupt, missing_frames, missing_s_of
 from aupipe.media.display import Display, hdr_of
 from aupipe.media.ffmpeg_log import capture_log
-from aupipe.media.image_files import IMAGE_FORMATS, is_sequence, sequence_files
-from aupipe.media.pictures import picture_counter, top_layers
-from aupipe.media.video_track import to_the_end
+from aupipe.media.image_files import is_sequence, sequence_files
+from aupipe.media.packet_survey import PacketSurvey, packets_of
+from aupipe.media.pictures import top_layers
 
 # A header with more than this many times the frames of the file is wrong, not that of a truncated file.
 _MOST_MISSING = 1000
 _FULL_TURN = 360
-# Packets on each side of a join that a demuxer may flag as corrupt, because the streams' counters do not match.
-_JOIN_PACKETS = 3
 # A group of B frames lies within so many packets. They are decoded only if the times ascend in the order of decoding.
 _REORDERED_PACKETS = 48
 # A step between frames that is larger than this many median steps is a gap.
@@ -142,47 +138,25 @@ def probe(
     first = _first_picture(uri, max_frame_px, track)
     with capture_log() as log, open_video(uri, max_frame_px, first.track, whole=True) as (container, stream):
         formats, time_base = format_names(container), stream.time_base or Fraction(1, 1)
-        clock, counter = PacketClock(container, stream), picture_counter(stream)
-        pictures: list[tuple[Moment | None, bool]] = []  # of displayed packets, and whether each is a key frame
-        absent: list[Moment] = []  # missing frames that AVI's index lists
-        total = 0
-        joined: set[int] = set()  # packets on each side of a restart of the clock
-        several, read_from, last, read_to = False, -1, 0, 0
-        end: Moment = (0, 0)
-        encrypted = packets_since = pictures_before = 0  # since and before the last restart of the clock
+        survey = PacketSurvey(container, stream)
         for packet in log.record(packets_of(container, stream), container):
-            before = clock.restarts
-            passed, moment = clock.read(packet)
-            absent += passed
-            if clock.restarts > before:
-                joined |= set(range(total - _JOIN_PACKETS, total + _JOIN_PACKETS))
-                packets_since, pictures_before = 0, len(pictures)
-            packets_since += 1
-            encrypted += packet.has_sidedata("encryption_info")
-            if packet.pos is not None and packet.pos >= 0:
-                read_from, last = packet.pos if read_from < 0 else read_from, packet.pos
-                read_to = max(read_to, last + packet.size)
-            total += 1
-            count = 0 if packet.is_discard else counter.count(packet)
-            pictures += [(each, packet.is_keyframe) for each in clock.of_pictures(moment, count)]
-            several = several or count > 1
-            if moment is not None and not packet.is_discard:
-                end = max(end, (moment[0], moment[1] + (packet.duration or 0)))
-        pictures += [(None, False)] * clock.owed
+            survey.add(packet)
+        survey.finish()
+        clock, pictures, absent = survey.clock, survey.pictures, survey.absent
         ignored = "" if uses_edit_lists(container) else "its edit list hides all frames, and is ignored"
         if not pictures:
             raise NoFramesError(f"{uri}: the video stream contains no frames")
-        if encrypted == total:
+        if survey.encrypted == survey.total:
             raise DecoderMissingError(f"{uri}: its frames are encrypted; fix: decrypt it")
         leading = _leading(pictures, uri, max_frame_px, first.track) if TIMED_FORMATS & formats else frozenset()
         pictures = [picture for place, picture in enumerate(pictures) if place not in leading]
         undecodable = f"frames that need others from before its begin, and are not shown: {len(leading)}"
-        missing, remark = missing_frames(uri, container, stream, total + len(absent), clock)
+        missing, remark = missing_frames(uri, container, stream, survey.total + len(absent), clock)
         listed, header_valid = clock.listed + len(absent), True
         if "avi" in formats:
             missing += len(absent)
-            absent += clock.rest(missing - len(absent)) if missing <= _MOST_MISSING * total else []
-        if missing > _MOST_MISSING * total:
+            absent += clock.rest(missing - len(absent)) if missing <= _MOST_MISSING * survey.total else []
+        if missing > _MOST_MISSING * survey.total:
             remark = f"its header states {max(stream.frames, listed):,} frames, which is impossible"
             missing, absent, header_valid = 0, [], False
         times = [moment for moment, _ in pictures if moment is not None]
@@ -192,7 +166,7 @@ def probe(
         clocked = complete and bool((TIMED_FORMATS | {"avi"}) & formats)
         decoding_times = in_order and stream.codec_context.has_b_frames
         by_order = "avi" in formats or (
-            clocked and (several or (decoding_times and _is_reordered(uri, max_frame_px, first.track)))
+            clocked and (survey.has_pairs or (decoding_times and _is_reordered(uri, max_frame_px, first.track)))
         )
         exact = clocked and not by_order and len(moments) == len(set(moments))
         ticks = np.array([tick for _, tick in moments], np.int64)
@@ -211,20 +185,14 @@ def probe(
         # proves that nothing is missing, and an edit list may end within a frame.
         indexed = "mov" in formats and stream.frames >= len(pictures)
         trusted = header_valid and not (missing or restarts or assumed or indexed or "avi" in formats)
-        missing_s = missing_s_of(stream, ticks, end[1]) if trusted and len(ticks) else 0.0
+        missing_s = missing_s_of(stream, ticks, survey.end[1]) if trusted and len(ticks) else 0.0
         gap = bool(len(steps)) and float(steps.max()) > _GAP_STEPS * usual
-        damage, remarks = damage_of(uri, log, container, joined, gap, last)
+        damage, remarks = damage_of(uri, log, container, survey.joined, gap, max(survey.last_byte, 0))
         if not in_order and not stream.codec_context.codec.reorder:
             damage = damage or f"frames in an order that is impossible for {stream.codec_context.codec.name}"
-        damage = damage or ("frames after a restart of its clock are left out" if clock.leaves_out else "")
-        if encrypted:
-            damage = damage or f"{encrypted:,} of {total:,} packets are encrypted"
-        if clock.restarts and packets_since and len(pictures) == pictures_before:
-            damage = (
-                damage or f"{packets_since:,} packets after a restart of its clock are not {stream.codec_context.name}"
-            )
+        damage = damage or survey.fault(stream.codec_context.name)
         own = stream.id if track is None else None
-        damage = damage or joined_part(uri, formats, own, read_from, read_to)
+        damage = damage or joined_part(uri, formats, own, survey.first_byte, survey.stop_byte)
         cuttable = exact and not (restarts or clock.rewound) and bool(SEEKABLE_FORMATS & formats)
         keys = [moment[1] for moment, key in pictures if key and moment is not None] if cuttable else []
         spans = [ticks[epochs == epoch] for epoch in np.unique(epochs)]
@@ -270,24 +238,6 @@ def fingerprint(uri: str) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
-    """Yield the stream's packets with data, in decoding order. Damaged parts are skipped if FFmpeg can continue."""
-    failures = 0
-    single = bool(format_names(container) & IMAGE_FORMATS)
-    while failures < 100:  # the limit ends a demuxer that always fails at the same position
-        try:
-            for packet in to_the_end(container.demux(stream)):
-                if packet.size:
-                    yield packet
-                    failures = 0
-                    if single:  # cameras append a second image, or a film, to a JPEG file
-                        return
-        except av.error.InvalidDataError:
-            failures += 1
-            continue
-        return
 
 
 def _probe_sequence(uri: str, max_frame_px: int, assume_fps: float | None) -> VideoInfo:
