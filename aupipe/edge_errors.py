@@ -158,6 +158,11 @@ def is_of_machine(error: BaseException) -> bool:
     )
 
 
+def machine_fault(error: BaseException) -> AupipeError | None:
+    """Return the error with one sentence, as `explain` during a job, if the machine is the cause; otherwise None."""
+    return explain(error, running=True) if is_of_machine(error) else None
+
+
 @contextmanager
 def running() -> Iterator[None]:
     """Convert errors of libraries during the job into errors with exit code 1.

@@ -77,8 +77,6 @@ class CacheKeys:
         optional = [part for part in stated if part is not None]
         # Extraction finds the earlier faces that a face may continue, so its features depend on the tracking settings.
         linking = self.config.effective_tracking.model_dump() | {"method": track.METHOD}
-        search, alignment = (
-            self.config.search.model_dump(),
-            self.config.alignment.model_dump() | {"method": align.METHOD},
-        )
+        search = self.config.search.model_dump()
+        alignment = self.config.alignment.model_dump() | {"method": align.METHOD}
         return ContentHash(self.models.encoders_key, detector, search, alignment, linking, *optional)

@@ -104,7 +104,7 @@ def is_unreachable(reason: str | None) -> bool:
     return (reason or "").partition(":")[0] in _UNREACHABLE
 
 
-def is_of_machine(error: Exception) -> bool:
+def is_shortage(error: Exception) -> bool:
     """Return whether the machine lacks something, such as space on a disk, so that no input is the cause."""
     return isinstance(error, OSError) and error.errno in _SHORT_OF
 
@@ -121,7 +121,7 @@ def _is_of_storage(error: Exception) -> bool:
 
     Only the traceback distinguishes an output folder that cannot be written from an input that cannot be read.
     """
-    if is_transient(error) or is_of_machine(error):
+    if is_transient(error) or is_shortage(error):
         return True
     return isinstance(error, OSError | BotoCoreError) and any(
         isinstance(frame.f_locals.get("self"), Storage) for frame, _ in traceback.walk_tb(error.__traceback__)

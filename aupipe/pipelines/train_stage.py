@@ -23,7 +23,7 @@ from aupipe.config import Resources
 from aupipe.data import splits
 from aupipe.data.batches import EmbeddingFolders
 from aupipe.data.sampler import Task
-from aupipe.edge_errors import explain, is_of_machine
+from aupipe.edge_errors import machine_fault
 from aupipe.errors import AupipeError, ConfigError, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.models import checkpoint
@@ -335,6 +335,6 @@ def _first_error(error: ray.train.TrainingFailedError) -> AupipeError:
     if own:
         return own[0]
     first = failures[0] if failures else error
-    if is_of_machine(first) and (named := explain(first, running=True)) is not None:
-        return named
-    return AupipeError(f"training failed after {MAX_WORKER_FAILURES} restarts: {type(first).__name__}: {first}")
+    return machine_fault(first) or AupipeError(
+        f"training failed after {MAX_WORKER_FAILURES} restarts: {type(first).__name__}: {first}"
+    )

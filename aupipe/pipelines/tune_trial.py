@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from aupipe.data import splits
-from aupipe.edge_errors import explain, is_of_machine
+from aupipe.edge_errors import is_of_machine, machine_fault
 from aupipe.errors import AupipeError, EnvironmentFailure, one_line
 from aupipe.facestore.read import FaceStore
 from aupipe.pipelines import ray_internals, train
@@ -81,7 +81,7 @@ def run_trial(config: dict[str, Any], job: TuneJob, starts: Mapping[str, str]) -
     try:
         _run_trial(config, job, starts)
     except Exception as error:
-        if is_of_machine(error) and (named := explain(error, running=True)) is not None:
+        if named := machine_fault(error):
             raise MachineError(str(named)) from error
         raise
 

@@ -27,7 +27,7 @@ import pyarrow.csv
 
 from aupipe import facs
 from aupipe.annotation import report_files
-from aupipe.annotation.faults import is_of_machine
+from aupipe.annotation.faults import is_shortage
 from aupipe.annotation.progress import JobProgress
 from aupipe.annotation.report_files import INDEX, SUMMARY
 from aupipe.errors import ConfigError, DatasetError, MediaError, printable, redact
@@ -163,7 +163,7 @@ def write(job: ReportJob) -> str:
                 try:
                     drawing = _overlay(video, frames, run.get("thresholds"), draws)
                 except (MediaError, OSError) as error:
-                    if is_of_machine(error):
+                    if is_shortage(error):
                         raise
                     data["problem"] = f"{data['problem']} No {name}: {redact(str(error))}".strip()
                 else:

@@ -127,7 +127,7 @@ def test_a_person_of_several_videos_is_in_one_fold(tmp_path: Path) -> None:
 
 
 def test_folds_of_people_tell_unknown_expressions_from_others(tmp_path: Path) -> None:
-    """Of two people with unknown expressions and two with the last class, each half has one of both."""
+    """Each half has one of two people with unknown expressions, and one of two with the last class."""
     index = store_of(tmp_path, [("a", -1, 0), ("b", 7, 0), ("c", -1, 0), ("d", 7, 0)])
     found = [splits.eval_part(index, splits.people(fold, 2)).videos for fold in range(2)]
     assert found == [{"v00", "v03"}, {"v01", "v02"}]
